@@ -1,0 +1,62 @@
+"""Every error that NeuroStage raises on purpose.
+
+    NeuroStageError
+    ├── InputError            an image, array or argument that the caller handed over
+    │   └── ImageError        ... that cannot be read as one still image
+    ├── BundleError           a bundle or lone artifact that cannot be trusted or understood
+    ├── BackendUnavailable    the engine asked for is not installed or cannot run here
+    ├── BackendError          the engine is here and failed
+    ├── DatasetError          training images, labels or patient groups
+    ├── CheckpointError       weights or a run directory
+    ├── TrainingError         a training run that had to stop
+    ├── ExportError           a format that could not be written
+    └── ParityError           an artifact that does not decide as its reference does
+
+Each message says what happened, what was got, what was expected, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class NeuroStageError(Exception):
+    """Base of every error below: catch this one to catch them all."""
+
+
+class InputError(NeuroStageError, ValueError):
+    """What the caller handed over is not what this bundle takes."""
+
+
+class ImageError(InputError):
+    """The source cannot be read as one still image."""
+
+
+class BundleError(NeuroStageError):
+    """A bundle or a lone artifact is missing, changed, newer than this runtime, or malformed."""
+
+
+class BackendUnavailable(NeuroStageError):  # noqa: N818  (the state, not the event, is what users look for)
+    """The engine asked for is not installed here, or cannot run the artifact."""
+
+
+class BackendError(NeuroStageError):
+    """An engine that is installed failed to load or to run an artifact."""
+
+
+class DatasetError(NeuroStageError):
+    """Training images, their labels or their patient groups cannot be used."""
+
+
+class CheckpointError(NeuroStageError):
+    """Weights or a run directory cannot be read, written, or do not fit the model."""
+
+
+class TrainingError(NeuroStageError):
+    """A training run had to stop."""
+
+
+class ExportError(NeuroStageError):
+    """A format could not be written."""
+
+
+class ParityError(NeuroStageError):
+    """An artifact does not decide as its reference does."""
