@@ -1,0 +1,76 @@
+"""What is exported: the eager float32 model from a run directory or a foreign checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from runtime.errors import CheckpointError
+from runtime.labels import ALPHABETICAL
+from runtime.manifest import ModelInfo, sha256_file
+from runtime.preprocess import InputSpec
+from train.checkpoint import WEIGHTS, load_weights, read_record, read_state
+from train.models import build
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model every artifact is compared with, and where it came from."""
+
+    model: nn.Module
+    """Eager, float32, eval mode, on the CPU."""
+    info: ModelInfo
+    provenance: dict[str, Any]
+    run: Path | None
+    """The run directory; None for a foreign checkpoint."""
+
+    def logits(self, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
+        """(N, classes) float32 logits of (N, C, H, W) float32 images."""
+        with torch.inference_mode():
+            parts = [self.model(torch.from_numpy(part)) for part in np.array_split(images, -(-len(images) // batch_size))]
+        return torch.cat(parts).numpy()
+
+
+def from_run(run: Path) -> Reference:
+    """The model of a run directory. Raises CheckpointError when its weights are not those its record names."""
+    record = read_record(run)
+    path = run / WEIGHTS
+    state = read_state(path)
+    digest = sha256_file(path)
+    if digest != record["weights_sha256"]:
+        raise CheckpointError(
+            f"{path} has SHA-256 {digest[:12]}…, {run.name}'s record says {record['weights_sha256'][:12]}…: the weights "
+            "were changed after training. Train again, or export the file itself as a foreign checkpoint."
+        )
+    info = ModelInfo.from_dict({**record, "digest": digest}, str(run))
+    provenance = {
+        "run": run.name,
+        "dataset_digest": record["data"]["digest"],
+        "dataset": record["data"]["source"],
+        "split": record["split"],
+        "metrics": record["metrics"],
+        "versions": record["versions"],
+    }
+    return Reference(_model(info, state, path), info, provenance, run)
+
+
+def from_checkpoint(path: Path, architecture: str, image_size: int, labels: Sequence[str] = ALPHABETICAL) -> Reference:
+    """The model of a state dict that other code saved, also from nn.DataParallel.
+
+    labels: class names in the order of its outputs; the default is torchvision's ImageFolder's.
+    """
+    info = ModelInfo(architecture, sha256_file(path) if path.is_file() else "", tuple(labels), InputSpec.imagenet(image_size))
+    state = read_state(path)
+    return Reference(_model(info, state, path), info, {"checkpoint": path.name}, None)
+
+
+def _model(info: ModelInfo, state: dict[str, torch.Tensor], where: Path) -> nn.Module:
+    model = build(info.architecture)
+    load_weights(model, state, where)
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,79 @@
+"""The engines that can run an artifact, one module each behind one small protocol.
+
+A backend module has
+
+    NAME          what users call it
+    FORMATS       the artifact formats it runs, as the manifest names them
+    REQUIRES      {importable module: extra of neurostage that installs it}
+    load(...)     path and settings → Backend; the engine is imported here and nowhere earlier
+
+`BACKENDS` is the one table; its order breaks ties between backends whose speed was not measured.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from runtime.backends import onnx, openvino, torchscript
+from runtime.errors import BackendUnavailable, InputError
+
+
+class Backend(Protocol):
+    """An artifact loaded into an engine. Safe to call from several threads."""
+
+    engine: str
+    """Name and version of the engine."""
+    metadata: str | None
+    """The JSON text that the artifact carries under `runtime.manifest.METADATA_KEY`, if any."""
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """(N, classes) float32 logits of (N, C, H, W) float32 images; the caller has validated them."""
+        ...
+
+
+BACKENDS: dict[str, ModuleType] = {module.NAME: module for module in (openvino, onnx, torchscript)}
+
+SUFFIXES: dict[str, str] = {".onnx": "onnx", ".ts": "torchscript"}
+"""File suffix → format, for artifacts used without their bundle."""
+
+
+def backend_module(name: str) -> ModuleType:
+    """The backend module called `name`. Raises InputError listing the names there are."""
+    if name not in BACKENDS:
+        raise InputError(f"No backend is called {name!r}. Backends: {', '.join(BACKENDS)}.")
+    return BACKENDS[name]
+
+
+def missing(name: str) -> str | None:
+    """Why the backend cannot be used here, with the command that mends it; None when it can. Imports no engine."""
+    for module, extra in BACKENDS[name].REQUIRES.items():
+        if find_spec(module) is None:
+            return f"needs the package {module}: pip install 'neurostage[{extra}]'"
+    return None
+
+
+def available() -> list[str]:
+    """Names of the backends whose engine is installed here."""
+    return [name for name in BACKENDS if missing(name) is None]
+
+
+def load(name: str, path: Path, *, precision: str, device: str, threads: int) -> Backend:
+    """The artifact at `path`, loaded by the backend called `name`.
+
+    precision: of the artifact, as its manifest says (``fp32``, …): an engine must not compute in less on its own.
+    device: ``cpu`` or ``cuda``.
+    threads: CPU threads the engine may use.
+
+    Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails.
+    """
+    module = backend_module(name)
+    if reason := missing(name):
+        here = ", ".join(available()) or "none"
+        raise BackendUnavailable(f"{name!r} {reason}. Available here: {here}.")
+    backend: Backend = module.load(path, precision=precision, device=device, threads=threads)
+    return backend

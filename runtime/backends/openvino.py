@@ -1,0 +1,70 @@
+"""OpenVINO: reads `.onnx` directly, on CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from queue import Empty, LifoQueue
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import BackendError, BackendUnavailable
+
+NAME = "openvino"
+FORMATS = ("onnx",)
+REQUIRES = {"openvino": "openvino"}
+
+# On CPUs with bf16 units OpenVINO's default computes a float32 file in bf16, which moves decisions.
+_REDUCED = {"bf16": "bf16", "fp16": "f16"}
+
+
+class OpenVinoBackend:
+    """A compiled model with a pool of infer requests: one request must never serve two threads at once."""
+
+    def __init__(self, compiled: Any, engine: str, metadata: str | None) -> None:
+        self.engine = engine
+        self.metadata = metadata
+        self._compiled = compiled
+        self._idle: LifoQueue[Any] = LifoQueue()
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        try:
+            request = self._idle.get_nowait()
+        except Empty:
+            request = self._compiled.create_infer_request()
+        try:
+            request.infer([images], share_inputs=True)
+            # The tensor belongs to the request, whose next call overwrites it.
+            return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        finally:
+            self._idle.put(request)
+
+
+def load(path: Path, *, precision: str, device: str, threads: int) -> OpenVinoBackend:
+    """A model compiled for one image at a time on `threads` CPU threads."""
+    import openvino
+
+    version = openvino.__version__.split("-")[0]
+    if device != "cpu":
+        raise BackendUnavailable(f"'openvino' runs here on the CPU only, not on {device!r}. Use backend='onnx'.")
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": _REDUCED.get(precision, "f32"),
+    }
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        metadata = _metadata(model)
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise BackendError(f"openvino {version} cannot load {path}: {error}") from error
+    return OpenVinoBackend(compiled, f"openvino {version}", metadata)
+
+
+def _metadata(model: Any) -> str | None:
+    """ONNX metadata_props arrive under rt_info/framework."""
+    path = ["framework", "neurostage"]
+    if not model.has_rt_info(path):
+        return None
+    return str(model.get_rt_info(path).value)

@@ -1,0 +1,47 @@
+"""Which artifact and backend serve: every possibility in order of preference, and why each was or was not taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime import backends
+from runtime.errors import InputError
+from runtime.manifest import Artifact, Check, Manifest
+
+
+@dataclass
+class Candidate:
+    """One artifact in one backend that passed parity for it at export."""
+
+    artifact: Artifact
+    check: Check
+    verdict: str = "not tried: an earlier one serves"
+
+    def __str__(self) -> str:
+        name = f"{self.artifact.file} in {self.check.backend}"
+        return f"{name} ({self.artifact.precision}, {self.check.latency_ms:.1f} ms): {self.verdict}"
+
+
+def candidates(manifest: Manifest, backend: str | None, precision: str | None) -> list[Candidate]:
+    """Every artifact × backend that passed parity and fits what was asked for, fastest at export first.
+
+    Raises InputError when nothing in the bundle fits, saying what there is.
+    """
+    if backend is not None:
+        backends.backend_module(backend)
+    everything = [Candidate(artifact, check) for artifact in manifest.artifacts for check in artifact.checks]
+    known = [c for c in everything if c.check.backend in backends.BACKENDS]
+    fitting = [
+        c for c in known if backend in (None, c.check.backend) and precision in (None, c.artifact.precision)
+    ]
+    if not fitting:
+        there = ", ".join(f"{c.artifact.precision} in {c.check.backend}" for c in known) or "nothing"
+        wanted = " and ".join(
+            f"{k}={v!r}" for k, v in (("backend", backend), ("precision", precision)) if v is not None
+        )
+        raise InputError(
+            f"The bundle has nothing that passed parity for {wanted or 'the backends this runtime knows'}. It has: "
+            f"{there}. Export what you need with python -m export --to FORMAT."
+        )
+    order = list(backends.BACKENDS)
+    return sorted(fitting, key=lambda c: (c.check.latency_ms, order.index(c.check.backend)))

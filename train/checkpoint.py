@@ -1,0 +1,139 @@
+"""Run directories and weight files: written atomically, read with a check of every tensor, nothing unpickled freely.
+
+A run directory (schema 1) is finished when it has its name; until then it is `.NAME.partial` beside it.
+
+    model.safetensors   the weights
+    run.json            recipe, configuration, versions, data, labels, input, split, metrics
+    metrics.jsonl       one line an epoch
+    split.csv           every slice: name, class, patient, side
+    unreadable.json     files left out, with the reason
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from runtime.errors import CheckpointError
+
+SCHEMA = 1
+WEIGHTS = "model.safetensors"
+RECORD = "run.json"
+RUNS = Path("runs")
+
+
+@contextmanager
+def new_run(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` to write a run into; it becomes `path` if the body ends well.
+
+    Raises CheckpointError when `path` exists already or cannot be written. After an error the partial folder is
+    removed: what is not finished must not look like a run.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    if path.exists():
+        raise CheckpointError(f"{path} exists already. Give another --out; nothing was written.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be created: {error}. Give another --out.") from error
+    try:
+        yield partial
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write the model's state dict as `model.safetensors` in `folder`."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+
+
+def write_record(record: Mapping[str, Any], folder: Path) -> None:
+    """Write `run.json` in `folder`."""
+    (folder / RECORD).write_text(json.dumps({"schema": SCHEMA, **record}, indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """The content of a run's `run.json`. Raises CheckpointError when it is missing, broken or of another schema."""
+    path = run / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{run} holds no {RECORD}: it is not a finished run of python -m train.") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
+        raise CheckpointError(f"{path} has schema {found!r}, this version reads {SCHEMA}. Train again, or upgrade.")
+    return record
+
+
+def newest_run(runs: Path = RUNS) -> Path:
+    """The run finished last. Raises CheckpointError when there is none."""
+    records = list(runs.glob(f"*/{RECORD}"))
+    if not records:
+        raise CheckpointError(f"{runs}/ holds no finished run. Train one with: python -m train")
+    return max(records, key=lambda record: record.stat().st_mtime_ns).parent
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a `.safetensors` file or in one that `torch.save` wrote, without `module.` prefixes.
+
+    Files of torch.save are read with `weights_only=True`, which builds tensors and plain containers and runs nothing
+    else. A checkpoint that holds its weights under ``state_dict`` or ``model_state_dict`` is unwrapped. Only a leading
+    ``module.``, as nn.DataParallel writes it, is removed. Raises CheckpointError for anything else.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file. Give a run folder, a .safetensors file, or a .pth state dict.")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain containers, so it was not loaded: a pickle can run code. Save "
+            "its state dict alone: torch.save(model.state_dict(), path)."
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {error}. Is the file complete?") from error
+    for key in ("state_dict", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = isinstance(content, dict) and all(isinstance(value, torch.Tensor) for value in content.values())
+    if not tensors or not content:
+        raise CheckpointError(f"{path} holds {type(content).__name__}, expected a state dict of tensors.")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: Path | str) -> None:
+    """Load every tensor of `state` into `model`. Raises CheckpointError, naming the first few, for any that differ."""
+    own = model.state_dict()
+    # Old files lack BatchNorm's step counter, which no prediction reads.
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    extra = [name for name in state if name not in own]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if missing or extra or shapes:
+        parts = (("lacks", missing), ("has unknown", extra), ("has other shapes:", shapes))
+        what = "; it ".join(f"{verb} {', '.join(names[:3])} ({len(names)} in all)" for verb, names in parts if names)
+        raise CheckpointError(f"{where} does not fit {type(model).__name__}: it {what}. Name its --architecture.")
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{where}: {broken[0]} holds values that are not finite. The training diverged.")
+    model.load_state_dict(dict(state), strict=False)

@@ -1,0 +1,121 @@
+"""Where slices come from: class folders or a parquet file → `Samples`. (Phantoms: `train.data.phantom`.)"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import DatasetError
+from runtime.labels import LABELS, canonical_label
+from train.data.samples import Samples
+
+
+def load_samples(path: Path) -> Samples:
+    """The labelled slices at `path`: a folder of class folders, or a parquet file in the Hugging Face image schema.
+
+    Every class of `runtime.labels.LABELS` has at least one slice. Raises DatasetError saying what was found instead.
+    """
+    if path.is_dir():
+        samples = _class_folders(path)
+    elif path.is_file() and path.suffix == ".parquet":
+        samples = _parquet(path)
+    elif path.exists():
+        raise DatasetError(f"{path} is neither a folder of class folders nor a .parquet file.")
+    else:
+        raise DatasetError(f"{path} does not exist. Give a folder of class folders, or a .parquet file.")
+    counts = np.bincount(samples.labels, minlength=len(LABELS))
+    empty = [label for label, count in zip(LABELS, counts, strict=True) if not count]
+    if empty:
+        found = ", ".join(f"{label} {count}" for label, count in zip(LABELS, counts, strict=True) if count) or "nothing"
+        raise DatasetError(f"{path} has no image of {', '.join(empty)} (it has {found}). All four classes are needed.")
+    return samples
+
+
+def _class_folders(root: Path) -> Samples:
+    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    classes = {folder: canonical_label(folder.name) for folder in folders}
+    strangers = [folder.name for folder, label in classes.items() if label is None]
+    if strangers or not folders:
+        found = ", ".join(repr(name) for name in strangers) or "no folder at all"
+        raise DatasetError(
+            f"{root}: expected one folder for each class ({', '.join(LABELS)}, in any common spelling), found "
+            f"{found}. Give the folder that holds the class folders, and move what is no class out of it."
+        )
+    labels = list(classes.values())
+    doubled = sorted({str(label) for label in labels if labels.count(label) > 1})
+    if doubled:
+        names = ", ".join(repr(folder.name) for folder, label in classes.items() if label in doubled)
+        raise DatasetError(f"{root}: {names} are the same class spelt twice. Merge them.")
+    files = [
+        (file, LABELS.index(str(label)))
+        for folder, label in classes.items()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not file.name.startswith(".")
+    ]
+    return Samples(
+        images=[file for file, _ in files],
+        labels=np.array([label for _, label in files], np.int64),
+        names=[file.relative_to(root).as_posix() for file, _ in files],
+        groups=None,
+        source=str(root),
+    )
+
+
+def _parquet(path: Path) -> Samples:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} cannot be read as parquet: {error}") from error
+    columns = ", ".join(table.column_names)
+    if not {"image", "label"} <= set(table.column_names):
+        raise DatasetError(
+            f"{path} has the columns {columns}; expected 'image' (struct of bytes and path) and 'label', as the "
+            "datasets library writes them."
+        )
+    rows = table.column("image").to_pylist()
+    if any(row is not None and not (isinstance(row, dict) and "bytes" in row) for row in rows):
+        raise DatasetError(f"{path}: 'image' is {table.schema.field('image').type}, expected struct<bytes, path>.")
+    return Samples(
+        images=[(row or {}).get("bytes") or b"" for row in rows],
+        labels=_parquet_labels(table, path),
+        # Published files name no patient and repeat names, so the row number makes each name unique.
+        names=[f"{number:06d}/{Path((row or {}).get('path') or '').name}" for number, row in enumerate(rows)],
+        groups=None,
+        source=str(path),
+    )
+
+
+def _parquet_labels(table: Any, path: Path) -> np.ndarray:
+    """(N,) int64 positions in LABELS, through the class names that the file carries."""
+    values = table.column("label").to_pylist()
+    names = _class_names(table.schema.metadata or {})
+    if names is None:
+        if not all(isinstance(value, str) for value in values):
+            raise DatasetError(
+                f"{path}: 'label' holds numbers and the file does not name its classes (no ClassLabel in its "
+                "'huggingface' metadata). Write it with the datasets library, or give 'label' as class names."
+            )
+        names = sorted(set(values))
+        values = [names.index(value) for value in values]
+    mapping = [canonical_label(name) for name in names]
+    if None in mapping:
+        strangers = ", ".join(repr(name) for name, label in zip(names, mapping, strict=True) if label is None)
+        raise DatasetError(f"{path}: {strangers} is none of the classes {', '.join(LABELS)}.")
+    outside = sorted({value for value in values if not isinstance(value, int) or not 0 <= value < len(names)}, key=str)
+    if outside:
+        raise DatasetError(f"{path}: labels {outside[:5]} lie outside 0–{len(names) - 1}.")
+    return np.array([LABELS.index(str(mapping[value])) for value in values], np.int64)
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features["label"]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,36 @@
+"""Figures of a classifier over slices and over patients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.labels import LABELS
+from runtime.predictor import probabilities
+
+
+def figures(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Accuracy over slices and patients, recall by class, and the counts they rest on; JSON-ready.
+
+    logits: (N, classes) float. labels: (N,) int64. groups: (N,) int64; a patient's answer is the mean of the
+    probabilities over its slices. A class with no slice here has recall None: it was not measured.
+    """
+    chances = probabilities(logits)
+    correct = chances.argmax(1) == labels
+    patients, position = np.unique(groups, return_inverse=True)
+    mean = np.zeros((len(patients), chances.shape[1]))
+    np.add.at(mean, position, chances)
+    truth = np.array([np.bincount(labels[position == index]).argmax() for index in range(len(patients))])
+    recalls = [float(correct[labels == label].mean()) if (labels == label).any() else None for label in range(4)]
+    measured = [recall for recall in recalls if recall is not None]
+    return {
+        "slices": len(labels),
+        "patients": len(patients),
+        "accuracy": float(correct.mean()),
+        "balanced_accuracy": float(np.mean(measured)),
+        "patient_accuracy": float((mean.argmax(1) == truth).mean()),
+        "largest_class": float(np.bincount(labels).max() / len(labels)),
+        "recall": dict(zip(LABELS, recalls, strict=True)),
+        "patients_by_class": {label: int((truth == index).sum()) for index, label in enumerate(LABELS)},
+    }
