@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from export.options import parse
-from runtime.errors import CheckpointError, ExportError, InputError, NeuroStageError
+from runtime.errors import CheckpointError, InputError, NeuroStageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -85,5 +85,3 @@ def _exchange(first: Path, second: Path) -> bool:
     except AttributeError:
         return False
     return bool(renameat2(at_fdcwd, os.fsencode(first), at_fdcwd, os.fsencode(second), rename_exchange) == 0)
-
-

@@ -38,7 +38,7 @@ def preprocessed(samples: Samples, spec: InputSpec) -> np.ndarray:
 
 def _held_out(run: Path, limit: int) -> Samples:
     record = read_record(run)
-    path = record["data"]["path"]
+    path = record["options"]["data"]
     if path is None:
         samples = phantom_samples(seed=record["options"]["seed"])
     elif Path(path).exists():

@@ -62,7 +62,13 @@ def run_in_batches(backend: Backend, images: np.ndarray, batch_size: int = 8) ->
 
 
 def compare(
-    reference: np.ndarray, artifact: np.ndarray, labels: Sequence[str], *, precision: str, temperature: float, source: str
+    reference: np.ndarray,
+    artifact: np.ndarray,
+    labels: Sequence[str],
+    *,
+    precision: str,
+    temperature: float,
+    source: str,
 ) -> Parity:
     """Figures for (N, classes) float32 logits of both, over the same images."""
     expected, got = probabilities(reference, temperature), probabilities(artifact, temperature)

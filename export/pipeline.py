@@ -92,7 +92,9 @@ def _artifact(module: ModuleType, folder: Path, evidence: Evidence, unchecked: l
         loaded = backends.load(name, path, precision=precision, device="cpu", threads=evidence.threads)
         checks.append(_check(name, loaded, f"{module.FILE} in {loaded.engine}", precision, evidence))
     if not checks:
-        raise BackendUnavailable(f"{module.FILE} was not added, since nothing here can check it. {'. '.join(unchecked)}.")
+        raise BackendUnavailable(
+            f"{module.FILE} was not added, since nothing here can check it. {'. '.join(unchecked)}."
+        )
     return Artifact(module.NAME, precision, module.FILE, sha256_file(path), path.stat().st_size, tuple(checks))
 
 

@@ -33,7 +33,9 @@ class Reference:
     def logits(self, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
         """(N, classes) float32 logits of (N, C, H, W) float32 images."""
         with torch.inference_mode():
-            parts = [self.model(torch.from_numpy(part)) for part in np.array_split(images, -(-len(images) // batch_size))]
+            parts = [
+                self.model(torch.from_numpy(part)) for part in np.array_split(images, -(-len(images) // batch_size))
+            ]
         return torch.cat(parts).numpy()
 
 
@@ -45,8 +47,8 @@ def from_run(run: Path) -> Reference:
     digest = sha256_file(path)
     if digest != record["weights_sha256"]:
         raise CheckpointError(
-            f"{path} has SHA-256 {digest[:12]}…, {run.name}'s record says {record['weights_sha256'][:12]}…: the weights "
-            "were changed after training. Train again, or export the file itself as a foreign checkpoint."
+            f"{path} has SHA-256 {digest[:12]}…, the run's record says {record['weights_sha256'][:12]}…: the "
+            "weights were changed after training. Train again, or export the file itself as a foreign checkpoint."
         )
     info = ModelInfo.from_dict({**record, "digest": digest}, str(run))
     provenance = {
@@ -65,7 +67,9 @@ def from_checkpoint(path: Path, architecture: str, image_size: int, labels: Sequ
 
     labels: class names in the order of its outputs; the default is torchvision's ImageFolder's.
     """
-    info = ModelInfo(architecture, sha256_file(path) if path.is_file() else "", tuple(labels), InputSpec.imagenet(image_size))
+    info = ModelInfo(
+        architecture, sha256_file(path) if path.is_file() else "", tuple(labels), InputSpec.imagenet(image_size)
+    )
     state = read_state(path)
     return Reference(_model(info, state, path), info, {"checkpoint": path.name}, None)
 

@@ -47,8 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             prediction = predictor.predict(image)
         except ImageError as error:
             unanswered += 1
-            print(json.dumps({"file": str(image), "error": str(error)}) if options.json else f"{image}: {error}",
-                  file=sys.stdout if options.json else sys.stderr)
+            print(
+                json.dumps({"file": str(image), "error": str(error)}) if options.json else f"{image}: {error}",
+                file=sys.stdout if options.json else sys.stderr,
+            )
             continue
         if options.json:
             print(json.dumps({"file": str(image), **prediction.to_dict()}))

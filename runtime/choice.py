@@ -31,9 +31,7 @@ def candidates(manifest: Manifest, backend: str | None, precision: str | None) -
         backends.backend_module(backend)
     everything = [Candidate(artifact, check) for artifact in manifest.artifacts for check in artifact.checks]
     known = [c for c in everything if c.check.backend in backends.BACKENDS]
-    fitting = [
-        c for c in known if backend in (None, c.check.backend) and precision in (None, c.artifact.precision)
-    ]
+    fitting = [c for c in known if backend in (None, c.check.backend) and precision in (None, c.artifact.precision)]
     if not fitting:
         there = ", ".join(f"{c.artifact.precision} in {c.check.backend}" for c in known) or "nothing"
         wanted = " and ".join(

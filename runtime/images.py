@@ -68,7 +68,8 @@ def read_image(source: ImageSource) -> Image.Image:
     - Grey stays grey (mode L), as do palettes whose visible colours are all grey; everything else becomes RGB.
     - What is transparent is laid over black, because the background of an MRI slice is air.
     - 16-bit grey is scaled by its full range, round(v / 257): exact for images made from 8 bits.
-    - EXIF orientation is applied; EXIF that cannot be parsed counts as upright.
+    - EXIF orientation is applied; EXIF that cannot be parsed counts as upright. (Pillow warns of some; where the host
+      turns warnings into errors, that becomes an ImageError.)
 
     Raises ImageError for anything else: missing, empty, truncated or damaged files, other formats, more than
     `MAX_PIXELS`, 16-bit images that use only 12 bits or fewer, 32-bit and floating-point pixels.
@@ -116,6 +117,8 @@ def _read_file(path: str) -> bytes:
                 f"{path!r} has {status.st_size} bytes; at most {MAX_FILE_BYTES} are read. Pass one slice as PNG."
             )
         return Path(path).read_bytes()
+    except ImageError:  # a ValueError too
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"no such file: {path!r}. Check the path, and the folder it is relative to.") from error
     except PermissionError as error:
@@ -188,7 +191,8 @@ def _decode(image: Image.Image, where: str) -> Image.Image:
             raise ImageError(f"{where} {_NARROW}")
         result = _to_eight_bits(image, where)
         transposition = _UPRIGHT.get(_orientation(image))
-        result = result.transpose(transposition) if transposition is not None else result.copy()
+        if transposition is not None:
+            result = result.transpose(transposition)
     except ImageError:
         raise
     except Exception as error:
@@ -237,7 +241,7 @@ def _what_instead(data: bytes) -> str:
     )
 
 
-# Modes: to 8 bits, grey or RGB.
+# Modes: to 8 bits, grey or RGB. Every conversion returns a new image, also where nothing changes.
 
 
 def _to_eight_bits(image: Image.Image, where: str) -> Image.Image:

@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} right")
     print(f"balanced accuracy   {figures['balanced_accuracy']:.1%} (mean recall over the classes; chance is 25 %)")
     print(f"always answering the largest class would score {figures['largest_class']:.1%}")
-    if figures["leaked"]:
-        print(f"LEAKAGE: {figures['leaked']:.0%} of the validation slices show a patient who is in training too.")
+    if leaked := record["split"]["leaked"]:
+        print(f"LEAKAGE: {leaked:.0%} of the validation slices show a patient who is in training too.")
         print("These figures say nothing about new patients. Use --split patient.")
     print("\nNext: python -m export --to onnx")
     return 0

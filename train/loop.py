@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from runtime.errors import TrainingError
 from train.data.batches import Batches
+from train.models import head_of
 from train.recipes import Stage
 
 
@@ -54,13 +55,13 @@ def run_stage(
 ) -> None:
     """Train `model` in place for one stage.
 
-    frozen_backbone: train `model.fc` alone, with the backbone's BatchNorm in eval mode.
+    frozen_backbone: train the head alone, with the backbone's BatchNorm in eval mode.
     amp: bfloat16 or float16 for autocast, None for float32 throughout.
 
     Raises TrainingError at the first loss that is not finite, with the step and the learning rate.
     """
     device = training.device
-    trained = list(model.fc.parameters() if frozen_backbone else model.parameters())
+    trained = list((head_of(model) if frozen_backbone else model).parameters())
     for parameter in model.parameters():
         parameter.requires_grad_(not frozen_backbone)
     for parameter in trained:
@@ -73,13 +74,13 @@ def run_stage(
         model.train()
         if frozen_backbone:
             model.eval()
-            model.fc.train()
+            head_of(model).train()
         start, seen, total, correct = time.perf_counter(), 0, 0.0, 0
         for step, (images, labels) in enumerate(training, 1):
             with torch.autocast(device.type, amp, enabled=amp is not None):
                 logits = model(images)
             loss = F.cross_entropy(logits.float(), labels)
-            value, rate = loss.item(), schedule.get_last_lr()[0]
+            value, rate = loss.item(), float(schedule.get_last_lr()[0])
             if not math.isfinite(value):
                 raise TrainingError(
                     f"The loss is {value} at step {step} of epoch {epoch}, stage {name}, learning rate {rate:.2e}. "

@@ -27,6 +27,11 @@ def build_resnet50(classes: int = len(LABELS)) -> nn.Module:
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"resnet50": build_resnet50}
 
 
+def head_of(model: nn.Module) -> nn.Module:
+    """The classifier on top of the backbone."""
+    return model.get_submodule("fc")
+
+
 def build(architecture: str) -> nn.Module:
     """An untrained network. Raises CheckpointError for an architecture this version does not know."""
     if architecture not in ARCHITECTURES:

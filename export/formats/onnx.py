@@ -36,7 +36,7 @@ def build(reference: Reference, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
-    except Exception as error:  # noqa: BLE001  the exporter wraps any failure of any layer beneath it
+    except Exception as error:  # the exporter passes on any failure of any layer beneath it
         raise ExportError(f"torch.onnx.export of {reference.info.architecture} failed: {error}") from error
     assert program is not None, "dynamo=True always returns a program"
     model = program.model_proto

@@ -47,7 +47,7 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> OnnxBacken
     options.log_severity_level = 3  # errors only: its warnings go to stderr, where a host's own log may be
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:  # noqa: BLE001  its exceptions derive from no common class but Exception
+    except Exception as error:  # its exceptions share no class but this one
         raise BackendError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {error}") from error
     got = session.get_providers()[0]
     if got != provider:

@@ -40,7 +40,7 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> TorchScrip
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable(f"torch {torch.__version__} sees no CUDA device. Ask for device='cpu'.")
     torch.set_num_threads(threads)
-    extra = {"neurostage": ""}
+    extra: dict[str, str | bytes] = {"neurostage": ""}
     try:
         with warnings.catch_warnings():
             # Deprecated since torch 2.9, still asked for: export says so once, a predictor need not.

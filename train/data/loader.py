@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from runtime.errors import DatasetError, ImageError
 from runtime.images import read_image
 from runtime.preprocess import InputSpec, resize
 from runtime.threads import available_cpus
+from train.data.patients import thumbnail
 from train.data.samples import Samples
 
 
@@ -28,18 +29,16 @@ class Slices:
 
     pixels: np.ndarray
     """(N, channels, H, W) uint8; one channel when every image is grey, three otherwise."""
+    thumbnails: np.ndarray
+    """(N, 32, 32) uint8, of the original images, to tell patients apart by."""
     labels: np.ndarray
     """(N,) int64, positions in LABELS."""
     names: tuple[str, ...]
     groups: np.ndarray | None
-    """(N,) int64, equal for slices of one patient; None when nobody has said yet."""
+    """(N,) int64, equal for slices of one patient; None when nobody has told them apart."""
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def with_groups(self, groups: np.ndarray) -> Slices:
-        """The same slices, with who is who."""
-        return replace(self, groups=groups)
 
 
 def safe_loader(
@@ -62,14 +61,16 @@ def safe_loader(
     if not len(kept):
         raise DatasetError(f"{samples.source} holds no readable image.")
     samples = samples.select(kept)
-    pixels = _stack([item for item in decoded if not isinstance(item, Unreadable)])
-    return Slices(pixels, samples.labels, tuple(samples.names), samples.groups), unreadable
+    read = [item for item in decoded if not isinstance(item, Unreadable)]
+    pixels, thumbnails = _stack([pixels for pixels, _ in read]), np.stack([small for _, small in read])
+    return Slices(pixels, thumbnails, samples.labels, tuple(samples.names), samples.groups), unreadable
 
 
-def _decode(samples: Samples, index: int, spec: InputSpec) -> np.ndarray | Unreadable:
-    """(H, W) or (H, W, 3) uint8, or why not."""
+def _decode(samples: Samples, index: int, spec: InputSpec) -> tuple[np.ndarray, np.ndarray] | Unreadable:
+    """(H, W) or (H, W, 3) uint8 and the thumbnail, or why not."""
     try:
-        return resize(read_image(samples.read(index)), spec)
+        image = read_image(samples.read(index))
+        return resize(image, spec), thumbnail(image)
     except (ImageError, OSError) as error:
         return Unreadable(samples.names[index], str(error))
 

@@ -1,0 +1,74 @@
+"""From a source to slices with known patients, dealt into training and validation."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.labels import LABELS
+from runtime.preprocess import InputSpec
+from train.data.loader import Slices, Unreadable, safe_loader
+from train.data.patients import link_by_pixels
+from train.data.phantom import phantom_samples
+from train.data.sources import load_samples
+from train.data.splits import Split, split_slices
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset ready to train on."""
+
+    slices: Slices
+    groups: np.ndarray
+    """(N,) int64, equal for slices of one patient."""
+    split: Split
+    unreadable: tuple[Unreadable, ...]
+    source: str
+    digest: str
+    told_by: str
+    """What told the patients apart: ``source`` (its own ids) or ``pixels``."""
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` says of the data; JSON-ready."""
+        counts = np.bincount(self.slices.labels, minlength=len(LABELS)).tolist()
+        return {
+            "source": self.source,
+            "digest": self.digest,
+            "slices": len(self.slices),
+            "slices_by_class": dict(zip(LABELS, counts, strict=True)),
+            "patients": len(np.unique(self.groups)),
+            "patients_told_by": self.told_by,
+            "unreadable": len(self.unreadable),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write `split.csv` (every slice: name, label, patient, side) and `unreadable.json` into `folder`."""
+        side = np.full(len(self.slices), "training", dtype=object)
+        side[self.split.validation] = "validation"
+        with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "label", "patient", "side"])
+            rows = zip(self.slices.names, self.slices.labels, self.groups, side, strict=True)
+            writer.writerows((name, LABELS[label], int(group), where) for name, label, group, where in rows)
+        left_out = json.dumps([asdict(item) for item in self.unreadable], indent=2)
+        (folder / "unreadable.json").write_text(left_out + "\n", encoding="utf-8")
+
+
+def prepare(
+    path: Path | None, spec: InputSpec, *, max_unreadable: float, split: str, fold: int, folds: int, seed: int
+) -> Prepared:
+    """The slices at `path`, or phantoms when it is None, with patients told apart and dealt to two sides.
+
+    Raises DatasetError for data that cannot be used.
+    """
+    samples = phantom_samples(seed=seed) if path is None else load_samples(path)
+    slices, unreadable = safe_loader(samples, spec, max_unreadable)
+    told_by = "source" if slices.groups is not None else "pixels"
+    groups = link_by_pixels(slices.thumbnails) if slices.groups is None else slices.groups
+    dealt = split_slices(slices.labels, groups, by=split, folds=folds, fold=fold, seed=seed)
+    return Prepared(slices, groups, dealt, unreadable, samples.source, samples.digest(), told_by)
