@@ -28,7 +28,7 @@ Research use only: not a medical device.
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command. Results go to stdout, everything else to stderr."""
     parser = _parser()
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)  # images may follow options
     bundle, images = _split(options.paths)
     if not images and not options.info:
         parser.error("no image was given. For example: python -m runtime scan.jpg")
