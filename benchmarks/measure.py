@@ -1,0 +1,91 @@
+"""How time is taken: contenders in turn, round after round, so that a drifting machine drifts for all of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import InputError
+from runtime.threads import available_cpus
+
+Contender = Callable[[bytes], object]
+"""Takes the bytes of an image file, and answers."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The raw samples of one contender."""
+
+    name: str
+    milliseconds: np.ndarray
+    """(rounds,) float64; sample i of every contender was taken in the same round, on the same image."""
+
+    @property
+    def median(self) -> float:
+        """Milliseconds."""
+        return float(np.median(self.milliseconds))
+
+    def interval(self, resamples: int = 2000) -> tuple[float, float]:
+        """95 % percentile-bootstrap interval of the median, milliseconds (Efron 1979)."""
+        return _interval(self.milliseconds, resamples)
+
+    def ratio(self, other: Measured, resamples: int = 2000) -> tuple[float, float, float]:
+        """How many times faster this is than `other`: median of the paired ratios, and its 95 % interval."""
+        ratios = other.milliseconds / self.milliseconds
+        return (float(np.median(ratios)), *_interval(ratios, resamples))
+
+
+def measure(
+    contenders: Mapping[str, Contender], images: Sequence[bytes], rounds: int, warm_up: int = 5
+) -> list[Measured]:
+    """One `Measured` for each contender. Each round gives every contender the same next image, in rotating order.
+
+    Raises InputError for images that are all alike: an engine, a branch predictor or a cache may answer those faster.
+    """
+    if len(set(images)) < min(len(images), 8) or not images:
+        raise InputError(f"{len(set(images))} different images were given, expected at least 8. Measure on real ones.")
+    names = list(contenders)
+    samples = np.empty((len(names), rounds))
+    for turn in range(-warm_up, rounds):
+        image = images[turn % len(images)]
+        for shift in range(len(names)):
+            position = (shift + turn) % len(names)
+            start = time.perf_counter()
+            contenders[names[position]](image)
+            if turn >= 0:
+                samples[position, turn] = (time.perf_counter() - start) * 1e3
+    return [Measured(name, samples[position]) for position, name in enumerate(names)]
+
+
+def circumstances() -> dict[str, Any]:
+    """Hardware, load and versions, for the record."""
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cpus": available_cpus(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+_PACKAGES = ("neurostage", "numpy", "pillow", "torch", "torchvision", "onnxruntime", "onnxruntime-gpu", "openvino")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _interval(samples: np.ndarray, resamples: int) -> tuple[float, float]:
+    drawn = np.random.default_rng(0).choice(samples, (resamples, len(samples)))
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    return float(low), float(high)

@@ -1,0 +1,27 @@
+"""Measured samples → a table for people and a record for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.measure import Measured
+
+
+def table(measured: Sequence[Measured], baseline: Measured | None) -> list[str]:
+    """Lines of at most 80 columns, fastest first; times are medians with 95 % intervals."""
+    lines = [f"{'from JPEG bytes to answer':<34}{'ms':>8}  {'95 % interval':<16}{'times faster':>14}"]
+    for entry in sorted(measured, key=lambda item: item.median):
+        low, high = entry.interval()
+        faster = ""
+        if baseline is not None and entry is not baseline:
+            ratio, least, most = entry.ratio(baseline)
+            faster = f"{ratio:.2f} ({least:.2f}–{most:.2f})"
+        lines.append(f"{entry.name:<34}{entry.median:>8.2f}  {f'{low:.2f}–{high:.2f}':<16}{faster:>18}")
+    return lines
+
+
+def record(measured: Sequence[Measured], circumstances: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """JSON-ready, with every raw sample."""
+    samples = {entry.name: entry.milliseconds.round(4).tolist() for entry in measured}
+    return {**about, "circumstances": circumstances, "latency_ms": samples}

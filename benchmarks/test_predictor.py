@@ -1,0 +1,45 @@
+"""pytest-benchmark: `pytest benchmarks --benchmark-json out.json`, on `bundle/` as `python -m export` left it."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.latency import jpegs
+from runtime import Predictor, backends
+from runtime.predictor import DEFAULT_BUNDLE
+
+
+@pytest.fixture(scope="module", params=list(backends.BACKENDS))
+def predictor(request: pytest.FixtureRequest) -> Predictor:
+    """One for each backend that can serve the bundle here."""
+    if not (Path(DEFAULT_BUNDLE) / "manifest.json").is_file():
+        pytest.skip(f"no {DEFAULT_BUNDLE}/ here: python -m train, then python -m export")
+    if reason := backends.missing(request.param):
+        pytest.skip(f"{request.param} {reason}")
+    try:
+        return Predictor(backend=request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def images() -> list[bytes]:
+    return jpegs()
+
+
+def test_latency(benchmark: BenchmarkFixture, predictor: Predictor, images: list[bytes]) -> None:
+    """One JPEG's bytes to one Prediction, another image each time."""
+    following = cycle(images)
+    prediction = benchmark(lambda: predictor.predict(next(following)))
+    assert prediction.backend == predictor.backend
+
+
+def test_throughput(benchmark: BenchmarkFixture, predictor: Predictor, images: list[bytes]) -> None:
+    """64 JPEGs to 64 Predictions in batches of 32."""
+    benchmark.extra_info["images"] = len(images)
+    predictions = benchmark(lambda: predictor.predict_batch(images))
+    assert len(predictions) == len(images)
