@@ -11,7 +11,20 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.demo
+	@echo '--- train on phantoms: synthetic slices of 96 people' >&2
+	$(BIN)/python -m train
+	@echo '--- export, and compare every decision with the trained model' >&2
+	$(BIN)/python -m export --to onnx
+	@echo '--- predict slices of people who were not trained on' >&2
+	test -d phantoms || $(BIN)/python -m train.data.phantom --out phantoms
+	$(BIN)/python -m runtime scan.jpg phantoms/*/p000_s2.png
+	@echo
+	@echo 'Next, with your own slices (a folder of class folders, or .parquet):'
+	@echo '  . $(BIN)/activate'
+	@echo '  python -m train --data DIR_OR_PARQUET --weights imagenet'
+	@echo '  python -m export --to onnx'
+	@echo '  python -m runtime scan.jpg'
+	@echo '  python -m benchmarks'
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest

@@ -34,5 +34,5 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         Options,
         args=argv,
         prog="python -m benchmarks",
-        description="Measure the Predictor beside what users would run instead, in one run, on real images.",
+        description="Measure the Predictor beside what users would run instead.",
     )

@@ -40,6 +40,6 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         Options,
         args=argv,
         prog="python -m export",
-        description="Export a trained model and check that every artifact decides as the original does.",
+        description="Export a model; every artifact must decide as the original does.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -51,7 +51,7 @@ class Options:
         return int(first) - 1, int(second)
 
 
-_DESCRIPTION = "Train a four-stage Alzheimer classifier on brain-MRI slices, in two stages. Research use only."
+_DESCRIPTION = "Train a four-stage Alzheimer classifier on brain-MRI slices. Research only."
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:

@@ -1,0 +1,96 @@
+"""The README's commands, word for word, in the README's order: what a newcomer types works as it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands(block: str) -> list[str]:
+    """The lines that follow a `$ ` prompt."""
+    return re.findall(r"^\$ (.+)$", block, re.MULTILINE)
+
+
+def console_blocks() -> list[str]:
+    return re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory) -> Path:
+    """A folder in which the README's tested block has been run to its end."""
+    block = README.partition("<!-- tested:")[2].partition("```console\n")[2].partition("```")[0]
+    assert len(commands(block)) >= 5
+    folder = tmp_path_factory.mktemp("newcomer")
+    shutil.copy(ROOT / "scan.jpg", folder)
+    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    for command in commands(block):
+        done = subprocess.run(
+            command, shell=True, cwd=folder, env=environment, text=True, capture_output=True, timeout=540
+        )
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+        (folder / "said.txt").open("a").write(f"$ {command}\n{done.stdout}")
+    return folder
+
+
+@pytest.mark.timeout(900)
+def test_the_default_run_learns_people_it_was_not_trained_on(walk):
+    record = json.loads(next((walk / "runs").glob("*/run.json")).read_text())
+    assert record["split"]["leaked"] == 0
+    assert record["metrics"]["patients"] >= 16
+    assert record["metrics"]["accuracy"] >= 0.9
+
+
+def test_the_bundle_flips_no_decision(walk):
+    manifest = json.loads((walk / "bundle" / "manifest.json").read_text())
+    checks = [check for artifact in manifest["artifacts"] for check in artifact["checks"]]
+    assert {check["backend"] for check in checks} >= {"onnx"}
+    assert all(check["parity"]["flipped"] == 0 and check["parity"]["images"] >= 100 for check in checks)
+
+
+def test_the_shipped_scan_is_answered(walk):
+    assert re.search(r"^scan\.jpg\n  MildDemented \(CDR 1\)", (walk / "said.txt").read_text(), re.MULTILINE)
+
+
+def test_pytest_benchmark_wrote_its_json(walk):
+    results = json.loads((walk / "out.json").read_text())
+    assert len(results["benchmarks"]) >= 2
+
+
+def test_every_command_the_readme_shows_exists():
+    shown = [command for block in console_blocks() for command in commands(block)]
+    modules = {match[1] for command in shown if (match := re.match(r"python -m ([\w.]+)", command))}
+    assert modules >= {"train", "export", "runtime", "benchmarks"}
+    targets = {match[1] for command in shown if (match := re.match(r"make (\w+)", command))}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    flags = {flag for command in shown for flag in re.findall(r"--[\w-]+", command)}
+    helps = "".join(
+        subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, text=True, capture_output=True).stdout
+        for module in sorted(modules)
+    )
+    assert {flag for flag in flags if flag not in helps} <= {"--benchmark-json"}
+
+
+def test_every_path_the_readme_names_is_there():
+    names = re.findall(r"`((?:runtime|train|export|benchmarks)/[\w./]*)`", README)
+    assert len(names) > 10
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_ci_says_the_readmes_words():
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert lines[-1] == "make lint test"
+    assert "`make test`" in README
+    assert "`make lint`" in README
