@@ -1,12 +1,21 @@
 """The bundle's manifest: what is in the bundle, what it was measured to do, and where it came from.
 
-A bundle is a folder with a `manifest.json` (this module) and the files it names. Schema 1:
+A bundle is a folder with a `manifest.json` (this module) and the files it names. Schema 1; * marks optional keys:
 
     schema        1
-    model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature
+    model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature, abstain_below*
     provenance    dataset digest, split, checkpoint digest, versions: what the chain of evidence starts from
-    artifacts     [Artifact]: format, precision, file, SHA-256, size, and `checks`
-    checks        [Check]: one for each backend that ran this very file at export and passed parity
+    artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks` and `requires`*
+      checks      [Check]: one for each backend that ran this very file at export and passed parity
+    guard*        {file, sha256}: the file that `runtime.guard.Guard.write` made of the training slices
+    golden*       [{file, sha256, logits}]: encoded images and the eager float32 reference's logits for each, which
+                  `Predictor.self_test` replays; files under golden/
+    documents*    [{file, sha256}]: everything else in the bundle: model card, parity report, the sidecars of artifacts
+    sha256*       of this text, its own 64 digits counted as zeros; `Manifest.to_json` writes it
+
+Keys that schema 1 does not have are refused: one that is not understood may be the one that protects a patient.
+All paths are relative to the bundle, with forward slashes. Every file named is hashed before anything is loaded, and
+a file that is an artifact by its suffix but is not named is refused (`runtime.integrity`).
 
 Parity belongs to a file *and* the engine that ran it: the same fp32 ONNX file flips decisions in one engine and not
 in another. That is why figures hang on a Check, not on an Artifact.
@@ -14,19 +23,22 @@ in another. That is why figures hang on a Check, not on an Artifact.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from runtime.digests import DIGEST, UNSEALED, is_sealed, seal, sha256_file
 from runtime.errors import BundleError
+from runtime.fields import field, is_number, number, objects, parse
 from runtime.labels import canonical_label, clinical_order
 from runtime.preprocess import InputSpec
 
 SCHEMA = 1
 FILE = "manifest.json"
+_KEYS = {"schema", "model", "provenance", "artifacts", "guard", "golden", "documents", "sha256"}
 METADATA_KEY = "neurostage"
 """Under this key an artifact carries its ModelInfo (ONNX metadata_props, TorchScript extra files)."""
 
@@ -43,6 +55,8 @@ class ModelInfo:
     input: InputSpec
     temperature: float = 1.0
     """Logits are divided by this before softmax (Guo et al. 2017)."""
+    abstain_below: float = 0.0
+    """A prediction whose calibrated probability is below this abstains; 0 never does."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back exactly."""
@@ -53,30 +67,35 @@ class ModelInfo:
             "clinical_order": list(clinical_order(self.labels)),
             "input": self.input.to_dict(),
             "temperature": self.temperature,
+            "abstain_below": self.abstain_below,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> ModelInfo:
         """The model described by `data`. Raises BundleError, naming `where`, for anything missing or impossible."""
-        labels = tuple(_field(data, "labels", list, where))
+        labels = tuple(field(data, "labels", list, where))
         unknown = [label for label in labels if not isinstance(label, str) or canonical_label(label) != label]
         if len(labels) < 2 or unknown or len(set(labels)) != len(labels):
             raise BundleError(f"{where}: labels are {list(labels)}, expected distinct canonical class names.")
-        temperature = float(_field(data, "temperature", (int, float), where))
+        temperature = number(data, "temperature", where)
         if not 0 < temperature < float("inf"):
             raise BundleError(f"{where}: temperature is {temperature}, expected a positive number.")
+        abstain_below = number(data, "abstain_below", where, 0.0)
+        if not 0 <= abstain_below < 1:
+            raise BundleError(f"{where}: abstain_below is {abstain_below}, expected 0 or more and below 1.")
         return cls(
-            architecture=_field(data, "architecture", str, where),
-            digest=_field(data, "digest", str, where),
+            architecture=field(data, "architecture", str, where),
+            digest=field(data, "digest", str, where),
             labels=labels,
-            input=InputSpec.from_dict(_field(data, "input", dict, where)),
+            input=InputSpec.from_dict(field(data, "input", dict, where)),
             temperature=temperature,
+            abstain_below=abstain_below,
         )
 
     @classmethod
     def from_json(cls, text: str, where: str) -> ModelInfo:
         """As `from_dict`, from the text that an artifact carries."""
-        return cls.from_dict(_parse(text, where), where)
+        return cls.from_dict(parse(text, where), where)
 
 
 @dataclass(frozen=True)
@@ -103,6 +122,28 @@ class Artifact:
     sha256: str
     size_bytes: int
     checks: tuple[Check, ...]
+    requires: dict[str, str] = dataclass_field(default_factory=dict)
+    """What a compiled artifact was built for, such as ``{"compute_capability": "8.9", "tensorrt": "11.0"}``."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file of the bundle that no engine loads."""
+
+    file: str
+    """Relative to the bundle, with forward slashes."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Golden:
+    """An encoded image and what the reference makes of it."""
+
+    file: str
+    """Relative to the bundle, with forward slashes; an image that `runtime.read_image` reads."""
+    sha256: str
+    logits: tuple[float, ...]
+    """Of the eager float32 reference, before temperature, in the order of the model's outputs."""
 
 
 @dataclass(frozen=True)
@@ -112,37 +153,62 @@ class Manifest:
     model: ModelInfo
     artifacts: tuple[Artifact, ...]
     provenance: dict[str, Any]
+    guard: Document | None = None
+    golden: tuple[Golden, ...] = ()
+    documents: tuple[Document, ...] = ()
+
+    @property
+    def files(self) -> tuple[Artifact | Document | Golden, ...]:
+        """Everything that the manifest names."""
+        return (*self.artifacts, *([self.guard] if self.guard else []), *self.golden, *self.documents)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back exactly."""
-        return {
+        data = {
             "schema": SCHEMA,
             "model": self.model.to_dict(),
             "provenance": self.provenance,
             "artifacts": [asdict(artifact) for artifact in self.artifacts],
         }
+        if self.guard:
+            data["guard"] = asdict(self.guard)
+        if self.golden:
+            data["golden"] = [{**asdict(golden), "logits": list(golden.logits)} for golden in self.golden]
+        if self.documents:
+            data["documents"] = [asdict(document) for document in self.documents]
+        return data
 
     def to_json(self) -> str:
-        """The text of `manifest.json`."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
+        """The text of `manifest.json`, its own SHA-256 included."""
+        return seal(json.dumps({**self.to_dict(), "sha256": UNSEALED}, indent=2) + "\n")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> Manifest:
         """The manifest described by `data`. Raises BundleError, naming `where`, for what this runtime cannot read."""
         schema = data.get("schema")
-        if schema != SCHEMA:
+        if schema != SCHEMA or isinstance(schema, bool):
             raise BundleError(
                 f"{where} has schema {schema!r}, this runtime reads {SCHEMA}. Export again, or upgrade neurostage."
             )
-        artifacts = tuple(_artifact(entry, where) for entry in _field(data, "artifacts", list, where))
-        files = [artifact.file for artifact in artifacts]
-        if len(set(files)) != len(files):
-            raise BundleError(f"{where} names a file twice: {files}. Export again.")
-        return cls(
-            model=ModelInfo.from_dict(_field(data, "model", dict, where), where),
-            artifacts=artifacts,
-            provenance=_field(data, "provenance", dict, where),
+        if unknown := sorted(set(data) - _KEYS):
+            raise BundleError(
+                f"{where} has keys that schema {SCHEMA} does not have: {', '.join(unknown)}. It was changed, or a "
+                "newer neurostage wrote it: export again, or upgrade."
+            )
+        manifest = cls(
+            model=ModelInfo.from_dict(field(data, "model", dict, where), where),
+            artifacts=tuple(_artifact(entry, where) for entry in objects(data, "artifacts", where)),
+            provenance=field(data, "provenance", dict, where),
+            guard=_document(field(data, "guard", dict, where), where) if "guard" in data else None,
+            golden=tuple(_golden(entry, where) for entry in objects(data, "golden", where, [])),
+            documents=tuple(_document(entry, where) for entry in objects(data, "documents", where, [])),
         )
+        named = [entry.file for entry in manifest.files]
+        if twice := sorted({file for file in named if named.count(file) > 1}):
+            raise BundleError(f"{where} names a file twice: {', '.join(twice)}. Export again.")
+        if wrong := [golden.file for golden in manifest.golden if len(golden.logits) != len(manifest.model.labels)]:
+            raise BundleError(f"{where}: {wrong[0]} has not one logit for each label. Export again.")
+        return manifest
 
 
 def read_manifest(bundle: Path) -> Manifest:
@@ -156,17 +222,26 @@ def read_manifest(bundle: Path) -> Manifest:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read: {error}.") from error
-    return Manifest.from_dict(_parse(text, str(path)), str(path))
+    data = parse(text, str(path))
+    if "sha256" in data and not is_sealed(text, data["sha256"]):
+        raise BundleError(
+            f"{path} was changed after export: its text does not have the SHA-256 it states. Copy the bundle again, "
+            "or export again."
+        )
+    return Manifest.from_dict(data, str(path))
 
 
-def artifact_path(bundle: Path, artifact: Artifact) -> Path:
-    """Where the artifact lies, after comparing its SHA-256. Raises BundleError if missing, changed or outside."""
+def artifact_path(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
+    """Where the file lies, after comparing its SHA-256. Raises BundleError if missing, changed or outside."""
     path = bundle / artifact.file
     if not path.resolve().is_relative_to(bundle.resolve()):
         raise BundleError(f"{artifact.file} leaves the bundle {bundle}. Not loaded.")
     if not path.is_file():
         raise BundleError(f"{path} is missing though the manifest names it. Copy the bundle again, or export again.")
-    found = sha256_file(path)
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}. Copy the bundle again.") from error
     if found != artifact.sha256:
         raise BundleError(
             f"{path} has SHA-256 {found[:12]}…, the manifest says {artifact.sha256[:12]}…: the file was changed after "
@@ -175,60 +250,51 @@ def artifact_path(bundle: Path, artifact: Artifact) -> Path:
     return path
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _artifact(entry: Any, where: str) -> Artifact:
-    if not isinstance(entry, dict):
-        raise BundleError(f"{where}: artifacts holds {type(entry).__name__}, expected objects.")
-    file = _field(entry, "file", str, where)
-    parts = PurePosixPath(file)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in file or ":" in file or not parts.parts:
-        raise BundleError(f"{where}: artifact file {file!r} is not a relative path inside the bundle. Not loaded.")
-    checks = []
-    for check in _field(entry, "checks", list, where):
-        if not isinstance(check, dict):
-            raise BundleError(f"{where}: checks of {file} holds {type(check).__name__}, expected objects.")
-        checks.append(
-            Check(
-                backend=_field(check, "backend", str, where),
-                engine=_field(check, "engine", str, where),
-                parity=_field(check, "parity", dict, where),
-                latency_ms=float(_field(check, "latency_ms", (int, float), where)),
-                machine=_field(check, "machine", str, where),
-            )
+def _artifact(entry: dict[str, Any], where: str) -> Artifact:
+    file, sha256 = _file(entry, where)
+    checks = tuple(
+        Check(
+            backend=field(check, "backend", str, where),
+            engine=field(check, "engine", str, where),
+            parity=field(check, "parity", dict, where),
+            latency_ms=number(check, "latency_ms", where),
+            machine=field(check, "machine", str, where),
         )
+        for check in objects(entry, "checks", where)
+    )
+    requires = field(entry, "requires", dict, where, {})
+    if not all(isinstance(value, str) for value in requires.values()):
+        raise BundleError(f"{where}: requires of {file} holds other values than text. Export again.")
     return Artifact(
-        format=_field(entry, "format", str, where),
-        precision=_field(entry, "precision", str, where),
+        format=field(entry, "format", str, where),
+        precision=field(entry, "precision", str, where),
         file=file,
-        sha256=_field(entry, "sha256", str, where),
-        size_bytes=_field(entry, "size_bytes", int, where),
-        checks=tuple(checks),
+        sha256=sha256,
+        size_bytes=field(entry, "size_bytes", int, where),
+        checks=checks,
+        requires=requires,
     )
 
 
-def _field(data: Mapping[str, Any], key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    if key not in data:
-        raise BundleError(f"{where} lacks {key!r}. Export again.")
-    value = data[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise BundleError(f"{where}: {key!r} is {type(value).__name__}, expected {wanted}. Export again.")
-    return value
+def _document(entry: dict[str, Any], where: str) -> Document:
+    return Document(*_file(entry, where))
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise BundleError(f"{where} is not JSON ({error}). Copy the bundle again, or export again.") from error
-    if not isinstance(data, dict):
-        raise BundleError(f"{where} holds {type(data).__name__}, expected an object. Export again.")
-    return data
+def _golden(entry: dict[str, Any], where: str) -> Golden:
+    file, sha256 = _file(entry, where)
+    logits = field(entry, "logits", list, where)
+    if not all(is_number(value) for value in logits):
+        raise BundleError(f"{where}: logits of {file} are not all finite numbers. Export again.")
+    return Golden(file, sha256, tuple(float(value) for value in logits))
+
+
+def _file(entry: dict[str, Any], where: str) -> tuple[str, str]:
+    """The entry's relative path, which cannot leave the bundle, and its SHA-256."""
+    file, sha256 = field(entry, "file", str, where), field(entry, "sha256", str, where)
+    parts = PurePosixPath(file)
+    odd = "\\" in file or ":" in file or "\0" in file or str(parts) != file
+    if odd or parts.is_absolute() or ".." in parts.parts or not parts.parts or file == FILE:
+        raise BundleError(f"{where}: file {file!r} is not a relative path inside the bundle. Not loaded.")
+    if not DIGEST.fullmatch(sha256):
+        raise BundleError(f"{where}: sha256 of {file} is not 64 hexadecimal digits. Export again.")
+    return file, sha256

@@ -13,8 +13,9 @@ from runtime import backends
 from runtime.choice import Candidate, candidates
 from runtime.errors import BackendError, BackendUnavailable, BundleError, ImageError, InputError
 from runtime.images import ImageSource, read_image
+from runtime.integrity import verified
 from runtime.labels import clinical_order
-from runtime.manifest import ModelInfo, artifact_path, read_manifest
+from runtime.manifest import ModelInfo
 from runtime.prediction import Prediction, Timings, stage_of
 from runtime.preprocess import preprocess
 from runtime.threads import available_cpus
@@ -160,7 +161,7 @@ class Predictor:
         )
 
     def _open_bundle(self, bundle: Path, backend: str | None, precision: str | None) -> None:
-        manifest = read_manifest(bundle)
+        manifest = verified(bundle)
         self.model = manifest.model
         self._considered = candidates(manifest, backend, precision)
         for candidate in self._considered:
@@ -168,7 +169,7 @@ class Predictor:
             if (reason := backends.missing(name)) and backend is None:
                 candidate.verdict = reason
                 continue
-            path = artifact_path(bundle, candidate.artifact)
+            path = bundle / candidate.artifact.file
             try:
                 self._serve(name, path, candidate.artifact.precision)
             except (BackendUnavailable, BackendError) as error:
