@@ -72,7 +72,7 @@ def invent(seed: int, patient: int) -> Person:
     phase = lambda n: rng.uniform(0.0, 2.0 * np.pi, n)  # noqa: E731
     head = rng.normal(0.79, 0.022)
     width = head * rng.normal(0.945, 0.025)
-    ageing = rng.normal(0.0, (0.10, 0.08, 0.08, 0.12))
+    ageing = rng.normal(0.0, (0.08, 0.06, 0.06, 0.10))
     return Person(
         axes=np.array([width, head]),
         outline=np.stack([rng.normal(0.0, (0.004, 0.010, 0.006, 0.005, 0.004)), phase(5)], 1),
@@ -94,7 +94,7 @@ def invent(seed: int, patient: int) -> Person:
         level_offset=float(rng.normal(0.0, 0.025)),
         ageing=np.clip(ageing, -0.3, 0.3),
         pose=rng.normal(0.0, (0.035, 0.012, 0.012)),
-        contrast=np.array([rng.normal(0.98, 0.05), np.exp(rng.normal(0.0, 0.10))]),
+        contrast=np.array([rng.normal(0.98, 0.05), np.exp(rng.normal(0.0, 0.07))]),
         bias=rng.normal(0.0, (0.05, 0.05, 0.05)),
         noise=float(rng.uniform(0.010, 0.026)),
     )
@@ -161,7 +161,7 @@ def _outline(person: Person, level: float, x: np.ndarray, angle: np.ndarray) -> 
 def _cortical_csf(person: Person, level: float, sulci: float, where: tuple, pixel: float) -> np.ndarray:
     """Signed distance to the fluid around the cortex: sulci, the fissure between the halves, the Sylvian fissure."""
     x, y, angle, depth = where
-    width = 0.0085 * sulci + 0.0012
+    width = 0.009 * sulci + 0.0012
     # Around the head: sulci are where a sum of waves crosses zero, as deep as a slower wave says.
     bent = angle + 0.05 * np.sin(9.0 * depth + 3.0 * angle) + 0.04 * np.sin(16.0 * depth - 7.0 * angle)
     folds = np.zeros_like(x)
@@ -199,7 +199,7 @@ def _cortical_csf(person: Person, level: float, sulci: float, where: tuple, pixe
 
 def _ventricles(across: np.ndarray, y: np.ndarray, level: float, atrophy: float) -> np.ndarray:
     """Signed distance to the lateral and third ventricles."""
-    widening = 0.66 + 0.46 * atrophy
+    widening = 0.66 + 0.50 * atrophy
     chain = []
     for point in _VENTRICLE:
         px, py, radius = (np.interp(level, _LEVELS, point[:, k]) for k in range(3))
