@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,10 @@ def split_slices(
         kind = "patients" if by == "patient" else "slices in the smallest class"
         raise DatasetError(f"There are {units} {kind}, fewer than {folds} folds. Add data.")
     splitter = (StratifiedGroupKFold if by == "patient" else StratifiedKFold)(folds, shuffle=True, random_state=seed)
-    training, validation = list(splitter.split(labels, labels, groups))[fold]
+    with warnings.catch_warnings():
+        # A class with fewer slices than folds is checked below, for the fold that is asked for.
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        training, validation = list(splitter.split(labels, labels, groups if by == "patient" else None))[fold]
     untrained = [LABELS[label] for label in np.unique(labels) if label not in labels[training]]
     if untrained:
         raise DatasetError(

@@ -1,0 +1,192 @@
+"""`python -m train`: what it writes; bad input is one line, the right exit status, and nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from runtime.labels import LABELS
+from runtime.manifest import sha256_file
+from train.__main__ import main
+from train.checkpoint import read_record
+from train.data.phantom import draw_slice
+
+REPOSITORY = Path(__file__).parents[2]
+TINY = ["--image-size", "32", "--head.epochs", "0", "--full.epochs", "1", "--precision", "fp32"]
+
+
+def write_slices(root: Path, counts: dict[str, int]) -> Path:
+    """Class folders of phantom slices, each of a different person."""
+    for stage, label in enumerate(LABELS):
+        if label in counts:
+            (root / label).mkdir(parents=True)
+        for patient in range(counts.get(label, 0)):
+            Image.fromarray(draw_slice(stage, 100 * stage + patient, 0.5, size=32)).save(
+                root / label / f"{patient}.png"
+            )
+    return root
+
+
+def test_a_run_directory_holds_what_its_format_says(trained_run):
+    record = read_record(trained_run)
+    assert record["architecture"] == "resnet50"
+    assert record["labels"] == list(LABELS)
+    assert record["input"]["height"] == 32
+    assert record["weights_sha256"] == sha256_file(trained_run / "model.safetensors")
+    assert record["data"]["slices"] == 576
+    assert record["split"]["leaked"] == 0.0
+    assert record["metrics"]["patients"] == len(set(_patients(trained_run, "validation")))
+    assert not set(_patients(trained_run, "validation")) & set(_patients(trained_run, "training"))
+    lines = [json.loads(line) for line in (trained_run / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["epoch"]) for line in lines] == [("head", 1), ("full", 1)]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert not (trained_run.parent / f".{trained_run.name}.partial").exists()
+
+
+def _patients(run: Path, side: str) -> list[str]:
+    with (run / "split.csv").open(newline="") as file:
+        return [row["patient"] for row in csv.DictReader(file) if row["side"] == side]
+
+
+def only_one_class(root: Path) -> tuple[Path, str]:
+    return write_slices(root, {"MildDemented": 6}), "no image of NonDemented, VeryMildDemented, ModerateDemented"
+
+
+def an_empty_class(root: Path) -> tuple[Path, str]:
+    return write_slices(root, {**dict.fromkeys(LABELS, 3), "MildDemented": 0}), "no image of MildDemented"
+
+
+def three_images(root: Path) -> tuple[Path, str]:
+    return write_slices(root, dict.fromkeys(LABELS[:3], 1)), "no image of ModerateDemented"
+
+
+def one_image_a_class(root: Path) -> tuple[Path, str]:
+    return write_slices(root, dict.fromkeys(LABELS, 1)), "There are 4 patients, fewer than 5 folds"
+
+
+def every_file_broken(root: Path) -> tuple[Path, str]:
+    write_slices(root, dict.fromkeys(LABELS, 6))
+    for path in root.rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:50])
+    return root, "24 of 24 files of"
+
+
+def labels_outside(root: Path) -> tuple[Path, str]:
+    features = {"label": {"names": ["Mild_Demented", "Moderate_Demented", "Non_Demented", "Very_Mild_Demented"]}}
+    table = pa.table({"image": [{"bytes": b"", "path": ""}] * 5, "label": [0, 1, 2, 3, 7]})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), root / "a.parquet")
+    return root / "a.parquet", "labels [7] lie outside 0–3"
+
+
+def without_the_columns(root: Path) -> tuple[Path, str]:
+    pq.write_table(pa.table({"scan": [b""], "stage": [0]}), root / "a.parquet")
+    return root / "a.parquet", "has the columns scan, stage"
+
+
+def nothing_there(root: Path) -> tuple[Path, str]:
+    return root / "missing", "does not exist"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        only_one_class,
+        an_empty_class,
+        three_images,
+        one_image_a_class,
+        every_file_broken,
+        labels_outside,
+        without_the_columns,
+        nothing_there,
+    ],
+)
+def test_bad_data_is_one_line_and_exit_2_with_nothing_half_written(tmp_path, capsys, source):
+    (tmp_path / "data").mkdir()
+    path, message = source(tmp_path / "data")
+    status = main(["--data", str(path), *TINY, "--out", str(tmp_path / "runs" / "a")])
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.err.startswith("DatasetError: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert captured.out == ""
+    assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fold", "0/5"], "InputError: --fold is '0/5', expected i/k"),
+        (["--fold", "6/5"], "InputError: --fold is '6/5'"),
+        (["--fold", "x"], "InputError: --fold is 'x'"),
+        (["--weights", "nowhere.pth"], "CheckpointError: nowhere.pth is not a file"),
+        (["--image-size", "0"], "InputError: height is 0"),
+    ],
+)
+def test_a_bad_option_is_one_line_and_exit_2(tmp_path, capsys, arguments, message):
+    assert main([*TINY, *arguments, "--out", str(tmp_path / "a")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--recipe", "vgg"], ["--epochs", "3"], ["--batch-size", "many"]])
+def test_a_usage_error_exits_2(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_that_exists_is_left_alone(trained_run, capsys):
+    before = sha256_file(trained_run / "run.json")
+    assert main([*TINY, "--out", str(trained_run)]) == 2
+    assert "exists already. Give another --out" in capsys.readouterr().err
+    assert sha256_file(trained_run / "run.json") == before
+
+
+def test_a_diverging_run_exits_1_and_leaves_nothing(tmp_path, capsys):
+    data = write_slices(tmp_path / "data", dict.fromkeys(LABELS, 10))
+    # A step of this size overflows float32 in the next forward pass.
+    arguments = ["--full.learning-rate", "1e30", "--full.schedule", "constant", "--batch-size", "8"]
+    status = main(["--data", str(data), *TINY, *arguments, "--out", str(tmp_path / "runs" / "a")])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert status == 1
+    assert error.startswith("TrainingError: The loss is ")
+    assert "of epoch 1, stage full, learning rate 1.00e+30" in error
+    assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize("recipe", ["demo", "resnet50-two-stage"])
+def test_help_shows_the_recipes_defaults_quickly_without_torch(recipe):
+    script = (
+        "import sys\n"
+        "from train.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    shown = subprocess.run(
+        [sys.executable, "-c", script, "--recipe", recipe, "--help"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    size = {"demo": "64", "resnet50-two-stage": "224"}[recipe]
+    assert f"(default: {size})" in shown
+    # Processor time: a busy machine makes everyone wait, and is no fault of the program.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5

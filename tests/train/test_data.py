@@ -1,0 +1,172 @@
+"""Decoding, patients and splits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime.errors import DatasetError
+from runtime.images import read_image
+from runtime.labels import LABELS
+from runtime.preprocess import InputSpec, resize
+from train.data.loader import safe_loader
+from train.data.patients import link_by_pixels, thumbnail
+from train.data.prepare import prepare
+from train.data.samples import Samples
+from train.data.sources import load_samples
+from train.data.splits import split_slices
+
+SPEC = InputSpec.imagenet(32)
+
+
+def test_every_slice_is_decoded_once_as_prediction_would(phantoms):
+    slices, unreadable = safe_loader(phantoms, SPEC)
+    assert unreadable == ()
+    assert slices.pixels.dtype == np.uint8
+    assert slices.pixels.shape == (96, 1, 32, 32)
+    assert slices.thumbnails.shape == (96, 32, 32)
+    for index in (0, 40, 95):
+        assert np.array_equal(slices.pixels[index, 0], resize(read_image(phantoms.read(index)), SPEC))
+    assert np.array_equal(slices.labels, phantoms.labels)
+    assert np.array_equal(slices.groups, phantoms.groups)
+
+
+def test_a_colour_image_makes_three_channels_of_all(phantoms, tmp_path):
+    colour = tmp_path / "colour.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)).save(colour)
+    mixed = replace(phantoms.select(np.arange(3)), images=[phantoms.images[0], colour, phantoms.images[2]])
+    pixels = safe_loader(mixed, SPEC)[0].pixels
+    assert pixels.shape == (3, 3, 32, 32)
+    assert np.array_equal(pixels[1].transpose(1, 2, 0), resize(read_image(colour), SPEC))
+    assert np.array_equal(pixels[2], np.repeat(resize(read_image(phantoms.read(2)), SPEC)[None], 3, 0))
+
+
+def test_unreadable_files_are_left_out_with_their_reasons(phantoms, tmp_path):
+    broken = {3: b"", 50: b"not an image", 70: phantoms.read(70)[:90], 90: tmp_path / "gone.png"}
+    images = [broken.get(index, image) for index, image in enumerate(phantoms.images)]
+    slices, unreadable = safe_loader(replace(phantoms, images=images), SPEC, max_unreadable=0.05)
+    assert [item.name for item in unreadable] == [phantoms.names[index] for index in broken]
+    assert all(item.reason for item in unreadable)
+    assert "gone.png" in unreadable[3].reason
+    kept = [index for index in range(96) if index not in broken]
+    assert slices.names == tuple(phantoms.names[index] for index in kept)
+    assert np.array_equal(slices.labels, phantoms.labels[kept])
+    assert np.array_equal(slices.groups, phantoms.groups[kept])
+
+
+def test_too_many_unreadable_files_stop_the_run(phantoms):
+    images = [b"" if index < 5 else image for index, image in enumerate(phantoms.images)]
+    with pytest.raises(DatasetError, match=r"5 of 96 files of phantom\(.*\) cannot be read, allowed 5%\. The first: "):
+        safe_loader(replace(phantoms, images=images), SPEC, max_unreadable=0.05)
+    assert len(safe_loader(replace(phantoms, images=images), SPEC, max_unreadable=0.06)[1]) == 5
+    with pytest.raises(DatasetError, match="holds no readable image"):
+        safe_loader(replace(phantoms, images=[b""] * 96), SPEC, max_unreadable=1.0)
+
+
+def test_an_unreadable_file_is_listed_in_the_run_directory(phantoms, tmp_path):
+    root = tmp_path / "data"
+    for index, (image, label) in enumerate(zip(phantoms.images, phantoms.labels, strict=True)):
+        (root / LABELS[label]).mkdir(parents=True, exist_ok=True)
+        (root / LABELS[label] / f"{index}.png").write_bytes(image)
+    (root / LABELS[0] / "bad.png").write_bytes(b"x")
+    data = prepare(root, SPEC, max_unreadable=0.05, split="slice", fold=0, folds=4, seed=0)
+    data.write(tmp_path)
+    assert [item["name"] for item in json.loads((tmp_path / "unreadable.json").read_text())] == ["NonDemented/bad.png"]
+    rows = (tmp_path / "split.csv").read_text().splitlines()
+    assert rows[0] == "name,label,patient,side"
+    assert sum(row.endswith(",validation") for row in rows) == len(data.split.validation)
+    assert len(rows) == 97
+    assert data.facts()["unreadable"] == 1
+
+
+def test_the_digest_is_the_identity_of_names_labels_and_bytes(phantoms):
+    assert phantoms.digest() == phantoms.select(np.arange(96)).digest()
+    labels = phantoms.labels.copy()
+    labels[0] = 1
+    assert replace(phantoms, labels=labels).digest() != phantoms.digest()
+    assert replace(phantoms, images=[b"", *phantoms.images[1:]]).digest() != phantoms.digest()
+
+
+def test_slices_are_linked_through_a_chain_of_alike_neighbours():
+    rng = np.random.default_rng(0)
+    people = rng.integers(0, 256, (3, 32, 32)).astype(float)
+    stack = [np.clip(person + rng.normal(0, 4, (32, 32)), 0, 255) for person in people for _ in range(3)]
+    order = rng.permutation(9)
+    groups = link_by_pixels(np.array(stack).astype(np.uint8)[order])
+    assert groups.dtype == np.int64
+    assert np.array_equal(groups[:, None] == groups, order[:, None] // 3 == order // 3)
+
+
+def test_an_even_image_belongs_to_nobody():
+    assert len(set(link_by_pixels(np.zeros((3, 32, 32), np.uint8)))) == 3
+
+
+def test_the_real_patients_are_told_apart_exactly(real_data):
+    samples = load_samples(real_data)
+    thumbnails = np.stack([thumbnail(read_image(samples.read(index))) for index in range(len(samples))])
+    groups = link_by_pixels(thumbnails)
+    assert np.bincount(groups).tolist() == [32] * 160
+    assert all(len(set(samples.labels[groups == group])) == 1 for group in range(160))
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    """(labels, groups) of 60 patients of 8 slices; the last class is three people."""
+    stages = np.repeat([0, 1, 2, 3], [27, 20, 10, 3])
+    return np.repeat(stages, 8).astype(np.int64), np.repeat(np.arange(60), 8).astype(np.int64)
+
+
+def test_a_patient_stays_on_one_side(cohort):
+    labels, groups = cohort
+    held = []
+    for fold in range(3):
+        split = split_slices(labels, groups, folds=3, fold=fold, seed=1)
+        assert not set(groups[split.training]) & set(groups[split.validation])
+        assert len(split.training) + len(split.validation) == len(labels)
+        assert split.leaked == 0.0
+        assert set(labels[split.validation]) == {0, 1, 2, 3}
+        held.append(split.validation)
+    assert sorted(np.concatenate(held)) == list(range(len(labels)))  # each slice is validated in exactly one fold
+
+
+def test_a_slice_split_says_how_much_it_leaks(cohort):
+    split = split_slices(*cohort, by="slice", folds=5, seed=1)
+    assert split.leaked > 0.9
+    assert split.leaked == np.isin(cohort[1][split.validation], cohort[1][split.training]).mean()
+
+
+def test_a_split_is_decided_by_its_seed(cohort):
+    first, same, other = (split_slices(*cohort, seed=seed, folds=3).validation for seed in (1, 1, 2))
+    assert np.array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_a_class_without_a_patient_to_train_on():
+    labels, groups = np.repeat([0, 1, 2, 3], [8, 8, 8, 1]), np.arange(25)
+    messages = []
+    for fold in range(2):
+        try:
+            split_slices(labels, groups, folds=2, fold=fold)
+        except DatasetError as error:
+            messages.append(str(error))
+    assert len(messages) == 1  # the only patient of the class is held back in exactly one fold
+    assert "leaves no patient of ModerateDemented to train on" in messages[0]
+
+
+@pytest.mark.parametrize(("by", "kind"), [("patient", "4 patients"), ("slice", "2 slices in the smallest class")])
+def test_too_few_for_the_folds(by, kind):
+    labels, groups = np.repeat([0, 1, 2, 3], 2), np.repeat([0, 1, 2, 3], 2)
+    with pytest.raises(DatasetError, match=f"There are {kind}, fewer than 5 folds"):
+        split_slices(labels, groups, by=by, folds=5)
+
+
+def test_samples_select_keeps_every_field_together(phantoms):
+    chosen = phantoms.select(np.array([5, 2]))
+    assert isinstance(chosen, Samples)
+    assert [chosen.names[0], chosen.names[1]] == [phantoms.names[5], phantoms.names[2]]
+    assert chosen.read(1) == phantoms.read(2)
+    assert chosen.groups.tolist() == [phantoms.groups[5], phantoms.groups[2]]

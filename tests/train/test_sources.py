@@ -1,0 +1,165 @@
+"""Class folders and parquet files become labelled samples, or one error that names what was found."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from runtime.errors import DatasetError
+from runtime.labels import ALPHABETICAL, LABELS
+from train.data.sources import load_samples
+
+
+def png(value: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), value, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def make_folders(root: Path, names: list[str], images: int = 1) -> Path:
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for index in range(images):
+            (root / name / f"{index}.png").write_bytes(png(index))
+    return root
+
+
+def write_parquet(path: Path, labels: list, names: list[str] | None, images: list | None = None) -> Path:
+    """A file as the datasets library writes it: struct<bytes, path>, int64 labels, ClassLabel names in the metadata."""
+    rows = images or [{"bytes": png(index), "path": f"{index}.png"} for index in range(len(labels))]
+    table = pa.table({"image": rows, "label": labels})
+    if names is not None:
+        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        LABELS,
+        ("Non_Demented", "Very_Mild_Demented", "Mild_Demented", "Moderate_Demented"),
+        ("non demented", "very mild demented", "mild demented", "moderate demented"),
+        ("No Dementia", "Very-Mild-Dementia", "MILD_DEMENTIA", "ModerateDementia"),
+    ],
+)
+def test_class_folders_are_known_in_any_spelling(tmp_path, names):
+    samples = load_samples(make_folders(tmp_path, list(names), images=2))
+    assert len(samples) == 8
+    assert samples.groups is None
+    by_folder = {name.split("/")[0]: int(label) for name, label in zip(samples.names, samples.labels, strict=True)}
+    assert by_folder == {name: index for index, name in enumerate(names)}
+    assert samples.labels.dtype == np.int64
+    assert samples.read(0) == png(0)
+
+
+def test_hidden_files_and_folders_are_left_alone_and_subfolders_are_searched(tmp_path):
+    make_folders(tmp_path, list(LABELS))
+    (tmp_path / ".git").mkdir()
+    (tmp_path / LABELS[0] / ".DS_Store").write_bytes(b"x")
+    (tmp_path / LABELS[0] / "more").mkdir()
+    (tmp_path / LABELS[0] / "more" / "deep.png").write_bytes(png(9))
+    assert sorted(load_samples(tmp_path).names) == sorted(
+        [*(f"{label}/0.png" for label in LABELS), f"{LABELS[0]}/more/deep.png"]
+    )
+
+
+def test_a_folder_that_is_no_class_is_named(tmp_path):
+    make_folders(tmp_path, [*LABELS, "Combined Dataset"])
+    with pytest.raises(DatasetError, match=r"found 'Combined Dataset'\. Give the folder that holds the class folders"):
+        load_samples(tmp_path)
+
+
+def test_a_class_spelt_twice_names_both_folders(tmp_path):
+    make_folders(tmp_path, [*LABELS, "Mild_Demented"])
+    with pytest.raises(DatasetError, match=r"'MildDemented', 'Mild_Demented' are the same class spelt twice"):
+        load_samples(tmp_path)
+
+
+def test_a_missing_class_and_an_empty_one_are_named_with_what_is_there(tmp_path):
+    make_folders(tmp_path, list(LABELS[:3]), images=2)
+    with pytest.raises(DatasetError, match=r"no image of ModerateDemented \(it has NonDemented 2, VeryMild"):
+        load_samples(tmp_path)
+    (tmp_path / LABELS[3]).mkdir()
+    with pytest.raises(DatasetError, match=r"no image of ModerateDemented"):
+        load_samples(tmp_path)
+
+
+def test_nothing_at_all(tmp_path):
+    with pytest.raises(DatasetError, match="found no folder at all"):
+        load_samples(tmp_path)
+    with pytest.raises(DatasetError, match=r"nowhere does not exist"):
+        load_samples(tmp_path / "nowhere")
+    (tmp_path / "slices.csv").write_text("a,b")
+    with pytest.raises(DatasetError, match=r"neither a folder of class folders nor a \.parquet"):
+        load_samples(tmp_path / "slices.csv")
+
+
+def test_parquet_labels_go_through_the_names_in_the_file(tmp_path):
+    # ClassLabel orders classes alphabetically: 0 is MildDemented there and NonDemented here.
+    names = [name.replace("Demented", "_Demented").replace("yM", "y_M") for name in ALPHABETICAL]
+    samples = load_samples(write_parquet(tmp_path / "a.parquet", [0, 1, 2, 3, 2], names))
+    assert [LABELS[label] for label in samples.labels] == [*ALPHABETICAL, "NonDemented"]
+    assert samples.names[1] == "000001/1.png"
+    assert samples.read(4) == png(4)
+
+
+def test_parquet_labels_may_be_class_names(tmp_path):
+    labels = ["Mild Demented", "Moderate Demented", "Non Demented", "Very Mild Demented"]
+    samples = load_samples(write_parquet(tmp_path / "a.parquet", labels, None))
+    assert [LABELS[label] for label in samples.labels] == list(ALPHABETICAL)
+
+
+def test_parquet_without_the_columns_lists_those_it_has(tmp_path):
+    pq.write_table(pa.table({"pixels": [b""], "label": [0]}), tmp_path / "a.parquet")
+    with pytest.raises(DatasetError, match=r"has the columns pixels, label; expected 'image'"):
+        load_samples(tmp_path / "a.parquet")
+
+
+def test_parquet_whose_images_are_no_structs(tmp_path):
+    pq.write_table(pa.table({"image": ["a.png"], "label": [0]}), tmp_path / "a.parquet")
+    with pytest.raises(DatasetError, match=r"'image' is string, expected struct<bytes, path>"):
+        load_samples(tmp_path / "a.parquet")
+
+
+def test_parquet_with_numbers_and_no_names_is_not_guessed(tmp_path):
+    with pytest.raises(DatasetError, match="does not name its classes"):
+        load_samples(write_parquet(tmp_path / "a.parquet", [0, 1, 2, 3], None))
+
+
+def test_parquet_with_a_class_of_another_disease(tmp_path):
+    with pytest.raises(DatasetError, match=r"'glioma' is none of the classes NonDemented"):
+        load_samples(write_parquet(tmp_path / "a.parquet", [0, 1, 2, 3], [*ALPHABETICAL[:3], "glioma"]))
+
+
+@pytest.mark.parametrize("outside", [4, -1, None])
+def test_parquet_labels_outside_the_classes(tmp_path, outside):
+    path = write_parquet(tmp_path / "a.parquet", [0, 1, 2, 3, outside], list(ALPHABETICAL))
+    with pytest.raises(DatasetError, match=rf"labels \[{outside}\] lie outside 0–3"):
+        load_samples(path)
+
+
+def test_a_parquet_row_without_an_image_is_left_to_the_loader(tmp_path):
+    rows = [{"bytes": png(), "path": "a.png"}] * 3 + [None, {"bytes": None, "path": "b.png"}]
+    samples = load_samples(write_parquet(tmp_path / "a.parquet", [0, 1, 2, 3, 3], list(ALPHABETICAL), rows))
+    assert samples.read(3) == samples.read(4) == b""
+
+
+def test_a_file_that_only_says_parquet(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(DatasetError, match="cannot be read as parquet"):
+        load_samples(tmp_path / "a.parquet")
+
+
+def test_the_real_file(real_data):
+    samples = load_samples(real_data)
+    assert np.bincount(samples.labels).tolist() == [2560, 1792, 704, 64]
+    assert len(set(samples.names)) == 5120

@@ -1,0 +1,79 @@
+"""Where a network starts from."""
+
+from __future__ import annotations
+
+from urllib.error import URLError
+
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from runtime.errors import CheckpointError
+from train.models import build
+from train.weights import initialise
+
+
+def test_none_leaves_the_random_weights():
+    model = build("resnet50")
+    before = model.conv1.weight.clone()
+    assert initialise(model, "none") == "random weights"
+    assert torch.equal(model.conv1.weight, before)
+
+
+def test_a_file_with_the_published_head_is_taken_whole(tmp_path):
+    published = build("resnet50")
+    torch.save({f"module.{name}": tensor for name, tensor in published.state_dict().items()}, tmp_path / "a.pth")
+    model = build("resnet50")
+    assert initialise(model, str(tmp_path / "a.pth")) == f"{tmp_path / 'a.pth'}, head included"
+    assert all(torch.equal(published.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_of_a_1000_class_file_the_backbone_alone_is_taken(tmp_path):
+    imagenet = resnet50()
+    torch.save(imagenet.state_dict(), tmp_path / "a.pth")
+    model = build("resnet50")
+    head = model.fc[0].weight.clone()
+    assert initialise(model, str(tmp_path / "a.pth")).endswith("backbone only: its head has other shapes")
+    assert torch.equal(model.fc[0].weight, head)
+    assert torch.equal(model.layer4[2].conv3.weight, imagenet.layer4[2].conv3.weight)
+
+
+def test_a_file_of_another_network_is_refused(tmp_path):
+    torch.save({"features.weight": torch.ones(1)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="does not fit ResNet"):
+        initialise(build("resnet50"), str(tmp_path / "a.pth"))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth is not a file"):
+        initialise(build("resnet50"), str(tmp_path / "nowhere.pth"))
+
+
+def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
+    with pytest.raises(CheckpointError) as caught:
+        initialise(build("resnet50"), "imagenet")
+    message = str(caught.value)
+    assert "not cached and cannot be fetched (<urlopen error no route to host>)" in message
+    assert f"Put resnet50-0676ba61.pth into {tmp_path / 'checkpoints'} and run again" in message
+    assert "--weights none" in message
+
+
+def test_imagenet_weights_that_are_cached_are_taken_and_checked(tmp_path, monkeypatch):
+    from torchvision.models import ResNet50_Weights
+
+    def offline(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    imagenet = resnet50()
+    torch.save(imagenet.state_dict(), tmp_path / "checkpoints" / ResNet50_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1])
+    model = build("resnet50")
+    assert initialise(model, "imagenet") == "imagenet, backbone only: its head has other shapes"
+    assert torch.equal(model.conv1.weight, imagenet.conv1.weight)
