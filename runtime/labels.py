@@ -15,6 +15,7 @@ CDR: dict[str, float] = {"NonDemented": 0.0, "VeryMildDemented": 0.5, "MildDemen
 
 _SPELLINGS = {
     "nondemented": "NonDemented",
+    "nondementia": "NonDemented",
     "nodementia": "NonDemented",
     "verymilddemented": "VeryMildDemented",
     "verymilddementia": "VeryMildDemented",

@@ -1,0 +1,167 @@
+"""The manifest's written form: exact round trips, and a refusal with a reason for everything else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.errors import BundleError
+from runtime.manifest import Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
+from runtime.preprocess import InputSpec
+
+MODEL = ModelInfo(
+    "resnet50",
+    "ab" * 32,
+    ("MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented"),
+    InputSpec.imagenet(96),
+    temperature=1.7,
+    abstain_below=0.4,
+)
+CHECK = Check("onnx", "onnxruntime 1.31.1", {"flipped": 0, "tolerance": 1e-4}, 12.5, "a CPU, 2 threads")
+FULL = Manifest(
+    MODEL,
+    (
+        Artifact("onnx", "fp32", "model.onnx", "01" * 32, 10, (CHECK,)),
+        Artifact("tensorrt", "fp16", "engines/model.engine", "23" * 32, 7, (), {"compute_capability": "8.9"}),
+    ),
+    {"run": "tiny", "split": {"seed": 1}},
+    guard=Document("guard.npz", "45" * 32),
+    golden=(Golden("golden/0.png", "67" * 32, (0.1, -2.5, 3.0, 1e-9)),),
+    documents=(Document("MODEL_CARD.md", "89" * 32),),
+)
+PLAIN = Manifest(MODEL, FULL.artifacts[:1], {})
+
+
+def written(manifest: Manifest, folder: Path) -> Path:
+    (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("manifest", [FULL, PLAIN], ids=["full", "plain"])
+def test_round_trip_is_exact(manifest: Manifest, tmp_path: Path) -> None:
+    assert read_manifest(written(manifest, tmp_path)) == manifest
+    assert Manifest.from_dict(json.loads(json.dumps(manifest.to_dict())), "here") == manifest
+
+
+def test_model_travels_alone() -> None:
+    assert ModelInfo.from_json(json.dumps(MODEL.to_dict()), "model.onnx") == MODEL
+    assert MODEL.to_dict()["clinical_order"] == ["NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"]
+
+
+def test_optional_keys_may_be_absent() -> None:
+    data = json.loads(json.dumps(PLAIN.to_dict()))
+    assert not {"guard", "golden", "documents"} & set(data)
+    del data["model"]["abstain_below"], data["artifacts"][0]["requires"]
+    older = Manifest.from_dict(data, "here")
+    assert older.model.abstain_below == 0.0
+    assert older.artifacts[0].requires == {}
+    assert older.guard is None
+
+
+def test_a_manifest_without_its_own_digest_is_read(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps(PLAIN.to_dict()), encoding="utf-8")
+    assert read_manifest(tmp_path) == PLAIN
+
+
+def test_every_single_changed_byte_is_noticed(tmp_path: Path) -> None:
+    """Each byte of the file in turn, its lowest bit flipped: never read, never another error."""
+    path = written(FULL, tmp_path) / "manifest.json"
+    text = path.read_bytes()
+    for position in range(len(text)):
+        path.write_bytes(text[:position] + bytes([text[position] ^ 1]) + text[position + 1 :])
+        with pytest.raises(BundleError, match=r"manifest\.json"):
+            read_manifest(tmp_path)
+
+
+def test_a_changed_value_says_what_to_do(tmp_path: Path) -> None:
+    path = written(FULL, tmp_path) / "manifest.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("1.7", "1.8"), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"was changed after export.*Copy the bundle again"):
+        read_manifest(tmp_path)
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"holds no manifest\.json.*python -m export --out"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[]", "holds list, expected an object"),
+        (b"{}", "has schema None, this runtime reads 1"),
+    ],
+    ids=["empty", "cut", "deep", "binary", "list", "hollow"],
+)
+def test_other_content(tmp_path: Path, content: bytes, match: str) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=match):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("schema", [2, 0, "1", None, True, [1]])
+def test_other_schemas(schema: object) -> None:
+    with pytest.raises(BundleError, match=r"this runtime reads 1\. Export again, or upgrade neurostage"):
+        Manifest.from_dict({**FULL.to_dict(), "schema": schema}, "here")
+
+
+Change = Callable[[dict[str, Any]], object]
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "unknown key": (lambda d: d.update(gaurd={}), "keys that schema 1 does not have: gaurd"),
+    "no model": (lambda d: d.pop("model"), "lacks 'model'"),
+    "no artifacts": (lambda d: d.pop("artifacts"), "lacks 'artifacts'"),
+    "no provenance": (lambda d: d.pop("provenance"), "lacks 'provenance'"),
+    "artifacts no list": (lambda d: d.update(artifacts={}), "'artifacts' is dict, expected list"),
+    "artifact no object": (lambda d: d.update(artifacts=[3]), "'artifacts' holds int, expected objects"),
+    "no file": (lambda d: d["artifacts"][0].pop("file"), "lacks 'file'"),
+    "file no text": (lambda d: d["artifacts"][0].update(file=3), "'file' is int, expected str"),
+    "size no number": (lambda d: d["artifacts"][0].update(size_bytes=True), "'size_bytes' is bool, expected int"),
+    "digest cut": (lambda d: d["artifacts"][0].update(sha256="01"), "not 64 hexadecimal digits"),
+    "requires no text": (lambda d: d["artifacts"][0].update(requires={"a": 1}), "requires of model.onnx"),
+    "checks no object": (lambda d: d["artifacts"][0].update(checks=["onnx"]), "'checks' holds str"),
+    "latency NaN": (lambda d: d["artifacts"][0]["checks"][0].update(latency_ms=float("nan")), "'latency_ms' is nan"),
+    "twice": (lambda d: d["artifacts"].append(d["artifacts"][0]), r"names a file twice: model\.onnx"),
+    "golden is an artifact": (lambda d: d["golden"][0].update(file="model.onnx"), r"twice: model\.onnx"),
+    "golden cut": (lambda d: d["golden"][0].update(logits=[1.0]), r"golden/0\.png has not one logit for each"),
+    "golden NaN": (lambda d: d["golden"][0].update(logits=[1.0, 2.0, 3.0, float("inf")]), "not all finite"),
+    "guard no object": (lambda d: d.update(guard="guard.npz"), "'guard' is str, expected dict"),
+    "temperature 0": (lambda d: d["model"].update(temperature=0), "temperature is 0.0, expected a positive number"),
+    "temperature huge": (lambda d: d["model"].update(temperature=10**400), "'temperature' is int, expected a finite"),
+    "temperature text": (lambda d: d["model"].update(temperature="1"), "'temperature' is str"),
+    "no temperature": (lambda d: d["model"].pop("temperature"), "lacks 'temperature'"),
+    "abstains always": (lambda d: d["model"].update(abstain_below=1), "abstain_below is 1.0, expected 0 or more"),
+    "one label": (lambda d: d["model"].update(labels=["NonDemented"]), "expected distinct canonical class names"),
+    "label twice": (lambda d: d["model"].update(labels=["NonDemented"] * 4), "expected distinct canonical"),
+    "strange label": (lambda d: d["model"].update(labels=["NonDemented", "Cat"]), "expected distinct canonical"),
+    "label no text": (lambda d: d["model"].update(labels=["NonDemented", 4]), "expected distinct canonical"),
+    "input cut": (lambda d: d["model"]["input"].pop("std"), "missing keys: std"),
+}
+
+
+@pytest.mark.parametrize(("change", "match"), WRONG.values(), ids=WRONG)
+def test_missing_and_impossible_values_are_named(change: Change, match: str) -> None:
+    data = json.loads(json.dumps(FULL.to_dict()))
+    change(data)
+    with pytest.raises(BundleError, match=match):
+        Manifest.from_dict(data, "bundle/manifest.json")
+
+
+@pytest.mark.parametrize("key", ["artifacts", "golden", "documents"])
+@pytest.mark.parametrize(
+    "file",
+    ["../model.onnx", "/etc/passwd", "a/../../b", "C:model.onnx", "a\\b", "", ".", "manifest.json", "a//b", "a\0b"],
+)
+def test_a_path_that_could_leave_the_bundle_is_refused(key: str, file: str) -> None:
+    data = json.loads(json.dumps(FULL.to_dict()))
+    data[key][0]["file"] = file
+    with pytest.raises(BundleError, match=r"is not a relative path inside the bundle\. Not loaded"):
+        Manifest.from_dict(data, "here")
