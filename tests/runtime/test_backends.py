@@ -1,0 +1,156 @@
+"""One contract over every engine that is installed here: the same answers, alone, in batches and from threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime import BackendError, BackendUnavailable, InputError, Predictor, backends, preprocess, read_image
+from runtime.predictor import probabilities
+
+TOLERANCE = 1e-4  # of probabilities, fp32
+
+
+@pytest.fixture(scope="session")
+def images(phantoms, bundle: Path) -> np.ndarray:
+    """(64, C, H, W) float32: phantoms of every class, preprocessed."""
+    spec = Predictor(bundle, backend="onnx").model.input
+    chosen = np.linspace(0, len(phantoms) - 1, 64).astype(int)
+    return np.stack([preprocess(read_image(phantoms.read(index)), spec) for index in chosen])
+
+
+@pytest.fixture(scope="session")
+def expected(onnx_predictor: Predictor, images: np.ndarray) -> np.ndarray:
+    """(64, classes) float64 probabilities, one image at a time."""
+    return probabilities(np.concatenate([onnx_predictor.logits(image[None]) for image in images]))
+
+
+def assert_same(got: np.ndarray, expected: np.ndarray) -> None:
+    assert np.abs(got - expected).max() <= TOLERANCE
+    top = np.sort(expected, axis=1)
+    clear = top[:, -1] - top[:, -2] > 2 * TOLERANCE  # within that a tie may go either way
+    assert clear.mean() > 0.9
+    assert np.array_equal(got.argmax(1)[clear], expected.argmax(1)[clear])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_every_backend_decides_alike(predictor: Predictor, images: np.ndarray, expected: np.ndarray, batch) -> None:
+    parts = [predictor.logits(images[start : start + batch]) for start in range(0, len(images), batch)]
+    assert all(part.dtype == np.float32 for part in parts)
+    assert_same(probabilities(np.concatenate(parts), predictor.model.temperature), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_every_backend_decides_alike_on_512_images(predictor: Predictor, onnx_predictor: Predictor, batch) -> None:
+    from train.data.phantom import phantom_samples
+
+    samples = phantom_samples(patients=16, slices=8, size=64, seed=5)
+    assert len(samples) == 512
+    rows = np.stack([preprocess(read_image(image), predictor.model.input) for image in samples.images])
+    reference = probabilities(np.concatenate([onnx_predictor.logits(row[None]) for row in rows]))
+    parts = [predictor.logits(rows[start : start + batch]) for start in range(0, len(rows), batch)]
+    assert_same(probabilities(np.concatenate(parts)), reference)
+
+
+def test_the_comparison_sees_a_wrong_answer(expected: np.ndarray) -> None:
+    with pytest.raises(AssertionError):
+        assert_same(np.roll(expected, 1, axis=0), expected)
+
+
+def test_a_result_is_the_callers_own(predictor: Predictor, images: np.ndarray) -> None:
+    """Engines reuse their output buffers; what was handed out must not change under the caller."""
+    first = predictor.logits(images[:1])
+    kept = first.copy()
+    predictor.logits(images[1:2])
+    assert np.array_equal(first, kept)
+    first[:] = 0  # and it may be written to
+    assert np.array_equal(predictor.logits(images[:1]), kept)
+
+
+def test_the_input_stays_as_it_is(predictor: Predictor, images: np.ndarray) -> None:
+    before = images[:3].copy()
+    predictor.logits(images[:3])
+    assert np.array_equal(images[:3], before)
+
+
+def test_strides_and_byte_order_do_not_matter(predictor: Predictor, images: np.ndarray) -> None:
+    straight = predictor.logits(images[:4])
+    channel_last = np.ascontiguousarray(np.moveaxis(images[:4], 1, -1))
+    assert np.abs(predictor.logits(np.moveaxis(channel_last, -1, 1)) - straight).max() < 1e-5
+    assert np.abs(predictor.logits(images[3::-1]) - straight[::-1]).max() < 1e-5
+
+
+def test_eight_threads_share_one_predictor(predictor: Predictor, phantoms) -> None:
+    """Every answer is that of its own image, whoever else asks at the same time."""
+    alone = [predictor.predict(image).probabilities for image in phantoms.images]
+    together = threading.Barrier(8)
+
+    def ask(worker: int) -> list[tuple[int, float]]:
+        together.wait()
+        order = np.random.default_rng(worker).permutation(len(phantoms))[:24]
+        errors = []
+        for index in order:
+            got = predictor.predict(phantoms.images[index]).probabilities
+            errors.append((index, max(abs(got[name] - alone[index][name]) for name in got)))
+        return errors
+
+    with ThreadPoolExecutor(8) as pool:
+        results = [error for errors in pool.map(ask, range(8)) for error in errors]
+    assert len(results) == 8 * 24
+    assert max(error for _, error in results) < 1e-5
+
+
+def test_answers_differ_enough_for_the_test_above(onnx_predictor: Predictor, phantoms) -> None:
+    """Guards it: had a thread been given its neighbour's answer, the difference would have shown."""
+    values = [tuple(onnx_predictor.predict(image).probabilities.values()) for image in phantoms.images]
+    gaps = [max(abs(a - b) for a, b in zip(one, other, strict=True)) for one, other in pairwise(values)]
+    assert np.median(gaps) > 1e-4
+
+
+# The table, and what is not here.
+
+
+@pytest.mark.parametrize("module", backends.BACKENDS.values(), ids=backends.BACKENDS)
+def test_a_backend_module_keeps_the_protocol(module) -> None:
+    assert backends.BACKENDS[module.NAME] is module
+    assert set(module.FORMATS) <= set(backends.SUFFIXES.values())
+    assert all(isinstance(extra, str) for extra in module.REQUIRES.values())
+    assert callable(module.load)
+
+
+def test_unknown_names_are_answered_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"No backend is called 'tensorflow'\. Backends: openvino, onnx, torchscript"):
+        backends.backend_module("tensorflow")
+
+
+def test_a_missing_engine_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert backends.available() == []
+    with pytest.raises(BackendUnavailable, match=r"'onnx' needs the package onnxruntime: pip install '.*\[onnx\]'"):
+        Predictor(bundle, backend="onnx")
+    with pytest.raises(BackendUnavailable, match=r"No artifact of .* can serve here\..*needs the package"):
+        Predictor(bundle)
+    with pytest.raises(BackendUnavailable, match=r"Nothing here runs \.onnx files: 'openvino' needs.*'onnx' needs"):
+        Predictor(bundle / "model.onnx")
+
+
+@pytest.mark.parametrize("name", backends.available())
+def test_a_file_that_is_no_artifact(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"broken{next(s for s, f in backends.SUFFIXES.items() if f in backends.BACKENDS[name].FORMATS)}"
+    path.write_bytes(b"\x08\x01 not a model" * 40)
+    with pytest.raises(BackendError, match=r"cannot load .*broken"):
+        backends.load(name, path, precision="fp32", device="cpu", threads=1)
+
+
+@pytest.mark.parametrize("name", backends.available())
+def test_cuda_is_refused_where_there_is_none(name: str, bundle: Path) -> None:
+    torch = pytest.importorskip("torch", reason="it tells whether this machine has CUDA")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(BackendUnavailable, match=r"device='cpu'|backend='onnx'|neurostage\[gpu\]"):
+        Predictor(bundle, backend=name, device="cuda")
