@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m export --to onnx
 	@echo '--- predict slices of people who were not trained on' >&2
 	test -d phantoms || $(BIN)/python -m train.data.phantom --out phantoms
-	$(BIN)/python -m runtime scan.jpg phantoms/*/p000_s2.png
+	$(BIN)/python -m runtime scan.jpg phantoms/*/p00[0-3]_s12.png
 	@echo
 	@echo 'Next, with your own slices (a folder of class folders, or .parquet):'
 	@echo '  . $(BIN)/activate'
