@@ -1,0 +1,35 @@
+"""What embedding the runtime costs a process that has numpy and Pillow already."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+BEFORE = "import numpy, PIL.Image"
+WITH = f"{BEFORE}, runtime"
+
+
+def started(code: str) -> float:
+    """Milliseconds of a fresh interpreter that runs `code` and ends."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return (time.perf_counter() - start) * 1e3
+
+
+def test_import(benchmark: BenchmarkFixture) -> None:
+    """`import runtime` on top of numpy and Pillow: least of several, in turn, since only delays can add to it."""
+    pairs = [(started(BEFORE), started(WITH)) for _ in range(10)]
+    before, after = (min(column) for column in zip(*pairs, strict=True))
+    benchmark.extra_info.update(numpy_and_pillow_ms=before, with_runtime_ms=after, added_ms=after - before)
+    benchmark.pedantic(started, args=(WITH,), rounds=5)
+    assert after - before < 60
+
+
+def test_command_line_help(benchmark: BenchmarkFixture) -> None:
+    """`python -m runtime --help` in a fresh process."""
+    command = [sys.executable, "-m", "runtime", "--help"]
+    benchmark.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=5)
+    assert benchmark.stats["min"] < 0.5
