@@ -1,0 +1,224 @@
+"""Is this image one the model may speak about? Cheap checks, then the distance from the training slices.
+
+The model itself cannot tell: a softmax names a stage for any cat. What is asked here is whether a 32 x 32 thumbnail
+lies where the thumbnails of the training slices lie: how much of it their principal components leave unexplained
+(residual), how far out it is among them (distance), and whether it would fit better turned (orientation). Everything
+is fitted at export, with thresholds from patients that were left out of the fit; see Jackson & Mudholkar 1979,
+Technometrics 21:341, for the two distances.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from runtime.errors import BundleError, InputError
+
+SIZE = 32
+"""Side of the thumbnail, in pixels."""
+
+COMPONENTS = 48
+"""At most; with few training slices, one for every eight."""
+
+FOLDS = 5
+QUANTILE = 0.995
+"""Share of left-out slices that each threshold lets pass, before its margin."""
+
+_FORMAT = 1
+
+_ARRAYS = ("mean", "components", "scales")
+
+_REASONS = {
+    # In the order they are asked: the first that holds is the most specific.
+    "blank": "it is all but one even tone",
+    "colour": "it is a colour image; the model was trained on grey slices",
+    "orientation": "it fits the training slices better when turned: it is upside down or lies on its side",
+    "border": "its border is bright; the training slices show the head on a black background",
+    "residual": "it does not look like the slices the model was trained on",
+    "distance": "it is too far from the slices the model was trained on",
+}
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What `fit` learnt from the training slices."""
+
+    mean: NDArray[np.float32]
+    """(1024,) of the thumbnails, brightness 0 to about 1."""
+    components: NDArray[np.float32]
+    """(K, 1024), orthonormal rows, strongest first."""
+    scales: NDArray[np.float32]
+    """(K,) standard deviation along each."""
+    thresholds: Mapping[str, float]
+    """By score; an image is rejected where a score is above its threshold."""
+    fitted: Mapping[str, float]
+    """images, groups, and the share of left-out slices that these thresholds reject."""
+
+    def scores(self, image: Image.Image) -> dict[str, float]:
+        """Every score of an upright image of mode L or RGB; the higher, the stranger. About 0.2 ms.
+
+        blank 0-1, colour 0-1, border 0-1.5, residual (root mean square brightness), distance (root mean square
+        standard deviations), orientation (residual as it is over the least residual when turned or mirrored top to
+        bottom).
+        """
+        thumbnail = _thumbnail(image)
+        result = _plain_scores(image, thumbnail)
+        result.update(self._distances(_normalised(thumbnail)))
+        return result
+
+    def judge(self, scores: Mapping[str, float]) -> tuple[str, str] | None:
+        """(code, reason) for the first score above its threshold; None when the model may speak."""
+        for code, reason in _REASONS.items():
+            # Written so that NaN, which compares false with everything, is rejected.
+            if not scores[code] <= self.thresholds[code]:
+                return code, f"{reason} ({code} {scores[code]:.3g}, at most {self.thresholds[code]:.3g})"
+        return None
+
+    def _distances(self, thumbnail: NDArray[np.float32]) -> dict[str, float]:
+        ways = (thumbnail, thumbnail[::-1], np.rot90(thumbnail), np.rot90(thumbnail, 2), np.rot90(thumbnail, 3))
+        centred = np.stack([way.reshape(-1) for way in ways]) - self.mean
+        places = centred @ self.components.T  # (5, K)
+        # Pythagoras: the components are orthonormal.
+        unexplained = np.einsum("ij,ij->i", centred, centred) - np.einsum("ij,ij->i", places, places)
+        residuals = np.sqrt(np.maximum(unexplained, 1e-9) / centred.shape[1])
+        return {
+            "residual": float(residuals[0]),
+            "distance": float(np.sqrt(np.mean((places[0] / self.scales) ** 2))),
+            "orientation": float(residuals[0] / residuals[1:].min()),
+        }
+
+    def write(self, path: Path) -> None:
+        """One `.npz` file without pickles, which `read` reads back exactly."""
+        about = {"format": _FORMAT, "thresholds": dict(self.thresholds), "fitted": dict(self.fitted)}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        with path.open("wb") as file:
+            np.savez(file, about=np.array(json.dumps(about)), **arrays)
+
+    @classmethod
+    def read(cls, path: Path) -> Guard:
+        """The guard that `write` wrote. Raises BundleError for anything else. Compare its SHA-256 before."""
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                arrays = {name: np.ascontiguousarray(file[name], dtype=np.float32) for name in _ARRAYS}
+            guard = cls(thresholds=about["thresholds"], fitted=about["fitted"], **arrays)
+            _check(guard, about["format"])
+        except Exception as error:  # zipfile, zlib, numpy and json raise each their own
+            raise BundleError(f"{path} is not a guard this runtime reads ({error}). Export again.") from error
+        return guard
+
+
+def fit(images: Iterable[Image.Image], groups: Sequence[int] | NDArray[Any] | None = None) -> Guard:
+    """A guard for models trained on these slices.
+
+    images: N upright images of mode L or RGB, from `runtime.read_image`; 16 or more. A few thousand are enough.
+    groups: (N,) equal for slices of one patient: whoever the thresholds come from is left out of the fit. Without
+        it every slice counts as a patient of its own, and the thresholds will be too tight for new patients.
+
+    The thresholds let about 1 % of left-out slices be rejected; `fitted["rejected"]` says how many. Raises InputError
+    for fewer than 16 images or fewer than two groups. Seconds for thousands of slices.
+    """
+    plain: list[dict[str, float]] = []
+    thumbnails: list[NDArray[np.float32]] = []
+    for image in images:
+        thumbnail = _thumbnail(image)
+        plain.append(_plain_scores(image, thumbnail))
+        thumbnails.append(_normalised(thumbnail))
+    count = len(thumbnails)
+    if count < 16:
+        raise InputError(f"images holds {count} slices; a guard needs at least 16 to know what is usual.")
+    members = np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(members) != count or members.max() < 1:
+        raise InputError(
+            f"groups has {len(members)} entries and {members.max() + 1} patients for {count} images; expected one "
+            "entry an image, and at least two patients."
+        )
+    stack = np.stack(thumbnails)
+    scores: list[dict[str, float]] = [{} for _ in range(count)]
+    for fold in range(min(FOLDS, int(members.max()) + 1)):
+        left_out = members % FOLDS == fold
+        guard = Guard(*_components(stack[~left_out]), {}, {})
+        for index in np.flatnonzero(left_out):
+            scores[index] = {**plain[index], **guard._distances(stack[index])}
+    thresholds = {code: _threshold(code, np.array([score[code] for score in scores])) for code in _REASONS}
+    fitted = Guard(*_components(stack), thresholds, {})
+    rejected = float(np.mean([fitted.judge(score) is not None for score in scores]))
+    about = {"images": float(count), "groups": float(members.max() + 1), "rejected": rejected}
+    return Guard(fitted.mean, fitted.components, fitted.scales, thresholds, about)
+
+
+def _components(stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """mean (1024,), components (K, 1024) and scales (K,) of (N, 32, 32) thumbnails."""
+    rows = stack.reshape(len(stack), -1).astype(np.float64)
+    mean = rows.mean(axis=0)
+    kept = max(1, min(COMPONENTS, len(rows) // 8))
+    values, vectors = np.linalg.eigh(np.cov(rows, rowvar=False))  # ascending
+    scales = np.sqrt(np.maximum(values[::-1][:kept], 1e-8))
+    components = np.ascontiguousarray(vectors[:, ::-1][:, :kept].T)
+    return mean.astype(np.float32), components.astype(np.float32), scales.astype(np.float32)
+
+
+def _threshold(code: str, left_out: NDArray[np.float64]) -> float:
+    usual = float(np.quantile(left_out, QUANTILE))
+    if code == "blank":
+        return (1.0 + float(left_out.max())) / 2.0  # half the least contrast seen
+    if code in ("colour", "border"):
+        return usual + 0.05
+    return usual * 1.05
+
+
+def _thumbnail(image: Image.Image) -> NDArray[np.float32]:
+    """(32, 32) float32, 0-255: the image, grey, each pixel the mean of the area it stands for."""
+    if image.mode not in ("L", "RGB"):
+        raise InputError(f"the image has mode {image.mode}; expected L or RGB. Read it with runtime.read_image.")
+    small = image.resize((SIZE, SIZE), Image.Resampling.BOX)
+    return np.asarray(small.convert("L"), dtype=np.float32)
+
+
+def _plain_scores(image: Image.Image, thumbnail: NDArray[np.float32]) -> dict[str, float]:
+    low, high = _percentiles(thumbnail)
+    border = np.concatenate([thumbnail[0], thumbnail[-1], thumbnail[1:-1, 0], thumbnail[1:-1, -1]])
+    colour = 0.0
+    if image.mode == "RGB":
+        planes = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32)
+        colour = float((planes.max(axis=2) - planes.min(axis=2)).mean() / 255.0)
+    return {
+        "blank": 1.0 - (high - low) / 255.0,
+        "colour": colour,
+        "border": float(border.mean()) / max(high, 1.0),
+    }
+
+
+def _normalised(thumbnail: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The thumbnail with its bright end at 1: scanners and exporters scale brightness as they like."""
+    result: NDArray[np.float32] = np.minimum(thumbnail / np.float32(max(_percentiles(thumbnail)[1], 1.0)), 1.5)
+    return result
+
+
+def _percentiles(thumbnail: NDArray[np.float32]) -> tuple[float, float]:
+    """The 1st and the 99th, without np.percentile's overhead."""
+    ordered = np.sort(thumbnail, axis=None)
+    edge = ordered.size // 100
+    return float(ordered[edge]), float(ordered[-1 - edge])
+
+
+def _check(guard: Guard, form: object) -> None:
+    if form != _FORMAT:
+        raise ValueError(f"format {form!r}, expected {_FORMAT}")
+    count = len(guard.scales)
+    shapes = (guard.mean.shape, guard.components.shape, guard.scales.shape)
+    if count < 1 or shapes != ((SIZE * SIZE,), (count, SIZE * SIZE), (count,)):
+        raise ValueError(f"arrays of shapes {shapes}")
+    if not all(np.isfinite(getattr(guard, name)).all() for name in _ARRAYS) or guard.scales.min() <= 0:
+        raise ValueError("values that are not finite, or scales that are not positive")
+    wrong = [code for code in _REASONS if not isinstance(guard.thresholds[code], float)]
+    if wrong or set(guard.thresholds) != set(_REASONS):
+        raise ValueError(f"thresholds {sorted(guard.thresholds)}, expected numbers for {sorted(_REASONS)}")
