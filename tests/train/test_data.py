@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from runtime.errors import DatasetError
 from runtime.images import read_image
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec, resize
 from train.data.loader import safe_loader
-from train.data.patients import link_by_pixels, thumbnail
+from train.data.patients import tell_apart, thumbnail
 from train.data.prepare import prepare
 from train.data.samples import Samples
 from train.data.sources import load_samples
@@ -93,22 +93,48 @@ def test_the_digest_is_the_identity_of_names_labels_and_bytes(phantoms):
 
 def test_slices_are_linked_through_a_chain_of_alike_neighbours():
     rng = np.random.default_rng(0)
-    people = rng.integers(0, 256, (3, 32, 32)).astype(float)
-    stack = [np.clip(person + rng.normal(0, 4, (32, 32)), 0, 255) for person in people for _ in range(3)]
-    order = rng.permutation(9)
-    groups = link_by_pixels(np.array(stack).astype(np.uint8)[order])
-    assert groups.dtype == np.int64
-    assert np.array_equal(groups[:, None] == groups, order[:, None] // 3 == order // 3)
+    people = rng.integers(0, 256, (24, 32, 32)).astype(float)
+    stack = [np.clip(person + rng.normal(0, 9, (32, 32)), 0, 255) for person in people for _ in range(6)]
+    order = rng.permutation(144)
+    patients = tell_apart(np.array(stack).astype(np.uint8)[order])
+    assert patients.found
+    assert patients.below < patients.above
+    assert patients.groups.dtype == np.int64
+    assert np.array_equal(patients.groups[:, None] == patients.groups, order[:, None] // 6 == order // 6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_patients_are_invented_where_there_are_none(seed):
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (400, 32, 32)).astype(np.uint8)
+    blurs = [
+        Image.fromarray(rng.integers(0, 256, (64, 64)).astype(np.uint8)).filter(ImageFilter.GaussianBlur(float(radius)))
+        for radius in rng.uniform(1, 8, 400)
+    ]
+    for pictures in (noise, np.stack([thumbnail(blur) for blur in blurs])):
+        patients = tell_apart(pictures)
+        assert not patients.found
+        assert len(set(patients.groups)) == 400
+
+
+def test_identical_pictures_are_one_even_where_patients_cannot_be_told():
+    noise = np.random.default_rng(1).integers(0, 256, (200, 32, 32)).astype(np.uint8)
+    patients = tell_apart(np.concatenate([noise, noise[:30]]))
+    assert not patients.found
+    assert np.array_equal(patients.groups[200:], patients.groups[:30])
+    assert len(set(patients.groups)) == 200
 
 
 def test_an_even_image_belongs_to_nobody():
-    assert len(set(link_by_pixels(np.zeros((3, 32, 32), np.uint8)))) == 3
+    assert len(set(tell_apart(np.zeros((3, 32, 32), np.uint8)).groups)) == 3
 
 
 def test_the_real_patients_are_told_apart_exactly(real_data):
     samples = load_samples(real_data)
     thumbnails = np.stack([thumbnail(read_image(samples.read(index))) for index in range(len(samples))])
-    groups = link_by_pixels(thumbnails)
+    patients = tell_apart(thumbnails)
+    groups = patients.groups
+    assert patients.found
     assert np.bincount(groups).tolist() == [32] * 160
     assert all(len(set(samples.labels[groups == group])) == 1 for group in range(160))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
 from train.data.loader import Slices, Unreadable, safe_loader
-from train.data.patients import link_by_pixels
+from train.data.patients import Patients, tell_apart
 from train.data.phantom import phantom_samples
 from train.data.sources import load_samples
 from train.data.splits import Split, split_slices
@@ -31,7 +32,14 @@ class Prepared:
     source: str
     digest: str
     told_by: str
-    """What told the patients apart: ``source`` (its own ids) or ``pixels``."""
+    """What told the patients apart: ``source`` (its own ids), ``pixels``, or ``nothing``."""
+    likeness: Patients | None
+    """How clearly the pixels tell them apart; None when the source says who is who."""
+
+    @property
+    def leaked(self) -> float | None:
+        """Share of validation slices whose patient is also in training; None when nobody knows who is who."""
+        return None if self.told_by == "nothing" else self.split.leaked
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says of the data; JSON-ready."""
@@ -43,6 +51,8 @@ class Prepared:
             "slices_by_class": dict(zip(LABELS, counts, strict=True)),
             "patients": len(np.unique(self.groups)),
             "patients_told_by": self.told_by,
+            "likeness": self.likeness
+            and {name: getattr(self.likeness, name) for name in ("found", "below", "above", "strength")},
             "unreadable": len(self.unreadable),
         }
 
@@ -60,15 +70,26 @@ class Prepared:
 
 
 def prepare(
-    path: Path | None, spec: InputSpec, *, max_unreadable: float, split: str, fold: int, folds: int, seed: int
+    path: Path | None,
+    spec: InputSpec,
+    *,
+    max_unreadable: float,
+    split: str,
+    fold: int,
+    folds: int,
+    seed: int,
+    allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> Prepared:
     """The slices at `path`, or phantoms when it is None, with patients told apart and dealt to two sides.
+
+    allocate: gives the array that the pixels are kept in; None takes memory.
 
     Raises DatasetError for data that cannot be used.
     """
     samples = phantom_samples(seed=seed) if path is None else load_samples(path)
-    slices, unreadable = safe_loader(samples, spec, max_unreadable)
-    told_by = "source" if slices.groups is not None else "pixels"
-    groups = link_by_pixels(slices.thumbnails) if slices.groups is None else slices.groups
+    slices, unreadable = safe_loader(samples, spec, max_unreadable, allocate)
+    likeness = tell_apart(slices.thumbnails) if slices.groups is None else None
+    groups = slices.groups if likeness is None else likeness.groups
+    told_by = "source" if likeness is None else "pixels" if likeness.found else "nothing"
     dealt = split_slices(slices.labels, groups, by=split, folds=folds, fold=fold, seed=seed)
-    return Prepared(slices, groups, dealt, unreadable, samples.source, samples.digest(), told_by)
+    return Prepared(slices, groups, dealt, unreadable, samples.source, samples.digest(), told_by, likeness)

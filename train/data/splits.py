@@ -18,7 +18,7 @@ class Split:
     training: np.ndarray
     validation: np.ndarray
     leaked: float
-    """Share of validation slices whose patient is also in training, in [0, 1]."""
+    """Share of validation slices whose patient is also in training, in [0, 1], as far as `groups` tells."""
 
 
 def split_slices(
