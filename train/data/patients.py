@@ -30,6 +30,8 @@ class Patients:
     """Correlation of the most alike pair that links two patients; of the clearest gap, when none is clear enough."""
     above: float
     """Correlation of the least alike pair that holds a patient together."""
+    links: np.ndarray
+    """(N - 1,) correlations of the pairs that hold all slices together, ascending."""
     strength: float
     """Width of the gap between the two, in mean spacings of the links around it."""
 
@@ -47,10 +49,10 @@ def tell_apart(thumbnails: np.ndarray) -> Patients:
 
     The links of a maximum spanning tree over the correlations, sorted by Fisher's z (variance-stabilised correlation),
     are searched for the gap that is widest against the spacing of the links on both its sides. It counts when links
-    spread at random would show its like anywhere with a chance below 0.001, and when it spans a tenth of all links'
-    range: a few slices that are unusually alike make a gap as well, but a narrow one.
+    spread at random would show its like anywhere with a chance below 0.001, and when it spans a tenth of the
+    range that 98 % of the links take: a few slices that are unusually alike make a gap as well, but a narrow one.
     """
-    vectors = _directions(thumbnails)
+    vectors = directions(thumbnails)
     start, end, likeness = _spanning_tree(vectors)
     order = np.argsort(likeness)
     z = np.arctanh(np.clip(likeness[order], -1 + 1e-7, 1 - 1e-7))
@@ -58,14 +60,14 @@ def tell_apart(thumbnails: np.ndarray) -> Patients:
     found = (
         cut is not None
         and strength > math.log(len(z) / _CHANCE)
-        and bool(z[cut + 1] - z[cut] > _SHARE * (z[-1] - z[0]))
+        and bool(z[cut + 1] - z[cut] > _SHARE * (np.quantile(z, 0.99) - np.quantile(z, 0.01)))
     )
     below, above = (math.tanh(z[cut]), math.tanh(z[cut + 1])) if cut is not None else (math.nan, math.nan)
     kept = order[cut + 1 :] if found and cut is not None else order[likeness[order] > 1 - 1e-6]
-    return Patients(_components(len(vectors), start[kept], end[kept]), found, below, above, strength)
+    return Patients(_components(len(vectors), start[kept], end[kept]), found, below, above, likeness[order], strength)
 
 
-def _directions(thumbnails: np.ndarray) -> np.ndarray:
+def directions(thumbnails: np.ndarray) -> np.ndarray:
     """(N, 1024) float32, each row mean-free and of unit norm, so that products are correlations."""
     vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     vectors -= vectors.mean(axis=1, keepdims=True)
