@@ -117,7 +117,7 @@ def _lines(findings: dict[str, Any]) -> list[str]:
         f"labels      {findings['patients_with_two_labels']} patients have slices of two classes",
         f"LEAKAGE     {findings['shared_by_random_split']:.0%} of the test slices of a random split have their own",
         "            patient in training",
-        f"nearest     {copied:.1%} right by copying the label of the most alike slice, no learning;",
+        f"nearest     {copied:.1%} right by copying the most alike slice, without learning;",
         f"            {other:.1%} when that slice must be another patient's;",
         largest,
     ]
