@@ -8,6 +8,7 @@ Needs numpy, Pillow and one engine (onnxruntime, openvino or torch); imports the
 """
 
 from runtime.errors import (
+    AuditError,
     BackendError,
     BackendUnavailable,
     BundleError,
@@ -22,12 +23,14 @@ from runtime.errors import (
 )
 from runtime.images import read_image
 from runtime.labels import LABELS, canonical_label
-from runtime.prediction import Prediction, Timings
+from runtime.prediction import Prediction, StudyPrediction, Timings
 from runtime.predictor import Predictor
 from runtime.preprocess import InputSpec, preprocess
+from runtime.selftest import SelfTest
 
 __all__ = [
     "LABELS",
+    "AuditError",
     "BackendError",
     "BackendUnavailable",
     "BundleError",
@@ -41,6 +44,8 @@ __all__ = [
     "ParityError",
     "Prediction",
     "Predictor",
+    "SelfTest",
+    "StudyPrediction",
     "Timings",
     "TrainingError",
     "canonical_label",

@@ -5,22 +5,32 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from runtime import report
 from runtime.backends import BACKENDS, SUFFIXES
 from runtime.errors import ImageError, NeuroStageError
+from runtime.images import encoded
 from runtime.manifest import FILE as MANIFEST
 from runtime.prediction import Prediction
 from runtime.predictor import DEFAULT_BUNDLE, Predictor
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".jp2"}
+IMAGE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".jp2"),
+    *(".dcm", ".dicom", ".ima"),
+}
+
+_STDIN = Path("-")
+_BATCH = 8
 
 _EPILOG = """\
 The first path is taken as the bundle when it is one (or a lone .onnx or .ts).
-A folder stands for the images in it, at any depth.
+A folder stands for the images in it, at any depth, and - for one image on the
+standard input. DICOM files need the extra: pip install 'neurostage[dicom]'
 
-Exit status: 0 every image was answered, 1 one or more were not, 2 usage.
+Exit status: 0 every image was answered, 1 one or more were rejected, abstained
+on or could not be read, 2 usage.
 Research use only: not a medical device.
 """
 
@@ -30,35 +40,98 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_intermixed_args(argv)  # images may follow options
     bundle, images = _split(options.paths)
-    if not images and not options.info:
+    if not images and not (options.info or options.self_test):
         parser.error("no image was given. For example: python -m runtime scan.jpg")
+    if options.resume and not options.output:
+        parser.error("--resume needs --output, the file to go on with")
+    if options.output and (options.json or options.csv or options.study):
+        parser.error("--output writes CSV: leave out --json, --csv and --study")
+    if options.workers is not None and options.workers < 1:
+        parser.error(f"--workers is {options.workers}, expected at least 1")
     try:
         predictor = Predictor(
-            bundle, backend=options.backend, precision=options.precision, device=options.device, threads=options.threads
+            bundle,
+            backend=options.backend,
+            precision=options.precision,
+            device=options.device,
+            threads=options.threads,
+            audit=options.audit,
         )
+        return _run(predictor, images, options)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
+
+
+def _run(predictor: Predictor, images: list[Path], options: argparse.Namespace) -> int:
+    status = 0
     if options.info:
         _print_info(predictor, as_json=options.json)
-    unanswered = 0
-    for image in images:
-        try:
-            prediction = predictor.predict(image)
-        except ImageError as error:
-            unanswered += 1
-            print(
-                json.dumps({"file": str(image), "error": str(error)}) if options.json else f"{image}: {error}",
-                file=sys.stdout if options.json else sys.stderr,
-            )
-            continue
-        if options.json:
-            print(json.dumps({"file": str(image), **prediction.to_dict()}))
-        else:
-            print(_line(image, prediction))
-    if images and not options.json:
-        print("Research use only: not a diagnosis.", file=sys.stderr)
-    return 1 if unanswered else 0
+    if options.self_test:
+        result = predictor.self_test()
+        status = 0 if result.passed else 1
+        print(
+            json.dumps(result.to_dict()) if options.json else f"self-test  {'ok' if not status else 'FAILED'}: {result}"
+        )
+    if images:
+        answered = _study(predictor, images, options) if options.study else _each(predictor, images, options)
+        status = max(status, 0 if answered else 1)
+        if not options.json and not options.csv:
+            print("Research use only: not a diagnosis.", file=sys.stderr)
+    return status
+
+
+def _each(predictor: Predictor, images: list[Path], options: argparse.Namespace) -> bool:
+    """Answer each image, and say whether all have a label."""
+    output = None
+    if options.output:
+        output = report.CsvFile(options.output, resume=options.resume, model_digest=predictor.model.digest)
+        images = [image for image in images if str(image) not in output.done]
+    elif options.csv:
+        print(report.header(), end="")
+    progress = report.Progress(len(images))
+    every = True
+    try:
+        for name, prediction in _answers(predictor, images, options.workers):
+            every = every and prediction.status == "ok"
+            if output is not None:
+                output.write(name, prediction)
+            elif options.csv:
+                print(report.row(name, prediction), end="", flush=True)
+            elif options.json:
+                print(json.dumps({"file": name, **prediction.to_dict()}), flush=True)
+            else:
+                print(report.text(name, prediction), flush=True)
+            progress.advance()
+    finally:
+        if output is not None:
+            output.close()
+    return every
+
+
+def _answers(predictor: Predictor, images: list[Path], workers: int | None) -> Iterator[tuple[str, Prediction]]:
+    names = [str(image) for image in images]
+    sources = (_source(image) for image in images)
+    return zip(names, predictor.stream(sources, _BATCH, workers), strict=True)
+
+
+def _study(predictor: Predictor, images: list[Path], options: argparse.Namespace) -> bool:
+    study = predictor.predict_study((_source(image) for image in images), _BATCH)
+    if options.json:
+        print(json.dumps({"files": [str(image) for image in images], **study.to_dict()}))
+    else:
+        print(report.study_text(study))
+    return study.status == "ok"
+
+
+def _source(image: Path) -> Path | bytes:
+    """The path, or for - what stands on the standard input."""
+    if image != _STDIN:
+        return image
+    try:
+        return encoded(sys.stdin.buffer)[0]
+    except ImageError:
+        return b""  # answered with the reader's own error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +143,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images or folders, after the bundle")
     parser.add_argument("--info", action="store_true", help="say what the bundle holds and why this artifact serves")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
+    parser.add_argument("--self-test", action="store_true", help="replay the bundle's golden images on this machine")
+    parser.add_argument("--study", action="store_true", help="one result for all images: slices of one patient")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
+    form.add_argument("--csv", action="store_true", help="CSV instead of text")
+    parser.add_argument("--output", type=Path, metavar="FILE.csv", help="write CSV to this new file, line by line")
+    parser.add_argument("--resume", action="store_true", help="go on with --output, leaving out what it answers")
+    parser.add_argument("--workers", type=int, help="threads that read images ahead (default: CPUs, at most 4)")
+    parser.add_argument("--audit", type=Path, metavar="LOG", help="add a line without patient data for each image")
     parser.add_argument("--backend", choices=list(BACKENDS), help="this engine or none (default: fastest that passed)")
     parser.add_argument("--precision", help="this precision or none, such as fp32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
@@ -87,16 +168,22 @@ def _split(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
     images: list[Path] = []
     for path in rest:
         if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES]
+            inside = [file for file in sorted(path.rglob("*")) if _is_image(file)]
             images += inside or [path]  # an empty folder is answered with the reader's own error
         else:
             images.append(path)
     return bundle, images
 
 
-def _line(image: Path, prediction: Prediction) -> str:
-    others = "  ".join(f"{name} {value:.1%}" for name, value in prediction.probabilities.items())
-    return f"{image}\n  {prediction.label} (CDR {prediction.cdr:g})  {prediction.probability:.1%}\n  {others}"
+def _is_image(file: Path) -> bool:
+    """By suffix; files without one, as scanners name them, by DICOM's preamble (PS3.10 7.1)."""
+    if file.suffix:
+        return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    try:
+        with file.open("rb") as content:
+            return content.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _print_info(predictor: Predictor, *, as_json: bool) -> None:
@@ -106,6 +193,7 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
         "backend": predictor.backend,
         "engine": predictor.engine,
         "precision": predictor.precision,
+        "guarded": predictor.guarded,
         "model": model.to_dict(),
         "considered": predictor.explain(),
     }
@@ -117,6 +205,9 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     print(f"model      {model.architecture}, weights {model.digest[:16]}…, temperature {model.temperature:g}")
     print(f"input      {spec.channels} × {spec.height} × {spec.width}, {spec.interpolation}")
     print(f"labels     {', '.join(model.labels)}")
+    guard = "rejects images unlike the training slices" if predictor.guarded else "none: any image gets a stage"
+    sure = f"abstains below {model.abstain_below:.0%}" if model.abstain_below else "never abstains"
+    print(f"guard      {guard}; {sure}")
     for line in predictor.explain():
         print(f"considered {line}")
 

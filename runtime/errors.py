@@ -6,6 +6,7 @@
     ├── BundleError           a bundle or lone artifact that cannot be trusted or understood
     ├── BackendUnavailable    the engine asked for is not installed or cannot run here
     ├── BackendError          the engine is here and failed
+    ├── AuditError            the audit log cannot be written, or does not hold
     ├── DatasetError          training images, labels or patient groups
     ├── CheckpointError       weights or a run directory
     ├── TrainingError         a training run that had to stop
@@ -40,6 +41,10 @@ class BackendUnavailable(NeuroStageError):  # noqa: N818  (the state, not the ev
 
 class BackendError(NeuroStageError):
     """An engine that is installed failed to load or to run an artifact."""
+
+
+class AuditError(NeuroStageError):
+    """The audit log cannot be written or read, or is not what was written."""
 
 
 class DatasetError(NeuroStageError):

@@ -78,7 +78,11 @@ def read_image(source: ImageSource) -> Image.Image:
         return _from_array(source)
     if isinstance(source, Image.Image):
         return _decode(source, "the PIL image")
-    data, where = _encoded(source)
+    return decode(*encoded(source))
+
+
+def decode(data: bytes, where: str) -> Image.Image:
+    """As `read_image`, of an encoded image that messages call `where`."""
     with _open(data, where) as image:
         return _decode(image, where)
 
@@ -86,7 +90,8 @@ def read_image(source: ImageSource) -> Image.Image:
 # Sources: to encoded bytes, and what to call them in messages.
 
 
-def _encoded(source: Any) -> tuple[bytes, str]:
+def encoded(source: Any) -> tuple[bytes, str]:
+    """The bytes of a path, an encoded image or a binary file object, and what to call them in messages."""
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
         data, where = _read_file(path), f"{path!r}"
@@ -227,7 +232,7 @@ def _damaged(where: str, error: Exception) -> str:
 
 def _what_instead(data: bytes) -> str:
     if data[128:132] == b"DICM":
-        return "is a DICOM file; this reader takes still images. Convert it to PNG first, with the window you want."
+        return "is a DICOM file; this reader takes still images. Predictor reads it, as runtime.reading.read does."
     if data[344:348] in (b"n+1\0", b"ni1\0") or data[4:8] == b"n+2\0":
         return "is a NIfTI volume; this reader takes still images. Convert one slice to PNG first."
     if data[:2] == b"\x1f\x8b":

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from runtime import backends
-from runtime.choice import Candidate, candidates
-from runtime.errors import BackendError, BackendUnavailable, BundleError, ImageError, InputError
-from runtime.images import ImageSource, read_image
-from runtime.integrity import verified
+from runtime.audit import AuditLog
+from runtime.calibration import probabilities
+from runtime.errors import BackendError, BundleError, ImageError, InputError
 from runtime.labels import clinical_order
 from runtime.manifest import ModelInfo
-from runtime.prediction import Prediction, Timings, stage_of
-from runtime.preprocess import preprocess
+from runtime.pipeline import Prepared, prepare, prepared_batches
+from runtime.prediction import Prediction, StudyPrediction, Timings, stage_of, study, unsure
+from runtime.reading import Picture, Source, read_all
+from runtime.selftest import SelfTest, self_test
+from runtime.serving import open_artifact, open_bundle
 from runtime.threads import available_cpus
+
+__all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
 
 DEFAULT_BUNDLE = "bundle"
 """Where `python -m export` writes unless told otherwise."""
@@ -27,12 +30,18 @@ DEFAULT_BUNDLE = "bundle"
 class Predictor:
     """Four-stage prediction for brain-MRI slices. For research; not a medical device.
 
+    Any number of threads may share one Predictor. It opens no connection and writes nothing but `audit`.
+
     path: a bundle folder, or a lone artifact (`.onnx`, `.ts`) that python -m export wrote.
     backend: ``openvino``, ``onnx`` or ``torchscript``. Named, it never falls back to another; None takes the fastest
-        one that passed parity at export and loads here.
+        one that passed parity at export and runs here.
     precision: ``fp32``, …; None takes any.
     device: ``cpu`` or ``cuda``.
     threads: CPU threads for the engine; None takes all this process may use.
+    guard: False lets every readable image through to the model, for measurements: a bundle's guard is there to be used.
+    abstain_below: answer only from this probability on; None takes what the bundle says.
+    self_test: True replays the bundle's golden images first, and raises BackendError where they do not agree.
+    audit: a file to which every prediction adds a line without patient data (`runtime.audit`).
 
     Raises BundleError for a bundle that cannot be trusted, BackendUnavailable when no engine here can serve it,
     BackendError when the engine fails, InputError for arguments that make no sense.
@@ -46,177 +55,178 @@ class Predictor:
         precision: str | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        guard: bool = True,
+        abstain_below: float | None = None,
+        self_test: bool = False,
+        audit: str | os.PathLike[str] | None = None,
     ) -> None:
         if device not in ("cpu", "cuda"):
             raise InputError(f"device is {device!r}, expected 'cpu' or 'cuda'.")
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, expected at least 1, or None for all this process may use.")
-        self._device = device
-        self._threads = threads or available_cpus()
-        self._considered: list[Candidate] = []
+        if abstain_below is not None and not 0 <= abstain_below < 1:
+            raise InputError(f"abstain_below is {abstain_below}, expected 0 or more and below 1.")
         where = Path(path)
-        if where.is_file():
-            self._open_artifact(where, backend, precision)
-        elif where.is_dir():
-            self._open_bundle(where, backend, precision)
-        else:
+        if not where.exists():
             raise BundleError(f"{where} does not exist. Make a bundle with: python -m export --out {where}")
-        self._labels = self.model.labels
+        opening = open_artifact if where.is_file() else open_bundle
+        self._serving = opening(where, backend, precision, device, threads or available_cpus())
+        self._guard = self._serving.guard if guard else None
+        self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
+        self._audit = None if audit is None else AuditLog(Path(audit))
+        if self_test and not (result := self.self_test()).passed:
+            raise BackendError(f"The self-test failed: {result}. Do not use {self.artifact} on this machine.")
 
-    model: ModelInfo
-    """Architecture, digest, labels, `InputSpec` and temperature."""
-    backend: str
-    """Name of the backend that serves."""
-    precision: str
-    """Precision of the artifact that serves; ``unknown`` for a lone artifact."""
-    artifact: Path
-    """The file that serves."""
+    @property
+    def model(self) -> ModelInfo:
+        """Architecture, digest, labels, `InputSpec`, temperature and abstention threshold."""
+        return self._serving.model
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that serves."""
+        return self._serving.name
+
+    @property
+    def precision(self) -> str:
+        """Precision of the artifact that serves; ``unknown`` for a lone artifact."""
+        return self._serving.precision
+
+    @property
+    def artifact(self) -> Path:
+        """The file that serves."""
+        return self._serving.artifact
 
     @property
     def engine(self) -> str:
         """Name and version of the engine that serves."""
-        return self._backend.engine
+        return self._serving.engine.engine
+
+    @property
+    def guarded(self) -> bool:
+        """Whether images are judged before the model sees them: the bundle has a guard, and it was not turned off."""
+        return self._guard is not None
 
     def explain(self) -> list[str]:
         """One line for each artifact and backend considered, in order of preference, with the reason."""
-        return [str(candidate) for candidate in self._considered]
+        return [str(candidate) for candidate in self._serving.considered]
 
-    def predict(self, image: ImageSource) -> Prediction:
-        """The prediction for one image: path, encoded bytes, file object, PIL image, or uint8 array (H, W[, 3]).
+    def predict(self, image: Source) -> Prediction:
+        """The prediction for one image.
 
-        Raises ImageError when it cannot be read as one still image.
+        image: a path, encoded bytes, file object, PIL image, or uint8 array (H, W[, 3]); DICOM files with one frame.
+        Raises ImageError when it cannot be read as one still image. An image the guard rejects, or on which the model
+        is not sure, is a result: see `Prediction.status`.
         """
-        return self._predict([image])[0]
+        prepared = prepare(image, self.model.input, self._guard)
+        if prepared.error is not None:
+            raise prepared.error
+        return self._finish([prepared])[0]
 
-    def predict_batch(self, images: Iterable[ImageSource], batch_size: int = 32) -> list[Prediction]:
-        """One prediction for each image, in order, run `batch_size` at a time.
+    def predict_batch(self, images: Iterable[Source], batch_size: int = 32) -> list[Prediction]:
+        """One prediction for each image, in order, as `stream` gives them."""
+        return list(self.stream(images, batch_size))
 
-        Raises ImageError, naming the position, for the first image that cannot be read.
+    def stream(
+        self, images: Iterable[Source], batch_size: int = 32, workers: int | None = None
+    ) -> Iterator[Prediction]:
+        """Predictions, in order, for any number of images in constant memory.
+
+        While the engine runs one batch, the next is read and decoded in `workers` threads (None: one for each CPU, at
+        most 4). Two batches are taken from `images` before the first prediction comes out. An image that cannot be
+        read gives a prediction with status ``rejected`` and code ``unreadable``, and stops nothing.
         """
-        if isinstance(images, (str, bytes, bytearray, os.PathLike)):
+        if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
             raise InputError(f"images is one {type(images).__name__}, expected several. Use predict() for one image.")
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}, expected at least 1.")
-        everything = list(images)
-        results: list[Prediction] = []
-        for start in range(0, len(everything), batch_size):
-            results += self._predict(everything[start : start + batch_size], start)
-        return results
+        for name, value in (("batch_size", batch_size), ("workers", workers)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}, expected at least 1.")
+        return self._stream(images, batch_size, workers or min(4, available_cpus()))
+
+    def predict_study(self, images: Iterable[Source], batch_size: int = 32) -> StudyPrediction:
+        """One patient's result from slices of one scan: the mean over those that were not rejected.
+
+        images: as for `predict`; each frame of a multi-frame DICOM file counts as a slice.
+        Raises InputError where there is no image at all.
+        """
+        if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
+            images = [images]
+        slices = self.predict_batch((frame for image in images for frame in _frames(image)), batch_size)
+        if not slices:
+            raise InputError("images is empty; expected the slices of one patient.")
+        return study(slices, self._abstain_below)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(N, classes) float32 logits, before temperature, of (N, C, H, W) float32 images from `preprocess`."""
-        spec = self.model.input
-        expected = (spec.channels, spec.height, spec.width)
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
+        shape = self.model.input.shape
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape or not len(images):
             raise InputError(
                 f"images is {images.dtype} of shape {images.shape}; this bundle expects float32 (N, "
-                f"{', '.join(map(str, expected))}) with N at least 1, as runtime.preprocess gives it."
+                f"{', '.join(map(str, shape))}) with N at least 1, as runtime.preprocess gives it."
             )
-        try:
-            result = self._backend.run(np.ascontiguousarray(images))
-        except RuntimeError as error:
-            raise BackendError(f"{self.engine} failed on a batch of {len(images)}: {error}") from error
-        if result.shape != (len(images), len(self._labels)):
-            raise BackendError(
-                f"{self.artifact} gave logits of shape {result.shape} for {len(images)} images and "
-                f"{len(self._labels)} classes. Export again."
-            )
-        return result
+        return self._serving.logits(np.ascontiguousarray(images))
 
-    def _predict(self, sources: Sequence[ImageSource], first: int = 0) -> list[Prediction]:
-        spec = self.model.input
-        batch = np.empty((len(sources), spec.channels, spec.height, spec.width), np.float32)
-        spent: list[tuple[float, float]] = []
-        for position, source in enumerate(sources):
+    def self_test(self) -> SelfTest:
+        """The bundle's golden images, replayed on this machine and compared with what the reference made of them.
+
+        Raises InputError for a lone artifact, and for a bundle without golden images.
+        """
+        return self_test(self._serving)
+
+    def _stream(self, images: Iterable[Source], batch_size: int, workers: int) -> Iterator[Prediction]:
+        def work(source: Source) -> Prepared:
+            return prepare(source, self.model.input, self._guard)
+
+        for batch in prepared_batches(images, work, batch_size, workers):
+            yield from self._finish(batch)
+
+    def _finish(self, batch: list[Prepared]) -> list[Prediction]:
+        """Run the engine on what may be predicted of a batch, and audit everything."""
+        rows = [prepared.row for prepared in batch if prepared.row is not None]
+        answers: Iterator[np.ndarray] = iter(())
+        spent = 0.0
+        if rows:
             start = time.perf_counter()
-            try:
-                image = read_image(source)
-            except ImageError as error:
-                if len(sources) == 1 and first == 0:
-                    raise
-                raise ImageError(f"image {first + position} of the batch: {error}") from error
-            read = time.perf_counter()
-            batch[position] = preprocess(image, spec)
-            spent.append((read - start, time.perf_counter() - read))
-        start = time.perf_counter()
-        logits = self.logits(batch)
-        inference = (time.perf_counter() - start) / len(sources)
-        return [
-            self._prediction(row, Timings(read * 1e3, prepared * 1e3, inference * 1e3))
-            for row, (read, prepared) in zip(probabilities(logits, self.model.temperature), spent, strict=True)
-        ]
+            logits = self._serving.logits(rows[0][None] if len(rows) == 1 else np.stack(rows))
+            spent = (time.perf_counter() - start) * 1e3 / len(rows)
+            answers = iter(probabilities(logits, self.model.temperature))
+        results = []
+        for prepared in batch:
+            answer = next(answers) if prepared.row is not None else None
+            result = self._prediction(prepared, answer, spent if answer is not None else 0.0)
+            if self._audit is not None:
+                self._audit.record(result, prepared.image)
+            results.append(result)
+        return results
 
-    def _prediction(self, row: np.ndarray, timings: Timings) -> Prediction:
-        by_label = dict(zip(self._labels, row.tolist(), strict=True))
-        label = self._labels[int(row.argmax())]
+    def _prediction(self, prepared: Prepared, answer: np.ndarray | None, inference_ms: float) -> Prediction:
+        by_label = {} if answer is None else dict(zip(self.model.labels, answer.tolist(), strict=True))
+        top = max(by_label, key=by_label.__getitem__) if by_label else None
+        code, reason = prepared.code, prepared.reason
+        if top is not None and by_label[top] < self._abstain_below:
+            code, reason = "unsure", unsure(by_label[top], self._abstain_below)
+        label = None if code else top
         return Prediction(
+            status="rejected" if top is None else "abstained" if code else "ok",
             label=label,
-            cdr=stage_of(label),
-            probability=by_label[label],
-            probabilities={name: by_label[name] for name in clinical_order(self._labels)},
+            cdr=None if label is None else stage_of(label),
+            probability=None if label is None else by_label[label],
+            probabilities={name: by_label[name] for name in clinical_order(self.model.labels)} if by_label else {},
+            code=code,
+            reason=reason,
+            guard=prepared.guard,
+            transforms=prepared.transforms,
+            warnings=prepared.warnings,
             backend=self.backend,
             precision=self.precision,
             model_digest=self.model.digest,
-            timings=timings,
+            timings=Timings(prepared.read_ms, prepared.preprocess_ms, inference_ms),
         )
 
-    def _open_bundle(self, bundle: Path, backend: str | None, precision: str | None) -> None:
-        manifest = verified(bundle)
-        self.model = manifest.model
-        self._considered = candidates(manifest, backend, precision)
-        for candidate in self._considered:
-            name = candidate.check.backend
-            if (reason := backends.missing(name)) and backend is None:
-                candidate.verdict = reason
-                continue
-            path = bundle / candidate.artifact.file
-            try:
-                self._serve(name, path, candidate.artifact.precision)
-            except (BackendUnavailable, BackendError) as error:
-                if backend is not None:
-                    raise
-                candidate.verdict = f"does not load here: {error}"
-                continue
-            candidate.verdict = f"serves, {self.engine}"
-            return
-        raise BackendUnavailable(
-            f"No artifact of {bundle} can serve here. " + " ".join(f"{line}." for line in self.explain())
-        )
 
-    def _open_artifact(self, path: Path, backend: str | None, precision: str | None) -> None:
-        if precision is not None:
-            raise InputError(f"{path} is one file, whose precision cannot be chosen. Give a bundle, or no precision.")
-        kind = backends.SUFFIXES.get(path.suffix)
-        if kind is None:
-            raise BundleError(
-                f"{path} is not an artifact this runtime knows ({', '.join(backends.SUFFIXES)}). Give a bundle folder, "
-                "or a file that python -m export wrote."
-            )
-        runs = [name for name, module in backends.BACKENDS.items() if kind in module.FORMATS]
-        if backend is not None and backends.backend_module(backend).NAME not in runs:
-            raise InputError(f"{backend!r} does not run {path.suffix} files. These do: {', '.join(runs)}.")
-        usable = [name for name in runs if backends.missing(name) is None]
-        if backend is None and not usable:
-            raise BackendUnavailable(
-                f"Nothing here runs {path.suffix} files: " + "; ".join(f"{n!r} {backends.missing(n)}" for n in runs)
-            )
-        self._serve(backend or usable[0], path, "unknown")
-        if self._backend.metadata is None:
-            raise BundleError(
-                f"{path} carries no labels and input size of its own. Give the bundle it came from, or export it with "
-                "python -m export."
-            )
-        self.model = ModelInfo.from_json(self._backend.metadata, str(path))
-
-    def _serve(self, name: str, path: Path, precision: str) -> None:
-        self._backend = backends.load(name, path, precision=precision, device=self._device, threads=self._threads)
-        self.backend, self.precision, self.artifact = name, precision, path
-
-
-def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """(N, classes) float64 softmax of logits / temperature; rows sum to 1."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    exponential = np.exp(scaled)
-    result: np.ndarray = exponential / exponential.sum(axis=1, keepdims=True)
-    return result
+def _frames(source: Source) -> list[Source]:
+    """The frames of a DICOM file; any other source, also one that cannot be read, as it is."""
+    try:
+        return list(read_all(source))
+    except ImageError:
+        return [source]

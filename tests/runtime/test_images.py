@@ -180,7 +180,7 @@ def test_a_file_too_large_to_be_one_slice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (b"\0" * 128 + b"DICM" + b"Doe^Jane", "is a DICOM file.*Convert it to PNG first"),
+        (b"\0" * 128 + b"DICM" + b"Doe^Jane", "is a DICOM file; this reader takes still images\\. Predictor reads it"),
         (struct.pack("<i", 348) + b"\0" * 340 + b"n+1\0", "is a NIfTI volume.*Convert one slice to PNG first"),
         (struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n" + b"\0" * 600, "is a NIfTI volume"),
         (gzip.compress(b"Doe^Jane"), "is a gzip file.*NIfTI"),

@@ -1,0 +1,152 @@
+"""How the command line writes predictions: text for people, JSON lines and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from runtime.errors import InputError
+from runtime.labels import LABELS
+from runtime.prediction import Prediction, StudyPrediction
+
+COLUMNS = (
+    *("file", "status", "label", "cdr", "probability", *LABELS, "code", "reason", "warnings"),
+    *("model_digest", "backend", "precision", "read_ms", "preprocess_ms", "inference_ms"),
+)
+"""Of the CSV form. Empty where there is no value."""
+
+
+def text(name: str, prediction: Prediction) -> str:
+    """Two or three lines for people, none wider than 80 columns but for the file name and the reason."""
+    lines = [name]
+    if prediction.label is not None:
+        lines.append(f"  {prediction.label} (CDR {prediction.cdr:g})  {prediction.probability:.1%}")
+    else:
+        lines.append(f"  {prediction.status}: {prediction.reason}")
+    if prediction.probabilities:
+        lines += _wrapped([f"{label} {value:.1%}" for label, value in prediction.probabilities.items()])
+    lines += [f"  note: {warning}" for warning in prediction.warnings]
+    return "\n".join(lines)
+
+
+def study_text(study: StudyPrediction) -> str:
+    """The patient's result, for people."""
+    lines = [f"{len(study.slices)} slices, {len(study.used)} used, {len(study.rejected)} rejected"]
+    if study.label is not None:
+        lines.append(
+            f"  {study.label} (CDR {study.cdr:g})  {study.probability:.1%}, {study.agreement:.0%} of slices agree"
+        )
+    else:
+        lines.append(f"  {study.status}: {study.reason}")
+    lines += _wrapped([f"{name} {value:.1%} ± {study.spread[name]:.1%}" for name, value in study.probabilities.items()])
+    return "\n".join(lines)
+
+
+def row(name: str, prediction: Prediction) -> str:
+    """One line of CSV, with the columns of `COLUMNS`."""
+    timings = prediction.timings
+    values: dict[str, object] = {
+        **{column: getattr(prediction, column, "") for column in COLUMNS},
+        **{label: prediction.probabilities.get(label) for label in LABELS},
+        "file": name,
+        "warnings": "; ".join(prediction.warnings),
+        "read_ms": f"{timings.read_ms:.3f}",
+        "preprocess_ms": f"{timings.preprocess_ms:.3f}",
+        "inference_ms": f"{timings.inference_ms:.3f}",
+    }
+    return _csv(["" if values[column] is None else values[column] for column in COLUMNS])
+
+
+def header() -> str:
+    """The first line of the CSV form."""
+    return _csv(list(COLUMNS))
+
+
+class CsvFile:
+    """Results that survive being stopped: a line is in the file as soon as its image was answered."""
+
+    def __init__(self, path: Path, *, resume: bool, model_digest: str) -> None:
+        """Begins `path`, or goes on with it. Raises InputError for a file that must not be overwritten or mixed."""
+        self.done: set[str] = set()
+        if resume and path.exists():
+            self.done = _finished(path, model_digest)
+        try:
+            self._file = path.open("a" if self.done else "w" if resume else "x", encoding="utf-8", newline="")
+        except FileExistsError as error:
+            raise InputError(f"{path} exists. Go on with it by --resume, or name another --output.") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}. Name another --output.") from error
+        if not self.done:
+            self._file.write(header())
+
+    def write(self, name: str, prediction: Prediction) -> None:
+        """Add one line."""
+        self._file.write(row(name, prediction))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
+class Progress:
+    """`12/340 images, 45.1 images/s, 7 s left` on a terminal, rewritten in place; nothing anywhere else."""
+
+    def __init__(self, total: int, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._stream, self._clock = total, stream, clock
+        self._begun = self._shown = clock()
+        self._done = 0
+        self._live = total > 1 and stream.isatty()
+
+    def advance(self) -> None:
+        """One more image was answered."""
+        self._done += 1
+        now = self._clock()
+        if self._live and (now - self._shown >= 0.2 or self._done == self._total):
+            self._shown = now
+            speed = self._done / max(now - self._begun, 1e-9)
+            left = (self._total - self._done) / speed
+            line = f"{self._done}/{self._total} images, {speed:.1f} images/s, {left:.0f} s left"
+            self._stream.write(f"\r{line:<60}" + ("\n" if self._done == self._total else ""))
+            self._stream.flush()
+
+
+def _finished(path: Path, model_digest: str) -> set[str]:
+    """The files that a CSV file already answers; a line that was cut off is removed from it."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole:
+        return set()
+    try:
+        rows = list(csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""), strict=True))
+        done = {entry["file"]: entry["model_digest"] for entry in rows}
+    except (UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise InputError(f"{path} is not a file that --output wrote. Name another one; it was not touched.") from error
+    if not whole.startswith(header().encode()):
+        raise InputError(f"{path} has other columns than --output writes. Name another one; it was not touched.")
+    if set(done.values()) - {model_digest}:
+        raise InputError(f"{path} holds results of another model. Name another --output, so that they stay apart.")
+    if whole != content:
+        path.write_bytes(whole)
+    return set(done)
+
+
+def _wrapped(parts: list[str]) -> list[str]:
+    """The parts on as few lines of 80 columns as hold them."""
+    lines = ["  "]
+    for part in parts:
+        if len(lines[-1]) + len(part) > 78 and lines[-1].strip():
+            lines.append("  ")
+        lines[-1] += ("  " if lines[-1].strip() else "") + part
+    return lines
+
+
+def _csv(values: list[object]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue()

@@ -1,0 +1,71 @@
+"""Does this machine compute what the reference computed? The bundle's golden images, replayed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.calibration import probabilities
+from runtime.errors import InputError
+from runtime.fields import is_number
+from runtime.images import read_image
+from runtime.manifest import artifact_path
+from runtime.preprocess import preprocess
+from runtime.serving import Serving
+
+TOLERANCE = {"fp32": 1e-4, "tf32": 1e-3, "fp16": 5e-3, "bf16": 3e-2, "int8": 0.1}
+"""Largest difference of a probability from the reference's by precision, where export measured no other."""
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What `Predictor.self_test` found."""
+
+    passed: bool
+    """No probability differs by more than the tolerance, and no clear decision flipped."""
+    images: int
+    max_probability_difference: float
+    """From the eager float32 reference's, over all images and classes."""
+    flipped: int
+    """Images whose decision differs though the reference's lead was larger than twice the tolerance."""
+    tolerance: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images} golden images, probabilities within {self.max_probability_difference:.1e} (allowed "
+            f"{self.tolerance:.0e}), {self.flipped} clear decisions flipped"
+        )
+
+
+def self_test(serving: Serving) -> SelfTest:
+    """Replay the golden images of the bundle that `serving` was opened from, in the engine that serves."""
+    if serving.bundle is None or not serving.golden:
+        raise InputError(
+            f"{serving.bundle or serving.artifact} has no golden images to replay. Give a bundle that was exported "
+            "with them."
+        )
+    temperature = serving.model.temperature
+    expected = probabilities(np.array([golden.logits for golden in serving.golden]), temperature)
+    images = [read_image(artifact_path(serving.bundle, golden)) for golden in serving.golden]
+    logits = np.concatenate([serving.logits(preprocess(image, serving.model.input)[None]) for image in images])
+    got = probabilities(logits, temperature)
+    tolerance = _tolerance(serving)
+    ordered = np.sort(expected, axis=1)
+    clear = ordered[:, -1] - ordered[:, -2] > 2 * tolerance
+    flipped = int((clear & (got.argmax(axis=1) != expected.argmax(axis=1))).sum())
+    difference = float(np.abs(got - expected).max())
+    return SelfTest(difference <= tolerance and not flipped, len(images), difference, flipped, tolerance)
+
+
+def _tolerance(serving: Serving) -> float:
+    """What parity allowed this artifact in this backend at export; by precision where it does not say."""
+    stated = serving.check.parity.get("tolerance") if serving.check else None
+    if is_number(stated) and float(stated) > 0:  # type: ignore[arg-type]
+        return float(stated)  # type: ignore[arg-type]
+    return TOLERANCE.get(serving.precision, TOLERANCE["int8"])

@@ -1,0 +1,140 @@
+"""From a bundle or a lone artifact to the engine that serves: verified, chosen, loaded and warmed up."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime import backends
+from runtime.backends import Backend
+from runtime.choice import Candidate, candidates
+from runtime.errors import BackendError, BackendUnavailable, BundleError, InputError
+from runtime.guard import Guard
+from runtime.integrity import verified
+from runtime.manifest import Check, Golden, ModelInfo
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The one engine that answers, and what the bundle says of the model in it."""
+
+    model: ModelInfo
+    engine: Backend
+    name: str
+    """Of the backend."""
+    precision: str
+    artifact: Path
+    check: Check | None = None
+    """What export measured of this artifact in this backend; None for a lone artifact."""
+    bundle: Path | None = None
+    """None for a lone artifact, which has no guard and no golden images."""
+    guard: Guard | None = None
+    golden: tuple[Golden, ...] = ()
+    considered: Sequence[Candidate] = ()
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """(N, classes) float32 logits of validated (N, C, H, W) float32 images.
+
+        Raises BackendError when the engine fails, or answers with another shape or with what is not a number.
+        """
+        try:
+            result = self.engine.run(images)
+        except Exception as error:  # engines raise classes of their own; RuntimeError is only the commonest
+            raise BackendError(f"{self.engine.engine} failed on a batch of {len(images)}: {error}") from error
+        expected = (len(images), len(self.model.labels))
+        if result.shape != expected:
+            raise BackendError(
+                f"{self.artifact} gave logits of shape {result.shape}, expected {expected}: one a class. Export again."
+            )
+        if not np.isfinite(result).all():
+            raise BackendError(f"{self.artifact} in {self.engine.engine} gave logits that are not finite numbers.")
+        return result
+
+
+def open_bundle(bundle: Path, backend: str | None, precision: str | None, device: str, threads: int) -> Serving:
+    """The artifact of a verified bundle that was fastest at export among those that load and run here.
+
+    An artifact whose engine is here and that does not run is passed over with a RuntimeWarning, unless its backend was
+    asked for by name: then its own error is raised. Raises BundleError, BackendUnavailable, BackendError, InputError.
+    """
+    manifest = verified(bundle)
+    guard = Guard.read(bundle / manifest.guard.file) if manifest.guard else None
+    considered = candidates(manifest, backend, precision)
+    failed: list[str] = []
+    for candidate in considered:
+        artifact, name = candidate.artifact, candidate.check.backend
+        if (reason := backends.missing(name)) and backend is None:
+            candidate.verdict = reason
+            continue
+        path = bundle / artifact.file
+        try:
+            engine = backends.load(name, path, precision=artifact.precision, device=device, threads=threads)
+            serving = Serving(
+                manifest.model,
+                engine,
+                name,
+                artifact.precision,
+                path,
+                candidate.check,
+                bundle,
+                guard,
+                manifest.golden,
+                considered,
+            )
+            _warm_up(serving)
+        except (BackendUnavailable, BackendError) as error:
+            if backend is not None:
+                raise
+            candidate.verdict = f"does not run here: {error}"
+            failed.append(str(candidate))
+            continue
+        candidate.verdict = f"serves, {engine.engine}"
+        if failed:
+            warnings.warn(
+                f"{'; '.join(failed)} Serving {artifact.file} in {name} instead. To make what was measured fastest fit "
+                "this machine, export it again here: python -m export --rebuild.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return serving
+    reasons = " ".join(f"{candidate}." for candidate in considered)
+    raise BackendUnavailable(f"No artifact of {bundle} can serve here. {reasons}")
+
+
+def open_artifact(path: Path, backend: str | None, precision: str | None, device: str, threads: int) -> Serving:
+    """A lone file that python -m export wrote, which carries labels and input size of its own."""
+    if precision is not None:
+        raise InputError(f"{path} is one file, whose precision cannot be chosen. Give a bundle, or no precision.")
+    kind = backends.SUFFIXES.get(path.suffix)
+    if kind is None:
+        raise BundleError(
+            f"{path} is not an artifact this runtime knows ({', '.join(backends.SUFFIXES)}). Give a bundle folder, "
+            "or a file that python -m export wrote."
+        )
+    runs = [name for name, module in backends.BACKENDS.items() if kind in module.FORMATS]
+    if backend is not None and backends.backend_module(backend).NAME not in runs:
+        raise InputError(f"{backend!r} does not run {path.suffix} files. These do: {', '.join(runs)}.")
+    usable = [name for name in runs if backends.missing(name) is None]
+    if backend is None and not usable:
+        raise BackendUnavailable(
+            f"Nothing here runs {path.suffix} files: " + "; ".join(f"{n!r} {backends.missing(n)}" for n in runs)
+        )
+    name = backend or usable[0]
+    engine = backends.load(name, path, precision="unknown", device=device, threads=threads)
+    if engine.metadata is None:
+        raise BundleError(
+            f"{path} carries no labels and input size of its own. Give the bundle it came from, or export it with "
+            "python -m export."
+        )
+    serving = Serving(ModelInfo.from_json(engine.metadata, str(path)), engine, name, "unknown", path)
+    _warm_up(serving)
+    return serving
+
+
+def _warm_up(serving: Serving) -> None:
+    """One run on black: engines finish their setup in the first, and one that cannot run here says so now."""
+    serving.logits(np.zeros((1, *serving.model.input.shape), np.float32))
