@@ -5,28 +5,44 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
 from train.options import parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 trained, 1 the run had to stop, 2 what it was given cannot be used."""
-    options = parse(argv)
-    from train.run import train
-
+    """Exit status: 0 trained, or stopped as asked with a checkpoint; 1 the run failed; 2 its input cannot be used."""
     try:
-        run, record = train(options)
+        options = parse(argv)
+        from train.launch import is_leader, launch
+        from train.loop import Interrupted
+
+        try:
+            run, record = launch(options)
+        except Interrupted as stopped:
+            if is_leader():
+                print(
+                    f"Stopped after a checkpoint. Go on with: python -m train --resume --out {stopped}", file=sys.stderr
+                )
+            return 0
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2 if isinstance(error, (InputError, DatasetError, CheckpointError)) else 1
     except KeyboardInterrupt:
-        print("Interrupted; nothing was kept.", file=sys.stderr)
+        print("Interrupted before the first step; nothing was kept.", file=sys.stderr)
         return 1
+    if is_leader():
+        _show(run, record, as_json=options.json)
+    return 0
+
+
+def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
     figures = record["metrics"]
-    if options.json:
+    if as_json:
         print(json.dumps({"run": str(run), **figures}))
-        return 0
+        return
     print(f"run                 {run}")
     print(f"validation slices   {figures['accuracy']:.1%} of {figures['slices']} right")
     print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} right")
@@ -36,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"LEAKAGE: {leaked:.0%} of the validation slices show a patient who is in training too.")
         print("These figures say nothing about new patients. Use --split patient.")
     print("\nNext: python -m export --to onnx")
-    return 0
 
 
 if __name__ == "__main__":

@@ -25,35 +25,47 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from runtime.errors import CheckpointError
+from train.resume import NEWEST, OPTIONS, PREVIOUS, RUNS, has_checkpoint, partial_folder
 
 SCHEMA = 1
 WEIGHTS = "model.safetensors"
 RECORD = "run.json"
-RUNS = Path("runs")
 
 
 @contextmanager
-def new_run(path: Path) -> Iterator[Path]:
+def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
     """A hidden folder beside `path` to write a run into; it becomes `path` if the body ends well.
 
-    Raises CheckpointError when `path` exists already or cannot be written. After an error the partial folder is
-    removed: what is not finished must not look like a run.
+    After an error the folder is removed, since what is not finished must not look like a run; it stays when it holds
+    a checkpoint to resume from.
+
+    resume: go on in the folder that an interrupted run left.
+
+    Raises CheckpointError when `path` exists already or cannot be written, or when an interrupted run would be lost.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_folder(path)
     if path.exists():
         raise CheckpointError(f"{path} exists already. Give another --out; nothing was written.")
+    if has_checkpoint(partial) and not resume:
+        raise CheckpointError(
+            f"{partial} holds an interrupted run. Go on with it: --resume --out {path}. Or delete it, or give another "
+            "--out; nothing was written."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if partial.exists():
+        if partial.exists() and not has_checkpoint(partial):
             shutil.rmtree(partial)
-        partial.mkdir()
+        partial.mkdir(exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be created: {error}. Give another --out.") from error
     try:
         yield partial
         partial.rename(path)
+        for needless in (NEWEST, PREVIOUS, OPTIONS):
+            (path / needless).unlink(missing_ok=True)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not has_checkpoint(partial):
+            shutil.rmtree(partial, ignore_errors=True)
         raise
 
 

@@ -1,10 +1,11 @@
-"""The one training loop. Both stages call `run_stage`; mixed precision is `enabled=`, never a second loop."""
+"""The one training loop. Every stage calls `run_stage`; mixed precision is `enabled=`, never a second loop."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,45 @@ from torch import nn
 from torch.nn import functional as F
 
 from runtime.errors import TrainingError
-from train.data.batches import Batches
-from train.models import head_of
+from runtime.labels import LABELS
+from train.data.batches import Batch, Batches
+from train.distributed import Team
+from train.engine.schedule import rate_factor
+from train.engine.seeds import derive, place_dropouts
+from train.engine.stage import StageState
 from train.recipes import Stage
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised, and how a step goes about it."""
+
+    class_weights: torch.Tensor | None = None
+    """(classes,) float32 on the CPU, or None: each slice counts alike."""
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    """0 does not clip."""
+    amp: torch.dtype | None = None
+    """bfloat16 or float16 for autocast, None for float32 throughout."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The figures of one step, and of its epoch so far."""
+
+    stage: str
+    epoch: int
+    """From 1."""
+    step: int
+    """From 1."""
+    steps: int
+    """In the epoch."""
+    step_loss: float
+    loss: float
+    """Mean over the epoch so far."""
+    accuracy: float
+    images_per_second: float
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -26,115 +63,251 @@ class Epoch:
     epoch: int
     """From 1."""
     loss: float
-    """Mean cross-entropy over the training slices, augmented, dropout on."""
+    """Mean over the training slices, augmented, dropout on."""
     accuracy: float
     validation_loss: float
+    """Cross-entropy, without class weights or smoothing."""
     validation_accuracy: float
+    validation_balanced_accuracy: float
+    validation_patient_accuracy: float
     learning_rate: float
+    """Of its last step."""
     images_per_second: float
     seconds: float
 
 
-Step = Callable[[str, int, int, int, float, float, float], None]
-"""Called after each step: stage, epoch, step, steps an epoch, mean loss, accuracy, images/s."""
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop asks and tells; in every process, though only the leader's may write."""
+
+    measure: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
+    """Logits and labels of the validation slices → loss, accuracy, balanced_accuracy, patient_accuracy."""
+    on_step: Callable[[Step], None]
+    on_epoch: Callable[[Epoch], None]
+    checkpoint: Callable[[], None]
+    """Write one, now."""
+    due: Callable[[], bool]
+    """Whether it is time for a checkpoint within an epoch."""
+    last_good: Callable[[], str]
+    """Names the last checkpoint, for a message."""
+    stop: Callable[[], bool]
+    """Whether this process was asked to stop."""
+    say: Callable[[str], None]
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error: the run can go on)
+    """The run was asked to stop, finished its step and wrote a checkpoint."""
 
 
 def run_stage(
     name: str,
     stage: Stage,
     model: nn.Module,
+    trained: nn.Module,
+    state: StageState,
     training: Batches,
     validation: Batches,
     *,
-    frozen_backbone: bool,
-    weight_decay: float,
-    clip_norm: float,
-    amp: torch.dtype | None,
-    on_step: Step,
-    on_epoch: Callable[[Epoch], None],
+    objective: Objective,
+    hooks: Hooks,
+    keep: str = "last",
+    patience: int = 0,
 ) -> None:
-    """Train `model` in place for one stage.
+    """Train in place until the stage ends, from where `state` stands.
 
-    frozen_backbone: train the head alone, with the backbone's BatchNorm in eval mode.
-    amp: bfloat16 or float16 for autocast, None for float32 throughout.
+    model: computes logits; what of it is not in `trained` is frozen, its BatchNorm in eval mode.
+    keep: ``last``, or the validation figure whose best epoch gives the weights that the stage ends with.
+    patience: epochs without a better figure (the loss, for ``last``) after which it ends early; 0: never.
 
-    Raises TrainingError at the first loss that is not finite, with the step and the learning rate.
+    Raises TrainingError at a loss that is not finite, with the step and the learning rate; Interrupted when
+    `hooks.stop` said so in any process.
     """
-    device = training.device
-    trained = list((head_of(model) if frozen_backbone else model).parameters())
-    for parameter in model.parameters():
-        parameter.requires_grad_(not frozen_backbone)
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    steps = stage.epochs * len(training)
-    optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _factor(stage.schedule, steps))
-    scaler = torch.amp.GradScaler(device.type, enabled=amp is torch.float16)
-    for epoch in range(1, stage.epochs + 1):
-        model.train()
-        if frozen_backbone:
-            model.eval()
-            head_of(model).train()
-        start, seen, total, correct = time.perf_counter(), 0, 0.0, 0
-        for step, (images, labels) in enumerate(training, 1):
-            with torch.autocast(device.type, amp, enabled=amp is not None):
-                logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels)
-            value, rate = loss.item(), float(schedule.get_last_lr()[0])
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"The loss is {value} at step {step} of epoch {epoch}, stage {name}, learning rate {rate:.2e}. "
-                    "Lower the learning rate, or train with --precision fp32."
-                )
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(trained, clip_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            schedule.step()
-            seen += len(labels)
-            total += value * len(labels)
-            correct += int((logits.argmax(1) == labels).sum())
-            speed = seen / (time.perf_counter() - start)
-            on_step(name, epoch, step, len(training), total / seen, correct / seen, speed)
-        seconds = time.perf_counter() - start
-        logits_, labels_ = predict(model, validation, amp)
-        on_epoch(
+    model.requires_grad_(False)
+    trained.requires_grad_(True)
+    judged_by = "loss" if keep == "last" else keep
+    while state.epoch <= stage.epochs and not (patience and state.stale >= patience):
+        _train_epoch(name, stage, model, trained, state, training, objective, hooks)
+        with state.average.applied() if state.average else nullcontext():
+            figures = hooks.measure(*predict(model, validation, objective.amp))
+            state.judge(figures[judged_by], smaller_is_better=judged_by == "loss", keep_weights=keep != "last")
+        loss, right, seen = state.sums
+        hooks.on_epoch(
             Epoch(
                 stage=name,
-                epoch=epoch,
-                loss=total / seen,
-                accuracy=correct / seen,
-                validation_loss=float(F.cross_entropy(torch.from_numpy(logits_), torch.from_numpy(labels_))),
-                validation_accuracy=float((logits_.argmax(1) == labels_).mean()),
-                learning_rate=rate,
-                images_per_second=seen / seconds,
-                seconds=seconds,
+                epoch=state.epoch,
+                loss=loss / seen,
+                accuracy=right / seen,
+                **{f"validation_{figure}": value for figure, value in figures.items()},
+                learning_rate=_rate(stage, state.epoch, len(training) - 1, len(training)),
+                images_per_second=seen / state.seconds,
+                seconds=state.seconds,
             )
         )
+        state.next_epoch()
+        hooks.checkpoint()
+    if keep != "last" and state.best_weights is not None:
+        trained.load_state_dict(state.best_weights)
+    elif state.average:
+        trained.load_state_dict(state.average.values)
+
+
+def _train_epoch(
+    name: str,
+    stage: Stage,
+    model: nn.Module,
+    trained: nn.Module,
+    state: StageState,
+    training: Batches,
+    objective: Objective,
+    hooks: Hooks,
+) -> None:
+    """The rest of the epoch that `state` stands in."""
+    model.eval()
+    trained.train()
+    steps, waiting = len(training), None
+    clock = time.perf_counter()
+
+    def book(figures: _Later) -> bool:
+        """Add a step's figures to the epoch's; whether to stop."""
+        nonlocal clock
+        loss, right, stop = figures.read()
+        where = f"step {figures.step} of epoch {state.epoch}, stage {name}, learning rate {figures.rate:.2e}"
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss is {loss} at {where}. Lower the learning rate, or train with --precision fp32. Last good "
+                f"checkpoint: {hooks.last_good()}."
+            )
+        state.sums = [a + b for a, b in zip(state.sums, (loss * figures.count, right, figures.count), strict=True)]
+        state.seconds += time.perf_counter() - clock
+        clock = time.perf_counter()
+        total, correct, seen = state.sums
+        so_far = (loss, total / seen, correct / seen, seen / state.seconds, figures.rate)
+        hooks.on_step(Step(name, state.epoch, figures.step, steps, *so_far))
+        return stop > 0
+
+    told = False
+    for batch in training.epoch(state.epoch, state.step):
+        rate = _rate(stage, state.epoch, state.step, steps)
+        seed = derive(training.seed, "dropout", state.epoch, state.step)
+        sums = _step(model, trained, state, batch, training.team, rate, seed, objective, hooks)
+        state.step += 1
+        # A step's figures are read while the device works on the next one: waiting for them would leave it idle.
+        stop = book(waiting) if waiting is not None else told
+        waiting = _Later(sums, state.step, rate, len(batch.all_labels))
+        if stop or hooks.due():
+            # Only the leader knows when one is due, and nobody may stop a step before the others.
+            told, waiting = book(waiting), None
+            hooks.checkpoint()
+            if stop:
+                raise Interrupted
+            clock = time.perf_counter()
+    if waiting is not None:
+        book(waiting)
+
+
+def _step(
+    model: nn.Module,
+    trained: nn.Module,
+    state: StageState,
+    batch: Batch,
+    team: Team,
+    rate: float,
+    seed: int,
+    objective: Objective,
+    hooks: Hooks,
+) -> torch.Tensor:
+    """One step of the optimizer; (3,) float64 over all processes: mean loss, right answers, processes told to stop."""
+    parameters = list(trained.parameters())
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    while True:
+        try:
+            sums = _backward(model, state, batch, seed, objective)
+            break
+        except torch.OutOfMemoryError as error:
+            rows = len(batch.labels)
+            if team.size > 1 or state.parts >= rows:
+                raise TrainingError(
+                    f"Out of memory with {rows // state.parts} slices on each device. Lower --batch-size or "
+                    f"--image-size. Last good checkpoint: {hooks.last_good()}."
+                ) from error
+            state.parts *= 2
+        hooks.say(
+            f"Out of memory: batches of {rows} are now computed in {state.parts} parts, with the same gradient. "
+            "BatchNorm sees one part at a time."
+        )
+        torch.cuda.empty_cache()
+    sums[2] = hooks.stop()
+    sums = team.sum(sums)
+    team.sum_gradients(parameters)
+    state.scaler.unscale_(state.optimizer)
+    if objective.clip_norm:
+        nn.utils.clip_grad_norm_(parameters, objective.clip_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.average:
+        state.average.update()
+    return sums
+
+
+def _backward(model: nn.Module, state: StageState, batch: Batch, seed: int, objective: Objective) -> torch.Tensor:
+    """Gradients of this process's part of the batch; (3,) float64 of its loss, its right answers and a zero."""
+    state.optimizer.zero_grad(set_to_none=True)
+    device, weights = batch.inputs.device, objective.class_weights
+    # Dividing by the whole batch's weight, so that gradients and losses of the parts add up, on any number of devices.
+    weight = float(len(batch.all_labels) if weights is None else weights[batch.all_labels].sum())
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    done = batch.rows.start
+    for inputs, labels in zip(
+        batch.inputs.tensor_split(state.parts), batch.labels.tensor_split(state.parts), strict=True
+    ):
+        place_dropouts(model, seed, len(batch.all_labels), slice(done, done + len(labels)))
+        done += len(labels)
+        with torch.autocast(device.type, objective.amp, enabled=objective.amp is not None):
+            logits = model(inputs)
+        loss = F.cross_entropy(
+            logits.float(),
+            labels,
+            weight=None if weights is None else weights.to(device),
+            label_smoothing=objective.label_smoothing,
+            reduction="sum",
+        )
+        state.scaler.scale(loss / weight).backward()
+        sums[0] += loss.detach() / weight
+        sums[1] += (logits.detach().argmax(1) == labels).sum()
+    return sums
+
+
+class _Later:
+    """The figures of a step on their way from the device."""
+
+    def __init__(self, sums: torch.Tensor, step: int, rate: float, count: int) -> None:
+        self.step, self.rate, self.count = step, rate, count
+        self._sums = torch.empty(3, dtype=sums.dtype, pin_memory=sums.is_cuda).copy_(sums, non_blocking=True)
+        self._arrived = torch.cuda.Event() if sums.is_cuda else None
+        if self._arrived:
+            self._arrived.record()
+
+    def read(self) -> list[float]:
+        if self._arrived:
+            self._arrived.synchronize()
+        figures: list[float] = self._sums.tolist()
+        return figures
+
+
+def _rate(stage: Stage, epoch: int, step: int, steps: int) -> float:
+    """Learning rate of step `step` (from 0) of epoch `epoch` (from 1)."""
+    at = (epoch - 1) * steps + step
+    return stage.learning_rate * rate_factor(stage.schedule, stage.warmup, at, stage.epochs * steps)
 
 
 def predict(model: nn.Module, batches: Batches, amp: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(N, classes) float32 logits and (N,) int64 labels, model in eval mode."""
+    """(N, classes) float32 logits and (N,) int64 labels of all processes' slices, in order; model in eval mode."""
     model.eval()
-    logits, labels = [], []
+    logits = []
     with torch.inference_mode(), torch.autocast(batches.device.type, amp, enabled=amp is not None):
-        for images, truth in batches:
-            logits.append(model(images).float().cpu())
-            labels.append(truth.cpu())
-    return torch.cat(logits).numpy(), torch.cat(labels).numpy()
-
-
-def _factor(schedule: str, steps: int) -> Callable[[int], float]:
-    """Share of the peak learning rate at each step: one-cycle rises over 25 % of the steps, then falls as a cosine."""
-    if schedule == "constant":
-        return lambda step: 1.0
-    rise = max(1, round(0.25 * steps))
-
-    def one_cycle(step: int) -> float:
-        if step < rise:
-            return 0.04 + 0.96 * step / rise
-        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-    return one_cycle
+        for batch in batches.in_order():
+            logits.append(model(batch.inputs).float())
+        mine = torch.cat(logits) if logits else torch.zeros(0, len(LABELS), device=batches.device)
+        everyone = batches.team.gather(mine, len(batches.chosen))
+    return everyone.cpu().numpy(), batches.labels[batches.chosen].numpy()

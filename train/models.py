@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 from torchvision.models import resnet50
 
@@ -24,7 +25,60 @@ def build_resnet50(classes: int = len(LABELS)) -> nn.Module:
     return model
 
 
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"resnet50": build_resnet50}
+class GrayResNet34(nn.Module):
+    """One-channel ResNet34 as a widely copied tutorial writes it: (N, 1, H, W) → (N, classes).
+
+    Its convolutions have a bias and its layers count from 0; otherwise it is He et al. 2015, table 1.
+    """
+
+    def __init__(self, classes: int = len(LABELS)) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(1, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU())
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer0 = _layer(64, 64, 3, 1)
+        self.layer1 = _layer(64, 128, 4, 2)
+        self.layer2 = _layer(128, 256, 6, 2)
+        self.layer3 = _layer(256, 512, 3, 2)
+        # The published AvgPool2d(7) is this at 224 × 224, the only size it works at.
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(512, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, classes) logits of (N, 1, H, W) images."""
+        maps = self.maxpool(self.conv1(images))
+        maps = self.layer3(self.layer2(self.layer1(self.layer0(maps))))
+        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(maps), 1))
+        return logits
+
+
+class _Block(nn.Module):
+    """Two 3 × 3 convolutions beside a shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(channels_in, channels, 3, stride, 1), nn.BatchNorm2d(channels), nn.ReLU())
+        self.conv2 = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1), nn.BatchNorm2d(channels))
+        self.downsample = downsample
+        self.relu = nn.ReLU()
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        shortcut = maps if self.downsample is None else self.downsample(maps)
+        joined: torch.Tensor = self.relu(self.conv2(self.conv1(maps)) + shortcut)
+        return joined
+
+
+def _layer(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or channels_in != channels:
+        shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride), nn.BatchNorm2d(channels))
+    rest = [_Block(channels, channels, 1, None) for _ in range(blocks - 1)]
+    return nn.Sequential(_Block(channels_in, channels, stride, shortcut), *rest)
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"resnet50": build_resnet50, "resnet34-gray": GrayResNet34}
+
+CHANNELS: dict[str, int] = {"resnet50": 3, "resnet34-gray": 1}
+"""Architecture → input channels."""
 
 
 def head_of(model: nn.Module) -> nn.Module:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from runtime.errors import InputError
-from train.recipes import RECIPES, Recipe
+from train.recipes import FOLDS, RECIPES, Recipe
+from train.resume import check_same, finished_name, interrupted_run, read_options
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,15 @@ class Options:
     data: Path | None = None
     """Folder of class folders, or .parquet in the Hugging Face image schema. Without it: phantoms made on the spot."""
     recipe: str = "demo"
-    """Named recipe whose defaults are shown here: resnet50-two-stage (with --data) or demo (without)."""
+    """Named recipe, whose defaults are shown here: resnet50-two-stage, resnet34-gray, or demo (without --data)."""
     weights: str = "none"
     """Where the network starts: none (random), imagenet (torchvision's, fetched if not cached), or a file."""
     out: Path | None = None
     """Run directory to write. Without it: runs/TIME-RECIPE."""
+    resume: bool = False
+    """Go on with the interrupted run at --out, or with the last one: its options hold. Nothing at --out: begin."""
+    checkpoint_minutes: float = 10.0
+    """Longest time between checkpoints, which are written after every epoch too."""
     split: Literal["patient", "slice"] = "patient"
     """What is kept apart. 'slice' is the published protocol: it puts the same people on both sides."""
     fold: str = "1/5"
@@ -39,6 +44,18 @@ class Options:
     """Arithmetic. auto: bf16 where the device has it, fp16 on other GPUs, fp32 on other CPUs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA when there is one."""
+    devices: int = 0
+    """Processes on this machine, one a device. 0: every visible GPU, or one process on the CPU."""
+    cache_limit: float = 8.0
+    """Gigabytes of decoded slices kept in memory; more go to a file in the temporary folder."""
+    compile: bool = False
+    """Compile the network with torch.compile: slow to start, faster after."""
+    tensorboard: bool = False
+    """Write the figures for TensorBoard into the run directory as well."""
+    energy: bool = False
+    """Estimate energy and CO2 with CodeCarbon, offline, into run.json."""
+    country: str = "USA"
+    """ISO 3166 alpha-3 code of the country whose electricity --energy reckons with."""
     json: bool = False
     """Print the result as one JSON object."""
 
@@ -51,23 +68,64 @@ class Options:
         return int(first) - 1, int(second)
 
 
-_DESCRIPTION = "Train a four-stage Alzheimer classifier on brain-MRI slices. Research only."
+_DESCRIPTION = "Train a four-stage Alzheimer classifier on brain-MRI slices. Research use only."
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options on the command line, over the defaults of the recipe they name. Exits with 2 on a usage error."""
+    """The options on the command line, over the defaults of the recipe they name, or over those of a run to resume.
+
+    Exits with 2 on a usage error. Raises InputError for values that make no sense, CheckpointError when there is
+    nothing to resume.
+    """
     import argparse
     import sys
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="python -m train")
     first.add_argument("--data")
     first.add_argument("--recipe")
     first.add_argument("--weights", default="none")
+    first.add_argument("--out", type=Path)
+    first.add_argument("--resume", action="store_true")
     known = first.parse_known_args(arguments)[0]
     name = known.recipe or ("resnet50-two-stage" if known.data else "demo")
     if name not in RECIPES:
-        first.prog = "python -m train"
         first.error(f"no recipe is called {name!r}. Recipes: {', '.join(RECIPES)}.")
-    default = Options(settings=RECIPES[name](known.weights != "none"), recipe=name)
-    return tyro.cli(Options, args=arguments, prog="python -m train", description=_DESCRIPTION, default=default)
+    default = Options(settings=RECIPES[name](known.weights != "none"), recipe=name, fold=FOLDS.get(name, "1/5"))
+    folder = interrupted_run(known.out) if known.resume and not {"-h", "--help"} & set(arguments) else None
+    if folder is not None:
+        default = replace(Options(**read_options(folder)), out=finished_name(folder))
+    options: Options = tyro.cli(
+        Options, args=arguments, prog="python -m train", description=_DESCRIPTION, default=default
+    )
+    if folder is not None:
+        check_same(options, default)
+    return _checked(options)
+
+
+def _checked(options: Options) -> Options:
+    """The options, when each of their numbers makes sense. Raises InputError for the first that does not."""
+    recipe = options.settings
+    rules: list[tuple[str, float, bool, str]] = [
+        ("--batch-size", recipe.batch_size, recipe.batch_size >= 2, "2 or more"),
+        ("--label-smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 or more and below 1"),
+        ("--ema", recipe.ema, 0 <= recipe.ema < 1, "0 or more and below 1"),
+        ("--momentum", recipe.momentum, 0 <= recipe.momentum < 1, "0 or more and below 1"),
+        ("--clip-norm", recipe.clip_norm, recipe.clip_norm >= 0, "0 or more"),
+        ("--patience", recipe.patience, recipe.patience >= 0, "0 or more"),
+        ("--devices", options.devices, options.devices >= 0, "0 or more"),
+        ("--checkpoint-minutes", options.checkpoint_minutes, options.checkpoint_minutes >= 0, "0 or more"),
+        ("--cache-limit", options.cache_limit, options.cache_limit >= 0, "0 or more"),
+        ("--max-unreadable", options.max_unreadable, 0 <= options.max_unreadable <= 1, "between 0 and 1"),
+    ]
+    for stage, values in (("head", recipe.head), ("full", recipe.full)):
+        warmup = values.warmup or 0.0
+        rules += [
+            (f"--{stage}.epochs", values.epochs, values.epochs >= 0, "0 or more"),
+            (f"--{stage}.learning-rate", values.learning_rate, values.learning_rate > 0, "more than 0"),
+            (f"--{stage}.warmup", warmup, 0 <= warmup < 1, "0 or more and below 1"),
+        ]
+    for option, value, holds, expected in rules:
+        if not holds:
+            raise InputError(f"{option} is {value:g}, expected {expected}.")
+    return options

@@ -7,21 +7,24 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from train.loop import Epoch
+from train.loop import Epoch, Step
 
 
 class Watch:
-    """Shows the steps of the running stage; use it as a context manager."""
+    """Shows the steps of the running stage; use it as a context manager.
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    quiet: show nothing, as every process but the leader must.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=quiet or not self._console.is_terminal,
             transient=True,
         )
         self._task: TaskID | None = None
@@ -45,16 +48,14 @@ class Watch:
         self._epochs = epochs
         self._task = self._bars.add_task(stage, total=epochs * steps, figures="")
 
-    def step(
-        self, stage: str, epoch: int, step: int, steps: int, loss: float, accuracy: float, images_per_second: float
-    ) -> None:
+    def step(self, step: Step) -> None:
         """The state after one step."""
         assert self._task is not None, "begin() comes first"
         self._bars.update(
             self._task,
-            description=f"{stage} {epoch}/{self._epochs}",
-            completed=(epoch - 1) * steps + step,
-            figures=f"loss {loss:.3f}  accuracy {accuracy:.1%}  {images_per_second:.0f} images/s",
+            description=f"{step.stage} {step.epoch}/{self._epochs}",
+            completed=(step.epoch - 1) * step.steps + step.step,
+            figures=f"loss {step.loss:.3f}  accuracy {step.accuracy:.1%}  {step.images_per_second:.0f} images/s",
         )
 
     def epoch(self, epoch: Epoch) -> None:

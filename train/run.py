@@ -2,49 +2,130 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import time
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from runtime import __version__
+from runtime.errors import InputError, TrainingError
 from runtime.labels import LABELS
 from runtime.manifest import sha256_file
 from runtime.preprocess import InputSpec
 from runtime.threads import available_cpus
-from train.checkpoint import RUNS, WEIGHTS, new_run, save_weights, write_record
+from train.checkpoint import WEIGHTS, new_run, save_weights, write_record
 from train.compute import Compute, choose_compute
-from train.data.batches import Batches
+from train.data.batches import channel_statistics
+from train.data.cache import prepare_once
 from train.data.prepare import Prepared, prepare
+from train.distributed import Team, join
+from train.engine.stopping import StopRequest
 from train.evaluation.metrics import figures
-from train.loop import Epoch, predict, run_stage
-from train.models import build
+from train.evaluation.plots import plot_confusion, plot_curves
+from train.models import CHANNELS
 from train.options import Options
 from train.progress import Watch
-from train.weights import initialise
+from train.resume import RUNS, has_checkpoint, partial_folder, write_options
+from train.session import Session
+from train.state import read_checkpoint
 
 
 def train(options: Options) -> tuple[Path, dict[str, Any]]:
-    """The run directory and the content of its `run.json`.
+    """The run directory and the content of its `run.json`; in every process of the team.
 
-    Raises InputError, DatasetError or CheckpointError for what cannot be used, TrainingError when training fails.
+    Raises InputError, DatasetError or CheckpointError for what cannot be used, TrainingError when training fails, and
+    `train.loop.Interrupted` after SIGTERM or SIGINT, with a checkpoint written.
     """
-    recipe, (fold, folds) = options.settings, options.fold_of
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(available_cpus())
     compute = choose_compute(options.device, options.precision)
-    spec = InputSpec.imagenet(recipe.image_size)
-    out = options.out or RUNS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{recipe.name}"
-    with new_run(out) as folder, Watch() as watch:
-        data = prepare(
+    with join(compute.device.type) as team:
+        if compute.device.type == "cuda":
+            compute = replace(compute, device=torch.device("cuda", team.local_rank))
+        torch.set_num_threads(max(1, available_cpus() // team.local_size))
+        out = team.agree(options.out or default_out(options))
+        run = new_run(out, options.resume) if team.leader else nullcontext(partial_folder(out))
+        with run as folder, Watch(quiet=not team.leader) as watch:
+            record = _train(options, compute, team, folder, watch)
+        team.wait()  # nobody leaves before the run has its name
+    return out, record
+
+
+def default_out(options: Options) -> Path:
+    """Where a run goes that names no --out."""
+    return RUNS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{options.settings.name}"
+
+
+def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: Watch) -> dict[str, Any]:
+    checkpoint = read_checkpoint(folder) if options.resume and team.leader and has_checkpoint(folder) else None
+    checkpoint = team.agree(checkpoint)
+    if team.leader and checkpoint is None:
+        write_options(options, folder)
+    data = _prepare(options, team)
+    spec = _input_spec(options, data)
+    if team.leader:
+        data.write(folder)
+    session = Session(options.settings, compute, team, spec, data, folder if team.leader else None, watch)
+    start = session.initialise(options.weights, options.seed, checkpoint)
+    _announce(options, data, start, compute, team, watch)
+    with StopRequest() as stop:
+        logits, labels = session.run(
+            stop,
+            seed=options.seed,
+            minutes=options.checkpoint_minutes,
+            compile_model=options.compile,
+            tensorboard=options.tensorboard,
+        )
+    record = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "architecture": options.settings.architecture,
+        "labels": list(LABELS),
+        "input": spec.to_dict(),
+        "temperature": 1.0,
+        "recipe": asdict(options.settings),
+        "options": _plain(options),
+        "start": start,
+        "arithmetic": compute.arithmetic,
+        "device": compute.device.type,
+        "devices": team.size,
+        "data": data.facts(),
+        "split": {"by": options.split, "fold": options.fold, "seed": options.seed, "leaked": data.split.leaked},
+        "metrics": figures(logits, labels, data.groups[data.split.validation]),
+        "versions": _versions(),
+    }
+    if team.leader:
+        _write(session, record, logits, labels, folder)
+    return record
+
+
+def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels: np.ndarray, folder: Path) -> None:
+    """Weights, pictures and record: what makes the folder a run directory."""
+    try:
+        save_weights(session.model, folder)
+        record["weights_sha256"] = sha256_file(folder / WEIGHTS)
+        plot_curves(session.journal.epochs, folder / "curves.png")
+        plot_confusion(logits.argmax(1), labels, folder / "confusion.png")
+        write_record(record, folder)
+    except OSError as error:
+        raise TrainingError(
+            f"The run cannot be written to {folder}: {error}. Make room, and finish it with --resume."
+        ) from error
+
+
+def _prepare(options: Options, team: Team) -> Prepared:
+    recipe, (fold, folds) = options.settings, options.fold_of
+    # Only the size and the channels matter to decoding; the rest may depend on what is decoded.
+    channels = CHANNELS[recipe.architecture]
+    spec = InputSpec(recipe.image_size, recipe.image_size, channels, (0.0,) * channels, (1.0,) * channels)
+    return prepare_once(
+        team,
+        options.cache_limit * 1e9,
+        lambda allocate: prepare(
             options.data,
             spec,
             max_unreadable=options.max_unreadable,
@@ -52,86 +133,33 @@ def train(options: Options) -> tuple[Path, dict[str, Any]]:
             fold=fold,
             folds=folds,
             seed=options.seed,
-        )
-        data.write(folder)
-        model = build(recipe.architecture)
-        start = initialise(model, options.weights)
-        model.to(compute.device).to(memory_format=torch.channels_last)
-        _announce(options, data, start, compute, watch)
-        logits, labels = _run_stages(options, model, data, spec, compute, watch, folder)
-        save_weights(model, folder)
-        groups = data.groups[data.split.validation]
-        record = {
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "architecture": recipe.architecture,
-            "labels": list(LABELS),
-            "input": spec.to_dict(),
-            "temperature": 1.0,
-            "weights_sha256": sha256_file(folder / WEIGHTS),
-            "recipe": asdict(recipe),
-            "options": _plain(options),
-            "start": start,
-            "arithmetic": compute.arithmetic,
-            "device": str(compute.device),
-            "data": data.facts(),
-            "split": {"by": options.split, "fold": options.fold, "seed": options.seed, "leaked": data.split.leaked},
-            "metrics": figures(logits, labels, groups),
-            "versions": _versions(),
-        }
-        write_record(record, folder)
-    return out, record
+            allocate=allocate,
+        ),
+    )
 
 
-def _run_stages(
-    options: Options,
-    model: nn.Module,
-    data: Prepared,
-    spec: InputSpec,
-    compute: Compute,
-    watch: Watch,
-    folder: Path,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Train both stages, a line of metrics.jsonl an epoch; float32 logits and labels of the validation slices."""
-    recipe, device = options.settings, compute.device
-    pixels, labels = torch.from_numpy(data.slices.pixels), torch.from_numpy(data.slices.labels)
-    chosen, held = torch.from_numpy(data.split.training), torch.from_numpy(data.split.validation)
-    training_slices = (pixels[chosen], labels[chosen], spec, recipe.batch_size)
-    validation = Batches(pixels[held], labels[held], spec, recipe.batch_size, device=device)
-    generator = torch.Generator().manual_seed(options.seed)
-
-    def record(epoch: Epoch) -> None:
-        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(epoch)) + "\n")
-        watch.epoch(epoch)
-
-    for name, stage in (("head", recipe.head), ("full", recipe.full)):
-        training = Batches(*training_slices, generator=generator, augment=stage.augment, device=device)
-        watch.begin(name, stage.epochs, len(training))
-        run_stage(
-            name,
-            stage,
-            model,
-            training,
-            validation,
-            frozen_backbone=name == "head",
-            weight_decay=recipe.weight_decay,
-            clip_norm=recipe.clip_norm,
-            amp=compute.amp,
-            on_step=watch.step,
-            on_epoch=record,
-        )
-    return predict(model, validation)
+def _input_spec(options: Options, data: Prepared) -> InputSpec:
+    """What the network takes: normalised as ImageNet was, or by the training slices' own mean and deviation."""
+    recipe = options.settings
+    channels = CHANNELS[recipe.architecture]
+    if recipe.normalise == "imagenet" and channels == 3:
+        return InputSpec.imagenet(recipe.image_size)
+    if recipe.normalise == "imagenet":
+        raise InputError(f"--normalise imagenet has three channels, {recipe.architecture} has one. Use training-set.")
+    mean, std = channel_statistics(data.slices.pixels, data.split.training, channels)
+    return InputSpec(recipe.image_size, recipe.image_size, channels, mean, std)
 
 
-def _announce(options: Options, data: Prepared, start: str, compute: Compute, watch: Watch) -> None:
+def _announce(options: Options, data: Prepared, start: str, compute: Compute, team: Team, watch: Watch) -> None:
     facts, recipe = data.facts(), options.settings
     watch.say(
         f"{facts['slices']} slices of {facts['patients']} patients (told apart by {data.told_by}) from {data.source}"
         + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")
     )
+    devices = compute.device.type + (f" × {team.size}" if team.size > 1 else "")
     watch.say(
         f"recipe {recipe.name}: {start}, {recipe.image_size}×{recipe.image_size}, {compute.arithmetic} on "
-        f"{compute.device}, {len(data.split.training)} slices to train on, {len(data.split.validation)} to validate"
+        f"{devices}, {len(data.split.training)} slices to train on, {len(data.split.validation)} to validate"
     )
     if data.split.leaked:
         watch.say(f"LEAKAGE: {data.split.leaked:.0%} of the validation slices show a patient who is in training too.")

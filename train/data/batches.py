@@ -4,50 +4,123 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from runtime.preprocess import InputSpec
+from train.distributed import Team
+from train.engine.seeds import derive, generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's part of a batch."""
+
+    inputs: torch.Tensor
+    """(B, C, H, W) float32 images, or (B, F) float32 features, on the device."""
+    labels: torch.Tensor
+    """(B,) int64, on the device."""
+    rows: slice
+    """Which rows of the whole batch these are."""
+    all_labels: torch.Tensor
+    """Labels of the whole batch of all processes, on the CPU."""
 
 
 class Batches:
-    """Iterable over (images (B, C, H, W) float32, labels (B,) int64) on one device.
+    """The slices of one side of a split, in batches.
 
-    pixels: (N, channels, H, W) uint8. labels: (N,) int64.
-    generator: draws the order and the augmentation; None keeps the order and augments nothing.
+    inputs: (N, channels, H, W) uint8 images, or (N, F) float32 features of a frozen backbone.
+    labels: (N,) int64.
+    chosen: (K,) int64, the rows of this side; None takes all.
+    spec: normalises images; None leaves features as they are.
+    batch_size: over all processes together.
     """
 
     def __init__(
         self,
-        pixels: torch.Tensor,
+        inputs: torch.Tensor,
         labels: torch.Tensor,
-        spec: InputSpec,
+        spec: InputSpec | None,
         batch_size: int,
         *,
-        generator: torch.Generator | None = None,
+        chosen: torch.Tensor | None = None,
+        seed: int = 0,
         augment: bool = False,
+        balanced: bool = False,
+        team: Team | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        assert not augment or generator is not None, "augmentation draws from a generator"
-        self.pixels, self.labels, self.spec, self.batch_size = pixels, labels, spec, batch_size
-        self.generator, self.augment, self.device = generator, augment, torch.device(device)
+        self.inputs, self.labels, self.spec, self.batch_size = inputs, labels, spec, batch_size
+        self.chosen = torch.arange(len(labels)) if chosen is None else chosen
+        self.seed, self.augment, self.balanced = seed, augment, balanced
+        self.team, self.device = team or Team(), torch.device(device)
 
     def __len__(self) -> int:
-        count = len(self.labels)
-        # BatchNorm cannot train on a batch of one, so a shuffled epoch leaves such a remainder for the next one.
-        lone = self.generator is not None and count > 1 and count % self.batch_size == 1
-        return math.ceil(count / self.batch_size) - lone
+        """Batches an epoch."""
+        return math.ceil(len(self.chosen) / self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        count = len(self.labels)
-        order = torch.arange(count) if self.generator is None else torch.randperm(count, generator=self.generator)
-        for step in range(len(self)):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            pixels = self.pixels[chosen].to(self.device, non_blocking=True).float().div_(255)
-            if self.augment and self.generator is not None:
-                pixels = augmented(pixels, self.generator)
-            yield normalised(pixels, self.spec), self.labels[chosen].to(self.device, non_blocking=True)
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The shuffled batches of epoch `number`, this process's part of each, from batch `start` on.
+
+        Every slice comes once (or, `balanced`, slices are drawn so that each class comes alike). The sizes differ by
+        at most one: a short last batch would weigh its slices more, and BatchNorm cannot train on a lone one.
+        """
+        order = self._order(number)
+        small, extra = divmod(len(order), len(self))
+        for step in range(start, len(self)):
+            first = step * small + min(step, extra)
+            batch = order[first : first + small + (step < extra)]
+            rows = self.team.share(len(batch))
+            # What becomes of a slice follows from its place in the epoch, whichever process holds it.
+            places = range(first + rows.start, first + rows.stop)
+            seeds = [derive(self.seed, "augment", number, place) for place in places] if self.augment else None
+            yield self._load(batch, rows, seeds)
+
+    def in_order(self) -> Iterator[Batch]:
+        """This process's part of all slices, unshuffled, unaugmented, each once."""
+        mine = self.chosen[self.team.share(len(self.chosen))]
+        for part in mine.split(max(1, self.batch_size // self.team.size)):
+            yield self._load(part, slice(0, len(part)), None)
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        draw = generator(self.seed, "order", epoch)
+        if not self.balanced:
+            return self.chosen[torch.randperm(len(self.chosen), generator=draw)]
+        labels = self.labels[self.chosen]
+        chance = 1.0 / torch.bincount(labels)[labels].double()
+        return self.chosen[torch.multinomial(chance, len(labels), replacement=True, generator=draw)]
+
+    def _load(self, batch: torch.Tensor, rows: slice, seeds: list[int] | None) -> Batch:
+        labels, mine = self.labels[batch], batch[rows]
+        inputs = self.inputs[mine.to(self.inputs.device)].to(self.device, non_blocking=True)
+        if self.spec is not None:
+            inputs = inputs.float().div_(255)
+            if seeds is not None:
+                inputs = augmented(inputs, seeds)
+            inputs = normalised(inputs, self.spec)
+        return Batch(inputs, labels[rows].to(self.device, non_blocking=True), rows, labels)
+
+
+def channel_statistics(
+    pixels: np.ndarray, chosen: np.ndarray, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each of `channels`, of the pixels of the `chosen` slices on a scale of 0 to 1.
+
+    pixels: (N, 1 or channels, H, W) uint8. An even set of images has deviation 1, so that it can be divided by.
+    """
+    counts = np.zeros((pixels.shape[1], 256), np.int64)
+    for index in chosen:
+        for channel, plane in enumerate(pixels[index]):
+            counts[channel] += np.bincount(plane.ravel(), minlength=256)
+    values = np.arange(256) / 255
+    mean = counts @ values / counts.sum(1)
+    std = np.sqrt(np.maximum(counts @ values**2 / counts.sum(1) - mean**2, 0))
+    std = np.where(std > 0, std, 1.0)
+    repeat = channels // len(mean)
+    return tuple(map(float, np.repeat(mean, repeat))), tuple(map(float, np.repeat(std, repeat)))
 
 
 def normalised(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
@@ -60,25 +133,35 @@ def normalised(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
     return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def augmented(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augmented(pixels: torch.Tensor, seeds: list[int]) -> torch.Tensor:
     """Slices as another head position and another scanner setting would have given them; same shape, in [0, 1].
+
+    seeds: one a slice, so that what becomes of it does not depend on which others share its batch.
 
     Rotation ±10°, shift ±4 % of the field of view, zoom ±8 %, left-right flip, gain ±15 %, gamma 0.85–1.18, noise
     up to 2 % of full scale. Left and right are exchangeable for this task; up and down are not, so they stay.
     """
-    count, device = len(pixels), pixels.device
+    device = pixels.device
+    draws = torch.stack([torch.rand(8, generator=torch.Generator().manual_seed(seed)) for seed in seeds]).to(device)
 
-    def uniform(low: float, high: float) -> torch.Tensor:
-        return (torch.rand(count, generator=generator) * (high - low) + low).to(device)
+    def uniform(column: int, low: float, high: float) -> torch.Tensor:
+        return draws[:, column] * (high - low) + low
 
-    angle, zoom = uniform(-10, 10) * (math.pi / 180), uniform(0.92, 1.08)
-    flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    angle, zoom = uniform(0, -10, 10) * (math.pi / 180), uniform(1, 0.92, 1.08)
+    flip = torch.where(draws[:, 2] < 0.5, -1.0, 1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    shift_x, shift_y = uniform(-0.08, 0.08), uniform(-0.08, 0.08)  # grid coordinates span 2
+    shift_x, shift_y = uniform(3, -0.08, 0.08), uniform(4, -0.08, 0.08)  # grid coordinates span 2
     theta = torch.stack([torch.stack([cos * flip, -sin, shift_x], 1), torch.stack([sin * flip, cos, shift_y], 1)], 1)
     grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
     moved = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    column = (count, 1, 1, 1)
-    toned = (moved * uniform(0.85, 1.15).view(column)).clamp_(0, 1) ** uniform(0.85, 1.18).view(column)
-    noise = torch.randn(toned.shape, generator=generator).to(device) * uniform(0, 0.02).view(column)
-    return (toned + noise).clamp_(0, 1)
+    column = (len(pixels), 1, 1, 1)
+    toned = (moved * uniform(5, 0.85, 1.15).view(column)).clamp_(0, 1) ** uniform(6, 0.85, 1.18).view(column)
+    return (toned + _noise(toned, seeds) * uniform(7, 0, 0.02).view(column)).clamp_(0, 1)
+
+
+def _noise(like: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+    """Standard normal noise, drawn where it is used: moving it from the CPU would cost more than the slices."""
+    noise, draw = torch.empty_like(like), torch.Generator(like.device)
+    for row, seed in zip(noise, seeds, strict=True):
+        row.normal_(generator=draw.manual_seed(seed))
+    return noise

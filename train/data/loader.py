@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from runtime.errors import DatasetError, ImageError
 from runtime.images import read_image
 from runtime.preprocess import InputSpec, resize
 from runtime.threads import available_cpus
-from train.data.patients import thumbnail
+from train.data.patients import THUMBNAIL, thumbnail
 from train.data.samples import Samples
 
 
@@ -42,28 +43,46 @@ class Slices:
 
 
 def safe_loader(
-    samples: Samples, spec: InputSpec, max_unreadable: float = 0.05
+    samples: Samples,
+    spec: InputSpec,
+    max_unreadable: float = 0.05,
+    allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> tuple[Slices, tuple[Unreadable, ...]]:
     """Every slice that can be read, decoded and resized, and a list of those that cannot.
 
     max_unreadable: share of the files, in [0, 1], above which DatasetError is raised: then it is not a stray file.
+    allocate: gives the uint8 array of a shape that the pixels are kept in; None takes memory.
     """
+    allocate = allocate or (lambda shape: np.empty(shape, np.uint8))
+    size, count = (spec.height, spec.width), len(samples)
+    pixels, thumbnails = allocate((count, 1, *size)), np.empty((count, THUMBNAIL, THUMBNAIL), np.uint8)
+    kept: list[int] = []
+    unreadable: list[Unreadable] = []
     with ThreadPoolExecutor(available_cpus()) as pool:  # Pillow decodes outside the interpreter's lock
-        decoded = list(pool.map(lambda index: _decode(samples, index, spec), range(len(samples))))
-    unreadable = tuple(item for item in decoded if isinstance(item, Unreadable))
-    if len(unreadable) > max_unreadable * len(samples):
+        for index, item in enumerate(pool.map(lambda index: _decode(samples, index, spec), range(count))):
+            if isinstance(item, Unreadable):
+                unreadable.append(item)
+                continue
+            image, small = item
+            if image.ndim == 3 and pixels.shape[1] == 1:  # the first colour image: grey ones so far are replicated
+                wider = allocate((count, 3, *size))
+                wider[: len(kept)] = pixels[: len(kept)]
+                pixels = wider
+            pixels[len(kept)] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+            thumbnails[len(kept)] = small
+            kept.append(index)
+    if len(unreadable) > max_unreadable * count:
         first = "; ".join(f"{item.name}: {item.reason}" for item in unreadable[:3])
         raise DatasetError(
-            f"{len(unreadable)} of {len(samples)} files of {samples.source} cannot be read, allowed "
+            f"{len(unreadable)} of {count} files of {samples.source} cannot be read, allowed "
             f"{max_unreadable:.0%}. The first: {first}. Repair them, or raise --max-unreadable."
         )
-    kept = np.array([index for index, item in enumerate(decoded) if not isinstance(item, Unreadable)], np.int64)
-    if not len(kept):
+    if not kept:
         raise DatasetError(f"{samples.source} holds no readable image.")
-    samples = samples.select(kept)
-    read = [item for item in decoded if not isinstance(item, Unreadable)]
-    pixels, thumbnails = _stack([pixels for pixels, _ in read]), np.stack([small for _, small in read])
-    return Slices(pixels, thumbnails, samples.labels, tuple(samples.names), samples.groups), unreadable
+    samples = samples.select(np.array(kept, np.int64))
+    number = len(kept)
+    slices = Slices(pixels[:number], thumbnails[:number], samples.labels, tuple(samples.names), samples.groups)
+    return slices, tuple(unreadable)
 
 
 def _decode(samples: Samples, index: int, spec: InputSpec) -> tuple[np.ndarray, np.ndarray] | Unreadable:
@@ -73,11 +92,3 @@ def _decode(samples: Samples, index: int, spec: InputSpec) -> tuple[np.ndarray, 
         return resize(image, spec), thumbnail(image)
     except (ImageError, OSError) as error:
         return Unreadable(samples.names[index], str(error))
-
-
-def _stack(images: list[np.ndarray]) -> np.ndarray:
-    """(N, channels, H, W) uint8 of images that are all grey, all colour, or mixed (then grey ones are replicated)."""
-    if all(image.ndim == 2 for image in images):
-        return np.stack(images)[:, None]
-    colour = [image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2) for image in images]
-    return np.ascontiguousarray(np.stack(colour).transpose(0, 3, 1, 2))

@@ -89,7 +89,8 @@ def prepare(
     samples = phantom_samples(seed=seed) if path is None else load_samples(path)
     slices, unreadable = safe_loader(samples, spec, max_unreadable, allocate)
     likeness = tell_apart(slices.thumbnails) if slices.groups is None else None
-    groups = slices.groups if likeness is None else likeness.groups
+    groups = likeness.groups if likeness is not None else slices.groups
+    assert groups is not None, "told apart above, where the source did not"
     told_by = "source" if likeness is None else "pixels" if likeness.found else "nothing"
     dealt = split_slices(slices.labels, groups, by=split, folds=folds, fold=fold, seed=seed)
     return Prepared(slices, groups, dealt, unreadable, samples.source, samples.digest(), told_by, likeness)

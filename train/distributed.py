@@ -1,0 +1,159 @@
+"""Several processes that train one model. One alone is a team of one: the same code, and nothing to exchange."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.nn.functional import all_reduce  # passes gradients, unlike torch.distributed's
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a run, seen from one of them."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """On this machine."""
+    local_size: int = 1
+    node: int = 0
+    """Which machine."""
+
+    @property
+    def leader(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's part of `count` things; parts are contiguous, in rank order, and differ by at most one."""
+        small, extra = divmod(count, self.size)
+        start = self.rank * small + min(self.rank, extra)
+        return slice(start, start + small + (self.rank < extra))
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The element-wise sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Each gradient becomes its sum over all processes: one exchange, so that small tensors cost no latency."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def gather(self, part: torch.Tensor, count: int) -> torch.Tensor:
+        """(count, …) the parts of all processes one after the other, where each has its `share(count)` of them."""
+        if self.size == 1:
+            return part
+        longest = -(-count // self.size)
+        padded = part.new_zeros((longest, *part.shape[1:]))
+        padded[: len(part)] = part
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        shares = [Team(rank, self.size).share(count) for rank in range(self.size)]
+        return torch.cat([part[: s.stop - s.start] for part, s in zip(parts, shares, strict=True)])
+
+    def agree(self, value: Value) -> Value:
+        """The leader's value, in every process."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box)
+        return box[0]
+
+    def collect(self, value: Value) -> Sequence[Value]:
+        """Every process's value, by rank."""
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Return when every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def same_weights(self, model: nn.Module) -> None:
+        """Give every process the leader's weights."""
+        if self.size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+
+@contextmanager
+def join(device_type: str, timeout: timedelta = timedelta(hours=2)) -> Iterator[Team]:
+    """The team that torch's elastic launcher put this process in, or a team of one outside of it.
+
+    timeout: how long one process may prepare data while the others wait. A process that dies is noticed at once, by
+        the launcher.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield Team()
+        return
+    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    if device_type == "cuda":
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=timeout)
+    try:
+        yield Team(
+            rank,
+            int(os.environ["WORLD_SIZE"]),
+            local,
+            int(os.environ["LOCAL_WORLD_SIZE"]),
+            int(os.environ.get("GROUP_RANK", 0)),
+        )
+    finally:
+        dist.destroy_process_group()
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d whose statistics are of the batch of all processes together, on any device that can sum tensors.
+
+    torch's own SyncBatchNorm does this for GPUs only.
+    """
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) normalised."""
+        if not self.training:
+            return super().forward(maps)
+        values = maps.float()
+        count = values.new_tensor(values.numel() // values.shape[1])
+        total = all_reduce(torch.cat([values.sum((0, 2, 3)), count[None]]))
+        count = total[-1].detach()
+        centred = values - (mean := total[:-1] / count)[:, None, None]
+        variance = all_reduce((centred * centred).sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr,arg-type]
+            # The running variance is the unbiased one, as in nn.BatchNorm2d.
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)  # type: ignore[union-attr,arg-type]
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
+
+
+def share_batchnorm(model: nn.Module, device_type: str) -> nn.Module:
+    """The model with statistics shared by all processes; names and weights stay."""
+    if device_type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for name, child in model.named_children():
+        if type(child) is nn.BatchNorm2d:
+            shared = SharedBatchNorm(child.num_features, child.eps, child.momentum)
+            shared.load_state_dict(child.state_dict())
+            setattr(model, name, shared)
+        else:
+            share_batchnorm(child, device_type)
+    return model

@@ -1,0 +1,30 @@
+"""What a frozen backbone says of each slice, computed once: the head can then train on it without the backbone."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from train.data.batches import Batches
+from train.models import head_of
+
+
+def backbone_features(model: nn.Module, batches: Batches, amp: torch.dtype | None) -> torch.Tensor:
+    """(K, F) float32, what the head takes in for each slice of `batches`, in order, on its device."""
+    head, taken = head_of(model), []
+
+    def keep(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        taken.append(inputs[0].float())
+
+    model.eval()
+    hook = head.register_forward_pre_hook(keep)
+    try:
+        with torch.no_grad(), torch.autocast(batches.device.type, amp, enabled=amp is not None):
+            for batch in batches.in_order():
+                model(batch.inputs)
+    finally:
+        hook.remove()
+    if not taken:  # fewer slices than processes
+        width = next(module.in_features for module in head.modules() if isinstance(module, nn.Linear))
+        taken.append(torch.zeros(0, width, device=batches.device))
+    return batches.team.gather(torch.cat(taken), len(batches.chosen))

@@ -1,0 +1,33 @@
+"""The learning rate over a stage, and the optimizer it drives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def rate_factor(schedule: str, warmup: float | None, step: int, steps: int) -> float:
+    """Share of the peak learning rate at `step` (from 0) of `steps`, in (0, 1].
+
+    warmup: share of the steps over which it rises; None is 0.25 for ``one-cycle`` and 0 for the others.
+    """
+    share = (0.25 if schedule == "one-cycle" else 0.0) if warmup is None else warmup
+    rise = round(share * steps)
+    if step < rise:
+        # One-cycle starts at a 25th of the peak (Smith 2018); a warm-up starts at its own first step.
+        return 0.04 + 0.96 * step / rise if schedule == "one-cycle" else (step + 1) / (rise + 1)
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def make_optimizer(
+    kind: str, parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float, momentum: float
+) -> torch.optim.Optimizer:
+    """AdamW or SGD with momentum over `parameters`."""
+    if kind == "sgd":
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)

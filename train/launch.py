@@ -1,0 +1,117 @@
+"""How many processes train: this one, those that torchrun started, or one a device, started here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runtime import errors
+from runtime.errors import InputError, TrainingError
+from train.loop import Interrupted
+from train.options import Options
+from train.resume import has_checkpoint, partial_folder
+from train.run import default_out, train
+
+STOPPING_SECONDS = 600
+"""How long processes may take to finish a step and write a checkpoint after SIGTERM."""
+
+
+def launch(options: Options) -> tuple[Path, dict[str, Any]]:
+    """Train, on every device asked for; the run directory and its record.
+
+    Raises what `train` raises, from whichever process failed first; a failure that is not one of ours is a
+    TrainingError that carries its traceback.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return train(options)
+    options = replace(options, out=options.out or default_out(options))
+    count = _processes(options)
+    if count == 1:
+        try:
+            return train(options)
+        except Interrupted as stopped:
+            raise Interrupted(str(options.out)) from stopped
+    return _launch(options, count)
+
+
+def is_leader() -> bool:
+    """Whether this process speaks for the run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _processes(options: Options) -> int:
+    gpus = torch.cuda.device_count() if options.device != "cpu" and torch.cuda.is_available() else 0
+    count = options.devices or max(1, gpus)
+    if gpus and count > gpus:
+        raise InputError(f"--devices is {count}, torch sees {gpus} here. Ask for at most {gpus}, or use --device cpu.")
+    if 2 * count > options.settings.batch_size:
+        raise InputError(
+            f"--batch-size is {options.settings.batch_size} for {count} devices together; each needs two slices. Raise "
+            "it, or ask for fewer --devices."
+        )
+    return count
+
+
+def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # The launcher logs every failure at length; it is told once, below.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.getLogger("torch.multiprocessing").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        shutdown_timeout=STOPPING_SECONDS,
+    )
+    out = options.out
+    assert out is not None, "the processes must agree on one"
+    try:
+        answers = elastic_launch(config, _member)(options)
+    except SignalException as error:
+        if has_checkpoint(partial_folder(out)):
+            raise Interrupted(str(out)) from error
+        raise KeyboardInterrupt from error
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise _as_ours(rank, failure.message) from error
+    if answers[0] is None:
+        raise Interrupted(str(out))
+    return answers[0]
+
+
+def _member(options: Options) -> tuple[Path, dict[str, Any]] | None:
+    """What one process does; None when it was asked to stop."""
+    try:
+        return train(options)
+    except Interrupted:
+        return None
+
+
+def _as_ours(rank: int, message: Any) -> errors.NeuroStageError:
+    """The error that ended process `rank`, from the launcher's account of it."""
+    told = json.loads(message) if isinstance(message, str) and message.startswith("{") else message
+    if not isinstance(told, dict):
+        return TrainingError(f"Process {rank} died: {told}")
+    told = told.get("message", told)
+    text = str(told.get("message", told)) if isinstance(told, dict) else str(told)
+    name, _, rest = text.partition(": ")
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, errors.NeuroStageError):
+        return kind(rest)
+    trace = told.get("extraInfo", {}).get("py_callstack", "") if isinstance(told, dict) else ""
+    return TrainingError(f"Process {rank} died: {text}\n{trace}".rstrip())

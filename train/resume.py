@@ -1,0 +1,83 @@
+"""Runs in progress: where they are written, and what they were told. Light, so that --help needs no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import CheckpointError, InputError
+from train.recipes import Recipe, Stage
+
+if TYPE_CHECKING:
+    from train.options import Options
+
+RUNS = Path("runs")
+NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+OPTIONS = "options.json"
+_FREE = {"out", "resume", "json", "devices", "device", "checkpoint_minutes", "cache_limit", "compile", "tensorboard"}
+"""Options that may differ from those the run began with: they do not decide which weights come out."""
+
+
+def partial_folder(run: Path) -> Path:
+    """Where a run is written until it has its name."""
+    return run.with_name(f".{run.name}.partial")
+
+
+def finished_name(folder: Path) -> Path:
+    """The run directory that `folder` will become."""
+    return folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on from `folder`."""
+    return (folder / NEWEST).exists() or (folder / PREVIOUS).exists()
+
+
+def interrupted_run(out: Path | None, runs: Path = RUNS) -> Path | None:
+    """Folder of the interrupted run at `out`, or of the one interrupted last; None when there is nothing at `out` yet.
+
+    Raises CheckpointError when no run is named and none was interrupted, or when the one named is finished.
+    """
+    if out is not None:
+        if out.exists():
+            raise CheckpointError(f"{out} is finished: there is nothing to resume. Give another --out.")
+        return partial_folder(out) if has_checkpoint(partial_folder(out)) else None
+    folders = [folder for folder in runs.glob(".*.partial") if has_checkpoint(folder)]
+    if not folders:
+        raise CheckpointError(f"{runs}/ holds no interrupted run with a checkpoint. Name the run: --resume --out RUN.")
+    return max(folders, key=lambda folder: max(path.stat().st_mtime_ns for path in folder.glob("checkpoint*.pt")))
+
+
+def write_options(options: Options, folder: Path) -> None:
+    """Keep what a run was told, for `read_options`."""
+    (folder / OPTIONS).write_text(json.dumps(asdict(options), default=str, indent=2) + "\n", encoding="utf-8")
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """The fields of the Options that the run in `folder` began with. Raises CheckpointError when they are damaged."""
+    try:
+        fields: dict[str, Any] = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
+        settings = fields["settings"]
+        stages = {name: Stage(**settings[name]) for name in ("head", "full")}
+        fields["settings"] = Recipe(**{**settings, **stages})
+        for name in ("data", "out"):
+            fields[name] = None if fields[name] is None else Path(fields[name])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / OPTIONS} cannot be read: {error}. Delete {folder} and start again."
+        ) from error
+    return fields
+
+
+def check_same(options: Options, began: Options) -> None:
+    """Raise InputError when `options` would train another model than the run `began` to."""
+    now, then = asdict(options), asdict(began)
+    pairs = [(name, now[name], then[name]) for name in now if name not in _FREE | {"settings"}]
+    pairs += [(name, now["settings"][name], then["settings"][name]) for name in now["settings"]]
+    changed = [f"{name} is {value}, was {before}" for name, value, before in pairs if value != before]
+    if changed:
+        raise InputError(
+            f"--resume: {'; '.join(changed)}. Leave out what changed, or start another run with another --out."
+        )
