@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from runtime import Predictor, backends
+from runtime import Predictor, backends, preprocess, read_image
+from runtime.guard import fit
+from runtime.manifest import Document, Golden, Manifest, read_manifest, sha256_file
 
 SERVED = [name for name in backends.available() if {"onnx", "torchscript"} & set(backends.BACKENDS[name].FORMATS)]
 """Backends installed here that run what the fixture `bundle` holds."""
@@ -47,10 +49,46 @@ def edit(copy: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
 @pytest.fixture(scope="session", params=SERVED)
 def predictor(request: pytest.FixtureRequest, bundle: Path) -> Predictor:
     """The bundle in each backend that serves it here."""
-    return Predictor(bundle, backend=request.param)
+    return Predictor(bundle, backend=request.param, guard=False)
 
 
 @pytest.fixture(scope="session")
 def onnx_predictor(bundle: Path) -> Predictor:
     """The bundle in ONNX Runtime, which every environment for these tests has."""
-    return Predictor(bundle, backend="onnx")
+    return Predictor(bundle, backend="onnx", guard=False)
+
+
+@pytest.fixture(scope="session")
+def guarded_bundle(bundle: Path, phantoms, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with a guard fitted on `phantoms` and six golden images. Do not change it: copy it."""
+    folder = tmp_path_factory.mktemp("guarded") / "bundle"
+    shutil.copytree(bundle, folder, copy_function=os.link)
+    plain = read_manifest(folder)
+    (folder / "manifest.json").unlink()
+    pictures = [read_image(phantoms.read(index)) for index in range(len(phantoms))]
+    fit(pictures, phantoms.groups).write(folder / "guard-of-phantoms.npz")
+    predictor = Predictor(bundle, backend="onnx", guard=False)
+    golden = []
+    (folder / "golden").mkdir(exist_ok=True)
+    for index in range(0, len(phantoms), 16):
+        path = folder / "golden" / f"phantom-{index}.png"
+        path.write_bytes(phantoms.read(index))
+        logits = predictor.logits(preprocess(pictures[index], predictor.model.input)[None])[0]
+        golden.append(Golden(f"golden/{path.name}", sha256_file(path), tuple(map(float, logits))))
+    documents = tuple(entry for entry in (*plain.documents, *plain.golden, *([plain.guard] if plain.guard else [])))
+    manifest = Manifest(
+        plain.model,
+        plain.artifacts,
+        plain.provenance,
+        Document("guard-of-phantoms.npz", sha256_file(folder / "guard-of-phantoms.npz")),
+        tuple(golden),
+        tuple(Document(entry.file, entry.sha256) for entry in documents),
+    )
+    (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def guarded(guarded_bundle: Path) -> Predictor:
+    """A predictor that judges images before it speaks of them."""
+    return Predictor(guarded_bundle, backend="onnx")
