@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime.backends import onnx, openvino, torchscript
+from runtime.backends import onnx, openvino, torch_export, torchscript
 from runtime.errors import BackendUnavailable, InputError
 
 
@@ -36,9 +36,9 @@ class Backend(Protocol):
         ...
 
 
-BACKENDS: dict[str, ModuleType] = {module.NAME: module for module in (openvino, onnx, torchscript)}
+BACKENDS: dict[str, ModuleType] = {module.NAME: module for module in (openvino, onnx, torchscript, torch_export)}
 
-SUFFIXES: dict[str, str] = {".onnx": "onnx", ".ts": "torchscript"}
+SUFFIXES: dict[str, str] = {".onnx": "onnx", ".xml": "openvino", ".ts": "torchscript", ".pt2": "torch-export"}
 """File suffix → format, for artifacts used without their bundle."""
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO: reads `.onnx` directly, on CPU."""
+"""OpenVINO: its own `.xml` with `.bin`, and `.onnx` directly, on CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from runtime.errors import BackendError, BackendUnavailable
 
 NAME = "openvino"
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "openvino")
 REQUIRES = {"openvino": "openvino"}
 
 # On CPUs with bf16 units OpenVINO's default computes a float32 file in bf16, which moves decisions.
