@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from export.options import parse
-from runtime.errors import CheckpointError, InputError, NeuroStageError
+from export.options import Options, parse
+from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
+
+if TYPE_CHECKING:
+    from export.pipeline import Exported
+    from export.produce import Outcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,36 +20,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     from export.pipeline import export
 
-    if "torchscript" in options.to:
-        print("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.", file=sys.stderr)
+    if {"torchscript", "all"} & set(options.to):
+        _say("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
     try:
-        exported = export(options)
+        exported = export(options, _say)
     except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, (InputError, CheckpointError)) else 1
+        _say(f"{type(error).__name__}: {error}")
+        return 2 if isinstance(error, (InputError, CheckpointError, DatasetError)) else 1
+    for outcome in exported.outcomes:
+        for line in (*outcome.notes, *([outcome.reason] if outcome.reason else [])):
+            _say(f"{'ParityError: ' if line == outcome.reason and outcome.status == 'rejected' else ''}{line}")
     if options.json:
-        print(json.dumps({"bundle": str(exported.bundle), "artifacts": [asdict(a) for a in exported.new]}))
-        return 0
+        print(json.dumps(_as_json(exported), indent=2))
+    else:
+        _print(exported, options)
+    return 0 if exported.whole else 1
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _as_json(exported: Exported) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    new = [asdict(outcome.artifact) for outcome in exported.outcomes if outcome.artifact]
+    rest = [
+        {"format": o.format, "precision": o.precision, "file": o.file, "status": o.status, "reason": o.reason}
+        for o in exported.outcomes
+    ]
+    return {"bundle": str(exported.bundle), "artifacts": new, "outcomes": rest}
+
+
+def _print(exported: Exported, options: Options) -> None:
     model = exported.manifest.model
     spec = model.input
     print(f"{model.architecture}, {spec.channels} × {spec.height} × {spec.width}, weights {model.digest[:12]}…")
-    for artifact in exported.new:
-        size = artifact.size_bytes / 1e6
-        print(f"{exported.bundle / artifact.file}  {artifact.format} {artifact.precision}  {size:.1f} MB")
-        for check in artifact.checks:
-            parity = check.parity
-            print(f"  {check.engine}: {parity['flipped']} of {parity['images']} decisions flipped,")
-            print(
-                f"    probabilities within {parity['max_probability_difference']:.1e} "
-                f"(allowed {parity['tolerance']:.0e}), logits within {parity['max_logit_difference']:.1e},"
-            )
-            print(f"    {check.latency_ms:.1f} ms an image here, engine only")
-    print(f"compared with eager float32 on slices of {exported.new[0].checks[0].parity['source']}")
-    for line in exported.unchecked:
-        print(line, file=sys.stderr)
-    bundle = "" if str(exported.bundle) == "bundle" else f"{exported.bundle} "
-    print(f"\nNext: python -m runtime {bundle}scan.jpg")
-    return 0
+    print(f"{'file':<18}{'built':<6}{'MB':>6}  {'backend':<12}{'flips':>9}{'bound':>7}{'Δp':>9}{'ms':>8}")
+    for outcome in exported.outcomes:
+        _print_outcome(outcome)
+    measured = [report for outcome in exported.outcomes for report in outcome.reports]
+    if measured:
+        print(f"compared with eager float32 on {measured[0]['images']} slices of {measured[0]['source']}")
+        print("flips: decisions changed. bound: upper 95 % bound on their share.")
+        print("Δp: largest change of a probability. ms: an image here, engine only.")
+    if any(outcome.status == "rejected" for outcome in exported.outcomes):
+        print(f"rejected: kept with a report in {exported.bundle / 'rejected'}")
+    if any(artifact.checks for artifact in exported.manifest.artifacts):
+        bundle = "" if str(exported.bundle) == "bundle" else f"{exported.bundle} "
+        print(f"\nNext: python -m runtime {bundle}scan.jpg")
+        print(f"      python -m benchmarks {bundle}".rstrip())
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    """One line for each backend that ran the file, or one that says what became of it."""
+    artifact = outcome.artifact
+    precision = next(iter(outcome.found), outcome.precision)
+    size = f"{artifact.size_bytes / 1e6:.1f}" if artifact else ""
+    start = f"{outcome.file:<18}{precision:<6}{size:>6}  "
+    latency = {check.backend: f"{check.latency_ms:.1f}" for check in artifact.checks} if artifact else {}
+    for report in outcome.reports:
+        flips = f"{report['flipped']}/{report['images']}"
+        end = latency.get(str(report["backend"]), "rejected" if outcome.status == "rejected" else "")
+        print(
+            f"{start}{report['backend']:<12}{flips:>9}{report['flip_bound']:>7.1%}"
+            f"{report['max_probability_difference']:>9.1e}{end:>9}"
+        )
+    if not outcome.reports:
+        print(f"{start}{outcome.status}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Write a bundle as one step: it is the old one or the new one at every moment, and holds only what passed."""
+"""Write a bundle as one step: it is the old one or the new one at every moment, and serves only what passed."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import sys
@@ -10,9 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import ExportError
-from runtime.manifest import FILE, Artifact, artifact_path, read_manifest
+from runtime.manifest import FILE, Artifact, Document, artifact_path, read_manifest
+
+REPORT = "parity.json"
+REJECTED = "rejected"
+"""Folder of what did not pass, each with its report. Its files end in `.rejected`, so that nothing loads them."""
 
 
 @contextmanager
@@ -39,27 +45,59 @@ def staged(bundle: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def adopt(bundle: Path, model_digest: str, folder: Path, replaced: set[str]) -> tuple[Artifact, ...]:
+def adopt(
+    bundle: Path, model_digest: str, folder: Path, replaced: set[str]
+) -> tuple[list[Artifact], list[Document], dict[str, Any]]:
     """Take over into `folder` what the present bundle holds of the same model, apart from the files in `replaced`.
 
-    Returns what was taken over: nothing when there is no bundle, or it is of another model. Raises BundleError when a
-    file of the present bundle was changed since its export.
+    Returns its artifacts, the files that lie beside those, and their parity reports: nothing when there is no bundle,
+    or it is of another model. Raises BundleError when a file of it was changed since its export.
     """
-    if not bundle.exists():
-        return ()
-    manifest = read_manifest(bundle)
-    if manifest.model.digest != model_digest:
-        return ()
-    kept = tuple(artifact for artifact in manifest.artifacts if artifact.file not in replaced)
-    for artifact in kept:
-        source = artifact_path(bundle, artifact)
-        target = folder / artifact.file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)  # artifacts are never written in place, so two names may share one content
-        except OSError:
-            shutil.copy2(source, target)
-    return kept
+    manifest = read_manifest(bundle) if bundle.exists() else None
+    if manifest is None or manifest.model.digest != model_digest:
+        return [], [], {}
+    artifacts = [artifact for artifact in manifest.artifacts if artifact.file not in replaced]
+    stems = {Path(artifact.file).stem for artifact in artifacts}
+    sidecars = [d for d in manifest.documents if d.file not in replaced and d.file.endswith(".bin")]
+    sidecars = [document for document in sidecars if Path(document.file).stem in stems]
+    for artifact in artifacts:
+        link(artifact_path(bundle, artifact), folder / artifact.file)
+    for document in sidecars:
+        link(artifact_path(bundle, document), folder / document.file)
+    report = next((document for document in manifest.documents if document.file == REPORT), None)
+    reports = json.loads(artifact_path(bundle, report).read_text("utf-8"))["artifacts"] if report else {}
+    return artifacts, sidecars, {file: value for file, value in reports.items() if file not in replaced}
+
+
+def link(source: Path, target: Path) -> None:
+    """Give the file another name, or copy it where the file system cannot."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)  # files of a bundle are never written in place, so two names may share one content
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def reject(folder: Path, file: str, report: str | None) -> None:
+    """Move what was built of `file`, and what lies beside it, to the rejected ones; without a report remove it."""
+    name = Path(file).stem
+    built = [path for path in (folder / file, folder / f"{name}.bin") if path.exists()]
+    if report is None:
+        for path in built:
+            path.unlink()
+        return
+    target = folder / REJECTED
+    target.mkdir(exist_ok=True)
+    for path in built:
+        path.replace(target / f"{path.name}.rejected")
+    (target / f"{file}.json").write_text(report, encoding="utf-8")
+
+
+def kept_rejections(bundle: Path, folder: Path, asked: set[str]) -> None:
+    """Take over the present bundle's rejected files, apart from those of artifacts that were built anew."""
+    for path in sorted((bundle / REJECTED).glob("*")):
+        if path.name.removesuffix(".rejected").removesuffix(".json") not in asked:
+            link(path, folder / REJECTED / path.name)
 
 
 def _swap(folder: Path, bundle: Path) -> None:

@@ -1,4 +1,4 @@
-"""The images parity is measured on: slices the run did not train on where its data is at hand, phantoms otherwise."""
+"""The images of one export: those that parity is measured on, and those that int8 is calibrated on. Never the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.errors import DatasetError
+from runtime.errors import DatasetError, ImageError
 from runtime.images import read_image
 from runtime.preprocess import InputSpec, preprocess
 from train.checkpoint import read_record
@@ -15,17 +15,27 @@ from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
 
-LIMIT = 512
+CALIBRATION = 256
+"""Images to calibrate on, where there are as many."""
+LEAST_CALIBRATION = 100
 SEED = 7919
 """Phantoms of this seed are nobody's training data: python -m train counts its seeds from 0."""
 
 
-def parity_samples(run: Path | None, limit: int = LIMIT) -> Samples:
-    """At most `limit` slices: the run's own validation slices, else phantoms."""
-    return _held_out(run, limit) if run else phantoms(limit)
+def parity_samples(run: Path | None, limit: int, given: Path | None = None) -> tuple[Samples, bool]:
+    """At most `limit` slices to compare on, and whether their labels are known.
+
+    given: the user's own images. Without it: slices the run did not train on, phantoms where its data is not at hand.
+    """
+    if given is not None:
+        if given.is_dir() and not any(path.is_dir() for path in given.iterdir()):
+            return _unlabelled(given, limit), False
+        samples = load_samples(given)
+        return samples.select(_spread(len(samples), limit)), True
+    return (_held_out(run, limit) if run else phantoms(limit)), True
 
 
-def phantoms(limit: int = LIMIT) -> Samples:
+def phantoms(limit: int) -> Samples:
     """At most `limit` phantom slices, the same ones each time."""
     samples = phantom_samples(patients=max(1, -(-limit // 16)), slices=4, seed=SEED)
     return samples.select(_spread(len(samples), limit))
@@ -33,26 +43,88 @@ def phantoms(limit: int = LIMIT) -> Samples:
 
 def preprocessed(samples: Samples, spec: InputSpec) -> np.ndarray:
     """(N, C, H, W) float32, through the same reading and preprocessing that Predictor uses."""
-    return np.stack([preprocess(read_image(samples.read(index)), spec) for index in range(len(samples))])
+    images = []
+    for index, name in enumerate(samples.names):
+        try:
+            images.append(preprocess(read_image(samples.read(index)), spec))
+        except (ImageError, OSError) as error:
+            raise DatasetError(f"{name} of {samples.source} cannot be compared on: {error}") from error
+    return np.stack(images)
+
+
+def calibration_samples(run: Path | None, given: Path | None, limit: int = CALIBRATION) -> Samples:
+    """At most `limit` slices to calibrate int8 on, every class with its share: training slices of the run, or `given`.
+
+    Raises DatasetError when neither is at hand or they are fewer than 100: never random numbers, never another set.
+    """
+    if given is not None:
+        samples = load_samples(given)
+    elif run is None:
+        raise DatasetError(
+            "int8 is calibrated on training images, and a checkpoint without a run names none. Give some of its "
+            "training images: --calibration-data DIR_OR_PARQUET."
+        )
+    else:
+        data = _data_of(run)
+        if data is None:
+            raise DatasetError(
+                f"int8 is calibrated on the training slices of {run}, which are no longer where it found them: "
+                f"{read_record(run)['options']['data']}. Put them back, or give --calibration-data."
+            )
+        samples = _side(run, data, "training")
+    if len(samples) < LEAST_CALIBRATION:
+        raise DatasetError(
+            f"{samples.source} has {len(samples)} images to calibrate int8 on; at least {LEAST_CALIBRATION} are needed."
+        )
+    return samples.select(_stratified(samples.labels, limit))
+
+
+def _data_of(run: Path) -> Samples | None:
+    """All slices of the run's data, or None where the data is not at hand."""
+    options = read_record(run)["options"]
+    if options["data"] is None:
+        return phantom_samples(seed=options["seed"])
+    path = Path(options["data"])
+    return load_samples(path) if path.exists() else None
 
 
 def _held_out(run: Path, limit: int) -> Samples:
-    record = read_record(run)
-    path = record["options"]["data"]
-    if path is None:
-        samples = phantom_samples(seed=record["options"]["seed"])
-    elif Path(path).exists():
-        samples = load_samples(Path(path))
-    else:
+    data = _data_of(run)
+    if data is None:
         return phantoms(limit)
+    held = _side(run, data, "validation")
+    return held.select(_spread(len(held), limit))
+
+
+def _side(run: Path, samples: Samples, side: str) -> Samples:
+    """The slices that the run's split.csv puts on `side`."""
     with (run / "split.csv").open(newline="", encoding="utf-8") as file:
-        held = {row["name"] for row in csv.DictReader(file) if row["side"] == "validation"}
-    indices = np.array([index for index, name in enumerate(samples.names) if name in held], np.int64)
+        names = {row["name"] for row in csv.DictReader(file) if row["side"] == side}
+    indices = np.array([index for index, name in enumerate(samples.names) if name in names], np.int64)
     if not len(indices):
-        raise DatasetError(f"{path} holds none of the slices that {run} kept for validation. Has it changed?")
-    return samples.select(indices[_spread(len(indices), limit)])
+        raise DatasetError(f"{samples.source} holds none of the slices that {run} used for {side}. Has it changed?")
+    return samples.select(indices)
+
+
+def _unlabelled(folder: Path, limit: int) -> Samples:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not files:
+        raise DatasetError(f"{folder} holds no image. Give images, class folders, or a parquet file.")
+    samples = Samples(files, np.zeros(len(files), np.int64), [path.name for path in files], None, str(folder))
+    return samples.select(_spread(len(files), limit))
 
 
 def _spread(count: int, limit: int) -> np.ndarray:
     """At most `limit` positions, evenly spread over `count`, so that every class and patient keeps its share."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64))
+
+
+def _stratified(labels: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` positions: as many of each class as there are, up to an equal share, then filled up evenly."""
+    share = max(1, limit // len(np.unique(labels)))
+    chosen = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    equal = np.concatenate([where[_spread(len(where), share)] for where in chosen])
+    rest = np.setdiff1d(np.arange(len(labels)), equal)
+    room = limit - len(equal)
+    more = rest[_spread(len(rest), room)] if room > 0 and len(rest) else rest[:0]
+    return np.sort(np.concatenate([equal, more]))

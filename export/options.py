@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -19,15 +19,36 @@ class Options:
     source: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN|CHECKPOINT]")] = None
     """A run directory, or a state dict (.pth, .safetensors) that other code saved. Without it: the newest run."""
     to: tuple[str, ...] = ("onnx",)
-    """Formats: onnx, torchscript, or several of them."""
+    """Formats: onnx, openvino, torchscript, torch-export, tensorrt, several of them, or all."""
+    precision: tuple[str, ...] = ("fp32",)
+    """Precisions: fp32, fp16, bf16, int8, several of them, or all that each format has."""
     out: Path = Path(DEFAULT_BUNDLE)
     """The bundle. One of the same model gains the new artifacts, one of another model is replaced."""
-    architecture: Literal["resnet50"] = "resnet50"
+    architecture: str = "resnet50"
     """Of a foreign checkpoint; a run knows its own."""
     image_size: int = 224
     """Of a foreign checkpoint: height and width it was trained at."""
     labels: tuple[str, ...] = ()
     """Of a foreign checkpoint: its classes in output order. Without it: alphabetical, as ImageFolder gives them."""
+    parity_data: Path | None = None
+    """Images to compare on: a folder of class folders, a folder of images, or a parquet file. Without it: slices the
+    run did not train on, where its data is at hand, and phantoms otherwise."""
+    parity_images: int = 512
+    """At most so many of them."""
+    calibration_data: Path | None = None
+    """Images to calibrate int8 on, for a checkpoint that has no run: labelled, and not those of --parity-data. A run
+    is calibrated on its own training slices."""
+    tolerance: float | None = None
+    """Largest difference of a probability to accept, in place of each precision's own. It is recorded."""
+    flip_tolerance: float | None = None
+    """Largest upper 95 % bound on the share of changed decisions to accept, in place of each precision's own. It is
+    recorded. 0 accepts no changed decision at all."""
+    with_preprocessing: bool = False
+    """Also write artifacts that take raw uint8 images of any size (onnx, openvino, torchscript, in fp32)."""
+    softmax: bool = False
+    """Those give probabilities, calibrated by the temperature, in place of logits."""
+    compute_capability: str = "8.9"
+    """Of the GPU that a TensorRT for RTX engine is built for on a machine without one."""
     threads: int | None = None
     """CPU threads for checking and timing. Without it: all this process may use."""
     json: bool = False
@@ -40,6 +61,6 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         Options,
         args=argv,
         prog="python -m export",
-        description="Export a model; every artifact must decide as the original does.",
+        description="Export a trained model and check that every artifact decides as the original does.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -1,29 +1,31 @@
-"""From reference to bundle: build each format, measure it in every backend here, keep what holds."""
+"""From reference to bundle: build each format apart, measure it in every backend here, keep what holds."""
 
 from __future__ import annotations
 
-import platform
-import statistics
+import json
+import shutil
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
-import numpy as np
-
-from export.bundle import adopt, staged
-from export.formats import format_module
-from export.images import parity_samples, preprocessed
+from export.bundle import REPORT, adopt, kept_rejections, link, reject, staged
+from export.files import write
+from export.formats import FORMATS, combinations, file_name
+from export.golden import write_golden
+from export.job import Evidence, gather, load_reference, settled
 from export.options import Options
-from export.parity import compare, run_in_batches
-from export.reference import Reference, from_checkpoint, from_run
-from runtime import __version__, backends
-from runtime.backends import Backend
-from runtime.errors import BackendUnavailable, ParityError
-from runtime.labels import ALPHABETICAL
-from runtime.manifest import FILE, Artifact, Check, Manifest, sha256_file
-from runtime.threads import available_cpus
-from train.checkpoint import newest_run
+from export.processes import in_own_process
+from export.produce import Outcome, produce_apart
+from export.reference import Reference
+from runtime import __version__
+from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
+
+CARD = "MODEL_CARD.md"
+LOGS = "logs"
+PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -32,104 +34,116 @@ class Exported:
 
     bundle: Path
     manifest: Manifest
-    new: tuple[Artifact, ...]
-    """The artifacts this export built."""
-    unchecked: tuple[str, ...]
-    """Backends that could not be asked because their engine is not installed here."""
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was asked for is in the bundle, apart from what cannot be built here by its nature."""
+        return all(outcome.status in ("passed", "pending") for outcome in self.outcomes)
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """The images that every artifact of one export is measured on, and what the reference says of them."""
+def export(options: Options, say: Callable[[str], None] = lambda text: None) -> Exported:
+    """Build, check and bundle; what does not hold lies in `rejected/` and is not in the manifest.
 
-    reference: Reference
-    images: np.ndarray
-    """(N, C, H, W) float32."""
-    logits: np.ndarray
-    """(N, classes) float32, eager float32 on the CPU."""
-    source: str
-    threads: int
+    say: takes a line of progress.
 
-
-def export(options: Options) -> Exported:
-    """Build, check and bundle. Raises ParityError, and changes nothing, when an artifact does not hold."""
-    modules = [format_module(name) for name in dict.fromkeys(options.to)]
+    Raises InputError, ExportError, BundleError, CheckpointError or DatasetError, and changes nothing, when there is
+    nothing to begin with.
+    """
+    wanted = combinations(options.to, options.precision)
+    options = settled(options)
     reference = load_reference(options)
-    samples = parity_samples(reference.run)
-    images = preprocessed(samples, reference.info.input)
-    threads = options.threads or available_cpus()
-    evidence = Evidence(reference, images, reference.logits(images), samples.source, threads)
-    unchecked: list[str] = []
     with staged(options.out) as folder:
-        kept = adopt(options.out, reference.info.digest, folder, {module.FILE for module in modules})
-        new = tuple(_artifact(module, folder, evidence, unchecked) for module in modules)
-        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        provenance = {**reference.provenance, "neurostage": __version__, "exported": created}
-        manifest = Manifest(reference.info, (*kept, *new), provenance)
-        (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")
-    return Exported(options.out, manifest, new, tuple(unchecked))
+        work = folder / ".work"
+        try:
+            say("asking eager float32 about the images to compare on")
+            evidence = gather(options, reference)
+            evidence.save(work)
+            outcomes: list[Outcome] = []
+            for name, precisions in wanted.items():
+                outcomes += _format(options, name, precisions, folder, say)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        manifest = _finish(options, reference, evidence, folder, outcomes)
+    return Exported(options.out, manifest, tuple(outcomes))
 
 
-def load_reference(options: Options) -> Reference:
-    """The run or checkpoint that the options name, or the newest run."""
-    source = options.source or newest_run()
-    if source.is_dir():
-        return from_run(source)
-    return from_checkpoint(source, options.architecture, options.image_size, options.labels or ALPHABETICAL)
-
-
-def _artifact(module: ModuleType, folder: Path, evidence: Evidence, unchecked: list[str]) -> Artifact:
-    """The artifact built into `folder`, with a Check for every backend here that runs it."""
-    path, precision = folder / module.FILE, module.PRECISIONS[0]
-    module.build(evidence.reference, path)
-    checks = []
-    for name, backend in backends.BACKENDS.items():
-        if module.NAME not in backend.FORMATS:
-            continue
-        if reason := backends.missing(name):
-            unchecked.append(f"{module.FILE} was not checked in {name!r}, which {reason}")
-            continue
-        loaded = backends.load(name, path, precision=precision, device="cpu", threads=evidence.threads)
-        checks.append(_check(name, loaded, f"{module.FILE} in {loaded.engine}", precision, evidence))
-    if not checks:
-        raise BackendUnavailable(
-            f"{module.FILE} was not added, since nothing here can check it. {'. '.join(unchecked)}."
-        )
-    return Artifact(module.NAME, precision, module.FILE, sha256_file(path), path.stat().st_size, tuple(checks))
-
-
-def _check(name: str, loaded: Backend, what: str, precision: str, evidence: Evidence) -> Check:
-    info = evidence.reference.info
-    parity = compare(
-        evidence.logits,
-        run_in_batches(loaded, evidence.images),
-        info.labels,
-        precision=precision,
-        temperature=info.temperature,
-        source=evidence.source,
-    )
-    if not parity.holds:
-        raise ParityError(f"{what} {parity}. Nothing was added to the bundle.")
-    machine = f"{_cpu()}, {evidence.threads} threads"
-    return Check(name, loaded.engine, parity.to_dict(), _latency_ms(loaded, evidence.images), machine)
-
-
-def _latency_ms(backend: Backend, images: np.ndarray, runs: int = 20) -> float:
-    """Median milliseconds of one image, engine only, after warming up; enough to rank backends, not to publish."""
-    times = []
-    for run in range(runs + 3):
-        image = images[run % len(images)][None]
-        start = time.perf_counter()
-        backend.run(image)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[3:]) * 1e3
-
-
-def _cpu() -> str:
-    """The CPU's name."""
+def _format(
+    options: Options, name: str, precisions: Sequence[str], folder: Path, say: Callable[[str], None]
+) -> list[Outcome]:
+    """The outcomes of one format, made in a process of its own."""
+    arguments = (options, name, precisions, folder, folder / ".work")
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        outcomes: list[Outcome] = in_own_process(produce_apart, arguments, folder / LOGS / f"{name}.log", say)
+    except ChildProcessError as error:
+        files = [file_name(FORMATS[name], precision) for precision in precisions]
+        outcomes = [
+            Outcome(name, precision, file, "rejected", f"{file} was not finished: {error} (see {LOGS}/{name}.log)")
+            for precision, file in zip(precisions, files, strict=True)
+        ]
+    return outcomes
+
+
+def _finish(
+    options: Options, reference: Reference, evidence: Evidence, folder: Path, outcomes: list[Outcome]
+) -> Manifest:
+    """Sort what was built into served and rejected, take over what stays, and write the manifest."""
+    facts = {"model": reference.info.digest, "images": len(evidence.images), "source": evidence.source}
+    for outcome in outcomes:
+        if outcome.artifact is None:
+            report = json.dumps({**facts, **_report(outcome)}, indent=2) + "\n"
+            reject(folder, outcome.file, report if outcome.status == "rejected" else None)
+    good = [outcome for outcome in outcomes if outcome.artifact]
+    kept_rejections(options.out, folder, {outcome.file for outcome in outcomes})
+    if not good and options.out.exists():
+        # Nothing new to serve: whatever the present bundle serves, of this model or another, it serves on.
+        manifest = read_manifest(options.out)
+        for entry in manifest.files:
+            link(artifact_path(options.out, entry), folder / entry.file)
+        link(options.out / FILE, folder / FILE)
+        return manifest
+    replaced = {file for outcome in good for file in outcome.files}
+    artifacts, documents, reports = adopt(options.out, reference.info.digest, folder, replaced)
+    artifacts += [outcome.artifact for outcome in good if outcome.artifact]
+    documents += [sidecar for outcome in good for sidecar in outcome.sidecars]
+    reports.update({outcome.file: _report(outcome) for outcome in good})
+    text = json.dumps({**facts, "artifacts": reports}, indent=2) + "\n"
+    documents.append(Document(REPORT, write(folder / REPORT, text.encode())))
+    card = reference.run / CARD if reference.run else None
+    if card and card.is_file():
+        documents.append(Document(CARD, write(folder / CARD, card.read_bytes())))
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    provenance = {**reference.provenance, "neurostage": __version__, "exported": created, "packages": _packages()}
+    manifest = Manifest(
+        reference.info,
+        tuple(artifacts),
+        provenance,
+        golden=write_golden(reference, folder),
+        documents=tuple(documents),
+    )
+    (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _report(outcome: Outcome) -> dict[str, Any]:
+    """JSON-ready: all that was measured."""
+    return {
+        "format": outcome.format,
+        "precision": outcome.precision,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "layers": outcome.found,
+        "backends": outcome.reports,
+        "notes": outcome.notes,
+    }
+
+
+def _packages() -> dict[str, str]:
+    """What was installed at the export, of all that had a part in it."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -4,25 +4,75 @@ A format module has
 
     NAME          what users call it
     PRECISIONS    what it can be built in
-    FILE          the artifact's name in the bundle
-    build(...)    reference and path → the file is written
+    SUFFIX        of the artifact's file
+    REQUIRES      {importable module: extra of neurostage that installs it}, to build
+    NEEDS_GPU     whether running the artifact takes a GPU, so that a machine without one cannot check it
+    build(...)    job, precision and path → Built, the files are written
+    inspect(...)  path → Found, the precision that the file has
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from types import ModuleType
 
-from export.formats import onnx, torchscript
+from export.formats import onnx, openvino, tensorrt, torch_export, torchscript
 from runtime.errors import InputError
 
-FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (onnx, torchscript)}
+FORMATS: dict[str, ModuleType] = {
+    module.NAME: module for module in (onnx, openvino, torchscript, torch_export, tensorrt)
+}
+"""In the order they are built: later ones reuse the ONNX graphs of the first."""
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 def format_module(name: str) -> ModuleType:
     """The format called `name`. Raises InputError with a suggestion; a mistyped name is never corrected silently."""
-    if name in FORMATS:
-        return FORMATS[name]
-    close = get_close_matches(name.lower(), FORMATS, n=1)
-    suggestion = f" Did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"No format is called {name!r}.{suggestion} Formats: {', '.join(FORMATS)}.")
+    _known(name, FORMATS, "format")
+    return FORMATS[name]
+
+
+def combinations(to: Sequence[str], precision: Sequence[str]) -> dict[str, list[str]]:
+    """Format → its precisions among those asked for, in the order of the tables; ``all`` stands for every one.
+
+    Raises InputError for a name that does not exist, and for a format that has none of the precisions asked for.
+    """
+    for name in to:
+        _known(name, [*FORMATS, "all"], "format")
+    for name in precision:
+        _known(name, [*PRECISIONS, "all"], "precision")
+    wanted: dict[str, list[str]] = {}
+    for name, module in FORMATS.items():
+        if name not in to and "all" not in to:
+            continue
+        has = [p for p in PRECISIONS if p in module.PRECISIONS and (p in precision or "all" in precision)]
+        if not has and name in to:
+            raise InputError(
+                f"{name} has no {' or '.join(precision)}; it can be built in {', '.join(module.PRECISIONS)}."
+            )
+        if has:
+            wanted[name] = has
+    return wanted
+
+
+def file_name(module: ModuleType, precision: str) -> str:
+    """The artifact's name in the bundle: model.onnx, model.int8.onnx, …"""
+    return f"model{'' if precision == 'fp32' else '.' + precision}{module.SUFFIX}"
+
+
+def lacking(module: ModuleType) -> str | None:
+    """Why the format cannot be built here, with the command that mends it; None when it can."""
+    for package, extra in module.REQUIRES.items():
+        if not any(find_spec(name) for name in package.split("|")):
+            return f"needs the package {package.replace('|', ' or ')}: pip install 'neurostage[{extra}]'"
+    return None
+
+
+def _known(name: str, names: Sequence[str] | dict[str, ModuleType], kind: str) -> None:
+    if name not in names:
+        close = get_close_matches(name.lower(), names, n=1)
+        suggestion = f" Did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"No {kind} is called {name!r}.{suggestion} There are: {', '.join(names)}.")

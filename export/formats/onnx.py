@@ -3,30 +3,69 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from export.reference import Reference
+from export.files import write
+from export.formats.built import Built
+from export.lowered import lowered
+from export.precision import Found
 from runtime.errors import ExportError
-from runtime.manifest import METADATA_KEY
+from runtime.manifest import METADATA_KEY, ModelInfo
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from export.job import Job
 
 NAME = "onnx"
-PRECISIONS = ("fp32",)
-FILE = "model.onnx"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+SUFFIX = ".onnx"
+REQUIRES = {"onnx": "export", "onnxscript": "export"}
+NEEDS_GPU = False
+
 OPSET = 18
 """Understood by ONNX Runtime ≥ 1.14, OpenVINO ≥ 2023 and TensorRT ≥ 8.6, and torch's exporter's own."""
 
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
 
-def build(reference: Reference, path: Path) -> None:
+
+def build(job: Job, precision: str, path: Path) -> Built:
     """Write the reference as one `.onnx` file. Raises ExportError when the exporter fails or freezes the batch."""
+    source, digest = graph(job, precision)
+    shutil.copyfile(source, path)
+    assert_dynamic_batch(path)
+    return Built({path.name: digest})
+
+
+def graph(job: Job, precision: str) -> tuple[Path, str]:
+    """The ONNX graph in `precision` and its SHA-256 in memory; built once an export, for every format made from it."""
+    path = job.work / f"{precision}.onnx"
+    note = path.with_suffix(".sha256")
+    if not note.exists():
+        if precision == "int8":
+            from export.quantize import quantized
+
+            model = quantized(job)
+        else:
+            model = exported(job, precision)
+        describe(model, job.reference.info)
+        note.write_text(write(path, model.SerializeToString()), encoding="ascii")
+    return path, note.read_text(encoding="ascii")
+
+
+def exported(job: Job, precision: str) -> ModelProto:
+    """The reference through torch.onnx.export, computing in fp32, fp16 or bf16, with float32 at both ends."""
     import onnx
     import torch
 
-    spec = reference.info.input
+    spec = job.reference.info.input
     # A batch of two: with one, torch.export may take the axis for a constant.
-    example = torch.zeros(2, spec.channels, spec.height, spec.width)
+    example = torch.zeros(2, *spec.shape)
     try:
         program = torch.onnx.export(
-            reference.model,
+            lowered(job.reference.model, precision),
             (example,),
             dynamo=True,
             opset_version=OPSET,
@@ -37,15 +76,19 @@ def build(reference: Reference, path: Path) -> None:
             verbose=False,
         )
     except Exception as error:  # the exporter passes on any failure of any layer beneath it
-        raise ExportError(f"torch.onnx.export of {reference.info.architecture} failed: {error}") from error
+        raise ExportError(f"torch.onnx.export of {job.reference.info.architecture} failed: {error}") from error
     assert program is not None, "dynamo=True always returns a program"
-    model = program.model_proto
+    model: ModelProto = program.model_proto
     _forget_the_machine(model)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps(reference.info.to_dict())
     onnx.checker.check_model(model)
-    onnx.save(model, path)
-    assert_dynamic_batch(path)
+    return model
+
+
+def describe(model: ModelProto, info: ModelInfo) -> None:
+    """Put the labels and the input's meaning into the model, so that a lone file predicts."""
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, json.dumps(info.to_dict())
 
 
 def assert_dynamic_batch(path: Path) -> None:
@@ -62,9 +105,34 @@ def assert_dynamic_batch(path: Path) -> None:
             )
 
 
-def _forget_the_machine(model: object) -> None:
+def inspect(path: Path) -> Found:
+    """The type from which each convolution and matrix product of the file computes."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    return Found.count([_computes_from(node, graph) for node in graph.node if node.op_type in _WEIGHTED])
+
+
+def _computes_from(node: Any, graph: Any) -> str:
+    """int8 where both operands come out of a DequantizeLinear, else the type of the stored weight."""
+    import onnx
+
+    producers = {output: other for other in graph.node for output in other.output}
+    makers = [producers.get(name) for name in node.input[:2]]
+    if all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers):
+        return "int8"
+    stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    name = node.input[1]
+    while name not in stored and name in producers:
+        name = producers[name].input[0]
+    types = onnx.TensorProto
+    names = {types.FLOAT: "fp32", types.FLOAT16: "fp16", types.BFLOAT16: "bf16", types.INT8: "int8 weights"}
+    return names.get(stored.get(name, types.UNDEFINED), "other")
+
+
+def _forget_the_machine(model: Any) -> None:
     """Drop the exporter's stack traces: they hold the paths of the machine that exported."""
-    graph = model.graph  # type: ignore[attr-defined]
+    graph = model.graph
     for holder in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del holder.metadata_props[:]
         holder.doc_string = ""

@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from export.reference import Reference
+from export.files import write
+from export.formats.built import Built
+from export.lowered import DTYPES, lowered
+from export.precision import Found
 from runtime.errors import ExportError
 from runtime.manifest import METADATA_KEY
 
+if TYPE_CHECKING:
+    from export.job import Job
+
 NAME = "torchscript"
-PRECISIONS = ("fp32",)
-FILE = "model.ts"
+PRECISIONS = ("fp32", "fp16", "bf16")
+SUFFIX = ".ts"
+REQUIRES = {"torch": "torch"}
+NEEDS_GPU = False
+
+_WEIGHTED = ("aten::_convolution", "aten::conv2d", "aten::linear", "aten::addmm", "aten::matmul")
 
 
-def build(reference: Reference, path: Path) -> None:
+def build(job: Job, precision: str, path: Path) -> Built:
     """Write the reference as one `.ts` file. Raises ExportError when tracing fails."""
     import torch
 
-    spec = reference.info.input
-    example = torch.zeros(2, spec.channels, spec.height, spec.width)
+    info = job.reference.info
+    example = torch.zeros(2, *info.input.shape)
+    buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore", FutureWarning)  # `python -m export` says it once, in our words
-            module = torch.jit.freeze(torch.jit.trace(reference.model, example))
-            torch.jit.save(module, path, _extra_files={METADATA_KEY: json.dumps(reference.info.to_dict())})
+            module = torch.jit.freeze(torch.jit.trace(lowered(job.reference.model, precision), example))
+            torch.jit.save(module, buffer, _extra_files={METADATA_KEY: json.dumps(info.to_dict())})
     except RuntimeError as error:
-        raise ExportError(f"torch.jit.trace of {reference.info.architecture} failed: {error}") from error
+        raise ExportError(f"torch.jit.trace of {info.architecture} failed: {error}") from error
+    return Built({path.name: write(path, buffer.getvalue())})
+
+
+def inspect(path: Path) -> Found:
+    """The type of the weight of each convolution and matrix product in the file."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        module = torch.jit.load(str(path))
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    weights = [
+        value.toIValue().dtype
+        for node in module.inlined_graph.nodes()
+        if node.kind() in _WEIGHTED
+        for value in list(node.inputs())[1:2]
+    ]
+    return Found.count([names.get(dtype, "other") for dtype in weights])

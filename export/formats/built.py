@@ -1,0 +1,19 @@
+"""What building one artifact gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from export.precision import Found
+
+
+@dataclass(frozen=True)
+class Built:
+    """The files of one artifact, as they were in memory."""
+
+    files: dict[str, str]
+    """File name → SHA-256 before it touched the disk. The artifact itself first, then what it needs beside it."""
+    requires: dict[str, str] = field(default_factory=dict)
+    """What a compiled artifact was built for, as the manifest records it."""
+    found: Found | None = None
+    """The precision that was counted while building, where the format's `inspect` cannot open the file here."""

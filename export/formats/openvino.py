@@ -1,0 +1,74 @@
+"""OpenVINO's own format: `.xml` with its weights beside it in `.bin`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.formats.built import Built
+from export.precision import Found
+from runtime.digests import sha256_file
+from runtime.errors import ExportError
+
+if TYPE_CHECKING:
+    from export.job import Job
+
+NAME = "openvino"
+PRECISIONS = ("fp32", "fp16", "int8")
+SUFFIX = ".xml"
+REQUIRES = {"openvino": "openvino", "onnx": "export", "onnxscript": "export"}
+NEEDS_GPU = False
+
+_WEIGHTED = ("Convolution", "MatMul", "GroupConvolution")
+
+
+def build(job: Job, precision: str, path: Path) -> Built:
+    """Write the ONNX graph as `.xml` and `.bin`. fp16 stores half-precision weights; the CPU computes as it can.
+
+    Raises ExportError when OpenVINO cannot convert it, or when what it wrote differs from what it held.
+    """
+    import openvino
+
+    from export.formats import onnx
+
+    source, _ = onnx.graph(job, "fp32" if precision == "fp16" else precision)
+    try:
+        model = openvino.Core().read_model(source)
+        openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+        written = openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise ExportError(f"openvino cannot convert {source.name}: {error}") from error
+    if precision != "fp16" and not np.array_equal(_weights(model), _weights(written)):
+        raise ExportError(f"{path.name} does not hold the weights that openvino wrote. Check the disk, export again.")
+    sidecar = path.with_suffix(".bin")
+    return Built({file.name: sha256_file(file) for file in (path, sidecar)})
+
+
+def inspect(path: Path) -> Found:
+    """The type in which the weight of each convolution and matrix product is stored."""
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    return Found.count([_stored(op) for op in model.get_ops() if op.get_type_name() in _WEIGHTED])
+
+
+def _stored(op: Any) -> str:
+    """The type of the constant behind the operation's second input; int8 also where it is quantised on the way."""
+    source = op.input_value(1).get_node()
+    quantised = False
+    while source.get_type_name() != "Constant" and source.get_input_size():
+        quantised = quantised or source.get_type_name() == "FakeQuantize"
+        source = source.input_value(0).get_node()
+    kind = source.get_element_type().get_type_name()
+    names = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+    return "int8" if quantised else names.get(kind, "other")
+
+
+def _weights(model: Any) -> np.ndarray:
+    """(N, 3) float64: size, sum and sum of magnitudes of every constant with more than 64 values."""
+    constants = [op.get_data() for op in model.get_ops() if op.get_type_name() == "Constant"]
+    large = [data.astype(np.float64) for data in constants if data.size > 64 and data.dtype.kind in "fi"]
+    rows = [(data.size, float(data.sum()), float(np.abs(data).sum())) for data in large]
+    return np.array(sorted(rows)).reshape(-1, 3)

@@ -1,0 +1,167 @@
+"""TensorRT engines, of both flavours through one code path: `tensorrt`, and TensorRT for RTX.
+
+TensorRT builds for the GPU it stands beside. TensorRT for RTX builds on any machine, for a compute capability that is
+named. Networks are strongly typed: the precision stands in the ONNX graph, and no flag of the builder changes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.files import write
+from export.formats import onnx
+from export.formats.built import Built
+from export.precision import Found
+from runtime.errors import BackendUnavailable, ExportError
+
+if TYPE_CHECKING:
+    from export.job import Job
+
+NAME = "tensorrt"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+SUFFIX = ".engine"
+FLAVOURS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tensorrt_rtx_bindings": "tensorrt-rtx"}
+"""Importable module → flavour, as the manifest names it; the first that is installed is taken."""
+REQUIRES = {"|".join(FLAVOURS): "tensorrt-rtx", "onnx": "export", "onnxscript": "export"}
+NEEDS_GPU = True
+
+LARGEST_BATCH = 32
+_PIECE = 64
+"""Bytes of a weight that are looked for in an engine."""
+
+
+def build(job: Job, precision: str, path: Path) -> Built:
+    """Write an engine for batches of 1 to 32. Raises ExportError when the graph cannot be parsed or built."""
+    module, flavour = _library()
+    source, _ = onnx.graph(job, precision)
+    messages: list[str] = []
+    logger = _logger(module, messages)
+    builder = module.Builder(logger)
+    network = builder.create_network(_strongly_typed(module))
+    parser = module.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(source)):
+        reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+        raise ExportError(f"{flavour} {module.__version__} cannot read {source.name}: {'; '.join(reasons)}")
+    config = builder.create_builder_config()
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
+    capability = _target(module, config, job.options.compute_capability)
+    profile = builder.create_optimization_profile()
+    shape = job.reference.info.input.shape
+    profile.set_shape(network.get_input(0).name, (1, *shape), (1, *shape), (LARGEST_BATCH, *shape))
+    config.add_optimization_profile(profile)
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise ExportError(f"{flavour} {module.__version__} built no engine for {capability}: {'; '.join(messages)}")
+    digest = write(path, bytes(memoryview(serialized)))
+    try:
+        found = inspect(path)
+    except BackendUnavailable:
+        found = found_weights(path, source)
+    requires = {"flavour": flavour, "version": module.__version__, "compute_capability": capability}
+    return Built({path.name: digest}, {**requires, "batch": f"1-{LARGEST_BATCH}"}, found)
+
+
+def inspect(path: Path) -> Found:
+    """The type of each layer with weights, from the engine's inspector. Raises BackendUnavailable without a GPU."""
+    module, flavour = _library()
+    messages: list[str] = []
+    engine = module.Runtime(_logger(module, messages)).deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise BackendUnavailable(f"{flavour} cannot open {path.name} here: {' '.join(messages)[:200]}")
+    text = engine.create_engine_inspector().get_engine_information(module.LayerInformationFormat.JSON)
+    return Found.count(list(_layer_types(json.loads(text))))
+
+
+def found_weights(path: Path, graph: Path) -> Found:
+    """The types of those weights of the ONNX graph whose very bytes stand in the engine file. This needs no GPU.
+
+    The library reorders some weights for its kernels; ExportError is raised when less than a quarter is found, since
+    then the engine does not hold the graph's weights in the graph's types.
+    """
+    import onnx as library
+    from onnx import numpy_helper
+
+    content = path.read_bytes()
+    types = library.TensorProto
+    names = {types.FLOAT: "fp32", types.FLOAT16: "fp16", types.BFLOAT16: "bf16", types.INT8: "int8"}
+    weights = [tensor for tensor in library.load(graph).graph.initializer if len(tensor.dims) >= 2]
+    found = []
+    for tensor in weights:
+        raw = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
+        middle = len(raw) // 2
+        if raw[middle : middle + _PIECE] in content:
+            found.append(names.get(tensor.data_type, "other"))
+    if len(found) * 4 < len(weights):
+        raise ExportError(
+            f"{path.name} holds {len(found)} of the {len(weights)} weights of {graph.name} in their type. Not added."
+        )
+    return Found.count(found)
+
+
+def _library() -> tuple[Any, str]:
+    """The installed library and its flavour. Raises BackendUnavailable when there is none."""
+    for name, flavour in FLAVOURS.items():
+        if find_spec(name):
+            return import_module(name), flavour
+    raise BackendUnavailable("TensorRT is not installed: pip install 'neurostage[tensorrt-rtx]'.")
+
+
+def _logger(module: Any, messages: list[str]) -> Any:
+    """A logger that keeps errors for our own messages and prints nothing."""
+
+    class Kept(module.ILogger):
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if int(severity) <= int(module.ILogger.ERROR):
+                messages.append(message)
+
+    return Kept()
+
+
+def _strongly_typed(module: Any) -> int:
+    """The flag for a strongly typed network; TensorRT 11 has no other kind, older ones must be told."""
+    flag = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _target(module: Any, config: Any, wanted: str) -> str:
+    """Set the GPU to build for, where the flavour lets it be named; returns its compute capability, such as 8.9."""
+    if not hasattr(config, "num_compute_capabilities"):
+        return _this_gpu()
+    name = "SM" + wanted.replace(".", "")
+    capability = getattr(module.ComputeCapability, name, None)
+    if capability is None:
+        known = sorted(n for n in dir(module.ComputeCapability) if n.startswith("SM"))
+        there = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in known)
+        raise ExportError(f"--compute-capability {wanted} is not one this library builds for. It has: {there}.")
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(capability, 0)
+    return wanted
+
+
+def _this_gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BackendUnavailable(
+            "TensorRT builds for the GPU it stands beside, and there is none here. TensorRT for RTX builds without "
+            "one: pip install 'neurostage[tensorrt-rtx]'."
+        )
+    return "{}.{}".format(*torch.cuda.get_device_capability())
+
+
+def _layer_types(information: dict[str, Any]) -> Iterator[str]:
+    """fp32, fp16, bf16 or int8 for each layer of an engine that has weights, by the type of its first input."""
+    names = {"Float": "fp32", "FP32": "fp32", "Half": "fp16", "FP16": "fp16", "BFloat16": "bf16", "Int8": "int8"}
+    for layer in information.get("Layers", []):
+        if not isinstance(layer, dict) or "Weights" not in layer:
+            continue
+        datatype = str((layer.get("Inputs") or [{}])[0].get("Format/Datatype", "other"))
+        yield next((ours for theirs, ours in names.items() if theirs in datatype), "other")

@@ -1,0 +1,56 @@
+"""torch.export: PyTorch's own successor to TorchScript, one `.pt2` file with a dynamic batch."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.files import write
+from export.formats.built import Built
+from export.lowered import DTYPES, lowered
+from export.precision import Found
+from runtime.errors import ExportError
+from runtime.manifest import METADATA_KEY
+
+if TYPE_CHECKING:
+    from export.job import Job
+
+NAME = "torch-export"
+PRECISIONS = ("fp32", "bf16")
+SUFFIX = ".pt2"
+REQUIRES = {"torch": "torch"}
+NEEDS_GPU = False
+
+
+def build(job: Job, precision: str, path: Path) -> Built:
+    """Write the reference as one `.pt2` file. Raises ExportError when torch.export fails."""
+    import torch
+
+    info = job.reference.info
+    # A batch of two: with one, torch.export may take the axis for a constant.
+    example = torch.zeros(2, *info.input.shape)
+    buffer = io.BytesIO()
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                lowered(job.reference.model, precision),
+                (example,),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                strict=False,
+            )
+        torch.export.save(program, buffer, extra_files={METADATA_KEY: json.dumps(info.to_dict())})
+    except Exception as error:  # torch.export passes on any failure of any layer beneath it
+        raise ExportError(f"torch.export of {info.architecture} failed: {error}") from error
+    return Built({path.name: write(path, buffer.getvalue())})
+
+
+def inspect(path: Path) -> Found:
+    """The type of the weight of each convolution and matrix product in the file."""
+    import torch
+
+    program = torch.export.load(path)
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    weights = [tensor for tensor in program.state_dict.values() if tensor.ndim >= 2]
+    return Found.count([names.get(tensor.dtype, "other") for tensor in weights])

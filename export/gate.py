@@ -1,0 +1,149 @@
+"""The gate: one artifact file, through every backend here that will serve it, against the reference."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from export.job import Job
+from export.parity import Parity, compare, tolerance_for
+from runtime import backends
+from runtime.backends import Backend
+from runtime.errors import BackendError, BackendUnavailable, BundleError
+from runtime.manifest import Check, ModelInfo
+
+BATCHES = (1, 8, 32)
+"""The same images run at each of these sizes, and once padded to the largest."""
+
+
+@dataclass
+class Verdict:
+    """What the backends here make of one artifact."""
+
+    checks: list[Check] = field(default_factory=list)
+    """Of the backends in which it passed."""
+    failures: list[str] = field(default_factory=list)
+    """One sentence for each backend in which it did not."""
+    skipped: list[str] = field(default_factory=list)
+    """One sentence for each backend that could not be asked here."""
+    reports: list[dict[str, object]] = field(default_factory=list)
+    """Every figure measured, passed or not."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether at least one backend runs it, and every one that does decides as the reference."""
+        return bool(self.checks) and not self.failures
+
+
+def judge(job: Job, path: Path, format_name: str, precision: str, *, timed: bool = True) -> Verdict:
+    """The verdict on the file at `path`, from pixels, in each backend whose formats include `format_name`.
+
+    timed: also measure latency; without it the checks state 0.
+    """
+    verdict = Verdict()
+    for name, module in backends.BACKENDS.items():
+        if format_name not in module.FORMATS:
+            continue
+        if reason := backends.missing(name):
+            verdict.skipped.append(f"{path.name} was not checked in {name!r}, which {reason}")
+            continue
+        try:
+            loaded = backends.load(name, path, precision=precision, device="cpu", threads=job.threads)
+        except (BackendUnavailable, BackendError) as error:
+            verdict.skipped.append(f"{path.name} does not load in {name!r}: {' '.join(str(error).split())[:400]}")
+            continue
+        _ask(job, verdict, name, loaded, f"{path.name} in {loaded.engine}", precision, timed)
+    return verdict
+
+
+def _ask(job: Job, verdict: Verdict, name: str, loaded: Backend, what: str, precision: str, timed: bool) -> None:
+    """Add to `verdict` what one loaded backend shows."""
+    if problem := _misdescribed(loaded.metadata, job.reference.info):
+        verdict.failures.append(f"{what} {problem}")
+        return
+    try:
+        parity = measure(job, loaded, precision)
+    # Engines fail with what their bindings raise; a frozen batch axis is one reason.
+    except Exception as error:  # noqa: BLE001
+        verdict.failures.append(f"{what} fails on its images: {' '.join(str(error).split())[:400]}")
+        return
+    verdict.reports.append({"backend": name, "engine": loaded.engine, **parity.to_dict()})
+    if not parity.holds:
+        verdict.failures.append(f"{what} {parity}")
+        return
+    latency = latency_ms(loaded, job.evidence.images) if timed else 0.0
+    verdict.checks.append(Check(name, loaded.engine, parity.to_dict(), latency, f"{cpu()}, {job.threads} threads"))
+
+
+def measure(job: Job, loaded: Backend, precision: str) -> Parity:
+    """The figures of a loaded artifact over the job's evidence. What the engine raises passes to the caller."""
+    evidence, info = job.evidence, job.reference.info
+    images = evidence.images
+    few = images[: BATCHES[-1]]
+    # In eights with a remainder first, so that a frozen axis or a batch-dependent artifact shows itself.
+    first = len(images) % 8 or 1
+    logits = run_in_batches(loaded, images, first)
+    others = [np.concatenate([loaded.run(few[i : i + size]) for i in range(0, len(few), size)]) for size in BATCHES]
+    padded = np.concatenate([few[:3], np.zeros((BATCHES[-1] - 3, *images.shape[1:]), np.float32)])
+    others.append(loaded.run(padded)[: len(few[:3])])
+    return compare(
+        evidence.logits,
+        logits,
+        info.labels,
+        tolerance=tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance),
+        temperature=info.temperature,
+        source=evidence.source,
+        names=evidence.names,
+        truth=evidence.truth,
+        batches=others,
+    )
+
+
+def run_in_batches(backend: Backend, images: np.ndarray, first: int = 1, batch_size: int = 8) -> np.ndarray:
+    """(N, classes) float32 logits: `first` images, then full batches of `batch_size`."""
+    cuts = [0, *range(first, len(images), batch_size), len(images)]
+    parts = [backend.run(images[a:b]) for a, b in pairwise(cuts)]
+    return np.concatenate(parts)
+
+
+def latency_ms(backend: Backend, images: np.ndarray, runs: int = 20) -> float:
+    """Median milliseconds of one image, engine only, after warming up; enough to rank backends, not to publish."""
+    times = []
+    for run in range(runs + 3):
+        image = images[run % len(images)][None]
+        start = time.perf_counter()
+        backend.run(image)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[3:]) * 1e3
+
+
+def cpu() -> str:
+    """The CPU's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _misdescribed(metadata: str | None, info: ModelInfo) -> str | None:
+    """How the labels and input that the artifact carries differ from the reference's; None when they do not."""
+    if metadata is None:
+        return "carries no labels and input size"
+    try:
+        carried = ModelInfo.from_json(metadata, "its metadata").to_dict()
+    except BundleError as error:
+        return f"carries a description that cannot be read: {error}"
+    expected = info.to_dict()
+    different = [key for key in expected if carried.get(key) != expected[key]]
+    if not different:
+        return None
+    key = different[0]
+    return f"carries another {key} ({carried.get(key)}) than its model has ({expected[key]})"

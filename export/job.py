@@ -1,0 +1,99 @@
+"""One export as each format's process sees it: what to build from, where to, and what to measure it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.images import calibration_samples, parity_samples, preprocessed
+from export.options import Options
+from export.reference import Reference, from_checkpoint, from_run
+from runtime.labels import ALPHABETICAL, LABELS
+from runtime.threads import available_cpus
+from train.checkpoint import newest_run
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The images that every artifact of one export is measured on, and what the reference says of them."""
+
+    images: np.ndarray
+    """(N, C, H, W) float32."""
+    logits: np.ndarray
+    """(N, classes) float32, eager float32 on the CPU."""
+    truth: np.ndarray | None
+    """(N,) int64 in the order of the model's outputs, where labels are known."""
+    names: tuple[str, ...]
+    source: str
+
+    def save(self, folder: Path) -> None:
+        """Write it for other processes; the images stay on the disk there, shared by all of them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "images.npy", self.images)
+        facts: dict[str, Any] = {"logits": self.logits, "names": np.array(self.names), "source": np.array(self.source)}
+        if self.truth is not None:
+            facts["truth"] = self.truth
+        np.savez(folder / "facts.npz", **facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> Evidence:
+        """What `save` wrote."""
+        facts = np.load(folder / "facts.npz")
+        truth = facts["truth"] if "truth" in facts.files else None
+        images = np.load(folder / "images.npy", mmap_mode="c")
+        return cls(images, facts["logits"], truth, tuple(facts["names"].tolist()), str(facts["source"]))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a format is given to build from."""
+
+    options: Options
+    reference: Reference
+    evidence: Evidence
+    folder: Path
+    """Artifacts are written here."""
+    work: Path
+    """What formats leave for each other; gone after the export."""
+    say: Callable[[str], None] = print
+    """Progress, for people."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads for checking and timing."""
+        return self.options.threads or available_cpus()
+
+    @cached_property
+    def calibration(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images to calibrate int8 on, (N, C, H, W) float32, and the reference's logits. Raises DatasetError."""
+        samples = calibration_samples(self.reference.run, self.options.calibration_data)
+        images = preprocessed(samples, self.reference.info.input)
+        return images, self.reference.logits(images)
+
+
+def settled(options: Options) -> Options:
+    """The options with the newest run named, so that every process of one export means the same."""
+    return replace(options, source=(options.source or newest_run()).resolve())
+
+
+def load_reference(options: Options) -> Reference:
+    """The run or checkpoint that the options name, or the newest run."""
+    source = options.source or newest_run()
+    if source.is_dir():
+        return from_run(source)
+    return from_checkpoint(source, options.architecture, options.image_size, options.labels or ALPHABETICAL)
+
+
+def gather(options: Options, reference: Reference) -> Evidence:
+    """The images to compare on and the reference's logits. Raises DatasetError or InputError for images of no use."""
+    samples, labelled = parity_samples(reference.run, options.parity_images, options.parity_data)
+    images = preprocessed(samples, reference.info.input)
+    labels = reference.info.labels
+    order = np.array([labels.index(label) if label in labels else -1 for label in LABELS])
+    truth = order[samples.labels] if labelled and set(labels) == set(LABELS) else None
+    return Evidence(images, reference.logits(images), truth, tuple(samples.names), samples.source)

@@ -1,0 +1,35 @@
+"""The reference in another floating-point type: float32 at both ends, everything between in the type asked for."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Lowered(nn.Module):
+    """(N, C, H, W) float32 → (N, classes) float32, computed in `dtype`."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images.to(self.dtype)).to(torch.float32)
+        return logits
+
+
+def lowered(model: nn.Module, precision: str) -> nn.Module:
+    """The model for `precision`: itself for fp32, else a copy that computes in that type.
+
+    BatchNorm is folded into its convolution in float32 first, since its statistics do not survive half precision.
+    """
+    if precision == "fp32":
+        return model
+    dtype = DTYPES[precision]
+    return Lowered(fuse(copy.deepcopy(model)).to(dtype), dtype).eval()
