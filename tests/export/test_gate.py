@@ -1,0 +1,203 @@
+"""The gate catches what it is for: every fault here is planted in a real export, which must fail."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import export.formats.onnx as onnx_format
+from export import pipeline
+from export.options import Options
+from runtime.integrity import verified
+from runtime.manifest import METADATA_KEY
+
+
+@pytest.fixture(scope="module")
+def clean(job) -> onnx.ModelProto:
+    """The graph as exported, before its description is put in."""
+    path, _ = onnx_format.graph(job, "fp32")
+    return onnx.load(path)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Formats are built in this process, so that a fault can be planted in it."""
+    monkeypatch.setattr(pipeline, "in_own_process", lambda task, arguments, log, say: task(*arguments, say))
+
+
+def edit(model, name, change):
+    """Replace the stored tensor called `name` by `change` of it."""
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
+
+
+def weights_perturbed(model):
+    rng = np.random.default_rng(0)
+    for tensor in list(model.graph.initializer):
+        if len(tensor.dims) >= 2:
+            edit(model, tensor.name, lambda w: (w * (1 + 0.01 * rng.standard_normal(w.shape))).astype(np.float32))
+
+
+def channels_swapped(model):
+    edit(model, "conv1.weight", lambda w: w[:, ::-1].copy())
+
+
+def mean_and_std_forgotten(model):
+    """The artifact is given pixels normalised, and takes them for 0 to 1: it was built without its normalisation."""
+    mean, std = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    model.graph.initializer.extend([numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(std, "std")])
+    for node in model.graph.node:
+        node.input[:] = ["pixels" if name == "images" else name for name in node.input]
+    model.graph.node.insert(0, helper.make_node("Add", ["scaled", "mean"], ["pixels"]))
+    model.graph.node.insert(0, helper.make_node("Mul", ["images", "std"], ["scaled"]))
+
+
+def classes_permuted(model):
+    edit(model, "fc.3.weight", lambda w: w[[1, 0, 2, 3]].copy())
+    edit(model, "fc.3.bias", lambda b: b[[1, 0, 2, 3]].copy())
+
+
+def batch_frozen(model):
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def answers_not_numbers(model):
+    edit(model, "fc.3.bias", lambda b: np.full_like(b, np.nan))
+
+
+FAULTS = {
+    "weights perturbed by 1 %": (weights_perturbed, "decisions|moves a probability"),
+    "channels swapped": (channels_swapped, "moves a probability by up to"),
+    "mean and std forgotten": (mean_and_std_forgotten, "moves a probability by up to"),
+    "classes permuted": (classes_permuted, "flips [1-9]"),
+    "batch axis frozen at 1": (batch_frozen, "the batch axis of 'images' is frozen at 1"),
+    "not a number": (answers_not_numbers, "flips 64 of 64"),
+}
+
+
+def failed(run, out, reason: str, precision: str = "fp32"):
+    """Export; assert that it failed for that reason, that the bundle verifies, and serves nothing of it."""
+    exported = pipeline.export(Options(source=run, out=out, precision=(precision,)))
+    assert not exported.whole
+    (outcome,) = exported.outcomes
+    assert outcome.status == "rejected"
+    assert re.search(reason, outcome.reason), outcome.reason
+    assert verified(out).artifacts == ()
+    report = json.loads((out / "rejected" / f"{outcome.file}.json").read_text())
+    assert report["reason"] == outcome.reason
+    return outcome
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_the_gate_catches(fault, clean, run, tmp_path, monkeypatch, here):
+    plant, reason = FAULTS[fault]
+
+    def exported(job, precision):
+        model = copy.deepcopy(clean)
+        plant(model)
+        return model
+
+    monkeypatch.setattr(onnx_format, "exported", exported)
+    outcome = failed(run, tmp_path / "bundle", reason)
+    assert (tmp_path / "bundle" / "rejected" / f"{outcome.file}.rejected").is_file()
+
+
+def test_the_gate_itself_catches_a_frozen_batch(job, clean, tmp_path):
+    from export.gate import judge
+
+    model = copy.deepcopy(clean)
+    batch_frozen(model)
+    onnx_format.describe(model, job.reference.info)
+    onnx.save(model, tmp_path / "frozen.onnx")
+    verdict = judge(job, tmp_path / "frozen.onnx", "onnx", "fp32")
+    assert not verdict.passed
+    assert "fails on its images" in verdict.failures[0]
+
+
+def test_the_gate_catches_labels_reordered_in_the_description(clean, run, tmp_path, monkeypatch, here):
+    def describe(model, info):
+        told = info.to_dict()
+        told["labels"] = told["labels"][::-1]
+        del model.metadata_props[:]
+        model.metadata_props.add(key=METADATA_KEY, value=json.dumps(told))
+
+    monkeypatch.setattr(onnx_format, "exported", lambda job, precision: copy.deepcopy(clean))
+    monkeypatch.setattr(onnx_format, "describe", describe)
+    failed(run, tmp_path / "bundle", "carries another labels")
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.999])
+def test_the_gate_catches_one_corrupted_byte(place, clean, run, tmp_path, monkeypatch, here):
+    """Also one that moves no decision: the lowest bits of a weight."""
+    real = onnx_format.build
+
+    def build(job, precision, path):
+        built = real(job, precision, path)
+        content = bytearray(path.read_bytes())
+        content[int(len(content) * place) // 4 * 4] ^= 1
+        path.write_bytes(content)
+        return built
+
+    monkeypatch.setattr(onnx_format, "exported", lambda job, precision: copy.deepcopy(clean))
+    monkeypatch.setattr(onnx_format, "build", build)
+    failed(run, tmp_path / "bundle", "has SHA-256 .* on the disk, .* was written: it changed since")
+
+
+def test_the_gate_catches_an_fp16_file_that_is_fp32(clean, run, tmp_path, monkeypatch, here):
+    monkeypatch.setattr(onnx_format, "exported", lambda job, precision: copy.deepcopy(clean))
+    reason = "model.fp16.onnx was to be fp16, but the built file has 55 layers in fp32"
+    failed(run, tmp_path / "bundle", reason, precision="fp16")
+
+
+def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, monkeypatch, here):
+    import torch
+
+    real = onnx_format.lowered
+
+    class Training(torch.nn.Module):
+        """Normalises each batch by itself, as a model does that was never put into eval mode."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            return self.model(images)
+
+    def lowered(model, precision):
+        wrapped = copy.deepcopy(real(model, precision))
+        for module in wrapped.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.track_running_stats = False
+                module.running_mean = module.running_var = None
+        return Training(wrapped).eval()
+
+    monkeypatch.setattr(onnx_format, "lowered", lowered)
+    failed(run, tmp_path / "bundle", "flips [1-9]|when only the batch size changes|torch.onnx.export")
+
+
+def test_a_failure_leaves_what_the_bundle_serves(clean, run, firm_bundle, tmp_path, monkeypatch, here):
+    out = tmp_path / "bundle"
+    shutil.copytree(firm_bundle, out)
+    before = (out / "manifest.json").read_bytes()
+
+    def exported(job, precision):
+        model = copy.deepcopy(clean)
+        weights_perturbed(model)
+        return model
+
+    monkeypatch.setattr(onnx_format, "exported", exported)
+    exported_now = pipeline.export(Options(source=run, out=out))
+    assert not exported_now.whole
+    assert (out / "manifest.json").read_bytes() == before
+    assert verified(out).artifacts
+    assert (out / "rejected" / "model.onnx.rejected").is_file()
