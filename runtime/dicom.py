@@ -37,6 +37,11 @@ _TAGS = [
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData"),
 ]
 
+_VETTED = {
+    *_TAGS,
+    *("PixelValueTransformationSequence", "FrameVOILUTSequence", "PlaneOrientationSequence"),
+}
+
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 _OBLIQUE = 0.8  # cosine of 37 degrees: tilted more than that from the axial plane, a slice is called something else
@@ -86,7 +91,9 @@ def read_dicom(data: bytes, where: str, most: int | None = None) -> DicomImage:
                 f"{where} is compressed as Deflated Explicit VR Little Endian ({_DEFLATED}), which is not read. "
                 "Convert it to Explicit VR Little Endian, for example with DCMTK's dcmconv +te."
             )
+        _vet_head(data, where)
         dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS)
+        _vet(dataset, where)
         count = _frame_count(dataset, where, most)
         _check_codec(dataset, count, where)
         shown = [displayed(dataset, index, where) for index in range(count)]
@@ -106,6 +113,39 @@ def _compression(data: bytes) -> str:
 
     uid = re.search(rb"1\.2\.840\.10008\.1\.2\.(4\.[0-9]+|5)", data[:4096])
     return f", compressed as {UID(uid.group().decode()).name}" if uid else ""
+
+
+# pydicom logs and warns of values that break the rules of their kind, and quotes them. Silencing it would change the
+# logging and warnings of the host, so such values are refused before pydicom looks at them.
+_ALLOWED = {"DS": rb"[-+0-9.eE\\ \0]*", "IS": rb"[-+0-9\\ \0]*", "CS": rb"[A-Z0-9_\\ \0]*", "UI": rb"[0-9.\\ \0]*"}
+
+
+def _vet_head(data: bytes, where: str) -> None:
+    """Refuse a transfer syntax and a character set that are none; pydicom interprets both while it reads."""
+    for tag in (rb"\x02\x00\x10\x00UI", rb"\x08\x00\x05\x00CS", rb"\x00\x08\x00\x05CS"):
+        for found in re.finditer(tag + rb"(..)", data[: 1 << 16], re.DOTALL):
+            order = ">H" if tag.startswith(rb"\x00") else "<H"
+            (length,) = struct.unpack(order, found.group(1))
+            if not re.fullmatch(rb"[-A-Z0-9_.\\ \0]*", data[found.end() : found.end() + length]):
+                raise ImageError(f"{where} has a transfer syntax or character set that DICOM does not have.")
+
+
+def _vet(dataset: Any, where: str, depth: int = 0) -> None:
+    """Refuse values of the elements read here, also within sequences, that hold other characters than they may."""
+    from pydicom.datadict import dictionary_VR, keyword_for_tag
+
+    for tag in list(dataset.keys()):
+        keyword = keyword_for_tag(tag)
+        if keyword not in _VETTED:
+            continue
+        kind = dictionary_VR(tag)
+        if kind == "SQ":
+            for item in dataset[tag].value if depth < 4 else ():
+                _vet(item, where, depth + 1)
+            continue
+        value = dataset.get_item(tag).value
+        if kind in _ALLOWED and isinstance(value, bytes) and not re.fullmatch(_ALLOWED[kind], value):
+            raise ImageError(f"{where} states {keyword} in a form that DICOM does not allow. Export it again.")
 
 
 def _frame_count(dataset: Any, where: str, most: int | None) -> int:

@@ -30,7 +30,7 @@ COMPONENTS = 48
 
 FOLDS = 5
 QUANTILE = 0.995
-"""Share of left-out slices that each threshold lets pass, before its margin."""
+"""Share of left-out slices, and of fitted ones, that each threshold lets pass before its margin."""
 
 _FORMAT = 1
 
@@ -142,34 +142,40 @@ def fit(images: Iterable[Image.Image], groups: Sequence[int] | NDArray[Any] | No
             "entry an image, and at least two patients."
         )
     stack = np.stack(thumbnails)
+    kept = max(1, min(COMPONENTS, count // 8))
     scores: list[dict[str, float]] = [{} for _ in range(count)]
     for fold in range(min(FOLDS, int(members.max()) + 1)):
         left_out = members % FOLDS == fold
-        guard = Guard(*_components(stack[~left_out]), {}, {})
+        guard = Guard(*_components(stack[~left_out], kept), {}, {})
         for index in np.flatnonzero(left_out):
             scores[index] = {**plain[index], **guard._distances(stack[index])}
-    thresholds = {code: _threshold(code, np.array([score[code] for score in scores])) for code in _REASONS}
-    fitted = Guard(*_components(stack), thresholds, {})
+    fitted = Guard(*_components(stack, kept), {}, {})
+    # Slices that were fitted lie further along the components than new ones where there are few, and must pass too.
+    seen = [{**one, **fitted._distances(thumbnail)} for one, thumbnail in zip(plain, stack, strict=True)]
+    thresholds = {code: max(_threshold(code, part) for part in (scores, seen)) for code in _REASONS}
+    fitted = Guard(fitted.mean, fitted.components, fitted.scales, thresholds, {})
     rejected = float(np.mean([fitted.judge(score) is not None for score in scores]))
     about = {"images": float(count), "groups": float(members.max() + 1), "rejected": rejected}
     return Guard(fitted.mean, fitted.components, fitted.scales, thresholds, about)
 
 
-def _components(stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """mean (1024,), components (K, 1024) and scales (K,) of (N, 32, 32) thumbnails."""
+def _components(
+    stack: NDArray[np.float32], kept: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """mean (1024,), and the `kept` strongest components (K, 1024) and scales (K,), of (N, 32, 32) thumbnails."""
     rows = stack.reshape(len(stack), -1).astype(np.float64)
     mean = rows.mean(axis=0)
-    kept = max(1, min(COMPONENTS, len(rows) // 8))
     values, vectors = np.linalg.eigh(np.cov(rows, rowvar=False))  # ascending
     scales = np.sqrt(np.maximum(values[::-1][:kept], 1e-8))
     components = np.ascontiguousarray(vectors[:, ::-1][:, :kept].T)
     return mean.astype(np.float32), components.astype(np.float32), scales.astype(np.float32)
 
 
-def _threshold(code: str, left_out: NDArray[np.float64]) -> float:
-    usual = float(np.quantile(left_out, QUANTILE))
+def _threshold(code: str, scores: Sequence[Mapping[str, float]]) -> float:
+    values = np.array([score[code] for score in scores])
+    usual = float(np.quantile(values, QUANTILE))
     if code == "blank":
-        return (1.0 + float(left_out.max())) / 2.0  # half the least contrast seen
+        return (1.0 + float(values.max())) / 2.0  # half the least contrast seen
     if code in ("colour", "border"):
         return usual + 0.05
     return usual * 1.05
