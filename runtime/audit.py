@@ -11,11 +11,9 @@ later one showing it. Only the end can be cut off unseen, so keep the head that 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
-import secrets
 import sys
 import threading
 from collections.abc import Sequence
@@ -52,7 +50,7 @@ class AuditLog:
                 file.seek(0)
                 first = file.readline()
                 if not first:
-                    first = _line({"neurostage_audit": _FORMAT, "begun": _now(), "salt": secrets.token_hex(16)})
+                    first = _line({"neurostage_audit": _FORMAT, "begun": _now(), "salt": os.urandom(16).hex()})
                     file.write(first)
         except OSError as error:
             raise AuditError(
@@ -124,6 +122,8 @@ def verify(path: Path, head: str | None = None) -> tuple[int, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 the log holds, 1 it does not, 2 usage."""
+    import argparse
+
     parser = argparse.ArgumentParser(prog="python -m runtime.audit", description="Check an audit log.")
     actions = parser.add_subparsers(required=True)
     action = actions.add_parser("verify", help="recompute the chain of digests")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.errors import ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def displayed(dataset: Any, index: int, where: str) -> tuple[Image.Image, tuple[str, ...]]:

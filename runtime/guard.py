@@ -14,13 +14,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SIZE = 32
 """Side of the thumbnail, in pixels."""
@@ -165,8 +167,14 @@ def _components(
     """mean (1024,), and the `kept` strongest components (K, 1024) and scales (K,), of (N, 32, 32) thumbnails."""
     rows = stack.reshape(len(stack), -1).astype(np.float64)
     mean = rows.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov(rows, rowvar=False))  # ascending
-    scales = np.sqrt(np.maximum(values[::-1][:kept], 1e-8))
+    centred = rows - mean
+    # The same components from the smaller of the two: pixels by pixels, or slices by slices.
+    if len(rows) > rows.shape[1]:
+        values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
+    else:
+        values, weights = np.linalg.eigh(centred @ centred.T)
+        vectors = centred.T @ weights / np.sqrt(np.maximum(values, 1e-12))
+    scales = np.sqrt(np.maximum(values[::-1][:kept] / (len(rows) - 1), 1e-8))
     components = np.ascontiguousarray(vectors[:, ::-1][:, :kept].T)
     return mean.astype(np.float32), components.astype(np.float32), scales.astype(np.float32)
 

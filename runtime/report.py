@@ -122,13 +122,13 @@ def _finished(path: Path, model_digest: str) -> set[str]:
     whole = content[: content.rfind(b"\n") + 1]
     if not whole:
         return set()
-    try:
-        rows = list(csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""), strict=True))
-        done = {entry["file"]: entry["model_digest"] for entry in rows}
-    except (UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise InputError(f"{path} is not a file that --output wrote. Name another one; it was not touched.") from error
     if not whole.startswith(header().encode()):
         raise InputError(f"{path} has other columns than --output writes. Name another one; it was not touched.")
+    try:
+        rows = list(csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a file that --output wrote. Name another one; it was not touched.") from error
+    done = {entry["file"]: entry["model_digest"] for entry in rows}
     if set(done.values()) - {model_digest}:
         raise InputError(f"{path} holds results of another model. Name another --output, so that they stay apart.")
     if whole != content:

@@ -1,0 +1,205 @@
+"""The command line: text, JSON, CSV, resuming, and what the exit status says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from runtime import Prediction
+from runtime.__main__ import main
+from runtime.report import COLUMNS, Progress
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, phantoms) -> Path:
+    """Five scans at two depths, and a file that is no image by its name."""
+    (tmp_path / "scans" / "deep").mkdir(parents=True)
+    for index in range(5):
+        name = f"deep/{index}.PNG" if index > 2 else f"{index}.png"
+        (tmp_path / "scans" / name).write_bytes(phantoms.read(index))
+    (tmp_path / "scans" / "notes.txt").write_text("x", encoding="utf-8")
+    return tmp_path / "scans"
+
+
+def test_text_fits_a_terminal(bundle: Path, scan: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(bundle), str(scan), "--backend", "onnx"]) == 0
+    captured = capsys.readouterr()
+    name, answer, *rest = captured.out.splitlines()
+    assert name == str(scan)
+    assert "(CDR " in answer
+    assert all(label in " ".join(rest) for label in ("NonDemented", "VeryMildDemented", "ModerateDemented"))
+    assert max(map(len, [answer, *rest])) <= 80
+    assert captured.err == "Research use only: not a diagnosis.\n"
+
+
+def test_json_is_a_prediction_a_line(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["--json", str(bundle), str(folder)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line.pop("file")).name for line in lines] == ["0.png", "1.png", "2.png", "3.PNG", "4.PNG"]
+    assert all(Prediction.from_dict(line).status == "ok" for line in lines)
+
+
+def test_one_bad_image_stops_nothing(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / "1.png").write_bytes(b"not an image")
+    assert main([str(bundle), str(folder), str(folder / "none.png")]) == 1
+    out = capsys.readouterr().out
+    assert out.count("(CDR ") == 4
+    assert out.count("  rejected: ") == 2
+    assert "no such file" in out
+
+
+def test_csv(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / "1.png").write_bytes(b"")
+    assert main([str(bundle), str(folder), "--csv"]) == 1
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["status"] for row in rows] == ["ok", "rejected", "ok", "ok", "ok"]
+    assert rows[1]["label"] == rows[1]["NonDemented"] == ""
+    assert "is empty (0 bytes)" in rows[1]["reason"]
+    assert float(rows[0]["probability"]) == max(float(rows[0][label]) for label in COLUMNS[5:9])
+
+
+def test_output_is_resumed(bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    whole, partial = tmp_path / "whole.csv", tmp_path / "partial.csv"
+    arguments = [str(bundle), str(folder), "--backend", "onnx"]
+    assert main([*arguments, "--output", str(whole)]) == 0
+    lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert len(lines) == 6
+    partial.write_text("".join(lines[:3]) + lines[3][:40], encoding="utf-8")  # killed while writing the third
+    assert main([*arguments, "--output", str(partial), "--resume"]) == 0
+    resumed = partial.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert resumed[:3] == lines[:3]
+    assert [line.split(",")[:3] for line in resumed] == [line.split(",")[:3] for line in lines]
+    assert main([*arguments, "--output", str(partial), "--resume"]) == 0
+    assert partial.read_text(encoding="utf-8") == "".join(resumed)
+    assert capsys.readouterr().out == ""
+
+
+def test_output_never_mixes_or_overwrites(bundle: Path, scan: Path, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "results.csv"
+    arguments = [str(bundle), str(scan), "--output", str(path)]
+    path.write_text("my table\n", encoding="utf-8")
+    assert main(arguments) == 2
+    assert "exists. Go on with it by --resume" in capsys.readouterr().err
+    assert main([*arguments, "--resume"]) == 2
+    assert "has other columns than --output writes" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == "my table\n"
+    path.unlink()
+    assert main(arguments) == 0
+    content = path.read_text(encoding="utf-8")
+    digest = next(csv.DictReader(io.StringIO(content)))["model_digest"]
+    path.write_text(content.replace(digest, "0" * 64), encoding="utf-8")
+    assert main([*arguments, "--resume"]) == 2
+    assert "holds results of another model" in capsys.readouterr().err
+
+
+def test_study(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / "1.png").write_bytes(b"")
+    assert main([str(bundle), str(folder), "--study"]) == 0
+    assert "5 slices, 4 used, 1 rejected" in capsys.readouterr().out
+    assert main([str(bundle), str(folder), "--study", "--json"]) == 0
+    study = json.loads(capsys.readouterr().out)
+    assert study["rejected"] == [1]
+    assert len(study["files"]) == len(study["slices"]) == 5
+
+
+def test_info_and_self_test(guarded_bundle: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(guarded_bundle), "--info", "--self-test"]) == 0
+    out = capsys.readouterr().out
+    for word in ("serves", "model", "input", "labels", "guard      rejects images", "considered", "self-test  ok: 6"):
+        assert word in out
+    assert main([str(guarded_bundle), "--info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["guarded"] is True
+    assert len(facts["considered"]) >= 2
+
+
+def test_a_rejected_image_is_not_answered(guarded_bundle: Path, tmp_path: Path, capsys) -> None:
+    Image.new("L", (64, 64), 255).save(tmp_path / "white.png")
+    assert main([str(guarded_bundle), str(tmp_path / "white.png")]) == 1
+    assert "rejected: it is all but one even tone" in capsys.readouterr().out
+
+
+def test_audit(bundle: Path, scan: Path, tmp_path: Path) -> None:
+    assert main([str(bundle), str(scan), "--audit", str(tmp_path / "log")]) == 0
+    assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_standard_input_and_options_before_images(bundle: Path, scan: Path) -> None:
+    command = [sys.executable, "-m", "runtime", "--json", str(bundle), "--backend", "onnx", "-"]
+    done = subprocess.run(command, input=scan.read_bytes(), capture_output=True, cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "ok"
+    done = subprocess.run(command, input=b"", capture_output=True, cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["code"] == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ([], "no image was given. For example: python -m runtime scan.jpg"),
+        (["a.png", "--resume"], "--resume needs --output"),
+        (["a.png", "--output", "x.csv", "--json"], "--output writes CSV"),
+        (["a.png", "--csv", "--json"], "not allowed with"),
+        (["a.png", "--workers", "0"], "--workers is 0"),
+        (["a.png", "--backend", "caffe"], "invalid choice: 'caffe'"),
+    ],
+)
+def test_usage(arguments: list[str], match: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as usage:
+        main(arguments)
+    assert usage.value.code == 2
+    assert match in capsys.readouterr().err
+
+
+def test_a_bundle_that_cannot_serve_is_usage(tmp_path: Path, bundle: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["scan.jpg"]) == 2
+    assert "BundleError: bundle does not exist" in capsys.readouterr().err
+    assert main([str(bundle), "scan.jpg", "--precision", "int2"]) == 2
+    assert "InputError: The bundle has nothing" in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_said_to_be_one(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main([str(bundle), str(tmp_path / "empty")]) == 1
+    assert "is a folder; expected one image file" in capsys.readouterr().out
+
+
+def test_dicom_files_without_a_suffix_are_found(bundle: Path, tmp_path: Path, capsys) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="the extra dicom")
+    source = Path(pydicom.__file__).parent / "data" / "test_files" / "MR_small.dcm"
+    (tmp_path / "study").mkdir()
+    shutil.copy(source, tmp_path / "study" / "IM000001")
+    (tmp_path / "study" / "README").write_text("x", encoding="utf-8")
+    main([str(bundle), str(tmp_path / "study"), "--csv"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [Path(row["file"]).name for row in rows] == ["IM000001"]
+    assert rows[0]["code"] != "unreadable"
+
+
+def test_progress_on_a_terminal_only() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    clock = iter([0.0, 0.1, 1.0, 2.0]).__next__
+    terminal, pipe = Terminal(), io.StringIO()
+    progress, silent = Progress(3, terminal, clock), Progress(3, pipe, iter(range(9)).__next__)
+    for _ in range(3):
+        progress.advance()
+        silent.advance()
+    shown = [line.strip() for line in terminal.getvalue().split("\r") if line]
+    assert shown == ["2/3 images, 2.0 images/s, 0 s left", "3/3 images, 1.5 images/s, 0 s left"]
+    assert pipe.getvalue() == ""
