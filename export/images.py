@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,19 @@ def calibration_samples(run: Path | None, given: Path | None, limit: int = CALIB
             f"{samples.source} has {len(samples)} images to calibrate int8 on; at least {LEAST_CALIBRATION} are needed."
         )
     return samples.select(_stratified(samples.labels, limit))
+
+
+def training_samples(run: Path, limit: int) -> Samples | None:
+    """At most `limit` of the run's training slices with their patients as groups; None where they are not at hand."""
+    data = _data_of(run)
+    if data is None:
+        return None
+    samples = _side(run, data, "training")
+    samples = samples.select(_spread(len(samples), limit))
+    with (run / "split.csv").open(newline="", encoding="utf-8") as file:
+        patients = {row["name"]: row["patient"] for row in csv.DictReader(file)}
+    _, groups = np.unique([patients[name] for name in samples.names], return_inverse=True)
+    return replace(samples, groups=groups.astype(np.int64))
 
 
 def _data_of(run: Path) -> Samples | None:

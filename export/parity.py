@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from export.statistics import calibration_error, sensitivity, upper_bound
-from runtime.predictor import probabilities
+from runtime.calibration import probabilities
 
 NEAR_TIE = 0.02
 """The reference's two highest probabilities lie closer than this: such a decision was never firm."""

@@ -15,6 +15,7 @@ from export.bundle import REPORT, adopt, kept_rejections, link, reject, staged
 from export.files import write
 from export.formats import FORMATS, combinations, file_name
 from export.golden import write_golden
+from export.guarding import write_guard
 from export.job import Evidence, gather, load_reference, settled
 from export.options import Options
 from export.processes import in_own_process
@@ -64,7 +65,7 @@ def export(options: Options, say: Callable[[str], None] = lambda text: None) -> 
                 outcomes += _format(options, name, precisions, folder, say)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        manifest = _finish(options, reference, evidence, folder, outcomes)
+        manifest = _finish(options, reference, evidence, folder, outcomes, say)
     return Exported(options.out, manifest, tuple(outcomes))
 
 
@@ -85,7 +86,12 @@ def _format(
 
 
 def _finish(
-    options: Options, reference: Reference, evidence: Evidence, folder: Path, outcomes: list[Outcome]
+    options: Options,
+    reference: Reference,
+    evidence: Evidence,
+    folder: Path,
+    outcomes: list[Outcome],
+    say: Callable[[str], None],
 ) -> Manifest:
     """Sort what was built into served and rejected, take over what stays, and write the manifest."""
     facts = {"model": reference.info.digest, "images": len(evidence.images), "source": evidence.source}
@@ -114,10 +120,14 @@ def _finish(
         documents.append(Document(CARD, write(folder / CARD, card.read_bytes())))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     provenance = {**reference.provenance, "neurostage": __version__, "exported": created, "packages": _packages()}
+    guard, why_none = write_guard(reference, folder)
+    if guard is None:
+        say(why_none)
     manifest = Manifest(
         reference.info,
         tuple(artifacts),
         provenance,
+        guard=guard,
         golden=write_golden(reference, folder),
         documents=tuple(documents),
     )

@@ -27,43 +27,52 @@ def slices(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def network(slices):
-    """The published architecture, random but for a last layer fitted to `slices`: firm decisions, all four classes."""
+def fit_network():
+    """Function: samples, size → the published architecture, random but for a last layer fitted to the samples."""
     import torch
     from torch import nn
     from torchvision.models import resnet50
 
     from export.images import preprocessed
     from runtime.preprocess import InputSpec
+
+    def fit(samples, size: int) -> nn.Module:
+        images = torch.from_numpy(preprocessed(samples, InputSpec.imagenet(size)))
+        torch.manual_seed(0)
+        model = resnet50(weights=None)
+        model.fc = nn.Sequential(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.3), nn.Linear(512, 4))
+        for name, module in model.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # the statistics of the one batch below
+                if name.endswith("bn3"):
+                    nn.init.constant_(module.weight, 0.1)  # shallow, so that half precision moves little
+        hidden: list[torch.Tensor] = []
+        handle = model.fc[3].register_forward_pre_hook(lambda module, inputs: hidden.append(inputs[0]))
+        with torch.inference_mode():
+            model.train()(images)
+            hidden.clear()
+            model.eval()(images)
+        handle.remove()
+        features, middle = hidden[0] - hidden[0].mean(0), hidden[0].mean(0)
+        wanted = nn.functional.one_hot(torch.from_numpy(samples.labels), 4).float() * 8 - 2
+        square = features.T @ features
+        weight = torch.linalg.solve(square + 1e-6 * square.trace() * torch.eye(512), features.T @ wanted)
+        with torch.no_grad():
+            model.fc[3].weight.copy_(weight.T)
+            model.fc[3].bias.copy_(wanted.mean(0) - middle @ weight)
+            for parameter in model.parameters():
+                parameter.requires_grad_(False)
+        return model.eval()
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def network(slices, fit_network):
+    """A network at 32 × 32 with firm decisions, all four classes among them."""
     from train.data.sources import load_samples
 
-    samples = load_samples(slices)
-    images = torch.from_numpy(preprocessed(samples, InputSpec.imagenet(SIZE)))
-    torch.manual_seed(0)
-    model = resnet50(weights=None)
-    model.fc = nn.Sequential(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.3), nn.Linear(512, 4))
-    for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # the statistics of the one batch below
-            if name.endswith("bn3"):
-                nn.init.constant_(module.weight, 0.1)  # shallow, so that half precision moves little
-    hidden: list[torch.Tensor] = []
-    handle = model.fc[3].register_forward_pre_hook(lambda module, inputs: hidden.append(inputs[0]))
-    with torch.inference_mode():
-        model.train()(images)
-        hidden.clear()
-        model.eval()(images)
-    handle.remove()
-    features, middle = hidden[0] - hidden[0].mean(0), hidden[0].mean(0)
-    wanted = nn.functional.one_hot(torch.from_numpy(samples.labels), 4).float() * 8 - 2
-    square = features.T @ features
-    weight = torch.linalg.solve(square + 1e-6 * square.trace() * torch.eye(512), features.T @ wanted)
-    with torch.no_grad():
-        model.fc[3].weight.copy_(weight.T)
-        model.fc[3].bias.copy_(wanted.mean(0) - middle @ weight)
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-    return model.eval()
+    return fit_network(load_samples(slices), SIZE)
 
 
 @pytest.fixture(scope="session")

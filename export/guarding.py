@@ -1,0 +1,29 @@
+"""The bundle's guard: what images the model may speak about, fitted to the slices it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from export.images import training_samples
+from export.reference import Reference
+from runtime.digests import sha256_file
+from runtime.errors import InputError
+from runtime.guard import fit
+from runtime.images import read_image
+from runtime.manifest import Document
+
+FILE = "guard.npz"
+IMAGES = 2048
+
+
+def write_guard(reference: Reference, folder: Path) -> tuple[Document | None, str]:
+    """The guard, written into `folder`; or None, and why there is none."""
+    samples = training_samples(reference.run, IMAGES) if reference.run else None
+    if samples is None:
+        return None, "the bundle has no guard: the slices the model was trained on are not at hand"
+    try:
+        guard = fit((read_image(samples.read(index)) for index in range(len(samples))), samples.groups)
+    except InputError as error:
+        return None, f"the bundle has no guard: {error}"
+    guard.write(folder / FILE)
+    return Document(FILE, sha256_file(folder / FILE)), ""
