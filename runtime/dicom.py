@@ -192,6 +192,9 @@ def _check_codec(dataset: Any, count: int, where: str) -> None:
         )
     expected = (int(dataset.Columns), int(dataset.Rows))
     for frame in generate_frames(dataset.PixelData, number_of_frames=count):
+        if b"\xff\xf7" in frame[:4096] and b"\xff\xd9" not in frame and frame.startswith(b"\xff\xd8"):
+            # CharLS works for seconds on a JPEG-LS stream that has no end (ISO/IEC 14495-1 C.1.2).
+            raise ImageError(f"{where} is truncated: its JPEG-LS codestream has no end. Export it again.")
         size = _codestream_size(frame)
         if size is not None and size != expected:
             # Decoders allocate what the codestream claims, which may be gigabytes.
