@@ -23,9 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run, record = launch(options)
         except Interrupted as stopped:
             if is_leader():
-                print(
-                    f"Stopped after a checkpoint. Go on with: python -m train --resume --out {stopped}", file=sys.stderr
-                )
+                print(f"Stopped, with a checkpoint. Next: python -m train --resume --out {stopped}", file=sys.stderr)
             return 0
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce  # passes gradients, unlike torch.distributed's
 
 Value = TypeVar("Value")
 
@@ -120,6 +119,23 @@ def join(device_type: str, timeout: timedelta = timedelta(hours=2)) -> Iterator[
         dist.destroy_process_group()
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, through which gradients pass."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        # Every process's loss depends on the sum, so every process's gradient counts.
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
 class SharedBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d whose statistics are of the batch of all processes together, on any device that can sum tensors.
 
@@ -130,12 +146,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
         """(N, C, H, W) normalised."""
         if not self.training:
             return super().forward(maps)
-        values = maps.float()
+        values = maps if maps.dtype == torch.float64 else maps.float()
         count = values.new_tensor(values.numel() // values.shape[1])
-        total = all_reduce(torch.cat([values.sum((0, 2, 3)), count[None]]))
+        total = _Sum.apply(torch.cat([values.sum((0, 2, 3)), count[None]]))
         count = total[-1].detach()
         centred = values - (mean := total[:-1] / count)[:, None, None]
-        variance = all_reduce((centred * centred).sum((0, 2, 3))) / count
+        variance = _Sum.apply((centred * centred).sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr,arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import uuid
@@ -88,7 +87,8 @@ def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise _as_ours(rank, failure.message) from error
+        told = failure.error_file_data if isinstance(failure.error_file_data, dict) else {}
+        raise _as_ours(rank, told.get("message", failure.message)) from error
     if answers[0] is None:
         raise Interrupted(str(out))
     return answers[0]
@@ -104,14 +104,12 @@ def _member(options: Options) -> tuple[Path, dict[str, Any]] | None:
 
 def _as_ours(rank: int, message: Any) -> errors.NeuroStageError:
     """The error that ended process `rank`, from the launcher's account of it."""
-    told = json.loads(message) if isinstance(message, str) and message.startswith("{") else message
-    if not isinstance(told, dict):
-        return TrainingError(f"Process {rank} died: {told}")
-    told = told.get("message", told)
-    text = str(told.get("message", told)) if isinstance(told, dict) else str(told)
+    if not isinstance(message, dict):
+        return TrainingError(f"Process {rank} died: {message}")
+    text = str(message.get("message", message))
     name, _, rest = text.partition(": ")
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, errors.NeuroStageError):
         return kind(rest)
-    trace = told.get("extraInfo", {}).get("py_callstack", "") if isinstance(told, dict) else ""
+    trace = message.get("extraInfo", {}).get("py_callstack", "")
     return TrainingError(f"Process {rank} died: {text}\n{trace}".rstrip())

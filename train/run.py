@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import time
@@ -47,13 +48,19 @@ def train(options: Options) -> tuple[Path, dict[str, Any]]:
     with join(compute.device.type) as team:
         if compute.device.type == "cuda":
             compute = replace(compute, device=torch.device("cuda", team.local_rank))
-        torch.set_num_threads(max(1, available_cpus() // team.local_size))
+        torch.set_num_threads(_threads(team))
         out = team.agree(options.out or default_out(options))
         run = new_run(out, options.resume) if team.leader else nullcontext(partial_folder(out))
         with run as folder, Watch(quiet=not team.leader) as watch:
             record = _train(options, compute, team, folder, watch)
         team.wait()  # nobody leaves before the run has its name
     return out, record
+
+
+def _threads(team: Team) -> int:
+    """Threads for this process: what OMP_NUM_THREADS says, or its part of what the machine lends."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() and int(told) else max(1, available_cpus() // team.local_size)
 
 
 def default_out(options: Options) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ class Keeper:
                 newest.replace(self.folder / PREVIOUS)
             new.replace(newest)
         except (OSError, RuntimeError) as error:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):
+                new.unlink()
             raise TrainingError(
                 f"A checkpoint cannot be written to {self.folder}: {error}. Last good checkpoint: {self.last()}. Make "
                 "room or give another --out, and go on with --resume."

@@ -1,0 +1,74 @@
+"""Run under torchrun or alone by test_distributed.py: 20 steps of one stage; the leader writes what it saw as JSON.
+
+Usage: ranks.py shared|frozen OUT
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from runtime.preprocess import InputSpec
+from train.data.batches import Batches
+from train.data.loader import safe_loader
+from train.data.phantom import phantom_samples
+from train.distributed import join, share_batchnorm
+from train.engine.schedule import make_optimizer
+from train.engine.seeds import seed_dropouts
+from train.engine.stage import StageState
+from train.loop import Epoch, Hooks, Objective, Step, predict, run_stage
+from train.models import build, head_of
+from train.recipes import Stage
+
+kind, out = sys.argv[1], Path(sys.argv[2])
+torch.set_num_threads(1)
+with join("cpu") as team:
+    torch.manual_seed(team.rank)  # each process starts elsewhere, so that the weights must be given
+    frozen = kind == "frozen"
+    model = build("resnet50")
+    spec = InputSpec.imagenet(32 if frozen else 64)
+    slices, _ = safe_loader(phantom_samples(5, 4, size=64), spec)
+    seed_dropouts(model)
+    model = share_batchnorm(model, "cpu") if team.size > 1 else model
+    team.same_weights(model)
+    labels = torch.from_numpy(slices.labels)
+    chosen = torch.arange(0, 79)  # an odd number: the processes' parts differ in size
+    sides = [
+        Batches(torch.from_numpy(slices.pixels), labels, spec, 16, chosen=chosen, augment=augment, team=team)
+        for augment in (True, False)
+    ]
+    trained = head_of(model) if frozen else model
+    optimizer = make_optimizer("sgd", trained.parameters(), learning_rate=1, weight_decay=1e-3, momentum=0.9)
+    state = StageState(trained, optimizer, device_type="cpu", fp16=False, ema=0.0)
+    steps: list[Step] = []
+    epochs: list[Epoch] = []
+
+    def measure(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+        loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truth)))
+        return {"loss": loss, "accuracy": 0.0, "balanced_accuracy": 0.0, "patient_accuracy": 0.0}
+
+    def nothing() -> None:
+        """No checkpoints."""
+
+    hooks = Hooks(measure, steps.append, epochs.append, nothing, lambda: False, lambda: "none", lambda: False, print)
+    objective = Objective(class_weights=torch.tensor([1.0, 2.0, 0.5, 1.0]), label_smoothing=0.1)
+    run_stage("x", Stage(4, 1e-5), model, trained, state, *sides, objective=objective, hooks=hooks)
+    logits, _ = predict(model, sides[1])
+    seen = team.collect([b.inputs.flatten(1).sum(1).tolist() for b in sides[0].epoch(1)])
+    weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+    answer = {
+        "ranks": team.size,
+        "losses": [step.step_loss for step in steps],
+        "validation": [epoch.validation_loss for epoch in epochs],
+        "logits": logits.tolist(),
+        "seen": sorted(round(value, 2) for rank in seen for batch in rank for value in batch),
+        "weights": list(team.collect(hashlib.sha256(weights).hexdigest())),
+    }
+    if team.leader:
+        out.write_text(json.dumps(answer))

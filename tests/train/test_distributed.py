@@ -1,0 +1,167 @@
+"""Two processes train what one trains; one that dies ends the run with its own words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from train.distributed import SharedBatchNorm, Team, share_batchnorm
+
+REPOSITORY = Path(__file__).parents[2]
+TINY = ["--image-size", "32", "--batch-size", "8", "--head.epochs", "1", "--full.epochs", "1", "--precision", "fp32"]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+    )
+
+
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    options = ["--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    return run("-m", "torch.distributed.run", *options, "--local-addr", "127.0.0.1", *arguments)
+
+
+@pytest.mark.parametrize("kind", ["shared", "frozen"])
+def test_two_processes_see_the_losses_of_one_step_by_step(tmp_path, kind):
+    script = str(Path(__file__).with_name("ranks.py"))
+    alone, together = run(script, kind, str(tmp_path / "1")), torchrun(script, kind, str(tmp_path / "2"))
+    assert alone.returncode == 0, alone.stderr
+    assert together.returncode == 0, together.stderr
+    one, two = (json.loads((tmp_path / name).read_text()) for name in "12")
+    assert (one["ranks"], two["ranks"]) == (1, 2)
+    assert len(one["losses"]) == 20
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
+    np.testing.assert_allclose(two["validation"], one["validation"], rtol=1e-3)
+    assert np.shape(two["logits"]) == (79, 4)
+    assert two["seen"] == pytest.approx(one["seen"], abs=0.05)  # the same slices, augmented alike, each once
+    assert len(one["seen"]) == 79
+    assert two["weights"][0] == two["weights"][1]
+
+
+@pytest.fixture(scope="module")
+def single(few_slices, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("single") / "run"
+    done = run("-m", "train", "--data", str(few_slices), *TINY, "--device", "cpu", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_devices_2_on_the_cpu_writes_one_run(few_slices, single, tmp_path):
+    done = run(
+        *("-m", "train", "--data", str(few_slices), *TINY, "--device", "cpu", "--devices", "2", "--json"),
+        *("--out", str(tmp_path / "runs" / "a")),
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1  # one process prints
+    assert done.stderr.count("full 1/1") == 1
+    assert "Warning" not in done.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
+    record = json.loads((tmp_path / "runs" / "a" / "run.json").read_text())
+    assert record["devices"] == 2
+    one, two = ((path / "metrics.jsonl").read_text().splitlines() for path in (single, tmp_path / "runs" / "a"))
+    head_of_one, head_of_two = json.loads(one[0]), json.loads(two[0])
+    assert head_of_two["loss"] == pytest.approx(head_of_one["loss"], rel=1e-4)
+    assert (single / "split.csv").read_text() == (tmp_path / "runs" / "a" / "split.csv").read_text()
+
+
+def test_it_runs_unchanged_under_torchrun(few_slices, tmp_path):
+    done = torchrun("-m", "train", "--data", str(few_slices), *TINY, "--device", "cpu", "--out", str(tmp_path / "a"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("validation slices") == 1
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["devices"] == 2
+
+
+def test_bad_data_is_still_one_line_and_exit_2(tmp_path):
+    done = run(
+        "-m", "train", "--data", "nowhere", *TINY, "--device", "cpu", "--devices", "2", "--out", str(tmp_path / "a")
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "DatasetError: nowhere does not exist. Give a folder of class folders, or a .parquet file."
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+DYING = """
+import sys
+from train import loop
+from train.__main__ import main
+
+step = loop._step
+
+def dying(model, trained, state, batch, team, *rest):
+    if team.rank == 1 and state.step == 1:
+        raise ZeroDivisionError("the second process gave up")
+    return step(model, trained, state, batch, team, *rest)
+
+loop._step = dying
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_process_that_dies_ends_the_run_with_its_own_traceback(few_slices, tmp_path):
+    (tmp_path / "dying.py").write_text(DYING)
+    out = tmp_path / "runs" / "a"
+    done = run(
+        *(str(tmp_path / "dying.py"), "--data", str(few_slices), *TINY, "--device", "cpu", "--devices", "2"),
+        *("--head.epochs", "0", "--out", str(out)),
+    )
+    assert done.returncode == 1
+    assert "TrainingError: Process 1 died: ZeroDivisionError: the second process gave up" in done.stderr
+    assert "in dying" in done.stderr  # its traceback
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "devices", "message"), [("3", "2", "each needs two slices"), ("8", "-1", "--devices")]
+)
+def test_devices_that_cannot_be(tmp_path, batch, devices, message):
+    done = run(
+        "-m", "train", "--batch-size", batch, "--devices", devices, "--device", "cpu", "--out", str(tmp_path / "a")
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 3), (2, 4), (0, 2), (9, 1)])
+def test_shares_cover_everything_once(count, size):
+    shares = [Team(rank, size).share(count) for rank in range(size)]
+    assert [index for share in shares for index in range(count)[share]] == list(range(count))
+    assert max(s.stop - s.start for s in shares) - min(s.stop - s.start for s in shares) <= 1
+
+
+def test_a_team_of_one_exchanges_nothing():
+    team, values = Team(), torch.ones(3)
+    assert team.leader
+    assert team.sum(values) is values
+    assert team.gather(values, 3) is values
+    assert team.agree("x") == "x"
+    assert list(team.collect(1)) == [1]
+
+
+def test_shared_batchnorm_keeps_names_weights_and_the_eval_mode():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
+    plain(torch.randn(4, 1, 8, 8))
+    shared = share_batchnorm(nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)), "cpu")
+    shared.load_state_dict(plain.state_dict())
+    assert isinstance(shared[1], SharedBatchNorm)
+    assert list(shared.state_dict()) == list(plain.state_dict())
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(shared.eval()(images), plain.eval()(images))
