@@ -43,10 +43,6 @@ class Options:
     flip_tolerance: float | None = None
     """Largest upper 95 % bound on the share of changed decisions to accept, in place of each precision's own. It is
     recorded. 0 accepts no changed decision at all."""
-    with_preprocessing: bool = False
-    """Also write artifacts that take raw uint8 images of any size (onnx, openvino, torchscript, in fp32)."""
-    softmax: bool = False
-    """Those give probabilities, calibrated by the temperature, in place of logits."""
     compute_capability: str = "8.9"
     """Of the GPU that a TensorRT for RTX engine is built for on a machine without one."""
     threads: int | None = None
@@ -61,6 +57,6 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         Options,
         args=argv,
         prog="python -m export",
-        description="Export a trained model and check that every artifact decides as the original does.",
+        description="Export a trained model; check that each artifact decides as it does.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.job import Job
-from export.precision import Found
-from export.qdq import float_layers_of, layers, with_float_layers
+from export.qdq import layers, with_float_layers
 from runtime.errors import ParityError
 
 if TYPE_CHECKING:
@@ -145,9 +144,3 @@ def _few(images: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """`RANKING_IMAGES` of both, evenly spread."""
     where = np.linspace(0, len(images) - 1, min(RANKING_IMAGES, len(images))).astype(int)
     return images[where], logits[where]
-
-
-def summary(model: ModelProto) -> dict[str, Any]:
-    """What the manifest and the report say about a quantised graph."""
-    floats = float_layers_of(model)
-    return {"layers": Found.count(["fp32" if n in floats else "int8" for n in layers(model)]).layers, "float": floats}

@@ -11,7 +11,7 @@ from export.files import write
 from export.formats.built import Built
 from export.lowered import lowered
 from export.precision import Found
-from runtime.errors import ExportError
+from runtime.errors import ExportError, ParityError
 from runtime.manifest import METADATA_KEY, ModelInfo
 
 if TYPE_CHECKING:
@@ -42,12 +42,18 @@ def build(job: Job, precision: str, path: Path) -> Built:
 def graph(job: Job, precision: str) -> tuple[Path, str]:
     """The ONNX graph in `precision` and its SHA-256 in memory; built once an export, for every format made from it."""
     path = job.work / f"{precision}.onnx"
-    note = path.with_suffix(".sha256")
+    note, refused = path.with_suffix(".sha256"), path.with_suffix(".refused")
+    if refused.exists():
+        raise ParityError(refused.read_text(encoding="utf-8"))
     if not note.exists():
         if precision == "int8":
             from export.quantize import quantized
 
-            model = quantized(job)
+            try:
+                model = quantized(job)
+            except ParityError as error:  # minutes of search, whose end the other formats need not repeat
+                refused.write_text(str(error), encoding="utf-8")
+                raise
         else:
             model = exported(job, precision)
         describe(model, job.reference.info)

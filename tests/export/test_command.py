@@ -75,6 +75,7 @@ def test_the_same_models_bundle_gains_artifacts_and_keeps_the_others(firm_bundle
     assert set(json.loads((out / "parity.json").read_text())["artifacts"]) == {"model.onnx", "model.xml", "model.pt2"}
 
 
+@pytest.mark.slow
 def test_another_models_bundle_is_replaced(firm_bundle, network, tmp_path):
     out, checkpoint = tmp_path / "bundle", tmp_path / "other.pth"
     shutil.copytree(firm_bundle, out)

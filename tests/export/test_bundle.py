@@ -1,0 +1,110 @@
+"""The bundle is the old one or the new one at every moment."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from export.bundle import adopt, reject, staged
+from runtime.errors import BundleError, ExportError
+from runtime.integrity import verified
+from runtime.manifest import read_manifest
+
+ROOT = Path(__file__).parents[2]
+
+SWAP_FOREVER = """
+import sys
+from pathlib import Path
+from export.bundle import link, staged
+old, target = Path(sys.argv[1]), Path(sys.argv[2])
+print("ready", flush=True)
+while True:
+    with staged(target) as folder:
+        for path in sorted(old.rglob("*")):
+            if path.is_file():
+                link(path, folder / path.relative_to(old))
+        (folder / "logs" / "again.log").write_text("a newer one")
+"""
+
+
+def test_killed_at_any_moment_it_leaves_a_whole_bundle(firm_bundle, tmp_path):
+    """Forty kills of a process that does nothing but replace the bundle."""
+    target = tmp_path / "bundle"
+    shutil.copytree(firm_bundle, target)
+    digest = read_manifest(firm_bundle).model.digest
+    rng = random.Random(0)
+    for _ in range(40):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SWAP_FOREVER, str(firm_bundle), str(target)], cwd=ROOT, stdout=subprocess.PIPE
+        )
+        with process:
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(rng.uniform(0, 0.02))
+            process.send_signal(signal.SIGKILL)
+        assert verified(target).model.digest == digest
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_the_old_bundle_or_the_new_one(firm_bundle, run, tmp_path):
+    target = tmp_path / "bundle"
+    shutil.copytree(firm_bundle, target)
+    rng = random.Random(1)
+    allowed = [{"model.onnx"}, {"model.onnx", "model.pt2"}]
+    for _ in range(6):
+        command = [sys.executable, "-m", "export", str(run), "--to", "torch-export", "--out", str(target)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(rng.uniform(1, 20))
+            process.kill()
+        assert {artifact.file for artifact in verified(target).artifacts} in allowed
+
+
+def write_half(target: Path, error: Exception) -> None:
+    with staged(target) as folder:
+        (folder / "half").write_text("written")
+        raise error
+
+
+def test_an_error_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write_half(tmp_path / "bundle", ZeroDivisionError())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_clear_line_and_the_old_bundle_stands(firm_bundle, tmp_path):
+    target = tmp_path / "bundle"
+    shutil.copytree(firm_bundle, target)
+    with pytest.raises(ExportError, match=r"No space left on device.*The old one, if any, is untouched"):
+        write_half(target, OSError(28, os.strerror(28)))
+    assert verified(target) == read_manifest(firm_bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_bundle_that_was_changed_is_not_taken_over(firm_bundle, tmp_path):
+    target = tmp_path / "bundle"
+    shutil.copytree(firm_bundle, target)
+    (target / "model.onnx").write_bytes(b"changed")
+    digest = read_manifest(target).model.digest
+    with pytest.raises(BundleError, match=r"model.onnx has SHA-256 .* the file was changed after export"):
+        adopt(target, digest, tmp_path / "folder", set())
+
+
+def test_what_is_rejected_takes_its_sidecar_along(tmp_path):
+    for name in ("model.fp16.xml", "model.fp16.bin", "model.xml", "model.bin"):
+        (tmp_path / name).write_text(name)
+    reject(tmp_path, "model.fp16.xml", "why")
+    assert sorted(path.name for path in (tmp_path / "rejected").iterdir()) == [
+        "model.fp16.bin.rejected",
+        "model.fp16.xml.json",
+        "model.fp16.xml.rejected",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.bin", "model.xml", "rejected"]
+    reject(tmp_path, "model.xml", None)
+    assert [path.name for path in tmp_path.iterdir()] == ["rejected"]

@@ -1,0 +1,57 @@
+"""TensorRT for RTX engines, built for a named GPU on a machine that has none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from export.formats import lacking, tensorrt
+from export.options import Options
+from export.produce import produce
+from runtime.errors import ExportError
+
+pytestmark = pytest.mark.skipif(lacking(tensorrt) is not None, reason="no TensorRT is installed here")
+
+
+def test_engines_hold_the_graphs_weights_in_its_type_and_are_never_served(job):
+    outcomes = produce(job, "tensorrt", ["fp32", "fp16"])
+    for outcome, precision in zip(outcomes, ("fp32", "fp16"), strict=True):
+        assert outcome.status == "pending", outcome.reason
+        assert set(outcome.found) == {precision}
+        assert outcome.artifact.checks == ()
+        assert outcome.artifact.requires["flavour"] == "tensorrt-rtx"
+        assert outcome.artifact.requires["compute_capability"] == "8.9"
+    sizes = [outcome.artifact.size_bytes for outcome in outcomes]
+    assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.05)
+    assert "there is none here to check it on: built, never served" in outcomes[0].reason
+
+
+def test_an_engine_without_the_graphs_weights_is_refused(job):
+    produce(job, "tensorrt", ["fp32"])
+    produce(job, "onnx", ["fp16"])
+    with pytest.raises(ExportError, match=r"holds 0 of the 55 weights of fp16\.onnx"):
+        tensorrt.found_weights(job.folder / "model.engine", job.work / "fp16.onnx")
+
+
+def test_an_unknown_gpu_is_refused_with_those_there_are(job):
+    other = replace(job, options=replace(job.options, compute_capability="9.9"))
+    (outcome,) = produce(other, "tensorrt", ["fp32"])
+    assert outcome.status == "rejected"
+    assert "--compute-capability 9.9 is not one this library builds for. It has: 12.0, 12.1" in outcome.reason
+
+
+@pytest.mark.slow
+def test_a_pending_engine_is_in_the_bundle_and_the_predictor_passes_it_over(firm_bundle, run, tmp_path):
+    import shutil
+
+    from export import pipeline
+    from runtime.integrity import verified
+    from runtime.predictor import Predictor
+
+    out = tmp_path / "bundle"
+    shutil.copytree(firm_bundle, out)
+    exported = pipeline.export(Options(source=run, out=out, to=("tensorrt",)))
+    assert exported.whole
+    assert [a.file for a in verified(out).artifacts if not a.checks] == ["model.engine"]
+    assert Predictor(out).artifact.name == "model.onnx"
