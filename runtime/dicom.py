@@ -97,6 +97,7 @@ def read_dicom(data: bytes, where: str, most: int | None = None) -> DicomImage:
         count = _frame_count(dataset, where, most)
         _check_codec(dataset, count, where)
         shown = [displayed(dataset, index, where) for index in range(count)]
+        return DicomImage(tuple(image for image, _ in shown), shown[0][1], _warnings(dataset))
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001  pydicom's text may quote the file: neither it nor its chain travels on
@@ -104,7 +105,6 @@ def read_dicom(data: bytes, where: str, most: int | None = None) -> DicomImage:
             f"{where} could not be decoded as DICOM{_compression(data)} ({type(error).__name__}): it is truncated, "
             "damaged, or of a kind that is not read. Export it again, or convert it to PNG with the window you want."
         ) from None
-    return DicomImage(tuple(image for image, _ in shown), shown[0][1], _warnings(dataset))
 
 
 def _compression(data: bytes) -> str:

@@ -42,6 +42,7 @@ _REASONS = {
     # In the order they are asked: the first that holds is the most specific.
     "blank": "it is all but one even tone",
     "colour": "it is a colour image; the model was trained on grey slices",
+    "smooth": "it shows no structure within its outline",
     "orientation": "it fits the training slices better when turned: it is upside down or lies on its side",
     "border": "its border is bright; the training slices show the head on a black background",
     "residual": "it does not look like the slices the model was trained on",
@@ -67,9 +68,9 @@ class Guard:
     def scores(self, image: Image.Image) -> dict[str, float]:
         """Every score of an upright image of mode L or RGB; the higher, the stranger. About 0.2 ms.
 
-        blank 0-1, colour 0-1, border 0-1.5, residual (root mean square brightness), distance (root mean square
-        standard deviations), orientation (residual as it is over the least residual when turned or mirrored top to
-        bottom).
+        blank 0-1, colour 0-1, border 0-1.5, smooth up to 1, residual (root mean square brightness), distance (root
+        mean square standard deviations), orientation (residual as it is over the least residual when turned or
+        mirrored top to bottom).
         """
         thumbnail = _thumbnail(image)
         result = _plain_scores(image, thumbnail)
@@ -182,8 +183,8 @@ def _components(
 def _threshold(code: str, scores: Sequence[Mapping[str, float]]) -> float:
     values = np.array([score[code] for score in scores])
     usual = float(np.quantile(values, QUANTILE))
-    if code == "blank":
-        return (1.0 + float(values.max())) / 2.0  # half the least contrast seen
+    if code in ("blank", "smooth"):
+        return (1.0 + float(values.max())) / 2.0  # half the least contrast, or structure, seen
     if code in ("colour", "border"):
         return usual + 0.05
     return usual * 1.05
@@ -208,7 +209,18 @@ def _plain_scores(image: Image.Image, thumbnail: NDArray[np.float32]) -> dict[st
         "blank": 1.0 - (high - low) / 255.0,
         "colour": colour,
         "border": float(border.mean()) / max(high, 1.0),
+        "smooth": _smoothness(thumbnail, high),
     }
+
+
+def _smoothness(thumbnail: NDArray[np.float32], high: float) -> float:
+    """1 less the mean difference, on a scale of `high`, of neighbouring pixels that both lie within the head."""
+    inside = thumbnail > 0.2 * high
+    within = inside[:, 1:] & inside[:, :-1]
+    if not within.any():
+        return 1.0
+    steps = np.abs(np.diff(thumbnail, axis=1))[within]
+    return 1.0 - float(steps.mean()) / max(high, 1.0)
 
 
 def _normalised(thumbnail: NDArray[np.float32]) -> NDArray[np.float32]:
