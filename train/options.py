@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,6 +126,10 @@ def _checked(options: Options) -> Options:
             (f"--{stage}.learning-rate", values.learning_rate, values.learning_rate > 0, "more than 0"),
             (f"--{stage}.warmup", warmup, 0 <= warmup < 1, "0 or more and below 1"),
         ]
+    if recipe.normalise == "imagenet" and recipe.architecture == "resnet34-gray":
+        raise InputError("--normalise imagenet has three channels, resnet34-gray has one. Use training-set.")
+    if not re.fullmatch("[A-Z]{3}", options.country):
+        raise InputError(f"--country is {options.country!r}, expected an ISO 3166 alpha-3 code, such as DEU.")
     for option, value, holds, expected in rules:
         if not holds:
             raise InputError(f"{option} is {value:g}, expected {expected}.")

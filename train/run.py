@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from runtime import __version__
-from runtime.errors import InputError, TrainingError
+from runtime.errors import TrainingError
 from runtime.labels import LABELS
 from runtime.manifest import sha256_file
 from runtime.preprocess import InputSpec
@@ -27,6 +27,7 @@ from train.data.batches import channel_statistics
 from train.data.cache import prepare_once
 from train.data.prepare import Prepared, prepare
 from train.distributed import Team, join
+from train.energy import EnergyMeter
 from train.engine.stopping import StopRequest
 from train.evaluation.metrics import figures
 from train.evaluation.plots import plot_confusion, plot_curves
@@ -80,6 +81,7 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
     session = Session(options.settings, compute, team, spec, data, folder if team.leader else None, watch)
     start = session.initialise(options.weights, options.seed, checkpoint)
     _announce(options, data, start, compute, team, watch)
+    meter = EnergyMeter(options.country) if options.energy and team.leader else None
     with StopRequest() as stop:
         logits, labels = session.run(
             stop,
@@ -105,6 +107,8 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
         "metrics": figures(logits, labels, data.groups[data.split.validation]),
         "versions": _versions(),
     }
+    if meter:
+        record["energy"] = meter.stop()
     if team.leader:
         _write(session, record, logits, labels, folder)
     return record
@@ -149,10 +153,8 @@ def _input_spec(options: Options, data: Prepared) -> InputSpec:
     """What the network takes: normalised as ImageNet was, or by the training slices' own mean and deviation."""
     recipe = options.settings
     channels = CHANNELS[recipe.architecture]
-    if recipe.normalise == "imagenet" and channels == 3:
-        return InputSpec.imagenet(recipe.image_size)
     if recipe.normalise == "imagenet":
-        raise InputError(f"--normalise imagenet has three channels, {recipe.architecture} has one. Use training-set.")
+        return InputSpec.imagenet(recipe.image_size)
     mean, std = channel_statistics(data.slices.pixels, data.split.training, channels)
     return InputSpec(recipe.image_size, recipe.image_size, channels, mean, std)
 
