@@ -42,9 +42,9 @@ _REASONS = {
     # In the order they are asked: the first that holds is the most specific.
     "blank": "it is all but one even tone",
     "colour": "it is a colour image; the model was trained on grey slices",
+    "border": "its border is bright; the training slices show the head on a black background",
     "smooth": "it shows no structure within its outline",
     "orientation": "it fits the training slices better when turned: it is upside down or lies on its side",
-    "border": "its border is bright; the training slices show the head on a black background",
     "residual": "it does not look like the slices the model was trained on",
     "distance": "it is too far from the slices the model was trained on",
 }
