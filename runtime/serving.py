@@ -138,3 +138,18 @@ def open_artifact(path: Path, backend: str | None, precision: str | None, device
 def _warm_up(serving: Serving) -> None:
     """One run on black: engines finish their setup in the first, and one that cannot run here says so now."""
     serving.logits(np.zeros((1, *serving.model.input.shape), np.float32))
+    _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Hand to the system what loading has freed: engines parse a model into a second copy, and glibc keeps its pages.
+
+    For a ResNet50 in float32 that is half of the process. Elsewhere than on glibc nothing happens.
+    """
+    import ctypes
+
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return
+    trim(0)
