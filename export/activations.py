@@ -88,15 +88,15 @@ def _from_openvino(path: Path, images: np.ndarray) -> dict[str, Activation]:
 
 
 def _with_bias(op: Any) -> Any:
-    """The output after the bias, which OpenVINO adds in an operation of its own."""
+    """The output after the bias, which OpenVINO adds in an operation of its own, after a factor for a Gemm."""
     for target in op.output(0).get_target_inputs():
         following = target.get_node()
-        if following.get_type_name() == "Add":
+        if following.get_type_name() in ("Add", "Multiply"):
             other = following.input_value(1 - target.get_index()).get_node()
             while other.get_input_size():
                 other = other.input_value(0).get_node()
             if other.get_type_name() == "Constant":  # a residual ends in the Parameter instead
-                return following.output(0)
+                return following.output(0) if following.get_type_name() == "Add" else _with_bias(following)
     return op.output(0)
 
 
