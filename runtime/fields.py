@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from runtime.errors import BundleError
 
@@ -43,7 +43,7 @@ def number(data: Mapping[str, Any], key: str, where: str, default: float | None 
     if not is_number(value):
         got = value if isinstance(value, float) else type(value).__name__
         raise BundleError(f"{where}: {key!r} is {got}, expected a finite number. Export again.")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def objects(data: Mapping[str, Any], key: str, where: str, default: list[Any] | None = None) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def objects(data: Mapping[str, Any], key: str, where: str, default: list[Any] | 
     return entries
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number that a float holds; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False

@@ -30,7 +30,7 @@ DEFAULT_BUNDLE = "bundle"
 class Predictor:
     """Four-stage prediction for brain-MRI slices. For research; not a medical device.
 
-    Any number of threads may share one Predictor. It opens no connection and writes nothing but `audit`.
+    Any number of threads may share one Predictor. It opens no connection and writes nothing but `audit` and `tune`.
 
     path: a bundle folder, or a lone artifact (`.onnx`, `.ts`) that python -m export wrote.
     backend: ``openvino``, ``onnx`` or ``torchscript``. Named, it never falls back to another; None takes the fastest
@@ -41,6 +41,8 @@ class Predictor:
     guard: False lets every readable image through to the model, for measurements: a bundle's guard is there to be used.
     abstain_below: answer only from this probability on; None takes what the bundle says.
     self_test: True replays the bundle's golden images first, and raises BackendError where they do not agree.
+    tune: True times every artifact on this machine and serves the fastest; the path of a JSON file also remembers the
+        times there, for this bundle and machine.
     audit: a file to which every prediction adds a line without patient data (`runtime.audit`).
 
     Raises BundleError for a bundle that cannot be trusted, BackendUnavailable when no engine here can serve it,
@@ -58,6 +60,7 @@ class Predictor:
         guard: bool = True,
         abstain_below: float | None = None,
         self_test: bool = False,
+        tune: bool | str | os.PathLike[str] = False,
         audit: str | os.PathLike[str] | None = None,
     ) -> None:
         if device not in ("cpu", "cuda"):
@@ -69,8 +72,11 @@ class Predictor:
         where = Path(path)
         if not where.exists():
             raise BundleError(f"{where} does not exist. Make a bundle with: python -m export --out {where}")
-        opening = open_artifact if where.is_file() else open_bundle
-        self._serving = opening(where, backend, precision, device, threads or available_cpus())
+        threads = threads or available_cpus()
+        if where.is_file():
+            self._serving = open_artifact(where, backend, precision, device, threads)
+        else:
+            self._serving = open_bundle(where, backend, precision, device, threads, tune)
         self._guard = self._serving.guard if guard else None
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
         self._audit = None if audit is None else AuditLog(Path(audit))

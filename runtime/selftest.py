@@ -66,6 +66,6 @@ def self_test(serving: Serving) -> SelfTest:
 def _tolerance(serving: Serving) -> float:
     """What parity allowed this artifact in this backend at export; by precision where it does not say."""
     stated = serving.check.parity.get("tolerance") if serving.check else None
-    if is_number(stated) and float(stated) > 0:  # type: ignore[arg-type]
-        return float(stated)  # type: ignore[arg-type]
+    if is_number(stated) and stated > 0:
+        return float(stated)
     return TOLERANCE.get(serving.precision, TOLERANCE["int8"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from runtime.errors import BackendError, BackendUnavailable, BundleError, InputE
 from runtime.guard import Guard
 from runtime.integrity import verified
 from runtime.manifest import Check, Golden, ModelInfo
+from runtime.tuning import ranked
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,17 @@ class Serving:
         return result
 
 
-def open_bundle(bundle: Path, backend: str | None, precision: str | None, device: str, threads: int) -> Serving:
-    """The artifact of a verified bundle that was fastest at export among those that load and run here.
+def open_bundle(
+    bundle: Path,
+    backend: str | None,
+    precision: str | None,
+    device: str,
+    threads: int,
+    tune: bool | str | os.PathLike[str] = False,
+) -> Serving:
+    """The artifact of a verified bundle that was fastest among those that load and run here.
+
+    tune: False goes by the times of the export; True measures here, and a path remembers that (`runtime.tuning`).
 
     An artifact whose engine is here and that does not run is passed over with a RuntimeWarning, unless its backend was
     asked for by name: then its own error is raised. Raises BundleError, BackendUnavailable, BackendError, InputError.
@@ -64,6 +75,14 @@ def open_bundle(bundle: Path, backend: str | None, precision: str | None, device
     manifest = verified(bundle)
     guard = Guard.read(bundle / manifest.guard.file) if manifest.guard else None
     considered = candidates(manifest, backend, precision)
+
+    def load(candidate: Candidate) -> Backend:
+        artifact, name = candidate.artifact, candidate.check.backend
+        return backends.load(name, bundle / artifact.file, precision=artifact.precision, device=device, threads=threads)
+
+    if tune:
+        cache = None if tune is True else Path(tune)
+        considered = ranked(manifest, considered, load, f"{device}, {threads} threads", cache)
     failed: list[str] = []
     for candidate in considered:
         artifact, name = candidate.artifact, candidate.check.backend
@@ -72,7 +91,7 @@ def open_bundle(bundle: Path, backend: str | None, precision: str | None, device
             continue
         path = bundle / artifact.file
         try:
-            engine = backends.load(name, path, precision=artifact.precision, device=device, threads=threads)
+            engine = load(candidate)
             serving = Serving(
                 manifest.model,
                 engine,
