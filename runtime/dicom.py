@@ -19,6 +19,7 @@ from PIL import Image
 from runtime.dicom_display import displayed
 from runtime.errors import ImageError
 from runtime.images import MAX_PIXELS
+from runtime.quiet import import_without
 
 _INSTALL = "pip install 'neurostage[dicom]'"
 
@@ -81,7 +82,8 @@ def read_dicom(data: bytes, where: str, most: int | None = None) -> DicomImage:
     frames than `runtime.images.MAX_PIXELS`.
     """
     try:
-        import pydicom
+        # For its test data pydicom imports requests where that is installed, which probes for IPv6 with a socket.
+        pydicom = import_without("pydicom", "requests")
     except ImportError as error:
         raise ImageError(f"{where} is a DICOM file, which needs the package pydicom: {_INSTALL}") from error
     try:

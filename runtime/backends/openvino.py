@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import BackendError, BackendUnavailable
+from runtime.quiet import import_without
 
 NAME = "openvino"
 FORMATS = ("onnx", "openvino")
@@ -43,7 +43,9 @@ class OpenVinoBackend:
 
 def load(path: Path, *, precision: str, device: str, threads: int) -> OpenVinoBackend:
     """A model compiled for one image at a time on `threads` CPU threads."""
-    openvino = _import_quietly()
+    # `import openvino` reports itself to a Google Analytics property of Intel and writes to ~/intel, unless its
+    # telemetry package cannot be imported (openvino/tools/ovc/telemetry_utils.py).
+    openvino = import_without("openvino", "openvino_telemetry")
     version = openvino.__version__.split("-")[0]
     if device != "cpu":
         raise BackendUnavailable(f"'openvino' runs here on the CPU only, not on {device!r}. Use backend='onnx'.")
@@ -60,24 +62,6 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> OpenVinoBa
     except RuntimeError as error:
         raise BackendError(f"openvino {version} cannot load {path}: {error}") from error
     return OpenVinoBackend(compiled, f"openvino {version}", metadata)
-
-
-def _import_quietly() -> Any:
-    """The openvino module, imported without its telemetry.
-
-    `import openvino` reports itself to a Google Analytics property of Intel and writes to ~/intel, unless the package
-    openvino_telemetry cannot be imported (openvino/tools/ovc/telemetry_utils.py). A host that imported openvino before
-    has made its own choice.
-    """
-    absent = "openvino_telemetry" not in sys.modules
-    if absent:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        if absent:
-            del sys.modules["openvino_telemetry"]
-    return openvino
 
 
 def _metadata(model: Any) -> str | None:
