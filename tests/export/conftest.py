@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 SIZE = 32
@@ -133,12 +132,3 @@ def firm_bundle(run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("firm") / "bundle"
     assert main([str(run), "--to", "onnx", "--out", str(folder)]) == 0
     return folder
-
-
-@pytest.fixture
-def evidence_margin(job) -> np.ndarray:
-    """(N,) difference of the two highest reference probabilities."""
-    from runtime.predictor import probabilities
-
-    two = np.sort(probabilities(job.evidence.logits), axis=1)[:, -2:]
-    return two[:, 1] - two[:, 0]

@@ -9,7 +9,7 @@ import pytest
 from export.formats import onnx as onnx_format
 from export.images import calibration_samples
 from export.qdq import float_layers_of, layers, with_float_layers
-from export.quantize import head_layers, insert_qdq, rank, run
+from export.quantize import head_layers, insert_qdq, rank
 from runtime.errors import DatasetError
 
 
