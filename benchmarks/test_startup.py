@@ -32,4 +32,5 @@ def test_command_line_help(benchmark: BenchmarkFixture) -> None:
     """`python -m runtime --help` in a fresh process."""
     command = [sys.executable, "-m", "runtime", "--help"]
     benchmark.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=5)
+    assert benchmark.stats is not None
     assert benchmark.stats["min"] < 0.5
