@@ -80,7 +80,7 @@ def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
     out = options.out
     assert out is not None, "the processes must agree on one"
     try:
-        answers = elastic_launch(config, _member)(options)
+        answers = elastic_launch(config, train)(options)
     except SignalException as error:
         if has_checkpoint(partial_folder(out)):
             raise Interrupted(str(out)) from error
@@ -88,26 +88,18 @@ def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         told = failure.error_file_data if isinstance(failure.error_file_data, dict) else {}
-        raise _as_ours(rank, told.get("message", failure.message)) from error
-    if answers[0] is None:
-        raise Interrupted(str(out))
+        raise _as_ours(rank, told.get("message", failure.message), out) from error
     return answers[0]
 
 
-def _member(options: Options) -> tuple[Path, dict[str, Any]] | None:
-    """What one process does; None when it was asked to stop."""
-    try:
-        return train(options)
-    except Interrupted:
-        return None
-
-
-def _as_ours(rank: int, message: Any) -> errors.NeuroStageError:
-    """The error that ended process `rank`, from the launcher's account of it."""
+def _as_ours(rank: int, message: Any, out: Path) -> Exception:
+    """What ended process `rank`, from the launcher's account of it."""
     if not isinstance(message, dict):
         return TrainingError(f"Process {rank} died: {message}")
     text = str(message.get("message", message))
     name, _, rest = text.partition(": ")
+    if name == "Interrupted":  # the processes were told to stop, and not by way of the launcher
+        return Interrupted(str(out))
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, errors.NeuroStageError):
         return kind(rest)

@@ -199,6 +199,7 @@ def _train_epoch(
             told, waiting = book(waiting), None
             hooks.checkpoint()
             if stop:
+                training.team.wait()  # whoever leaves first may end the others: the leader has written by then
                 raise Interrupted
             clock = time.perf_counter()
     if waiting is not None:

@@ -32,17 +32,16 @@ with join("cpu") as team:
     torch.manual_seed(team.rank)  # each process starts elsewhere, so that the weights must be given
     frozen = kind == "frozen"
     model = build("resnet50")
-    spec = InputSpec.imagenet(32 if frozen else 64)
+    spec = InputSpec.imagenet(32 if frozen else 48)
     slices, _ = safe_loader(phantom_samples(5, 4, size=64), spec)
     seed_dropouts(model)
     model = share_batchnorm(model, "cpu") if team.size > 1 else model
     team.same_weights(model)
     labels = torch.from_numpy(slices.labels)
     chosen = torch.arange(0, 79)  # an odd number: the processes' parts differ in size
-    sides = [
-        Batches(torch.from_numpy(slices.pixels), labels, spec, 16, chosen=chosen, augment=augment, team=team)
-        for augment in (True, False)
-    ]
+    pixels = torch.from_numpy(slices.pixels)
+    training = Batches(pixels, labels, spec, 16, chosen=chosen, augment=True, team=team)
+    validation = Batches(pixels, labels, spec, 16, chosen=chosen[:23], team=team)
     trained = head_of(model) if frozen else model
     optimizer = make_optimizer("sgd", trained.parameters(), learning_rate=1, weight_decay=1e-3, momentum=0.9)
     state = StageState(trained, optimizer, device_type="cpu", fp16=False, ema=0.0)
@@ -58,9 +57,9 @@ with join("cpu") as team:
 
     hooks = Hooks(measure, steps.append, epochs.append, nothing, lambda: False, lambda: "none", lambda: False, print)
     objective = Objective(class_weights=torch.tensor([1.0, 2.0, 0.5, 1.0]), label_smoothing=0.1)
-    run_stage("x", Stage(4, 1e-5), model, trained, state, *sides, objective=objective, hooks=hooks)
-    logits, _ = predict(model, sides[1])
-    seen = team.collect([b.inputs.flatten(1).sum(1).tolist() for b in sides[0].epoch(1)])
+    run_stage("x", Stage(4, 1e-5), model, trained, state, training, validation, objective=objective, hooks=hooks)
+    logits, _ = predict(model, validation)
+    seen = team.collect([b.inputs.flatten(1).sum(1).tolist() for b in training.epoch(1)])
     weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
     answer = {
         "ranks": team.size,

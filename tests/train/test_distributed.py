@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import nn
 
 from train.__main__ import main
 from train.distributed import SharedBatchNorm, Team, share_batchnorm
+from train.resume import partial_folder
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = ["--image-size", "32", "--batch-size", "8", "--head.epochs", "1", "--full.epochs", "1", "--precision", "fp32"]
@@ -47,7 +50,7 @@ def test_two_processes_see_the_losses_of_one_step_by_step(tmp_path, kind):
     assert len(one["losses"]) == 20
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
     np.testing.assert_allclose(two["validation"], one["validation"], rtol=1e-4)
-    assert np.shape(two["logits"]) == (79, 4)
+    assert np.shape(two["logits"]) == (23, 4)
     assert two["seen"] == pytest.approx(one["seen"], abs=0.05)  # the same slices, augmented alike, each once
     assert len(one["seen"]) == 79
     assert two["weights"][0] == two["weights"][1]
@@ -77,6 +80,37 @@ def test_devices_2_on_the_cpu_writes_one_run(few_slices, single, tmp_path):
     head_of_one, head_of_two = json.loads(one[0]), json.loads(two[0])
     assert head_of_two["loss"] == pytest.approx(head_of_one["loss"], rel=1e-4)
     assert (single / "split.csv").read_text() == (tmp_path / "runs" / "a" / "split.csv").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_two_processes_write_a_checkpoint_and_go_on_later(few_slices, tmp_path, number):
+    out = tmp_path / "runs" / "a"
+    words = ["--data", str(few_slices), *TINY, "--device", "cpu", "--devices", "2", "--checkpoint-minutes", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", *words, "--full.epochs", "50", "--out", str(out)],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(1200):
+        assert process.poll() is None, process.communicate()
+        if (partial_folder(out) / "checkpoint.previous.pt").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    assert errors.splitlines()[-1] == f"Stopped, with a checkpoint. Next: python -m train --resume --out {out}"
+    options = json.loads((partial_folder(out) / "options.json").read_text())
+    options["settings"]["full"]["epochs"] = 1
+    (partial_folder(out) / "options.json").write_text(json.dumps(options))
+    done = run("-m", "train", "--resume", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "resumed" in done.stderr
 
 
 @pytest.mark.slow
