@@ -165,8 +165,11 @@ def fit(images: Iterable[Image.Image], groups: Sequence[int] | NDArray[Any] | No
 def _components(
     stack: NDArray[np.float32], kept: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """mean (1024,), and the `kept` strongest components (K, 1024) and scales (K,), of (N, 32, 32) thumbnails."""
-    rows = stack.reshape(len(stack), -1).astype(np.float64)
+    """mean (1024,), and the `kept` strongest components (K, 1024) and scales (K,), of (N, 32, 32) thumbnails.
+
+    Every thumbnail counts with its mirror image: sites store left and right either way, and both must score alike.
+    """
+    rows = np.concatenate([stack, stack[:, :, ::-1]]).reshape(2 * len(stack), -1).astype(np.float64)
     mean = rows.mean(axis=0)
     centred = rows - mean
     # The same components from the smaller of the two: pixels by pixels, or slices by slices.

@@ -115,7 +115,7 @@ def open_bundle(
         if failed:
             warnings.warn(
                 f"{'; '.join(failed)} Serving {artifact.file} in {name} instead. To make what was measured fastest fit "
-                "this machine, export it again here: python -m export --rebuild.",
+                "this machine, export it again here: python -m export.",
                 RuntimeWarning,
                 stacklevel=4,
             )

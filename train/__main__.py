@@ -43,10 +43,15 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
         return
     print(f"run                 {run}")
     print(f"validation slices   {figures['accuracy']:.1%} of {figures['slices']} right")
-    print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} right")
+    if record["split"]["leaked"] is not None:
+        print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} right")
     print(f"balanced accuracy   {figures['balanced_accuracy']:.1%} (mean recall over the classes; chance is 25 %)")
     print(f"always answering the largest class would score {figures['largest_class']:.1%}")
-    if leaked := record["split"]["leaked"]:
+    leaked = record["split"]["leaked"]
+    if leaked is None:
+        print("PATIENTS UNKNOWN: one person may stand on both sides, and then these figures flatter.")
+        print("Give data whose patients can be told apart: python -m train.audit shows how clearly.")
+    elif leaked:
         print(f"LEAKAGE: {leaked:.0%} of the validation slices show a patient who is in training too.")
         print("These figures say nothing about new patients. Use --split patient.")
     print("\nNext: python -m export --to onnx")

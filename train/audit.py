@@ -70,7 +70,7 @@ def _findings(source: str, slices: Slices, unreadable: Sequence[Unreadable], pat
         "unreadable": [{"name": item.name, "reason": item.reason} for item in unreadable],
         "identical_slices": len(slices) - len(np.unique(slices.thumbnails.reshape(len(slices), -1), axis=0)),
         "patients_found": patients.found,
-        "likeness": {"below": patients.below, "above": patients.above, "strength": patients.strength},
+        "likeness": patients.likeness(),
         "patients": len(sizes) if patients.found else None,
         "patients_by_class": _by_class(labels[first]) if patients.found else None,
         "slices_a_patient": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())] if patients.found else None,
@@ -108,7 +108,7 @@ def _lines(findings: dict[str, Any]) -> list[str]:
         ]
     least, middle, most = findings["slices_a_patient"]
     span = f"{most}" if least == most else f"{least} to {most} (median {middle:g})"
-    below, above, strength = findings["likeness"].values()
+    _, below, above, strength = findings["likeness"].values()
     copied, other = findings["nearest_neighbour_any_slice"], findings["nearest_neighbour_other_patients"]
     return [
         *lines,

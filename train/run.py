@@ -103,7 +103,7 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
         "device": compute.device.type,
         "devices": team.size,
         "data": data.facts(),
-        "split": {"by": options.split, "fold": options.fold, "seed": options.seed, "leaked": data.split.leaked},
+        "split": {"by": options.split, "fold": options.fold, "seed": options.seed, "leaked": data.leaked},
         "metrics": figures(logits, labels, data.groups[data.split.validation]),
         "versions": _versions(),
     }
@@ -162,16 +162,18 @@ def _input_spec(options: Options, data: Prepared) -> InputSpec:
 def _announce(options: Options, data: Prepared, start: str, compute: Compute, team: Team, watch: Watch) -> None:
     facts, recipe = data.facts(), options.settings
     watch.say(
-        f"{facts['slices']} slices of {facts['patients']} patients (told apart by {data.told_by}) from {data.source}"
-        + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")
+        f"{facts['slices']} slices of {facts['patients'] or 'unknown'} patients (told apart by {data.told_by}) from "
+        f"{data.source}" + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")
     )
     devices = compute.device.type + (f" × {team.size}" if team.size > 1 else "")
     watch.say(
         f"recipe {recipe.name}: {start}, {recipe.image_size}×{recipe.image_size}, {compute.arithmetic} on "
         f"{devices}, {len(data.split.training)} slices to train on, {len(data.split.validation)} to validate"
     )
-    if data.split.leaked:
-        watch.say(f"LEAKAGE: {data.split.leaked:.0%} of the validation slices show a patient who is in training too.")
+    if data.leaked is None:
+        watch.say("PATIENTS UNKNOWN: the pixels do not tell them apart, so one person may stand on both sides.")
+    elif data.leaked:
+        watch.say(f"LEAKAGE: {data.leaked:.0%} of the validation slices show a patient who is in training too.")
 
 
 def _plain(options: Options) -> dict[str, Any]:

@@ -197,6 +197,12 @@ def test_brightness_and_size_do_not_matter(phantom_guard: Guard, strangers: list
         assert rejected(phantom_guard, images) <= 0.02
 
 
+def test_left_and_right_may_be_stored_either_way(phantom_guard: Guard, strangers: list[Image.Image]) -> None:
+    for image in strangers[:40]:
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        assert phantom_guard.scores(mirrored) == pytest.approx(phantom_guard.scores(image), rel=1e-3, abs=1e-4)
+
+
 def test_scores_are_plain_and_repeatable(phantom_guard: Guard, strangers: list[Image.Image]) -> None:
     scores = phantom_guard.scores(strangers[0])
     assert list(scores) == ["blank", "colour", "border", "smooth", "residual", "distance", "orientation"]

@@ -58,7 +58,7 @@ def test_what_does_not_run_is_passed_over_with_a_warning(copy: Path, monkeypatch
         return real(name, path, **settings)
 
     monkeypatch.setattr(backends, "load", load)
-    with pytest.warns(RuntimeWarning, match=r"model\.onnx in .*does not run here: no kernel.*export --rebuild"):
+    with pytest.warns(RuntimeWarning, match=r"model\.onnx in .*does not run here: no kernel.*export it again here"):
         predictor = Predictor(copy)
     assert predictor.artifact == copy / "model.ts"
     assert any("does not run here: no kernel image" in line for line in predictor.explain())

@@ -54,6 +54,18 @@ def test_a_run_directory_holds_what_its_format_says(trained_run):
     assert not (trained_run.parent / f".{trained_run.name}.partial").exists()
 
 
+def test_a_run_that_cannot_tell_patients_apart_says_so(tmp_path, capsys):
+    data = write_slices(tmp_path / "slices", dict.fromkeys(LABELS, 6))
+    assert main([*TINY, "--data", str(data), "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr()
+    assert "PATIENTS UNKNOWN" in said.out
+    assert "PATIENTS UNKNOWN" in said.err
+    assert "validation patients" not in said.out
+    record = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
+    assert record["split"]["leaked"] is record["data"]["patients"] is None
+    assert record["data"]["patients_told_by"] == "nothing"
+
+
 def _patients(run: Path, side: str) -> list[str]:
     with (run / "split.csv").open(newline="") as file:
         return [row["patient"] for row in csv.DictReader(file) if row["side"] == side]

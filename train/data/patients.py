@@ -16,6 +16,7 @@ from PIL import Image
 THUMBNAIL = 32
 _CHANCE = 1e-3
 _SHARE = 0.1
+_ENDS = ("below", "above")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Patients:
     """(N - 1,) correlations of the pairs that hold all slices together, ascending."""
     strength: float
     """Width of the gap between the two, in mean spacings of the links around it."""
+
+    def likeness(self) -> dict[str, bool | float | None]:
+        """How clearly patients show, JSON-ready: found, below, above (None where there are too few links), strength."""
+        ends = {name: value if math.isfinite(value) else None for name, value in vars(self).items() if name in _ENDS}
+        return {"found": self.found, **ends, "strength": self.strength}
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:

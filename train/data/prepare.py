@@ -49,10 +49,9 @@ class Prepared:
             "digest": self.digest,
             "slices": len(self.slices),
             "slices_by_class": dict(zip(LABELS, counts, strict=True)),
-            "patients": len(np.unique(self.groups)),
+            "patients": None if self.told_by == "nothing" else len(np.unique(self.groups)),
             "patients_told_by": self.told_by,
-            "likeness": self.likeness
-            and {name: getattr(self.likeness, name) for name in ("found", "below", "above", "strength")},
+            "likeness": self.likeness.likeness() if self.likeness else None,
             "unreadable": len(self.unreadable),
         }
 
