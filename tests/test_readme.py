@@ -35,12 +35,14 @@ def walk(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    said = []
     for command in commands(block):
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, text=True, capture_output=True, timeout=540
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
-        (folder / "said.txt").open("a").write(f"$ {command}\n{done.stdout}")
+        said.append(f"$ {command}\n{done.stdout}")
+    (folder / "said.txt").write_text("".join(said), encoding="utf-8")
     return folder
 
 
