@@ -86,7 +86,8 @@ def load_reference(options: Options) -> Reference:
     source = options.source or newest_run()
     if source.is_dir():
         return from_run(source)
-    return from_checkpoint(source, options.architecture, options.image_size, options.labels or ALPHABETICAL)
+    labels = options.labels or ALPHABETICAL
+    return from_checkpoint(source, options.architecture, options.image_size, labels, options.mean, options.std)
 
 
 def gather(options: Options, reference: Reference) -> Evidence:

@@ -30,6 +30,10 @@ class Options:
     """Of a foreign checkpoint: height and width it was trained at."""
     labels: tuple[str, ...] = ()
     """Of a foreign checkpoint: its classes in output order. Without it: alphabetical, as ImageFolder gives them."""
+    mean: tuple[float, ...] = ()
+    """Of a foreign checkpoint: mean of its input in [0, 1], a number a channel. Without it: ImageNet's, for three."""
+    std: tuple[float, ...] = ()
+    """Of a foreign checkpoint: standard deviation, likewise."""
     parity_data: Path | None = None
     """Images to compare on: a folder of class folders, a folder of images, or a parquet file. Without it: slices the
     run did not train on, where its data is at hand, and phantoms otherwise."""

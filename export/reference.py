@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from runtime.errors import CheckpointError
+from runtime.errors import CheckpointError, InputError
 from runtime.labels import ALPHABETICAL
 from runtime.manifest import ModelInfo, sha256_file
 from runtime.preprocess import InputSpec
 from train.checkpoint import WEIGHTS, load_weights, read_record, read_state
-from train.models import build
+from train.models import CHANNELS, build
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,33 @@ def from_run(run: Path) -> Reference:
     return Reference(_model(info, state, path), info, provenance, run)
 
 
-def from_checkpoint(path: Path, architecture: str, image_size: int, labels: Sequence[str] = ALPHABETICAL) -> Reference:
+def from_checkpoint(
+    path: Path,
+    architecture: str,
+    image_size: int,
+    labels: Sequence[str] = ALPHABETICAL,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> Reference:
     """The model of a state dict that other code saved, also from nn.DataParallel.
 
     labels: class names in the order of its outputs; the default is torchvision's ImageFolder's.
+    mean, std: of its input, one number a channel; ImageNet's for three channels when both are left out.
+
+    Raises CheckpointError for a file that does not fit, InputError where the input's mean and std are not known.
     """
-    info = ModelInfo(
-        architecture, sha256_file(path) if path.is_file() else "", tuple(labels), InputSpec.imagenet(image_size)
-    )
     state = read_state(path)
+    channels = CHANNELS.get(architecture, 3)
+    if not mean and not std and channels == 3:
+        spec = InputSpec.imagenet(image_size)
+    elif len(mean) == len(std) == channels:
+        spec = InputSpec(image_size, image_size, channels, tuple(mean), tuple(std))
+    else:
+        raise InputError(
+            f"{architecture} takes {channels} channel{'s' if channels > 1 else ''}, and --mean has {len(mean)} values, "
+            f"--std {len(std)}. Give what its training normalised by, such as --mean 0.28 --std 0.33."
+        )
+    info = ModelInfo(architecture, sha256_file(path), tuple(labels), spec)
     return Reference(_model(info, state, path), info, {"checkpoint": path.name}, None)
 
 

@@ -173,3 +173,28 @@ def test_int8_of_a_checkpoint_without_training_images_asks_for_them(network, tmp
     arguments = [str(path), "--image-size", "32", "--precision", "int8", "--parity-images", "8"]
     assert main([*arguments, "--out", str(out)]) == 1
     assert "--calibration-data" in capsys.readouterr().err
+
+
+def test_a_one_channel_checkpoint_is_exported_once_its_input_is_known(phantoms, tmp_path, capsys):
+    from torchvision import transforms
+
+    from train.models import build
+
+    torch.manual_seed(3)
+    model = build("resnet34-gray").eval()
+    checkpoint = tmp_path / "resnet34.zip"
+    torch.save(model.state_dict(), checkpoint)
+    bundle = tmp_path / "bundle"
+    command = [str(checkpoint), "--architecture", "resnet34-gray", "--image-size", "64", "--out", str(bundle)]
+    assert main(command) == 2
+    assert "resnet34-gray takes 1 channel, and --mean has 0 values" in capsys.readouterr().err
+    assert not bundle.exists()
+    assert main([*command, "--mean", "0.3", "--std", "0.25", "--parity-images", "32"]) == 0
+    steps = [transforms.Grayscale(), transforms.Resize((64, 64)), transforms.ToTensor()]
+    transform = transforms.Compose([*steps, transforms.Normalize([0.3], [0.25])])
+    predictor = Predictor(bundle)
+    for content in phantoms.images[:8]:
+        with torch.no_grad():
+            logits = model(transform(Image.open(io.BytesIO(content))).unsqueeze(0))
+        expected = dict(zip(ALPHABETICAL, torch.softmax(logits, 1)[0].tolist(), strict=True))
+        assert dict(predictor.predict(content).probabilities) == pytest.approx(expected, abs=1e-5)
