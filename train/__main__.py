@@ -45,7 +45,11 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
     print(f"validation slices   {figures['accuracy']:.1%} of {figures['slices']} right")
     if record["split"]["leaked"] is not None:
         print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} right")
-    print(f"balanced accuracy   {figures['balanced_accuracy']:.1%} (mean recall over the classes; chance is 25 %)")
+    present = sum(recall is not None for recall in figures["recall"].values())
+    print(
+        f"balanced accuracy   {figures['balanced_accuracy']:.1%} (mean recall over {present} classes present; "
+        f"chance is {1 / present:.0%})"
+    )
     print(f"always answering the largest class would score {figures['largest_class']:.1%}")
     leaked = record["split"]["leaked"]
     if leaked is None:
