@@ -86,14 +86,21 @@ def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
             raise Interrupted(str(out)) from error
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        told = failure.error_file_data if isinstance(failure.error_file_data, dict) else {}
-        raise _as_ours(rank, told.get("message", failure.message), out) from error
+        told = [_as_ours(rank, failure, out) for rank, failure in _by_time(error)]
+        # A process that waits for one that fails loses its connection, and may be the first to be noticed.
+        raise next((one for one in told if type(one) is not TrainingError), told[0]) from error
     return answers[0]
 
 
-def _as_ours(rank: int, message: Any, out: Path) -> Exception:
+def _by_time(error: Any) -> list[tuple[int, Any]]:
+    """(rank, failure) of every process that failed, the first to fail first."""
+    return sorted(error.failures.items(), key=lambda item: item[1].timestamp)
+
+
+def _as_ours(rank: int, failure: Any, out: Path) -> Exception:
     """What ended process `rank`, from the launcher's account of it."""
+    told = failure.error_file_data if isinstance(failure.error_file_data, dict) else {}
+    message = told.get("message", failure.message)
     if not isinstance(message, dict):
         return TrainingError(f"Process {rank} died: {message}")
     text = str(message.get("message", message))

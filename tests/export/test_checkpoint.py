@@ -167,6 +167,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path, capsys):
     assert "is not a file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_int8_of_a_checkpoint_without_training_images_asks_for_them(network, tmp_path, capsys):
     out, path = tmp_path / "bundle", tmp_path / "model.pth"
     torch.save(network.state_dict(), path)
@@ -175,6 +176,7 @@ def test_int8_of_a_checkpoint_without_training_images_asks_for_them(network, tmp
     assert "--calibration-data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_one_channel_checkpoint_is_exported_once_its_input_is_known(phantoms, tmp_path, capsys):
     from torchvision import transforms
 

@@ -61,6 +61,7 @@ def test_the_golden_images_are_replayed_in_every_backend(firm_bundle):
         assert Predictor(firm_bundle, backend=check.backend).self_test().passed
 
 
+@pytest.mark.slow
 def test_the_same_models_bundle_gains_artifacts_and_keeps_the_others(firm_bundle, run, tmp_path, capsys):
     out = tmp_path / "bundle"
     shutil.copytree(firm_bundle, out)
@@ -156,6 +157,7 @@ def test_without_any_engine_nothing_is_added(run, tmp_path, capsys, monkeypatch)
     assert verified(tmp_path / "bundle").artifacts == ()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_its_format_only(run, tmp_path, capsys, monkeypatch):
     from export import pipeline
 

@@ -39,6 +39,7 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     return run("-m", "torch.distributed.run", *options, "--local-addr", "127.0.0.1", *arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shared", "frozen"])
 def test_two_processes_see_the_losses_of_one_step_by_step(tmp_path, kind):
     script = str(Path(__file__).with_name("ranks.py"))
@@ -121,6 +122,7 @@ def test_it_runs_unchanged_under_torchrun(few_slices, tmp_path):
     assert json.loads((tmp_path / "a" / "run.json").read_text())["devices"] == 2
 
 
+@pytest.mark.slow
 def test_bad_data_is_still_one_line_and_exit_2(tmp_path):
     done = run(
         "-m", "train", "--data", "nowhere", *TINY, "--device", "cpu", "--devices", "2", "--out", str(tmp_path / "a")
@@ -150,6 +152,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_with_its_own_traceback(few_slices, tmp_path):
     (tmp_path / "dying.py").write_text(DYING)
     out = tmp_path / "runs" / "a"

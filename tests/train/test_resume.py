@@ -80,9 +80,9 @@ def undisturbed(few_slices, tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("recipe", "how"),
     [
-        ("resnet50-two-stage", signal.SIGKILL),
+        pytest.param("resnet50-two-stage", signal.SIGKILL, marks=pytest.mark.slow),
         ("resnet34-gray", signal.SIGKILL),
-        ("resnet34-gray", signal.SIGTERM),
+        pytest.param("resnet34-gray", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("resnet50-two-stage", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("resnet34-gray", signal.SIGINT, marks=pytest.mark.slow),
     ],
@@ -223,6 +223,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_last_checkpoint(few_slices, undisturbed, tmp_path):
     out = tmp_path / "runs" / "a"
     done = subprocess.run(
