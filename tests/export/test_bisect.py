@@ -34,6 +34,7 @@ def faulty(firm_bundle, tmp_path_factory):
 
 
 @pytest.mark.parametrize("artifact", ["model.int8.onnx", "model.xml"])
+@pytest.mark.slow
 def test_the_planted_layer_is_the_first_and_adds_most(faulty, run, artifact, capsys, tmp_path):
     plot = tmp_path / "layers.png"
     arguments = [str(faulty), "--artifact", artifact, "--source", str(run), "--plot", str(plot)]

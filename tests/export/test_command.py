@@ -89,6 +89,7 @@ def test_another_models_bundle_is_replaced(firm_bundle, network, tmp_path):
     assert not (out / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_what_fails_is_rejected_and_what_holds_is_kept(firm_bundle, run, tmp_path, capsys):
     """bf16 decides as fp32 here, but 64 images cannot show that fewer than 2 % flip."""
     out = tmp_path / "bundle"
