@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from runtime import backends
 from runtime.errors import InputError
-from runtime.manifest import Artifact, Check, Manifest
+from runtime.manifest import TENSOR, Artifact, Check, Manifest
 
 
 @dataclass
@@ -29,7 +29,8 @@ def candidates(manifest: Manifest, backend: str | None, precision: str | None) -
     """
     if backend is not None:
         backends.backend_module(backend)
-    everything = [Candidate(artifact, check) for artifact in manifest.artifacts for check in artifact.checks]
+    ours = [artifact for artifact in manifest.artifacts if artifact.takes == TENSOR]
+    everything = [Candidate(artifact, check) for artifact in ours for check in artifact.checks]
     known = [c for c in everything if c.check.backend in backends.BACKENDS]
     fitting = [c for c in known if backend in (None, c.check.backend) and precision in (None, c.artifact.precision)]
     if not fitting:

@@ -5,7 +5,7 @@ A bundle is a folder with a `manifest.json` (this module) and the files it names
     schema        1
     model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature, abstain_below*
     provenance    dataset digest, split, checkpoint digest, versions: what the chain of evidence starts from
-    artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks` and `requires`*
+    artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks`, `requires`*, `takes`*
       checks      [Check]: one for each backend that ran this very file at export and passed parity
     guard*        {file, sha256}: the file that `runtime.guard.Guard.write` made of the training slices
     golden*       [{file, sha256, logits}]: encoded images and the eager float32 reference's logits for each, which
@@ -41,6 +41,9 @@ FILE = "manifest.json"
 _KEYS = {"schema", "model", "provenance", "artifacts", "guard", "golden", "documents", "sha256"}
 METADATA_KEY = "neurostage"
 """Under this key an artifact carries its ModelInfo (ONNX metadata_props, TorchScript extra files)."""
+
+TENSOR = "float32 (N, C, H, W)"
+"""What an artifact takes unless its manifest says otherwise: the output of `runtime.preprocess`."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ class Artifact:
     checks: tuple[Check, ...]
     requires: dict[str, str] = dataclass_field(default_factory=dict)
     """What a compiled artifact was built for, such as ``{"compute_capability": "8.9", "tensorrt": "11.0"}``."""
+    takes: str = TENSOR
+    """`TENSOR`; anything else is for programs that have no `preprocess`, and Predictor never serves it."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +282,7 @@ def _artifact(entry: dict[str, Any], where: str) -> Artifact:
         size_bytes=field(entry, "size_bytes", int, where),
         checks=checks,
         requires=requires,
+        takes=field(entry, "takes", str, where, TENSOR),
     )
 
 

@@ -14,9 +14,10 @@ from runtime import backends
 from runtime.backends import Backend
 from runtime.choice import Candidate, candidates
 from runtime.errors import BackendError, BackendUnavailable, BundleError, InputError
+from runtime.fields import parse
 from runtime.guard import Guard
 from runtime.integrity import verified
-from runtime.manifest import Check, Golden, ModelInfo
+from runtime.manifest import TENSOR, Check, Golden, ModelInfo
 from runtime.tuning import ranked
 
 
@@ -148,6 +149,12 @@ def open_artifact(path: Path, backend: str | None, precision: str | None, device
         raise BundleError(
             f"{path} carries no labels and input size of its own. Give the bundle it came from, or export it with "
             "python -m export."
+        )
+    takes = parse(engine.metadata, str(path)).get("takes", TENSOR)
+    if takes != TENSOR:
+        raise BundleError(
+            f"{path} takes {takes}: it does its own preprocessing, for programs without this library. Give its bundle, "
+            "or the artifact that was exported beside it."
         )
     serving = Serving(ModelInfo.from_json(engine.metadata, str(path)), engine, name, "unknown", path)
     _warm_up(serving)

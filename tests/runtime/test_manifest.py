@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import BundleError
-from runtime.manifest import Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
+from runtime.manifest import TENSOR, Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
 
 MODEL = ModelInfo(
@@ -27,6 +27,7 @@ FULL = Manifest(
     (
         Artifact("onnx", "fp32", "model.onnx", "01" * 32, 10, (CHECK,)),
         Artifact("tensorrt", "fp16", "engines/model.engine", "23" * 32, 7, (), {"compute_capability": "8.9"}),
+        Artifact("onnx", "fp32", "model.pixels.onnx", "ab" * 32, 11, (CHECK,), takes="uint8 (N, H, W, 1 or 3)"),
     ),
     {"run": "tiny", "split": {"seed": 1}},
     guard=Document("guard.npz", "45" * 32),
@@ -55,10 +56,11 @@ def test_model_travels_alone() -> None:
 def test_optional_keys_may_be_absent() -> None:
     data = json.loads(json.dumps(PLAIN.to_dict()))
     assert not {"guard", "golden", "documents"} & set(data)
-    del data["model"]["abstain_below"], data["artifacts"][0]["requires"]
+    del data["model"]["abstain_below"], data["artifacts"][0]["requires"], data["artifacts"][0]["takes"]
     older = Manifest.from_dict(data, "here")
     assert older.model.abstain_below == 0.0
     assert older.artifacts[0].requires == {}
+    assert older.artifacts[0].takes == TENSOR
     assert older.guard is None
 
 
