@@ -51,14 +51,24 @@ def measure(
     """
     if len(set(images)) < min(len(images), 8) or not images:
         raise InputError(f"{len(set(images))} different images were given, expected at least 8. Measure on real ones.")
+    return in_turn(contenders, lambda turn: images[turn % len(images)], rounds, warm_up)
+
+
+def in_turn(
+    contenders: Mapping[str, Callable[[Any], object]], task: Callable[[int], Any], rounds: int, warm_up: int
+) -> list[Measured]:
+    """One `Measured` for each contender. In round i each of them is given `task(i)`, whoever was second coming first.
+
+    Rounds below zero, `warm_up` of them, are not counted.
+    """
     names = list(contenders)
     samples = np.empty((len(names), rounds))
     for turn in range(-warm_up, rounds):
-        image = images[turn % len(images)]
+        given = task(turn)
         for shift in range(len(names)):
             position = (shift + turn) % len(names)
             start = time.perf_counter()
-            contenders[names[position]](image)
+            contenders[names[position]](given)
             if turn >= 0:
                 samples[position, turn] = (time.perf_counter() - start) * 1e3
     return [Measured(name, samples[position]) for position, name in enumerate(names)]

@@ -8,9 +8,9 @@ from typing import Any
 from benchmarks.measure import Measured
 
 
-def table(measured: Sequence[Measured], baseline: Measured | None) -> list[str]:
+def table(title: str, measured: Sequence[Measured], baseline: Measured | None) -> list[str]:
     """Lines of at most 80 columns, fastest first; times are medians with 95 % intervals."""
-    lines = [f"{'from JPEG bytes to answer':<34}{'ms':>8}  {'95 % interval':<16}{'times faster':>14}"]
+    lines = [f"{title:<34}{'ms':>8}  {'95 % interval':<16}{'times faster':>14}"]
     for entry in sorted(measured, key=lambda item: item.median):
         low, high = entry.interval()
         faster = ""

@@ -80,7 +80,7 @@ def test_equal_contenders_have_a_ratio_interval_around_one():
 
 def test_the_table_fits_a_terminal_and_sorts_by_speed():
     baseline, quick = Measured("published snippet", np.full(9, 123.4)), Measured("Predictor", np.full(9, 12.3))
-    lines = table([baseline, quick], baseline)
+    lines = table("an answer", [baseline, quick], baseline)
     assert max(map(len, lines)) <= 80
     assert lines[1].startswith("Predictor")
     assert "10.03" in lines[1]
