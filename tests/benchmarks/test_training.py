@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-
 from PIL import Image
 
 from benchmarks.__main__ import main
