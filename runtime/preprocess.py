@@ -106,10 +106,12 @@ def resize(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
     """
     if image.mode not in ("L", "RGB"):
         raise InputError(f"the image has mode {image.mode}; expected L or RGB. Read it with runtime.images.read_image.")
-    if spec.channels == 1:
+    if spec.channels == 1 and image.mode != "L":
         image = image.convert("L")
+    if image.size != (spec.width, spec.height):  # Pillow would copy it three times to leave it as it is
+        image = image.resize((spec.width, spec.height), _FILTERS[spec.interpolation])
     # A copy, because the array that Pillow lends is read-only, which torch.from_numpy warns about.
-    return np.array(image.resize((spec.width, spec.height), _FILTERS[spec.interpolation]))
+    return np.array(image)
 
 
 def normalise(

@@ -67,6 +67,18 @@ def test_equals_torchvision_bit_for_bit(spec: InputSpec, colour: bool) -> None:
         assert np.array_equal(array, torchvision_array(image, spec)), image.size
 
 
+@pytest.mark.usefixtures("torch_on_one_thread")
+@pytest.mark.parametrize("spec", [*SPECS, GREY], ids=lambda spec: f"{spec.channels}x{spec.height}x{spec.width}")
+def test_an_image_of_the_models_size_stays_as_it_is(spec: InputSpec) -> None:
+    rng = np.random.default_rng(20250)
+    for shape in ((spec.height, spec.width), (spec.height, spec.width, 3)):
+        image = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
+        before = np.array(image)
+        np.testing.assert_array_equal(preprocess(image, spec), torchvision_array(image, spec))
+        resize(image, spec)[:] = 0
+        np.testing.assert_array_equal(image, before)
+
+
 def test_the_comparison_sees_one_bit() -> None:
     """Guards the test above: one unit in the last place of one mean is a difference."""
     image = random_image(np.random.default_rng(3), colour=True)

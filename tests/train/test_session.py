@@ -193,6 +193,7 @@ import numpy as np
 from runtime.preprocess import InputSpec
 from train.data.loader import safe_loader
 from train.data.phantom import draw_slice, _encode
+from train.data.samples import Samples
 
 image = _encode(draw_slice(0, 0, 0.5), "png")
 count = 40_000
