@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import io
 import os
-import stat
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from runtime.eight_bits import NARROW, from_sixteen_bits, is_narrow, to_eight_bits
 from runtime.errors import ImageError
+from runtime.sources import encoded
 
 ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray[Any, Any]
@@ -31,9 +30,6 @@ FORMATS: tuple[str, ...] = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", 
 MAX_PIXELS = 64 * 1024 * 1024
 """The largest image decoded, in pixels, known from the header: 8192 x 8192. An MRI slice has a tenth of a million."""
 
-MAX_FILE_BYTES = 1024 * 1024 * 1024
-"""The largest file read: `MAX_PIXELS` at 16 bits and four channels take half of it uncompressed."""
-
 _ORIENTATION_TAG = 0x0112  # EXIF 2.32, section 4.6.4 A
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,17 +40,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 8
-
 _JPEG2000_TILE, _JPEG2000_END = b"\xff\x90", b"\xff\xd9"  # ISO/IEC 15444-1, A.4.2 and A.4.4; never within a tile's data
 
 _ARRAY_HELP = (
     "expected uint8 of shape (H, W), (H, W, 1) or (H, W, 3), or uint16 of shape (H, W). Scale to 0-255 with the "
     "window you want, then .astype(numpy.uint8)."
-)
-_NARROW = (
-    "holds 16-bit pixels of which none reaches 4096: a 12-bit or narrower image whose intensity window is not known, "
-    "and which would come out almost black. Convert it to 8 bits with the window you want."
 )
 
 
@@ -87,65 +77,6 @@ def decode(data: bytes, where: str) -> Image.Image:
         return _decode(image, where)
 
 
-# Sources: to encoded bytes, and what to call them in messages.
-
-
-def encoded(source: Any) -> tuple[bytes, str]:
-    """The bytes of a path, an encoded image or a binary file object, and what to call them in messages."""
-    if isinstance(source, (str, os.PathLike)):
-        path = os.fsdecode(source)
-        data, where = _read_file(path), f"{path!r}"
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        data = bytes(source)
-        where = f"the encoded image of {len(data)} bytes"
-    elif hasattr(source, "read"):
-        data, where = _read_stream(source), "the file object"
-    else:
-        raise ImageError(
-            f"got {type(source).__module__}.{type(source).__qualname__}; expected a path, the bytes of an image file, "
-            "a binary file object, a PIL image or a numpy array."
-        )
-    if not data:
-        raise ImageError(f"{where} is empty (0 bytes); expected an image file. Copy or export it again.")
-    return data, where
-
-
-def _read_file(path: str) -> bytes:
-    try:
-        status = Path(path).stat() if path else os.stat(path)  # noqa: PTH116  (Path("") is the current folder)
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{path!r} is a folder; expected one image file. Name a file in it.")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device could wait or read for ever
-            raise ImageError(f"{path!r} is not a regular file; expected an image file. Read it and pass its bytes.")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError(
-                f"{path!r} has {status.st_size} bytes; at most {MAX_FILE_BYTES} are read. Pass one slice as PNG."
-            )
-        return Path(path).read_bytes()
-    except ImageError:  # a ValueError too
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(f"no such file: {path!r}. Check the path, and the folder it is relative to.") from error
-    except PermissionError as error:
-        raise ImageError(f"{path!r} may not be read by this user. Change its permissions.") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or "not a valid file name"
-        raise ImageError(f"{path!r} cannot be read: {reason}.") from error
-
-
-def _read_stream(stream: Any) -> bytes:
-    try:
-        # From the start, as Pillow does: a buffer just written stands at its end.
-        if hasattr(stream, "seekable") and stream.seekable():
-            stream.seek(0)
-        data = stream.read()
-    except Exception as error:
-        raise ImageError(f"the file object cannot be read ({type(error).__name__}). Pass a path or bytes.") from error
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise ImageError(f"the file object gave {type(data).__name__}, expected bytes. Open it in mode 'rb'.")
-    return bytes(data)
-
-
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     shape, got = array.shape, f"the array is {array.dtype} of shape {array.shape}"
     if array.ndim == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
@@ -157,12 +88,9 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     height, width = shape[:2]
     _check_size((width, height), "the array")
     if bits == 16:
-        return _from_sixteen_bits(array, "the array")
+        return from_sixteen_bits(array, "the array")
     # frombytes copies; Image.fromarray would lend the caller's memory to the image.
     return Image.frombytes("L" if grey else "RGB", (width, height), array.tobytes())
-
-
-# Decoding.
 
 
 def _open(data: bytes, where: str) -> Image.Image:
@@ -192,9 +120,9 @@ def _decode(image: Image.Image, where: str) -> Image.Image:
         # Pillow decodes 16-bit colour by its high bytes; only the raw mode, gone after load, still tells.
         deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         image.load()
-        if deep and image.mode in ("LA", "RGB", "RGBA") and _is_narrow(image):
-            raise ImageError(f"{where} {_NARROW}")
-        result = _to_eight_bits(image, where)
+        if deep and image.mode in ("LA", "RGB", "RGBA") and is_narrow(image):
+            raise ImageError(f"{where} {NARROW}")
+        result = to_eight_bits(image, where)
         transposition = _UPRIGHT.get(_orientation(image))
         if transposition is not None:
             result = result.transpose(transposition)
@@ -244,91 +172,3 @@ def _what_instead(data: bytes) -> str:
         f"is not an image that can be identified as one of {', '.join(FORMATS)}, or it is damaged at its start. "
         "Save it as PNG."
     )
-
-
-# Modes: to 8 bits, grey or RGB. Every conversion returns a new image, also where nothing changes.
-
-
-def _to_eight_bits(image: Image.Image, where: str) -> Image.Image:
-    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N") or _is_sixteen_bits_in_32(image):
-        return _from_sixteen_bits(_sixteen_bits(image), where)
-    if "transparency" in image.info and image.mode in _WITH_ALPHA:
-        image = image.convert(_WITH_ALPHA[image.mode])
-    if image.mode not in _CONVERSIONS:
-        raise ImageError(
-            f"{where} has pixels of mode {image.mode}, which have no defined 8-bit meaning here; expected an 8-bit "
-            "grey or colour image, or 16-bit grey. Convert it to 8 bits with the window you want."
-        )
-    return _CONVERSIONS[image.mode](image)
-
-
-def _is_sixteen_bits_in_32(image: Image.Image) -> bool:
-    # Pillow before 11 and PPM give 16-bit grey as mode I; from any other source mode I is true 32-bit.
-    return image.mode == "I" and image.format in ("PNG", "PPM")
-
-
-def _sixteen_bits(image: Image.Image) -> np.ndarray[Any, Any]:
-    values = np.asarray(image)
-    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO and values.max() >= 4096:
-        return 65535 - values  # Pillow inverts white-is-zero at 8 bits and not at 16
-    return values
-
-
-def _from_sixteen_bits(values: np.ndarray[Any, Any], where: str) -> Image.Image:
-    # Pillow's own convert("L") clips everything above 255 to white.
-    if 0 < values.max() < 4096:
-        raise ImageError(f"{where} {_NARROW}")
-    height, width = values.shape
-    eight_bits = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd: no ties to round
-    return Image.frombytes("L", (width, height), eight_bits.tobytes())
-
-
-def _is_narrow(image: Image.Image) -> bool:
-    """Whether 16-bit colour, kept by Pillow as its high bytes, stays below 4096 as `_from_sixteen_bits` asks."""
-    bands = image.getbands()
-    brightest = max(int(np.asarray(image.getchannel(band)).max()) for band in bands if band != "A")
-    return 0 < brightest < 4096 >> 8
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    return image.convert("L")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    return image.convert("RGB")
-
-
-def _over_black(image: Image.Image) -> Image.Image:
-    if image.mode in ("La", "RGBa"):  # colours already multiplied by alpha
-        image = image.convert(image.mode.upper())
-    opaque = image.convert("L" if image.mode == "LA" else "RGB")
-    background = Image.new(opaque.mode, opaque.size)
-    background.paste(opaque, mask=image.getchannel("A"))
-    return background
-
-
-def _from_palette(image: Image.Image) -> Image.Image:
-    # Of a copy: Pillow writes the transparency into the palette of the image that it converts.
-    colour = _over_black(image.copy().convert("RGBA"))
-    red, green, blue = colour.split()
-    return red if red.tobytes() == green.tobytes() == blue.tobytes() else colour
-
-
-_WITH_ALPHA = {"1": "LA", "L": "LA", "RGB": "RGBA"}
-"""Modes that can name one colour as transparent (PNG's tRNS, GIF), and the mode that spells it out."""
-
-_CONVERSIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "1": _to_grey,
-    "L": _to_grey,
-    "LA": _over_black,
-    "La": _over_black,
-    "P": _from_palette,
-    "PA": _from_palette,
-    "RGB": _to_rgb,
-    "RGBA": _over_black,
-    "RGBa": _over_black,
-    "RGBX": _to_rgb,
-    "CMYK": _to_rgb,
-    "YCbCr": _to_rgb,
-    "HSV": _to_rgb,
-}

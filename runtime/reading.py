@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from runtime.dicom import is_dicom, read_dicom
-from runtime.images import ImageSource, decode, encoded, read_image
+from runtime.images import ImageSource, decode, read_image
+from runtime.sources import encoded
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from PIL import Image, ImageFile
 from runtime import images
 from runtime.errors import ImageError
 from runtime.images import MAX_PIXELS, read_image
+from runtime.sources import MAX_FILE_BYTES
 
 # (6, 8) uint8, no symmetry, so that a flipped or rotated result cannot pass for the right one.
 GREY = np.random.default_rng(11).integers(0, 256, (6, 8), dtype=np.uint8)
@@ -169,7 +170,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_file_too_large_to_be_one_slice(tmp_path: Path) -> None:
     path = tmp_path / "huge.tif"
     with path.open("wb") as stream:
-        stream.truncate(images.MAX_FILE_BYTES + 1)  # sparse
+        stream.truncate(MAX_FILE_BYTES + 1)  # sparse
     with pytest.raises(ImageError, match="has 1073741825 bytes; at most 1073741824"):
         read_image(path)
 
