@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runtime import report
-from runtime.backends import BACKENDS, SUFFIXES
+from runtime.backends import BACKENDS, DEVICES, SUFFIXES
 from runtime.errors import ImageError, NeuroStageError
-from runtime.images import encoded
 from runtime.manifest import FILE as MANIFEST
 from runtime.prediction import Prediction
 from runtime.predictor import DEFAULT_BUNDLE, Predictor
+from runtime.sources import encoded
 
 IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".jp2"),
@@ -33,6 +33,9 @@ Exit status: 0 every image was answered, 1 one or more were rejected, abstained
 on or could not be read, 2 usage.
 Research use only: not a medical device.
 """
+
+
+_BACKEND_HELP = f"this engine or none: {', '.join(BACKENDS)} (default: the fastest that passed)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -152,9 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on with --output, leaving out what it answers")
     parser.add_argument("--workers", type=int, help="threads that read images ahead (default: CPUs, at most 4)")
     parser.add_argument("--audit", type=Path, metavar="LOG", help="add a line without patient data for each image")
-    parser.add_argument("--backend", choices=list(BACKENDS), help="this engine or none (default: fastest that passed)")
+    parser.add_argument("--backend", choices=list(BACKENDS), metavar="NAME", help=_BACKEND_HELP)
     parser.add_argument("--precision", help="this precision or none, such as fp32")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run (default: cpu)")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run (default: cpu)")
     parser.add_argument("--threads", type=int, help="CPU threads for the engine (default: all it may use)")
     return parser
 

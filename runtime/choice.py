@@ -22,6 +22,26 @@ class Candidate:
         return f"{name} ({self.artifact.precision}, {self.check.latency_ms:.1f} ms): {self.verdict}"
 
 
+def never_served(manifest: Manifest) -> list[str]:
+    """One line for each artifact of the bundle that no backend may serve, with the reason."""
+    lines = []
+    for artifact in manifest.artifacts:
+        if artifact.takes != TENSOR:
+            reason = f"takes {artifact.takes}, for programs without this library"
+        elif not artifact.checks:
+            reason = "nothing could check it where it was exported"
+        else:
+            continue
+        lines.append(f"{artifact.file} ({artifact.precision}): never served: {reason}{built_for(artifact)}")
+    return lines
+
+
+def built_for(artifact: Artifact) -> str:
+    """``; built for KEY VALUE, …`` of a compiled artifact, for the end of a sentence; nothing for others."""
+    needs = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in artifact.requires.items())
+    return f"; built for {needs}" if needs else ""
+
+
 def candidates(manifest: Manifest, backend: str | None, precision: str | None) -> list[Candidate]:
     """Every artifact × backend that passed parity and fits what was asked for, fastest at export first.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.audit import AuditLog
+from runtime.backends import DEVICES
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BundleError, ImageError, InputError
 from runtime.labels import clinical_order
@@ -33,10 +34,11 @@ class Predictor:
     Any number of threads may share one Predictor. It opens no connection and writes nothing but `audit` and `tune`.
 
     path: a bundle folder, or a lone artifact (`.onnx`, `.ts`) that python -m export wrote.
-    backend: ``openvino``, ``onnx`` or ``torchscript``. Named, it never falls back to another; None takes the fastest
-        one that passed parity at export and runs here.
+    backend: ``openvino``, ``onnx``, ``tensorrt``, ``torchscript`` or ``torch-export``. Named, it never falls back to
+        another; None takes the fastest one that passed parity at export and runs here.
     precision: ``fp32``, …; None takes any.
-    device: ``cpu`` or ``cuda``.
+    device: ``cpu``, ``cuda``, or ``tensorrt``: CUDA through TensorRT, by an engine file or by ONNX Runtime's provider.
+        What runs there runs there as a whole: nothing falls back to another device.
     threads: CPU threads for the engine; None takes all this process may use.
     guard: False lets every readable image through to the model, for measurements: a bundle's guard is there to be used.
     abstain_below: answer only from this probability on; None takes what the bundle says.
@@ -63,8 +65,8 @@ class Predictor:
         tune: bool | str | os.PathLike[str] = False,
         audit: str | os.PathLike[str] | None = None,
     ) -> None:
-        if device not in ("cpu", "cuda"):
-            raise InputError(f"device is {device!r}, expected 'cpu' or 'cuda'.")
+        if device not in DEVICES:
+            raise InputError(f"device is {device!r}, expected one of {', '.join(map(repr, DEVICES))}.")
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, expected at least 1, or None for all this process may use.")
         if abstain_below is not None and not 0 <= abstain_below < 1:
@@ -115,7 +117,7 @@ class Predictor:
 
     def explain(self) -> list[str]:
         """One line for each artifact and backend considered, in order of preference, with the reason."""
-        return [str(candidate) for candidate in self._serving.considered]
+        return [*map(str, self._serving.considered), *self._serving.never_served]
 
     def predict(self, image: Source) -> Prediction:
         """The prediction for one image.

@@ -12,7 +12,7 @@ import numpy as np
 
 from runtime import backends
 from runtime.backends import Backend
-from runtime.choice import Candidate, candidates
+from runtime.choice import Candidate, built_for, candidates, never_served
 from runtime.errors import BackendError, BackendUnavailable, BundleError, InputError
 from runtime.fields import parse
 from runtime.guard import Guard
@@ -38,6 +38,8 @@ class Serving:
     guard: Guard | None = None
     golden: tuple[Golden, ...] = ()
     considered: Sequence[Candidate] = ()
+    never_served: Sequence[str] = ()
+    """One line for each artifact that was not even a candidate."""
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(N, classes) float32 logits of validated (N, C, H, W) float32 images.
@@ -87,7 +89,7 @@ def open_bundle(
     failed: list[str] = []
     for candidate in considered:
         artifact, name = candidate.artifact, candidate.check.backend
-        if (reason := backends.missing(name)) and backend is None:
+        if backend is None and (reason := backends.missing(name) or backends.elsewhere(name, device)):
             candidate.verdict = reason
             continue
         path = bundle / artifact.file
@@ -104,12 +106,13 @@ def open_bundle(
                 guard,
                 manifest.golden,
                 considered,
+                never_served(manifest),
             )
             _warm_up(serving)
         except (BackendUnavailable, BackendError) as error:
             if backend is not None:
                 raise
-            candidate.verdict = f"does not run here: {error}"
+            candidate.verdict = f"does not run here: {error}{built_for(artifact)}"
             failed.append(str(candidate))
             continue
         candidate.verdict = f"serves, {engine.engine}"
@@ -121,7 +124,7 @@ def open_bundle(
                 stacklevel=4,
             )
         return serving
-    reasons = " ".join(f"{candidate}." for candidate in considered)
+    reasons = " ".join(f"{reason}." for reason in (*map(str, considered), *never_served(manifest)))
     raise BackendUnavailable(f"No artifact of {bundle} can serve here. {reasons}")
 
 
@@ -138,10 +141,11 @@ def open_artifact(path: Path, backend: str | None, precision: str | None, device
     runs = [name for name, module in backends.BACKENDS.items() if kind in module.FORMATS]
     if backend is not None and backends.backend_module(backend).NAME not in runs:
         raise InputError(f"{backend!r} does not run {path.suffix} files. These do: {', '.join(runs)}.")
-    usable = [name for name in runs if backends.missing(name) is None]
+    lacking = {name: backends.missing(name) or backends.elsewhere(name, device) for name in runs}
+    usable = [name for name in runs if lacking[name] is None]
     if backend is None and not usable:
         raise BackendUnavailable(
-            f"Nothing here runs {path.suffix} files: " + "; ".join(f"{n!r} {backends.missing(n)}" for n in runs)
+            f"Nothing here runs {path.suffix} files: " + "; ".join(f"{n!r} {reason}" for n, reason in lacking.items())
         )
     name = backend or usable[0]
     engine = backends.load(name, path, precision="unknown", device=device, threads=threads)

@@ -4,7 +4,8 @@ A backend module has
 
     NAME          what users call it
     FORMATS       the artifact formats it runs, as the manifest names them
-    REQUIRES      {importable module: extra of neurostage that installs it}
+    REQUIRES      {importable module, or several of which one is enough, as a|b: extra of neurostage that installs it}
+    DEVICES       where it can run: among cpu, cuda and tensorrt, which is CUDA through TensorRT
     load(...)     path and settings → Backend; the engine is imported here and nowhere earlier
 
 `BACKENDS` is the one table; its order breaks ties between backends whose speed was not measured.
@@ -19,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime.backends import onnx, openvino, torch_export, torchscript
+from runtime.backends import onnx, openvino, tensorrt, torch_export, torchscript
 from runtime.errors import BackendUnavailable, InputError
 
 
@@ -36,9 +37,19 @@ class Backend(Protocol):
         ...
 
 
-BACKENDS: dict[str, ModuleType] = {module.NAME: module for module in (openvino, onnx, torchscript, torch_export)}
+BACKENDS: dict[str, ModuleType] = {
+    module.NAME: module for module in (tensorrt, openvino, onnx, torchscript, torch_export)
+}
 
-SUFFIXES: dict[str, str] = {".onnx": "onnx", ".xml": "openvino", ".ts": "torchscript", ".pt2": "torch-export"}
+DEVICES = ("cpu", "cuda", "tensorrt")
+
+SUFFIXES: dict[str, str] = {
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".ts": "torchscript",
+    ".pt2": "torch-export",
+    ".engine": "tensorrt",
+}
 """File suffix → format, for artifacts used without their bundle."""
 
 
@@ -51,10 +62,25 @@ def backend_module(name: str) -> ModuleType:
 
 def missing(name: str) -> str | None:
     """Why the backend cannot be used here, with the command that mends it; None when it can. Imports no engine."""
-    for module, extra in BACKENDS[name].REQUIRES.items():
-        if find_spec(module) is None:
-            return f"needs the package {module}: pip install 'neurostage[{extra}]'"
+    for modules, extra in BACKENDS[name].REQUIRES.items():
+        if not any(_installed(module) for module in modules.split("|")):
+            return f"needs the package {modules.replace('|', ' or ')}: pip install 'neurostage[{extra}]'"
     return None
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package that should hold it
+        return False
+
+
+def elsewhere(name: str, device: str) -> str | None:
+    """Why the backend cannot run on `device`, which it never can; None when it can."""
+    devices = BACKENDS[name].DEVICES
+    if device in devices:
+        return None
+    return f"runs on device {' or '.join(map(repr, devices))}, and device={device!r} was asked for"
 
 
 def available() -> list[str]:
@@ -66,7 +92,7 @@ def load(name: str, path: Path, *, precision: str, device: str, threads: int) ->
     """The artifact at `path`, loaded by the backend called `name`.
 
     precision: of the artifact, as its manifest says (``fp32``, …): an engine must not compute in less on its own.
-    device: ``cpu`` or ``cuda``.
+    device: one of `DEVICES`.
     threads: CPU threads the engine may use.
 
     Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails.
@@ -75,5 +101,8 @@ def load(name: str, path: Path, *, precision: str, device: str, threads: int) ->
     if reason := missing(name):
         here = ", ".join(available()) or "none"
         raise BackendUnavailable(f"{name!r} {reason}. Available here: {here}.")
+    if reason := elsewhere(name, device):
+        others = ", ".join(other for other, module in BACKENDS.items() if device in module.DEVICES)
+        raise BackendUnavailable(f"{name!r} {reason}. On {device!r} run: {others}.")
     backend: Backend = module.load(path, precision=precision, device=device, threads=threads)
     return backend

@@ -1,4 +1,4 @@
-"""ONNX Runtime: `.onnx` on CPU or CUDA."""
+"""ONNX Runtime: `.onnx` on the CPU, on CUDA, and on CUDA through TensorRT."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ NAME = "onnx"
 FORMATS = ("onnx",)
 REQUIRES = {"onnxruntime": "onnx"}
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+DEVICES = tuple(_PROVIDERS)
 
 
 class OnnxBackend:
@@ -32,28 +37,36 @@ class OnnxBackend:
 
 
 def load(path: Path, *, precision: str, device: str, threads: int) -> OnnxBackend:
-    """A session on `device`. Raises BackendUnavailable rather than fall from CUDA to the CPU."""
+    """A session of which every operation runs on `device`.
+
+    Raises BackendUnavailable rather than run any of them elsewhere: ONNX Runtime left alone falls to the CPU.
+    """
     import onnxruntime
 
-    provider = _PROVIDERS.get(device)
+    engine = f"onnxruntime {onnxruntime.__version__}"
+    provider = _PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
         raise BackendUnavailable(
-            f"onnxruntime {onnxruntime.__version__} has no provider for device {device!r} "
-            f"(it has {', '.join(onnxruntime.get_available_providers())}). For CUDA replace it by onnxruntime-gpu: "
+            f"{engine} has no provider for device {device!r} (it has "
+            f"{', '.join(onnxruntime.get_available_providers())}). For CUDA replace it by onnxruntime-gpu: "
             "pip uninstall onnxruntime; pip install 'neurostage[gpu]'."
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: its warnings go to stderr, where a host's own log may be
+    if device != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        # Its fallback, on unless told otherwise, goes to the CPU while loading and while running, and says so by print.
+        session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+        if session.get_providers()[0] != provider:
+            raise RuntimeError(f"it runs by {session.get_providers()[0]} instead.")
     except Exception as error:  # its exceptions share no class but this one
-        raise BackendError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {error}") from error
-    got = session.get_providers()[0]
-    if got != provider:
+        if device == "cpu":
+            raise BackendError(f"{engine} cannot load {path}: {error}") from error
         raise BackendUnavailable(
-            f"{path.name}: {provider} was asked for and onnxruntime gave {got}. Check the CUDA and cuDNN versions that "
-            f"onnxruntime-gpu {onnxruntime.__version__} needs, or ask for device='cpu'."
-        )
+            f"{engine} cannot run {path.name} by {provider}: {error} Check the driver and the CUDA, cuDNN and TensorRT "
+            "versions that this onnxruntime-gpu needs, or ask for device='cpu'."
+        ) from error
     metadata = session.get_modelmeta().custom_metadata_map.get("neurostage")
-    return OnnxBackend(session, f"onnxruntime {onnxruntime.__version__}", metadata)
+    return OnnxBackend(session, engine if device == "cpu" else f"{engine} {provider}", metadata)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import BackendError, BackendUnavailable
+from runtime.errors import BackendError
 from runtime.quiet import import_without
 
 NAME = "openvino"
 FORMATS = ("onnx", "openvino")
 REQUIRES = {"openvino": "openvino"}
+DEVICES = ("cpu",)
 
 # On CPUs with bf16 units OpenVINO's default computes a float32 file in bf16, which moves decisions.
 _REDUCED = {"bf16": "bf16", "fp16": "f16"}
@@ -47,8 +48,6 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> OpenVinoBa
     # telemetry package cannot be imported (openvino/tools/ovc/telemetry_utils.py).
     openvino = import_without("openvino", "openvino_telemetry")
     version = openvino.__version__.split("-")[0]
-    if device != "cpu":
-        raise BackendUnavailable(f"'openvino' runs here on the CPU only, not on {device!r}. Use backend='onnx'.")
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,

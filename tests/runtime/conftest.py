@@ -15,8 +15,13 @@ from runtime import Predictor, backends, preprocess, read_image
 from runtime.guard import fit
 from runtime.manifest import Document, Golden, Manifest, read_manifest, sha256_file
 
-SERVED = [name for name in backends.available() if {"onnx", "torchscript"} & set(backends.BACKENDS[name].FORMATS)]
-"""Backends installed here that run what the fixture `bundle` holds."""
+SERVED = [
+    f"{form} in {name}"
+    for name in backends.available()
+    for form in backends.BACKENDS[name].FORMATS
+    if "cpu" in backends.BACKENDS[name].DEVICES
+]
+"""Every format in every backend that is installed here and runs without a GPU."""
 
 
 @pytest.fixture
@@ -46,10 +51,25 @@ def edit(copy: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
     return change
 
 
+@pytest.fixture(scope="session")
+def other_formats(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `bundle`, of the same run, with the formats that it has not: `.xml` and `.pt2`, compared on 64 images."""
+    from export.__main__ import main
+
+    folder = tmp_path_factory.mktemp("others") / "bundle"
+    formats = ["openvino", "torch-export"]
+    assert main([str(trained_run), "--to", *formats, "--parity-images", "64", "--out", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture(scope="session", params=SERVED)
-def predictor(request: pytest.FixtureRequest, bundle: Path) -> Predictor:
-    """The bundle in each backend that serves it here."""
-    return Predictor(bundle, backend=request.param, guard=False)
+def predictor(request: pytest.FixtureRequest, bundle: Path, other_formats: Path) -> Predictor:
+    """Each format in each backend."""
+    form, _, backend = request.param.partition(" in ")
+    folder = bundle if form in ("onnx", "torchscript") else other_formats
+    served = Predictor(folder, backend=backend, guard=False)
+    assert backends.SUFFIXES[served.artifact.suffix] == form
+    return served
 
 
 @pytest.fixture(scope="session")

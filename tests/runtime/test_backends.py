@@ -45,15 +45,21 @@ def test_every_backend_decides_alike(predictor: Predictor, images: np.ndarray, e
     assert_same(probabilities(np.concatenate(parts), predictor.model.temperature), expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 7, 64])
-def test_every_backend_decides_alike_on_512_images(predictor: Predictor, onnx_predictor: Predictor, batch) -> None:
+@pytest.fixture(scope="session")
+def many(onnx_predictor: Predictor) -> tuple[np.ndarray, np.ndarray]:
+    """512 phantoms, preprocessed, and their (512, classes) probabilities one at a time."""
     from train.data.phantom import phantom_samples
 
     samples = phantom_samples(patients=16, slices=8, size=64, seed=5)
     assert len(samples) == 512
-    rows = np.stack([preprocess(read_image(image), predictor.model.input) for image in samples.images])
-    reference = probabilities(np.concatenate([onnx_predictor.logits(row[None]) for row in rows]))
+    rows = np.stack([preprocess(read_image(image), onnx_predictor.model.input) for image in samples.images])
+    return rows, probabilities(np.concatenate([onnx_predictor.logits(row[None]) for row in rows]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_every_backend_decides_alike_on_512_images(predictor: Predictor, many, batch) -> None:
+    rows, reference = many
     parts = [predictor.logits(rows[start : start + batch]) for start in range(0, len(rows), batch)]
     assert_same(probabilities(np.concatenate(parts)), reference)
 
@@ -121,11 +127,12 @@ def test_a_backend_module_keeps_the_protocol(module) -> None:
     assert backends.BACKENDS[module.NAME] is module
     assert set(module.FORMATS) <= set(backends.SUFFIXES.values())
     assert all(isinstance(extra, str) for extra in module.REQUIRES.values())
+    assert set(module.DEVICES) <= set(backends.DEVICES)
     assert callable(module.load)
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"No backend is called 'tensorflow'\. Backends: openvino, onnx"):
+    with pytest.raises(InputError, match=r"No backend is called 'tensorflow'\. Backends: tensorrt, openvino, onnx"):
         backends.backend_module("tensorflow")
 
 
@@ -140,7 +147,7 @@ def test_a_missing_engine_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, bu
         Predictor(bundle / "model.onnx")
 
 
-@pytest.mark.parametrize("name", backends.available())
+@pytest.mark.parametrize("name", [name for name in backends.available() if "cpu" in backends.BACKENDS[name].DEVICES])
 def test_a_file_that_is_no_artifact(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"broken{next(s for s, f in backends.SUFFIXES.items() if f in backends.BACKENDS[name].FORMATS)}"
     path.write_bytes(b"\x08\x01 not a model" * 40)
@@ -148,9 +155,25 @@ def test_a_file_that_is_no_artifact(name: str, tmp_path: Path) -> None:
         backends.load(name, path, precision="fp32", device="cpu", threads=1)
 
 
-def test_cuda_is_refused_where_there_is_none(predictor: Predictor, bundle: Path) -> None:
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_gpu_is_refused_where_there_is_none(predictor: Predictor, device: str) -> None:
     torch = pytest.importorskip("torch", reason="it tells whether this machine has CUDA")
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    with pytest.raises(BackendUnavailable, match=r"device='cpu'|backend='onnx'|neurostage\[gpu\]"):
-        Predictor(bundle, backend=predictor.backend, device="cuda")
+    with pytest.raises(
+        BackendUnavailable, match=r"device='cpu'|neurostage\[gpu\]|was asked for\. On '(cuda|tensorrt)' run: "
+    ):
+        Predictor(predictor.artifact.parent, backend=predictor.backend, device=device)
+
+
+def test_choosing_for_a_gpu_passes_over_what_needs_none(bundle: Path) -> None:
+    """Not a failure, so no warning: each says on which device it runs."""
+    torch = pytest.importorskip("torch", reason="it tells whether this machine has CUDA")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(
+        BackendUnavailable, match=r"in openvino \(.*\): runs on device 'cpu', and device='tensorrt' was"
+    ):
+        Predictor(bundle, device="tensorrt")
+    with pytest.raises(InputError, match=r"device is 'tpu', expected one of 'cpu', 'cuda', 'tensorrt'"):
+        Predictor(bundle, device="tpu")

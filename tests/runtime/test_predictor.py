@@ -90,6 +90,23 @@ def test_a_named_backend_never_falls_back(copy: Path, monkeypatch: pytest.Monkey
     assert any(line.endswith("is not here") for line in predictor.explain())
 
 
+def test_what_may_never_serve_is_explained_too(edit) -> None:
+    def change(data) -> None:
+        (artifact,) = [entry for entry in data["artifacts"] if entry["file"] == "model.ts"]
+        artifact.update(checks=[], requires={"compute_capability": "8.9", "version": "1.7"})
+
+    built = "built for compute capability 8.9, version 1.7"
+    folder = edit(change)
+    assert Predictor(folder).explain()[-1] == (
+        f"model.ts (fp32): never served: nothing could check it where it was exported; {built}"
+    )
+    with pytest.raises(BackendUnavailable, match=rf"No artifact of .* can serve here\..*never served.*{built}\."):
+        Predictor(folder, device="tensorrt")
+    pixels = "uint8 (N, H, W, C)"
+    folder = edit(lambda data: (change(data), data["artifacts"][1].update(takes=pixels)))
+    assert "takes uint8 (N, H, W, C), for programs without this library" in Predictor(folder).explain()[-1]
+
+
 def test_what_the_bundle_does_not_have(bundle: Path) -> None:
     with pytest.raises(InputError, match=r"nothing that passed parity for precision='int4'\. It has: fp32 in"):
         Predictor(bundle, precision="int4")
@@ -100,7 +117,7 @@ def test_what_the_bundle_does_not_have(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"device": "gpu"}, "device is 'gpu', expected 'cpu' or 'cuda'"),
+        ({"device": "gpu"}, "device is 'gpu', expected one of 'cpu', 'cuda', 'tensorrt'"),
         ({"threads": 0}, "threads is 0, expected at least 1"),
         ({"abstain_below": 1.0}, "abstain_below is 1.0, expected 0 or more and below 1"),
         ({"abstain_below": float("nan")}, "abstain_below is nan"),

@@ -23,6 +23,8 @@ FOREIGN = {
     "onnxruntime",
     "openvino",
     "tensorrt",
+    "cuda",
+    "captum",
     "scipy",
     "pydicom",
     "sklearn",
@@ -105,7 +107,7 @@ def test_help_is_quick() -> None:
     assert "not a medical device" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["runtime", "runtime.audit"])
+@pytest.mark.parametrize("module", ["runtime", "runtime.audit", "runtime.explain"])
 def test_help_imports_no_engine(module: str) -> None:
     code = f"""
 import runpy, sys

@@ -1,0 +1,170 @@
+"""TensorRT engines on CUDA, of both flavours: `tensorrt`, and TensorRT for RTX.
+
+The engine file is what the vendor's own tools write and read. An engine fits the flavour, the version and the kind of
+GPU it was built for; where it does not, loading says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from queue import Empty, LifoQueue
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import BackendError, BackendUnavailable
+
+NAME = "tensorrt"
+FORMATS = ("tensorrt",)
+FLAVOURS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tensorrt_rtx_bindings": "tensorrt-rtx"}
+"""Importable module → flavour, as the manifest names it; the first that is installed is taken."""
+REQUIRES = {"|".join(FLAVOURS): "tensorrt", "cuda.bindings": "tensorrt"}
+DEVICES = ("cuda", "tensorrt")
+
+
+class TensorRtBackend:
+    """A deserialised engine with a pool of lanes: execution contexts must never be shared between threads."""
+
+    metadata = None  # an engine file has no place for text
+
+    def __init__(self, engine: Any, cuda: ModuleType, name: str, messages: Iterable[str]) -> None:
+        self.engine = name
+        self._engine = engine
+        self._cuda = cuda
+        self._messages = messages
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        kinds = [str(engine.get_tensor_mode(entry)).rpartition(".")[2] for entry in names]
+        if sorted(kinds) != ["INPUT", "OUTPUT"]:
+            raise BackendError(f"The engine has the tensors {names}; expected one input and one output. Export again.")
+        self._input, self._output = names[kinds.index("INPUT")], names[kinds.index("OUTPUT")]
+        least, _, most = (tuple(shape) for shape in engine.get_tensor_profile_shape(self._input, 0))
+        self._smallest, self._largest = least[0], most[0]
+        self._shape = most[1:]
+        self._classes = tuple(engine.get_tensor_shape(self._output))[1]
+        self._idle: LifoQueue[_Lane] = LifoQueue()
+        self._making = threading.Lock()
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        lane = self._lane()
+        try:
+            cuts = [*range(0, len(images), self._largest), len(images)]
+            return np.concatenate([self._piece(lane, images[first:last]) for first, last in pairwise(cuts)])
+        finally:
+            self._idle.put(lane)
+
+    def _piece(self, lane: _Lane, images: np.ndarray) -> np.ndarray:
+        """The logits of at most the largest batch the engine was built for, padded to the smallest."""
+        count = len(images)
+        if count < self._smallest:
+            padding = np.zeros((self._smallest - count, *images.shape[1:]), np.float32)
+            images = np.concatenate([images, padding])
+        return lane.run(np.ascontiguousarray(images), (len(images), self._classes))[:count]
+
+    def _lane(self) -> _Lane:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            with self._making:  # the engine itself is no more thread-safe than its contexts
+                context = self._engine.create_execution_context()
+            if context is None:
+                raise BackendError(f"{self.engine} makes no execution context: {'; '.join(self._messages)}") from None
+            sizes = (self._largest * int(np.prod(self._shape)) * 4, self._largest * self._classes * 4)
+            return _Lane(context, self._cuda, (self._input, self._output), sizes, self._messages)
+
+
+class _Lane:
+    """An execution context with a stream and device memory of its own, for the largest batch."""
+
+    def __init__(
+        self, context: Any, cuda: ModuleType, names: tuple[str, str], sizes: tuple[int, int], messages: Iterable[str]
+    ) -> None:
+        self._context = context
+        self._cuda = cuda
+        self._input = names[0]
+        self._messages = messages
+        self._memory: list[int] = []
+        self._stream: Any = None
+        # Not the default stream, on which TensorRT would wait for the whole device.
+        self._stream = _checked(cuda, cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
+        for name, size in zip(names, sizes, strict=True):
+            self._memory.append(_checked(cuda, cuda.cudaMalloc(size)))
+            context.set_tensor_address(name, self._memory[-1])
+
+    def run(self, images: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """float32 logits of `shape`, in memory of the caller's."""
+        cuda, kinds = self._cuda, self._cuda.cudaMemcpyKind
+        logits = np.empty(shape, np.float32)
+        if not self._context.set_input_shape(self._input, images.shape):
+            raise BackendError(f"The engine does not take images of shape {images.shape}: {'; '.join(self._messages)}")
+        sent = (self._memory[0], images.ctypes.data, images.nbytes, kinds.cudaMemcpyHostToDevice, self._stream)
+        _checked(cuda, cuda.cudaMemcpyAsync(*sent))
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise BackendError(f"The engine failed: {'; '.join(self._messages)}")
+        back = (logits.ctypes.data, self._memory[1], logits.nbytes, kinds.cudaMemcpyDeviceToHost, self._stream)
+        _checked(cuda, cuda.cudaMemcpyAsync(*back))
+        _checked(cuda, cuda.cudaStreamSynchronize(self._stream))
+        return logits
+
+    def __del__(self) -> None:
+        for pointer in self._memory:
+            self._cuda.cudaFree(pointer)
+        if self._stream is not None:
+            self._cuda.cudaStreamDestroy(self._stream)
+
+
+def load(path: Path, *, precision: str, device: str, threads: int) -> TensorRtBackend:
+    """The engine on the first CUDA device. Its precision is in the file, and it takes no CPU threads."""
+    from cuda.bindings import runtime as cuda
+
+    _checked(cuda, cuda.cudaGetDeviceCount(), BackendUnavailable, "there is no CUDA device to run on")
+    name = next(name for name in FLAVOURS if find_spec(name))
+    library = import_module(name)
+    version = f"{FLAVOURS[name]} {library.__version__}"
+    messages: deque[str] = deque(maxlen=5)
+    runtime = library.Runtime(_logger(library, messages.append))
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        major, minor = (
+            _checked(cuda, cuda.cudaDeviceGetAttribute(getattr(cuda.cudaDeviceAttr, attribute), 0))
+            for attribute in ("cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor")
+        )
+        raise BackendError(
+            f"{version} cannot load {path} on a GPU of compute capability {major}.{minor}: {' '.join(messages)} Build "
+            "it for this GPU and version: python -m export --to tensorrt."
+        )
+    return TensorRtBackend(engine, cuda, version, messages)
+
+
+def _checked(
+    cuda: ModuleType,
+    returned: tuple[Any, ...],
+    error: type[BackendError] | type[BackendUnavailable] = BackendError,
+    what: str = "a CUDA call failed",
+) -> Any:
+    """What a call of cuda-bindings returned beside its status; raises `error` where that is not success."""
+    status, *values = returned
+    if status != cuda.cudaError_t.cudaSuccess:
+        reason = cuda.cudaGetErrorString(status)[1].decode()
+        raise error(f"'tensorrt': {what} ({reason}). Check the driver with nvidia-smi, or ask for device='cpu'.")
+    return values[0] if values else None
+
+
+def _logger(library: Any, keep: Callable[[str], None]) -> Any:
+    """A logger that hands errors on and prints nothing."""
+
+    class Kept(library.ILogger):
+        def __init__(self) -> None:
+            library.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if int(severity) <= int(library.ILogger.ERROR):
+                keep(message)
+
+    return Kept()
