@@ -1,0 +1,135 @@
+"""`python -m runtime.explain BUNDLE scan.jpg`: where in a slice the model found what it decided by, as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import BackendUnavailable, InputError, NeuroStageError
+from runtime.gradcam import LAYERS, grad_cam, lacking
+from runtime.manifest import FILE as MANIFEST
+from runtime.manifest import read_manifest
+from runtime.overlay import drawn
+from runtime.prediction import Prediction
+from runtime.predictor import Predictor
+from runtime.preprocess import preprocess
+from runtime.reading import Source, read
+
+BACKEND, PRECISION = "torch-export", "fp32"
+"""The one kind of artifact with the weights and gradients of the reference in it."""
+
+_EPILOG = """\
+Needs a bundle with a float32 .pt2 (python -m export --to torch-export) and the
+extra: pip install 'neurostage[explain]'. A Grad-CAM is coarse: it shows which
+cells of the last layer raised a class, not where a disease is.
+
+Exit status: 0 written, 1 the guard rejected the image, 2 usage.
+Research use only: not a medical device.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status of the command."""
+    options = _parser().parse_args(argv)
+    out = options.out or Path(f"{options.image.stem}.gradcam.png")
+    try:
+        if out.exists():
+            raise InputError(f"{out} exists. Remove it, or name another --out.")
+        prediction, png = explained(options.bundle, options.image, options.label)
+        if png is None:
+            print(f"{options.image} was rejected: {prediction.reason}. Nothing was written.", file=sys.stderr)  # noqa: T201
+            return 1
+        _write(out, png)
+    except NeuroStageError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    print(out)  # noqa: T201
+    print("Research use only: not a diagnosis.", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+def explained(bundle: Path, source: Source, label: str | None = None) -> tuple[Prediction, bytes | None]:
+    """What the bundle's float32 `.pt2` predicts, and a PNG of the slice beside itself under its Grad-CAM.
+
+    source: as for `Predictor.predict`.
+    label: the class to explain; None takes the most probable one.
+
+    The PNG is None where the guard rejected the image: nothing was decided that could be explained. Raises what
+    `Predictor` raises, and InputError for a bundle without that artifact or a label that it does not have.
+    """
+    if reason := lacking():
+        raise BackendUnavailable(f"Grad-CAM {reason}.")
+    _needs_pt2(bundle)
+    predictor = Predictor(bundle, backend=BACKEND, precision=PRECISION)
+    labels = predictor.model.labels
+    if label is not None and label not in labels:
+        raise InputError(f"The model has no class {label!r}. It has: {', '.join(labels)}.")
+    picture = read(source)
+    prediction = predictor.predict(picture)
+    if prediction.status == "rejected":
+        return prediction, None
+    target = label or max(prediction.probabilities, key=prediction.probabilities.__getitem__)
+    pixels = preprocess(picture.image, predictor.model.input)
+    cells = grad_cam(predictor.artifact, predictor.model.architecture, pixels, labels.index(target))
+    return prediction, drawn(picture.image, cells, _caption(predictor, prediction, target, cells))
+
+
+def _caption(predictor: Predictor, prediction: Prediction, target: str, cells: np.ndarray) -> list[str]:
+    """The lines below the picture; the first is the one that must not be missed."""
+    decided = prediction.label or f"abstained: {prediction.reason}"
+    layer = LAYERS[predictor.model.architecture]
+    size = f"{cells.shape[0]} by {cells.shape[1]} cells of {layer}"
+    what = f"what raised it, in {size}" if cells.any() else f"nothing in the {size} raised it"
+    return [
+        "RESEARCH USE ONLY. Not a diagnosis.",
+        f"Model: {decided}. Right: Grad-CAM of {target} ({prediction.probabilities[target]:.1%}), {what}.",
+        f"{predictor.artifact.name}, weights {predictor.model.digest[:16]}…",
+    ]
+
+
+def _needs_pt2(bundle: Path) -> None:
+    if not (bundle / MANIFEST).is_file():
+        return  # Predictor says what it is instead
+    checks = [
+        check for entry in read_manifest(bundle).artifacts if entry.precision == PRECISION for check in entry.checks
+    ]
+    if not any(check.backend == BACKEND for check in checks):
+        raise InputError(
+            f"{bundle} has no float32 .pt2, the artifact whose gradients a Grad-CAM needs. Add it, from the same run: "
+            f"python -m export RUN --to {BACKEND} --out {bundle}"
+        )
+
+
+def _write(out: Path, png: bytes) -> None:
+    """All of it or nothing."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(png)
+        Path(name).replace(out)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}. Name another --out.") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.explain",
+        description="Draw where in a slice the model found what it decided by (Grad-CAM).",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder that python -m export wrote")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="one slice: any image file, or DICOM")
+    parser.add_argument("--label", help="the class to explain (default: the most probable one)")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="picture to write (default: IMAGE.gradcam.png)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Grad-CAM pictures: the right place, the right words on them, nothing half-written."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime import Predictor, preprocess, read_image
+from runtime.explain import explained, main
+from runtime.gradcam import LAYERS, grad_cam, lacking
+from runtime.overlay import SIDE, drawn
+
+needs_captum = pytest.mark.skipif(lacking() is not None, reason=f"Grad-CAM {lacking()}")
+
+
+@needs_captum
+def test_the_picture_says_what_it_is(other_formats: Path, scan: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "cam.png"
+    assert main([str(other_formats), str(scan), "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{out}\n"
+    assert captured.err == "Research use only: not a diagnosis.\n"
+    page = Image.open(out)
+    assert page.text["Description"] == "RESEARCH USE ONLY. Not a diagnosis."
+    pixels = np.asarray(page.convert("RGB")).astype(int)
+    assert page.width > 2 * SIDE
+    below = pixels[SIDE + 12 :]
+    yellow = (below[..., 0] > 200) & (below[..., 1] > 200) & (below[..., 2] < 80)
+    assert yellow.sum() > 200  # the words stand on the picture itself
+    left, right = pixels[12 : 12 + SIDE, 12 : 12 + SIDE], pixels[12 : 12 + SIDE, 24 + SIDE : 24 + 2 * SIDE]
+    assert (np.ptp(left, axis=2) == 0).all()  # the grey slice as it is
+    assert (np.ptp(right, axis=2) > 20).mean() > 0.01
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@needs_captum
+def test_it_is_the_gradient_of_the_eager_network(other_formats: Path, trained_run: Path, scan: Path) -> None:
+    """Against Selvaraju et al. 2017, equations 1 and 2, written out on the run's own weights."""
+    import torch
+
+    from export.reference import from_run
+
+    predictor = Predictor(other_formats, backend="torch-export", guard=False)
+    pixels = preprocess(read_image(scan), predictor.model.input)
+    model = from_run(trained_run).model
+    kept = {}
+    model.get_submodule(LAYERS["resnet50"]).register_forward_hook(lambda _, __, out: kept.update(maps=out))
+    for target in range(4):
+        logits = model(torch.from_numpy(pixels[None]).requires_grad_(True))
+        (gradient,) = torch.autograd.grad(logits[0, target], kept["maps"])
+        weights = gradient.mean(dim=(2, 3), keepdim=True)
+        expected = torch.relu((weights * kept["maps"]).sum(1))[0].detach().numpy()
+        got = grad_cam(predictor.artifact, "resnet50", pixels, target)
+        assert got.shape == expected.shape
+        assert np.allclose(got, expected / max(expected.max(), 1e-12), atol=1e-4)
+
+
+def test_heat_lies_where_the_cells_are_hot() -> None:
+    heat = np.zeros((4, 4), np.float32)
+    heat[0, 3] = 1.0
+    page = np.asarray(Image.open(io.BytesIO(drawn(Image.new("L", (100, 100), 90), heat, ["words"]))).convert("RGB"))
+    right = page[12 : 12 + SIDE, 24 + SIDE : 24 + 2 * SIDE].astype(int)
+    changed = np.abs(right - 90).max(axis=2) > 10
+    assert changed[: SIDE // 4, 3 * SIDE // 4 :].mean() > 0.9
+    assert not changed[SIDE // 2 :, : SIDE // 2].any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (640, 480)])
+def test_any_shape_of_slice_is_drawn(size: tuple[int, int]) -> None:
+    page = Image.open(io.BytesIO(drawn(Image.new("RGB", size, "gray"), np.ones((2, 2), np.float32), ["a", "b " * 200])))
+    assert min(page.size) > 20
+
+
+@needs_captum
+def test_what_the_guard_rejects_is_not_explained(other_formats: Path, tmp_path: Path, capsys) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    out = tmp_path / "out.png"
+    assert main([str(other_formats), str(tmp_path / "noise.png"), "--out", str(out)]) == 1
+    assert "was rejected: " in capsys.readouterr().err
+    assert not out.exists()
+
+
+@needs_captum
+def test_what_it_cannot_do_it_says(bundle: Path, other_formats: Path, scan: Path, tmp_path: Path, capsys) -> None:
+    def says(*arguments: object) -> str:
+        assert main([str(argument) for argument in arguments]) == 2
+        return capsys.readouterr().err
+
+    out = tmp_path / "out.png"
+    assert "has no float32 .pt2, the artifact whose gradients" in says(bundle, scan, "--out", out)
+    assert "--to torch-export --out" in says(bundle, scan, "--out", out)
+    assert "The model has no class 'Demented'. It has: " in says(
+        other_formats, scan, "--label", "Demented", "--out", out
+    )
+    assert "no such file" in says(other_formats, tmp_path / "none.png", "--out", out)
+    assert "does not exist" in says(tmp_path / "no-bundle", scan, "--out", out)
+    assert "cannot be written" in says(other_formats, scan, "--out", tmp_path / "no" / "out.png")
+    assert list(tmp_path.iterdir()) == []
+    out.write_bytes(b"mine")
+    assert "exists. Remove it" in says(other_formats, scan, "--out", out)
+    assert out.read_bytes() == b"mine"
+
+
+def test_without_captum_it_says_how_to_get_it(bundle: Path, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime import BackendUnavailable
+
+    monkeypatch.setattr("runtime.gradcam.find_spec", lambda name: None)
+    with pytest.raises(BackendUnavailable, match=r"needs the package torch: pip install 'neurostage\[explain\]'"):
+        explained(bundle, scan)
+
+
+@needs_captum
+def test_a_tampered_bundle_is_refused_first(other_formats: Path, scan: Path, tmp_path: Path, capsys) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(other_formats, copy)
+    artifact = copy / "model.pt2"
+    artifact.write_bytes(artifact.read_bytes()[:-1] + b"x")
+    assert main([str(copy), str(scan), "--out", str(tmp_path / "out.png")]) == 2
+    assert "changed after export" in capsys.readouterr().err
