@@ -15,8 +15,10 @@ from train.compute import Compute
 from train.data.batches import Batches
 from train.data.loader import Slices
 from train.engine.features import backbone_features
+from train.engine.reports import Hooks
+from train.engine.schedule import make_optimizer
 from train.engine.stage import StageState
-from train.loop import Hooks, Objective, run_stage
+from train.loop import Objective, run_stage
 from train.models import build_resnet50, head_of
 from train.recipes import Stage
 
@@ -97,7 +99,7 @@ def plain(folder: Path, spec: InputSpec, batch_size: int, compute: Compute) -> T
 def in_memory(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> Turn:
     """The arithmetic alone: the loop's network, precision and optimizer on batches that are ready on the device."""
     model = _model(compute).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), _RATE)
+    optimizer = _optimizer(model)
     batches = [(batch.inputs, batch.labels) for batch in _batches(slices, spec, batch_size, compute).in_order()]
 
     def turn(_: object) -> None:
@@ -159,9 +161,13 @@ def _stage(model: nn.Module, state: StageState, training: Batches, stage: Stage,
 
 
 def _state(trained: nn.Module, compute: Compute) -> StageState:
-    optimizer = torch.optim.AdamW(trained.parameters(), _RATE)
     fp16 = compute.amp is torch.float16
-    return StageState(trained, optimizer, device_type=compute.device.type, fp16=fp16, ema=0.0)
+    return StageState(trained, _optimizer(trained), device_type=compute.device.type, fp16=fp16, ema=0.0)
+
+
+def _optimizer(trained: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's own."""
+    return make_optimizer("adamw", trained.parameters(), learning_rate=_RATE, weight_decay=0.01, momentum=0.0)
 
 
 def _model(compute: Compute) -> nn.Module:

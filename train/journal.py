@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
-from train.loop import Epoch
+from train.engine.reports import Epoch
 
 METRICS = "metrics.jsonl"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -17,6 +16,8 @@ from runtime.errors import TrainingError
 from runtime.labels import LABELS
 from train.data.batches import Batch, Batches
 from train.distributed import Team
+from train.engine.clipping import clip_gradients
+from train.engine.reports import Epoch, Hooks, Step
 from train.engine.schedule import rate_factor
 from train.engine.seeds import derive, place_dropouts
 from train.engine.stage import StageState
@@ -34,65 +35,6 @@ class Objective:
     """0 does not clip."""
     amp: torch.dtype | None = None
     """bfloat16 or float16 for autocast, None for float32 throughout."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """The figures of one step, and of its epoch so far."""
-
-    stage: str
-    epoch: int
-    """From 1."""
-    step: int
-    """From 1."""
-    steps: int
-    """In the epoch."""
-    step_loss: float
-    loss: float
-    """Mean over the epoch so far."""
-    accuracy: float
-    images_per_second: float
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training slices gave."""
-
-    stage: str
-    epoch: int
-    """From 1."""
-    loss: float
-    """Mean over the training slices, augmented, dropout on."""
-    accuracy: float
-    validation_loss: float
-    """Cross-entropy, without class weights or smoothing."""
-    validation_accuracy: float
-    validation_balanced_accuracy: float
-    validation_patient_accuracy: float
-    learning_rate: float
-    """Of its last step."""
-    images_per_second: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What the loop asks and tells; in every process, though only the leader's may write."""
-
-    measure: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
-    """Logits and labels of the validation slices → loss, accuracy, balanced_accuracy, patient_accuracy."""
-    on_step: Callable[[Step], None]
-    on_epoch: Callable[[Epoch], None]
-    checkpoint: Callable[[], None]
-    """Write one, now."""
-    due: Callable[[], bool]
-    """Whether it is time for a checkpoint within an epoch."""
-    last_good: Callable[[], str]
-    """Names the last checkpoint, for a message."""
-    stop: Callable[[], bool]
-    """Whether this process was asked to stop."""
-    say: Callable[[str], None]
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the run can go on)
@@ -243,7 +185,7 @@ def _step(
     team.sum_gradients(parameters)
     state.scaler.unscale_(state.optimizer)
     if objective.clip_norm:
-        nn.utils.clip_grad_norm_(parameters, objective.clip_norm)
+        clip_gradients(parameters, objective.clip_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     if state.average:

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from train.loop import Epoch, Step
+from train.engine.reports import Epoch, Step
 
 
 class Watch:

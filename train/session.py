@@ -19,13 +19,14 @@ from train.data.batches import Batches
 from train.data.prepare import Prepared
 from train.distributed import Team, share_batchnorm
 from train.engine.features import backbone_features
+from train.engine.reports import Epoch, Hooks
 from train.engine.schedule import make_optimizer
 from train.engine.seeds import derive, seed_dropouts
 from train.engine.stage import StageState
 from train.engine.stopping import StopRequest
 from train.evaluation.metrics import figures
 from train.journal import Journal
-from train.loop import Epoch, Hooks, Objective, predict, run_stage
+from train.loop import Objective, predict, run_stage
 from train.models import build, head_of
 from train.progress import Watch
 from train.recipes import Recipe, Stage

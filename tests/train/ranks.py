@@ -19,10 +19,11 @@ from train.data.batches import Batches
 from train.data.loader import safe_loader
 from train.data.phantom import phantom_samples
 from train.distributed import join, share_batchnorm
+from train.engine.reports import Epoch, Hooks, Step
 from train.engine.schedule import make_optimizer
 from train.engine.seeds import seed_dropouts
 from train.engine.stage import StageState
-from train.loop import Epoch, Hooks, Objective, Step, predict, run_stage
+from train.loop import Objective, predict, run_stage
 from train.models import build, head_of
 from train.recipes import Stage
 

@@ -7,9 +7,10 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from runtime.preprocess import InputSpec, normalise
-from train.data.batches import Batches, augmented, channel_statistics, normalised
+from train.data.batches import Batches, _grid, augmented, channel_statistics, normalised
 from train.distributed import Team
 
 RNG = np.random.default_rng(5)
@@ -147,3 +148,10 @@ def test_statistics_are_of_the_chosen_slices_alone():
     assert channel_statistics(np.zeros_like(pixels), chosen, 1) == ((0.0,), (1.0,))
     colour = RNG.integers(0, 256, (4, 3, 8, 8), np.uint8)
     assert channel_statistics(colour, np.arange(4), 3)[0] == pytest.approx((colour / 255).mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (5, 9), (1, 2)])
+def test_the_sampling_grid_is_torchs_affine_grid(shape):
+    theta = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(1))
+    expected = functional.affine_grid(theta, [3, 1, *shape], align_corners=False)
+    torch.testing.assert_close(_grid(theta, *shape), expected, rtol=0, atol=1e-6)

@@ -15,11 +15,13 @@ from torch.nn import functional as F
 from runtime.errors import TrainingError
 from runtime.preprocess import InputSpec
 from train.data.batches import Batches
+from train.engine.clipping import clip_gradients
 from train.engine.features import backbone_features
+from train.engine.reports import Hooks
 from train.engine.schedule import make_optimizer, rate_factor
 from train.engine.seeds import SeededDropout, derive, place_dropouts, seed_dropouts
 from train.engine.stage import StageState
-from train.loop import Hooks, Interrupted, Objective, predict, run_stage
+from train.loop import Interrupted, Objective, predict, run_stage
 from train.recipes import Stage
 
 SPEC = InputSpec(12, 12, 1, (0.5,), (0.25,))
@@ -145,7 +147,9 @@ def test_a_step_is_the_textbook_one(optimizer):
         F.cross_entropy(reference(batch.inputs), batch.labels).backward()
         optim.step()
     for name, tensor in reference.state_dict().items():
-        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-5, atol=1e-7)
+        # A bias in front of BatchNorm has no gradient but rounding, which AdamW brings to full size.
+        if name != "body.0.bias":
+            torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-5, atol=1e-7)
 
 
 def test_a_frozen_backbone_keeps_its_weights_and_its_batchnorm_statistics():
@@ -189,7 +193,7 @@ def test_the_head_learns_the_same_from_the_backbones_features_as_through_the_bac
         hooks=record.hooks(),
     )
     for name, tensor in through.fc.state_dict().items():
-        torch.testing.assert_close(cached.fc.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(cached.fc.state_dict()[name], tensor, rtol=1e-5, atol=1e-7)
 
 
 def test_features_are_what_the_head_is_given(phantoms):
@@ -336,7 +340,7 @@ def test_the_moving_average_is_what_is_validated_and_kept():
     reference, steps = small(), 0
     stepwise = slices(batch=8)
     average = {name: tensor.clone() for name, tensor in small().state_dict().items()}
-    optim = torch.optim.AdamW(reference.parameters(), lr=1e-2, weight_decay=0.01)
+    optim = make_optimizer("adamw", reference.parameters(), learning_rate=1e-2, weight_decay=0.01, momentum=0)
     for epoch in (1, 2):
         for index, batch in enumerate(stepwise.epoch(epoch)):
             reference.train()
@@ -425,3 +429,18 @@ def test_dropout_masks_follow_from_the_step_and_the_place_in_the_batch():
     assert set(whole.unique().tolist()) == {0.0, float(torch.tensor(1 / 0.6))}
     assert 0.3 < float((whole == 0).float().mean()) < 0.5
     assert torch.equal(layer.eval()(values), values)
+
+
+@pytest.mark.parametrize("length", [0.5, 3.0, float("inf"), float("nan")])
+def test_gradients_are_clipped_bit_for_bit_as_torch_clips_them(length):
+    draw = torch.Generator().manual_seed(2)
+    directions = [torch.randn(shape, generator=draw) for shape in ((7, 3), (5,))]
+    size = math.sqrt(sum(float(direction.square().sum()) for direction in directions))
+    ours, torchs = ([nn.Parameter(torch.zeros_like(direction)) for direction in directions] for _ in range(2))
+    for parameters in (ours, torchs):
+        for parameter, direction in zip(parameters, directions, strict=True):
+            parameter.grad = direction * (length / size)
+    clip_gradients([*ours, nn.Parameter(torch.zeros(2))], 1.0)  # one without a gradient
+    nn.utils.clip_grad_norm_(torchs, 1.0)
+    for our, other in zip(ours, torchs, strict=True):
+        np.testing.assert_array_equal(our.grad, other.grad)
