@@ -18,7 +18,7 @@ ALLOWED = {
     "export": {"export", "train", "runtime"},
     "benchmarks": {"benchmarks", "export", "train", "runtime"},
 }
-COMMANDS = ["runtime", "train", "export", "benchmarks", "train.data.phantom"]
+COMMANDS = ["runtime", "train", "train.evaluate", "export", "benchmarks", "train.data.phantom"]
 HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "openvino", "sklearn", "scipy", "matplotlib", "pyarrow"}
 
 

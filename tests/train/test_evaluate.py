@@ -1,0 +1,325 @@
+"""`python -m train.evaluate` on a run of the default recipe, and on what it must not be fooled by."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from runtime.calibration import probabilities
+from runtime.labels import LABELS
+from runtime.manifest import ModelInfo
+from train.checkpoint import read_record
+from train.evaluate import main
+from train.evaluation.heldout import held_out
+
+
+def copied(run: Path, folder: Path) -> Path:
+    """The run under another name; files are linked, and replaced rather than written into."""
+    return Path(shutil.copytree(run, folder / "run", copy_function=os.link))
+
+
+def rewritten(run: Path, change) -> None:
+    """Change the record of a copied run."""
+    record = json.loads((run / "run.json").read_text())
+    change(record)
+    (run / "run.json").unlink()
+    (run / "run.json").write_text(json.dumps(record))
+
+
+def dealt(run: Path, side_of) -> None:
+    """Deal the slices of a copied run anew: `side_of(position)`."""
+    with (run / "split.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    (run / "split.csv").unlink()
+    with (run / "split.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows({**row, "side": side_of(position)} for position, row in enumerate(rows))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".md", ".csv")}
+
+
+def slices_of(run: Path) -> Path:
+    """The folder that a run was trained on."""
+    return Path(read_record(run)["options"]["data"])
+
+
+@pytest.fixture(scope="module")
+def facts(evaluated) -> dict:
+    return json.loads((evaluated / "evaluation" / "evaluation.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_the_figures_are_those_of_the_slices_that_the_run_held_out(evaluated, facts):
+    record = read_record(evaluated)
+    assert facts["data"]["held_out_by_run"] is True
+    assert facts["data"]["leaked"] == facts["data"]["left_out_as_seen"] == 0
+    assert facts["data"]["slices"] == record["metrics"]["slices"]
+    assert facts["data"]["patients"] == record["metrics"]["patients"]
+    assert facts["data"]["patients_by_class"] == record["metrics"]["patients_by_class"]
+    assert facts["slices"]["accuracy"]["value"] == pytest.approx(record["metrics"]["accuracy"])
+    assert facts["patients"]["accuracy"]["value"] > 1.5 / 4
+    assert np.sum(facts["slices"]["confusion"]) == facts["data"]["slices"]
+    assert np.sum(facts["patients"]["confusion"]) == facts["data"]["patients"]
+    for level in ("slices", "patients"):
+        accuracy = facts[level]["accuracy"]
+        assert accuracy["low"] < accuracy["value"] < accuracy["high"]
+        assert accuracy["patients"] == facts["data"]["patients"]
+    assert facts["slices"]["counted"] == list(LABELS)
+    assert facts["control"]["memory"]["holds"] is True
+    assert facts["control"]["permutation"]["shuffled_mean"] == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_predictions_are_written_out_and_add_up(evaluated, facts):
+    with (evaluated / "evaluation" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (evaluated / "split.csv").open(newline="") as file:
+        held = [row["name"] for row in csv.DictReader(file) if row["side"] == "validation"]
+    assert [row["name"] for row in rows] == held
+    right = [row["label"] == row["decision"] for row in rows]
+    assert np.mean(right) == pytest.approx(facts["slices"]["accuracy"]["value"])
+    logits = np.array([[float(row[f"logit_{label}"]) for label in LABELS] for row in rows])
+    chances = np.array([[float(row[f"probability_{label}"]) for label in LABELS] for row in rows])
+    possible = [probabilities(logits, one or 1.0) for one in facts["calibration"]["crossfit_temperatures"]]
+    assert np.minimum(*(np.abs(one - chances).max(1) for one in possible)).max() < 1e-4
+
+
+def test_the_run_keeps_temperature_and_threshold_for_the_manifest(evaluated, facts, small_run):
+    record = read_record(evaluated)
+    info = ModelInfo.from_dict({**record, "digest": record["weights_sha256"]}, "run")
+    assert info.temperature == facts["calibration"]["temperature"] != 1
+    assert info.abstain_below == facts["abstention"]["abstain_below"]
+    before = read_record(small_run)
+    fitted = {"temperature", "abstain_below", "target_risk", "evaluated"}
+    assert {key: value for key, value in record.items() if key not in fitted} == {
+        key: value for key, value in before.items() if key not in fitted
+    }
+    assert before["temperature"] == 1
+
+
+def test_the_report_is_one_page_that_fetches_nothing(evaluated):
+    page = (evaluated / "evaluation" / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 6
+    assert "http" not in page
+    assert page.count("<table") == page.count("</table>") >= 5
+    assert not list(evaluated.glob(".*"))
+
+
+def test_evaluating_again_gives_the_same_and_replaces_it(evaluated, facts, tmp_path, capsys):
+    run = copied(evaluated, tmp_path)
+    stray = run / "evaluation" / "old.txt"
+    stray.write_text("left from before")
+    assert main([str(run), "--target-risk", "0.5", "--resamples", "400", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {**said, "created": "", "run": ""} == {**facts, "created": "", "run": ""}
+    assert not stray.exists()
+    assert not list(run.glob(".*"))
+
+
+def test_a_folder_that_is_no_evaluation_is_left_alone(evaluated, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    before = contents(evaluated)
+    assert main([str(evaluated), "--out", str(tmp_path)]) == 2
+    assert "holds no evaluation.json" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert contents(evaluated) == before
+
+
+def test_a_full_disk_leaves_the_run_as_it_was(small_run, tmp_path, monkeypatch, capsys):
+    run = copied(small_run, tmp_path)
+    before = contents(run)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("train.evaluation.writing._write_predictions", full)
+    assert main([str(run), "--resamples", "200"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert contents(run) == before
+    assert not (run / "evaluation").exists()
+    assert not list(run.glob(".*"))
+
+
+def test_a_risk_that_cannot_be_kept_is_refused(small_run, tmp_path, capsys):
+    run = copied(small_run, tmp_path)
+    before = contents(run)
+    assert main([str(run), "--target-risk", "0.0001"]) == 1
+    assert "No threshold keeps the risk at 0.0%" in capsys.readouterr().err
+    assert contents(run) == before
+    assert not (run / "evaluation").exists()
+
+
+def test_data_that_changed_since_the_run_is_refused(small_run, tmp_path, capsys):
+    run, data = copied(small_run, tmp_path), tmp_path / "slices"
+    shutil.copytree(slices_of(small_run), data, copy_function=os.link)
+    rewritten(run, lambda record: record["options"].update(data=str(data)))
+    one, other = sorted((data / "MildDemented").iterdir())[:2]
+    pixels = other.read_bytes()
+    one.unlink()
+    one.write_bytes(pixels)
+    before = contents(run)
+    for arguments in ([], ["--data", str(data)]):
+        assert main([str(run), *arguments]) == 2
+        assert "has changed since" in capsys.readouterr().err
+    shutil.rmtree(data)
+    assert main([str(run)]) == 2
+    assert "Say where it is: --data" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def test_the_runs_own_data_from_another_place_is_its_own(small_run, tmp_path):
+    data = Path(shutil.copytree(slices_of(small_run), tmp_path / "moved"))
+    here, there = (held_out(small_run, read_record(small_run), where) for where in (None, data))
+    assert there.own is True
+    assert there.slices.names == here.slices.names
+    assert np.array_equal(there.patients, here.patients)
+
+
+def test_weights_that_changed_since_the_run_are_refused(small_run, tmp_path, capsys):
+    run = copied(small_run, tmp_path)
+    rewritten(run, lambda record: record.update(weights_sha256="0" * 64))
+    assert main([str(run)]) == 2
+    assert "the weights were changed after training" in capsys.readouterr().err
+
+
+def test_the_runs_own_slices_under_another_name_are_not_new(small_run, tmp_path, capsys):
+    data = tmp_path / "slices"
+    for number, file in enumerate(sorted(slices_of(small_run).rglob("*.png"))[::5]):
+        (data / file.parent.name).mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as image:  # other bytes, the same pictures
+            image.save(data / file.parent.name / f"{number}.jpg", quality=90)
+    assert main([str(small_run), "--data", str(data), "--out", str(tmp_path / "report")]) == 2
+    assert "shows somebody of the data that" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+def test_of_other_data_only_strangers_are_judged_and_the_run_stays_as_it_is(small_run, phantoms, tmp_path, capsys):
+    data = tmp_path / "slices"
+    shutil.copytree(slices_of(small_run), data, ignore=lambda where, names: [n for n in names if n.startswith("p0")])
+    for index, name in enumerate(phantoms.names):
+        (data / LABELS[phantoms.labels[index]] / f"new_{Path(name).name}").write_bytes(phantoms.read(index))
+    before = contents(small_run)
+    arguments = ["--data", str(data), "--out", str(tmp_path / "report"), "--resamples", "200"]
+    assert main([str(small_run), *arguments]) == 0
+    found = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert found["data"]["held_out_by_run"] is False
+    assert found["data"]["left_out_as_seen"] == 108
+    assert found["data"]["slices"] == 96
+    assert "108 slices were left out" in capsys.readouterr().err
+    assert contents(small_run) == before
+    # Few slices of each person: the pixels do not tell who is who.
+    assert found["data"]["patients"] is found["patients"] is None
+    assert found["slices"]["accuracy"]["low"] is None
+    assert "PATIENTS UNKNOWN" in " ".join(found["warnings"])
+    shutil.rmtree(tmp_path / "report")
+    assert main([str(small_run), *arguments, "--target-risk", "0.1"]) == 2
+    assert "these slices are other data" in capsys.readouterr().err
+
+
+def test_other_data_is_not_trusted_when_the_runs_own_is_gone(small_run, tmp_path, capsys):
+    run = copied(small_run, tmp_path)
+    rewritten(run, lambda record: record["options"].update(data=str(tmp_path / "gone")))
+    data = tmp_path / "slices"
+    shutil.copytree(slices_of(small_run), data, ignore=shutil.ignore_patterns("p001*"))
+    assert main([str(run), "--data", str(data), "--out", str(tmp_path / "report"), "--resamples", "200"]) == 0
+    assert "NOT CHECKED" in capsys.readouterr().err
+
+
+def test_a_split_by_slice_is_shouted_and_not_calibrated(small_run, tmp_path, capsys):
+    run = copied(small_run, tmp_path)
+    dealt(run, lambda position: "validation" if position % 5 == 0 else "training")
+    assert main([str(run), "--resamples", "200"]) == 1
+    said = capsys.readouterr()
+    assert "LEAKAGE: 100% of these slices show a patient the run was trained on" in said.err
+    assert "THE CONTROL DOES NOT HOLD" in said.err
+    assert read_record(run)["temperature"] == 1
+    card = (run / "MODEL_CARD.md").read_text()
+    assert "> **LEAKAGE: 100% of these slices" in card
+    assert main([str(run), "--target-risk", "0.5"]) == 2
+    assert "this run held no patient out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["patients_told_by", "digest"])
+def test_a_record_that_lacks_what_is_needed_is_refused(small_run, tmp_path, capsys, key):
+    run = copied(small_run, tmp_path)
+    rewritten(run, lambda record: record["data"].pop(key))
+    assert main([str(run)]) == 2
+    assert f"has no data.{key}" in capsys.readouterr().err
+
+
+def test_a_run_without_its_split_is_refused(small_run, tmp_path, capsys):
+    run = copied(small_run, tmp_path)
+    (run / "split.csv").unlink()
+    assert main([str(run)]) == 2
+    assert "without it none of them can be told from those trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--target-risk", "0"], ["--target-risk", "1"], ["--resamples", "3"], ["--seed", "-1"]]
+)
+def test_values_of_no_sense_are_named(wrong, capsys):
+    assert main(["run", *wrong]) == 2
+    assert f"{wrong[0]} is {wrong[1]}, expected" in capsys.readouterr().err
+
+
+def test_no_run_at_all(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 2
+    assert "Train one with: python -m train" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 2
+    assert "it is not a finished run" in capsys.readouterr().err
+
+
+def test_nobody_stands_on_both_sides(small_run):
+    held = held_out(small_run, read_record(small_run), None)
+    assert sorted(np.unique(held.patients)) == list(range(24))
+    assert not set(held.patients) & set(held.training_patients)
+    assert len(np.unique(np.concatenate([held.patients, held.training_patients]))) == 48
+    assert held.leaked == 0
+    assert held.sizes == ((48, 48, 72),)
+
+
+@pytest.mark.slow
+def test_what_train_writes_is_what_evaluate_reads(trained_run, tmp_path):
+    run = copied(trained_run, tmp_path)
+    assert main([str(run), "--resamples", "200"]) == 0
+    found = json.loads((run / "evaluation" / "evaluation.json").read_text())
+    figures = read_record(trained_run)["metrics"]
+    assert found["slices"]["accuracy"]["value"] == pytest.approx(figures["accuracy"])
+    assert found["data"]["patients"] == figures["patients"]
+    assert found["data"]["patients_told_by"] == "source"
+    assert (run / "MODEL_CARD.md").stat().st_size > 3000
+
+
+@pytest.mark.slow
+def test_what_was_fitted_is_in_the_bundle_and_applied_after_every_backend(evaluated, tmp_path):
+    from export.__main__ import main as export
+    from runtime import Predictor, backends
+    from runtime.manifest import read_manifest
+
+    bundle = tmp_path / "bundle"
+    assert export([str(evaluated), "--to", "onnx", "torchscript", "--parity-images", "64", "--out", str(bundle)]) == 0
+    record, manifest = read_record(evaluated), read_manifest(bundle)
+    assert manifest.model.temperature == record["temperature"] != 1
+    assert manifest.model.abstain_below == record["abstain_below"]
+    assert "MODEL_CARD.md" in [document.file for document in manifest.documents]
+    assert (bundle / "MODEL_CARD.md").read_bytes() == (evaluated / "MODEL_CARD.md").read_bytes()
+    with (evaluated / "evaluation" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))[::20]
+    logits = np.array([[float(row[f"logit_{label}"]) for label in LABELS] for row in rows])
+    expected = probabilities(logits, record["temperature"])
+    images = [slices_of(evaluated) / row["name"] for row in rows]
+    served = [name for name in ("onnx", "openvino", "torchscript") if name in backends.available()]
+    assert "onnx" in served
+    for name in served:
+        answers = Predictor(bundle, backend=name, guard=False).predict_batch(images)
+        found = np.array([[answer.probabilities[label] for label in LABELS] for answer in answers])
+        assert np.abs(found - expected).max() < 2e-4, name

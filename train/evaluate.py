@@ -1,0 +1,121 @@
+"""`python -m train.evaluate`: judge a run on people it was not trained on, calibrate it, and write its cards."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
+
+if TYPE_CHECKING:
+    from train.evaluation.pipeline import Evaluated
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to judge, and on what."""
+
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    """A run directory. Without it: the newest run."""
+    data: Path | None = None
+    """Folder of class folders, or .parquet; who is in the run's own is left out. Without it: what it held out."""
+    target_risk: float | None = None
+    """Share of wrong answers to accept, such as 0.1: the model abstains where it is less sure. Without it: never."""
+    out: Path | None = None
+    """Folder for the report. Without it: RUN/evaluation. An earlier evaluation there is replaced."""
+    resamples: int = 2000
+    """Resamples of patients behind each interval."""
+    seed: int = 0
+    """Seeds the resamples, the shuffles, and the halves that calibration is judged on."""
+    max_unreadable: float = 0.05
+    """Share of files that may be unreadable."""
+    json: bool = False
+    """Print the figures as one JSON object."""
+
+
+def parse(argv: Sequence[str] | None = None) -> Options:
+    """The options on the command line. Exits with 2 on a usage error. Raises InputError for values of no sense."""
+    options = tyro.cli(
+        Options,
+        args=argv,
+        prog="python -m train.evaluate",
+        description="Judge a run on people it was not trained on; calibrate it; write its cards.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    rules = [
+        ("--target-risk", options.target_risk, options.target_risk is None or 0 < options.target_risk < 1, "in (0, 1)"),
+        ("--resamples", options.resamples, options.resamples >= 200, "200 or more"),
+        ("--seed", options.seed, options.seed >= 0, "0 or more"),
+        ("--max-unreadable", options.max_unreadable, 0 <= options.max_unreadable <= 1, "between 0 and 1"),
+    ]
+    for option, value, holds, expected in rules:
+        if not holds:
+            raise InputError(f"{option} is {value:g}, expected {expected}.")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 judged, 1 the control or the target risk did not hold, 2 the input cannot be used."""
+    try:
+        options = parse(argv)
+        from train.evaluation.pipeline import evaluate
+
+        found = evaluate(
+            options.run,
+            options.data,
+            out=options.out,
+            target_risk=options.target_risk,
+            resamples=options.resamples,
+            seed=options.seed,
+            max_unreadable=options.max_unreadable,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    except NeuroStageError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, (InputError, DatasetError, CheckpointError)) else 1
+    if options.json:
+        print(json.dumps(found.facts))
+    else:
+        _show(found)
+    memory = found.facts["control"]["memory"]
+    return 1 if memory and not memory["holds"] else 0
+
+
+def _show(found: Evaluated) -> None:
+    from train.evaluation.words import ROWS, number, pick, resting_on, spoken
+
+    facts = found.facts
+    for warning in facts["warnings"]:
+        print(warning, file=sys.stderr)
+    levels = [(name, facts[name]) for name in ("slices", "patients") if facts[name]]
+    for name, level in levels:
+        total = f"{facts['data'][name]} {name}"
+        print(f"\n{total:<33}{'95 % interval':<41}patients")
+        for title, path, share in ROWS:
+            figure = pick(level, path)
+            print(f"{title:<33}{spoken(figure, share):<41}{resting_on(figure)}")
+        for label, figures in level["classes"].items():
+            print(f"{'recall ' + label:<33}{spoken(figures['recall'], True):<41}{resting_on(figures['recall'])}")
+        print(f"{'always the largest class':<33}{number(level['largest_class'], True)}")
+    calibration = facts["calibration"]
+    if calibration["after"]:
+        before, after = (calibration[side]["ece"]["value"] for side in ("before", "after"))
+        temperature = calibration["temperature"] or 1.0
+        print(f"\ntemperature {temperature:.3f}: calibration error {before:.3f} → {after:.3f}")
+        print("on other patients than those it was fitted on")
+    if facts["abstention"]:
+        print(f"abstains below a probability of {facts['abstention']['abstain_below']:.3f}")
+    print(f"\nreport {found.out / 'report.html'}")
+    if facts["data"]["held_out_by_run"]:
+        print(f"cards  {found.run / 'MODEL_CARD.md'}, {found.run / 'DATASET_CARD.md'}")
+        print("\nNext: python -m export --to onnx")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

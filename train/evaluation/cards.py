@@ -1,0 +1,111 @@
+"""Model card and dataset card, every number of which comes from `run.json` or `evaluation.json`.
+
+The prose itself holds no digit, so whatever number stands on a card can be traced (a test does).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from train.evaluation.card_facts import Facts
+from train.evaluation.card_sections import (
+    calibration,
+    distribution,
+    environment,
+    figures,
+    hyperparameters,
+    imbalance,
+    limits,
+    method,
+    patients,
+    split,
+    training_data,
+    what_it_is,
+    who_is_who,
+)
+from train.evaluation.card_text import DATASET_USE, INTENDED, OUT_OF_SCOPE, RESEARCH
+
+
+def model_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """The text of `MODEL_CARD.md`, with Hugging Face front matter.
+
+    record: the content of `run.json`, with what was fitted. evaluation: that of `evaluation.json`.
+
+    Raises CardError for a figure that is missing.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    run, found = Facts("run.json", record), Facts("evaluation.json", evaluation)
+    data = ModelCardData(
+        language="en",
+        library_name="neurostage",
+        pipeline_tag="image-classification",
+        tags=["medical", "mri", "alzheimer", "research-only"],
+        model_name=found("run"),
+        eval_results=_results(found),
+    )
+    parts = [
+        f"# {found('run')}\n\n{RESEARCH}",
+        *(f"> **{warning}**" for warning in found("warnings")),
+        what_it_is(run),
+        INTENDED,
+        OUT_OF_SCOPE,
+        training_data(run, found),
+        imbalance(found),
+        figures(found),
+        calibration(run, found),
+        limits(found),
+        hyperparameters(run),
+        environment(run),
+        method(found),
+    ]
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+
+
+def dataset_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """The text of `DATASET_CARD.md`: what was measured of the data that the run was made with. Raises as above."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    run, found = Facts("run.json", record), Facts("evaluation.json", evaluation)
+    data = DatasetCardData(
+        language="en",
+        pretty_name=found("data.source"),
+        task_categories=["image-classification"],
+        tags=["medical", "mri", "alzheimer"],
+    )
+    parts = [
+        f"# {found('data.source')}\n\n{RESEARCH}",
+        f"{run('data.slices')} axial brain-MRI slices of {patients(run)}, as `python -m train` found them. "
+        f"Digest of names, labels and images: `{run('data.digest')}`. {run('data.unreadable')} files could not be "
+        "read and were left out.",
+        distribution(run, found),
+        f"## Who is who\n\n{who_is_who(run)}",
+        f"## The split\n\n{split(run, found)}",
+        DATASET_USE,
+        limits(found),
+    ]
+    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+
+
+def _results(found: Facts) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    level, who = ("patients", "patients") if found.known("patients") else ("slices", "slices, patients unknown")
+    wanted = [
+        ("accuracy", "accuracy"),
+        ("balanced_accuracy", "balanced accuracy"),
+        ("demented.auc", "AUC, demented or not"),
+    ]
+    figures = [(path, name, found(f"{level}.{path}")) for path, name in wanted]
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="image-folder",
+            dataset_name=f"{found('data.source')}, held out",
+            metric_type="roc_auc" if path.endswith("auc") else path,
+            metric_name=f"{name} ({who})",
+            metric_value=figure["value"],
+        )
+        for path, name, figure in figures
+        if figure["value"] is not None
+    ]

@@ -1,0 +1,271 @@
+"""From a run to its evaluation: figures, pictures, report, cards, and what the run keeps of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime import __version__
+from runtime.calibration import probabilities
+from runtime.errors import CheckpointError, InputError, TrainingError
+from train.checkpoint import RECORD, newest_run, read_record
+from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL, draw_patients
+from train.evaluation.calibration import CrossFit, Fit, cross_fit, enough_patients, fit
+from train.evaluation.control import memory_test, permutation_test
+from train.evaluation.heldout import HeldOut, ask, class_counts, held_out
+from train.evaluation.scores import BINS, Answers, stages
+from train.evaluation.summary import Summary, no_interval
+from train.evaluation.writing import Written, check_folder, write
+
+SCHEMA = 1
+NEEDED = (
+    "architecture",
+    "input",
+    "weights_sha256",
+    "temperature",
+    "options.data",
+    "options.seed",
+    "data.digest",
+    "data.slices",
+    "data.slices_by_class",
+    "data.patients_told_by",
+)
+"""What an evaluation reads of `run.json`."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation."""
+
+    run: Path
+    out: Path
+    facts: dict[str, Any]
+    """The content of `evaluation.json`."""
+
+
+def evaluate(
+    run: Path | None,
+    data: Path | None = None,
+    *,
+    out: Path | None = None,
+    target_risk: float | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    max_unreadable: float = 0.05,
+    say: Callable[[str], None] = lambda text: None,
+) -> Evaluated:
+    """Judge the newest run, or `run`, on what it held out, or on the part of `data` that is new to it.
+
+    On its own held-out slices the temperature and the threshold for `target_risk` are fitted too and stored in the run,
+    with its cards; figures are cross-fitted, so that no patient's figure comes from a fit on that patient.
+
+    Raises CheckpointError, DatasetError or InputError for what cannot be used, TrainingError when no threshold keeps
+    the risk; then nothing is written.
+    """
+    run = run or newest_run()
+    record = read_record(run)
+    _check_record(run, record)
+    folder = out or run / ("evaluation" if data is None else f"evaluation-{data.stem}")
+    check_folder(folder)
+    say(f"reading what {run} held out" if data is None else f"reading {data}")
+    held = held_out(run, record, data, max_unreadable)
+    if target_risk is not None and (not held.own or held.leaked is None or held.leaked > 0):
+        raise InputError(
+            "--target-risk chooses a threshold on the run's own held-out patients; "
+            + ("these slices are other data. Leave --data out." if not held.own else "this run held no patient out.")
+        )
+    say(f"asking the network about {len(held.slices)} slices")
+    logits = ask(run, record, held.slices)
+    say(f"drawing {resamples} resamples of patients")
+    facts, written = _judge(run, record, held, logits, target_risk, resamples, seed)
+    write(folder, run, record, facts, written, keep=held.own)
+    return Evaluated(run, folder, facts)
+
+
+def _check_record(run: Path, record: dict[str, Any]) -> None:
+    """Raises CheckpointError when the record lacks what an evaluation starts from."""
+    for path in NEEDED:
+        found: Any = record
+        for key in path.split("."):
+            if not isinstance(found, dict) or key not in found:
+                raise CheckpointError(f"{run / RECORD} has no {path}: this version cannot evaluate it. Train again.")
+            found = found[key]
+
+
+def _judge(
+    run: Path,
+    record: dict[str, Any],
+    held: HeldOut,
+    logits: np.ndarray,
+    target_risk: float | None,
+    resamples: int,
+    seed: int,
+) -> tuple[dict[str, Any], Written]:
+    labels = held.slices.labels
+    patients = held.patients if held.patients is not None else np.arange(len(labels))
+    weights = draw_patients(int(patients.max()) + 1, resamples, seed) if held.patients is not None else None
+    fitted, crossed = _fit(held, logits, labels, patients, target_risk, seed)
+    stored = Fit(float(record["temperature"]), None)
+    chances = crossed.probabilities if crossed else probabilities(logits) if held.own else stored.apply(logits)
+    before, after = Answers(probabilities(logits), labels, patients), Answers(chances, labels, patients)
+    slices = Summary(after, weights)
+    people = Summary(after.by_patient(), weights) if weights is not None else None
+    shuffled, scores = permutation_test(after, seed) if weights is not None else (None, None)
+    calibrated = crossed is not None or not held.own
+    facts = {
+        "schema": SCHEMA,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "neurostage": __version__,
+        "run": run.resolve().name,
+        "weights_sha256": record["weights_sha256"],
+        "data": _data(record, held, patients),
+        "method": {
+            "level": LEVEL,
+            "resamples": resamples if weights is not None else None,
+            "seed": seed,
+            "least_patients": LEAST_PATIENTS,
+            "bins": BINS,
+            "intervals": "bootstrap that draws patients" if weights is not None else no_interval(),
+        },
+        "slices": slices.decisions(),
+        "patients": people.decisions() if people else None,
+        "calibration": {
+            "temperature": fitted.temperature if fitted else stored.temperature,
+            "fitted_on_patients": int(patients.max()) + 1 if fitted and weights is not None else None,
+            "crossfit_temperatures": [one.temperature for one in crossed.fits] if crossed else None,
+            "before": Summary(before, weights).calibration(),
+            "after": slices.calibration() if calibrated else None,
+            "change": slices.change(before) if calibrated else None,
+            "patients": people.calibration() if people and calibrated else None,
+        },
+        "risk": {"slices": slices.risk(), "patients": people.risk() if people else None},
+        "abstention": _abstention(fitted, crossed, slices, people, target_risk) if fitted else None,
+        "control": {"permutation": shuffled, "memory": memory_test(held, seed)},
+    }
+    facts["warnings"] = _warnings(held, facts)
+    return facts, Written(before, after, held.slices.names, held.patients, logits, scores)
+
+
+def _fit(
+    held: HeldOut, logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float | None, seed: int
+) -> tuple[Fit | None, CrossFit | None]:
+    """What to store in the run, and the same fitted apart from each patient; None where neither would be honest."""
+    if not held.own or held.leaked:  # answers about people who were trained on are surer than about any others
+        return None, None
+    fitted = fit(logits, labels, patients, risk)
+    if risk is not None and fitted.abstain_below is None:
+        raise TrainingError(
+            f"No threshold keeps the risk at {risk:.1%} on slices of {enough_patients(risk)} patients or more: the "
+            "model is wrong too often where it is surest, or the patients are too few. Give a larger --target-risk, or "
+            "train better; nothing was written."
+        )
+    return fitted, cross_fit(logits, labels, patients, risk, seed)
+
+
+def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[str, Any]:
+    known = held.patients is not None
+    people = stages(held.slices.labels, patients)
+    whole = record["data"]["slices_by_class"]
+    return {
+        "source": Path(held.source).name,
+        "digest": held.digest,
+        "held_out_by_run": held.own,
+        "slices": len(held.slices),
+        "slices_by_class": class_counts(held.slices.labels),
+        "patients": len(people) if known else None,
+        "patients_by_class": class_counts(people) if known else None,
+        "patients_told_by": held.told_by,
+        "training": _training(held),
+        "share_by_class": {label: count / record["data"]["slices"] for label, count in whole.items()},
+        "sizes": [{"width": width, "height": height, "slices": count} for width, height, count in held.sizes],
+        "leaked": held.leaked,
+        "left_out_as_seen": held.seen,
+        "unreadable": held.unreadable,
+    }
+
+
+def _training(held: HeldOut) -> dict[str, Any] | None:
+    """What the run learned from, by class."""
+    if held.training is None:
+        return None
+    labels, patients = held.training.labels, held.training_patients
+    by_class = None
+    if patients is not None:
+        _, trained = np.unique(patients, return_inverse=True)
+        by_class = class_counts(stages(labels, trained))
+    counts = class_counts(labels)
+    return {
+        "slices": len(labels),
+        "slices_by_class": counts,
+        "share_by_class": {label: count / len(labels) for label, count in counts.items()},
+        "largest_to_smallest": max(counts.values()) / max(1, min(counts.values())),
+        "patients_by_class": by_class,
+    }
+
+
+def _abstention(
+    fitted: Fit, crossed: CrossFit | None, slices: Summary, people: Summary | None, target: float | None
+) -> dict[str, Any] | None:
+    """The threshold, and what one chosen on other patients did for these."""
+    if target is None:
+        return None
+    facts: dict[str, Any] = {"target_risk": target, "abstain_below": fitted.abstain_below, "slices": None}
+    if crossed is None or people is None or any(one.abstain_below is None for one in crossed.fits):
+        return {**facts, "patients": None}
+    everyone = np.ones(len(crossed.answered), bool)
+    wrong = slices.answers.decisions != slices.answers.labels
+    half = crossed.half[np.unique(slices.answers.patients, return_index=True)[1]]
+    least = np.array([one.abstain_below for one in reversed(crossed.fits)], float)
+    answered = people.answers.confidence >= least[half]
+    mistaken = people.answers.decisions != people.answers.labels
+    return {
+        **facts,
+        "slices": {
+            "coverage": slices.share("coverage", crossed.answered, everyone),
+            "risk": slices.share("risk", wrong, crossed.answered),
+        },
+        "patients": {
+            "coverage": people.share("coverage", answered, np.ones(len(answered), bool)),
+            "risk": people.share("risk", mistaken, answered),
+        },
+    }
+
+
+def _warnings(held: HeldOut, facts: dict[str, Any]) -> list[str]:
+    """What a reader must know before any figure."""
+    said = []
+    if held.leaked:
+        said.append(
+            f"LEAKAGE: {held.leaked:.0%} of these slices show a patient the run was trained on. The figures say "
+            "nothing about new patients, and no temperature was fitted. Train with --split patient."
+        )
+    if held.patients is None:
+        said.append(
+            "PATIENTS UNKNOWN: one person may stand on both sides of the split, and the figures may flatter. They have "
+            "no interval: nobody knows how many people they rest on."
+        )
+    if not held.own and held.leaked is None:
+        said.append(
+            "NOT CHECKED: the data the run was made with is not at hand, so slices it was trained on may be among "
+            "these."
+        )
+    if held.seen:
+        said.append(f"{held.seen} slices were left out: they show somebody of the data the run was made with.")
+    memory = facts["control"]["memory"]
+    if memory and not memory["holds"]:
+        said.append(
+            f"THE CONTROL DOES NOT HOLD: on shuffled labels, {memory['memory']:.0%} of the answers of a nearest "
+            "neighbour are explained by who the patient is."
+        )
+    if held.own and not held.leaked:
+        calibration = facts["calibration"]
+        if calibration["temperature"] is None:
+            said.append("The temperature cannot be told from these slices; it stays 1.")
+        if calibration["after"] is None:
+            said.append("Too few patients to fit on one half and judge on the other: calibration was not judged.")
+    return said

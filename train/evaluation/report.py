@@ -1,0 +1,193 @@
+"""An evaluation as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from typing import Any
+
+from runtime.labels import LABELS
+from train.evaluation.words import CALIBRATION, OF_CLASS, ROWS, WHOSE, joined, number, pick, resting_on, spoken
+
+_STYLE = """
+:root { color-scheme: light }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 58rem; margin: 2rem auto; padding: 0 1rem; color: #222;
+  background: #fff }
+table { border-collapse: collapse; font-size: 14px; margin: 1rem 0; display: block; overflow-x: auto }
+th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #ddd; vertical-align: top }
+td { font-variant-numeric: tabular-nums } h2 { margin-top: 2.5rem }
+img { max-width: 100%; display: block; margin: 1rem 0 } .note { color: #555; font-size: 14px }
+.warning { background: #fbe9e7; border-left: 4px solid #c0392b; padding: .6rem 1rem }
+.headline { font-size: 1.15rem }
+"""
+_CAPTIONS = {
+    "figures.png": "main figures with their intervals",
+    "confusion.png": "which class is taken for which; shade: share of the row",
+    "roc.png": "ROC curve, demented or not",
+    "reliability.png": "reliability diagram before and after temperature",
+    "risk-coverage.png": "risk against coverage",
+    "control.png": "score with shuffled labels",
+}
+
+
+def page(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
+    """The HTML text. facts: the content of `evaluation.json`. drawn: file name → PNG."""
+    data, known = facts["data"], facts["patients"] is not None
+    title = f"Evaluation of {facts['run']}"
+    people = f"{data['patients']} patients" if known else "unknown patients"
+    what = "held out by the run" if data["held_out_by_run"] else "other data"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p>{data['slices']} slices of {people} from {escape(data['source'])}, {what}.</p>",
+        *(f'<p class="warning">{escape(warning)}</p>' for warning in facts["warnings"]),
+        _headline(facts),
+        _image(drawn, "figures.png"),
+        _levels(facts),
+        "<h2>Confusion</h2>",
+        _image(drawn, "confusion.png"),
+        _classes(facts),
+        "<h2>Demented or not</h2>",
+        _image(drawn, "roc.png"),
+        _calibration(facts, drawn),
+        _risk(facts, drawn),
+        _control(facts, drawn),
+        _method(facts),
+    ]
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>{''.join(parts)}"
+        '<p class="note">Research use only. Not a medical device.</p></html>'
+    )
+
+
+def _headline(facts: dict[str, Any]) -> str:
+    level, who = (facts["patients"], "patients") if facts["patients"] else (facts["slices"], "slices")
+    accuracy, kappa = spoken(level["accuracy"], True), spoken(level["demented"]["auc"], False)
+    return (
+        f'<p class="headline">Of the {who}, {escape(accuracy)} are right; always answering the largest class: '
+        f"{number(level['largest_class'], True)}. Demented or not: AUC {escape(kappa)}.</p>"
+    )
+
+
+def _levels(facts: dict[str, Any]) -> str:
+    levels = [("slices", facts["slices"]), ("patients", facts["patients"])]
+    levels = [(name, level) for name, level in levels if level]
+    rows = []
+    for name, path, share in ROWS:
+        figures = [pick(level, path) for _, level in levels]
+        rows.append([name, *(spoken(figure, share) for figure in figures), resting_on(figures[-1])])
+    counted = facts["slices"]["counted"]
+    note = f"Macro figures and balanced accuracy are means over {joined(counted)}; " if counted else ""
+    chance = f"chance is {number(facts['slices']['chance'], True)}." if counted else ""
+    return (
+        f"<h2>Figures</h2>{_table(['', *(name for name, _ in levels), 'number of patients'], rows)}"
+        f'<p class="note">A patient is judged by the mean of the calibrated probabilities over the slices. '
+        f"{note}{chance}</p>"
+    )
+
+
+def _classes(facts: dict[str, Any]) -> str:
+    parts = []
+    for name in ("slices", "patients"):
+        if facts[name]:
+            rows = [
+                [
+                    label,
+                    *(spoken(facts[name]["classes"][label][path], share) for _, path, share in OF_CLASS),
+                    resting_on(facts[name]["classes"][label]["recall"]),
+                ]
+                for label in LABELS
+            ]
+            heads = [f"class, by {name}", *(head for head, _, _ in OF_CLASS), "number of patients"]
+            parts.append(_table(heads, rows))
+    return "".join(parts) + f'<p class="note">{WHOSE}</p>'
+
+
+def _calibration(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
+    calibration = facts["calibration"]
+    sides = [side for side in ("before", "after", "change") if calibration[side]]
+    rows = [[name, *(spoken(calibration[side][path], False) for side in sides)] for name, path in CALIBRATION]
+    temperature = calibration["temperature"]
+    said = "No temperature was fitted." if temperature is None else f"Temperature {temperature:.3f}."
+    if calibration["crossfit_temperatures"]:
+        said += (
+            " Each patient's figures come from a temperature fitted on the other half of the patients ("
+            + joined(["none" if one is None else f"{one:.3f}" for one in calibration["crossfit_temperatures"]])
+            + ")."
+        )
+    return (
+        f"<h2>Calibration of slices</h2><p>{said}</p>{_image(drawn, 'reliability.png')}{_table(['', *sides], rows)}"
+        '<p class="note">With few patients the expected calibration error lies above its true value, more so in '
+        "resamples.</p>"
+    )
+
+
+def _risk(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
+    said, abstention = "The model never abstains.", facts["abstention"]
+    if abstention:
+        said = (
+            f"The model abstains below a probability of {abstention['abstain_below']:.3f}, chosen for "
+            f"{number(abstention['target_risk'], True)} wrong answers among those given."
+        )
+        for name in ("slices", "patients"):
+            if abstention[name]:
+                coverage, risk = abstention[name]["coverage"], abstention[name]["risk"]
+                said += (
+                    f" Chosen on other patients it answers {spoken(coverage, True)} of the {name}; wrong: "
+                    f"{spoken(risk, True)}."
+                )
+    rows = [
+        [name, spoken(facts["risk"][name]["area"], False)] for name in ("slices", "patients") if facts["risk"][name]
+    ]
+    area = _table(["", "area under the curve"], rows)
+    return f"<h2>Risk and coverage</h2><p>{escape(said)}</p>{_image(drawn, 'risk-coverage.png')}{area}"
+
+
+def _control(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
+    shuffled, memory = facts["control"]["permutation"], facts["control"]["memory"]
+    if shuffled is None:
+        return ""
+    said = (
+        f"With labels shuffled among patients {shuffled['shuffles']} times, the balanced accuracy of slices is "
+        f"{number(shuffled['shuffled_mean'], True)} on average and below {number(shuffled['shuffled_95'], True)} in "
+        f"95 of 100; with the true labels {number(shuffled['score'], True)} (p = {shuffled['p']:.3f})."
+    )
+    if memory:
+        said += (
+            " A nearest neighbour among the training slices, given shuffled labels, is right for "
+            f"{number(memory['accuracy'], True)}; chance is {number(memory['chance'], True)}. "
+        )
+        said += (
+            "Nothing is left of memory: nobody stands on both sides."
+            if memory["holds"]
+            else f"{number(memory['memory'], True)} of its answers are memory: people stand on both sides."
+        )
+    return f"<h2>Control</h2><p>{said}</p>{_image(drawn, 'control.png')}"
+
+
+def _method(facts: dict[str, Any]) -> str:
+    method = facts["method"]
+    intervals = escape(method["intervals"])
+    if method["resamples"]:
+        intervals = (
+            f"in brackets, {number(method['level'], True)}: {method['resamples']} resamples that draw patients, "
+            "widened for their small number (Hesterberg 2015)"
+        )
+    return (
+        f"<h2>Method</h2><p>Intervals: {intervals}. Figures on fewer than {method['least_patients']} patients are not "
+        f"given. neurostage {escape(facts['neurostage'])}, {facts['created']}, weights "
+        f"{facts['weights_sha256'][:16]}…</p>"
+    )
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    top = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def _image(drawn: dict[str, bytes], name: str) -> str:
+    if name not in drawn:
+        return ""
+    return f'<img alt="{_CAPTIONS[name]}" src="data:image/png;base64,{base64.b64encode(drawn[name]).decode()}">'

@@ -1,0 +1,76 @@
+"""Figures as people read them: the same words on the command line, in the report and on the cards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ROWS: tuple[tuple[str, str, bool], ...] = (
+    ("accuracy", "accuracy", True),
+    ("balanced accuracy", "balanced_accuracy", True),
+    ("macro precision", "macro.precision", True),
+    ("macro specificity", "macro.specificity", True),
+    ("macro F1", "macro.f1", False),
+    ("macro AUC, one against the rest", "macro.auc", False),
+    ("quadratic-weighted kappa", "kappa", False),
+    ("demented or not: accuracy", "demented.accuracy", True),
+    ("demented or not: sensitivity", "demented.sensitivity", True),
+    ("demented or not: specificity", "demented.specificity", True),
+    ("demented or not: AUC", "demented.auc", False),
+)
+"""What to call each figure of a level, where it lies in it, and whether it is a share shown in per cent."""
+
+OF_CLASS: tuple[tuple[str, str, bool], ...] = (
+    ("precision", "precision", True),
+    ("recall", "recall", True),
+    ("specificity", "specificity", True),
+    ("F1", "f1", False),
+    ("AUC", "auc", False),
+)
+"""The same for the figures of one class."""
+
+CALIBRATION: tuple[tuple[str, str], ...] = (
+    ("expected calibration error", "ece"),
+    ("Brier score", "brier"),
+    ("negative log-likelihood", "nll"),
+)
+"""The same for calibration."""
+
+WHOSE = (
+    "The number of patients is that of the class; specificity rests on all others, and an AUC on the smaller of the "
+    "two groups that it parts."
+)
+
+
+def pick(facts: dict[str, Any], path: str) -> Any:
+    """What lies at `path`, such as ``demented.auc``. Raises KeyError where there is nothing."""
+    found: Any = facts
+    for name in path.split("."):
+        found = found[name]
+    return found
+
+
+def number(value: float, share: bool) -> str:
+    """``48.9 %`` of a share, ``0.613`` of any other figure."""
+    return f"{100 * value:.1f} %" if share else f"{value:.3f}"
+
+
+def spoken(figure: dict[str, Any], share: bool) -> str:
+    """Value and interval of a figure, or why there is none."""
+    if figure["value"] is None:
+        return str(figure["why"])
+    said = number(figure["value"], share)
+    if figure["low"] is None:
+        return f"{said} ({figure['why']})" if "why" in figure else said
+    if share:
+        return f"{said} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
+    return f"{said} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def resting_on(figure: dict[str, Any]) -> str:
+    """How many patients stand behind a figure."""
+    return "unknown" if figure["patients"] is None else str(figure["patients"])
+
+
+def joined(names: list[str]) -> str:
+    """``A``, ``A and B``, ``A, B and C``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

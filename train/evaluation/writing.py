@@ -1,0 +1,117 @@
+"""What an evaluation leaves behind: its folder, and in the run the temperature, the threshold and the cards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import InputError
+from runtime.labels import LABELS
+from train.checkpoint import RECORD, write_record
+from train.evaluation.cards import dataset_card, model_card
+from train.evaluation.pictures import pictures
+from train.evaluation.report import page
+from train.evaluation.scores import Answers
+
+FACTS = "evaluation.json"
+MODEL_CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is written beside the facts."""
+
+    before: Answers
+    """Slices, at temperature 1."""
+    after: Answers
+    """Slices, as they are reported."""
+    names: tuple[str, ...]
+    patients: np.ndarray | None
+    logits: np.ndarray
+    """(N, classes) float32."""
+    shuffled: np.ndarray | None
+    """(shuffles,) the score of each shuffle of the labels."""
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InputError when `folder` is something else than an evaluation, which would be replaced."""
+    if folder.exists() and not (folder / FACTS).is_file():
+        raise InputError(f"{folder} exists and holds no {FACTS}. Give another --out; nothing was written.")
+
+
+def write(
+    folder: Path, run: Path, record: dict[str, Any], facts: dict[str, Any], written: Written, *, keep: bool
+) -> None:
+    """Write the evaluation as `folder`, in place of an earlier one.
+
+    keep: the run keeps the temperature, the threshold and the cards.
+
+    Raises InputError where nothing can be written, TrainingError when a card would lack a figure; then nothing is.
+    """
+    check_folder(folder)
+    kept = _kept(record, facts)
+    cards = {MODEL_CARD: model_card(kept, facts), DATASET_CARD: dataset_card(kept, facts)} if keep else {}
+    people = written.after.by_patient() if written.patients is not None else None
+    drawn = pictures(facts, written.after, people, written.shuffled)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+            staged = Path(name) / "new"
+            staged.mkdir()
+            (staged / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            (staged / "report.html").write_text(page(facts, drawn), encoding="utf-8")
+            for file, png in drawn.items():
+                (staged / file).write_bytes(png)
+            _write_predictions(staged / "predictions.csv", written)
+            if keep:
+                _keep(run, kept, cards)
+            if folder.exists():
+                folder.rename(Path(name) / "old")
+            staged.rename(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error}. Give another --out.") from error
+
+
+def _kept(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The run's record with what was fitted; `python -m export` carries it into the manifest."""
+    calibration, abstention = facts["calibration"], facts["abstention"]
+    return {
+        **record,
+        "temperature": calibration["temperature"] or 1.0,
+        "abstain_below": abstention["abstain_below"] if abstention else 0.0,
+        "target_risk": abstention["target_risk"] if abstention else None,
+        "evaluated": facts["created"],
+    }
+
+
+def _keep(run: Path, record: dict[str, Any], cards: dict[str, str]) -> None:
+    """Write the record and the cards into the run; each is the old one or the new one at every moment."""
+    staged = Path(tempfile.mkdtemp(prefix=".evaluation-", dir=run))
+    try:
+        for name, text in cards.items():
+            (staged / name).write_text(text, encoding="utf-8")
+        write_record(record, staged)
+        for name in (*cards, RECORD):
+            (staged / name).replace(run / name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _write_predictions(path: Path, written: Written) -> None:
+    """Every slice: its class, patient and decision, its logits, and its probabilities as they are reported."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = [f"{kind}_{label}" for kind in ("logit", "probability") for label in LABELS]
+        writer.writerow(["name", "label", "patient", "decision", *columns])
+        after = written.after
+        for at, name in enumerate(written.names):
+            patient = "" if written.patients is None else int(written.patients[at])
+            numbers = [f"{value:.6g}" for value in (*written.logits[at], *after.probabilities[at])]
+            writer.writerow([name, LABELS[after.labels[at]], patient, LABELS[after.decisions[at]], *numbers])
