@@ -19,6 +19,7 @@ from train.data.prepare import prepare
 from train.data.samples import Samples
 from train.data.sources import load_samples
 from train.data.splits import split_slices
+from train.evaluation.metrics import figures
 
 SPEC = InputSpec.imagenet(32)
 
@@ -28,7 +29,7 @@ def test_every_slice_is_decoded_once_as_prediction_would(phantoms):
     assert unreadable == ()
     assert slices.pixels.dtype == np.uint8
     assert slices.pixels.shape == (96, 1, 32, 32)
-    assert slices.thumbnails.shape == (96, 32, 32)
+    assert slices.thumbnails.shape == (96, 64, 64)
     for index in (0, 40, 95):
         assert np.array_equal(slices.pixels[index, 0], resize(read_image(phantoms.read(index)), SPEC))
     assert np.array_equal(slices.labels, phantoms.labels)
@@ -171,16 +172,32 @@ def test_a_split_is_decided_by_its_seed(cohort):
     assert not np.array_equal(first, other)
 
 
-def test_a_class_without_a_patient_to_train_on():
-    labels, groups = np.repeat([0, 1, 2, 3], [8, 8, 8, 1]), np.arange(25)
-    messages = []
-    for fold in range(2):
-        try:
-            split_slices(labels, groups, folds=2, fold=fold)
-        except DatasetError as error:
-            messages.append(str(error))
-    assert len(messages) == 1  # the only patient of the class is held back in exactly one fold
-    assert "leaves no patient of ModerateDemented to train on" in messages[0]
+@pytest.mark.parametrize("last", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_class_is_trained_on_and_those_of_few_people_are_named(last, seed):
+    labels = np.repeat(np.repeat([0, 1, 2, 3], [9, 8, 7, last]), 3)
+    groups = np.repeat(np.arange(24 + last), 3)
+    held = []
+    for fold in range(5):
+        split = split_slices(labels, groups, folds=5, fold=fold, seed=seed)
+        assert set(labels[split.training]) == {0, 1, 2, 3}
+        assert split.not_estimable == ("ModerateDemented",)
+        assert split.leaked == 0
+        held += list(split.validation)
+    assert len(held) == len(set(held)) == len(labels) - (3 if last == 1 else 0)  # an only patient is always trained on
+
+
+def test_enough_people_are_not_named(cohort):
+    assert split_slices(*cohort, folds=3).not_estimable == ()
+    assert split_slices(*cohort, folds=4).not_estimable == ("ModerateDemented",)
+
+
+def test_no_recall_is_shown_for_a_class_of_too_few_people():
+    logits, labels = np.eye(4)[[0, 1, 2, 3]] * 9, np.arange(4)
+    found = figures(logits, labels, np.arange(4), ("ModerateDemented",))
+    assert found["recall"]["ModerateDemented"] is None
+    assert found["balanced_accuracy"] == 1
+    assert figures(logits, labels, np.arange(4), LABELS)["balanced_accuracy"] is None
 
 
 @pytest.mark.parametrize(("by", "kind"), [("patient", "4 patients"), ("slice", "2 slices in the smallest class")])

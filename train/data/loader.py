@@ -31,7 +31,7 @@ class Slices:
     pixels: np.ndarray
     """(N, channels, H, W) uint8; one channel when every image is grey, three otherwise."""
     thumbnails: np.ndarray
-    """(N, 32, 32) uint8, of the original images, to tell patients apart by."""
+    """(N, 64, 64) uint8, of the original images, to tell patients apart by."""
     labels: np.ndarray
     """(N,) int64, positions in LABELS."""
     names: tuple[str, ...]

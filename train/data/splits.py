@@ -13,12 +13,14 @@ from runtime.labels import LABELS
 
 @dataclass(frozen=True)
 class Split:
-    """Positions of the slices on each side, and how many of the second have their own patient in the first."""
+    """Positions of the slices on each side, and what the split cannot show."""
 
     training: np.ndarray
     validation: np.ndarray
     leaked: float
     """Share of validation slices whose patient is also in training, in [0, 1], as far as `groups` tells."""
+    not_estimable: tuple[str, ...] = ()
+    """Classes with fewer patients than folds: not every fold holds one out, and one person says nothing of a class."""
 
 
 def split_slices(
@@ -30,7 +32,8 @@ def split_slices(
     by: ``patient`` keeps each group whole; ``slice`` deals slices at random, as the published figures do, which puts
         the same people on both sides.
 
-    Raises DatasetError when there are too few patients, or a class would have none to train on.
+    Every class is in training in every fold: one that has a single patient is never held out. Raises DatasetError when
+    there are too few patients for the folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -39,14 +42,26 @@ def split_slices(
         kind = "patients" if by == "patient" else "slices in the smallest class"
         raise DatasetError(f"There are {units} {kind}, fewer than {folds} folds. Add data.")
     splitter = (StratifiedGroupKFold if by == "patient" else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    held_in = np.empty(len(labels), np.int64)
     with warnings.catch_warnings():
-        # A class with fewer slices than folds is checked below, for the fold that is asked for.
+        # A class with fewer slices than folds is dealt with below.
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        training, validation = list(splitter.split(labels, labels, groups if by == "patient" else None))[fold]
-    untrained = [LABELS[label] for label in np.unique(labels) if label not in labels[training]]
-    if untrained:
-        raise DatasetError(
-            f"Fold {fold + 1} of {folds} leaves no patient of {', '.join(untrained)} to train on. Choose another seed."
-        )
-    leaked = float(np.isin(groups[validation], groups[training]).mean())
-    return Split(training, validation, leaked)
+        for number, (_, validation) in enumerate(splitter.split(labels, labels, groups if by == "patient" else None)):
+            held_in[validation] = number
+    if by == "patient":
+        _train_on_every_class(held_in, labels, groups, folds)
+    training, validation = np.flatnonzero(held_in != fold), np.flatnonzero(held_in == fold)
+    if not len(validation):
+        raise DatasetError(f"Fold {fold + 1} of {folds} holds nobody out. Choose another fold or seed, or add data.")
+    people = [len(np.unique(groups[labels == label])) for label in range(len(LABELS))]
+    scarce = tuple(name for name, count in zip(LABELS, people, strict=True) if 0 < count < folds)
+    return Split(training, validation, float(np.isin(groups[validation], groups[training]).mean()), scarce)
+
+
+def _train_on_every_class(held_in: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int) -> None:
+    """Change the fold of a patient where all of a class would be held out at once; -1 is held out in none."""
+    for label in np.unique(labels):
+        people = np.unique(groups[labels == label])
+        dealt = np.unique(held_in[labels == label])
+        if len(dealt) == 1:
+            held_in[groups == people[-1]] = -1 if len(people) == 1 else (dealt[0] + 1) % folds

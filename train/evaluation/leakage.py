@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.data.patients import directions
+from train.data.patients import COARSE, directions
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class NearestNeighbour:
 def nearest_neighbour(
     thumbnails: np.ndarray, labels: np.ndarray, groups: np.ndarray, block: int = 1024
 ) -> NearestNeighbour:
-    """Leave-one-out nearest neighbour by correlation of thumbnails.
+    """Leave-one-out nearest neighbour by correlation of 32 × 32 thumbnails.
 
-    thumbnails: (N, 32, 32) uint8. labels, groups: (N,) int64, at least two different groups. Memory is block × N.
+    thumbnails: (N, S, S) uint8. labels, groups: (N,) int64, at least two different groups. Memory is block × N.
     """
-    vectors = directions(thumbnails)
+    vectors = directions(thumbnails, COARSE)
     right_any = right_other = 0
     for start in range(0, len(vectors), block):
         rows = slice(start, start + block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from runtime.labels import LABELS
 from runtime.predictor import probabilities
 
 
-def figures(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+def figures(
+    logits: np.ndarray, labels: np.ndarray, groups: np.ndarray, not_estimable: Collection[str] = ()
+) -> dict[str, Any]:
     """Accuracy over slices and patients, recall by class, and the counts they rest on; JSON-ready.
 
     logits: (N, classes) float. labels: (N,) int64. groups: (N,) int64; a patient's answer is the mean of the
-    probabilities over its slices. A class with no slice here has recall None: it was not measured.
+    probabilities over its slices. A class with no slice here, and one of `not_estimable`, has recall None: it was not
+    measured; balanced accuracy is the mean over the others, None when there are none.
     """
     chances = probabilities(logits)
     correct = chances.argmax(1) == labels
@@ -22,13 +26,16 @@ def figures(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[
     mean = np.zeros((len(patients), chances.shape[1]))
     np.add.at(mean, position, chances)
     truth = np.array([np.bincount(labels[position == index]).argmax() for index in range(len(patients))])
-    recalls = [float(correct[labels == label].mean()) if (labels == label).any() else None for label in range(4)]
+    recalls = [
+        float(correct[labels == label].mean()) if (labels == label).any() and name not in not_estimable else None
+        for label, name in enumerate(LABELS)
+    ]
     measured = [recall for recall in recalls if recall is not None]
     return {
         "slices": len(labels),
         "patients": len(patients),
         "accuracy": float(correct.mean()),
-        "balanced_accuracy": float(np.mean(measured)),
+        "balanced_accuracy": float(np.mean(measured)) if measured else None,
         "patient_accuracy": float((mean.argmax(1) == truth).mean()),
         "largest_class": float(np.bincount(labels).max() / len(labels)),
         "recall": dict(zip(LABELS, recalls, strict=True)),
