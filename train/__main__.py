@@ -46,10 +46,13 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
     if record["split"]["leaked"] is not None:
         print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} right")
     present = sum(recall is not None for recall in figures["recall"].values())
-    print(
-        f"balanced accuracy   {figures['balanced_accuracy']:.1%} (mean recall over {present} classes present; "
-        f"chance is {1 / present:.0%})"
-    )
+    if present:
+        print(
+            f"balanced accuracy   {figures['balanced_accuracy']:.1%} (mean recall over {present} classes measured; "
+            f"chance is {1 / present:.0%})"
+        )
+    for name in record["split"]["not_estimable"]:
+        print(f"not estimable       {name}: it has fewer patients than there are folds")
     print(f"always answering the largest class would score {figures['largest_class']:.1%}")
     leaked = record["split"]["leaked"]
     if leaked is None:

@@ -23,6 +23,8 @@ class Options:
     """The recipe's own values."""
     data: Path | None = None
     """Folder of class folders, or .parquet in the Hugging Face image schema. Without it: phantoms made on the spot."""
+    groups: Path | None = None
+    """CSV file with the columns file and group: who is who in --data. Without it: told from the pixels."""
     recipe: str = "demo"
     """Named recipe, whose defaults are shown here: resnet50-two-stage, resnet34-gray, or demo (without --data)."""
     weights: str = "none"
@@ -107,6 +109,8 @@ def parse(argv: Sequence[str] | None = None) -> Options:
 def _checked(options: Options) -> Options:
     """The options, when each of their numbers makes sense. Raises InputError for the first that does not."""
     recipe = options.settings
+    if options.groups is not None and options.data is None:
+        raise InputError("--groups says who is who in --data, and no --data is given. The phantoms know their people.")
     rules: list[tuple[str, float, bool, str]] = [
         ("--batch-size", recipe.batch_size, recipe.batch_size >= 2, "2 or more"),
         ("--label-smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 or more and below 1"),

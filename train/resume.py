@@ -62,8 +62,8 @@ def read_options(folder: Path) -> dict[str, Any]:
         settings = fields["settings"]
         stages = {name: Stage(**settings[name]) for name in ("head", "full")}
         fields["settings"] = Recipe(**{**settings, **stages})
-        for name in ("data", "out"):
-            fields[name] = None if fields[name] is None else Path(fields[name])
+        for name in ("data", "groups", "out"):
+            fields[name] = None if fields.get(name) is None else Path(fields[name])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder / OPTIONS} cannot be read: {error}. Delete {folder} and start again."

@@ -103,8 +103,14 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
         "device": compute.device.type,
         "devices": team.size,
         "data": data.facts(),
-        "split": {"by": options.split, "fold": options.fold, "seed": options.seed, "leaked": data.leaked},
-        "metrics": figures(logits, labels, data.groups[data.split.validation]),
+        "split": {
+            "by": options.split,
+            "fold": options.fold,
+            "seed": options.seed,
+            "leaked": data.leaked,
+            "not_estimable": list(data.not_estimable),
+        },
+        "metrics": figures(logits, labels, data.groups[data.split.validation], data.not_estimable),
         "versions": _versions(),
     }
     if meter:
@@ -144,6 +150,7 @@ def _prepare(options: Options, team: Team) -> Prepared:
             fold=fold,
             folds=folds,
             seed=options.seed,
+            groups=options.groups,
             allocate=allocate,
         ),
     )
@@ -170,6 +177,9 @@ def _announce(options: Options, data: Prepared, start: str, compute: Compute, te
         f"recipe {recipe.name}: {start}, {recipe.image_size}×{recipe.image_size}, {compute.arithmetic} on "
         f"{devices}, {len(data.split.training)} slices to train on, {len(data.split.validation)} to validate"
     )
+    for name in data.not_estimable:
+        people = len(np.unique(data.groups[data.slices.labels == LABELS.index(name)]))
+        watch.say(f"{name} is {people} patients, fewer than the folds: trained on, but no figure is estimable for it.")
     if data.leaked is None:
         watch.say("PATIENTS UNKNOWN: the pixels do not tell them apart, so one person may stand on both sides.")
     elif data.leaked:

@@ -13,6 +13,7 @@ import numpy as np
 
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
+from train.data.groups import with_groups
 from train.data.loader import Slices, Unreadable, safe_loader
 from train.data.patients import Patients, tell_apart
 from train.data.phantom import phantom_samples
@@ -32,14 +33,19 @@ class Prepared:
     source: str
     digest: str
     told_by: str
-    """What told the patients apart: ``source`` (its own ids), ``pixels``, or ``nothing``."""
+    """What told the patients apart: ``file`` (a groups file), ``source`` (its own ids), ``pixels``, or ``nothing``."""
     likeness: Patients | None
-    """How clearly the pixels tell them apart; None when the source says who is who."""
+    """How clearly the pixels tell them apart; None when the source or a file says who is who."""
 
     @property
     def leaked(self) -> float | None:
         """Share of validation slices whose patient is also in training; None when nobody knows who is who."""
         return None if self.told_by == "nothing" else self.split.leaked
+
+    @property
+    def not_estimable(self) -> tuple[str, ...]:
+        """Classes with too few patients for figures; none when nobody knows who is who."""
+        return () if self.told_by == "nothing" else self.split.not_estimable
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says of the data; JSON-ready."""
@@ -77,19 +83,23 @@ def prepare(
     fold: int,
     folds: int,
     seed: int,
+    groups: Path | None = None,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> Prepared:
     """The slices at `path`, or phantoms when it is None, with patients told apart and dealt to two sides.
 
+    groups: a file that says who is who (`train.data.groups`); None looks at the pixels, unless the source says.
     allocate: gives the array that the pixels are kept in; None takes memory.
 
     Raises DatasetError for data that cannot be used.
     """
     samples = phantom_samples(seed=seed) if path is None else load_samples(path)
+    if groups is not None:
+        samples = with_groups(samples, groups)
     slices, unreadable = safe_loader(samples, spec, max_unreadable, allocate)
     likeness = tell_apart(slices.thumbnails) if slices.groups is None else None
-    groups = likeness.groups if likeness is not None else slices.groups
-    assert groups is not None, "told apart above, where the source did not"
-    told_by = "source" if likeness is None else "pixels" if likeness.found else "nothing"
-    dealt = split_slices(slices.labels, groups, by=split, folds=folds, fold=fold, seed=seed)
-    return Prepared(slices, groups, dealt, unreadable, samples.source, samples.digest(), told_by, likeness)
+    people = likeness.groups if likeness is not None else slices.groups
+    assert people is not None, "told apart above, where nobody else did"
+    told_by = "file" if groups else "source" if likeness is None else "pixels" if likeness.found else "nothing"
+    dealt = split_slices(slices.labels, people, by=split, folds=folds, fold=fold, seed=seed)
+    return Prepared(slices, people, dealt, unreadable, samples.source, samples.digest(), told_by, likeness)
