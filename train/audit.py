@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import DatasetError, NeuroStageError
-from runtime.labels import LABELS
 
 if TYPE_CHECKING:
     from train.data.loader import Slices, Unreadable
@@ -21,116 +22,78 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 audited, 2 the data cannot be used. The findings go to stdout, and into --out."""
     options = _parser().parse_args(argv)
     try:
-        findings = audit(options.data, options.out)
+        findings = audit(options.data, options.out, options.groups)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if options.json:
         print(json.dumps(findings))
     else:
-        print("\n".join(_lines(findings)))
+        from train.evaluation.findings import lines
+
+        print("\n".join(lines(findings)))
         print(f"\nreport {options.out / 'audit.html'}")
+        if findings["patients"] and not (options.groups or findings["given_split"]):
+            print(f"Next: python -m train --data {options.data} --groups {options.out / 'groups.csv'}")
     return 0
 
 
-def audit(data: Path, out: Path) -> dict[str, Any]:
-    """What was found, JSON-ready; also written to `audit.json` and `audit.html` in the new folder `out`.
+def audit(data: Path, out: Path, groups: Path | None = None) -> dict[str, Any]:
+    """What was found, JSON-ready; also written to the new folder `out`: `audit.json`, `audit.html` and `groups.csv`.
+
+    data: as `python -m train` takes, or a folder of such folders, as train/ and test/. groups: a file that says who is
+    who; without it the pixels are asked, and `groups.csv` is written only when they tell.
 
     Raises DatasetError for data that cannot be read, or when `out` exists already.
     """
     from runtime.preprocess import InputSpec
+    from train.data.groups import with_groups
     from train.data.loader import safe_loader
+    from train.data.parts import load_parts
     from train.data.patients import THUMBNAIL, tell_apart
-    from train.data.sources import load_samples
+    from train.evaluation.findings import find
 
     if out.exists():
         raise DatasetError(f"{out} exists already. Give another --out; nothing was written.")
-    samples = load_samples(data)
+    samples, part = load_parts(data)
+    if groups is not None:
+        samples = with_groups(samples, groups)
     slices, unreadable = safe_loader(samples, InputSpec.imagenet(THUMBNAIL), max_unreadable=1.0)
+    if part is not None:
+        left_out = {item.name for item in unreadable}
+        part = part[[name not in left_out for name in samples.names]]
     patients = tell_apart(slices.thumbnails)
-    findings = _findings(samples.source, slices, unreadable, patients)
-    _write(findings, slices, patients, out)
+    findings = find(samples.source, slices, unreadable, patients, part)
+    _write(findings, slices, unreadable, patients, out)
     return findings
 
 
-def _findings(source: str, slices: Slices, unreadable: Sequence[Unreadable], patients: Patients) -> dict[str, Any]:
+def _write(
+    findings: dict[str, Any], slices: Slices, unreadable: Sequence[Unreadable], patients: Patients, out: Path
+) -> None:
+    """Write the folder beside its place and move it there, so that it is never half full."""
     import numpy as np
 
-    from train.evaluation.leakage import nearest_neighbour, shared_patients
-
-    groups, labels = patients.groups, slices.labels
-    sizes = np.bincount(groups)
-    conflicts = [int(group) for group in range(len(sizes)) if len(set(labels[groups == group])) > 1]
-    first = np.unique(groups, return_index=True)[1]
-    neighbour = nearest_neighbour(slices.thumbnails, labels, groups)
-    return {
-        "source": source,
-        "slices": len(slices),
-        "slices_by_class": _by_class(labels),
-        "unreadable": [{"name": item.name, "reason": item.reason} for item in unreadable],
-        "identical_slices": len(slices) - len(np.unique(slices.thumbnails.reshape(len(slices), -1), axis=0)),
-        "patients_found": patients.found,
-        "likeness": patients.likeness(),
-        "patients": len(sizes) if patients.found else None,
-        "patients_by_class": _by_class(labels[first]) if patients.found else None,
-        "slices_a_patient": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())] if patients.found else None,
-        "patients_with_two_labels": len(conflicts) if patients.found else None,
-        "shared_by_random_split": shared_patients(groups) if patients.found else None,
-        "largest_class": float(np.bincount(labels).max() / len(labels)),
-        "nearest_neighbour_any_slice": neighbour.any_slice,
-        "nearest_neighbour_other_patients": neighbour.other_patients if patients.found else None,
-    }
-
-
-def _by_class(labels: Any) -> dict[str, int]:
-    return {label: int((labels == index).sum()) for index, label in enumerate(LABELS)}
-
-
-def _lines(findings: dict[str, Any]) -> list[str]:
-    """The findings for a terminal of 80 columns."""
-    people = findings["patients_by_class"] or dict.fromkeys(LABELS, "?")
-    lines = [
-        f"{'':<18}{'slices':>8}{'patients':>10}",
-        *(f"{name:<18}{count:>8}{people[name]:>10}" for name, count in findings["slices_by_class"].items()),
-        f"{'all':<18}{findings['slices']:>8}{findings['patients'] or '?':>10}",
-        "",
-        f"unreadable  {len(findings['unreadable'])} files",
-        f"identical   {findings['identical_slices']} slices repeat another one",
-    ]
-    largest = f"            always answering the largest class: {findings['largest_class']:.1%}"
-    if not findings["patients_found"]:
-        return [
-            *lines,
-            "patients    UNKNOWN: the pixels do not tell them apart clearly. No split of this",
-            "            data can be shown to keep one person on one side.",
-            f"nearest     {findings['nearest_neighbour_any_slice']:.1%} right by copying the most alike other slice;",
-            largest,
-        ]
-    least, middle, most = findings["slices_a_patient"]
-    span = f"{most}" if least == most else f"{least} to {most} (median {middle:g})"
-    _, below, above, strength = findings["likeness"].values()
-    copied, other = findings["nearest_neighbour_any_slice"], findings["nearest_neighbour_other_patients"]
-    return [
-        *lines,
-        f"patients    have {span} slices each; told apart by a gap in likeness from",
-        f"            {below:.4f} to {above:.4f}, {strength:.0f} times the usual spacing",
-        f"labels      {findings['patients_with_two_labels']} patients have slices of two classes",
-        f"LEAKAGE     {findings['shared_by_random_split']:.0%} of the test slices of a random split have their own",
-        "            patient in training",
-        f"nearest     {copied:.1%} right by copying the most alike slice, without learning;",
-        f"            {other:.1%} when that slice must be another patient's;",
-        largest,
-    ]
-
-
-def _write(findings: dict[str, Any], slices: Slices, patients: Patients, out: Path) -> None:
+    from train.data.groups import write_groups
     from train.evaluation.audit_report import page
 
-    html = page(findings, _lines(findings), slices.thumbnails, patients)
+    html = page(findings, slices, patients)
     try:
-        out.mkdir(parents=True)
-        (out / "audit.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
-        (out / "audit.html").write_text(html, encoding="utf-8")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            (staging / "audit.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
+            (staging / "audit.html").write_text(html, encoding="utf-8")
+            if findings["patients"] is not None:
+                groups = patients.groups if slices.groups is None else slices.groups
+                # --groups wants a row for every file; nothing is known of these, so each stands alone.
+                strangers = groups.max() + 1 + np.arange(len(unreadable))
+                names = [*slices.names, *(item.name for item in unreadable)]
+                write_groups(staging / "groups.csv", names, np.concatenate([groups, strangers]))
+            staging.chmod(0o755)  # mkdtemp makes it private
+            staging.rename(out)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise DatasetError(f"{out} cannot be written: {error}. Give another --out.") from error
 
@@ -140,7 +103,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m train.audit",
         description="Find out who is who in a dataset, and what a slice-wise split would hide.",
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of class folders, or a .parquet file")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of class folders, a folder of such folders (train/, test/), or a .parquet file",
+    )
+    parser.add_argument("--groups", type=Path, help="CSV file with the columns file and group: who is who, if known")
     parser.add_argument("--out", type=Path, default=Path("audit"), help="new folder for the report (default: audit)")
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
     return parser

@@ -37,7 +37,8 @@ def test_phantom_people_are_counted_and_the_leak_is_shown(people, tmp_path, caps
     assert findings["nearest_neighbour_other_patients"] < 0.9
     said = capsys.readouterr().out
     assert "LEAKAGE     100% of the test slices of a random split have their own\n" in said
-    assert max(map(len, said.splitlines()[:-1])) <= 80
+    findings_shown = said.partition("\nreport ")[0]
+    assert max(map(len, findings_shown.splitlines())) <= 80
 
 
 def test_the_report_is_one_page_that_fetches_nothing(people, tmp_path):
@@ -61,6 +62,7 @@ def test_one_person_with_two_labels_and_repeated_slices_are_found(people, tmp_pa
     findings = audited(data, tmp_path / "audit")
     assert findings["patients_with_two_labels"] == 1
     assert findings["identical_slices"] == 1
+    assert findings["near_duplicates"] == 0
     assert [item["name"] for item in findings["unreadable"]] == ["MildDemented/broken.png"]
 
 
@@ -77,6 +79,69 @@ def test_nobody_is_invented_among_pictures_of_nobody(tmp_path, capsys):
     assert "patients    UNKNOWN" in capsys.readouterr().out
 
 
+def test_copies_are_found_and_follow_their_patient(people, tmp_path, capsys):
+    data = tmp_path / "slices"
+    for label in LABELS:
+        (data / label).mkdir(parents=True)
+        for file in (people / label).iterdir():
+            (data / label / file.name).write_bytes(file.read_bytes())
+            with Image.open(file) as image:
+                image.rotate(12, Image.Resampling.BILINEAR).save(data / label / f"copy_{file.name}")
+    findings = audited(data, tmp_path / "audit")
+    assert findings["patients_by_class"] == dict.fromkeys(LABELS, 6)
+    assert findings["slices_a_patient"] == [64, 64.0, 64]
+    assert findings["augmented_copies"] == 768
+    assert "copies      768 slices are turned" in capsys.readouterr().out
+    rows = (tmp_path / "audit" / "groups.csv").read_text().splitlines()
+    told = dict(row.rsplit(",", 1) for row in rows[1:])
+    assert len(told) == 1536
+    assert all(told[name] == told[name.replace("copy_", "")] for name in told)
+    assert (tmp_path / "audit" / "audit.html").read_text().count("<img") == 3
+
+
+def test_a_split_into_folders_is_audited(people, tmp_path, capsys):
+    """Half of one person's slices, and all of another's, are tested on; one test slice is a training slice."""
+    data = tmp_path / "kaggle"
+    for label in LABELS:
+        names = sorted({file.name[:4] for file in (people / label).iterdir()})
+        for file in (people / label).iterdir():
+            person, number = file.stem.split("_s")
+            tested = person == names[0] or (person == names[1] and int(number) % 2)
+            place = data / ("test" if tested else "train") / label
+            place.mkdir(parents=True, exist_ok=True)
+            (place / file.name).write_bytes(file.read_bytes())
+    again = next((data / "train" / "MildDemented").iterdir())
+    (data / "test" / "MildDemented" / "again.png").write_bytes(again.read_bytes())
+    (data / "test" / "MildDemented" / "broken.png").write_bytes(b"not an image")
+    given = audited(data, tmp_path / "audit")["given_split"]
+    assert given["slices_by_folder"] == {"test": 4 * 48 + 1, "train": 768 - 4 * 48}
+    assert given["own_patient_in_training"] == (4 * 16 + 1) / (4 * 48 + 1)
+    assert given["repeated_in_training"] == 1 / (4 * 48 + 1)
+    assert "LEAKAGE     34% of them have their own patient in training" in capsys.readouterr().out
+
+
+def test_a_folder_beside_the_parts_that_holds_no_classes(people, tmp_path, capsys):
+    (tmp_path / "data" / "train" / "NonDemented").mkdir(parents=True)
+    (tmp_path / "data" / "figures").mkdir()
+    assert main(["--data", str(tmp_path / "data"), "--out", str(tmp_path / "audit")]) == 2
+    assert "'figures' holds no class folders" in capsys.readouterr().err
+    assert not (tmp_path / "audit").exists()
+
+
+def test_a_file_says_who_is_who_and_the_pixels_may_doubt_it(people, tmp_path):
+    names = sorted(file.relative_to(people).as_posix() for file in people.rglob("*.png"))
+    told = {name: name.rpartition("_s")[0] for name in names}
+    told[names[0]] = told[names[-1]]
+    (tmp_path / "ids.csv").write_text("file,group\n" + "".join(f"{name},{group}\n" for name, group in told.items()))
+    assert main(["--data", str(people), "--groups", str(tmp_path / "ids.csv"), "--out", str(tmp_path / "audit")]) == 0
+    findings = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert findings["patients_told_by"] == "file"
+    assert findings["patients"] == 24
+    assert findings["slices_like_another_patient"] == 1
+    assert findings["patients_with_two_labels"] == 1
+    assert names[0] in findings["label_conflicts"][0]["files"]
+
+
 def test_an_existing_report_is_not_overwritten(people, tmp_path, capsys):
     (tmp_path / "audit").mkdir()
     assert main(["--data", str(people), "--out", str(tmp_path / "audit")]) == 2
@@ -87,6 +152,8 @@ def test_an_existing_report_is_not_overwritten(people, tmp_path, capsys):
 def test_the_real_slices_are_160_people_and_their_split_is_all_leak(real_data, tmp_path):
     findings = audited(real_data, tmp_path / "audit")
     assert list(findings["patients_by_class"].values()) == [80, 56, 22, 2]
+    assert findings["too_few_people"] == ["ModerateDemented"]
+    assert findings["augmented_copies"] == findings["near_duplicates"] == 0
     assert findings["slices_a_patient"] == [32, 32.0, 32]
     assert findings["shared_by_random_split"] == 1
     assert findings["nearest_neighbour_any_slice"] >= 0.999

@@ -19,22 +19,30 @@ def load_samples(path: Path) -> Samples:
     Every class of `runtime.labels.LABELS` has at least one slice. Raises DatasetError saying what was found instead.
     """
     if path.is_dir():
-        samples = _class_folders(path)
+        samples = class_folders(path)
     elif path.is_file() and path.suffix == ".parquet":
         samples = _parquet(path)
     elif path.exists():
         raise DatasetError(f"{path} is neither a folder of class folders nor a .parquet file.")
     else:
         raise DatasetError(f"{path} does not exist. Give a folder of class folders, or a .parquet file.")
+    check_classes(samples)
+    return samples
+
+
+def check_classes(samples: Samples) -> None:
+    """Raise DatasetError unless every class has a slice."""
     counts = np.bincount(samples.labels, minlength=len(LABELS))
     empty = [label for label, count in zip(LABELS, counts, strict=True) if not count]
     if empty:
         found = ", ".join(f"{label} {count}" for label, count in zip(LABELS, counts, strict=True) if count) or "nothing"
-        raise DatasetError(f"{path} has no image of {', '.join(empty)} (it has {found}). All four classes are needed.")
-    return samples
+        raise DatasetError(
+            f"{samples.source} has no image of {', '.join(empty)} (it has {found}). All four classes are needed."
+        )
 
 
-def _class_folders(root: Path) -> Samples:
+def class_folders(root: Path) -> Samples:
+    """The slices of the class folders in `root`, of which some may be empty or missing. Raises DatasetError."""
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     classes = {folder: canonical_label(folder.name) for folder in folders}
     strangers = [folder.name for folder, label in classes.items() if label is None]

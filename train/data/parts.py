@@ -1,0 +1,54 @@
+"""A dataset dealt into folders beforehand, such as train/ and test/: its slices together, and which part each is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import DatasetError
+from runtime.labels import canonical_label
+from train.data.samples import Samples
+from train.data.sources import check_classes, class_folders, load_samples
+
+
+def load_parts(path: Path) -> tuple[Samples, np.ndarray | None]:
+    """The slices at `path` and, (N,) str, the folder each is dealt to; None for a dataset that is not dealt.
+
+    Names begin with the folder. Raises DatasetError as `load_samples` does.
+    """
+    folders = _parts(path)
+    if not folders:
+        return load_samples(path), None
+    parts = [class_folders(folder) for folder in folders]
+    samples = Samples(
+        images=[image for part in parts for image in part.images],
+        labels=np.concatenate([part.labels for part in parts]),
+        names=[f"{folder.name}/{name}" for folder, part in zip(folders, parts, strict=True) for name in part.names],
+        groups=None,
+        source=str(path),
+    )
+    check_classes(samples)
+    return samples, np.repeat([folder.name for folder in folders], [len(part) for part in parts])
+
+
+def in_training(part: np.ndarray) -> np.ndarray:
+    """(N,) bool: which slices a dealt dataset trains on, those of folders named train, training, ….
+
+    part: (N,) str, from `load_parts`.
+    """
+    return np.array([name.lower().startswith("train") for name in part], bool)
+
+
+def _parts(path: Path) -> list[Path]:
+    """The folders of a dealt dataset; none for any other."""
+    if not path.is_dir():
+        return []
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    if any(canonical_label(folder.name) for folder in folders):
+        return []
+    hold = [any(canonical_label(inner.name) for inner in folder.iterdir() if inner.is_dir()) for folder in folders]
+    if any(hold) and not all(hold):
+        odd = ", ".join(repr(folder.name) for folder, holds in zip(folders, hold, strict=True) if not holds)
+        raise DatasetError(f"{path}: {odd} holds no class folders, as the folders beside it do. Move it out.")
+    return folders
