@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 everything asked for is in the bundle, 1 something did not hold, 2 usage."""
     options = parse(argv)
-    from export.pipeline import export
+    from export.pipeline import export, rebuild
 
     if {"torchscript", "all"} & set(options.to):
         _say("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
     try:
-        exported = export(options, _say)
+        exported = rebuild(options, _say) if options.rebuild else export(options, _say)
     except NeuroStageError as error:
         _say(f"{type(error).__name__}: {error}")
         return 2 if isinstance(error, (InputError, CheckpointError, DatasetError)) else 1
@@ -53,10 +53,13 @@ def _as_json(exported: Exported) -> dict[str, Any]:
 
 
 def _print(exported: Exported, options: Options) -> None:
+    if options.rebuild and not exported.outcomes:
+        print(f"{exported.bundle}: nothing to make again")
+        return
     model = exported.manifest.model
     spec = model.input
     print(f"{model.architecture}, {spec.channels} × {spec.height} × {spec.width}, weights {model.digest[:12]}…")
-    print(f"{'file':<18}{'built':<6}{'MB':>6}  {'backend':<12}{'flips':>9}{'bound':>7}{'Δp':>9}{'ms':>8}")
+    print(f"{'file':<24}{'built':<6}{'MB':>6}  {'backend':<12}{'flips':>9}{'bound':>7}{'Δp':>9}{'ms':>8}")
     for outcome in exported.outcomes:
         _print_outcome(outcome)
     measured = [report for outcome in exported.outcomes for report in outcome.reports]
@@ -77,7 +80,7 @@ def _print_outcome(outcome: Outcome) -> None:
     artifact = outcome.artifact
     precision = next(iter(outcome.found), outcome.precision)
     size = f"{artifact.size_bytes / 1e6:.1f}" if artifact else ""
-    start = f"{outcome.file:<18}{precision:<6}{size:>6}  "
+    start = f"{outcome.file:<24}{precision:<6}{size:>6}  "
     latency = {check.backend: f"{check.latency_ms:.1f}" for check in artifact.checks} if artifact else {}
     for report in outcome.reports:
         flips = f"{report['flipped']}/{report['images']}"

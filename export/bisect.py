@@ -99,6 +99,8 @@ def bisect(options: Options) -> list[Layer]:
     from runtime.threads import available_cpus
 
     torch.set_num_threads(available_cpus())
+    if ".pixels." in options.artifact:
+        raise InputError(f"{options.artifact} takes pixels. Give the artifact beside it, whose layers are the same.")
     reference = _reference(options)
     samples, _ = parity_samples(reference.run, options.images, options.parity_data)
     images = preprocessed(samples, reference.info.input)
@@ -128,16 +130,10 @@ def _relative(reference: np.ndarray, artifact: np.ndarray) -> float:
 
 
 def _reference(options: Options) -> Reference:
-    from export.reference import from_checkpoint, from_run
-    from train.checkpoint import RECORD, RUNS, read_record
+    from export.reference import from_checkpoint, from_run, source_of
 
     model = read_manifest(options.bundle).model
-    source = options.source
-    if source is None:
-        runs = (path.parent for path in sorted(RUNS.glob(f"*/{RECORD}")))
-        source = next((run for run in runs if read_record(run)["weights_sha256"] == model.digest), None)
-    if source is None:
-        raise CheckpointError(f"{RUNS}/ does not hold the run that {options.bundle} was made from. Name it: --source.")
+    source = source_of(options.bundle, options.source)
     if source.is_dir():
         reference = from_run(source)
     else:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
+from export.formats import aotinductor
 from export.job import Job
 from export.parity import Parity, compare, tolerance_for
+from export.pixels import description
 from runtime import backends
 from runtime.backends import Backend
+from runtime.calibration import probabilities
 from runtime.errors import BackendError, BackendUnavailable, BundleError
+from runtime.fields import parse
 from runtime.manifest import Check, ModelInfo
 
 BATCHES = (1, 8, 32)
 """The same images run at each of these sizes, and once padded to the largest."""
+WORDLESS = ("tensorrt",)
+"""Backends whose files have no place for labels and input size; what they decide is measured all the same."""
 
 
 @dataclass
@@ -41,34 +50,47 @@ class Verdict:
         return bool(self.checks) and not self.failures
 
 
-def judge(job: Job, path: Path, format_name: str, precision: str, *, timed: bool = True) -> Verdict:
+def judge(
+    job: Job, path: Path, format_name: str, precision: str, *, timed: bool = True, pixels: bool = False
+) -> Verdict:
     """The verdict on the file at `path`, from pixels, in each backend whose formats include `format_name`.
 
     timed: also measure latency; without it the checks state 0.
+    pixels: the artifact takes pixels, and is asked with images of ten sizes, grey and colour.
     """
     verdict = Verdict()
-    for name, module in backends.BACKENDS.items():
+    for name, module in {**backends.BACKENDS, aotinductor.NAME: aotinductor}.items():
         if format_name not in module.FORMATS:
             continue
-        if reason := backends.missing(name):
+        if reason := name in backends.BACKENDS and backends.missing(name):
             verdict.skipped.append(f"{path.name} was not checked in {name!r}, which {reason}")
             continue
         try:
-            loaded = backends.load(name, path, precision=precision, device="cpu", threads=job.threads)
+            loaded = module.load(path, precision=precision, device=device_for(module), threads=job.threads)
         except (BackendUnavailable, BackendError) as error:
             verdict.skipped.append(f"{path.name} does not load in {name!r}: {' '.join(str(error).split())[:400]}")
             continue
-        _ask(job, verdict, name, loaded, f"{path.name} in {loaded.engine}", precision, timed)
+        _ask(job, verdict, name, loaded, f"{path.name} in {loaded.engine}", precision, timed, pixels)
     return verdict
 
 
-def _ask(job: Job, verdict: Verdict, name: str, loaded: Backend, what: str, precision: str, timed: bool) -> None:
+def device_for(module: ModuleType) -> str:
+    """Where a backend is asked: on the CPU if it can, so that figures compare, else on the GPU."""
+    device: str = "cpu" if "cpu" in module.DEVICES else module.DEVICES[0]
+    return device
+
+
+def _ask(
+    job: Job, verdict: Verdict, name: str, loaded: Backend, what: str, precision: str, timed: bool, pixels: bool
+) -> None:
     """Add to `verdict` what one loaded backend shows."""
-    if problem := _misdescribed(loaded.metadata, job.reference.info):
+    told = description(job.options.with_softmax) if pixels else {}
+    problem = _misdescribed(loaded.metadata, {**job.reference.info.to_dict(), **told})
+    if problem and name not in WORDLESS:
         verdict.failures.append(f"{what} {problem}")
         return
     try:
-        parity = measure(job, loaded, precision)
+        parity = measure_pixels(job, loaded, precision) if pixels else measure(job, loaded, precision)
     # Engines fail with what their bindings raise; a frozen batch axis is one reason.
     except Exception as error:  # noqa: BLE001
         verdict.failures.append(f"{what} fails on its images: {' '.join(str(error).split())[:400]}")
@@ -77,7 +99,8 @@ def _ask(job: Job, verdict: Verdict, name: str, loaded: Backend, what: str, prec
     if not parity.holds:
         verdict.failures.append(f"{what} {parity}")
         return
-    latency = latency_ms(loaded, job.evidence.images) if timed else 0.0
+    images = job.pixels.images if pixels else job.evidence.images
+    latency = latency_ms(loaded, images) if timed else 0.0
     verdict.checks.append(Check(name, loaded.engine, parity.to_dict(), latency, f"{cpu()}, {job.threads} threads"))
 
 
@@ -105,6 +128,38 @@ def measure(job: Job, loaded: Backend, precision: str) -> Parity:
     )
 
 
+def measure_pixels(job: Job, loaded: Backend, precision: str) -> Parity:
+    """As `measure`, for an artifact that takes pixels: every size by itself, since a batch has one."""
+    evidence, info = job.pixels, job.reference.info
+    groups = evidence.groups()
+    parts = [run_in_batches(loaded, group, len(group) % 8 or 1) for group in groups]
+    few = groups[0][: BATCHES[-1]]
+    others = [np.concatenate([loaded.run(few[i : i + size]) for i in range(0, len(few), size)]) for size in BATCHES]
+    padded = np.concatenate([few[:3], np.zeros((BATCHES[-1] - 3, *few.shape[1:]), np.uint8)])
+    others.append(loaded.run(padded)[: len(few[:3])])
+    reference, artifact = evidence.logits, np.concatenate(parts)
+    if job.options.with_softmax:
+        reference = log_probabilities(probabilities(reference, info.temperature), info.temperature)
+        artifact, *others = (log_probabilities(rows, info.temperature) for rows in (artifact, *others))
+    return compare(
+        reference,
+        artifact,
+        info.labels,
+        tolerance=tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance),
+        temperature=info.temperature,
+        source=evidence.source,
+        names=evidence.names,
+        truth=evidence.truth,
+        batches=others,
+    )
+
+
+def log_probabilities(rows: np.ndarray, temperature: float) -> np.ndarray:
+    """(N, classes) logits whose softmax, divided by the temperature, is `rows`; softmax itself forgets their sum."""
+    logits: np.ndarray = temperature * np.log(np.maximum(rows, np.finfo(np.float32).tiny))
+    return logits
+
+
 def run_in_batches(backend: Backend, images: np.ndarray, first: int = 1, batch_size: int = 8) -> np.ndarray:
     """(N, classes) float32 logits: `first` images, then full batches of `batch_size`."""
     cuts = [0, *range(first, len(images), batch_size), len(images)]
@@ -112,7 +167,7 @@ def run_in_batches(backend: Backend, images: np.ndarray, first: int = 1, batch_s
     return np.concatenate(parts)
 
 
-def latency_ms(backend: Backend, images: np.ndarray, runs: int = 20) -> float:
+def latency_ms(backend: Backend, images: Sequence[np.ndarray] | np.ndarray, runs: int = 20) -> float:
     """Median milliseconds of one image, engine only, after warming up; enough to rank backends, not to publish."""
     times = []
     for run in range(runs + 3):
@@ -133,17 +188,16 @@ def cpu() -> str:
     return names[0] if names else platform.machine()
 
 
-def _misdescribed(metadata: str | None, info: ModelInfo) -> str | None:
-    """How the labels and input that the artifact carries differ from the reference's; None when they do not."""
+def _misdescribed(metadata: str | None, expected: dict[str, Any]) -> str | None:
+    """How the labels and input that the artifact carries differ from those expected; None when they do not."""
     if metadata is None:
         return "carries no labels and input size"
     try:
-        carried = ModelInfo.from_json(metadata, "its metadata").to_dict()
+        carried = {**parse(metadata, "its metadata"), **ModelInfo.from_json(metadata, "its metadata").to_dict()}
     except BundleError as error:
         return f"carries a description that cannot be read: {error}"
-    expected = info.to_dict()
-    different = [key for key in expected if carried.get(key) != expected[key]]
+    different = [key for key in {**carried, **expected} if carried.get(key) != expected.get(key)]
     if not different:
         return None
     key = different[0]
-    return f"carries another {key} ({carried.get(key)}) than its model has ({expected[key]})"
+    return f"carries another {key} ({carried.get(key)}) than its model has ({expected.get(key)})"

@@ -19,6 +19,8 @@ from train.data.sources import load_samples
 CALIBRATION = 256
 """Images to calibrate on, where there are as many."""
 LEAST_CALIBRATION = 100
+SELECTION = 512
+"""Images to choose float layers on, where there are as many."""
 SEED = 7919
 """Phantoms of this seed are nobody's training data: python -m train counts its seeds from 0."""
 
@@ -53,8 +55,13 @@ def preprocessed(samples: Samples, spec: InputSpec) -> np.ndarray:
     return np.stack(images)
 
 
-def calibration_samples(run: Path | None, given: Path | None, limit: int = CALIBRATION) -> Samples:
-    """At most `limit` slices to calibrate int8 on, every class with its share: training slices of the run, or `given`.
+def calibration_samples(
+    run: Path | None, given: Path | None, limit: int = CALIBRATION, selection: int = SELECTION
+) -> tuple[Samples, Samples]:
+    """Slices to calibrate int8 on, and others to choose its float layers on: training slices of the run, or `given`.
+
+    At most `limit` of the first, every class with its share, and no more than half of what there is, so that there are
+    others; at most `selection` of those.
 
     Raises DatasetError when neither is at hand or they are fewer than 100: never random numbers, never another set.
     """
@@ -77,7 +84,14 @@ def calibration_samples(run: Path | None, given: Path | None, limit: int = CALIB
         raise DatasetError(
             f"{samples.source} has {len(samples)} images to calibrate int8 on; at least {LEAST_CALIBRATION} are needed."
         )
-    return samples.select(_stratified(samples.labels, limit))
+    first = _stratified(samples.labels, min(limit, max(LEAST_CALIBRATION, len(samples) // 2)))
+    others = np.setdiff1d(np.arange(len(samples)), first)
+    if not len(others):
+        raise DatasetError(
+            f"{samples.source} has {len(samples)} images, all of which calibrate int8; none is left to choose on which "
+            "layers stay in float. Give more: --calibration-data DIR_OR_PARQUET."
+        )
+    return samples.select(first), samples.select(others[_spread(len(others), selection)])
 
 
 def training_samples(run: Path, limit: int) -> Samples | None:

@@ -12,10 +12,13 @@ import numpy as np
 
 from export.images import calibration_samples, parity_samples, preprocessed
 from export.options import Options
+from export.pixels.evidence import PixelEvidence, as_image, pixel_images
 from export.reference import Reference, from_checkpoint, from_run
 from runtime.labels import ALPHABETICAL, LABELS
+from runtime.preprocess import preprocess
 from runtime.threads import available_cpus
 from train.checkpoint import newest_run
+from train.data.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,32 @@ class Job:
         return self.options.threads or available_cpus()
 
     @cached_property
-    def calibration(self) -> tuple[np.ndarray, np.ndarray]:
-        """Images to calibrate int8 on, (N, C, H, W) float32, and the reference's logits. Raises DatasetError."""
-        samples = calibration_samples(self.reference.run, self.options.calibration_data)
+    def calibration(self) -> tuple[Evidence, Evidence]:
+        """What int8 is calibrated on, and what its float layers are chosen on: neither is what the gate measures.
+
+        Raises DatasetError.
+        """
+        calibration, selection = calibration_samples(self.reference.run, self.options.calibration_data)
+        return self._asked(calibration), self._asked(selection)
+
+    def _asked(self, samples: Samples) -> Evidence:
         images = preprocessed(samples, self.reference.info.input)
-        return images, self.reference.logits(images)
+        return Evidence(images, self.reference.logits(images), None, tuple(samples.names), samples.source)
+
+    @cached_property
+    def pixels(self) -> PixelEvidence:
+        """What artifacts that take pixels are measured on. Made once an export, for the first format that asks."""
+        options, reference = self.options, self.reference
+        samples, _ = parity_samples(reference.run, options.parity_images, options.parity_data)
+        images, order = pixel_images(samples)
+        stored = self.work / "pixels.npy"
+        if not stored.exists():
+            self.say("asking eager float32 about the same slices at ten sizes, grey and colour")
+            spec = reference.info.input
+            np.save(stored, reference.logits(np.stack([preprocess(as_image(image), spec) for image in images])))
+        truth = None if self.evidence.truth is None else self.evidence.truth[order]
+        names = tuple(samples.names[index] for index in order)
+        return PixelEvidence(images, np.load(stored), truth, names, f"{samples.source}, ten sizes, grey and colour")
 
 
 def settled(options: Options) -> Options:

@@ -21,7 +21,12 @@ class Options:
     to: tuple[str, ...] = ("onnx",)
     """Formats: onnx, openvino, torchscript, torch-export, tensorrt, several of them, or all."""
     precision: tuple[str, ...] = ("fp32",)
-    """Precisions: fp32, fp16, bf16, int8, several of them, or all that each format has."""
+    """Precisions: fp32, fp16, bf16, int8, fp8, several of them, or all that each format has."""
+    with_preprocessing: bool = False
+    """Beside each .onnx, .xml and .ts also write one (model.pixels.onnx, …) that takes uint8 images of any size, grey
+    or colour, and does all preprocessing itself: for programs without this library."""
+    with_softmax: bool = False
+    """Let those give probabilities, the run's temperature applied, in place of logits."""
     out: Path = Path(DEFAULT_BUNDLE)
     """The bundle. One of the same model gains the new artifacts, one of another model is replaced."""
     architecture: str = "resnet50"
@@ -47,10 +52,21 @@ class Options:
     flip_tolerance: float | None = None
     """Largest upper 95 % bound on the share of changed decisions to accept, in place of each precision's own. It is
     recorded. 0 accepts no changed decision at all."""
-    compute_capability: str = "8.9"
-    """Of the GPU that a TensorRT for RTX engine is built for on a machine without one."""
+    compute_capability: tuple[str, ...] = ("8.9",)
+    """Of the GPU, or GPUs, that a TensorRT for RTX engine is built for; it needs none of them here."""
+    compatible: bool = False
+    """Let a TensorRT engine also run on newer GPUs and in newer versions of TensorRT, somewhat slower. TensorRT for RTX
+    has --compute-capability for that."""
+    timing_cache: Path | None = None
+    """Of TensorRT: a file to keep kernel timings in, so that the next build takes seconds. TensorRT for RTX times
+    nothing when it builds."""
     threads: int | None = None
     """CPU threads for checking and timing. Without it: all this process may use."""
+    rebuild: bool = False
+    """Make again only what no longer fits this machine in the bundle at --out: what does not load, decides otherwise,
+    or was checked in another version of its engine. --to and --precision are not looked at."""
+    sign: Path | None = None
+    """A private elliptic-curve key (PEM) to sign the bundle with. Needs neurostage[sign]."""
     json: bool = False
     """Print the result as one JSON object."""
 

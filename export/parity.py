@@ -32,6 +32,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "fp16": Tolerance(0.05, 0.01),
     "bf16": Tolerance(0.25, 0.02),
     "int8": Tolerance(0.6, 0.02),
+    "fp8": Tolerance(0.6, 0.02),
 }
 """By precision. The wide limits on single probabilities catch what is broken; what is merely coarse shows as flips."""
 

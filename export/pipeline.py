@@ -6,23 +6,28 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from export.bundle import REPORT, adopt, kept_rejections, link, reject, staged
 from export.files import write
-from export.formats import FORMATS, combinations, file_name
+from export.formats import FORMATS, assert_pixels, combinations, file_name, variants
 from export.golden import write_golden
 from export.guarding import write_guard
 from export.job import Evidence, gather, load_reference, settled
 from export.options import Options
+from export.pixels.onnx import assert_bilinear
 from export.processes import in_own_process
 from export.produce import Outcome, produce_apart
-from export.reference import Reference
+from export.rebuild import combinations_of, stale
+from export.reference import Reference, source_of
+from export.signing import SIGNATURE, assert_can_sign, sign
 from runtime import __version__
-from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
+from runtime.errors import CheckpointError
+from runtime.manifest import FILE, TENSOR, Document, Manifest, artifact_path, read_manifest
+from runtime.threads import available_cpus
 
 CARD = "MODEL_CARD.md"
 LOGS = "logs"
@@ -43,17 +48,45 @@ class Exported:
         return all(outcome.status in ("passed", "pending") for outcome in self.outcomes)
 
 
-def export(options: Options, say: Callable[[str], None] = lambda text: None) -> Exported:
+def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) -> Exported:
+    """Make again what no longer fits this machine in the bundle at `options.out`, as `export` does; no outcomes where
+    everything fits. Raises what `export` raises, and CheckpointError where the bundle's own weights are not at hand.
+    """
+    found = stale(options.out, options.threads or available_cpus(), say)
+    for entry in found:
+        say(f"{entry.artifact.file}: {entry.reason}")
+    if not found:
+        return Exported(options.out, read_manifest(options.out), ())
+    options = replace(
+        options,
+        source=source_of(options.out, options.source),
+        with_preprocessing=any(entry.artifact.takes != TENSOR for entry in found),
+        with_softmax=any(entry.gives == "probabilities" for entry in found),
+    )
+    if load_reference(options).info.digest != read_manifest(options.out).model.digest:
+        raise CheckpointError(f"{options.source} holds other weights than {options.out} was made from. Name its run.")
+    return export(options, say, combinations_of(found))
+
+
+def export(
+    options: Options, say: Callable[[str], None] = lambda text: None, wanted: dict[str, list[str]] | None = None
+) -> Exported:
     """Build, check and bundle; what does not hold lies in `rejected/` and is not in the manifest.
 
     say: takes a line of progress.
+    wanted: format → its precisions, in place of what the options name.
 
     Raises InputError, ExportError, BundleError, CheckpointError or DatasetError, and changes nothing, when there is
     nothing to begin with.
     """
-    wanted = combinations(options.to, options.precision)
+    wanted = combinations(options.to, options.precision) if wanted is None else wanted
+    if options.sign:
+        assert_can_sign(options.sign)
+    assert_pixels(list(wanted), options.with_preprocessing, options.with_softmax)
     options = settled(options)
     reference = load_reference(options)
+    if options.with_preprocessing:
+        assert_bilinear(reference.info.input)
     with staged(options.out) as folder:
         work = folder / ".work"
         try:
@@ -66,6 +99,10 @@ def export(options: Options, say: Callable[[str], None] = lambda text: None) -> 
         finally:
             shutil.rmtree(work, ignore_errors=True)
         manifest = _finish(options, reference, evidence, folder, outcomes, say)
+        if options.sign:
+            sign(folder, options.sign)
+        elif (options.out / SIGNATURE).exists():
+            say(f"{options.out} was signed and no longer is, since it changed. Sign it again: --sign KEY")
     return Exported(options.out, manifest, tuple(outcomes))
 
 
@@ -77,11 +114,11 @@ def _format(
     try:
         outcomes: list[Outcome] = in_own_process(produce_apart, arguments, folder / LOGS / f"{name}.log", say)
     except ChildProcessError as error:
-        files = [file_name(FORMATS[name], precision) for precision in precisions]
-        outcomes = [
-            Outcome(name, precision, file, "rejected", f"{file} was not finished: {error} (see {LOGS}/{name}.log)")
-            for precision, file in zip(precisions, files, strict=True)
-        ]
+        outcomes = []
+        for precision, pixels in variants(name, precisions, options.with_preprocessing):
+            file = file_name(FORMATS[name], precision, pixels)
+            reason = f"{file} was not finished: {error} (see {LOGS}/{name}.log)"
+            outcomes.append(Outcome(name, precision, file, "rejected", reason))
     return outcomes
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from export.files import assert_written
-from export.formats import FORMATS, file_name, lacking
+from export.formats import FORMATS, file_name, lacking, variants
 from export.gate import Verdict, judge
 from export.job import Evidence, Job, load_reference
 from export.options import Options
 from export.precision import assert_precision
+from export.quantize import FACTS
 from runtime.digests import sha256_file
 from runtime.errors import BackendUnavailable, DatasetError, ExportError, ParityError
 from runtime.manifest import Artifact, Document
@@ -58,12 +60,13 @@ def produce_apart(
 
 def produce(job: Job, name: str, precisions: Sequence[str]) -> list[Outcome]:
     """One outcome for each precision of the format called `name`, its files in the job's folder."""
-    return [_outcome(job, name, precision) for precision in precisions]
+    asked = variants(name, precisions, job.options.with_preprocessing)
+    return [_outcome(job, name, precision, pixels) for precision, pixels in asked]
 
 
-def _outcome(job: Job, name: str, precision: str) -> Outcome:
+def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
     module = FORMATS[name]
-    file = file_name(module, precision)
+    file = file_name(module, precision, pixels)
     outcome = Outcome(name, precision, file, "missing")
     if reason := lacking(module):
         outcome.reason = f"{file} was not built: {name} {reason}"
@@ -71,13 +74,13 @@ def _outcome(job: Job, name: str, precision: str) -> Outcome:
     job.say(f"{file}: building")
     path = job.folder / file
     try:
-        built = module.build(job, precision, path)
+        built = module.build(job, precision, path, pixels=True) if pixels else module.build(job, precision, path)
         for written, digest in built.files.items():
             assert_written(job.folder / written, digest)
         found = built.found or module.inspect(path)
         outcome.found = found.layers
         assert_precision(found, precision, file)
-        _judge(job, outcome, path, module.NEEDS_GPU)
+        _judge(job, outcome, path, module.NEEDS_GPU, pixels)
         for written, digest in built.files.items():
             assert_written(job.folder / written, digest)  # once more: what was measured is what is kept
     except (ExportError, ParityError) as error:
@@ -91,15 +94,19 @@ def _outcome(job: Job, name: str, precision: str) -> Outcome:
         return outcome
     if outcome.artifact:
         others = list(built.files)[1:]
-        outcome.artifact = Artifact(**{**vars(outcome.artifact), "requires": built.requires})
+        outcome.artifact = replace(outcome.artifact, requires=built.requires, takes=built.takes)
         outcome.sidecars = tuple(Document(other, built.files[other]) for other in others)
     return outcome
 
 
-def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool) -> None:
+def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool) -> None:
     """Fill in what the gate says of the file."""
     job.say(f"{path.name}: comparing {len(job.evidence.images)} images")
-    verdict: Verdict = judge(job, path, outcome.format, outcome.precision)
+    verdict: Verdict = judge(job, path, outcome.format, outcome.precision, pixels=pixels)
+    if outcome.precision == "int8":
+        facts = json.loads((job.work / FACTS).read_text("utf-8"))
+        verdict.reports = [{**report, "quantisation": facts} for report in verdict.reports]
+        verdict.checks = [replace(check, parity={**check.parity, "quantisation": facts}) for check in verdict.checks]
     outcome.notes, outcome.reports = verdict.skipped, verdict.reports
     if verdict.failures:
         outcome.status, outcome.reason = "rejected", " ".join(f"{failure}." for failure in verdict.failures)

@@ -6,25 +6,37 @@ biases that ONNX Runtime's quantiser writes by default. Calibrated on the run's 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.job import Job
+from export.job import Evidence, Job
+from export.parity import tolerance_for
 from export.qdq import layers, with_float_layers
 from runtime.errors import ParityError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from export.gate import Verdict
+
 STEPS = (0, 1, 2, 4, 6, 8, 12, 16, 20, 24)
 """How many layers, worst first, are put back to float before the gate is asked again."""
 RANKING_IMAGES = 64
+FIRMER = 0.5
+"""A network is surer of slices it was trained on than of new ones, so on those this share of the flips is allowed."""
+FACTS = "int8.json"
+"""In the job's work folder: what the graph was calibrated and chosen on, for the manifest."""
 
 
 def quantized(job: Job) -> ModelProto:
-    """The int8 graph that passes the gate with as few float layers as the steps allow.
+    """The int8 graph that holds on training slices with as few float layers as the steps allow.
+
+    Ranges come from one set of training slices, the choice of float layers from another, and the gate measures what
+    comes out on slices that had no part in either: figures chosen on what they are then measured on would flatter.
 
     The head is always float: it is a thousandth of the work and most of the logit error. Raises ParityError when half
     of the layers in float do not suffice, DatasetError when there is nothing to calibrate on.
@@ -35,10 +47,12 @@ def quantized(job: Job) -> ModelProto:
     from export.gate import judge
 
     source, _ = onnx.graph(job, "fp32")
-    images, logits = job.calibration
-    job.say(f"int8: calibrating on {len(images)} training slices")
+    calibration, selection = job.calibration
+    job.say(f"int8: calibrating on {len(calibration.images)} training slices")
     original = onnx_library.load(source)
-    full = insert_qdq(job, source, images)
+    full = insert_qdq(job, source, calibration.images)
+    allowed = tolerance_for("int8", job.options.tolerance, job.options.flip_tolerance).flips * FIRMER
+    chooser = replace(job, evidence=selection, options=replace(job.options, flip_tolerance=allowed))
     everything = layers(full)
     keep = head_layers(full)
     ranking: list[str] | None = None
@@ -47,21 +61,23 @@ def quantized(job: Job) -> ModelProto:
     for step in STEPS:
         if step and ranking is None:
             job.say(f"int8: {' '.join(failures)} Looking for the layers that hurt most")
-            ranking = rank(job, full, original, keep, *_few(images, logits))
+            ranking = rank(job, full, original, keep, *_few(calibration))
         floated = [*keep, *(ranking or [])[:step]]
         if len(floated) * 2 >= len(everything):
             break
         model = with_float_layers(full, floated, original)
         onnx.describe(model, job.reference.info)
         candidate.write_bytes(model.SerializeToString())
-        verdict = judge(job, candidate, "onnx", "int8", timed=False)
+        verdict = judge(chooser, candidate, "onnx", "int8", timed=False)
         if verdict.passed:
-            job.say(f"int8: holds with {len(floated)} of {len(everything)} layers in float: {', '.join(floated)}")
+            job.say(f"int8: {len(floated)} of {len(everything)} layers in float: {', '.join(floated)}")
+            (job.work / FACTS).write_text(json.dumps(_facts(job, floated, verdict)), encoding="utf-8")
             return model
         failures = verdict.failures or verdict.skipped
     raise ParityError(
-        f"int8 does not hold with {len(floated)} of {len(everything)} layers put back to float, the worst first: "
-        f"{' '.join(failures)} Fine-tune with quantisation, or use fp16 or bf16."
+        f"int8 does not hold on {len(selection.images)} training slices with {len(floated)} of {len(everything)} "
+        f"layers put back to float, the worst first: {' '.join(failures)} Fine-tune with quantisation, or use fp16 or "
+        "bf16."
     )
 
 
@@ -140,7 +156,19 @@ def run(model: ModelProto, images: np.ndarray, threads: int) -> np.ndarray:
     return logits
 
 
-def _few(images: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`RANKING_IMAGES` of both, evenly spread."""
-    where = np.linspace(0, len(images) - 1, min(RANKING_IMAGES, len(images))).astype(int)
-    return images[where], logits[where]
+def _few(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
+    """`RANKING_IMAGES` images, evenly spread, and their logits."""
+    where = np.linspace(0, len(evidence.images) - 1, min(RANKING_IMAGES, len(evidence.images))).astype(int)
+    return evidence.images[where], evidence.logits[where]
+
+
+def _facts(job: Job, floated: list[str], verdict: Verdict) -> dict[str, Any]:
+    """JSON-ready: what had a part in the graph, so that nobody need guess whether the gate's images had."""
+    calibration, selection = job.calibration
+    flips = {str(report["backend"]): report["flipped"] for report in verdict.reports}
+    return {
+        "calibrated_on": f"{len(calibration.images)} training slices of {calibration.source}",
+        "float_layers_chosen_on": f"{len(selection.images)} other training slices of {selection.source}",
+        "flipped_there": flips,
+        "float_layers": floated,
+    }

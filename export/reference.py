@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from runtime.digests import sha256_file
 from runtime.errors import CheckpointError, InputError
 from runtime.labels import ALPHABETICAL
-from runtime.manifest import ModelInfo, sha256_file
+from runtime.manifest import ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
-from train.checkpoint import WEIGHTS, load_weights, read_record, read_state
+from train.checkpoint import RECORD, RUNS, WEIGHTS, load_weights, read_record, read_state
 from train.models import CHANNELS, build
 
 
@@ -90,6 +91,17 @@ def from_checkpoint(
         )
     info = ModelInfo(architecture, sha256_file(path), tuple(labels), spec)
     return Reference(_model(info, state, path), info, {"checkpoint": path.name}, None)
+
+
+def source_of(bundle: Path, source: Path | None) -> Path:
+    """`source`, or the run under runs/ that the bundle was made from. Raises CheckpointError when it is not there."""
+    if source is not None:
+        return source
+    digest = read_manifest(bundle).model.digest
+    for path in sorted(RUNS.glob(f"*/{RECORD}")):
+        if read_record(path.parent)["weights_sha256"] == digest:
+            return path.parent
+    raise CheckpointError(f"{RUNS}/ does not hold the run that {bundle} was made from. Name the run or checkpoint.")
 
 
 def _model(info: ModelInfo, state: dict[str, torch.Tensor], where: Path) -> nn.Module:

@@ -7,6 +7,7 @@ A format module has
     SUFFIX        of the artifact's file
     REQUIRES      {importable module: extra of neurostage that installs it}, to build
     NEEDS_GPU     whether running the artifact takes a GPU, so that a machine without one cannot check it
+    PIXELS        whether it can also hold the preprocessing: build(..., pixels=True)
     build(...)    job, precision and path → Built, the files are written
     inspect(...)  path → Found, the precision that the file has
 """
@@ -18,15 +19,15 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from types import ModuleType
 
-from export.formats import onnx, openvino, tensorrt, torch_export, torchscript
+from export.formats import aotinductor, onnx, openvino, tensorrt, torch_export, torchscript
 from runtime.errors import InputError
 
 FORMATS: dict[str, ModuleType] = {
-    module.NAME: module for module in (onnx, openvino, torchscript, torch_export, tensorrt)
+    module.NAME: module for module in (onnx, openvino, torchscript, torch_export, aotinductor, tensorrt)
 }
 """In the order they are built: later ones reuse the ONNX graphs of the first."""
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
 def format_module(name: str) -> ModuleType:
@@ -58,9 +59,24 @@ def combinations(to: Sequence[str], precision: Sequence[str]) -> dict[str, list[
     return wanted
 
 
-def file_name(module: ModuleType, precision: str) -> str:
-    """The artifact's name in the bundle: model.onnx, model.int8.onnx, …"""
-    return f"model{'' if precision == 'fp32' else '.' + precision}{module.SUFFIX}"
+def variants(name: str, precisions: Sequence[str], pixels: bool) -> list[tuple[str, bool]]:
+    """What is built of one format: each precision, and, where `pixels` is asked for and possible, once more so."""
+    both = (False, True) if pixels and FORMATS[name].PIXELS else (False,)
+    return [(precision, with_pixels) for precision in precisions for with_pixels in both]
+
+
+def assert_pixels(wanted: Sequence[str], preprocessing: bool, softmax: bool) -> None:
+    """Raise InputError where --with-preprocessing or --with-softmax could not change anything."""
+    if softmax and not preprocessing:
+        raise InputError("--with-softmax is for artifacts that take pixels. Add --with-preprocessing.")
+    can = [name for name, module in FORMATS.items() if module.PIXELS]
+    if preprocessing and not set(can) & set(wanted):
+        raise InputError(f"--with-preprocessing is for {', '.join(can)}, not for {', '.join(wanted)}.")
+
+
+def file_name(module: ModuleType, precision: str, pixels: bool = False) -> str:
+    """The artifact's name in the bundle: model.onnx, model.int8.onnx, model.pixels.onnx, …"""
+    return f"model{'' if precision == 'fp32' else '.' + precision}{'.pixels' if pixels else ''}{module.SUFFIX}"
 
 
 def lacking(module: ModuleType) -> str | None:

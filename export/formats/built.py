@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from export.precision import Found
+from runtime.manifest import TENSOR
 
 
 @dataclass(frozen=True)
@@ -15,5 +16,7 @@ class Built:
     """File name → SHA-256 before it touched the disk. The artifact itself first, then what it needs beside it."""
     requires: dict[str, str] = field(default_factory=dict)
     """What a compiled artifact was built for, as the manifest records it."""
+    takes: str = TENSOR
+    """What the artifact takes, as the manifest records it."""
     found: Found | None = None
     """The precision that was counted while building, where the format's `inspect` cannot open the file here."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from export.files import write
 from export.formats.built import Built
 from export.lowered import lowered
+from export.pixels import TAKES, description
+from export.pixels.onnx import PREFIX, with_pixels
 from export.precision import Found
 from runtime.errors import ExportError, ParityError
-from runtime.manifest import METADATA_KEY, ModelInfo
+from runtime.manifest import METADATA_KEY, TENSOR, ModelInfo
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -24,6 +26,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 SUFFIX = ".onnx"
 REQUIRES = {"onnx": "export", "onnxscript": "export"}
 NEEDS_GPU = False
+PIXELS = True
 
 OPSET = 18
 """Understood by ONNX Runtime ≥ 1.14, OpenVINO ≥ 2023 and TensorRT ≥ 8.6, and torch's exporter's own."""
@@ -31,12 +34,12 @@ OPSET = 18
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
-def build(job: Job, precision: str, path: Path) -> Built:
+def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     """Write the reference as one `.onnx` file. Raises ExportError when the exporter fails or freezes the batch."""
-    source, digest = graph(job, precision)
+    source, digest = (graph_of_pixels if pixels else graph)(job, precision)
     shutil.copyfile(source, path)
     assert_dynamic_batch(path)
-    return Built({path.name: digest})
+    return Built({path.name: digest}, takes=TAKES if pixels else TENSOR)
 
 
 def graph(job: Job, precision: str) -> tuple[Path, str]:
@@ -46,17 +49,33 @@ def graph(job: Job, precision: str) -> tuple[Path, str]:
     if refused.exists():
         raise ParityError(refused.read_text(encoding="utf-8"))
     if not note.exists():
-        if precision == "int8":
+        if precision in ("int8", "fp8"):
+            from export.eight_bit_floats import float8
             from export.quantize import quantized
 
             try:
-                model = quantized(job)
+                model = quantized(job) if precision == "int8" else float8(job)
             except ParityError as error:  # minutes of search, whose end the other formats need not repeat
                 refused.write_text(str(error), encoding="utf-8")
                 raise
         else:
             model = exported(job, precision)
         describe(model, job.reference.info)
+        note.write_text(write(path, model.SerializeToString()), encoding="ascii")
+    return path, note.read_text(encoding="ascii")
+
+
+def graph_of_pixels(job: Job, precision: str) -> tuple[Path, str]:
+    """As `graph`, with the preprocessing in front and, where it is asked for, softmax behind."""
+    import onnx
+
+    source, _ = graph(job, precision)
+    path = job.work / f"{precision}.pixels.onnx"
+    note = path.with_suffix(".sha256")
+    if not note.exists():
+        info, softmax = job.reference.info, job.options.with_softmax
+        model = with_pixels(onnx.load(source), info.input, info.temperature if softmax else None)
+        describe(model, info, description(softmax))
         note.write_text(write(path, model.SerializeToString()), encoding="ascii")
     return path, note.read_text(encoding="ascii")
 
@@ -90,11 +109,11 @@ def exported(job: Job, precision: str) -> ModelProto:
     return model
 
 
-def describe(model: ModelProto, info: ModelInfo) -> None:
-    """Put the labels and the input's meaning into the model, so that a lone file predicts."""
+def describe(model: ModelProto, info: ModelInfo, more: dict[str, str] | None = None) -> None:
+    """Put the labels and the input's meaning into the model, so that a lone file predicts; and `more`, if any."""
     del model.metadata_props[:]
     entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps(info.to_dict())
+    entry.key, entry.value = METADATA_KEY, json.dumps({**info.to_dict(), **(more or {})})
 
 
 def assert_dynamic_batch(path: Path) -> None:
@@ -116,7 +135,8 @@ def inspect(path: Path) -> Found:
     import onnx
 
     graph = onnx.load(path).graph
-    return Found.count([_computes_from(node, graph) for node in graph.node if node.op_type in _WEIGHTED])
+    weighted = [node for node in graph.node if node.op_type in _WEIGHTED and not node.name.startswith(PREFIX)]
+    return Found.count([_computes_from(node, graph) for node in weighted])
 
 
 def _computes_from(node: Any, graph: Any) -> str:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.formats.built import Built
+from export.pixels import TAKES
 from export.precision import Found
 from runtime.digests import sha256_file
 from runtime.errors import ExportError
+from runtime.manifest import TENSOR
 
 if TYPE_CHECKING:
     from export.job import Job
@@ -20,11 +22,12 @@ PRECISIONS = ("fp32", "fp16", "int8")
 SUFFIX = ".xml"
 REQUIRES = {"openvino": "openvino", "onnx": "export", "onnxscript": "export"}
 NEEDS_GPU = False
+PIXELS = True
 
 _WEIGHTED = ("Convolution", "MatMul", "GroupConvolution")
 
 
-def build(job: Job, precision: str, path: Path) -> Built:
+def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     """Write the ONNX graph as `.xml` and `.bin`. fp16 stores half-precision weights; the CPU computes as it can.
 
     Raises ExportError when OpenVINO cannot convert it, or when what it wrote differs from what it held.
@@ -33,7 +36,8 @@ def build(job: Job, precision: str, path: Path) -> Built:
 
     from export.formats import onnx
 
-    source, _ = onnx.graph(job, "fp32" if precision == "fp16" else precision)
+    graph = onnx.graph_of_pixels if pixels else onnx.graph
+    source, _ = graph(job, "fp32" if precision == "fp16" else precision)
     try:
         model = openvino.Core().read_model(source)
         openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
@@ -43,7 +47,8 @@ def build(job: Job, precision: str, path: Path) -> Built:
     if precision != "fp16" and not np.array_equal(_weights(model), _weights(written)):
         raise ExportError(f"{path.name} does not hold the weights that openvino wrote. Check the disk, export again.")
     sidecar = path.with_suffix(".bin")
-    return Built({file.name: sha256_file(file) for file in (path, sidecar)})
+    files = {file.name: sha256_file(file) for file in (path, sidecar)}
+    return Built(files, takes=TAKES if pixels else TENSOR)
 
 
 def inspect(path: Path) -> Found:

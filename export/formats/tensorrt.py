@@ -7,7 +7,7 @@ named. Networks are strongly typed: the precision stands in the ONNX graph, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from export.job import Job
 
 NAME = "tensorrt"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 SUFFIX = ".engine"
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tensorrt_rtx_bindings": "tensorrt-rtx"}
 """Importable module → flavour, as the manifest names it; the first that is installed is taken."""
 REQUIRES = {"|".join(FLAVOURS): "tensorrt-rtx", "onnx": "export", "onnxscript": "export"}
 NEEDS_GPU = True
+PIXELS = False
 
 LARGEST_BATCH = 32
 _PIECE = 64
@@ -50,6 +51,11 @@ def build(job: Job, precision: str, path: Path) -> Built:
     config = builder.create_builder_config()
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     capability = _target(module, config, job.options.compute_capability)
+    requires = {"flavour": flavour, "version": module.__version__, "compute_capability": capability}
+    requires |= _compatible(module, config, flavour) if job.options.compatible else {}
+    cache = job.options.timing_cache
+    if cache:
+        _read_timing_cache(config, flavour, cache)
     profile = builder.create_optimization_profile()
     shape = job.reference.info.input.shape
     profile.set_shape(network.get_input(0).name, (1, *shape), (1, *shape), (LARGEST_BATCH, *shape))
@@ -62,8 +68,9 @@ def build(job: Job, precision: str, path: Path) -> Built:
         found = inspect(path)
     except BackendUnavailable:
         found = found_weights(path, source)
-    requires = {"flavour": flavour, "version": module.__version__, "compute_capability": capability}
-    return Built({path.name: digest}, {**requires, "batch": f"1-{LARGEST_BATCH}"}, found)
+    if cache:
+        write(cache, bytes(memoryview(config.get_timing_cache().serialize())))
+    return Built({path.name: digest}, {**requires, "batch": f"1-{LARGEST_BATCH}"}, found=found)
 
 
 def inspect(path: Path) -> Found:
@@ -88,7 +95,8 @@ def found_weights(path: Path, graph: Path) -> Found:
 
     content = path.read_bytes()
     types = library.TensorProto
-    names = {types.FLOAT: "fp32", types.FLOAT16: "fp16", types.BFLOAT16: "bf16", types.INT8: "int8"}
+    names = {types.FLOAT: "fp32", types.FLOAT16: "fp16", types.BFLOAT16: "bf16"}
+    names |= {types.INT8: "int8", types.FLOAT8E4M3FN: "fp8"}
     weights = [tensor for tensor in library.load(graph).graph.initializer if len(tensor.dims) >= 2]
     found = []
     for tensor in weights:
@@ -131,19 +139,37 @@ def _strongly_typed(module: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _target(module: Any, config: Any, wanted: str) -> str:
-    """Set the GPU to build for, where the flavour lets it be named; returns its compute capability, such as 8.9."""
+def _target(module: Any, config: Any, wanted: Sequence[str]) -> str:
+    """Set the GPUs to build for, where the flavour lets them be named; returns their compute capabilities."""
     if not hasattr(config, "num_compute_capabilities"):
         return _this_gpu()
-    name = "SM" + wanted.replace(".", "")
-    capability = getattr(module.ComputeCapability, name, None)
-    if capability is None:
-        known = sorted(n for n in dir(module.ComputeCapability) if n.startswith("SM"))
-        there = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in known)
-        raise ExportError(f"--compute-capability {wanted} is not one this library builds for. It has: {there}.")
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(capability, 0)
-    return wanted
+    config.num_compute_capabilities = len(wanted)
+    for index, name in enumerate(wanted):
+        capability = getattr(module.ComputeCapability, "SM" + name.replace(".", ""), None)
+        if capability is None:
+            known = sorted(n for n in dir(module.ComputeCapability) if n.startswith("SM"))
+            there = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in known)
+            raise ExportError(f"--compute-capability {name} is not one this library builds for. It has: {there}.")
+        config.set_compute_capability(capability, index)
+    return ", ".join(wanted)
+
+
+def _compatible(module: Any, config: Any, flavour: str) -> dict[str, str]:
+    """Ask for an engine that newer versions and GPUs run; returns what the manifest says of it."""
+    if flavour != "tensorrt":
+        raise BackendUnavailable(
+            f"{flavour} has no --compatible. Name every GPU it is for: --compute-capability 8.9 12.0."
+        )
+    config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+    config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    return {"compatible": "newer versions, compute capability 8.0 and later"}
+
+
+def _read_timing_cache(config: Any, flavour: str, path: Path) -> None:
+    """Build with the timings at `path`, if there are any yet."""
+    if flavour != "tensorrt":
+        raise BackendUnavailable(f"{flavour} times nothing when it builds, and has no --timing-cache. Leave it out.")
+    config.set_timing_cache(config.create_timing_cache(path.read_bytes() if path.exists() else b""), False)
 
 
 def _this_gpu() -> str:
@@ -160,6 +186,7 @@ def _this_gpu() -> str:
 def _layer_types(information: dict[str, Any]) -> Iterator[str]:
     """fp32, fp16, bf16 or int8 for each layer of an engine that has weights, by the type of its first input."""
     names = {"Float": "fp32", "FP32": "fp32", "Half": "fp16", "FP16": "fp16", "BFloat16": "bf16", "Int8": "int8"}
+    names["FP8"] = "fp8"
     for layer in information.get("Layers", []):
         if not isinstance(layer, dict) or "Weights" not in layer:
             continue

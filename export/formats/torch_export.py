@@ -15,6 +15,8 @@ from runtime.errors import ExportError
 from runtime.manifest import METADATA_KEY
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from export.job import Job
 
 NAME = "torch-export"
@@ -22,28 +24,36 @@ PRECISIONS = ("fp32", "bf16")
 SUFFIX = ".pt2"
 REQUIRES = {"torch": "torch"}
 NEEDS_GPU = False
+PIXELS = False
 
 
 def build(job: Job, precision: str, path: Path) -> Built:
     """Write the reference as one `.pt2` file. Raises ExportError when torch.export fails."""
     import torch
 
+    buffer = io.BytesIO()
+    program = exported(job, precision)
+    torch.export.save(program, buffer, extra_files={METADATA_KEY: json.dumps(job.reference.info.to_dict())})
+    return Built({path.name: write(path, buffer.getvalue())})
+
+
+def exported(job: Job, precision: str) -> ExportedProgram:
+    """The reference as a program with a dynamic batch. Raises ExportError when torch.export fails."""
+    import torch
+
     info = job.reference.info
     # A batch of two: with one, torch.export may take the axis for a constant.
     example = torch.zeros(2, *info.input.shape)
-    buffer = io.BytesIO()
     try:
         with torch.no_grad():
-            program = torch.export.export(
+            return torch.export.export(
                 lowered(job.reference.model, precision),
                 (example,),
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 strict=False,
             )
-        torch.export.save(program, buffer, extra_files={METADATA_KEY: json.dumps(info.to_dict())})
     except Exception as error:  # torch.export passes on any failure of any layer beneath it
         raise ExportError(f"torch.export of {info.architecture} failed: {error}") from error
-    return Built({path.name: write(path, buffer.getvalue())})
 
 
 def inspect(path: Path) -> Found:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from export.files import write
 from export.formats.built import Built
 from export.lowered import DTYPES, lowered
+from export.pixels import TAKES, description
 from export.precision import Found
 from runtime.errors import ExportError
-from runtime.manifest import METADATA_KEY
+from runtime.manifest import METADATA_KEY, TENSOR
 
 if TYPE_CHECKING:
     from export.job import Job
@@ -23,25 +24,32 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 SUFFIX = ".ts"
 REQUIRES = {"torch": "torch"}
 NEEDS_GPU = False
+PIXELS = True
 
 _WEIGHTED = ("aten::_convolution", "aten::conv2d", "aten::linear", "aten::addmm", "aten::matmul")
 
 
-def build(job: Job, precision: str, path: Path) -> Built:
+def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     """Write the reference as one `.ts` file. Raises ExportError when tracing fails."""
     import torch
 
-    info = job.reference.info
+    from export.pixels.torch import WithPixels
+
+    info, softmax = job.reference.info, job.options.with_softmax
+    told = {**info.to_dict(), **(description(softmax) if pixels else {})}
     example = torch.zeros(2, *info.input.shape)
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore", FutureWarning)  # `python -m export` says it once, in our words
-            module = torch.jit.freeze(torch.jit.trace(lowered(job.reference.model, precision), example))
-            torch.jit.save(module, buffer, _extra_files={METADATA_KEY: json.dumps(info.to_dict())})
+            module = torch.jit.trace(lowered(job.reference.model, precision), example)
+            if pixels:
+                # Scripted, since a trace would keep the one size it saw.
+                module = torch.jit.script(WithPixels(module, info.input, info.temperature if softmax else None).eval())
+            torch.jit.save(torch.jit.freeze(module), buffer, _extra_files={METADATA_KEY: json.dumps(told)})
     except RuntimeError as error:
-        raise ExportError(f"torch.jit.trace of {info.architecture} failed: {error}") from error
-    return Built({path.name: write(path, buffer.getvalue())})
+        raise ExportError(f"TorchScript of {info.architecture} failed: {error}") from error
+    return Built({path.name: write(path, buffer.getvalue())}, takes=TAKES if pixels else TENSOR)
 
 
 def inspect(path: Path) -> Found:

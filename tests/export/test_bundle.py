@@ -66,6 +66,25 @@ def test_a_killed_export_leaves_the_old_bundle_or_the_new_one(firm_bundle, run, 
         assert {artifact.file for artifact in verified(target).artifacts} in allowed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_mb", [0.05, 20], ids=["the images", "the model"])
+def test_no_room_for_what_is_written_is_one_clear_line_and_the_old_bundle_stands(firm_bundle, run, tmp_path, limit_mb):
+    """The system itself refuses to write more: a limit on the size of files."""
+    target = tmp_path / "bundle"
+    shutil.copytree(firm_bundle, target)
+    before = verified(target)
+    limit = int(limit_mb * 1e6)
+    code = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+    code += "runpy.run_module('export', run_name='__main__')"
+    command = [sys.executable, "-c", code, str(run), "--to", "torch-export", "--out", str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "could not be written: " in done.stderr.splitlines()[-1]
+    assert verified(target).artifacts == before.artifacts
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def write_half(target: Path, error: Exception) -> None:
     with staged(target) as folder:
         (folder / "half").write_text("written")

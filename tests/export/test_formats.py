@@ -16,7 +16,8 @@ def test_all_stands_for_every_format_in_every_precision_it_has():
         "openvino": ["fp32", "fp16", "int8"],
         "torchscript": ["fp32", "fp16", "bf16"],
         "torch-export": ["fp32", "bf16"],
-        "tensorrt": ["fp32", "fp16", "bf16", "int8"],
+        "aotinductor": ["fp32", "bf16"],
+        "tensorrt": ["fp32", "fp16", "bf16", "int8", "fp8"],
     }
 
 
@@ -36,7 +37,7 @@ def test_a_mistyped_format_is_refused_with_a_suggestion_and_never_corrected(name
 def test_a_mistyped_precision_is_refused_with_a_suggestion():
     with pytest.raises(InputError, match=r"No precision is called 'fp-16'\. Did you mean 'fp16'"):
         combinations(["onnx"], ["fp-16"])
-    with pytest.raises(InputError, match="There are: fp32, fp16, bf16, int8, all"):
+    with pytest.raises(InputError, match="There are: fp32, fp16, bf16, int8, fp8, all"):
         combinations(["onnx"], ["quarter"])
 
 
@@ -52,7 +53,8 @@ def test_no_two_artifacts_share_a_file_and_every_precision_has_a_tolerance():
 
 
 def test_every_format_that_needs_no_gpu_is_run_by_a_backend():
-    runs = {name for module in backends.BACKENDS.values() for name in module.FORMATS}
+    modules = (*backends.BACKENDS.values(), FORMATS["aotinductor"])
+    runs = {name for module in modules for name in module.FORMATS}
     assert {name for name, module in FORMATS.items() if not module.NEEDS_GPU} <= runs
 
 

@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 import export.formats.onnx as onnx_format
 from export import pipeline
 from export.options import Options
+from runtime import backends
 from runtime.integrity import verified
 from runtime.manifest import METADATA_KEY
 
@@ -121,6 +122,22 @@ def test_the_gate_itself_catches_a_frozen_batch(job, clean, tmp_path):
     verdict = judge(job, tmp_path / "frozen.onnx", "onnx", "fp32")
     assert not verdict.passed
     assert "fails on its images" in verdict.failures[0]
+
+
+def test_an_opset_that_no_engine_reads_is_one_clear_line(clean, run, tmp_path, monkeypatch, here):
+    def exported(job, precision):
+        model = copy.deepcopy(clean)
+        model.opset_import[0].version = 99
+        return model
+
+    monkeypatch.setattr(onnx_format, "exported", exported)
+    monkeypatch.setattr(backends.BACKENDS["openvino"], "REQUIRES", {"no_such_engine": "openvino"})  # it reads any
+    (outcome,) = pipeline.export(Options(source=run, out=tmp_path / "bundle")).outcomes
+    assert outcome.status == "missing"
+    assert outcome.reason.startswith("model.onnx was not added, since nothing here can check it. ")
+    assert re.search("does not load in 'onnx': .*[Oo]pset 99", outcome.reason), outcome.reason
+    assert "\n" not in outcome.reason
+    assert verified(tmp_path / "bundle").artifacts == ()
 
 
 def test_the_gate_catches_labels_reordered_in_the_description(clean, run, tmp_path, monkeypatch, here):

@@ -20,24 +20,27 @@ def original(job):
 
 @pytest.fixture(scope="module")
 def full(job, original):
-    images, _ = job.calibration
-    return insert_qdq(job, job.work / "fp32.onnx", images[:32])
+    calibration, _ = job.calibration
+    return insert_qdq(job, job.work / "fp32.onnx", calibration.images[:32])
 
 
-def test_calibration_images_are_training_slices_with_every_class(run, slices):
+def test_calibration_and_choice_are_on_training_slices_never_the_same(run, slices):
     import csv
 
-    samples = calibration_samples(run, None)
+    samples, others = calibration_samples(run, None)
     assert len(samples) >= 100
     assert set(samples.labels) == {0, 1, 2, 3}
+    assert others.names
+    assert not set(samples.names) & set(others.names)
     with (run / "split.csv").open(newline="") as file:
         training = {row["name"] for row in csv.DictReader(file) if row["side"] == "training"}
-    assert set(samples.names) <= training
+    assert {*samples.names, *others.names} <= training
 
 
 def test_a_rare_class_is_calibrated_on_wholly_and_the_rest_evenly(run, slices):
-    samples = calibration_samples(run, slices, limit=40)
+    samples, others = calibration_samples(run, slices, limit=40)
     assert np.bincount(samples.labels).tolist() == [10, 10, 10, 10]
+    assert len(others) == 256 - 40
 
 
 def test_without_enough_images_or_any_it_refuses(run, slices, tmp_path):
@@ -97,8 +100,9 @@ def test_the_layer_that_hurts_most_is_ranked_first(full, original, job):
         values = onnx.numpy_helper.to_array(tensor)
         changed = values // 16 if values.dtype == np.int8 else values * 16
         tensor.CopyFrom(onnx.numpy_helper.from_array(changed.astype(values.dtype), suffix))
-    images, logits = (part[:16] for part in job.calibration)
-    assert rank(job, coarse, original, head_layers(full), images, logits)[0] == name
+    calibration, _ = job.calibration
+    keep = head_layers(full)
+    assert rank(job, coarse, original, keep, calibration.images[:16], calibration.logits[:16])[0] == name
 
 
 @pytest.mark.slow
@@ -108,7 +112,7 @@ def test_int8_that_does_not_hold_says_so_and_is_rejected(job):
 
     (first,) = produce(job, "onnx", ["int8"])
     assert first.status == "rejected"
-    assert "int8 does not hold with" in first.reason
+    assert "int8 does not hold on 92 training slices with" in first.reason
     assert "layers put back to float, the worst first" in first.reason
     (second,) = produce(job, "openvino", ["int8"])
     assert second.reason == first.reason

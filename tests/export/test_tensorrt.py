@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -35,10 +37,40 @@ def test_an_engine_without_the_graphs_weights_is_refused(job):
 
 
 def test_an_unknown_gpu_is_refused_with_those_there_are(job):
-    other = replace(job, options=replace(job.options, compute_capability="9.9"))
+    other = replace(job, options=replace(job.options, compute_capability=("8.9", "9.9")))
     (outcome,) = produce(other, "tensorrt", ["fp32"])
     assert outcome.status == "rejected"
     assert "--compute-capability 9.9 is not one this library builds for. It has: 12.0, 12.1" in outcome.reason
+
+
+def test_one_engine_for_several_gpus(job):
+    several = replace(job, options=replace(job.options, compute_capability=("8.9", "12.0")))
+    (outcome,) = produce(several, "tensorrt", ["fp32"])
+    assert outcome.artifact.requires["compute_capability"] == "8.9, 12.0"
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="this flavour of TensorRT has both")
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"compatible": True}, "tensorrt-rtx has no --compatible. Name every GPU it is for"),
+        ({"timing_cache": Path("timings")}, "tensorrt-rtx times nothing when it builds"),
+    ],
+)
+def test_what_this_flavour_does_not_have_is_said(job, option, message):
+    (outcome,) = produce(replace(job, options=replace(job.options, **option)), "tensorrt", ["fp32"])
+    assert outcome.status == "missing"
+    assert message in outcome.reason
+
+
+@pytest.mark.slow
+def test_fp8_stands_in_the_engine(job):
+    """Of the random network's decisions too many flip to pass; its graph and engine are what is looked at here."""
+    patient = replace(job, options=replace(job.options, flip_tolerance=1.0, tolerance=1.0))
+    (outcome,) = produce(patient, "tensorrt", ["fp8"])
+    assert outcome.status == "pending", outcome.reason
+    assert outcome.found["fp8"] >= 20
+    assert outcome.artifact.size_bytes < 40e6
 
 
 @pytest.mark.slow

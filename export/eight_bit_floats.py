@@ -1,0 +1,88 @@
+"""fp8: the Q/DQ graph of int8 with 8-bit floats (E4M3, Micikevicius et al. 2022) in place of integers, for TensorRT.
+
+A float's steps widen with its size, so that layers keep more of their small values than in int8, and none needs to be
+put back to float. GPUs compute in it from compute capability 8.9 on; no CPU does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.job import Job
+from export.qdq import with_float_layers
+from export.quantize import head_layers, insert_qdq
+from runtime.errors import ParityError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+LARGEST = 448.0
+"""Of E4M3."""
+OPSET = 19
+"""The first whose QuantizeLinear knows 8-bit floats."""
+
+
+def float8(job: Job) -> ModelProto:
+    """The reference with every convolution in E4M3, per tensor for activations and per channel for weights.
+
+    Calibrated as int8 is. Raises DatasetError when there is nothing to calibrate on.
+    """
+    import onnx as library
+
+    from export.formats import onnx
+
+    source, _ = onnx.graph(job, "fp32")
+    calibration, _ = job.calibration
+    job.say(f"fp8: calibrating on {len(calibration.images)} training slices")
+    original = library.load(source)
+    integers = insert_qdq(job, source, calibration.images)
+    model = with_float_layers(integers, head_layers(integers), original)
+    _to_floats(model, original)
+    _assert_holds(job, model)
+    return model
+
+
+def _assert_holds(job: Job, model: ModelProto) -> None:
+    """Raise ParityError where the graph does not decide as the reference, in the engines here that compute it at all.
+
+    The engine built from it needs a GPU to be asked, and there may be none.
+    """
+    from export.formats import onnx
+    from export.gate import judge
+
+    onnx.describe(model, job.reference.info)
+    candidate = job.work / "candidate.fp8.onnx"
+    candidate.write_bytes(model.SerializeToString())
+    verdict = judge(job, candidate, "onnx", "fp8", timed=False)
+    for report in verdict.reports:
+        flips = f"{report['flipped']} of {report['images']}"
+        job.say(f"fp8: its graph in {report['engine']} flips {flips} decisions (bound {report['flip_bound']:.1%})")
+    if verdict.failures:
+        raise ParityError(f"fp8 does not hold: {' '.join(verdict.failures)}")
+
+
+def _to_floats(model: ModelProto, original: ModelProto) -> None:
+    """Turn every quantiser of the int8 graph into one to E4M3 of the same range, in place."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    kind = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    weights = {tensor.name: tensor for tensor in original.graph.initializer}
+    quantisers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for name in {name for node in quantisers for name in node.input[1:3]}:
+        values = numpy_helper.to_array(stored[name])
+        changed = values.astype(kind) if values.dtype == np.int8 else values * np.float32(127 / LARGEST)
+        stored[name].CopyFrom(numpy_helper.from_array(changed, name))
+    for node in quantisers:
+        name = node.input[0]
+        if name in stored:
+            values = numpy_helper.to_array(weights[name.removesuffix("_quantized")])
+            scale = numpy_helper.to_array(stored[node.input[1]]).reshape(-1, *[1] * (values.ndim - 1))
+            scaled = np.clip(values / scale, -LARGEST, LARGEST).astype(kind)
+            stored[name].CopyFrom(numpy_helper.from_array(scaled, name))
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = max(entry.version, OPSET)

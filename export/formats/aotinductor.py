@@ -1,0 +1,124 @@
+"""AOTInductor: torch.export's program compiled to machine code for the CPU it was built on, one `.pt2` package.
+
+It is for C++ programs over libtorch. Predictor serves the `.pt2` of `torch_export` instead, which holds no code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.formats import torch_export
+from export.formats.built import Built
+from export.lowered import DTYPES
+from export.precision import Found
+from runtime.digests import sha256_file
+from runtime.errors import BackendError, BackendUnavailable, ExportError
+from runtime.manifest import METADATA_KEY, TENSOR
+
+if TYPE_CHECKING:
+    import torch
+
+    from export.job import Job
+
+NAME = "aotinductor"
+PRECISIONS = ("fp32", "bf16")
+SUFFIX = ".aoti.pt2"
+REQUIRES = {"torch": "torch"}
+NEEDS_GPU = False
+PIXELS = False
+
+TAKES = f"{TENSOR}, in a program over libtorch"
+DEVICES = ("cpu",)
+FORMATS = (NAME,)
+"""What `load` runs and where, as in a module of `runtime.backends`."""
+
+COMPILERS = ("g++", "clang++")
+_CONSTANT = re.compile(r"\.dtype = \w*?dtype_(\w+)\b.*?\.shape = \{([^}]*)\}", re.DOTALL)
+
+
+def build(job: Job, precision: str, path: Path) -> Built:
+    """Write the reference as one compiled package. It takes a minute or two.
+
+    Raises BackendUnavailable without a C++ compiler, ExportError when torch fails to export or compile.
+    """
+    import torch
+    import torch._inductor  # its subpackages are not imported with torch
+
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), "")
+    if not shutil.which(compiler):
+        raise BackendUnavailable(
+            f"AOTInductor compiles C++, and there is no {compiler or ' or '.join(COMPILERS)} here. Install one, or "
+            "name yours in the variable CXX."
+        )
+    program = torch_export.exported(job, precision)
+    settings = {
+        "aot_inductor.metadata": {METADATA_KEY: json.dumps(job.reference.info.to_dict())},
+        "freezing": True,  # BatchNorm folded, weights laid out for this CPU: 78 ms instead of 122
+    }
+    try:
+        with torch.no_grad():
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
+    except Exception as error:  # the compiler passes on any failure of any layer beneath it
+        raise ExportError(f"AOTInductor failed on {job.reference.info.architecture}: {str(error)[-600:]}") from error
+    return Built({path.name: sha256_file(path)}, {"machine": f"{platform.machine()}, {_isa()}"}, takes=TAKES)
+
+
+def load(path: Path, *, precision: str, device: str, threads: int) -> Runner:
+    """The package, for the gate to ask. Raises BackendError when it does not load."""
+    import torch
+    import torch._inductor
+
+    torch.set_num_threads(threads)
+    try:
+        package = torch._inductor.aoti_load_package(str(path))
+        return Runner(package, package.get_metadata().get(METADATA_KEY))
+    except Exception as error:  # zip, linker and CPU errors, each of its own kind
+        raise BackendError(f"torch {torch.__version__} cannot load {path}: {error}") from error
+
+
+class Runner:
+    """A loaded package behind the protocol of `runtime.backends.Backend`."""
+
+    def __init__(self, package: Callable[[torch.Tensor], torch.Tensor], metadata: str | None) -> None:
+        self.engine = f"torch {version('torch').split('+')[0]}, AOTInductor"
+        self.metadata = metadata
+        self._package = package
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            logits: np.ndarray = self._package(torch.from_numpy(images)).numpy()
+        return logits
+
+
+def _isa() -> str:
+    """The instruction set that the compiler was told of."""
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    return str(pick_vec_isa())
+
+
+def inspect(path: Path) -> Found:
+    """The type of each weight, from the source of the package's own table of constants, which lies in it beside them.
+
+    Raises ExportError for a package without that table.
+    """
+    with zipfile.ZipFile(path) as package:
+        sources = [package.read(name).decode() for name in package.namelist() if name.endswith(".wrapper.cpp")]
+    found = [(dtype, shape) for source in sources for dtype, shape in _CONSTANT.findall(source)]
+    if not found:
+        raise ExportError(f"{path.name} has no table of constants to tell its precision from. Not added.")
+    names = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
+    return Found.count([names.get(dtype, "other") for dtype, shape in found if shape.count(",")])

@@ -1,0 +1,183 @@
+"""Artifacts that take pixels: the preprocessing within them is `runtime.preprocess`, and the gate judges the whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from export.__main__ import main
+from export.formats import FORMATS
+from export.pixels import TAKES
+from export.pixels import torch as pixels_torch
+from export.pixels.evidence import SIZES, as_image
+from export.pixels.onnx import columns_may_come_first, with_pixels
+from export.produce import produce
+from runtime.errors import BundleError, InputError
+from runtime.manifest import METADATA_KEY
+from runtime.preprocess import InputSpec, preprocess
+
+COLOUR = InputSpec(40, 56, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+GREY = InputSpec(56, 40, 1, (0.28,), (0.33,))
+
+
+def nothing(spec: InputSpec) -> onnx.ModelProto:
+    """A graph that gives back its images, so that what stands before it can be seen."""
+    shape = ["batch", *spec.shape]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("images", "logits")]
+    graph = helper.make_graph([helper.make_node("Identity", ["images"], ["logits"])], "nothing", ends[:1], ends[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def in_onnxruntime(spec):
+    import onnxruntime
+
+    model = with_pixels(nothing(spec), spec, None).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(None, {"pixels": pixels})[0]
+
+
+def in_openvino(spec):
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(with_pixels(nothing(spec), spec, None).SerializeToString())
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda pixels: compiled([pixels])[0]
+
+
+def in_torch(spec):
+    module = pixels_torch.WithPixels(torch.nn.Identity(), spec, None).eval()
+    return lambda pixels: module(torch.from_numpy(pixels)).numpy()
+
+
+@pytest.mark.parametrize("spec", [COLOUR, GREY], ids=["colour", "grey"])
+@pytest.mark.parametrize(("make", "exactly"), [(in_onnxruntime, 0), (in_openvino, 1e-6), (in_torch, 0)])
+def test_preprocessing_in_the_graph_is_the_runtimes_own(make, exactly, spec):
+    """Noise is the hardest image: every rounding shows. OpenVINO divides by a constant in its own way."""
+    run = make(spec)
+    rng = np.random.default_rng(0)
+    sizes = (*SIZES, spec.shape[1:], (1, 1), (2, 700), (33, 48), (60, 30), (112, 80))
+    for height, width in sizes:
+        for channels in (1, 3):
+            pixels = rng.integers(0, 256, (2, height, width, channels), dtype=np.uint8)
+            got = run(pixels)
+            for row, image in zip(got, pixels, strict=True):
+                assert np.abs(row - preprocess(as_image(image), spec)).max() <= exactly, (height, width, channels)
+
+
+def test_the_sizes_hold_both_orders_of_pillows_passes():
+    """Else the graph's choice between them would be untested."""
+    for size in (128, 224):
+        first = {h > size and h - size > 2 * (w - size) for h, w in SIZES}
+        assert first == {True, False}
+    assert isinstance(columns_may_come_first(), bool)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bicubic", "lanczos"])
+def test_another_filter_is_refused(interpolation):
+    spec = replace(COLOUR, interpolation=interpolation)
+    with pytest.raises(InputError, match=f"resizes bilinearly, and this model was trained with {interpolation}"):
+        with_pixels(nothing(spec), spec, None)
+
+
+@pytest.fixture(scope="module")
+def pixel_job(job):
+    options = replace(job.options, with_preprocessing=True, with_softmax=True, flip_tolerance=0.1)
+    return replace(job, options=options)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("onnx", "fp32"),
+        pytest.param("onnx", "bf16", marks=pytest.mark.slow),
+        pytest.param("openvino", "fp32", marks=pytest.mark.slow),
+        pytest.param("openvino", "fp16", marks=pytest.mark.slow),
+        pytest.param("torchscript", "fp32", marks=pytest.mark.slow),
+        pytest.param("torchscript", "bf16", marks=pytest.mark.slow),
+    ],
+)
+def test_artifacts_that_take_pixels_pass_the_gate(pixel_job, name, precision):
+    usual, pixels = produce(pixel_job, name, [precision])
+    assert usual.status == "passed", usual.reason
+    assert pixels.status == "passed", pixels.reason
+    assert pixels.file == usual.file.replace(FORMATS[name].SUFFIX, ".pixels" + FORMATS[name].SUFFIX)
+    assert (usual.artifact.takes, pixels.artifact.takes) == ("float32 (N, C, H, W)", TAKES)
+    assert pixels.found == usual.found == {precision: 55}
+    for report in pixels.reports:
+        assert report["images"] == 64
+        assert report["source"].endswith(", ten sizes, grey and colour")
+        if precision == "fp32":
+            assert report["max_probability_difference"] <= 1e-4
+            assert report["flipped"] == 0
+
+
+def test_what_carries_pixels_says_so_and_is_never_served(pixel_job, firm_bundle):
+    from runtime.predictor import Predictor
+
+    produce(pixel_job, "onnx", ["fp32"])
+    alone = pixel_job.folder / "model.pixels.onnx"
+    model = onnx.load(alone)
+    carried = json.loads(next(entry.value for entry in model.metadata_props if entry.key == METADATA_KEY))
+    assert (carried["takes"], carried["gives"]) == (TAKES, "probabilities")
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["pixels", "probabilities"]
+    assert all(dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim)
+    with pytest.raises(BundleError, match=r"model.pixels.onnx takes uint8 \(N, H, W, 1 or 3\): it does its own"):
+        Predictor(alone)
+
+
+@pytest.mark.parametrize("fault", ["red and blue swapped", "normalisation forgotten"])
+def test_the_gate_catches_other_preprocessing(pixel_job, fault, tmp_path):
+    from export.formats import onnx as onnx_format
+    from export.gate import judge
+    from export.pixels import description
+
+    spec = pixel_job.reference.info.input
+    wrong = replace(spec, mean=spec.mean[::-1], std=spec.std[::-1])
+    if fault == "normalisation forgotten":
+        wrong = replace(spec, mean=(0.0,) * 3, std=(1.0,) * 3)
+    source, _ = onnx_format.graph(pixel_job, "fp32")
+    model = with_pixels(onnx.load(source), wrong, 1.0)
+    onnx_format.describe(model, pixel_job.reference.info, description(softmax=True))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    verdict = judge(pixel_job, tmp_path / "wrong.onnx", "onnx", "fp32", timed=False, pixels=True)
+    assert not verdict.passed
+    assert "moves a probability by up to" in verdict.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--with-softmax"], "--with-softmax is for artifacts that take pixels. Add --with-preprocessing."),
+        (["--with-preprocessing", "--to", "tensorrt"], "is for onnx, openvino, torchscript, not for tensorrt"),
+    ],
+)
+def test_options_that_could_change_nothing_are_refused(arguments, message, run, tmp_path, capsys):
+    assert main([str(run), *arguments, "--out", str(tmp_path / "bundle")]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_predictor_of_a_bundle_with_both_takes_the_usual_one(run, tmp_path, scan):
+    from runtime.integrity import verified
+    from runtime.predictor import Predictor
+
+    out = tmp_path / "bundle"
+    assert main([str(run), "--to", "onnx", "--with-preprocessing", "--out", str(out)]) == 0
+    manifest = verified(out)
+    assert [(a.file, a.takes) for a in manifest.artifacts] == [
+        ("model.onnx", "float32 (N, C, H, W)"),
+        ("model.pixels.onnx", TAKES),
+    ]
+    assert all(artifact.checks for artifact in manifest.artifacts)
+    predictor = Predictor(out)
+    assert predictor.artifact.name == "model.onnx"
+    assert all("never served" in line for line in predictor.explain() if "pixels" in line)
+    assert predictor.predict(scan).probabilities
