@@ -96,12 +96,12 @@ def _show(found: Evaluated) -> None:
     levels = [(name, facts[name]) for name in ("slices", "patients") if facts[name]]
     for name, level in levels:
         total = f"{facts['data'][name]} {name}"
-        print(f"\n{total:<33}{'95 % interval':<41}patients")
+        print(f"\n{total:<33}{'95 % interval':<43}patients")
         for title, path, share in ROWS:
             figure = pick(level, path)
-            print(f"{title:<33}{spoken(figure, share):<41}{resting_on(figure)}")
+            print(f"{title:<33}{spoken(figure, share):<43}{resting_on(figure)}")
         for label, figures in level["classes"].items():
-            print(f"{'recall ' + label:<33}{spoken(figures['recall'], True):<41}{resting_on(figures['recall'])}")
+            print(f"{'recall ' + label:<33}{spoken(figures['recall'], True):<43}{resting_on(figures['recall'])}")
         print(f"{'always the largest class':<33}{number(level['largest_class'], True)}")
     calibration = facts["calibration"]
     if calibration["after"]:

@@ -145,8 +145,8 @@ def _risk(axes: Axes, facts: dict[str, Any]) -> None:
         axes.plot(curve["coverage"], curve["risk"], color=colour, marker=".", label=name)
         known = [at for at, low in enumerate(curve["low"]) if low is not None]
         if known:
-            ends = [[curve[end][at] for at in known] for end in ("low", "high")]
-            axes.fill_between([curve["coverage"][at] for at in known], *ends, color=colour, alpha=0.12, linewidth=0)
+            at, low, high = ([curve[name][one] for one in known] for name in ("coverage", "low", "high"))
+            axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.set(xlabel="share answered, the surest first", ylabel="share wrong", xlim=(0, 1), ylim=(0, 1))
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False)
