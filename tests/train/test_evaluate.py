@@ -255,6 +255,22 @@ def test_a_record_that_lacks_what_is_needed_is_refused(small_run, tmp_path, caps
     assert f"has no data.{key}" in capsys.readouterr().err
 
 
+def test_a_run_whose_patients_nobody_knows_gets_figures_without_intervals_and_a_card_that_says_so(
+    small_run, tmp_path, capsys
+):
+    run = copied(small_run, tmp_path)
+    rewritten(run, lambda record: record["data"].update(patients_told_by="nothing", patients=None))
+    assert main([str(run), "--resamples", "200"]) == 0
+    said = capsys.readouterr()
+    assert "PATIENTS UNKNOWN" in said.err
+    assert "[" not in said.out.partition("report")[0]
+    card = (run / "MODEL_CARD.md").read_text()
+    assert "Nobody knows who is who" in card
+    assert "accuracy (slices, patients unknown)" in card
+    assert "an unknown number of patients" in (run / "DATASET_CARD.md").read_text()
+    assert main([str(run), "--target-risk", "0.5"]) == 2
+
+
 def test_a_run_without_its_split_is_refused(small_run, tmp_path, capsys):
     run = copied(small_run, tmp_path)
     (run / "split.csv").unlink()
