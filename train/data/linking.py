@@ -11,6 +11,7 @@ from train.data.alignment import Alignment
 _BLOCK = 512  # rows whose products with all others are held at once
 _FIRST = 3  # pairs looked at closely for each slice in the first round
 _LATER = 4  # and for each group of slices after it
+_MANY, _KEPT = 8192, 256  # above so many slices, this many principal directions find the pairs to look at
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def link(thumbnails: np.ndarray, coarse: np.ndarray) -> tuple[Links, Links]:
     pairs that were named, not of all.
     """
     alignment = Alignment(thumbnails)
-    views = (coarse, alignment.signatures())
+    views = (_principal(coarse), alignment.signatures())
     count = len(thumbnails)
     group = np.arange(count)
     seen = Links(*np.empty((2, 0), np.int64), *np.empty((2, 0), np.float32))
@@ -67,6 +68,14 @@ def components(count: int, links: Links) -> np.ndarray:
 
     graph = coo_matrix((np.ones(len(links), bool), (links.start, links.end)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _principal(vectors: np.ndarray) -> np.ndarray:
+    """The vectors, or of many the part that their principal directions hold: products nearly the same, for less."""
+    if len(vectors) <= _MANY:
+        return vectors
+    axes = np.linalg.eigh(vectors.T @ vectors)[1]
+    return vectors @ np.ascontiguousarray(axes[:, -_KEPT:])
 
 
 def _proposals(vectors: np.ndarray, group: np.ndarray, each: int) -> np.ndarray:
