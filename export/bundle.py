@@ -15,6 +15,7 @@ from typing import Any
 
 from runtime.errors import ExportError
 from runtime.manifest import FILE, Artifact, Document, artifact_path, read_manifest
+from runtime.model import ModelInfo
 
 REPORT = "parity.json"
 REJECTED = "rejected"
@@ -46,15 +47,15 @@ def staged(bundle: Path) -> Iterator[Path]:
 
 
 def adopt(
-    bundle: Path, model_digest: str, folder: Path, replaced: set[str]
+    bundle: Path, model: ModelInfo, folder: Path, replaced: set[str]
 ) -> tuple[list[Artifact], list[Document], dict[str, Any]]:
     """Take over into `folder` what the present bundle holds of the same model, apart from the files in `replaced`.
 
     Returns its artifacts, the files that lie beside those, and their parity reports: nothing when there is no bundle,
-    or it is of another model. Raises BundleError when a file of it was changed since its export.
+    or it is of another model: another temperature or other labels are another one, for they are in the files too. Raises BundleError when a file of it was changed since its export.
     """
     manifest = read_manifest(bundle) if bundle.exists() else None
-    if manifest is None or manifest.model.digest != model_digest:
+    if manifest is None or manifest.model != model:
         return [], [], {}
     artifacts = [artifact for artifact in manifest.artifacts if artifact.file not in replaced]
     stems = {Path(artifact.file).stem for artifact in artifacts}

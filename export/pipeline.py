@@ -146,7 +146,7 @@ def _finish(
         link(options.out / FILE, folder / FILE)
         return manifest
     replaced = {file for outcome in good for file in outcome.files}
-    artifacts, documents, reports = adopt(options.out, reference.info.digest, folder, replaced)
+    artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced)
     artifacts += [outcome.artifact for outcome in good if outcome.artifact]
     documents += [sidecar for outcome in good for sidecar in outcome.sidecars]
     reports.update({outcome.file: _report(outcome) for outcome in good})

@@ -61,7 +61,8 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
     elif leaked:
         print(f"LEAKAGE: {leaked:.0%} of the validation slices show a patient who is in training too.")
         print("These figures say nothing about new patients. Use --split patient.")
-    print("\nNext: python -m export --to onnx")
+    print("\nNext: python -m train.evaluate")
+    print("      python -m export --to onnx")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,15 @@ def test_a_bundle_that_was_changed_is_not_taken_over(firm_bundle, tmp_path):
     target = tmp_path / "bundle"
     shutil.copytree(firm_bundle, target)
     (target / "model.onnx").write_bytes(b"changed")
-    digest = read_manifest(target).model.digest
+    model = read_manifest(target).model
     with pytest.raises(BundleError, match=r"model.onnx has SHA-256 .* the file was changed after export"):
-        adopt(target, digest, tmp_path / "folder", set())
+        adopt(target, model, tmp_path / "folder", set())
+
+
+def test_artifacts_of_another_temperature_are_not_taken_over(firm_bundle, tmp_path):
+    model = read_manifest(firm_bundle).model
+    assert adopt(firm_bundle, model, tmp_path / "same", set())[0]
+    assert adopt(firm_bundle, replace(model, temperature=1.5), tmp_path / "other", set()) == ([], [], {})
 
 
 def test_what_is_rejected_takes_its_sidecar_along(tmp_path):
