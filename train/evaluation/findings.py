@@ -150,9 +150,9 @@ def _patient_lines(findings: dict[str, Any]) -> list[str]:
     text = [f"patients    have {span} slices each; told apart by the {findings['patients_told_by']}"]
     if findings["patients_found"]:
         text += [
-            f"            a gap in likeness from {likeness['below']:.4f} to {likeness['above']:.4f}, "
-            f"{likeness['strength']:.0f} times the",
-            f"            usual spacing; as clear by chance: {_odds(likeness['chance'])}",
+            f"likeness    has a gap from {likeness['below']:.4f} to {likeness['above']:.4f}, "
+            f"{likeness['strength']:.0f} times the usual",
+            f"            spacing; as clear by chance: {_odds(likeness['chance'])}",
         ]
     if findings["augmented_copies"]:
         text.append(f"copies      {findings['augmented_copies']} slices are turned, mirrored, shifted or zoomed ones")
