@@ -68,10 +68,18 @@ def judge(
         try:
             loaded = module.load(path, precision=precision, device=device_for(module), threads=job.threads)
         except (BackendUnavailable, BackendError) as error:
-            verdict.skipped.append(f"{path.name} does not load in {name!r}: {' '.join(str(error).split())[:400]}")
+            verdict.skipped.append(f"{path.name} does not load in {name!r}: {_line(error, path)}")
             continue
         _ask(job, verdict, name, loaded, f"{path.name} in {loaded.engine}", precision, timed, pixels)
     return verdict
+
+
+def _line(error: Exception, path: Path | None = None) -> str:
+    """What an engine says, as one line, `path` by its name only; of a long text the middle, the engine's own source
+    files, is left out."""
+    text = " ".join(str(error).split())
+    text = text.replace(str(path), path.name) if path else text
+    return text if len(text) <= 600 else f"{text[:150]} … {text[-450:]}"
 
 
 def device_for(module: ModuleType) -> str:
@@ -93,7 +101,7 @@ def _ask(
         parity = measure_pixels(job, loaded, precision) if pixels else measure(job, loaded, precision)
     # Engines fail with what their bindings raise; a frozen batch axis is one reason.
     except Exception as error:  # noqa: BLE001
-        verdict.failures.append(f"{what} fails on its images: {' '.join(str(error).split())[:400]}")
+        verdict.failures.append(f"{what} fails on its images: {_line(error)}")
         return
     verdict.reports.append({"backend": name, "engine": loaded.engine, **parity.to_dict()})
     if not parity.holds:

@@ -135,8 +135,9 @@ def test_an_opset_that_no_engine_reads_is_one_clear_line(clean, run, tmp_path, m
     (outcome,) = pipeline.export(Options(source=run, out=tmp_path / "bundle")).outcomes
     assert outcome.status == "missing"
     assert outcome.reason.startswith("model.onnx was not added, since nothing here can check it. ")
-    assert re.search("does not load in 'onnx': .*[Oo]pset 99", outcome.reason), outcome.reason
+    assert re.search("does not load in 'onnx': .* till opset [0-9]+", outcome.reason), outcome.reason
     assert "\n" not in outcome.reason
+    assert str(tmp_path) not in outcome.reason
     assert verified(tmp_path / "bundle").artifacts == ()
 
 
