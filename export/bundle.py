@@ -52,7 +52,8 @@ def adopt(
     """Take over into `folder` what the present bundle holds of the same model, apart from the files in `replaced`.
 
     Returns its artifacts, the files that lie beside those, and their parity reports: nothing when there is no bundle,
-    or it is of another model: another temperature or other labels are another one, for they are in the files too. Raises BundleError when a file of it was changed since its export.
+    or it is of another model. Other labels or another temperature are another model: they are inside the files too.
+    Raises BundleError when a file of it was changed since its export.
     """
     manifest = read_manifest(bundle) if bundle.exists() else None
     if manifest is None or manifest.model != model:
