@@ -8,7 +8,7 @@ import numpy as np
 
 from train.data.alignment import Alignment
 
-_BLOCK = 512  # rows whose products with all others are held at once
+_BLOCK = 256  # rows whose products with all others are held at once
 _FIRST = 3  # pairs looked at closely for each slice in the first round
 _LATER = 4  # and for each group of slices after it
 _MANY, _KEPT = 8192, 256  # above so many slices, this many principal directions find the pairs to look at

@@ -20,7 +20,7 @@ class NearestNeighbour:
 
 
 def nearest_neighbour(
-    thumbnails: np.ndarray, labels: np.ndarray, groups: np.ndarray, block: int = 1024
+    thumbnails: np.ndarray, labels: np.ndarray, groups: np.ndarray, block: int = 256
 ) -> NearestNeighbour:
     """Leave-one-out nearest neighbour by correlation of 32 × 32 thumbnails.
 
