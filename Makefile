@@ -27,7 +27,7 @@ demo: $(VENV)/.installed
 	@echo '  python -m benchmarks'
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+# Workers share the processors: threads that wait for each other on a busy machine take longer than the work.
+if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
 REAL = Path(__file__).resolve().parents[2] / "shared" / "alzheimer_mri" / "train.parquet"
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The longest file first: at the end it would run alone."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
 
 
 @pytest.fixture(scope="session")

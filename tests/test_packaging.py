@@ -18,7 +18,8 @@ ALLOWED = {
     "export": {"export", "train", "runtime"},
     "benchmarks": {"benchmarks", "export", "train", "runtime"},
 }
-COMMANDS = ["runtime", "train", "train.evaluate", "export", "benchmarks", "train.data.phantom"]
+COMMANDS = ["runtime", "runtime.explain", "train", "train.audit", "train.evaluate", "export", "export.bisect", "benchmarks"]
+COMMANDS += ["train.data.phantom"]
 HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "openvino", "sklearn", "scipy", "matplotlib", "pyarrow"}
 
 
