@@ -94,18 +94,11 @@ def _text(spec: InputSpec, ir_version: int, opset: int) -> str:
         row_turned = Transpose <perm = [1, 0]> (row_weights)
         {_weights("column", "index_1", spec.height)}
         {_order()}
-        resized = If (columns_first) <
-            then_branch = columns_then_rows () => (float[a, b, c, d] then_resized) {{
-                {_product("then_column", "source", "column_weights", axis=2)}
-                {_product("then_row", "then_column_pixels", "row_turned", axis=3)}
-                then_resized = Identity(then_row_pixels)
-            }},
-            else_branch = rows_then_columns () => (float[a, b, c, d] else_resized) {{
-                {_product("else_row", "source", "row_turned", axis=3)}
-                {_product("else_column", "else_row_pixels", "column_weights", axis=2)}
-                else_resized = Identity(else_column_pixels)
-            }}
-        >
+        {_product("rows_first", "source", "row_turned", axis=3)}
+        {_product("then_columns", "rows_first_pixels", "column_weights", axis=2)}
+        {_product("columns_before", "source", "column_weights", axis=2)}
+        {_product("then_rows", "columns_before_pixels", "row_turned", axis=3)}
+        resized = Where(columns_first, then_rows_pixels, then_columns_pixels)
         scaled = Div(resized, most)
         centred = Sub(scaled, mean)
         tensor = Div(centred, std)
@@ -148,7 +141,10 @@ def _weights(name: str, index: str, size: int) -> str:
 
 
 def _order() -> str:
-    """Lines that give `columns_first`, which Pillow lets depend on how much either side shrinks."""
+    """Lines that give `columns_first`, which Pillow lets depend on how much either side shrinks.
+
+    Both orders are computed and one is taken: with an If in the graph, OpenVINO 2026.4 answers its first images wrong.
+    """
     return f"""
         column_less = Sub(column_length, column_target)
         row_less = Sub(row_length, row_target)
