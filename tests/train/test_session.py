@@ -202,7 +202,7 @@ samples = Samples([image] * count, labels, [str(i) for i in range(count)], label
 spec = InputSpec(128, 128, 1, (0.0,), (1.0,))
 safe_loader(samples.select(np.arange(8)), spec)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-slices, _ = safe_loader(samples, spec)
+slices, _ = safe_loader(samples, spec, thumbnails=False)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(slices.pixels.nbytes + slices.thumbnails.nbytes, (peak - before) * 1024)
 """

@@ -31,7 +31,7 @@ class Slices:
     pixels: np.ndarray
     """(N, channels, H, W) uint8; one channel when every image is grey, three otherwise."""
     thumbnails: np.ndarray
-    """(N, 64, 64) uint8, of the original images, to tell patients apart by."""
+    """(N, 64, 64) uint8, of the original images, to tell patients apart by; (0, 64, 64) where nobody needs them."""
     labels: np.ndarray
     """(N,) int64, positions in LABELS."""
     names: tuple[str, ...]
@@ -47,29 +47,34 @@ def safe_loader(
     spec: InputSpec,
     max_unreadable: float = 0.05,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
+    *,
+    thumbnails: bool = True,
 ) -> tuple[Slices, tuple[Unreadable, ...]]:
     """Every slice that can be read, decoded and resized, and a list of those that cannot.
 
     max_unreadable: share of the files, in [0, 1], above which DatasetError is raised: then it is not a stray file.
     allocate: gives the uint8 array of a shape that the pixels are kept in; None takes memory.
+    thumbnails: whether to make them; those of 128 × 128 slices take a quarter of what the pixels do.
     """
     allocate = allocate or (lambda shape: np.empty(shape, np.uint8))
     size, count = (spec.height, spec.width), len(samples)
-    pixels, thumbnails = allocate((count, 1, *size)), np.empty((count, THUMBNAIL, THUMBNAIL), np.uint8)
+    pixels = allocate((count, 1, *size))
+    small = np.empty((count if thumbnails else 0, THUMBNAIL, THUMBNAIL), np.uint8)
     kept: list[int] = []
     unreadable: list[Unreadable] = []
     with ThreadPoolExecutor(available_cpus()) as pool:  # Pillow decodes outside the interpreter's lock
-        for index, item in enumerate(pool.map(lambda index: _decode(samples, index, spec), range(count))):
+        for index, item in enumerate(pool.map(lambda index: _decode(samples, index, spec, thumbnails), range(count))):
             if isinstance(item, Unreadable):
                 unreadable.append(item)
                 continue
-            image, small = item
+            image, reduced = item
             if image.ndim == 3 and pixels.shape[1] == 1:  # the first colour image: grey ones so far are replicated
                 wider = allocate((count, 3, *size))
                 wider[: len(kept)] = pixels[: len(kept)]
                 pixels = wider
             pixels[len(kept)] = image if image.ndim == 2 else image.transpose(2, 0, 1)
-            thumbnails[len(kept)] = small
+            if reduced is not None:
+                small[len(kept)] = reduced
             kept.append(index)
     if len(unreadable) > max_unreadable * count:
         first = "; ".join(f"{item.name}: {item.reason}" for item in unreadable[:3])
@@ -81,14 +86,16 @@ def safe_loader(
         raise DatasetError(f"{samples.source} holds no readable image.")
     samples = samples.select(np.array(kept, np.int64))
     number = len(kept)
-    slices = Slices(pixels[:number], thumbnails[:number], samples.labels, tuple(samples.names), samples.groups)
+    slices = Slices(pixels[:number], small[:number], samples.labels, tuple(samples.names), samples.groups)
     return slices, tuple(unreadable)
 
 
-def _decode(samples: Samples, index: int, spec: InputSpec) -> tuple[np.ndarray, np.ndarray] | Unreadable:
-    """(H, W) or (H, W, 3) uint8 and the thumbnail, or why not."""
+def _decode(
+    samples: Samples, index: int, spec: InputSpec, thumbnails: bool
+) -> tuple[np.ndarray, np.ndarray | None] | Unreadable:
+    """(H, W) or (H, W, 3) uint8 and the thumbnail if it is wanted, or why not."""
     try:
         image = read_image(samples.read(index))
-        return resize(image, spec), thumbnail(image)
+        return resize(image, spec), thumbnail(image) if thumbnails else None
     except (ImageError, OSError) as error:
         return Unreadable(samples.names[index], str(error))

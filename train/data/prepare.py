@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,9 @@ def prepare(
     samples = phantom_samples(seed=seed) if path is None else load_samples(path)
     if groups is not None:
         samples = with_groups(samples, groups)
-    slices, unreadable = safe_loader(samples, spec, max_unreadable, allocate)
+    slices, unreadable = safe_loader(samples, spec, max_unreadable, allocate, thumbnails=samples.groups is None)
     likeness = tell_apart(slices.thumbnails) if slices.groups is None else None
+    slices = replace(slices, thumbnails=slices.thumbnails[:0].copy())  # they have told what they can
     people = likeness.groups if likeness is not None else slices.groups
     assert people is not None, "told apart above, where nobody else did"
     told_by = "file" if groups else "source" if likeness is None else "pixels" if likeness.found else "nothing"
