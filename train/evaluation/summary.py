@@ -65,7 +65,7 @@ class Summary:
         if ends is None and name.rpartition(".")[2] in _SHARES and value in (0.0, 1.0):
             ends = exact_interval(value, patients)
         if ends is None:
-            return {**none, "value": value, "why": "no interval: the resamples do not vary"}
+            return {**none, "value": value, "why": "no interval: all resamples agree"}
         return {"value": value, "low": ends[0], "high": ends[1], **count}
 
     def decisions(self) -> dict[str, Any]:
