@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from export.formats import aotinductor
-from export.job import Job
+from export.job import Evidence, Job
 from export.parity import Parity, compare, tolerance_for
 from export.pixels import description
+from export.pixels.evidence import PixelEvidence
 from runtime import backends
 from runtime.backends import Backend
 from runtime.calibration import probabilities
@@ -114,47 +115,47 @@ def _ask(
 
 def measure(job: Job, loaded: Backend, precision: str) -> Parity:
     """The figures of a loaded artifact over the job's evidence. What the engine raises passes to the caller."""
-    evidence, info = job.evidence, job.reference.info
-    images = evidence.images
-    few = images[: BATCHES[-1]]
+    images = job.evidence.images
     # In eights with a remainder first, so that a frozen axis or a batch-dependent artifact shows itself.
-    first = len(images) % 8 or 1
-    logits = run_in_batches(loaded, images, first)
-    others = [np.concatenate([loaded.run(few[i : i + size]) for i in range(0, len(few), size)]) for size in BATCHES]
-    padded = np.concatenate([few[:3], np.zeros((BATCHES[-1] - 3, *images.shape[1:]), np.float32)])
-    others.append(loaded.run(padded)[: len(few[:3])])
-    return compare(
-        evidence.logits,
-        logits,
-        info.labels,
-        tolerance=tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance),
-        temperature=info.temperature,
-        source=evidence.source,
-        names=evidence.names,
-        truth=evidence.truth,
-        batches=others,
-    )
+    logits = run_in_batches(loaded, images, len(images) % 8 or 1)
+    others = _batched_otherwise(loaded, images[: BATCHES[-1]])
+    return _compared(job, job.evidence, job.evidence.logits, logits, others, precision)
 
 
 def measure_pixels(job: Job, loaded: Backend, precision: str) -> Parity:
     """As `measure`, for an artifact that takes pixels: every size by itself, since a batch has one."""
-    evidence, info = job.pixels, job.reference.info
+    evidence, temperature = job.pixels, job.reference.info.temperature
     groups = evidence.groups()
-    parts = [run_in_batches(loaded, group, len(group) % 8 or 1) for group in groups]
-    few = groups[0][: BATCHES[-1]]
-    others = [np.concatenate([loaded.run(few[i : i + size]) for i in range(0, len(few), size)]) for size in BATCHES]
-    padded = np.concatenate([few[:3], np.zeros((BATCHES[-1] - 3, *few.shape[1:]), np.uint8)])
-    others.append(loaded.run(padded)[: len(few[:3])])
-    reference, artifact = evidence.logits, np.concatenate(parts)
+    artifact = np.concatenate([run_in_batches(loaded, group, len(group) % 8 or 1) for group in groups])
+    others = _batched_otherwise(loaded, groups[0][: BATCHES[-1]])
+    reference = evidence.logits
     if job.options.with_softmax:
-        reference = log_probabilities(probabilities(reference, info.temperature), info.temperature)
-        artifact, *others = (log_probabilities(rows, info.temperature) for rows in (artifact, *others))
+        reference = log_probabilities(probabilities(reference, temperature), temperature)
+        artifact, *others = (log_probabilities(rows, temperature) for rows in (artifact, *others))
+    return _compared(job, evidence, reference, artifact, others, precision)
+
+
+def _batched_otherwise(loaded: Backend, few: np.ndarray) -> list[np.ndarray]:
+    """Answers to the first images in batches of every other size, and in one padded with zeros."""
+    batches = [np.concatenate([loaded.run(few[i : i + size]) for i in range(0, len(few), size)]) for size in BATCHES]
+    padded = np.concatenate([few[:3], np.zeros((BATCHES[-1] - 3, *few.shape[1:]), few.dtype)])
+    return [*batches, loaded.run(padded)[: len(few[:3])]]
+
+
+def _compared(
+    job: Job,
+    evidence: Evidence | PixelEvidence,
+    reference: np.ndarray,
+    artifact: np.ndarray,
+    others: list[np.ndarray],
+    precision: str,
+) -> Parity:
     return compare(
         reference,
         artifact,
-        info.labels,
+        job.reference.info.labels,
         tolerance=tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance),
-        temperature=info.temperature,
+        temperature=job.reference.info.temperature,
         source=evidence.source,
         names=evidence.names,
         truth=evidence.truth,

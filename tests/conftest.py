@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Workers share the processors: threads that wait for each other on a busy machine take longer than the work.
 if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
@@ -17,6 +19,21 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "alzheimer_mri" / "train
 def pytest_collection_modifyitems(items) -> None:
     """The longest file first: at the end it would run alone."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], int]], Path]:
+    """`once(name, make)`: the folder that `make` writes as a whole and answers 0 for, by one worker for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], int]) -> Path:
+        with FileLock(base / f"{name}.lock"):
+            if not (base / name).exists():
+                assert make(base / name) == 0
+        return base / name
+
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -36,23 +53,21 @@ def phantoms():
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory) -> Path:
+def trained_run(once) -> Path:
     """A run of `python -m train` on phantoms, one epoch of each stage at 32 × 32: real, and not yet good."""
     from train.__main__ import main
 
-    run = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main(["--image-size", "32", "--head.epochs", "1", "--full.epochs", "1", "--out", str(run)]) == 0
-    return run
+    options = ["--image-size", "32", "--head.epochs", "1", "--full.epochs", "1"]
+    return once("tiny", lambda run: main([*options, "--out", str(run)]))
 
 
 @pytest.fixture(scope="session")
-def bundle(trained_run, tmp_path_factory) -> Path:
+def bundle(trained_run, once) -> Path:
     """The bundle that `python -m export --to onnx torchscript` makes of `trained_run`. Do not change it: copy it."""
     from export.__main__ import main
 
-    folder = tmp_path_factory.mktemp("export") / "bundle"
-    assert main([str(trained_run), "--to", "onnx", "torchscript", "--out", str(folder)]) == 0
-    return folder
+    options = [str(trained_run), "--to", "onnx", "torchscript"]
+    return once("bundle", lambda folder: main([*options, "--out", str(folder)]))
 
 
 @pytest.fixture(scope="session")

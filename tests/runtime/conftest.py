@@ -52,14 +52,12 @@ def edit(copy: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
 
 
 @pytest.fixture(scope="session")
-def other_formats(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_formats(trained_run: Path, once: Callable[[str, Callable[[Path], int]], Path]) -> Path:
     """As `bundle`, of the same run, with the formats that it has not: `.xml` and `.pt2`, compared on 64 images."""
     from export.__main__ import main
 
-    folder = tmp_path_factory.mktemp("others") / "bundle"
-    formats = ["openvino", "torch-export"]
-    assert main([str(trained_run), "--to", *formats, "--parity-images", "64", "--out", str(folder)]) == 0
-    return folder
+    options = [str(trained_run), "--to", "openvino", "torch-export", "--parity-images", "64"]
+    return once("others", lambda folder: main([*options, "--out", str(folder)]))
 
 
 @pytest.fixture(scope="session", params=SERVED)

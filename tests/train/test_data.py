@@ -130,6 +130,7 @@ def test_an_even_image_belongs_to_nobody():
     assert len(set(tell_apart(np.zeros((3, 32, 32), np.uint8)).groups)) == 3
 
 
+@pytest.mark.slow  # test_audit.py holds it too
 def test_the_real_patients_are_told_apart_exactly(real_data):
     samples = load_samples(real_data)
     thumbnails = np.stack([thumbnail(read_image(samples.read(index))) for index in range(len(samples))])

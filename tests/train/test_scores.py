@@ -142,7 +142,7 @@ def test_what_never_varies_gets_the_exact_interval_of_so_many_patients_or_none()
     assert figures["classes"]["NonDemented"]["recall"]["low"] == pytest.approx(0.025 ** (1 / 8))
     assert figures["kappa"]["value"] == 1
     assert figures["kappa"]["low"] is None
-    assert "do not vary" in figures["kappa"]["why"]
+    assert "resamples agree" in figures["kappa"]["why"]
     assert exact_interval(0, 5) == pytest.approx((0, 1 - 0.025 ** (1 / 5)))
 
 
