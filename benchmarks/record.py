@@ -3,7 +3,7 @@
 A JSON object, schema 1. Times are wall-clock; `None` stands where something was not measured.
 
     schema          1
-    commit          Git commit of the code measured, `+` at its end where files differed from it; None outside a checkout
+    commit          Git commit of the code, `+` at its end where files differ from it; None outside a checkout
     started         ISO 8601, UTC
     circumstances   `benchmarks.machine.circumstances`: cpu, cpus, mhz, load_average, memory_bytes, noise, busy, others,
                     versions
