@@ -97,10 +97,10 @@ def decision_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int
             "demented.sensitivity": table[:, 1:, 1:].sum((1, 2)) / table[:, 1:].sum((1, 2)),
             "demented.specificity": table[:, 0, 0] / table[:, 0].sum(1),
         }
-    scores["balanced_accuracy"] = by_class["recall"][:, counted].mean(1)
+    scores["balanced_accuracy"] = _macro(by_class["recall"].T, counted)
     for name, values in by_class.items():
         if name != "recall":
-            scores[f"macro_{name}"] = values[:, counted].mean(1)
+            scores[f"macro_{name}"] = _macro(values.T, counted)
         scores |= {f"classes.{LABELS[label]}.{name}": values[:, label] for label in range(CLASSES)}
     return scores
 
@@ -114,9 +114,14 @@ def ranking_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int]
         f"classes.{LABELS[label]}.auc": area(answers.probabilities[:, label], answers.labels == label, answers, weights)
         for label in range(CLASSES)
     }
-    scores["macro_auc"] = np.mean([scores[f"classes.{LABELS[label]}.auc"] for label in counted], axis=0)
+    scores["macro_auc"] = _macro(np.array([scores[f"classes.{label}.auc"] for label in LABELS]), counted)
     scores["demented.auc"] = area(1 - answers.probabilities[:, 0], answers.labels > 0, answers, weights)
     return scores
+
+
+def _macro(values: np.ndarray, counted: Sequence[int]) -> np.ndarray:
+    """(B,) float64: mean over the classes that count, NaN where none does. values: (classes, B) float64."""
+    return values[list(counted)].mean(0) if len(counted) else np.full(values.shape[1], np.nan)
 
 
 def area(score: np.ndarray, positive: np.ndarray, answers: Answers, weights: np.ndarray) -> np.ndarray:
