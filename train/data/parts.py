@@ -9,7 +9,7 @@ import numpy as np
 from runtime.errors import DatasetError
 from runtime.labels import canonical_label
 from train.data.samples import Samples
-from train.data.sources import check_classes, class_folders, load_samples
+from train.data.sources import check_classes, class_folders, holds_classes, load_samples
 
 
 def load_parts(path: Path) -> tuple[Samples, np.ndarray | None]:
@@ -47,7 +47,7 @@ def _parts(path: Path) -> list[Path]:
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if any(canonical_label(folder.name) for folder in folders):
         return []
-    hold = [any(canonical_label(inner.name) for inner in folder.iterdir() if inner.is_dir()) for folder in folders]
+    hold = [holds_classes(folder) for folder in folders]
     if any(hold) and not all(hold):
         odd = ", ".join(repr(folder.name) for folder, holds in zip(folders, hold, strict=True) if not holds)
         raise DatasetError(f"{path}: {odd} holds no class folders, as the folders beside it do. Move it out.")

@@ -46,6 +46,8 @@ def class_folders(root: Path) -> Samples:
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     classes = {folder: canonical_label(folder.name) for folder in folders}
     strangers = [folder.name for folder, label in classes.items() if label is None]
+    if folders and all(holds_classes(folder) for folder in folders):
+        raise DatasetError(_dealt(root, [folder.name for folder in folders]))
     if strangers or not folders:
         found = ", ".join(repr(name) for name in strangers) or "no folder at all"
         raise DatasetError(
@@ -70,6 +72,24 @@ def class_folders(root: Path) -> Samples:
         groups=None,
         source=str(root),
     )
+
+
+def _dealt(root: Path, parts: list[str]) -> str:
+    """What to do with a folder whose folders hold the classes, such as train/ and test/."""
+    training = next((part for part in parts if part.lower().startswith("train")), parts[0])
+    text = f"{root} holds {', '.join(parts)}, and the class folders are in there. Train on one: --data "
+    others = [part for part in parts if part != training]
+    if not others:
+        return f"{text}{root / training}."
+    return (
+        f"{text}{root / training}. Then python -m train.evaluate --data {root / others[0]} judges the run on those it "
+        f"has not seen; python -m train.audit --data {root} says how many are on both sides."
+    )
+
+
+def holds_classes(folder: Path) -> bool:
+    """Whether one of the folders in `folder` is called as a class."""
+    return any(canonical_label(inner.name) for inner in folder.iterdir() if inner.is_dir())
 
 
 def _parquet(path: Path) -> Samples:
