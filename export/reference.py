@@ -43,6 +43,8 @@ class Reference:
 def from_run(run: Path) -> Reference:
     """The model of a run directory. Raises CheckpointError when its weights are not those its record names."""
     record = read_record(run)
+    if record["split"].get("shuffled_labels") is not None:
+        raise CheckpointError(f"{run} is a control, trained on shuffled labels: it is not exported. Name another run.")
     path = run / WEIGHTS
     state = read_state(path)
     digest = sha256_file(path)

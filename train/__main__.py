@@ -42,6 +42,9 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps({"run": str(run), **figures}))
         return
     print(f"run                 {run}")
+    control = record["split"]["shuffled_labels"] is not None
+    if control:
+        print("CONTROL: trained on shuffled labels; balanced accuracy should be at chance, and nothing be made of it.")
     print(f"validation slices   {figures['accuracy']:.1%} of {figures['slices']} right")
     if record["split"]["leaked"] is not None:
         print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} right")
@@ -61,8 +64,9 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
     elif leaked:
         print(f"LEAKAGE: {leaked:.0%} of the validation slices show a patient who is in training too.")
         print("These figures say nothing about new patients. Use --split patient.")
-    print("\nNext: python -m train.evaluate")
-    print("      python -m export --to onnx")
+    print(f"\nNext: python -m train.evaluate {run}" if control else "\nNext: python -m train.evaluate")
+    if not control:
+        print("      python -m export --to onnx")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ class Options:
     """Which part of how many is for validation."""
     seed: int = 0
     """Seeds the phantoms, the split, the weights, the order and the augmentation."""
+    shuffle_labels: int | None = None
+    """A control, with this seed: people trained on get each other's labels, so that people held out must be answered
+    by chance. What rises above it has leaked. Such a run is not exported."""
     max_unreadable: float = 0.05
     """Share of files that may be unreadable before the run stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -120,6 +123,7 @@ def _checked(options: Options) -> Options:
         ("--patience", recipe.patience, recipe.patience >= 0, "0 or more"),
         ("--devices", options.devices, options.devices >= 0, "0 or more"),
         ("--checkpoint-minutes", options.checkpoint_minutes, options.checkpoint_minutes >= 0, "0 or more"),
+        ("--shuffle-labels", options.shuffle_labels or 0, (options.shuffle_labels or 0) >= 0, "0 or more"),
         ("--cache-limit", options.cache_limit, options.cache_limit >= 0, "0 or more"),
         ("--max-unreadable", options.max_unreadable, 0 <= options.max_unreadable <= 1, "between 0 and 1"),
     ]

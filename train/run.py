@@ -108,6 +108,7 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
             "fold": options.fold,
             "seed": options.seed,
             "leaked": data.leaked,
+            "shuffled_labels": options.shuffle_labels,
             "not_estimable": list(data.not_estimable),
         },
         "metrics": figures(logits, labels, data.groups[data.split.validation], data.not_estimable),
@@ -151,6 +152,7 @@ def _prepare(options: Options, team: Team) -> Prepared:
             folds=folds,
             seed=options.seed,
             groups=options.groups,
+            shuffle_labels=options.shuffle_labels,
             allocate=allocate,
         ),
     )
@@ -180,6 +182,10 @@ def _announce(options: Options, data: Prepared, start: str, compute: Compute, te
     for name in data.not_estimable:
         people = len(np.unique(data.groups[data.slices.labels == LABELS.index(name)]))
         watch.say(f"{name} is {people} patients, fewer than the folds: trained on, but no figure is estimable for it.")
+    if options.shuffle_labels is not None:
+        watch.say(
+            "CONTROL: the people trained on have each other's labels. This network is to be judged and thrown away."
+        )
     if data.leaked is None:
         watch.say("PATIENTS UNKNOWN: the pixels do not tell them apart, so one person may stand on both sides.")
     elif data.leaked:

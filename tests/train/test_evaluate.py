@@ -183,6 +183,56 @@ def test_the_runs_own_data_from_another_place_is_its_own(small_run, tmp_path):
     assert np.array_equal(there.patients, here.patients)
 
 
+def write_ids(path: Path, names: list[str], who) -> Path:
+    path.write_text("file,group\n" + "".join(f"{name},{who(name)}\n" for name in names))
+    return path
+
+
+def test_a_file_says_who_is_who_among_the_slices_held_out(small_run, tmp_path, capsys):
+    """It knows that persons 1 and 3 are one, and that person 0 of the training slices is person 5."""
+    data = slices_of(small_run)
+    names = [file.relative_to(data).as_posix() for file in sorted(data.rglob("*.png"))]
+    same = {"p003": "p001", "p000": "p005"}
+
+    def who(name: str) -> str:
+        person = name.rpartition("/")[2][:4]
+        return same.get(person, person)
+
+    run = copied(small_run, tmp_path)
+    ids = write_ids(tmp_path / "ids.csv", names, who)
+    assert main([str(run), "--groups", str(ids), "--resamples", "200", "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["data"]["patients"] == 23
+    assert facts["data"]["patients_told_by"] == "file"
+    assert facts["data"]["leaked"] == pytest.approx(1 / 24)
+    assert "LEAKAGE" in facts["warnings"][0]
+    missing = write_ids(tmp_path / "some.csv", names[1:], who)
+    before = contents(run)
+    assert main([str(run), "--groups", str(missing)]) == 2
+    assert "without a row" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def test_a_file_says_who_is_who_in_other_data(small_run, tmp_path, capsys):
+    from train.data.phantom import draw_slice
+
+    names = []
+    for stage, label in enumerate(LABELS):
+        (tmp_path / "slices" / label).mkdir(parents=True)
+        for person in range(3):
+            for level in (0.4, 0.6):
+                names.append(f"{label}/{person}_{level}.png")
+                pixels = draw_slice(stage, 700 + 10 * stage + person, level, size=48)
+                Image.fromarray(pixels).save(tmp_path / "slices" / names[-1])
+    ids = write_ids(tmp_path / "ids.csv", names, lambda name: name.rpartition("_")[0])
+    words = ["--data", str(tmp_path / "slices"), "--groups", str(ids), "--out", str(tmp_path / "report")]
+    assert main([str(small_run), *words, "--resamples", "200", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["data"]
+    assert told["patients"] == 12
+    assert told["patients_by_class"] == dict.fromkeys(LABELS, 3)
+    assert told["patients_told_by"] == "file"
+
+
 def test_weights_that_changed_since_the_run_are_refused(small_run, tmp_path, capsys):
     run = copied(small_run, tmp_path)
     rewritten(run, lambda record: record.update(weights_sha256="0" * 64))

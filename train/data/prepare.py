@@ -18,7 +18,7 @@ from train.data.loader import Slices, Unreadable, safe_loader
 from train.data.patients import Patients, tell_apart
 from train.data.phantom import phantom_samples
 from train.data.sources import load_samples
-from train.data.splits import Split, split_slices
+from train.data.splits import Split, shuffled_labels, split_slices
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,13 @@ def prepare(
     folds: int,
     seed: int,
     groups: Path | None = None,
+    shuffle_labels: int | None = None,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> Prepared:
     """The slices at `path`, or phantoms when it is None, with patients told apart and dealt to two sides.
 
     groups: a file that says who is who (`train.data.groups`); None looks at the pixels, unless the source says.
+    shuffle_labels: seed of a control whose training patients have each other's labels; None leaves them.
     allocate: gives the array that the pixels are kept in; None takes memory.
 
     Raises DatasetError for data that cannot be used.
@@ -103,4 +105,7 @@ def prepare(
     assert people is not None, "told apart above, where nobody else did"
     told_by = "file" if groups else "source" if likeness is None else "pixels" if likeness.found else "nothing"
     dealt = split_slices(slices.labels, people, by=split, folds=folds, fold=fold, seed=seed)
+    if shuffle_labels is not None:
+        labels = shuffled_labels(slices.labels, people, dealt.training, shuffle_labels)
+        slices = replace(slices, labels=labels)
     return Prepared(slices, people, dealt, unreadable, samples.source, samples.digest(), told_by, likeness)

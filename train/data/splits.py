@@ -65,3 +65,20 @@ def _train_on_every_class(held_in: np.ndarray, labels: np.ndarray, groups: np.nd
         dealt = np.unique(held_in[labels == label])
         if len(dealt) == 1:
             held_in[groups == people[-1]] = -1 if len(people) == 1 else (dealt[0] + 1) % folds
+
+
+def shuffled_labels(labels: np.ndarray, groups: np.ndarray, training: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) int64: the labels, those of the patients in `training` dealt anew among these patients.
+
+    All slices of a patient get one label, that of a patient drawn without replacement, whose own is the one that most
+    of its slices have. Labels of all other slices stay. A patient on both sides has two.
+
+    labels, groups: (N,) int64. training: (K,) positions.
+    """
+    from train.evaluation.scores import stages
+
+    _, patients = np.unique(groups[training], return_inverse=True)
+    given = np.random.default_rng(seed).permutation(stages(labels[training], patients))
+    shuffled = labels.copy()
+    shuffled[training] = given[patients]
+    return shuffled

@@ -20,6 +20,7 @@ from runtime.preprocess import InputSpec
 from train.checkpoint import WEIGHTS, load_weights, read_state
 from train.compute import choose_compute
 from train.data.batches import Batches
+from train.data.groups import with_groups
 from train.data.loader import Slices, safe_loader
 from train.data.patients import THUMBNAIL, directions, tell_apart
 from train.data.phantom import phantom_samples
@@ -60,10 +61,13 @@ class HeldOut:
     """(width, height, how many) of the pictures as they were found, the commonest first; of 256 at most."""
 
 
-def held_out(run: Path, record: dict[str, Any], data: Path | None, max_unreadable: float = 0.05) -> HeldOut:
+def held_out(
+    run: Path, record: dict[str, Any], data: Path | None, groups: Path | None = None, max_unreadable: float = 0.05
+) -> HeldOut:
     """What the run held out, or the slices of `data` that show nobody of the run's own data.
 
     record: the content of its `run.json`.
+    groups: a file that says who is who among these slices; None believes the run of its own data, or the pixels.
 
     Raises DatasetError when the data has changed since the run, cannot be read, or leaves nothing that is new to the
     run; CheckpointError when the run does not say what it held out.
@@ -72,8 +76,11 @@ def held_out(run: Path, record: dict[str, Any], data: Path | None, max_unreadabl
     recorded = Path(record["options"]["data"]) if record["options"]["data"] is not None else None
     samples = load_samples(data) if data else _own_samples(record, recorded)
     digest = samples.digest()
+    if groups is not None:
+        samples = with_groups(samples, groups)
+    told_by_file = groups is not None
     if digest == record["data"]["digest"]:
-        return _own(run, record, samples, digest, spec, max_unreadable)
+        return _own(run, record, samples, digest, spec, max_unreadable, told_by_file)
     if data is None or (recorded is not None and recorded.exists() and data.resolve() == recorded.resolve()):
         raise DatasetError(
             f"{samples.source} has changed since {run} was trained on it: its digest is {digest[:12]}…, the run's "
@@ -83,7 +90,7 @@ def held_out(run: Path, record: dict[str, Any], data: Path | None, max_unreadabl
     own = _own_samples(record, recorded) if recorded is None or recorded.exists() else None
     if own is not None and own.digest() != record["data"]["digest"]:
         own = None
-    return _other(run, record, samples, digest, own, spec, max_unreadable)
+    return _other(run, record, samples, digest, own, spec, max_unreadable, told_by_file)
 
 
 def ask(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:
@@ -116,22 +123,33 @@ def _own_samples(record: dict[str, Any], recorded: Path | None) -> Samples:
 
 
 def _own(
-    run: Path, record: dict[str, Any], samples: Samples, digest: str, spec: InputSpec, max_unreadable: float
+    run: Path,
+    record: dict[str, Any],
+    samples: Samples,
+    digest: str,
+    spec: InputSpec,
+    max_unreadable: float,
+    told_by_file: bool,
 ) -> HeldOut:
-    dealt = _read_split(run)
+    dealt = read_split(run)
     sides = np.array([dealt.get(name, ("", "unreadable"))[1] for name in samples.names])
     if not (sides == "validation").any() or not (sides == "training").any():
         raise CheckpointError(f"{run / SPLIT} does not deal the slices of {samples.source} to two sides. Train again.")
     chosen = samples.select(np.flatnonzero(sides == "validation"))
     slices, unreadable = safe_loader(chosen, spec, max_unreadable)
     training = _thumbnails(samples.select(np.flatnonzero(sides == "training")), max_unreadable)
-    names = [dealt[name][0] for name in (*slices.names, *training.names)]
-    people = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    names = (*slices.names, *training.names)
+    if told_by_file:
+        assert samples.groups is not None, "the file was read"
+        who = dict(zip(samples.names, map(str, samples.groups), strict=True))
+    else:
+        who = {name: patient for name, (patient, _) in dealt.items()}
+    people = np.unique([who[name] for name in names], return_inverse=True)[1].astype(np.int64)
     held = np.unique(people[: len(slices)])
     number = np.empty(people.max() + 1, np.int64)
     number[np.concatenate([held, np.setdiff1d(people, held)])] = np.arange(len(number))  # those held out come first
     mine, theirs = number[people[: len(slices)]], number[people[len(slices) :]]
-    told_by = record["data"]["patients_told_by"]
+    told_by = "file" if told_by_file else record["data"]["patients_told_by"]
     known = told_by != "nothing"
     return HeldOut(
         slices,
@@ -157,6 +175,7 @@ def _other(
     own: Samples | None,
     spec: InputSpec,
     max_unreadable: float,
+    told_by_file: bool,
 ) -> HeldOut:
     slices, unreadable = safe_loader(samples, spec, max_unreadable)
     likeness = tell_apart(slices.thumbnails) if slices.groups is None else None
@@ -185,7 +204,7 @@ def _other(
     return HeldOut(
         left,
         np.unique(groups[rows], return_inverse=True)[1].astype(np.int64) if known else None,
-        "source" if likeness is None else "pixels" if known else "nothing",
+        "file" if told_by_file else "source" if likeness is None else "pixels" if known else "nothing",
         samples.source,
         digest,
         own=False,
@@ -198,7 +217,7 @@ def _other(
     )
 
 
-def _read_split(run: Path) -> dict[str, tuple[str, str]]:
+def read_split(run: Path) -> dict[str, tuple[str, str]]:
     """Slice name → patient and side."""
     try:
         with (run / SPLIT).open(newline="", encoding="utf-8") as file:

@@ -36,6 +36,8 @@ NEEDED = (
     "data.patients_told_by",
 )
 """What an evaluation reads of `run.json`."""
+_SURE = 0.001
+"""Chance below which a run trained on shuffled labels has told people held out better than luck does."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Evaluated:
 def evaluate(
     run: Path | None,
     data: Path | None = None,
+    groups: Path | None = None,
     *,
     out: Path | None = None,
     target_risk: float | None = None,
@@ -60,6 +63,8 @@ def evaluate(
     say: Callable[[str], None] = lambda text: None,
 ) -> Evaluated:
     """Judge the newest run, or `run`, on what it held out, or on the part of `data` that is new to it.
+
+    groups: a file that says who is who among all slices of `data`, or of the run's own data (`train.data.groups`).
 
     On its own held-out slices the temperature and the threshold for `target_risk` are fitted too and stored in the run,
     with its cards; figures are cross-fitted, so that no patient's figure comes from a fit on that patient.
@@ -73,7 +78,7 @@ def evaluate(
     folder = out or run / ("evaluation" if data is None else f"evaluation-{data.stem}")
     check_folder(folder)
     say(f"reading what {run} held out" if data is None else f"reading {data}")
-    held = held_out(run, record, data, max_unreadable)
+    held = held_out(run, record, data, groups, max_unreadable)
     if target_risk is not None and (not held.own or held.leaked is None or held.leaked > 0):
         raise InputError(
             "--target-risk chooses a threshold on the run's own held-out patients; "
@@ -83,8 +88,20 @@ def evaluate(
     logits = ask(run, record, held.slices)
     say(f"drawing {resamples} resamples of patients")
     facts, written = _judge(run, record, held, logits, target_risk, resamples, seed)
-    write(folder, run, record, facts, written, keep=held.own)
+    write(folder, run, record, facts, written, keep=held.own and not is_control(facts))
     return Evaluated(run, folder, facts)
+
+
+def is_control(facts: dict[str, Any]) -> bool:
+    """Whether the run that `evaluation.json` is of was trained on shuffled labels."""
+    return facts["control"]["shuffled_labels"] is not None
+
+
+def fails(facts: dict[str, Any]) -> bool:
+    """Whether a control that `evaluation.json` holds did not hold."""
+    memory, shuffled = facts["control"]["memory"], facts["control"]["permutation"]
+    learned = is_control(facts) and shuffled is not None and shuffled["p"] < _SURE
+    return learned or (memory is not None and not memory["holds"])
 
 
 def _check_record(run: Path, record: dict[str, Any]) -> None:
@@ -145,7 +162,11 @@ def _judge(
         },
         "risk": {"slices": slices.risk(), "patients": people.risk() if people else None},
         "abstention": _abstention(fitted, crossed, slices, people, target_risk) if fitted else None,
-        "control": {"permutation": shuffled, "memory": memory_test(held, seed)},
+        "control": {
+            "permutation": shuffled,
+            "memory": memory_test(held, seed),
+            "shuffled_labels": record["split"].get("shuffled_labels"),
+        },
     }
     facts["warnings"] = _warnings(held, facts)
     return facts, Written(before, after, held.slices.names, held.patients, logits, scores)
@@ -239,6 +260,10 @@ def _abstention(
 def _warnings(held: HeldOut, facts: dict[str, Any]) -> list[str]:
     """What a reader must know before any figure."""
     said = []
+    if is_control(facts):
+        shuffled = facts["control"]["permutation"]
+        told = f"; as good by luck: p = {shuffled['p']:.3f}" if shuffled else ""
+        said.append(f"CONTROL: this run was trained on shuffled labels. Its figures must be at chance{told}.")
     if held.leaked:
         said.append(
             f"LEAKAGE: {held.leaked:.0%} of these slices show a patient the run was trained on. The figures say "
