@@ -18,7 +18,8 @@ ALLOWED = {
     "export": {"export", "train", "runtime"},
     "benchmarks": {"benchmarks", "export", "train", "runtime"},
 }
-COMMANDS = ["runtime", "runtime.explain", "train", "train.audit", "train.evaluate", "train.data.phantom"]
+COMMANDS = ["runtime", "runtime.explain", "train", "train.audit", "train.evaluate", "train.crossvalidate"]
+COMMANDS += ["train.data.phantom"]
 COMMANDS += ["export", "export.bisect", "benchmarks"]
 HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "openvino", "sklearn", "scipy", "matplotlib", "pyarrow"}
 

@@ -59,25 +59,32 @@ def read_options(folder: Path) -> dict[str, Any]:
     """The fields of the Options that the run in `folder` began with. Raises CheckpointError when they are damaged."""
     try:
         fields: dict[str, Any] = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
-        settings = fields["settings"]
-        stages = {name: Stage(**settings[name]) for name in ("head", "full")}
-        fields["settings"] = Recipe(**{**settings, **stages})
-        for name in ("data", "groups", "out"):
-            fields[name] = None if fields.get(name) is None else Path(fields[name])
+        return _typed(fields, fields["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder / OPTIONS} cannot be read: {error}. Delete {folder} and start again."
         ) from error
-    return fields
 
 
-def check_same(options: Options, began: Options) -> None:
-    """Raise InputError when `options` would train another model than the run `began` to."""
+def options_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the Options that a finished run was told, from the content of its `run.json`."""
+    return _typed(record["options"], record["recipe"])
+
+
+def _typed(fields: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """What JSON holds of Options and Recipe, as they have it."""
+    stages = {name: Stage(**settings[name]) for name in ("head", "full")}
+    paths = {name: None if fields.get(name) is None else Path(fields[name]) for name in ("data", "groups", "out")}
+    return {**fields, **paths, "settings": Recipe(**{**settings, **stages})}
+
+
+def check_same(options: Options, began: Options, what: str = "--resume") -> None:
+    """Raise InputError when `options` would train another model than the run `began` to, which is called `what`."""
     now, then = asdict(options), asdict(began)
     pairs = [(name, now[name], then[name]) for name in now if name not in _FREE | {"settings"}]
     pairs += [(name, now["settings"][name], then["settings"][name]) for name in now["settings"]]
     changed = [f"{name} is {value}, was {before}" for name, value, before in pairs if value != before]
     if changed:
         raise InputError(
-            f"--resume: {'; '.join(changed)}. Leave out what changed, or start another run with another --out."
+            f"{what}: {'; '.join(changed)}. Leave out what changed, or start another run with another --out."
         )

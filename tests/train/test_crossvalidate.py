@@ -1,0 +1,159 @@
+"""`python -m train.crossvalidate`: every patient is judged once, by a network that was not trained on them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.errors import CheckpointError
+from train.checkpoint import read_record
+from train.crossvalidate import main
+from train.evaluation.pooled import lines, pool
+
+TINY = [
+    "--recipe",
+    "resnet34-gray",
+    "--image-size",
+    "32",
+    "--full.epochs",
+    "1",
+    "--precision",
+    "fp32",
+    "--device",
+    "cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def people(small_run, tmp_path_factory) -> list[str]:
+    """Options that name two slices of each of 48 people, and who is who."""
+    root = tmp_path_factory.mktemp("people")
+    rows = ["file,group"]
+    for file in sorted(Path(read_record(small_run)["options"]["data"]).rglob("*.png")):
+        if not file.stem.endswith("_0.5"):
+            (root / "slices" / file.parent.name).mkdir(parents=True, exist_ok=True)
+            os.link(file, root / "slices" / file.parent.name / file.name)
+            rows.append(f"{file.parent.name}/{file.name},{file.name[:4]}")
+    (root / "ids.csv").write_text("\n".join(rows))
+    return ["--data", str(root / "slices"), "--groups", str(root / "ids.csv")]
+
+
+@pytest.fixture(scope="module")
+def crossed(people, tmp_path_factory) -> Path:
+    """Two folds, trained and judged. Do not change it: copy it."""
+    out = tmp_path_factory.mktemp("crossed") / "cv"
+    assert main([*TINY, *people, "--folds", "2", "--resamples", "200", "--out", str(out)]) == 0
+    return out
+
+
+def copied(folder: Path, place: Path) -> Path:
+    return Path(shutil.copytree(folder, place / "cv", copy_function=os.link))
+
+
+def held_out_of(run: Path) -> set[str]:
+    with (run / "split.csv").open(newline="") as file:
+        return {row["patient"] for row in csv.DictReader(file) if row["side"] == "validation"}
+
+
+def test_every_patient_is_judged_once_by_the_network_that_never_saw_them(crossed):
+    facts = json.loads((crossed / "crossvalidation.json").read_text(), parse_constant=pytest.fail)
+    sides = [held_out_of(crossed / f"fold-{fold}") for fold in (1, 2)]
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == facts["data"]["patients"] == 48
+    assert facts["data"]["slices"] == np.sum(facts["slices"]["confusion"]) == 96
+    assert np.sum(facts["patients"]["confusion"]) == 48
+    assert [fold["held_out"]["patients"] for fold in facts["folds"]] == [len(side) for side in sides]
+    assert facts["split"]["leaked"] == [0.0, 0.0]
+
+
+def test_the_figures_are_those_of_the_folds(crossed):
+    facts = json.loads((crossed / "crossvalidation.json").read_text())
+    records = [read_record(crossed / f"fold-{fold}") for fold in (1, 2)]
+    for level, name in (("slices", "accuracy"), ("patients", "patient_accuracy")):
+        told = [record["metrics"][name] for record in records]
+        assert [fold[level]["accuracy"] for fold in facts["folds"]] == pytest.approx(told)
+        spread = facts["over_folds"][level]["accuracy"]
+        assert spread == {"mean": pytest.approx(np.mean(told)), "sd": pytest.approx(np.std(told, ddof=1)), "folds": 2}
+        weights = [record["metrics"][level] for record in records]
+        assert facts[level]["accuracy"]["value"] == pytest.approx(np.average(told, weights=weights))
+        assert facts[level]["accuracy"]["low"] < facts[level]["accuracy"]["high"]
+    said = lines(facts)
+    assert max(map(len, said)) <= 100
+    assert f"{100 * spread['mean']:.1f} ± {100 * spread['sd']:.1f} %" in "\n".join(said)
+
+
+def test_what_is_missing_is_trained_and_nothing_else(crossed, people, tmp_path, capsys):
+    out = copied(crossed, tmp_path)
+    before = json.loads((out / "crossvalidation.json").read_text())
+    shutil.rmtree(out / "fold-2")
+    (out / "crossvalidation.json").unlink()
+    kept = (out / "fold-1" / "run.json").stat().st_ino
+    assert main([*TINY, *people, "--folds", "2", "--resamples", "200", "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == before
+    assert (out / "fold-1" / "run.json").stat().st_ino == kept
+    assert not list(out.glob(".*"))
+
+
+def test_folds_that_were_told_something_else_are_refused(crossed, people, tmp_path, capsys):
+    out = copied(crossed, tmp_path)
+    shutil.rmtree(out / "fold-2")
+    assert main([*TINY, *people, "--full.epochs", "2", "--folds", "2", "--out", str(out)]) == 2
+    assert "fold-1: full is " in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["crossvalidation.json", "fold-1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--fold", "1/2"], "--fold is not taken"),
+        (["--fold=1/2"], "--fold is not taken"),
+        (["--resume"], "--resume is not taken"),
+        (["--data", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_leaves_nothing(tmp_path, capsys, words, message):
+    assert main([*TINY, *words, "--out", str(tmp_path / "cv")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert message in said[-1]
+    assert not list(tmp_path.rglob("fold-*"))
+
+
+def test_runs_that_are_no_folds_of_each_other(crossed, tmp_path):
+    twice = tmp_path / "twice"
+    shutil.copytree(crossed / "fold-1", twice, copy_function=os.link)
+    with pytest.raises(CheckpointError, match="is held out in two folds"):
+        pool([crossed / "fold-1", twice], 200)
+    record = json.loads((twice / "run.json").read_text())
+    record["split"]["seed"] = 9
+    (twice / "run.json").unlink()
+    (twice / "run.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="has other data, another recipe or another split than"):
+        pool([crossed / "fold-1", twice], 200)
+
+
+def test_leakage_is_said_before_the_figures(crossed, people, tmp_path, capsys):
+    out = copied(crossed, tmp_path)
+    record = json.loads((out / "fold-2" / "run.json").read_text())
+    record["split"]["leaked"] = 0.5
+    (out / "fold-2" / "run.json").unlink()
+    (out / "fold-2" / "run.json").write_text(json.dumps(record))
+    assert main([*TINY, *people, "--folds", "2", "--resamples", "200", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith("LEAKAGE: up to 50% of the slices held out show a patient trained on")
+
+
+@pytest.mark.slow
+def test_the_published_protocol_leaks_and_says_so(people, tmp_path, capsys):
+    out = tmp_path / "cv"
+    words = [*TINY, *people, "--folds", "2", "--resamples", "200", "--out", str(out)]
+    assert main([*words, "--split", "slice"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("LEAKAGE: up to ")
+    facts = json.loads((out / "crossvalidation.json").read_text())
+    assert min(facts["split"]["leaked"]) > 0.3
+    assert facts["data"]["patients"] == np.sum(facts["patients"]["confusion"]) == 48

@@ -1,0 +1,130 @@
+"""`python -m train.crossvalidate`: train every fold in turn; judge each patient by the network that never saw them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
+
+if TYPE_CHECKING:
+    from train.options import Options
+
+FACTS = "crossvalidation.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, or stopped as asked; 1 a run failed; 2 the input cannot be used."""
+    parser = _parser()
+    own, rest = parser.parse_known_args(argv)
+    if own.folds < 2:
+        parser.error(f"--folds is {own.folds}, expected 2 or more")
+    if own.resamples < 200:
+        parser.error(f"--resamples is {own.resamples}, expected 200 or more")
+    try:
+        runs = _runs(own.out, own.folds, rest)
+        from train.launch import is_leader
+        from train.loop import Interrupted
+
+        try:
+            _train(runs)
+        except Interrupted as stopped:
+            print(f"Stopped in {stopped}, with a checkpoint. The same command goes on.", file=sys.stderr)
+            return 0
+        if is_leader():
+            facts = _judge([run for run, _ in runs], own.out, own.resamples)
+            _show(facts, own.out, as_json=own.json)
+    except NeuroStageError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, (InputError, DatasetError, CheckpointError)) else 1
+    except KeyboardInterrupt:
+        print("Interrupted before the first step. The same command goes on.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, Options | None]]:
+    """The run directory of every fold, and what it is to be told; None for one that is finished.
+
+    Raises CheckpointError or InputError when a fold that was begun was told something else.
+    """
+    from train.checkpoint import read_record
+    from train.options import Options, parse
+    from train.resume import check_same, options_of
+
+    refused = [name for name in ("--fold", "--resume") if any(one.split("=")[0] == name for one in arguments)]
+    if refused:
+        raise InputError(f"{refused[0]} is not taken: every fold is trained, and goes on where it was stopped.")
+    runs: list[tuple[Path, Options | None]] = []
+    for fold in range(1, folds + 1):
+        run = out / f"fold-{fold}"
+        told = [*arguments, "--fold", f"{fold}/{folds}", "--out", str(run)]
+        if run.exists():
+            check_same(parse(told), Options(**options_of(read_record(run))), str(run))
+        runs.append((run, None if run.exists() else parse([*told, "--resume"])))
+    return runs
+
+
+def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
+    from train.launch import launch
+
+    for number, (run, options) in enumerate(runs, 1):
+        if options is not None:
+            print(f"fold {number} of {len(runs)}: {run}", file=sys.stderr, flush=True)
+            launch(options)
+
+
+def _judge(runs: Sequence[Path], out: Path, resamples: int) -> dict[str, Any]:
+    """The figures, also written to `out`. Raises InputError where they cannot be."""
+    from train.evaluation.pooled import pool
+
+    facts = pool(runs, resamples)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".figures-", dir=out) as folder:
+            staged = Path(folder) / FACTS
+            staged.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            staged.replace(out / FACTS)
+    except OSError as error:
+        raise InputError(f"{out / FACTS} cannot be written: {error}. Make room; the same command goes on.") from error
+    return facts
+
+
+def _show(facts: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts))
+        return
+    from train.evaluation.pooled import lines
+
+    if facts["shuffled_labels"] is not None:
+        print("CONTROL: trained on shuffled labels. The figures must be at chance.\n")
+    if facts["split"]["leaked"] is None:
+        print("PATIENTS UNKNOWN: one person may stand on both sides, and then these figures flatter.\n")
+    elif any(facts["split"]["leaked"]):
+        print(f"LEAKAGE: up to {max(facts['split']['leaked']):.0%} of the slices held out show a patient trained on.")
+        print("These figures say nothing about new patients.\n")
+    print("\n".join(lines(facts)))
+    print(f"\nfigures {out / FACTS}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.crossvalidate",
+        description="Train every fold in turn, and judge each patient by the network that never saw it.",
+        epilog="All other options are those of python -m train, but for --fold and --resume. What was stopped goes on "
+        "with the same command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, fold-1 and so on, and the figures")
+    parser.add_argument("--folds", type=int, default=5, help="how many parts the patients are dealt to (default: 5)")
+    parser.add_argument("--resamples", type=int, default=2000, help="resamples of patients behind each interval")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

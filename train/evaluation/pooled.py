@@ -1,0 +1,145 @@
+"""Figures of a cross-validation: of each fold, their spread, and of all patients together, each answered for by the
+network that was not trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.calibration import probabilities
+from runtime.errors import CheckpointError
+from train.checkpoint import read_record
+from train.evaluation.bootstrap import LEVEL, draw_patients
+from train.evaluation.heldout import ask, class_counts, held_out, read_split
+from train.evaluation.scores import Answers, decision_scores, ranking_scores
+from train.evaluation.summary import Summary, no_interval
+from train.evaluation.words import ROWS, number, spoken
+
+SCHEMA = 1
+_OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "demented.accuracy", "demented.auc")
+_LEVELS = ("slices", "patients")
+
+
+def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
+    """The content of `crossvalidation.json`, from the run of each fold and the data that they were trained on.
+
+    Probabilities are at temperature 1: a temperature would have to be fitted on the patients that are judged. A
+    patient's answer is the mean of the probabilities over its slices, of whichever fold each slice was held out in. The
+    intervals are of resamples of patients, and do not vary the training.
+
+    Raises CheckpointError for runs that are no folds of one cross-validation, DatasetError when the data has changed.
+    """
+    records = [read_record(run) for run in runs]
+    _check_together(runs, records)
+    who = {name: patient for name, (patient, _) in read_split(runs[0]).items()}
+    names: list[str] = []
+    chances, labels, fold_of = [], [], []
+    for number_of, (run, record) in enumerate(zip(runs, records, strict=True)):
+        held = held_out(run, record, None)
+        names += held.slices.names
+        chances.append(probabilities(ask(run, record, held.slices)))
+        labels.append(held.slices.labels)
+        fold_of.append(np.full(len(held.slices), number_of))
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"{runs[0].parent}: a slice is held out in two folds. Train all folds with one --seed.")
+    fold, known = np.concatenate(fold_of), records[0]["data"]["patients_told_by"] != "nothing"
+    people = np.unique([who[name] for name in names], return_inverse=True)[1].astype(np.int64)
+    answers = Answers(np.concatenate(chances), np.concatenate(labels), people)
+    weights = draw_patients(int(people.max()) + 1, resamples, seed) if known else None
+    folds = [_fold(answers, fold == number_of, known) for number_of in range(len(runs))]
+    return {
+        "schema": SCHEMA,
+        "recipe": records[0]["recipe"],
+        "start": records[0]["start"],
+        "data": {
+            "source": Path(records[0]["data"]["source"]).name,
+            "digest": records[0]["data"]["digest"],
+            "slices": len(names),
+            "slices_by_class": class_counts(answers.labels),
+            "patients": int(people.max()) + 1 if known else None,
+            "patients_by_class": class_counts(answers.by_patient().labels) if known else None,
+        },
+        "split": {
+            "by": records[0]["split"]["by"],
+            "seed": records[0]["split"]["seed"],
+            "folds": len(runs),
+            "leaked": [record["split"]["leaked"] for record in records] if known else None,
+        },
+        "shuffled_labels": records[0]["split"].get("shuffled_labels"),
+        "method": {
+            "level": LEVEL,
+            "resamples": resamples if known else None,
+            "seed": seed,
+            "intervals": "bootstrap that draws patients; the training is not varied" if known else no_interval(),
+        },
+        "folds": folds,
+        "over_folds": {level: _spread([one[level] for one in folds]) for level in _LEVELS if folds[0][level]},
+        "slices": Summary(answers, weights).decisions(),
+        "patients": Summary(answers.by_patient(), weights).decisions() if known else None,
+    }
+
+
+def _check_together(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> None:
+    """Raises CheckpointError unless all runs learned from the same data, dealt alike, in the same way."""
+    for run, record in zip(runs[1:], records[1:], strict=True):
+        first = records[0]
+        same = [record["data"]["digest"] == first["data"]["digest"], record["recipe"] == first["recipe"]]
+        same += [record["split"].get(key) == first["split"].get(key) for key in ("by", "seed", "shuffled_labels")]
+        if not all(same):
+            raise CheckpointError(f"{run} has other data, another recipe or another split than {runs[0]}.")
+
+
+def _fold(answers: Answers, rows: np.ndarray, known: bool) -> dict[str, Any]:
+    """Point figures of one fold, by level; None at the level of patients where nobody knows them."""
+    people = np.unique(answers.patients[rows], return_inverse=True)[1].astype(np.int64)
+    mine = Answers(answers.probabilities[rows], answers.labels[rows], people)
+    told: dict[str, Any] = {"slices": _points(mine), "patients": _points(mine.by_patient()) if known else None}
+    return {"held_out": {"slices": int(rows.sum()), "patients": int(people.max()) + 1 if known else None}, **told}
+
+
+def _points(answers: Answers) -> dict[str, float | None]:
+    one = np.ones((1, int(answers.patients.max()) + 1))
+    present = np.unique(answers.labels).tolist()
+    values = decision_scores(answers, one, present) | ranking_scores(answers, one, present)
+    found = {name: float(values[name][0]) for name in _OF_FOLDS}
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+
+def _spread(folds: Sequence[dict[str, float | None]]) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1) over the folds that have a figure."""
+    found: dict[str, Any] = {}
+    for name in _OF_FOLDS:
+        values = [value for fold in folds if (value := fold[name]) is not None]
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        found[name] = {"mean": float(np.mean(values)) if values else None, "sd": sd, "folds": len(values)}
+    return found
+
+
+def lines(facts: dict[str, Any]) -> list[str]:
+    """The figures for a terminal: mean ± SD over the folds, and all patients together with the interval."""
+    titles = {path: (title, share) for title, path, share in ROWS}
+    text = []
+    for level in _LEVELS:
+        if not facts[level]:
+            continue
+        count = facts["data"][level]
+        text += ["", f"{f'{count} {level}':<33}{'mean ± SD of folds':<24}all together, 95 % interval"]
+        for name in _OF_FOLDS:
+            title, share = titles[name]
+            together = facts[level]
+            for key in name.split("."):
+                together = together[key]
+            text.append(f"{title:<33}{_said(facts['over_folds'][level][name], share):<24}{spoken(together, share)}")
+        text.append(f"{'always the largest class':<33}{'':<24}{number(facts[level]['largest_class'], True)}")
+    return text[1:]
+
+
+def _said(spread: dict[str, Any], share: bool) -> str:
+    if spread["mean"] is None or spread["sd"] is None:
+        return "not estimable"
+    if share:
+        return f"{100 * spread['mean']:.1f} ± {100 * spread['sd']:.1f} %"
+    return f"{spread['mean']:.3f} ± {spread['sd']:.3f}"
