@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from typing import Any
@@ -13,13 +12,8 @@ from PIL import Image
 from train.data.loader import Slices
 from train.data.patients import Patients
 from train.evaluation.findings import lines
+from train.evaluation.page import document, picture, table
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: 13px }
-td, th { padding: .1rem .8rem .1rem 0; text-align: left } .note { color: #666 }
-img { max-width: 100% }
-"""
 _LISTED = 20
 
 
@@ -37,36 +31,35 @@ def page(findings: dict[str, Any], slices: Slices, patients: Patients) -> str:
         f"<p>{html.escape(str(findings['source']))}</p>",
         f"<pre>{html.escape(chr(10).join(lines(findings)))}</pre>",
         _conflicts(findings["label_conflicts"]),
-        f"<h2>How alike neighbours are</h2><p>{gap}</p>{_image(_plot(patients), 'distribution of links')}",
+        f"<h2>How alike neighbours are</h2><p>{gap}</p>{picture(_plot(patients), 'distribution of links')}",
     ]
     if findings["patients"] is not None:
         parts += [
             "<h2>Some of the groups</h2><p>One patient a row.</p>",
-            _image(_montage(slices.thumbnails, _rows(groups)), "slices of some groups, one group a row"),
+            picture(_montage(slices.thumbnails, _rows(groups)), "slices of some groups, one group a row"),
         ]
     if patients.moved.any():
         parts += [
             "<h2>Some of the augmented copies</h2><p>Each row: copies, among the slices of one patient.</p>",
-            _image(_montage(slices.thumbnails, _rows(groups, patients.moved)), "copies in some groups"),
+            picture(_montage(slices.thumbnails, _rows(groups, patients.moved)), "copies in some groups"),
         ]
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Dataset audit</title>'
-        f"<style>{_STYLE}</style>{''.join(parts)}"
-        '<p class="note">Research use only.</p></html>'
-    )
+    return document("Dataset audit", parts, "Research use only.")
 
 
 def _conflicts(conflicts: list[dict[str, Any]] | None) -> str:
     if not conflicts:
         return ""
     rows = [
-        f"<tr><td>{one['group']}<td>{', '.join(f'{name} {count}' for name, count in one['slices'].items())}"
-        f"<td>{html.escape(', '.join(one['files']))}"
+        [
+            str(one["group"]),
+            ", ".join(f"{name} {count}" for name, count in one["slices"].items()),
+            ", ".join(one["files"]),
+        ]
         for one in conflicts[:_LISTED]
     ]
     more = f"<p>and {len(conflicts) - _LISTED} more, in audit.json</p>" if len(conflicts) > _LISTED else ""
-    head = "<tr><th>group<th>slices by class<th>one file of each"
-    return f"<h2>Patients with slices of two classes</h2><table>{head}{''.join(rows)}</table>{more}"
+    listed = table(["group", "slices by class", "one file of each"], rows)
+    return f"<h2>Patients with slices of two classes</h2>{listed}{more}"
 
 
 def _plot(patients: Patients) -> bytes:
@@ -112,7 +105,3 @@ def _montage(thumbnails: np.ndarray, rows: list[np.ndarray], columns: int = 12) 
     file = io.BytesIO()
     Image.fromarray(canvas).save(file, "PNG")
     return file.getvalue()
-
-
-def _image(png: bytes, alternative: str) -> str:
-    return f'<img alt="{alternative}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from typing import Any
 
 from runtime.labels import LABELS
+from train.evaluation.page import document, picture, table
 from train.evaluation.words import CALIBRATION, OF_CLASS, ROWS, WHOSE, joined, number, pick, resting_on, spoken
 
-_STYLE = """
-:root { color-scheme: light }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 58rem; margin: 2rem auto; padding: 0 1rem; color: #222;
-  background: #fff }
-table { border-collapse: collapse; font-size: 14px; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #ddd; vertical-align: top }
-td { font-variant-numeric: tabular-nums } h2 { margin-top: 2.5rem }
-img { max-width: 100%; display: block; margin: 1rem 0 } .note { color: #555; font-size: 14px }
-.warning { background: #fbe9e7; border-left: 4px solid #c0392b; padding: .6rem 1rem }
-.headline { font-size: 1.15rem }
-"""
 _CAPTIONS = {
     "figures.png": "main figures with their intervals",
     "confusion.png": "which class is taken for which; shade: share of the row",
@@ -53,12 +42,7 @@ def page(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
         _control(facts, drawn),
         _method(facts),
     ]
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>{''.join(parts)}"
-        '<p class="note">Research use only. Not a medical device.</p></html>'
-    )
+    return document(title, parts, "Research use only. Not a medical device.")
 
 
 def _headline(facts: dict[str, Any]) -> str:
@@ -81,7 +65,7 @@ def _levels(facts: dict[str, Any]) -> str:
     note = f"Macro figures and balanced accuracy are means over {joined(counted)}; " if counted else ""
     chance = f"chance is {number(facts['slices']['chance'], True)}." if counted else ""
     return (
-        f"<h2>Figures</h2>{_table(['', *(name for name, _ in levels), 'number of patients'], rows)}"
+        f"<h2>Figures</h2>{table(['', *(name for name, _ in levels), 'number of patients'], rows)}"
         f'<p class="note">A patient is judged by the mean of the calibrated probabilities over the slices. '
         f"{note}{chance}</p>"
     )
@@ -100,7 +84,7 @@ def _classes(facts: dict[str, Any]) -> str:
                 for label in LABELS
             ]
             heads = [f"class, by {name}", *(head for head, _, _ in OF_CLASS), "number of patients"]
-            parts.append(_table(heads, rows))
+            parts.append(table(heads, rows))
     return "".join(parts) + f'<p class="note">{WHOSE}</p>'
 
 
@@ -117,7 +101,7 @@ def _calibration(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
             + ")."
         )
     return (
-        f"<h2>Calibration of slices</h2><p>{said}</p>{_image(drawn, 'reliability.png')}{_table(['', *sides], rows)}"
+        f"<h2>Calibration of slices</h2><p>{said}</p>{_image(drawn, 'reliability.png')}{table(['', *sides], rows)}"
         '<p class="note">With few patients the expected calibration error lies above its true value, more so in '
         "resamples.</p>"
     )
@@ -140,7 +124,7 @@ def _risk(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
     rows = [
         [name, spoken(facts["risk"][name]["area"], False)] for name in ("slices", "patients") if facts["risk"][name]
     ]
-    area = _table(["", "area under the curve"], rows)
+    area = table(["", "area under the curve"], rows)
     return f"<h2>Risk and coverage</h2><p>{escape(said)}</p>{_image(drawn, 'risk-coverage.png')}{area}"
 
 
@@ -181,13 +165,5 @@ def _method(facts: dict[str, Any]) -> str:
     )
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    top = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>"
-
-
 def _image(drawn: dict[str, bytes], name: str) -> str:
-    if name not in drawn:
-        return ""
-    return f'<img alt="{_CAPTIONS[name]}" src="data:image/png;base64,{base64.b64encode(drawn[name]).decode()}">'
+    return picture(drawn[name], _CAPTIONS[name]) if name in drawn else ""
