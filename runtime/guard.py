@@ -13,6 +13,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ QUANTILE = 0.995
 _FORMAT = 1
 
 _ARRAYS = ("mean", "components", "scales")
+
+_BORDER = np.flatnonzero(np.pad(np.zeros((SIZE - 2, SIZE - 2), bool), 1, constant_values=True))
 
 _REASONS = {
     # In the order they are asked: the first that holds is the most specific.
@@ -66,16 +69,14 @@ class Guard:
     """images, groups, and the share of left-out slices that these thresholds reject."""
 
     def scores(self, image: Image.Image) -> dict[str, float]:
-        """Every score of an upright image of mode L or RGB; the higher, the stranger. About 0.2 ms.
+        """Every score of an upright image of mode L or RGB; the higher, the stranger. About 0.1 ms.
 
         blank 0-1, colour 0-1, border 0-1.5, smooth up to 1, residual (root mean square brightness), distance (root
         mean square standard deviations), orientation (residual as it is over the least residual when turned or
         mirrored top to bottom).
         """
-        thumbnail = _thumbnail(image)
-        result = _plain_scores(image, thumbnail)
-        result.update(self._distances(_normalised(thumbnail)))
-        return result
+        plain, thumbnail = _measured(image)
+        return {**plain, **self._distances(thumbnail)}
 
     def judge(self, scores: Mapping[str, float]) -> tuple[str, str] | None:
         """(code, reason) for the first score above its threshold; None when the model may speak."""
@@ -85,16 +86,29 @@ class Guard:
                 return code, f"{reason} ({code} {scores[code]:.3g}, at most {self.thresholds[code]:.3g})"
         return None
 
+    @cached_property
+    def _projection(self) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+        """The components with the mean below them (K + 1, 1024), and what the mean has along each of these rows."""
+        rows = np.concatenate([self.components, self.mean[None]])
+        along = rows @ self.mean
+        return rows, along[:-1], float(along[-1])
+
     def _distances(self, thumbnail: NDArray[np.float32]) -> dict[str, float]:
-        ways = (thumbnail, thumbnail[::-1], np.rot90(thumbnail), np.rot90(thumbnail, 2), np.rot90(thumbnail, 3))
-        centred = np.stack([way.reshape(-1) for way in ways]) - self.mean
-        places = centred @ self.components.T  # (5, K)
-        # Pythagoras: the components are orthonormal.
-        unexplained = np.einsum("ij,ij->i", centred, centred) - np.einsum("ij,ij->i", places, places)
-        residuals = np.sqrt(np.maximum(unexplained, 1e-9) / centred.shape[1])
+        turned = np.empty((5, SIZE, SIZE), np.float32)
+        turned[0], turned[1], turned[2] = thumbnail, thumbnail[::-1], thumbnail.T[::-1]
+        turned[3], turned[4] = thumbnail[::-1, ::-1], thumbnail.T[:, ::-1]
+        rows, offset, mean_squared = self._projection
+        along = turned.reshape(5, -1) @ rows.T  # (5, K + 1)
+        places = along[:, :-1] - offset
+        # Pythagoras: the components are orthonormal, and turning changes no pixel's value. The squared distance from
+        # the mean is expanded, so that one product serves for it and for the places.
+        flat = thumbnail.reshape(-1)
+        whole = float(flat @ flat) + mean_squared - 2.0 * along[:, -1]
+        residuals = np.sqrt(np.maximum(whole - np.einsum("ij,ij->i", places, places), 1e-9) / flat.size)
+        scaled = places[0] / self.scales
         return {
             "residual": float(residuals[0]),
-            "distance": float(np.sqrt(np.mean((places[0] / self.scales) ** 2))),
+            "distance": float(np.sqrt(scaled @ scaled / len(scaled))),
             "orientation": float(residuals[0] / residuals[1:].min()),
         }
 
@@ -132,9 +146,9 @@ def fit(images: Iterable[Image.Image], groups: Sequence[int] | NDArray[Any] | No
     plain: list[dict[str, float]] = []
     thumbnails: list[NDArray[np.float32]] = []
     for image in images:
-        thumbnail = _thumbnail(image)
-        plain.append(_plain_scores(image, thumbnail))
-        thumbnails.append(_normalised(thumbnail))
+        scores_of_one, thumbnail = _measured(image)
+        plain.append(scores_of_one)
+        thumbnails.append(thumbnail)
     count = len(thumbnails)
     if count < 16:
         raise InputError(f"images holds {count} slices; a guard needs at least 16 to know what is usual.")
@@ -193,50 +207,43 @@ def _threshold(code: str, scores: Sequence[Mapping[str, float]]) -> float:
     return usual * 1.05
 
 
-def _thumbnail(image: Image.Image) -> NDArray[np.float32]:
-    """(32, 32) float32, 0-255: the image, grey, each pixel the mean of the area it stands for."""
+def _measured(image: Image.Image) -> tuple[dict[str, float], NDArray[np.float32]]:
+    """The scores that need no fit, and the thumbnail: (32, 32), grey, each pixel the mean of the area it stands for.
+
+    Its bright end stands at 1, because scanners and exporters scale brightness as they like; 1.5 is the most.
+    """
     if image.mode not in ("L", "RGB"):
         raise InputError(f"the image has mode {image.mode}; expected L or RGB. Read it with runtime.read_image.")
     small = image.resize((SIZE, SIZE), Image.Resampling.BOX)
-    return np.asarray(small.convert("L"), dtype=np.float32)
-
-
-def _plain_scores(image: Image.Image, thumbnail: NDArray[np.float32]) -> dict[str, float]:
-    low, high = _percentiles(thumbnail)
-    border = np.concatenate([thumbnail[0], thumbnail[-1], thumbnail[1:-1, 0], thumbnail[1:-1, -1]])
     colour = 0.0
     if image.mode == "RGB":
-        planes = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32)
+        planes = np.asarray(small, dtype=np.float32)
         colour = float((planes.max(axis=2) - planes.min(axis=2)).mean() / 255.0)
-    return {
+        small = small.convert("L")
+    pixels = np.frombuffer(small.tobytes(), np.uint8)
+    ordered = np.sort(pixels)
+    edge = pixels.size // 100  # the 1st and the 99th percentile, without np.percentile's overhead
+    low, high = float(ordered[edge]), float(ordered[-1 - edge])
+    bright = max(high, 1.0)
+    thumbnail = pixels.reshape(SIZE, SIZE) / np.float32(bright)
+    scores = {
         "blank": 1.0 - (high - low) / 255.0,
         "colour": colour,
-        "border": float(border.mean()) / max(high, 1.0),
-        "smooth": _smoothness(thumbnail, high),
+        "border": float(pixels[_BORDER].mean()) / bright,
+        "smooth": _smoothness(thumbnail),
     }
+    return scores, np.minimum(thumbnail, np.float32(1.5), out=thumbnail)
 
 
-def _smoothness(thumbnail: NDArray[np.float32], high: float) -> float:
-    """1 less the mean difference, on a scale of `high`, of neighbouring pixels that both lie within the head."""
-    inside = thumbnail > 0.2 * high
+def _smoothness(thumbnail: NDArray[np.float32]) -> float:
+    """1 less the mean difference of neighbouring pixels that both lie within the head."""
+    inside = thumbnail > 0.2
     within = inside[:, 1:] & inside[:, :-1]
-    if not within.any():
+    pairs = np.count_nonzero(within)
+    if not pairs:
         return 1.0
-    steps = np.abs(np.diff(thumbnail, axis=1))[within]
-    return 1.0 - float(steps.mean()) / max(high, 1.0)
-
-
-def _normalised(thumbnail: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The thumbnail with its bright end at 1: scanners and exporters scale brightness as they like."""
-    result: NDArray[np.float32] = np.minimum(thumbnail / np.float32(max(_percentiles(thumbnail)[1], 1.0)), 1.5)
-    return result
-
-
-def _percentiles(thumbnail: NDArray[np.float32]) -> tuple[float, float]:
-    """The 1st and the 99th, without np.percentile's overhead."""
-    ordered = np.sort(thumbnail, axis=None)
-    edge = ordered.size // 100
-    return float(ordered[edge]), float(ordered[-1 - edge])
+    steps = np.abs(thumbnail[:, 1:] - thumbnail[:, :-1])
+    return float(1.0 - np.sum(steps, where=within) / pairs)
 
 
 def _check(guard: Guard, form: object) -> None:
