@@ -84,7 +84,11 @@ def build(rows: list[Row], **about: Any) -> dict[str, Any]:
 def write(record: dict[str, Any], path: Path) -> None:
     """Write it whole or not at all, a line for each top-level key and row: diffs stay readable and files small."""
     lines = [f"{json.dumps(key)}: {_text(value)}" for key, value in record.items()]
-    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    write_text("{\n" + ",\n".join(lines) + "\n}\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write it whole or not at all. OSError passes to the caller."""
     handle, staging = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
