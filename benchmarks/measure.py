@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-
-from runtime.errors import InputError
-from runtime.threads import available_cpus
-
-Contender = Callable[[bytes], object]
-"""Takes the bytes of an image file, and answers."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +33,6 @@ class Measured:
         return (float(np.median(ratios)), *_interval(ratios, resamples))
 
 
-def measure(
-    contenders: Mapping[str, Contender], images: Sequence[bytes], rounds: int, warm_up: int = 5
-) -> list[Measured]:
-    """One `Measured` for each contender. Each round gives every contender the same next image, in rotating order.
-
-    Raises InputError for images that are all alike: an engine, a branch predictor or a cache may answer those faster.
-    """
-    if len(set(images)) < min(len(images), 8) or not images:
-        raise InputError(f"{len(set(images))} different images were given, expected at least 8. Measure on real ones.")
-    return in_turn(contenders, lambda turn: images[turn % len(images)], rounds, warm_up)
-
-
 def in_turn(
     contenders: Mapping[str, Callable[[Any], object]], task: Callable[[int], Any], rounds: int, warm_up: int
 ) -> list[Measured]:
@@ -72,27 +51,6 @@ def in_turn(
             if turn >= 0:
                 samples[position, turn] = (time.perf_counter() - start) * 1e3
     return [Measured(name, samples[position]) for position, name in enumerate(names)]
-
-
-def circumstances() -> dict[str, Any]:
-    """Hardware, load and versions, for the record."""
-    return {
-        "cpu": platform.processor() or platform.machine(),
-        "cpus": available_cpus(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-    }
-
-
-_PACKAGES = ("neurostage", "numpy", "pillow", "torch", "torchvision", "onnxruntime", "onnxruntime-gpu", "openvino")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _interval(samples: np.ndarray, resamples: int) -> tuple[float, float]:

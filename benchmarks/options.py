@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from runtime.errors import InputError
 from runtime.predictor import DEFAULT_BUNDLE
+
+SCENARIOS = ("single_stream", "multi_stream", "offline", "engine", "server", "scaling")
+QUICK_SAMPLES = 24
 
 
 @dataclass(frozen=True)
@@ -18,21 +22,65 @@ class Options:
 
     bundle: Annotated[Path, tyro.conf.Positional] = Path(DEFAULT_BUNDLE)
     """The bundle to measure: every artifact in every backend that is here."""
+    scenario: tuple[Literal["single_stream", "multi_stream", "offline", "engine", "server", "scaling", "all"], ...] = (
+        "single_stream",
+    )
+    """One or several; all: every one, with the peers that take minutes to compile."""
+    data: Path | None = None
+    """Folder, or .parquet, of images to answer. Without it: slices the run did not train on."""
     run: Path | None = None
-    """Run it was exported from, for the comparison with eager PyTorch. Without it: looked for in runs/."""
-    rounds: int = 100
-    """Timed answers of each contender, all contenders in turn."""
+    """Run it was exported from, for the peers in PyTorch. Without it: looked for in runs/."""
+    peers: bool = True
+    """Also measure what users would run instead."""
+    patient: bool = False
+    """Also the peers that take minutes to compile or calibrate."""
+    quick: bool = False
+    """Fewer samples, and no floors: to see that it works."""
+    samples: int = 100
+    """Timed answers of each contender, all contenders in turn; twice as many where they do not settle."""
+    images: int = 64
+    """Most different images to answer."""
+    server_seconds: float = 60.0
+    """How long requests arrive in the server scenario."""
+    server_load: float = 0.7
+    """Requests of the server scenario, as a share of the offline throughput."""
     threads: int | None = None
     """CPU threads for every contender. Without it: all this process may use."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where all contenders run."""
+    work: Path | None = None
+    """Folder that keeps what peers compile, for the next time. Without it: a temporary one."""
     out: Path | None = None
     """Write every raw sample, with hardware and versions, to this JSON file."""
 
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Those to run, in the order of the list."""
+        return SCENARIOS if "all" in self.scenario else tuple(one for one in SCENARIOS if one in self.scenario)
+
 
 def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options on the command line. Exits with 2 on a usage error."""
-    return tyro.cli(
+    """The options on the command line. Exits with 2 on a usage error.
+
+    Raises InputError for numbers that measure nothing, and for an `out` that cannot be written.
+    """
+    options: Options = tyro.cli(
         Options,
         args=argv,
         prog="python -m benchmarks",
-        description="Measure the Predictor beside what users would run instead.",
+        description="Measure the Predictor beside what users would run instead, in one run.",
     )
+    least: dict[str, tuple[float | None, float]] = {
+        "--samples": (options.samples, 12),
+        "--images": (options.images, 8),
+        "--server-seconds": (options.server_seconds, 1),
+        "--threads": (options.threads, 1),
+    }
+    for option, (value, lowest) in least.items():
+        if value is not None and value < lowest:
+            raise InputError(f"{option} is {value}, expected {lowest} or more.")
+    if not 0 < options.server_load < 1:
+        raise InputError(f"--server-load is {options.server_load}, expected a share between 0 and 1, such as 0.7.")
+    if options.out is not None and (options.out.is_dir() or not options.out.absolute().parent.is_dir()):
+        raise InputError(f"--out {options.out} is no file in a folder that exists. Make the folder, or give another.")
+    return options

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.latency import jpegs
+from benchmarks.images import jpegs
 from runtime import Predictor, preprocess, read_image
 from runtime.predictor import DEFAULT_BUNDLE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.latency import jpegs
+from benchmarks.images import jpegs
 from runtime import Predictor, backends
 from runtime.predictor import DEFAULT_BUNDLE
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import Measured, circumstances, in_turn
+from benchmarks.machine import circumstances
+from benchmarks.measure import Measured, in_turn
 from benchmarks.training_loops import Turn, forward_pass, head_stage, in_memory, plain, whole_loop
 from benchmarks.training_options import TrainingOptions
 from runtime.errors import InputError
@@ -27,8 +28,9 @@ LOOP, PLAIN, MEMORY = "train's loop", "plain fp32 ImageFolder loop", "tensors in
 HEAD, FORWARD = "stage 1, ten epochs", "one forward pass"
 
 
-def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured]]:
-    """Milliseconds an image: of the loop and what it is held against; and of stage 1 beside one forward pass.
+def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured], dict[str, Any]]:
+    """Milliseconds an image: of the loop and what it is held against; and of stage 1 beside one forward pass. Third
+    comes where they were taken: `benchmarks.machine.circumstances`.
 
     Raises InputError or DatasetError for data that cannot be used.
     """
@@ -49,14 +51,17 @@ def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured]]:
     # The frozen backbone is as good as its weights; its time is the same with random ones.
     stages = {HEAD: head_stage(slices, spec, size, compute), FORWARD: forward_pass(slices, spec, size, compute)}
     head = in_turn(stages, lambda turn: None, options.rounds, warm_up=1)
+    facts = circumstances()
     measured = [[Measured(entry.name, entry.milliseconds / count) for entry in part] for part in (loop, head)]
     if options.out:
-        record = _record(list(chain.from_iterable(measured)), options, compute)
+        record = _record(list(chain.from_iterable(measured)), options, compute, facts)
         options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return measured[0], measured[1]
+    return measured[0], measured[1], facts
 
 
-def _record(measured: list[Measured], options: TrainingOptions, compute: Compute) -> dict[str, Any]:
+def _record(
+    measured: list[Measured], options: TrainingOptions, compute: Compute, facts: dict[str, Any]
+) -> dict[str, Any]:
     """JSON-ready, with every raw sample."""
     return {
         "architecture": "resnet50",
@@ -66,7 +71,7 @@ def _record(measured: list[Measured], options: TrainingOptions, compute: Compute
         "arithmetic": compute.arithmetic,
         "device": torch.cuda.get_device_name() if compute.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "circumstances": circumstances(),
+        "circumstances": facts,
         "milliseconds_per_image": {entry.name: entry.milliseconds.round(4).tolist() for entry in measured},
     }
 

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import measure as module
-from benchmarks.measure import Measured, circumstances, measure
-from benchmarks.report import record, table
-from runtime import InputError
-
-IMAGES = [bytes([number]) for number in range(16)]
+from benchmarks.measure import Measured, in_turn
 
 
 @pytest.fixture
@@ -31,16 +27,17 @@ def spending(clock, milliseconds):
 
 
 def test_each_contender_is_charged_its_own_time_and_no_other(clock):
-    slow, quick = measure({"slow": spending(clock, 6.0), "quick": spending(clock, 2.0)}, IMAGES, rounds=20)
+    contenders = {"slow": spending(clock, 6.0), "quick": spending(clock, 2.0)}
+    slow, quick = in_turn(contenders, lambda turn: turn, rounds=20, warm_up=5)
     assert slow.median == pytest.approx(6)
     assert quick.median == pytest.approx(2)
     assert quick.ratio(slow) == pytest.approx((3, 3, 3))
 
 
-def test_every_round_gives_all_contenders_one_image_in_rotating_order():
+def test_every_round_gives_all_contenders_one_task_in_rotating_order():
     calls = []
     contenders = {name: (lambda image, name=name: calls.append((name, image))) for name in "abc"}
-    measure(contenders, IMAGES, rounds=6, warm_up=3)
+    in_turn(contenders, lambda turn: turn, rounds=6, warm_up=3)
     rounds = [calls[start : start + 3] for start in range(0, len(calls), 3)]
     assert len(rounds) == 9
     assert all(len({image for _, image in turn}) == 1 and {name for name, _ in turn} == set("abc") for turn in rounds)
@@ -53,13 +50,8 @@ def test_warm_up_is_not_counted(clock):
     def contender(image):
         clock[0] += (first.pop() if first else 1.0) / 1e3
 
-    assert measure({"warming": contender}, IMAGES, rounds=10, warm_up=2)[0].milliseconds == pytest.approx(1)
-
-
-@pytest.mark.parametrize("images", [[], [b"zeros"] * 64, [b"a", b"b"] * 32])
-def test_images_that_are_all_alike_are_refused(images):
-    with pytest.raises(InputError, match="different images were given, expected at least 8"):
-        measure({"any": len}, images, rounds=1)
+    measured = in_turn({"warming": contender}, lambda turn: turn, rounds=10, warm_up=2)
+    assert measured[0].milliseconds == pytest.approx(1)
 
 
 def test_the_interval_covers_the_true_median_about_19_times_in_20():
@@ -76,19 +68,3 @@ def test_equal_contenders_have_a_ratio_interval_around_one():
     first, second = (Measured(name, draw.lognormal(2, 0.2, 200)) for name in "ab")
     _, low, high = first.ratio(second)
     assert low < 1 < high
-
-
-def test_the_table_fits_a_terminal_and_sorts_by_speed():
-    baseline, quick = Measured("published snippet", np.full(9, 123.4)), Measured("Predictor", np.full(9, 12.3))
-    lines = table("an answer", [baseline, quick], baseline)
-    assert max(map(len, lines)) <= 80
-    assert lines[1].startswith("Predictor")
-    assert "10.03" in lines[1]
-
-
-def test_the_record_keeps_every_sample_and_says_where():
-    samples = np.array([1.0, 2.0, 4.0])
-    entry = record([Measured("a", samples)], circumstances(), {"rounds": 3})
-    assert entry["latency_ms"] == {"a": [1.0, 2.0, 4.0]}
-    assert entry["circumstances"]["cpus"] >= 1
-    assert "numpy" in entry["circumstances"]["versions"]

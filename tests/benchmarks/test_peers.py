@@ -2,23 +2,94 @@
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import replace
+
 import pytest
 
-from benchmarks.latency import jpegs
-from benchmarks.peers import published_snippet
-from export.reference import from_run
+from benchmarks.images import jpegs
+from benchmarks.peers import peers
+from benchmarks.peers.eager import SNIPPET
+from benchmarks.peers.given import Given
 from runtime import Predictor
+from runtime.manifest import read_manifest
+
+NEAR = {"fp32": 1e-4, "bf16": 0.03, "int8": 0.25}
 
 
-def test_the_snippet_gives_the_predictors_probabilities(trained_run, bundle):
+@pytest.fixture
+def given(bundle, trained_run, tmp_path):
+    return Given(bundle, read_manifest(bundle), trained_run, 1, "cpu", tmp_path, patient=False)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jpegs(16)
+
+
+@pytest.fixture(scope="module")
+def expected(bundle, images):
+    """The Predictor's probabilities, in the order of the model's labels."""
     predictor = Predictor(bundle, backend="onnx")
-    snippet = published_snippet(from_run(trained_run), threads=1)
-    for image in jpegs(16):
-        expected = predictor.predict(image).probabilities
-        assert snippet(image) == pytest.approx([expected[label] for label in predictor.model.labels], abs=1e-5)
+    answers = [predictor.predict(image).probabilities for image in images]
+    return [[answer[label] for label in predictor.model.labels] for answer in answers]
 
 
-def test_the_images_are_different_grey_jpegs():
-    files = jpegs(32)
-    assert len(set(files)) == len(files) == 32
-    assert all(file.startswith(b"\xff\xd8") for file in files)
+def loaded(contender):
+    return importlib.import_module(contender.module).load(**contender.arguments)
+
+
+def agrees(contender, images, expected):
+    peer = loaded(contender)
+    near = NEAR[contender.precision]
+    for image, probabilities in zip(images[:4], expected, strict=False):
+        assert peer.answer(image) == pytest.approx(probabilities, abs=near)
+    assert set(peer.stages) == {"read", "preprocess", "compute", "post"}
+    assert min(peer.stages.values()) >= 0
+    for answer, probabilities in zip(peer.answer_all(images), expected, strict=True):
+        assert answer == pytest.approx(probabilities, abs=near)
+
+
+def test_every_peer_at_hand_gives_the_predictors_probabilities(given, images, expected):
+    found, notes = peers(given)
+    assert [contender.name for contender in found] == [
+        SNIPPET,
+        "eager channels_last bf16",
+        "plain ONNX Runtime fp32",
+        "plain OpenVINO fp32",
+        "plain OpenVINO bf16",
+    ]
+    assert len({contender.name for contender in found}) == len(found)
+    assert sum("int8" in note for note in notes) == 3
+    for contender in found:
+        assert contender.settings
+        agrees(contender, images, expected)
+
+
+def test_without_the_run_the_peers_in_pytorch_are_left_out_and_said(given):
+    found, notes = peers(replace(given, run=None))
+    assert {contender.backend for contender in found} == {"onnx", "openvino"}
+    assert any(note.startswith(SNIPPET) and "--run" in note for note in notes)
+
+
+def test_on_a_gpu_only_its_own_peers_are_listed(given):
+    found, _ = peers(replace(given, device="cuda"))
+    assert {contender.precision for contender in found if contender.backend == "torch"} == {"fp32", "fp16"}
+    assert not any("OpenVINO" in contender.name for contender in found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_peers_that_compile_and_calibrate_agree_too(given, images, expected):
+    found, _ = peers(replace(given, patient=True, calibration=tuple(jpegs(128)[64:])))
+    patient = [contender for contender in found if "compile" in contender.name or "AOT" in contender.name]
+    own = [contender for contender in found if "own quantiser" in contender.name]
+    assert len(patient) == 4
+    assert len(own) == 1
+    for contender in [*patient, *own]:
+        agrees(contender, images, expected)
+    # What lies in the work folder is used again.
+    stamps = {path: path.stat().st_mtime_ns for path in given.work.iterdir() if path.suffix in (".pt2", ".onnx")}
+    assert len(stamps) == 3
+    loaded(own[0])
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps

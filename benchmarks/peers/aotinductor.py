@@ -1,0 +1,85 @@
+"""AOTInductor: the run's network compiled ahead of time to a package, for the CPU or GPU it is compiled on.
+
+https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.compiled import transform_shape
+from benchmarks.peers.eager import lower, prepared
+from benchmarks.peers.given import NO_RUN, PATIENCE, Given
+from benchmarks.peers.peer import Peer
+from benchmarks.worker import Contender
+from export.formats.aotinductor import COMPILERS
+
+
+def contenders(given: Given) -> tuple[list[Contender], list[str]]:
+    """float32, and bf16 (fp16 on a GPU)."""
+    reason = None
+    if given.run is None:
+        reason = NO_RUN
+    elif not given.patient:
+        reason = PATIENCE
+    elif find_spec("torchvision") is None:
+        reason = "it needs torchvision"
+    elif not any(map(shutil.which, [os.environ.get("CXX", ""), *COMPILERS])):
+        reason = f"it needs a C++ compiler ({' or '.join(COMPILERS)})"
+    if reason:
+        return [], [f"AOTInductor was not measured: {reason}."]
+    return [
+        Contender(
+            f"AOTInductor {precision}",
+            "peer",
+            "aotinductor",
+            precision,
+            given.threads,
+            "aoti_compile_and_package, channels_last, "
+            + ("freezing" if given.device == "cpu" else "max_autotune")
+            + ("" if precision == "fp32" else f", autocast {precision}"),
+            "benchmarks.peers.aotinductor",
+            {
+                "run": given.run,
+                "precision": precision,
+                "device": given.device,
+                "threads": given.threads,
+                "work": given.work,
+                "digest": given.manifest.model.digest,
+            },
+            batches=(1,),
+        )
+        for precision in ("fp32", "bf16" if given.device == "cpu" else "fp16")
+    ], []
+
+
+def load(run: Path, precision: str, device: str, threads: int, work: Path, digest: str) -> Peer:
+    """The package, compiled into `work` unless it lies there from another time. It takes one image."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(work / "inductor")
+    import torch
+    import torch._inductor
+
+    model, transform, mode = prepared(run, device, threads)
+    package = work / f"{digest[:16]}-{device}-{precision}-{torch.__version__}.pt2"
+    if not package.exists():
+        model = model.to(memory_format=torch.channels_last)
+        example = torch.zeros(1, *transform_shape(transform), device=device).to(memory_format=torch.channels_last)
+        with torch.no_grad(), lower(precision, device):
+            program = torch.export.export(model, (example,))
+            settings = {"freezing": True} if device == "cpu" else {"max_autotune": True}
+            torch._inductor.aoti_compile_and_package(program, package_path=str(package), inductor_configs=settings)
+    compiled = torch._inductor.aoti_load_package(str(package))
+
+    def compute(tensors: list[Any]) -> Any:
+        answers = []
+        with torch.inference_mode():
+            for tensor in tensors:
+                image = tensor[None].to(device, memory_format=torch.channels_last)
+                answers.append(compiled(image).float().cpu())
+        return torch.cat(answers).numpy()
+
+    return Peer(mode, transform, compute)

@@ -1,0 +1,82 @@
+"""torch.compile: frozen weights on the CPU, max-autotune on a GPU.
+
+https://docs.pytorch.org/docs/stable/torch.compiler_inductor_profiling.html; freezing: torch/_inductor/config.py
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.eager import lower, prepared
+from benchmarks.peers.given import NO_RUN, PATIENCE, Given
+from benchmarks.peers.peer import Peer
+from benchmarks.worker import Contender
+
+_SETTINGS = {
+    "cpu": "torch.compile, channels_last, freezing",
+    "cuda": "torch.compile(mode='max-autotune'), channels_last",
+}
+
+
+def contenders(given: Given) -> tuple[list[Contender], list[str]]:
+    """float32, and bf16 (fp16 on a GPU)."""
+    reason = None
+    if given.run is None:
+        reason = NO_RUN
+    elif not given.patient:
+        reason = PATIENCE
+    elif find_spec("torchvision") is None:
+        reason = "it needs torchvision"
+    if reason:
+        return [], [f"torch.compile was not measured: {reason}."]
+    precisions = ("fp32", "bf16" if given.device == "cpu" else "fp16")
+    return [
+        Contender(
+            f"torch.compile {precision}",
+            "peer",
+            "torch",
+            precision,
+            given.threads,
+            _SETTINGS[given.device] + ("" if precision == "fp32" else f", autocast {precision}"),
+            "benchmarks.peers.compiled",
+            {
+                "run": given.run,
+                "precision": precision,
+                "device": given.device,
+                "threads": given.threads,
+                "cache": given.work / "inductor",
+            },
+            batches=(1, 8),
+        )
+        for precision in precisions
+    ], []
+
+
+def load(run: Path, precision: str, device: str, threads: int, cache: Path) -> Peer:
+    """Compiled for one image at a time; another batch size compiles anew when it is first asked."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # else in the system's temporary folder, for good
+    import torch
+    import torch._inductor.config
+
+    model, transform, mode = prepared(run, device, threads)
+    model = model.to(memory_format=torch.channels_last)
+    torch._inductor.config.freezing = device == "cpu"
+    run_compiled = torch.compile(model, mode=None if device == "cpu" else "max-autotune", dynamic=False)
+
+    def compute(tensors: list[Any]) -> Any:
+        images = torch.stack(tensors).to(device, memory_format=torch.channels_last)
+        with torch.no_grad(), lower(precision, device):
+            return run_compiled(images).float().cpu().numpy()
+
+    spec_shape = transform_shape(transform)
+    compute([torch.zeros(spec_shape)])
+    return Peer(mode, transform, compute)
+
+
+def transform_shape(transform: Any) -> tuple[int, int, int]:
+    """(C, H, W) of what the transform makes."""
+    resize, _, normalise = transform.transforms
+    return len(normalise.mean), *resize.size

@@ -1,0 +1,273 @@
+"""One run of the suite: workers are started, asked in turn, and what they say becomes a record."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import scenarios
+from benchmarks.floors import floors, gflop_per_image
+from benchmarks.images import images_for
+from benchmarks.machine import circumstances, commit
+from benchmarks.options import QUICK_SAMPLES, Options
+from benchmarks.peers import peers
+from benchmarks.peers.eager import SNIPPET
+from benchmarks.peers.given import Given
+from benchmarks.record import Row, build
+from benchmarks.rows import Facts, row
+from benchmarks.scaling import scaling
+from benchmarks.worker import Contender, Worker
+from export.images import calibration_samples
+from export.processes import in_own_process
+from export.reference import source_of
+from runtime import backends
+from runtime.errors import BackendError, BundleError, CheckpointError, DatasetError, InputError
+from runtime.manifest import TENSOR, Manifest, read_manifest
+from runtime.threads import available_cpus
+from train.checkpoint import read_record
+
+Say = Callable[[str], None]
+
+
+def run(options: Options, say: Say) -> dict[str, Any]:
+    """The record (`benchmarks.record`) of the scenarios asked for.
+
+    Raises BundleError for a bundle that cannot be used or of which nothing can be measured, InputError or DatasetError
+    for images that would measure nothing.
+    """
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    manifest = read_manifest(options.bundle)
+    notes: list[str] = []
+    source = _run_of(options, manifest, notes)
+    threads = options.threads or available_cpus()
+    patient = options.patient or "all" in options.scenario
+    samples = QUICK_SAMPLES if options.quick else options.samples
+    images, where = images_for(manifest, options.bundle, source, options.data, options.images)
+    contenders = _predictors(options, manifest, threads, notes)
+    with _folder(options.work) as work:
+        if options.peers:
+            given = Given(
+                options.bundle,
+                manifest,
+                source,
+                threads,
+                options.device,
+                work,
+                patient=patient,
+                calibration=_calibration(source) if patient else (),
+            )
+            others, left_out = peers(given)
+            contenders += others
+            notes += left_out
+        say("looking at the machine")
+        about = circumstances()
+        ceilings: dict[str, Any] = {}
+        if not options.quick:
+            ceilings = in_own_process(floors, (threads, options.device), work / "floors.log", say)
+        work_done = gflop_per_image(manifest.model.architecture, manifest.model.input.shape)
+        with ExitStack() as stack:
+            workers = _start(contenders, images, work, stack, notes, say)
+            facts = _facts(workers, ceilings, work_done, threads, say)
+            rows = _rows(replace(options, samples=samples), workers, images, facts, work, say)
+            cost = scaling(workers[0].contender, images, work, say) if "scaling" in options.scenarios else None
+    after = circumstances()
+    about |= {"busy": about["busy"] or after["busy"], "noise_after": after["noise"], "others_after": after["others"]}
+    notes += [f"{one.name} in {one.scenario} did not settle: its thirds differ" for one in rows if not one.stable]
+    return build(
+        rows,
+        commit=commit(),
+        started=started,
+        circumstances=about,
+        bundle=manifest.model.to_dict(),
+        images={"count": len(images), "source": where},
+        threads=threads,
+        floors=ceilings,
+        work={"gflop_per_image": work_done},
+        scaling=cost,
+        notes=notes,
+    )
+
+
+def _rows(
+    options: Options, workers: Sequence[Worker], images: Sequence[bytes], facts: Facts, work: Path, say: Say
+) -> list[Row]:
+    ours = [worker for worker in workers if worker.contender.kind == "predictor"]
+    rows: list[Row] = []
+    if "single_stream" in options.scenarios:
+        taken = scenarios.single_stream(workers, options.samples, say)
+        rows += [row(worker, "single_stream", 1, taken, facts) for worker in workers]
+    if "multi_stream" in options.scenarios:
+        taken = scenarios.multi_stream(workers, max(10, options.samples // 4), say)
+        rows += [row(worker, "multi_stream", scenarios.QUESTION, taken, facts) for worker in workers]
+    if "offline" in options.scenarios:
+        batches = scenarios.best_batches(workers, min(32, len(images)))
+        taken = scenarios.offline(workers, batches, len(images), 5, say)
+        rows += [row(worker, "offline", batches[worker.contender.name], taken, facts) for worker in workers]
+    if "engine" in options.scenarios:
+        for batch in (1, 8, 32):
+            samples = max(12, options.samples // batch)
+            taken = scenarios.engine(ours, batch, samples, say)
+            rows += [row(worker, "engine", batch, taken, facts) for worker in ours]
+        rows += _one_thread(ours, images, facts, work, options.samples, say)
+    if "server" in options.scenarios:
+        rows.append(_server(options, ours, images, facts, say))
+    return rows
+
+
+def _one_thread(
+    ours: Sequence[Worker], images: Sequence[bytes], facts: Facts, work: Path, samples: int, say: Say
+) -> list[Row]:
+    """The engines alone on one CPU thread, each row named so."""
+    if facts.threads == 1:
+        return []
+    with ExitStack() as stack:
+        single = [
+            replace(
+                worker.contender,
+                name=f"{worker.contender.name}, 1 thread",
+                threads=1,
+                arguments={**worker.contender.arguments, "threads": 1},
+            )
+            for worker in ours
+        ]
+        workers = _start(single, images, work, stack, [], say)
+        taken = scenarios.engine(workers, 1, max(12, samples // 2), say)
+        return [row(worker, "engine", 1, taken, replace(facts, of={})) for worker in workers]
+
+
+def _server(options: Options, ours: Sequence[Worker], images: Sequence[bytes], facts: Facts, say: Say) -> Row:
+    """The artifact that serves by default, at a share of the throughput that it has just shown."""
+    taken = scenarios.single_stream(ours, 40, say)
+    fastest = min(ours, key=lambda worker: float(np.median(taken[worker.contender.name].milliseconds)))
+    name = fastest.contender.name
+    single = float(np.median(taken[name].milliseconds))
+    batch = scenarios.best_batches([fastest], min(64, len(images)))
+    alone = scenarios.offline([fastest], batch, len(images), 5, say)[name]
+    rate = options.server_load * 1e3 / float(np.median(alone.milliseconds))
+    say(f"server: {options.server_seconds} s at {rate:.1f} images/s, {options.server_load:.0%} of {name} offline")
+    served = fastest.ask("call", "serve", rate, options.server_seconds, scenarios.QUESTION)
+    latencies = scenarios.Taken(served["latencies_ms"])
+    found = row(fastest, "server", scenarios.QUESTION, {name: latencies}, facts)
+    return replace(
+        found,
+        images_per_s=len(latencies.milliseconds) / served["seconds"],
+        floor_ms=None,
+        floor_share=None,
+        settings=f"{found.settings}; at most {scenarios.QUESTION} waiting images in one batch",
+        server={
+            "offered_per_s": rate,
+            "offline_share": options.server_load,
+            "single_ms": single,
+            "latency_bound_ms": 4 * single,
+            "lost": served["lost"],
+            "seconds": served["seconds"],
+        },
+    )
+
+
+def _predictors(options: Options, manifest: Manifest, threads: int, notes: list[str]) -> list[Contender]:
+    """One for each backend and precision of the bundle, what would serve by itself first."""
+    found: dict[str, Contender] = {}
+    pairs = [(one, check) for one in manifest.artifacts if one.takes == TENSOR for check in one.checks]
+    for artifact, check in sorted(pairs, key=lambda pair: pair[1].latency_ms):
+        name = f"Predictor, {check.backend} {artifact.precision}"
+        reason = backends.missing(check.backend) or backends.elsewhere(check.backend, options.device)
+        if reason:
+            notes.append(f"{name} was not measured: it {reason}.")
+            continue
+        arguments = {
+            "bundle": options.bundle,
+            "backend": check.backend,
+            "precision": artifact.precision,
+            "device": options.device,
+            "threads": threads,
+        }
+        settings = f"{check.backend} as the runtime loads it, guard {'on' if manifest.guard else 'not in the bundle'}"
+        found[name] = Contender(
+            name,
+            "predictor",
+            check.backend,
+            artifact.precision,
+            threads,
+            settings,
+            "benchmarks.ours",
+            arguments,
+            batches=(8, 16, 32),
+        )
+    if not found:
+        raise BundleError(f"Nothing in {options.bundle} can be measured here. {' '.join(notes)}")
+    return list(found.values())
+
+
+def _start(
+    contenders: Sequence[Contender], images: Sequence[bytes], work: Path, stack: ExitStack, notes: list[str], say: Say
+) -> list[Worker]:
+    """One process for each contender, one after another, so that loading is timed alone."""
+    workers = []
+    for number, contender in enumerate(contenders):
+        say(f"loading {contender.name}")
+        try:
+            workers.append(stack.enter_context(Worker(contender, images, work / f"{number}.log")))
+        except BackendError as error:
+            if contender.kind == "predictor":
+                raise
+            notes.append(f"{contender.name} was not measured. {error}")
+    return workers
+
+
+def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int, say: Say) -> Facts:
+    """What the rows of one contender share, asked once."""
+    say("counting decisions that differ from the eager float32 model's")
+    decisions = {worker.contender.name: worker.ask("decisions") for worker in workers}
+    expected = decisions.get(SNIPPET)
+    flips = {}
+    for name, decided in decisions.items() if expected else ():
+        count = sum(one != other for one, other in zip(decided, expected or (), strict=True))
+        flips[name] = {"count": count, "images": len(decided)}
+    return Facts(
+        {precision: entry["gflop_s"] for precision, entry in ceilings.items() if "gflop_s" in entry},
+        gflop,
+        flips,
+        threads,
+    )
+
+
+def _calibration(source: Path | None) -> tuple[bytes, ...]:
+    """Training slices of the run, as far as they are at hand."""
+    try:
+        samples, _ = calibration_samples(source, None)
+    except DatasetError:
+        return ()
+    return tuple(samples.read(index) for index in range(len(samples)))
+
+
+def _run_of(options: Options, manifest: Manifest, notes: list[str]) -> Path | None:
+    """The run that the bundle was made from, if it is at hand."""
+    try:
+        source = source_of(options.bundle, options.run)
+    except CheckpointError as error:
+        notes.append(f"Peers in PyTorch were not measured: {error}")
+        return None
+    if read_record(source)["weights_sha256"] != manifest.model.digest:
+        raise InputError(
+            f"{source} holds other weights than {options.bundle} was made from. Give the run it came from."
+        )
+    return source
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    """Where peers keep what they compile: `kept`, or a folder that is gone afterwards."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="neurostage-") as name:
+        yield Path(name)

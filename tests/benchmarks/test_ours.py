@@ -1,0 +1,128 @@
+"""Each stage is charged its own time: what is planted in one shows up there and nowhere else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from benchmarks.images import jpegs
+from benchmarks.ours import load
+from benchmarks.record import STAGES
+from runtime import pipeline
+from runtime.guard import Guard, fit
+from runtime.images import read_image
+
+SLEEP_MS = 30.0
+
+
+@pytest.fixture(scope="module")
+def images():
+    return jpegs(32)
+
+
+@pytest.fixture
+def ours(bundle, images):
+    loaded = load(bundle, "onnx", "fp32", "cpu", 1)
+    for image in images[:3]:
+        loaded.answer(image)
+    return loaded
+
+
+def planted(function):
+    def slowly(*arguments, **options):
+        time.sleep(SLEEP_MS / 1e3)
+        return function(*arguments, **options)
+
+    return slowly
+
+
+def plant_in_read(ours, monkeypatch):
+    monkeypatch.setattr(pipeline, "read", planted(pipeline.read))
+
+
+def plant_in_preprocess(ours, monkeypatch):
+    monkeypatch.setattr(pipeline, "preprocess", planted(pipeline.preprocess))
+
+
+def plant_in_guard(ours, monkeypatch):
+    monkeypatch.setattr(Guard, "scores", planted(Guard.scores))
+
+
+def plant_in_compute(ours, monkeypatch):
+    monkeypatch.setattr(ours._engine._inner, "run", planted(ours._engine._inner.run))
+
+
+def plant_in_post(ours, monkeypatch):
+    monkeypatch.setattr(ours.predictor, "_prediction", planted(ours.predictor._prediction))
+
+
+PLANTS = {
+    "read": plant_in_read,
+    "guard": plant_in_guard,
+    "preprocess": plant_in_preprocess,
+    "compute": plant_in_compute,
+    "post": plant_in_post,
+}
+
+
+@pytest.mark.parametrize("stage", PLANTS)
+def test_a_sleep_planted_in_a_stage_shows_up_in_it_and_nowhere_else(bundle, images, stage, monkeypatch):
+    if stage == "guard":
+        guard = fit((read_image(image) for image in images), list(range(len(images))))
+        monkeypatch.setattr("runtime.predictor.open_bundle", _with(guard))
+    ours = load(bundle, "onnx", "fp32", "cpu", 1)
+    before = least(ours, images)
+    PLANTS[stage](ours, monkeypatch)
+    after = least(ours, images)
+    grown = {name: after[name] - before[name] for name in STAGES}
+    assert grown.pop(stage) == pytest.approx(SLEEP_MS, abs=5)
+    assert max(map(abs, grown.values())) < 5
+
+
+def _with(guard):
+    from dataclasses import replace
+
+    from runtime.serving import open_bundle
+
+    return lambda *arguments: replace(open_bundle(*arguments), guard=guard)
+
+
+def least(ours, images, runs=8):
+    """Of several answers, the least of each stage: a busy machine only adds."""
+    answers = []
+    for image in images[:runs]:
+        ours.answer(image)
+        answers.append(ours.stages)
+    return {stage: min(answer[stage] for answer in answers) for stage in STAGES}
+
+
+def test_the_stages_add_up_to_the_answer(ours, images):
+    begun = time.perf_counter()
+    ours.answer(images[5])
+    spent = (time.perf_counter() - begun) * 1e3
+    assert set(ours.stages) == set(STAGES)
+    assert min(ours.stages.values()) >= 0
+    assert sum(ours.stages.values()) == pytest.approx(spent, abs=0.5)
+
+
+def test_one_answer_is_that_of_the_predictor_and_of_a_batch(ours, images):
+    expected = ours.predictor.predict(images[0]).probabilities
+    answer = ours.answer(images[0])
+    assert answer == [expected[label] for label in ours.predictor.model.labels]
+    assert ours.answer_all(images[:4])[0] == pytest.approx(answer, abs=1e-5)
+
+
+def test_the_engine_is_timed_alone(ours, images):
+    times = ours.engine(images, 30, 4, 3)
+    assert len(times) == 3
+    assert min(times) > 0
+
+
+def test_requests_are_served_and_streams_are_counted(ours, images):
+    served = ours.serve(images, 100, 0.3, 8)
+    assert served["lost"] == 0
+    assert len(served["latencies_ms"]) >= 10
+    seconds, held = ours.work(images, 40, 8)
+    assert seconds > 0
+    assert 50e6 < held < 50e9

@@ -1,0 +1,122 @@
+"""`python -m benchmarks` as a whole, on a network that has hardly learnt: real processes, real answers."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.options import SCENARIOS, parse
+from benchmarks.peers.eager import SNIPPET
+from benchmarks.record import STAGES, Row, build, write
+from runtime import InputError
+
+
+@pytest.fixture
+def measured(bundle, trained_run, tmp_path, capsys):
+    """(record, stdout, stderr) of a run with these options."""
+
+    def run(*options):
+        out = tmp_path / "out.json"
+        arguments = [str(bundle), "--run", str(trained_run), "--samples", "12", "--images", "16", "--out", str(out)]
+        assert main([*arguments, *options]) == 0
+        said = capsys.readouterr()
+        return json.loads(out.read_text()), said.out, said.err
+
+    return run
+
+
+def test_a_quick_run_keeps_every_sample(measured, bundle):
+    record, out, _ = measured("--quick", "--no-peers", "--scenario", "single_stream", "offline")
+    assert record["schema"] == 1
+    assert record["bundle"]["labels"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00", record["started"])
+    names = {"Predictor, onnx fp32", "Predictor, openvino fp32", "Predictor, torchscript fp32"}
+    for scenario in ("single_stream", "offline"):
+        rows = [row for row in record["rows"] if row["scenario"] == scenario]
+        assert {row["name"] for row in rows} == names
+        assert all(min(row["samples_ms"]) > 0 for row in rows)
+        assert len({len(row["samples_ms"]) for row in rows}) == 1, "samples of a scenario are paired"
+    for row in record["rows"]:
+        assert 0 < row["load_s"] < row["first_answer_s"]
+        assert 20e6 < row["peak_rss_bytes"] < 20e9
+        assert row["file_bytes"] > 1e6
+        if row["scenario"] == "single_stream":
+            assert set(row["stages_ms"]) == set(STAGES)
+            sums = np.sum([row["stages_ms"][stage] for stage in STAGES], axis=0)
+            # The median, since a process may lose its CPU between one clock and the next.
+            assert np.median(np.array(row["samples_ms"]) - sums) < 0.2
+    assert all(name in out for name in names)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_everything_is_measured_and_none_decides_otherwise_in_float32(measured, tmp_path):
+    record, out, err = measured("--scenario", "all", "--server-seconds", "3", "--work", str(tmp_path / "work"))
+    assert {row["scenario"] for row in record["rows"]} == set(SCENARIOS) - {"scaling"}
+    peers = {row["name"] for row in record["rows"] if row["kind"] == "peer"}
+    assert {SNIPPET, "torch.compile fp32", "AOTInductor bf16", "ONNX Runtime int8"} - peers <= {"ONNX Runtime int8"}
+    assert any("own quantiser" in name for name in peers)
+    for row in record["rows"]:
+        assert row["floor_share"] is None or row["floor_share"] > 0
+        if row["precision"] == "fp32" and row["flips"]:
+            assert row["flips"]["count"] == 0
+    server = next(row for row in record["rows"] if row["scenario"] == "server")
+    assert server["server"]["lost"] == 0
+    assert [entry["images"] for entry in record["scaling"]["images"]] == [100, 1_000, 10_000]
+    assert record["scaling"]["workers"][0]["workers"] == 1
+    assert max(map(len, [*out.splitlines(), *err.splitlines()])) <= 300
+
+
+def test_a_bundle_that_is_not_there_is_said(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "is not a bundle" in capsys.readouterr().err
+
+
+def test_a_run_of_other_weights_is_refused(bundle, trained_run, tmp_path, capsys):
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(trained_run, other)
+    record = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps({**record, "weights_sha256": "0" * 64}))
+    assert main([str(bundle), "--run", str(other)]) == 2
+    assert "holds other weights than" in capsys.readouterr().err
+
+
+def test_blank_images_are_refused_before_anything_is_loaded(bundle, trained_run, tmp_path, capsys):
+    from PIL import Image
+
+    for size in range(64, 80):
+        Image.new("L", (size, 64)).save(tmp_path / f"{size}.png")
+    assert main([str(bundle), "--run", str(trained_run), "--data", str(tmp_path)]) == 2
+    assert "16 of 16 images are blank" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--samples", "3"), ("--images", "4"), ("--server-load", "1.5"), ("--threads", "0"), ("--out", "/nowhere/x.json")],
+)
+def test_options_that_measure_nothing_are_refused(option, value):
+    with pytest.raises(InputError, match=option):
+        parse([option, value])
+
+
+def test_scenarios_are_run_in_one_order_and_all_is_all_of_them():
+    assert parse(["--scenario", "server", "single_stream"]).scenarios == ("single_stream", "server")
+    assert parse(["--scenario", "all"]).scenarios == SCENARIOS
+
+
+def test_a_record_is_written_whole_or_not_at_all(tmp_path):
+    row = Row("a", "peer", "single_stream", "onnx", "fp32", 1, 2, "", [1.0], 1000.0, True)
+    path = tmp_path / "out.json"
+    write(build([row], notes=["é"]), path)
+    assert json.loads(path.read_text(encoding="utf-8"))["rows"][0]["samples_ms"] == [1.0]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(build([row], floor=float("nan")), path)
+    assert json.loads(path.read_text(encoding="utf-8"))["notes"] == ["é"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out.json"]
