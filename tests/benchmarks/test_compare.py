@@ -1,0 +1,199 @@
+"""Verdicts on two runs: nothing is said of the same code, and a real change is found."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from benchmarks.compare import compare
+from benchmarks.compare_statistics import LEAST_SAMPLES, Estimate, beyond, blocks, combined, holm, interval, level
+from benchmarks.compare_text import lines
+from runtime import InputError
+
+
+def judgements(before, after) -> list[str]:
+    return [verdict.judgement for verdict in compare(before, after).verdicts]
+
+
+def drawn(make, seed: int, pairs: int, rounds: int, slower: float) -> list[list[str]]:
+    """What is said of so many pairs of simulated runs, the second with one row slower."""
+    random = np.random.default_rng(seed)
+    return [
+        judgements(make.simulated(random, rounds), make.simulated(random, rounds, slower=slower)) for _ in range(pairs)
+    ]
+
+
+def test_two_runs_of_the_same_code_on_a_drifting_machine_cannot_be_told_apart(make):
+    wrong = sum(set(said) != {"cannot tell"} for said in drawn(make, 1, 30, 200, slower=1.0))
+    assert wrong <= 2
+
+
+def test_five_per_cent_are_told_from_enough_samples_and_only_where_they_are(make):
+    said = drawn(make, 2, 8, 1600, slower=1.05)
+    assert sum(judged[3] == "slower" for judged in said) >= 7
+    assert sum(judged[at] != "cannot tell" for judged in said for at in (0, 1, 2, 4)) <= 1
+
+
+def test_five_per_cent_faster_are_told_too(make):
+    said = drawn(make, 3, 6, 1600, slower=0.95)
+    assert sum(judged[3] == "faster" for judged in said) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [LEAST_SAMPLES, 100, 400])
+def test_false_verdicts_over_many_pairs_stay_below_one_in_twenty(make, rounds):
+    wrong = sum(set(said) != {"cannot tell"} for said in drawn(make, 4, 300, rounds, slower=1.0))
+    assert wrong <= 0.05 * 300
+
+
+def test_real_timings_of_the_same_code_cannot_be_told_apart_and_of_slower_code_can(make):
+    """The slower one does 1.4 times the work, so that a machine shared with other tests shows it in half a second."""
+    amounts = {f"peer {at}": 20_000 + 5_000 * at for at in range(3)} | {"ours": 30_000}
+    first, again, slower = (
+        make.record(make.timed({**amounts, "ours": ours}, rounds=250)) for ours in (30_000, 30_000, 42_000)
+    )
+    assert set(judgements(first, again)) == {"cannot tell"}
+    said = {verdict.row.name: verdict for verdict in compare(first, slower).verdicts}
+    assert said["ours"].judgement == "slower"
+    assert {said[name].judgement for name in said if name != "ours"} == {"cannot tell"}
+    assert 1.2 < 1 + said["ours"].change < 1.6
+
+
+def test_drift_of_the_machine_is_taken_out_by_the_peers(make):
+    random = np.random.default_rng(5)
+    first, second = (make.simulated(random, 400) for _ in range(2))
+    halved = [make.row(row.name, 2 * np.array(row.samples_ms), row.kind) for row in second.rows]
+    assert set(judgements(first, make.record(halved))) == {"cannot tell"}
+
+
+def test_without_a_peer_it_is_said_and_only_large_changes_are_told(make):
+    random = np.random.default_rng(6)
+    times = random.lognormal(2, 0.02, 400)
+    first = make.record([make.row("ours", times)])
+    found = compare(first, make.record([make.row("ours", 1.08 * times)], "b.json"))
+    assert [one.judgement for one in found.verdicts] == ["cannot tell"]
+    assert any("No peer was measured in both runs" in note for note in found.notes)
+    assert judgements(first, make.record([make.row("ours", 1.2 * times)])) == ["slower"]
+
+
+def test_a_peer_whose_library_changed_is_no_control(make, machine):
+    random = np.random.default_rng(7)
+    rows = [
+        make.row("eager", random.lognormal(3, 0.02, 200), "peer", backend="torch"),
+        make.row("ours", random.lognormal(2, 0.02, 200)),
+    ]
+    updated = {**machine, "versions": {**machine["versions"], "torch": "3"}}
+    notes = compare(make.record(rows), make.record(rows, machine=updated)).notes
+    assert "torch: 2 before, 3 after" in notes
+    assert any("No peer" in note for note in notes)
+    assert any("Corrected by what 1 peers" in note for note in compare(make.record(rows), make.record(rows)).notes)
+
+
+def test_peers_that_moved_apart_make_the_verdict_careful(make):
+    """What untouched code did by itself between the runs, a row must exceed."""
+    random = np.random.default_rng(8)
+
+    def rows(moved):
+        names = [*(f"peer {at}" for at in range(6)), "ours"]
+        return [
+            make.row(name, random.lognormal(2, 0.02, 400) * factor, "peer" if "peer" in name else "predictor")
+            for name, factor in zip(names, moved, strict=True)
+        ]
+
+    calm, uneven = [1.0] * 6, [0.94, 1.07, 0.97, 1.05, 0.92, 1.04]
+    assert judgements(make.record(rows([1] * 7)), make.record(rows([*calm, 1.06])))[-1] == "slower"
+    assert judgements(make.record(rows([1] * 7)), make.record(rows([*uneven, 1.06])))[-1] == "cannot tell"
+
+
+def test_too_few_samples_are_said(make):
+    rows = [make.row("ours", [10.0] * (LEAST_SAMPLES - 1))]
+    found = compare(make.record(rows), make.record(rows))
+    assert (found.verdicts[0].judgement, found.verdicts[0].why) == ("cannot tell", "29 samples, 30 needed")
+
+
+def test_servers_at_other_rates_are_not_compared(make):
+    times = np.random.default_rng(9).lognormal(2, 0.1, 900)
+    rows = [
+        [make.row("ours", times, scenario="server", batch=8, server={"offered_per_s": rate, "lost": 0})]
+        for rate in (40.0, 44.0)
+    ]
+    found = compare(*map(make.record, rows))
+    assert found.verdicts[0].why == "offered 40.0/s and 44.0/s"
+
+
+@pytest.mark.parametrize("different", [{"cpu": "another CPU"}, {"cpus": 8}])
+def test_two_machines_are_said(make, machine, different):
+    random = np.random.default_rng(10)
+    rows = [make.row("peer", random.lognormal(3, 0.02, 100), "peer"), make.row("ours", random.lognormal(2, 0.02, 100))]
+    twice = [make.row(row.name, 2 * np.array(row.samples_ms), row.kind) for row in rows]
+    found = compare(make.record(rows), make.record(twice, machine={**machine, **different}))
+    assert any(note.startswith("Two machines") for note in found.notes)
+    assert {one.judgement for one in found.verdicts} == {"slower"}
+
+
+def test_rows_of_one_run_only_and_a_busy_machine_are_named(make, machine):
+    times = np.full(40, 10.0)
+    first = make.record([make.row("ours", times), make.row("old", times)], machine={**machine, "busy": True})
+    notes = compare(first, make.record([make.row("ours", times), make.row("new", times)], "b.json")).notes
+    assert "only in a.json: old" in notes
+    assert "only in b.json: new" in notes
+    assert "a.json was taken on a busy machine" in notes
+
+
+def test_runs_without_a_common_row_or_of_another_size_are_refused(make):
+    first, other = make.record([make.row("ours", [1.0])]), make.record([make.row("theirs", [1.0])], "b.json")
+    with pytest.raises(InputError, match=r"a.json and b.json have no row in common: ours \(single_stream\); theirs"):
+        compare(first, other)
+    smaller = {"architecture": "resnet50", "input": {"height": 128, "width": 128, "channels": 3}}
+    with pytest.raises(
+        InputError, match=r"a.json measured resnet50 at 224 × 224 × 3, b.json resnet50 at 128 × 128 × 3"
+    ):
+        compare(first, make.record([make.row("ours", [1.0])], "b.json", bundle=smaller))
+
+
+def test_the_lines_fit_a_terminal_and_give_every_row(make):
+    random = np.random.default_rng(11)
+    names = ["published snippet (eager PyTorch) in a long name", "ours", "few"]
+    counts = {"few": 5}
+    runs = [
+        make.record([make.row(name, random.lognormal(7, 0.3, counts.get(name, 60)), "peer") for name in names])
+        for _ in range(2)
+    ]
+    said = list(lines(compare(*runs)))
+    assert max(map(len, said)) <= 80
+    assert Counter(word for line in said for word in ("cannot tell",) if line.endswith(word))["cannot tell"] == 3
+    assert "  5 samples, 30 needed" in said
+
+
+def test_an_interval_covers_the_median_of_samples_that_remember(make):
+    random, covered = np.random.default_rng(12), 0
+    for _ in range(100):
+        samples = np.repeat(random.normal(size=40), 5) + 0.3 * random.normal(size=200)
+        low, high = interval(level(samples))
+        covered += low <= 0 <= high
+    assert covered >= 88
+
+
+def test_blocks_grow_with_what_is_remembered():
+    random = np.random.default_rng(13)
+    assert blocks(random.normal(size=200)) == 10
+    assert blocks(np.repeat(random.normal(size=10), 20)) == 5
+    assert blocks(np.full(200, 3.0)) == 10
+
+
+def test_holm_is_the_step_down_procedure():
+    """By hand: sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, and never below the one before."""
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_errors_add_up_and_the_margin_counts():
+    both = combined(0.05, [Estimate(0, 0.003, 9), Estimate(0, 0.004, 9)])
+    assert both.error == pytest.approx(0.005)
+    assert 9 < both.freedom < 18
+    assert beyond(both, 0.05) == 1
+    assert beyond(both, 0.02) < 0.001 < 0.05 < beyond(both, 0.045)
+    assert beyond(Estimate(0.03, 0.0, 4), 0.02) == 0
