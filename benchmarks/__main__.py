@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 from runtime.errors import NeuroStageError
 
+if TYPE_CHECKING:
+    from benchmarks.options import Options
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 measured, 2 what it was given cannot be measured."""
+    """Exit status: 0 done, 1 the second of two runs compared is slower somewhere, 2 what it was given is of no use."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
@@ -23,18 +28,40 @@ def _inference(arguments: list[str]) -> int:
     from benchmarks.options import parse
 
     options = parse(arguments)
+    if options.compare:
+        return _compare(*options.compare)
+    from benchmarks.report_reading import parsed, read_record
+    from benchmarks.report_text import lines
+    from benchmarks.report_writing import write_reports
+
+    record = read_record(options.report) if options.report else parsed(_measured(options), "this run")
+    write_reports(record, options.html, options.markdown)
+    for line in lines(record):
+        print(line)
+    for note in record.facts.get("notes") or ():
+        print(fill(note, 80), file=sys.stderr)
+    return 0
+
+
+def _measured(options: Options) -> dict[str, Any]:
     from benchmarks.record import write
     from benchmarks.suite import run
-    from benchmarks.text import lines
 
     record = run(options, lambda line: print(line, file=sys.stderr))
     if options.out:
         write(record, options.out)
-    for line in lines(record):
+    return record
+
+
+def _compare(before: Path, after: Path) -> int:
+    from benchmarks.compare import compare
+    from benchmarks.compare_text import lines
+    from benchmarks.report_reading import read_record
+
+    found = compare(read_record(before), read_record(after))
+    for line in lines(found):
         print(line)
-    for note in record["notes"]:
-        print(fill(note, 80), file=sys.stderr)
-    return 0
+    return int(any(one.judgement == "slower" for one in found.verdicts))
 
 
 def _train(arguments: list[str]) -> int:

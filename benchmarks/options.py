@@ -52,6 +52,14 @@ class Options:
     """Folder that keeps what peers compile, for the next time. Without it: a temporary one."""
     out: Path | None = None
     """Write every raw sample, with hardware and versions, to this JSON file."""
+    html: Path | None = None
+    """Write a page with tables and drawings to this file."""
+    markdown: Path | None = None
+    """Write the tables as Markdown to this file."""
+    report: Path | None = None
+    """Measure nothing: show, and write as asked, what an earlier --out holds."""
+    compare: tuple[Path, Path] | None = None
+    """Measure nothing: a verdict for each row of two earlier --out: faster, slower, cannot tell. 1 if any is slower."""
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -62,7 +70,7 @@ class Options:
 def parse(argv: Sequence[str] | None = None) -> Options:
     """The options on the command line. Exits with 2 on a usage error.
 
-    Raises InputError for numbers that measure nothing, and for an `out` that cannot be written.
+    Raises InputError for numbers that measure nothing, for files that cannot be written, and for two tasks at once.
     """
     options: Options = tyro.cli(
         Options,
@@ -81,6 +89,11 @@ def parse(argv: Sequence[str] | None = None) -> Options:
             raise InputError(f"{option} is {value}, expected {lowest} or more.")
     if not 0 < options.server_load < 1:
         raise InputError(f"--server-load is {options.server_load}, expected a share between 0 and 1, such as 0.7.")
-    if options.out is not None and (options.out.is_dir() or not options.out.absolute().parent.is_dir()):
-        raise InputError(f"--out {options.out} is no file in a folder that exists. Make the folder, or give another.")
+    for option, path in (("--out", options.out), ("--html", options.html), ("--markdown", options.markdown)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise InputError(f"{option} {path} is no file in a folder that exists. Make the folder, or give another.")
+    if options.compare and (options.report or options.out or options.html or options.markdown):
+        raise InputError("--compare only prints. Leave out --report, --out, --html and --markdown.")
+    if options.report and options.out:
+        raise InputError("--report measures nothing, so there is nothing for --out. Leave one of them out.")
     return options
