@@ -236,7 +236,9 @@ def _notes(
     controls: Sequence[Pair],
     only: Sequence[tuple[Record, set[tuple[str, str, str, str, int, int]]]],
 ) -> list[str]:
-    notes = [f"{what}: {old} before, {new} after" for what, (old, new) in changed.items()]
+    commits = [record.facts.get("commit") for record in (before, after)]
+    notes = [f"commit: {commits[0]} before, {commits[1]} after"] if any(commits) else []
+    notes += [f"{what}: {old} before, {new} after" for what, (old, new) in changed.items()]
     sources = [(record.facts.get("images") or {}).get("source") for record in (before, after)]
     if sources[0] != sources[1]:
         notes.append(f"images: {sources[0]} before, {sources[1]} after")
@@ -247,7 +249,7 @@ def _notes(
         )
     elif controls:
         names = sorted({pair[1].name for pair in controls})
-        notes.append(f"Corrected by what {len(names)} peers did in both runs: {', '.join(names)}.")
+        notes.append(f"Corrected by what the peers did in both runs: {', '.join(names)}.")
     else:
         notes.append(
             f"No peer was measured in both runs as it is: what the machine itself did between them stays in the "

@@ -47,8 +47,8 @@ def circumstances(record: Record) -> list[tuple[str, str]]:
             f"{facts.get('threads')} on {machine.get('cpus')} CPUs" + (f" at {clock:.0f} MHz" if clock else ""),
         ),
         ("memory", f"{memory / 2**30:.1f} GiB" if memory else ""),
-        ("noise", f"{noise:.1%} of a fixed calculation, 10th to 90th percentile" if noise is not None else ""),
-        ("others", f"{others:.1%} of the CPUs" if others is not None else ""),
+        ("noise", _twice(noise, machine.get("noise_after"), "of a fixed calculation, 10th to 90th percentile")),
+        ("others", _twice(others, machine.get("others_after"), "of the CPUs")),
         ("load", str(machine.get("load_average", ""))),
         ("at most", ", ".join(ceilings)),
         ("an image", f"{facts['work']['gflop_per_image']:.2f} GFLOP" if facts["work"].get("gflop_per_image") else ""),
@@ -84,6 +84,13 @@ def times(one: Figures) -> str:
         return ""
     within = one.faster_interval
     return f"{one.faster:.2f}" + (f" [{within[0]:.2f}, {within[1]:.2f}]" if within else "")
+
+
+def _twice(before: float | None, after: float | None, of: str) -> str:
+    """A share before the run and, where it was taken again, after it."""
+    if before is None:
+        return ""
+    return f"{before:.1%} {of}" + (f"; {after:.1%} after the run" if after is not None else "")
 
 
 def _last(source: object) -> str:

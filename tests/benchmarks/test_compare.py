@@ -68,6 +68,19 @@ def test_drift_of_the_machine_is_taken_out_by_the_peers(make):
     assert set(judgements(first, make.record(halved))) == {"cannot tell"}
 
 
+@pytest.mark.parametrize("scenario", ["engine", "server"])
+def test_rows_that_no_peer_shares_are_held_against_the_peers_of_single_stream(make, scenario):
+    random = np.random.default_rng(14)
+
+    def run(machine, slower):
+        times = machine * random.lognormal(2, 0.03, (3, 400))
+        alone = make.row("alone", slower * times[2], scenario=scenario)
+        return make.record([make.row("first", times[0], "peer"), make.row("second", times[1], "peer"), alone])
+
+    assert judgements(run(1, 1), run(2, 1))[-1] == "cannot tell"
+    assert judgements(run(1, 1), run(2, 1.1))[-1] == "slower"
+
+
 def test_without_a_peer_it_is_said_and_only_large_changes_are_told(make):
     random = np.random.default_rng(6)
     times = random.lognormal(2, 0.02, 400)
@@ -88,7 +101,10 @@ def test_a_peer_whose_library_changed_is_no_control(make, machine):
     notes = compare(make.record(rows), make.record(rows, machine=updated)).notes
     assert "torch: 2 before, 3 after" in notes
     assert any("No peer" in note for note in notes)
-    assert any("Corrected by what 1 peers" in note for note in compare(make.record(rows), make.record(rows)).notes)
+    assert any(
+        "Corrected by what the peers did in both runs: eager." in note
+        for note in compare(make.record(rows), make.record(rows)).notes
+    )
 
 
 def test_peers_that_moved_apart_make_the_verdict_careful(make):
@@ -115,8 +131,9 @@ def test_too_few_samples_are_said(make):
 
 def test_servers_at_other_rates_are_not_compared(make):
     times = np.random.default_rng(9).lognormal(2, 0.1, 900)
+    about = {"latency_bound_ms": 90.0, "lost": 0, "seconds": 20.0}
     rows = [
-        [make.row("ours", times, scenario="server", batch=8, server={"offered_per_s": rate, "lost": 0})]
+        [make.row("ours", times, scenario="server", batch=8, server={**about, "offered_per_s": rate})]
         for rate in (40.0, 44.0)
     ]
     found = compare(*map(make.record, rows))
