@@ -45,10 +45,10 @@ def stages(found: Sequence[Figures], without: str | None = None) -> str:
     x = 10.0
     for stage in (stage for stage in SHADES if any(stage in parts for _, parts in rows)):
         drawn += [_box(x, 6, 12, 12, stage), text(x + 16, 16, stage)]
-        x += 24 + 6.3 * len(stage)
+        x += 25 + 6.6 * len(stage)
     for at, (one, parts) in enumerate(rows):
         top, spent = 40 + 44 * at, 0.0
-        drawn.append(text(10, top + 10, f"{one.number}  {one.row.name}  {number(sum(parts.values()))} ms"))
+        drawn.append(text(10, top + 10, f"{one.number}  {one.title}  {number(sum(parts.values()))} ms"))
         for stage, ms in parts.items():
             left = scale(spent)
             spent += max(0.0, ms)

@@ -19,7 +19,7 @@ def strips(found: Sequence[Figures], title: str) -> str:
     parts = []
     for at, one in enumerate(found):
         top = 8 + 46 * at
-        parts.append(text(10, top + 10, f"{one.number}  {one.row.name}  {number(one.median)} ms"))
+        parts.append(text(10, top + 10, f"{one.number}  {one.title}  {number(one.median)} ms"))
         parts.append(path(f"M10 {top + 41:.1f}H{_RIGHT}", "grid"))
         parts.append(path(_dots(np.array(one.row.samples_ms), scale, top + 15, top + 39), "dots"))
         parts.append(path(f"M{scale(one.median):.1f} {top + 13}v28", "line"))

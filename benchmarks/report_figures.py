@@ -45,6 +45,12 @@ class Figures:
     """Times faster than the published snippet: the median over the rounds; None where that was not asked."""
     faster_interval: Interval | None
 
+    @property
+    def title(self) -> str:
+        """The row's name, with the images of one question where a scenario asks several sizes."""
+        sized = self.row.scenario in ("engine", "offline")
+        return f"{self.row.name}, {self.row.batch}" if sized else self.row.name
+
 
 def figures(rows: Sequence[Row]) -> list[Figures]:
     """Of every row, by scenario and batch size in the order of `TITLES`, the fastest first."""
@@ -90,6 +96,15 @@ def _ratio(slow: np.ndarray, quick: np.ndarray) -> tuple[float, Interval | None]
 
 def _within(samples: np.ndarray) -> Interval | None:
     return interval(level(samples)) if len(samples) >= LEAST_FOR_INTERVAL else None
+
+
+def contenders(found: Sequence[Figures]) -> list[Row]:
+    """One row for each contender, the first: it is one process in all scenarios, and later ones hold more memory."""
+    first: dict[str, Row] = {}
+    for one in found:
+        if one.row.kind != "engine":
+            first.setdefault(one.row.name, one.row)
+    return list(first.values())
 
 
 def number(milliseconds: float) -> str:

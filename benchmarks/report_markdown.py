@@ -27,10 +27,9 @@ def markdown(record: Record) -> str:
 
 def _table(title: str, rows: Sequence[Figures]) -> Iterator[str]:
     heads = [title, "ms [95 %]", "p90", "p99", "images/s", "times faster [95 %]", "of the floor", "decisions changed"]
-    many = len({one.row.batch for one in rows}) > 1
     cells = [
         [
-            _plain(one.row.name) + (f", {one.row.batch}" if many else ""),
+            _plain(one.title),
             with_interval(one.median, one.interval),
             number(one.p90) if one.p90 else "",
             number(one.p99) if one.p99 else "",

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from benchmarks.report_bars import SHADES, cost_of_images, stage_medians, stages
 from benchmarks.report_drawings import pareto, roofline, strips
-from benchmarks.report_figures import LEAST_FOR, TITLES, Figures, figures, number
+from benchmarks.report_figures import LEAST_FOR, TITLES, Figures, contenders, figures, number
 from benchmarks.report_reading import Record
 from benchmarks.report_svg import STYLE
 from benchmarks.report_words import about, circumstances, headline, served, times, with_interval
@@ -18,7 +18,7 @@ _STYLE = (
     STYLE
     + """
 .key svg { display: inline; width: 14px; height: 12px; margin: 0; vertical-align: -1px }
-.figures td { white-space: nowrap } .figures td:nth-child(2) { white-space: normal; min-width: 8rem }
+.figures th, .figures td { white-space: nowrap } .figures td:nth-child(2) { white-space: normal; min-width: 8rem }
 dl { display: grid; grid-template-columns: auto 1fr; gap: 0 1rem; font-size: 14px } dd { margin: 0 }
 """
 )
@@ -84,12 +84,11 @@ def _tables(found: Sequence[Figures]) -> list[str]:
     parts = []
     for scenario, group in groupby(found, key=lambda one: one.row.scenario):
         rows = list(group)
-        many = len({one.row.batch for one in rows}) > 1
-        cells = [[str(one.number), one.row.name + (f", {one.row.batch}" if many else ""), *_cells(one)] for one in rows]
+        cells = [[str(one.number), one.title, *_cells(one)] for one in rows]
         kept = [at for at in range(len(heads)) if at < 3 or any(row[at] for row in cells)]
         said = table([heads[at] for at in kept], [[row[at] for at in kept] for row in cells])
         notes = [f'<p class="note">{escape(served(one))}</p>' for one in rows if one.row.server]
-        batch = '<p class="note">After the name: images in one question.</p>' if many else ""
+        batch = '<p class="note">After the name: images in one batch.</p>' if scenario in ("engine", "offline") else ""
         heading = f"<h2>{escape(scenario.replace('_', ' '))}: {escape(TITLES[scenario])}</h2>"
         parts.append(f'{heading}<div class="figures">{said}</div>{batch}{"".join(notes)}')
     return parts
@@ -167,15 +166,14 @@ def _scaling(record: Record) -> str:
 
 
 def _costs(found: Sequence[Figures]) -> str:
-    of = {one.row.name: one.row for one in found if one.row.kind != "engine"}
     cells = [
         [
-            name,
+            row.name,
             *(f"{size / 1e6:.0f}" if size else "" for size in (row.peak_rss_bytes, row.file_bytes)),
             *(f"{seconds:.2f}" if seconds else "" for seconds in (row.load_s, row.first_answer_s)),
             row.settings,
         ]
-        for name, row in of.items()
+        for row in contenders(found)
     ]
     heads = ["", "MB at most", "MB of files", "s to load", "s to first answer", "settings"]
     note = "Each in a process of its own; seconds count from its start, imports included."

@@ -10,8 +10,10 @@ from html import escape
 WIDTH = 420
 """Units of every drawing's width: it fills a telephone and stops growing at 560 px, so text stays readable on both."""
 STYLE = """
-svg { width: 100%; max-width: 560px; height: auto; display: block; margin: 1rem 0; font: 12.5px system-ui, sans-serif }
-svg text { fill: #222 } svg .grid { stroke: #ddd; fill: none } svg .line { stroke: #222; fill: none }
+svg { width: 100%; max-width: 560px; height: auto; display: block; margin: 1rem 0; overflow: visible;
+  font: 12.5px system-ui, sans-serif }
+svg text { fill: #222; paint-order: stroke; stroke: #fff; stroke-width: 3px }
+svg .grid { stroke: #ddd; fill: none } svg .line { stroke: #222; fill: none }
 svg .dots { stroke: #1f5fa8; stroke-width: 1.6; stroke-linecap: round; fill: none }
 svg .ours { fill: #1f5fa8; stroke: #1f5fa8 } svg .theirs { fill: #fff; stroke: #b3541e; stroke-width: 1.6 }
 svg .engine { fill: #fff; stroke: #1f5fa8; stroke-width: 1.6 } svg .soft { fill: #555 }

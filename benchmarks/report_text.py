@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from textwrap import wrap
 
-from benchmarks.report_figures import LEAST_FOR, TITLES, Figures, figures
+from benchmarks.report_figures import LEAST_FOR, TITLES, Figures, contenders, figures
 from benchmarks.report_reading import Record
 from benchmarks.report_words import served, threads
 
@@ -46,21 +46,20 @@ def _table(title: str, rows: Sequence[Figures]) -> Iterator[str]:
 
 def _short(milliseconds: float) -> str:
     """At most five characters below 100 s."""
-    digits = 2 if milliseconds < 100 else 1 if milliseconds < 1000 else 0
+    digits = 3 if milliseconds < 1 else 2 if milliseconds < 100 else 1 if milliseconds < 1000 else 0
     return f"{milliseconds:.{digits}f}"
 
 
 def _costs(found: Sequence[Figures]) -> Iterator[str]:
-    """Once for each contender: it is one process in all scenarios."""
-    of = {one.row.name: one.row for one in found if one.row.kind != "engine"}
-    if not of:
+    rows = contenders(found)
+    if not rows:
         return
     yield f"{'in a process of its own':<{_NAME}}{'MB peak':>10}{'load s':>8}{'first s':>9}{'file MB':>9}{'flips':>11}"
-    for name, row in of.items():
+    for row in rows:
         peak, file = (f"{size / 1e6:.0f}" if size else "" for size in (row.peak_rss_bytes, row.file_bytes))
         load, first = (f"{seconds:.2f}" if seconds else "" for seconds in (row.load_s, row.first_answer_s))
         flips = f"{row.flips['count']}/{row.flips['images']}" if row.flips else ""
-        yield f"{name[:_NAME]:<{_NAME}}{peak:>10}{load:>8}{first:>9}{file:>9}{flips:>11}".rstrip()
+        yield f"{row.name[:_NAME]:<{_NAME}}{peak:>10}{load:>8}{first:>9}{file:>9}{flips:>11}".rstrip()
     yield ""
 
 

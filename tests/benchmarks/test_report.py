@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.report_figures import LEAST_FOR, SNIPPET, figures, number
+from benchmarks.report_figures import LEAST_FOR, SNIPPET, contenders, figures, number
 from benchmarks.report_markdown import markdown
 from benchmarks.report_page import page
 from benchmarks.report_reading import parsed, read_record
@@ -188,6 +188,13 @@ def test_times_faster_are_taken_round_by_round(make):
     assert found[0].row.name == "ours"
     assert (found[0].faster, *found[0].faster_interval) == pytest.approx((4, 4, 4))
     assert found[1].faster is None
+
+
+def test_a_contender_costs_what_its_first_scenario_shows(whole):
+    """Later ones run in the same process, which never gives memory back."""
+    rows = contenders(figures(parsed(whole, "a").rows))
+    assert [row.name for row in rows] == ["Predictor, openvino int8", "plain OpenVINO int8", EAGER]
+    assert rows[0].file_bytes == 23_000_000
 
 
 def test_the_snippet_is_known_by_its_name():
