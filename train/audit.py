@@ -46,11 +46,10 @@ def audit(data: Path, out: Path, groups: Path | None = None) -> dict[str, Any]:
 
     Raises DatasetError for data that cannot be read, or when `out` exists already.
     """
-    from runtime.preprocess import InputSpec
     from train.data.groups import with_groups
-    from train.data.loader import safe_loader
+    from train.data.loader import thumbnails_only
     from train.data.parts import load_parts
-    from train.data.patients import THUMBNAIL, tell_apart
+    from train.data.patients import tell_apart
     from train.evaluation.findings import find
 
     if out.exists():
@@ -58,7 +57,7 @@ def audit(data: Path, out: Path, groups: Path | None = None) -> dict[str, Any]:
     samples, part = load_parts(data)
     if groups is not None:
         samples = with_groups(samples, groups)
-    slices, unreadable = safe_loader(samples, InputSpec.imagenet(THUMBNAIL), max_unreadable=1.0)
+    slices, unreadable = thumbnails_only(samples, max_unreadable=1.0)
     if part is not None:
         left_out = {item.name for item in unreadable}
         part = part[[name not in left_out for name in samples.names]]

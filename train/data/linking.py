@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from train.data.alignment import Alignment
+from train.data.patients import COARSE, directions
 
 _BLOCK = 256  # rows whose products with all others are held at once
 _FIRST = 3  # pairs looked at closely for each slice in the first round
@@ -34,18 +35,18 @@ class Links:
         return Links(self.start[rows], self.end[rows], self.still[rows], self.likeness[rows])
 
 
-def link(thumbnails: np.ndarray, coarse: np.ndarray) -> tuple[Links, Links]:
+def link(thumbnails: np.ndarray) -> tuple[Links, Links]:
     """The N - 1 links of the spanning tree, and every pair that was looked at closely.
 
-    thumbnails: (N, S, S) uint8. coarse: (N, D) float32, the same as directions (`train.data.patients.directions`).
+    thumbnails: (N, S, S) uint8, S a multiple of 32.
 
-    Rounds as Borůvka's (1926): each group of slices names the slices outside that are most like its own, by `coarse`
-    and by signatures that no flip, turn, shift or zoom changes. Those pairs are aligned, and each group joins the one
-    it is most alike. Memory grows as N, work as N² log N products of `coarse`. It is the maximum spanning tree of the
-    pairs that were named, not of all.
+    Rounds as Borůvka's (1926): each group of slices names the slices outside that are most like its own, by 32 × 32
+    pixels as they lie, and by signatures that no flip, turn, shift or zoom changes. Those pairs are aligned, and each
+    group joins the one it is most alike. Memory grows as N, work as N² log N products. It is the maximum spanning tree
+    of the pairs that were named, not of all.
     """
     alignment = Alignment(thumbnails)
-    views = (_principal(coarse), alignment.signatures())
+    views = (_principal(directions(thumbnails, COARSE)), alignment.signatures())
     count = len(thumbnails)
     group = np.arange(count)
     seen = Links(*np.empty((2, 0), np.int64), *np.empty((2, 0), np.float32))
@@ -56,7 +57,7 @@ def link(thumbnails: np.ndarray, coarse: np.ndarray) -> tuple[Links, Links]:
         known = seen.start * count + seen.end
         keys = np.setdiff1d(proposed.min(axis=0) * count + proposed.max(axis=0), known)
         start, end = keys // count, keys % count
-        seen = _joined(seen, Links(start, end, *alignment.likeness(start, end)))
+        seen = joined(seen, Links(start, end, *alignment.likeness(start, end)))
         group = _contracted(group, seen)
     return seen.select(_spanning(count, seen)), seen
 
@@ -117,8 +118,8 @@ def _contracted(group: np.ndarray, links: Links) -> np.ndarray:
     row = np.concatenate([outward, outward])
     order = np.lexsort((row, -links.likeness[row], side))
     best = row[order[np.unique(side[order], return_index=True)[1]]]
-    joined = Links(start[best], end[best], links.still[best], links.likeness[best])
-    return components(int(group.max()) + 1, joined)[group]
+    chosen = Links(start[best], end[best], links.still[best], links.likeness[best])
+    return components(int(group.max()) + 1, chosen)[group]
 
 
 def _spanning(count: int, links: Links) -> np.ndarray:
@@ -135,6 +136,7 @@ def _spanning(count: int, links: Links) -> np.ndarray:
     return place[tree.data.astype(np.int64)]
 
 
-def _joined(one: Links, other: Links) -> Links:
+def joined(one: Links, other: Links) -> Links:
+    """The pairs of both."""
     pairs = zip(vars(one).values(), vars(other).values(), strict=True)
     return Links(*(np.concatenate(pair) for pair in pairs))

@@ -90,6 +90,11 @@ def safe_loader(
     return slices, tuple(unreadable)
 
 
+def thumbnails_only(samples: Samples, max_unreadable: float) -> tuple[Slices, tuple[Unreadable, ...]]:
+    """As `safe_loader`, for those who look at thumbnails and names: pixels are of one by one."""
+    return safe_loader(samples, InputSpec.imagenet(1), max_unreadable)
+
+
 def _decode(
     samples: Samples, index: int, spec: InputSpec, thumbnails: bool
 ) -> tuple[np.ndarray, np.ndarray | None] | Unreadable:

@@ -9,18 +9,14 @@ where the data has none, nobody is told apart and that is said.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from PIL import Image
 
 THUMBNAIL = 64
 COARSE = 32
-_CHANCE = 0.05
-_SHARE = 0.1
-_SAME = 1 - 1e-6  # correlation of identical pictures, but for rounding
-_NEAR = 0.999  # and of pictures that differ by no more than another compression makes them
-_FEWEST, _AROUND = 5, 32  # links on either side that say what spacing is usual there, and what part of all at most
+_NEAR = 0.999  # correlation of pictures that differ by no more than another compression makes them
 _ENDS = ("below", "above")
 
 
@@ -41,7 +37,7 @@ class Patients:
     strength: float
     """Width of the gap between the two, in mean spacings of the links around it."""
     chance: float
-    """At most how probable a gap as clear is where links lie at random, in [0, 1]."""
+    """At most how probable a gap as clear, and where one was found a parting as even, is by chance, in [0, 1]."""
     moved: np.ndarray
     """(N,) bool, slices that show their patient turned, mirrored, shifted or zoomed: copies made by augmentation."""
     repeats: np.ndarray
@@ -66,28 +62,25 @@ def tell_apart(thumbnails: np.ndarray) -> Patients:
         on the size that a network happens to be trained at.
 
     Likeness is the correlation of two slices, as they lie or aligned (`train.data.alignment`). The links of a maximum
-    spanning tree, sorted by Fisher's z (variance-stabilised correlation), are searched for gaps that span a tenth of
-    the range that 98 % of the links take; there are about ten of those at most. The clearest counts when links spread
-    at random around it would show its like with a chance below 0.05, and when it parts the slices as patients do: no
-    group holds more than half of them, and no more than a quarter of them are alone.
+    spanning tree are searched for gaps (`train.data.gap`). The clearest counts when two tests with nothing in common
+    together leave it a chance below 0.01: how probable so wide a gap is where links spread at random around it, and how
+    probable it is that as many links drawn at random part the slices as evenly. And it must part them as patients do:
+    no group holds more than half of them, and no more than a quarter of them are alone.
     """
+    from train.data.gap import SAME, part
     from train.data.linking import components, link
 
     count = len(thumbnails)
-    tree, seen = link(thumbnails, directions(thumbnails, COARSE))
+    tree, seen = link(thumbnails)
     likeness = np.sort(tree.likeness)
-    found, below, above, strength, chance = False, math.nan, math.nan, 0.0, 1.0
-    groups, moved = components(count, tree.select(tree.likeness >= _SAME)), np.zeros(count, bool)
-    for gap in _gaps(likeness[likeness < _SAME]):
-        parted = components(count, tree.select(tree.likeness > gap[0]))
-        found = gap[3] < _CHANCE and _like_patients(parted)
-        if found or not math.isfinite(below):
-            below, above, strength, chance = gap
-        if found:
-            groups, moved = parted, _moved(parted, components(count, seen.select(seen.still > below)))
-            break
+    gap, parted = part(count, tree)
+    moved = np.zeros(count, bool)
+    if gap is not None and parted is not None:
+        moved = _moved(parted, components(count, seen.select(seen.still > gap.below)))
     repeats = components(count, seen.select(seen.still >= _NEAR))
-    return Patients(groups, found, below, above, likeness, strength, chance, moved, repeats)
+    below, above, strength, chance = astuple(gap) if gap is not None else (math.nan, math.nan, 0.0, 1.0)
+    groups = components(count, tree.select(tree.likeness >= SAME)) if parted is None else parted
+    return Patients(groups, parted is not None, below, above, likeness, strength, chance, moved, repeats)
 
 
 def directions(thumbnails: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
@@ -100,42 +93,12 @@ def directions(thumbnails: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
     vectors = np.empty((count, (full // step) ** 2), np.float32)
     for at in range(0, count, 4096):
         part = thumbnails[at : at + 4096].reshape(-1, full // step, step, full // step, step)
-        vectors[at : at + 4096] = part.mean(axis=(2, 4), dtype=np.float32).reshape(len(part), -1)
-    vectors -= vectors.mean(axis=1, keepdims=True)
-    # An image of one even tone has no direction; the floor keeps it alone.
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+        rows = vectors[at : at + 4096]
+        rows[:] = part.mean(axis=(2, 4), dtype=np.float32).reshape(len(part), -1)
+        rows -= rows.mean(axis=1, keepdims=True)
+        # An image of one even tone has no direction; the floor keeps it alone.
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     return vectors
-
-
-def _gaps(likeness: np.ndarray) -> list[tuple[float, float, float, float]]:
-    """(below, above, strength, chance) of every gap that is wide enough, the least probable first.
-
-    likeness: (K,) ascending, less than 1.
-    """
-    z = np.arctanh(np.clip(likeness.astype(np.float64), -1 + 1e-7, 1 - 1e-7))
-    last = len(z) - 1
-    if last < 2 * _FEWEST + 1:
-        return []
-    place = np.arange(_FEWEST, last - _FEWEST)
-    width = z[place + 1] - z[place]
-    around = max(_AROUND, len(z) // 50)
-    before, after = np.minimum(place, around), np.minimum(last - place - 1, around)
-    below = (z[place] - z[place - before]) / before
-    above = (z[place + 1 + after] - z[place + 1]) / after
-    # Spacings of points thrown at random are exponential, so that their ratio to a mean of k of them has this tail.
-    tails = [k * np.log1p(width / np.maximum(k * usual, 1e-9)) for k, usual in ((before, below), (after, above))]
-    chance = np.minimum(np.exp(-np.minimum(*tails)) / _SHARE, 1.0)
-    strength = width / np.maximum(np.maximum(below, above), 1e-9)
-    wide = np.flatnonzero(width > _SHARE * (np.quantile(z, 0.99) - np.quantile(z, 0.01)))
-    order = wide[np.lexsort((-strength[wide], chance[wide]))]
-    return [
-        (float(likeness[place[i]]), float(likeness[place[i] + 1]), float(strength[i]), float(chance[i])) for i in order
-    ]
-
-
-def _like_patients(groups: np.ndarray) -> bool:
-    sizes = np.bincount(groups)
-    return bool(2 * sizes.max() <= len(groups) and 4 * (sizes == 1).sum() <= len(groups))
 
 
 def _moved(groups: np.ndarray, still: np.ndarray) -> np.ndarray:

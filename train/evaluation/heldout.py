@@ -21,8 +21,8 @@ from train.checkpoint import WEIGHTS, load_weights, read_state
 from train.compute import choose_compute
 from train.data.batches import Batches
 from train.data.groups import with_groups
-from train.data.loader import Slices, safe_loader
-from train.data.patients import THUMBNAIL, directions, tell_apart
+from train.data.loader import Slices, safe_loader, thumbnails_only
+from train.data.patients import directions, tell_apart
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
@@ -137,7 +137,7 @@ def _own(
         raise CheckpointError(f"{run / SPLIT} does not deal the slices of {samples.source} to two sides. Train again.")
     chosen = samples.select(np.flatnonzero(sides == "validation"))
     slices, unreadable = safe_loader(chosen, spec, max_unreadable)
-    training = _thumbnails(samples.select(np.flatnonzero(sides == "training")), max_unreadable)
+    training, _ = thumbnails_only(samples.select(np.flatnonzero(sides == "training")), max_unreadable)
     names = (*slices.names, *training.names)
     if told_by_file:
         assert samples.groups is not None, "the file was read"
@@ -185,7 +185,7 @@ def _other(
     leaked, kept = None, np.ones(len(slices), bool)
     if own is not None:
         same = _as_like_as_one_person(record)
-        alike = _most_alike(slices.thumbnails, _thumbnails(own, 1.0).thumbnails) >= same
+        alike = _most_alike(slices.thumbnails, thumbnails_only(own, 1.0)[0].thumbnails) >= same
         kept = ~np.isin(groups, groups[alike])
         leaked = 0.0
     if not kept.any():
@@ -227,10 +227,6 @@ def read_split(run: Path) -> dict[str, tuple[str, str]]:
             f"{run / SPLIT} cannot be read: {error}. It says which slices were held out; without it none of them can "
             "be told from those trained on."
         ) from error
-
-
-def _thumbnails(samples: Samples, max_unreadable: float) -> Slices:
-    return safe_loader(samples, InputSpec.imagenet(THUMBNAIL), max_unreadable)[0]
 
 
 def _as_like_as_one_person(record: dict[str, Any]) -> float:
