@@ -58,6 +58,10 @@ _ROOFLINE = (
     "did in the same run. The bytes are the artifact's, read once a run: activations come on top, so a mark lies "
     "further left in truth. Rows whose file is not known are left out."
 )
+_ABOVE = (
+    "More than 100 % is no error by itself: some convolutions multiply less often than is counted (Winograd), and others "
+    "may have used the machine while its rate was measured."
+)
 _SAMPLES = "From top to bottom in the order they were taken; the line is the median."
 
 
@@ -182,7 +186,11 @@ def _costs(found: Sequence[Figures]) -> str:
 
 def _method(record: Record) -> str:
     floors = [f"{name}: {entry['how']}" for name, entry in record.facts["floors"].items() if entry.get("how")]
-    floor = f" The floor is the image's arithmetic at the rate measured here, {'; '.join(floors)}." if floors else ""
+    floor = (
+        f" The floor is the image's arithmetic at the rate measured here, {'; '.join(floors)}. {_ABOVE}"
+        if floors
+        else ""
+    )
     notes = "".join(f"<li>{escape(str(note))}</li>" for note in record.facts.get("notes") or ())
     return (
         "<h2>How it was measured</h2><p>All contenders in turn, each in its own process, so that a drifting machine "
