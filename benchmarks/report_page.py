@@ -59,8 +59,8 @@ _ROOFLINE = (
     "further left in truth. Rows whose file is not known are left out."
 )
 _ABOVE = (
-    "More than 100 % is no error by itself: some convolutions multiply less often than is counted (Winograd), and others "
-    "may have used the machine while its rate was measured."
+    "More than 100 % is no error by itself: some convolutions multiply less often than is counted (Winograd), and the "
+    "machine may have been used by others while its rate was measured."
 )
 _SAMPLES = "From top to bottom in the order they were taken; the line is the median."
 
