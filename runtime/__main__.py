@@ -22,7 +22,6 @@ IMAGE_SUFFIXES = {
 }
 
 _STDIN = Path("-")
-_BATCH = 8
 
 _EPILOG = """\
 The first path is taken as the bundle when it is one (or a lone .onnx or .ts).
@@ -115,11 +114,11 @@ def _each(predictor: Predictor, images: list[Path], options: argparse.Namespace)
 def _answers(predictor: Predictor, images: list[Path], workers: int | None) -> Iterator[tuple[str, Prediction]]:
     names = [str(image) for image in images]
     sources = (_source(image) for image in images)
-    return zip(names, predictor.stream(sources, _BATCH, workers), strict=True)
+    return zip(names, predictor.stream(sources, workers=workers), strict=True)
 
 
 def _study(predictor: Predictor, images: list[Path], options: argparse.Namespace) -> bool:
-    study = predictor.predict_study((_source(image) for image in images), _BATCH)
+    study = predictor.predict_study(_source(image) for image in images)
     if options.json:
         print(json.dumps({"files": [str(image) for image in images], **study.to_dict()}))
     else:
@@ -153,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="CSV instead of text")
     parser.add_argument("--output", type=Path, metavar="FILE.csv", help="write CSV to this new file, line by line")
     parser.add_argument("--resume", action="store_true", help="go on with --output, leaving out what it answers")
-    parser.add_argument("--workers", type=int, help="threads that read images ahead (default: CPUs, at most 4)")
+    parser.add_argument("--workers", type=int, help="batches under way at once (default: what suits the engine)")
     parser.add_argument("--audit", type=Path, metavar="LOG", help="add a line without patient data for each image")
     parser.add_argument("--backend", choices=list(BACKENDS), metavar="NAME", help=_BACKEND_HELP)
     parser.add_argument("--precision", help="this precision or none, such as fp32")

@@ -1,4 +1,4 @@
-"""What happens to one image before the engine, and how the next ones are prepared while the engine runs."""
+"""What happens to one image before the engine, and how many images become batches that are under way at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from runtime.guard import Guard
 from runtime.preprocess import InputSpec, preprocess
 from runtime.reading import Picture, Source, read
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -24,8 +26,8 @@ T = TypeVar("T")
 class Prepared:
     """One image, read, judged and preprocessed; or why not."""
 
-    row: np.ndarray | None
-    """(C, H, W) float32; None where the model may not speak."""
+    accepted: bool
+    """Whether the model may speak of it, and its row was filled."""
     image: Image.Image | None = None
     """None where it could not be read."""
     code: str = ""
@@ -38,23 +40,27 @@ class Prepared:
     preprocess_ms: float = 0.0
 
 
-def prepare(source: Source, spec: InputSpec, guard: Guard | None) -> Prepared:
-    """`source` read, judged by `guard` if there is one, and preprocessed for `spec`. Raises nothing for a bad image."""
+def prepare(source: Source, spec: InputSpec, guard: Guard | None, row: np.ndarray) -> Prepared:
+    """`source` read, judged by `guard` if there is one, and preprocessed into `row`. Raises nothing for a bad image.
+
+    row: (C, H, W) float32 of `spec`, which is filled where the image is accepted.
+    """
     start = time.perf_counter()
     try:
         picture: Picture = read(source)
     except ImageError as error:
         spent = (time.perf_counter() - start) * 1e3
-        return Prepared(None, code="unreadable", reason=str(error), error=error, read_ms=spent)
+        return Prepared(accepted=False, code="unreadable", reason=str(error), error=error, read_ms=spent)
     after_read = time.perf_counter()
     scores, code, reason = {}, "", ""
     if guard is not None:
         scores = guard.scores(picture.image)
         code, reason = guard.judge(scores) or ("", "")
-    row = None if code else preprocess(picture.image, spec)
+    if not code:
+        preprocess(picture.image, spec, row)
     done = time.perf_counter()
     return Prepared(
-        row,
+        not code,
         picture.image,
         code=code,
         reason=reason,
@@ -66,24 +72,40 @@ def prepare(source: Source, spec: InputSpec, guard: Guard | None) -> Prepared:
     )
 
 
-def prepared_batches(
-    sources: Iterable[Source], work: Callable[[Source], T], batch_size: int, workers: int
-) -> Iterator[list[T]]:
-    """Batches of `work(source)`, in order; the next is under way in `workers` threads while the caller uses this one.
+class Rows:
+    """Float32 memory for batches of images of one shape, used again: fresh pages cost more than filling them."""
 
-    Never holds more than two batches of sources and results. `sources` is consumed in the caller's thread.
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._shape = shape
+        self._spare: deque[np.ndarray] = deque()
+
+    def take(self, count: int) -> np.ndarray:
+        """(count or more, C, H, W) float32 that nobody else has. Safe from several threads."""
+        try:
+            rows = self._spare.pop()
+        except IndexError:
+            return np.empty((count, *self._shape), np.float32)
+        return rows if len(rows) >= count else np.empty((count, *self._shape), np.float32)
+
+    def give_back(self, rows: np.ndarray) -> None:
+        """For the next one who asks. What `take` gave and nobody gives back is let go."""
+        self._spare.append(rows)
+
+
+def in_lanes(sources: Iterable[S], work: Callable[[list[S]], list[T]], batch_size: int, lanes: int) -> Iterator[T]:
+    """What `work` makes of each batch of sources, item by item and in order; `lanes` threads work on a batch each.
+
+    Never holds more than lanes + 1 batches of sources and results. `sources` is consumed in the caller's thread.
     """
-    waiting: deque[Future[T]] = deque()
+    waiting: deque[Future[list[T]]] = deque()
     remaining = iter(sources)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="neurostage-read")
+    pool = ThreadPoolExecutor(lanes, thread_name_prefix="neurostage-lane")
     try:
         while True:
-            for source in remaining:
-                waiting.append(pool.submit(work, source))
-                if len(waiting) >= 2 * batch_size:
-                    break
+            while len(waiting) <= lanes and (batch := list(islice(remaining, batch_size))):
+                waiting.append(pool.submit(work, batch))
             if not waiting:
                 return
-            yield [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

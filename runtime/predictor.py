@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from runtime.audit import AuditLog
 from runtime.backends import DEVICES
@@ -15,14 +17,18 @@ from runtime.calibration import probabilities
 from runtime.errors import BackendError, BundleError, ImageError, InputError
 from runtime.labels import clinical_order
 from runtime.manifest import ModelInfo
-from runtime.pipeline import Prepared, prepare, prepared_batches
+from runtime.pipeline import Prepared, Rows, in_lanes, prepare
 from runtime.prediction import Prediction, StudyPrediction, Timings, stage_of, study, unsure
 from runtime.reading import Picture, Source, read_all
 from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
 from runtime.threads import available_cpus
+from runtime.throughput import Throughput
 
 __all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
+
+BATCH_SIZE = {"cpu": 8}
+"""Images that `stream` hands the engine at once, by device: larger ones leave the caches of a CPU. Elsewhere 32."""
 
 DEFAULT_BUNDLE = "bundle"
 """Where `python -m export` writes unless told otherwise."""
@@ -79,11 +85,17 @@ class Predictor:
             self._serving = open_artifact(where, backend, precision, device, threads)
         else:
             self._serving = open_bundle(where, backend, precision, device, threads, tune)
+        self._rows = Rows(self.model.input.shape)
+        self._names = clinical_order(self.model.labels)
         self._guard = self._serving.guard if guard else None
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
         self._audit = None if audit is None else AuditLog(Path(audit))
         if self_test and not (result := self.self_test()).passed:
             raise BackendError(f"The self-test failed: {result}. Do not use {self.artifact} on this machine.")
+
+    @cached_property
+    def _throughput(self) -> Throughput:
+        return Throughput(self._serving)
 
     @property
     def model(self) -> ModelInfo:
@@ -126,32 +138,46 @@ class Predictor:
         Raises ImageError when it cannot be read as one still image. An image the guard rejects, or on which the model
         is not sure, is a result: see `Prediction.status`.
         """
-        prepared = prepare(image, self.model.input, self._guard)
+        rows = self._rows.take(1)
+        prepared = prepare(image, self.model.input, self._guard, rows[0])
+        logits, spent = None, 0.0
+        if prepared.accepted:
+            start = time.perf_counter()
+            logits = self._serving.logits(rows)
+            spent = (time.perf_counter() - start) * 1e3
+        self._rows.give_back(rows)
         if prepared.error is not None:
             raise prepared.error
-        return self._finish([prepared])[0]
+        (result,) = self._predictions([prepared], logits, spent)
+        if self._audit is not None:
+            self._audit.record(result, prepared.image)
+        return result
 
-    def predict_batch(self, images: Iterable[Source], batch_size: int = 32) -> list[Prediction]:
+    def predict_batch(self, images: Iterable[Source], batch_size: int | None = None) -> list[Prediction]:
         """One prediction for each image, in order, as `stream` gives them."""
         return list(self.stream(images, batch_size))
 
     def stream(
-        self, images: Iterable[Source], batch_size: int = 32, workers: int | None = None
+        self, images: Iterable[Source], batch_size: int | None = None, workers: int | None = None
     ) -> Iterator[Prediction]:
         """Predictions, in order, for any number of images in constant memory.
 
-        While the engine runs one batch, the next is read and decoded in `workers` threads (None: one for each CPU, at
-        most 4). Two batches are taken from `images` before the first prediction comes out. An image that cannot be
-        read gives a prediction with status ``rejected`` and code ``unreadable``, and stops nothing.
+        batch_size: images that the engine is given at once; None takes what suits the device.
+        workers: batches under way at once, each read, prepared and answered in a thread of its own; None takes what
+            suits the engine. workers + 1 batches are taken from `images` before the first prediction comes out.
+
+        An image that cannot be read gives a prediction with status ``rejected`` and code ``unreadable``, and stops
+        nothing. For long streams the artifact is loaded once more, for several batches at once (`runtime.throughput`).
         """
         if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
             raise InputError(f"images is one {type(images).__name__}, expected several. Use predict() for one image.")
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1.")
-        return self._stream(images, batch_size, workers or min(4, available_cpus()))
+        size = batch_size or BATCH_SIZE.get(self._serving.device, 32)
+        return self._stream(images, size, workers or self._throughput.lanes)
 
-    def predict_study(self, images: Iterable[Source], batch_size: int = 32) -> StudyPrediction:
+    def predict_study(self, images: Iterable[Source], batch_size: int | None = None) -> StudyPrediction:
         """One patient's result from slices of one scan: the mean over those that were not rejected.
 
         images: as for `predict`; each frame of a multi-frame DICOM file counts as a slice.
@@ -181,34 +207,39 @@ class Predictor:
         """
         return self_test(self._serving)
 
-    def _stream(self, images: Iterable[Source], batch_size: int, workers: int) -> Iterator[Prediction]:
-        def work(source: Source) -> Prepared:
-            return prepare(source, self.model.input, self._guard)
+    def _stream(self, images: Iterable[Source], batch_size: int, lanes: int) -> Iterator[Prediction]:
+        pool = Rows(self.model.input.shape)
 
-        for batch in prepared_batches(images, work, batch_size, workers):
-            yield from self._finish(batch)
+        def answers(sources: list[Source]) -> list[tuple[Prediction, Image.Image | None]]:
+            rows = pool.take(len(sources))
+            batch: list[Prepared] = []
+            count = 0
+            for source in sources:
+                batch.append(prepare(source, self.model.input, self._guard, rows[count]))
+                count += batch[-1].accepted
+            logits, spent = self._throughput.logits(rows[:count]) if count else (None, 0.0)
+            pool.give_back(rows)
+            results = self._predictions(batch, logits, spent / max(count, 1))
+            return [(result, one.image if self._audit else None) for result, one in zip(results, batch, strict=True)]
 
-    def _finish(self, batch: list[Prepared]) -> list[Prediction]:
-        """Run the engine on what may be predicted of a batch, and audit everything."""
-        rows = [prepared.row for prepared in batch if prepared.row is not None]
-        answers: Iterator[np.ndarray] = iter(())
-        spent = 0.0
-        if rows:
-            start = time.perf_counter()
-            logits = self._serving.logits(rows[0][None] if len(rows) == 1 else np.stack(rows))
-            spent = (time.perf_counter() - start) * 1e3 / len(rows)
-            answers = iter(probabilities(logits, self.model.temperature))
-        results = []
-        for prepared in batch:
-            answer = next(answers) if prepared.row is not None else None
-            result = self._prediction(prepared, answer, spent if answer is not None else 0.0)
+        for result, image in in_lanes(images, answers, batch_size, lanes):
             if self._audit is not None:
-                self._audit.record(result, prepared.image)
-            results.append(result)
-        return results
+                self._audit.record(result, image)
+            yield result
 
-    def _prediction(self, prepared: Prepared, answer: np.ndarray | None, inference_ms: float) -> Prediction:
-        by_label = {} if answer is None else dict(zip(self.model.labels, answer.tolist(), strict=True))
+    def _predictions(self, batch: list[Prepared], logits: np.ndarray | None, inference_ms: float) -> list[Prediction]:
+        """One for each of the batch; `logits` has a row for each that was accepted, in order."""
+        rows = [] if logits is None else probabilities(logits, self.model.temperature).tolist()
+        answers = iter(rows)
+        return [
+            self._prediction(prepared, next(answers), inference_ms)
+            if prepared.accepted
+            else self._prediction(prepared, None, 0.0)
+            for prepared in batch
+        ]
+
+    def _prediction(self, prepared: Prepared, answer: list[float] | None, inference_ms: float) -> Prediction:
+        by_label = {} if answer is None else dict(zip(self.model.labels, answer, strict=True))
         top = max(by_label, key=by_label.__getitem__) if by_label else None
         code, reason = prepared.code, prepared.reason
         if top is not None and by_label[top] < self._abstain_below:
@@ -219,7 +250,7 @@ class Predictor:
             label=label,
             cdr=None if label is None else stage_of(label),
             probability=None if label is None else by_label[label],
-            probabilities={name: by_label[name] for name in clinical_order(self.model.labels)} if by_label else {},
+            probabilities={name: by_label[name] for name in self._names} if by_label else {},
             code=code,
             reason=reason,
             guard=prepared.guard,

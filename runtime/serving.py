@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,9 @@ class Serving:
     """Of the backend."""
     precision: str
     artifact: Path
+    device: str
+    threads: int
+    """CPU threads that the engine was given."""
     check: Check | None = None
     """What export measured of this artifact in this backend; None for a lone artifact."""
     bundle: Path | None = None
@@ -101,6 +104,8 @@ def open_bundle(
                 name,
                 artifact.precision,
                 path,
+                device,
+                threads,
                 candidate.check,
                 bundle,
                 guard,
@@ -160,9 +165,24 @@ def open_artifact(path: Path, backend: str | None, precision: str | None, device
             f"{path} takes {takes}: it does its own preprocessing, for programs without this library. Give its bundle, "
             "or the artifact that was exported beside it."
         )
-    serving = Serving(ModelInfo.from_json(engine.metadata, str(path)), engine, name, "unknown", path)
+    serving = Serving(ModelInfo.from_json(engine.metadata, str(path)), engine, name, "unknown", path, device, threads)
     _warm_up(serving)
     return serving
+
+
+def loaded_for_streams(serving: Serving, streams: int) -> Serving:
+    """The same artifact once more, its threads shared by `streams` calls at once; warmed up."""
+    engine = backends.load(
+        serving.name,
+        serving.artifact,
+        precision=serving.precision,
+        device=serving.device,
+        threads=serving.threads,
+        streams=streams,
+    )
+    loaded = replace(serving, engine=engine)
+    _warm_up(loaded)
+    return loaded
 
 
 def _warm_up(serving: Serving) -> None:

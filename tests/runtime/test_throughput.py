@@ -1,0 +1,189 @@
+"""Many images: batches under way at once, the engine loaded once more for them, memory used again; always in order."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime import ImageError, Predictor, backends, throughput
+from runtime.pipeline import Rows, in_lanes
+
+SHARED = [name for name in backends.available() if backends.BACKENDS[name].STREAMS]
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The settings of every loading of an artifact from now on."""
+    seen: list[dict[str, Any]] = []
+    real = backends.load
+
+    def load(name: str, path: Path, **settings: Any) -> backends.Backend:
+        seen.append({"name": name, **settings})
+        return real(name, path, **settings)
+
+    monkeypatch.setattr(backends, "load", load)
+    return seen
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_long_stream_loads_the_artifact_once_more_and_answers_alike(
+    bundle: Path, phantoms, loads: list, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(throughput, "WORTH", 24)
+    predictor = Predictor(bundle, backend=name, guard=False, threads=2)
+    images = phantoms.images[:60]
+    alone = [predictor.predict(image) for image in images]
+    first = predictor.predict_batch(images[:24], batch_size=4)
+    assert len(loads) == 1
+    rest = predictor.predict_batch(images, batch_size=4)
+    assert [entry.get("streams", 1) for entry in loads] == [1, 2]
+    assert {entry["threads"] for entry in loads} == {2}
+    for got, expected in zip((*first, *rest), (*alone[:24], *alone), strict=True):
+        assert got.label == expected.label
+        assert got.probabilities == pytest.approx(dict(expected.probabilities), abs=1e-5)
+        assert (got.backend, got.precision) == (expected.backend, expected.precision)
+
+
+@pytest.mark.parametrize(("name", "threads"), [(SHARED[0], 1), ("torchscript", 2)])
+def test_what_gains_nothing_is_not_loaded_again(
+    bundle: Path, phantoms, loads: list, monkeypatch: pytest.MonkeyPatch, name: str, threads: int
+) -> None:
+    if reason := backends.missing(name):
+        pytest.skip(f"{name} {reason}")
+    monkeypatch.setattr(throughput, "WORTH", 8)
+    predictor = Predictor(bundle, backend=name, guard=False, threads=threads)
+    assert len(predictor.predict_batch(phantoms.images[:40])) == 40
+    assert len(loads) == 1
+
+
+def test_no_more_calls_run_at_once_than_have_threads(bundle: Path, phantoms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throughput, "WORTH", 0)
+    busy, most = 0, 0
+    counting = threading.Lock()
+    real = backends.load
+
+    def load(name: str, path: Path, **settings: Any) -> backends.Backend:
+        backend = real(name, path, **settings)
+        run = backend.run
+
+        def watched(images: np.ndarray) -> np.ndarray:
+            nonlocal busy, most
+            with counting:
+                busy += 1
+                most = max(most, busy)
+            time.sleep(0.003)
+            try:
+                return run(images)
+            finally:
+                with counting:
+                    busy -= 1
+
+        backend.run = watched  # type: ignore[method-assign]
+        return backend
+
+    monkeypatch.setattr(backends, "load", load)
+    predictor = Predictor(bundle, backend="onnx", guard=False, threads=3)
+    assert len(list(predictor.stream(phantoms.images, batch_size=4, workers=6))) == len(phantoms)
+    assert most == 3
+
+
+def test_an_audit_keeps_the_order_of_the_answers(bundle: Path, phantoms, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    predictor = Predictor(bundle, backend="onnx", guard=False, audit=log)
+    images = [*phantoms.images[:20], b"broken", *phantoms.images[20:40]]
+    answers = list(islice(predictor.stream(images, batch_size=3, workers=4), 30))
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[1:]]
+    assert [line["label"] for line in lines] == [answer.label for answer in answers]  # and none that nobody got
+    assert [line["probabilities"] for line in lines] == [
+        {name: round(value, 6) for name, value in answer.probabilities.items()} for answer in answers
+    ]
+
+
+# The parts.
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_lanes_keep_the_order_whoever_is_first(lanes: int) -> None:
+    pick = random.Random(lanes)
+
+    def work(batch: list[int]) -> list[int]:
+        time.sleep(pick.random() * 0.004)
+        return [item * 2 for item in batch]
+
+    assert list(in_lanes(range(103), work, 4, lanes)) == list(range(0, 206, 2))
+    assert list(in_lanes([], work, 4, lanes)) == []
+
+
+def test_lanes_hold_no_more_than_they_say() -> None:
+    taken = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    for answered, _ in enumerate(islice(in_lanes(endless(), lambda batch: batch, 4, 3), 50), start=1):
+        assert taken <= answered - 1 + 4 * 4
+
+
+def test_an_error_in_a_lane_reaches_the_caller_and_ends_the_others() -> None:
+    def work(batch: list[int]) -> list[int]:
+        if 9 in batch:
+            raise ZeroDivisionError("the ninth")
+        return batch
+
+    got: list[int] = []
+    with pytest.raises(ZeroDivisionError, match="the ninth"):
+        got.extend(in_lanes(count(), work, 2, 3))
+    assert got == list(range(8))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("neurostage-lane")]
+
+
+def test_rows_are_used_again_and_never_shared() -> None:
+    rows = Rows((1, 2, 3))
+    first = rows.take(4)
+    assert first.shape == (4, 1, 2, 3)
+    assert first.dtype == np.float32
+    assert not np.shares_memory(first, rows.take(4))
+    rows.give_back(first)
+    assert rows.take(3) is first  # more than asked for
+    rows.give_back(first)
+    assert len(rows.take(9)) == 9
+
+
+def test_threads_never_get_the_same_rows() -> None:
+    rows = Rows((1, 8, 8))
+
+    def ask(worker: int) -> int:
+        wrong = 0
+        for _ in range(300):
+            mine = rows.take(1)
+            mine[:] = worker
+            time.sleep(0)
+            wrong += not (mine == worker).all()
+            rows.give_back(mine)
+        return wrong
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(ask, range(8))) == 0
+
+
+def test_single_predictions_do_not_mix_their_rows(onnx_predictor: Predictor, phantoms) -> None:
+    """The row of an image that was rejected or could not be read is free for the next one."""
+    expected = dict(onnx_predictor.predict(phantoms.images[0]).probabilities)
+    for other in (b"broken", phantoms.images[50], b""):
+        with suppress(ImageError):
+            onnx_predictor.predict(other)
+        assert dict(onnx_predictor.predict(phantoms.images[0]).probabilities) == expected
