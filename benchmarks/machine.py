@@ -46,13 +46,15 @@ def circumstances() -> dict[str, Any]:
 
 def noise(runs: int = 40) -> float:
     """Relative spread of a fixed calculation of some milliseconds: (90th percentile - 10th) / median of `runs`."""
-    matrix = np.random.default_rng(0).random((192, 192), np.float32)
+    # Elementwise, because a matrix product would wake the threads of a library of its own; within the first cache and
+    # without new memory, whose pages the system hands out as it likes.
+    values = np.random.default_rng(0).random(2048, np.float32)
+    result = np.empty_like(values)
     times = []
     for _ in range(runs + 5):
         begun = time.perf_counter()
-        for _ in range(4):
-            # Elementwise, because a matrix product would wake the threads of a library of its own.
-            np.sin(matrix * matrix).sum()
+        for _ in range(2500):
+            np.sqrt(np.multiply(values, values, out=result), out=result)
         times.append(time.perf_counter() - begun)
     low, middle, high = np.quantile(times[5:], (0.1, 0.5, 0.9))
     return float((high - low) / middle)

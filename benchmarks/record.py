@@ -38,7 +38,7 @@ class Row:
     """One contender in one scenario."""
 
     name: str
-    """Unique among the rows of its scenario."""
+    """Unique among the rows of its scenario and batch."""
     kind: Kind
     """predictor: bytes to `Prediction`. peer: bytes to probabilities. engine: ready tensors to logits."""
     scenario: Scenario

@@ -12,7 +12,6 @@ Workers take turns in rotating order, all of them with the same images, so that 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,8 +25,6 @@ QUESTION = 8
 """Images of one question of multi_stream."""
 AGREE = 0.10
 """Medians of windows that lie within this share of each other agree."""
-SETTLE_S = 0.005
-"""Pause after a turn: thread pools spin for some milliseconds before they let go of the processors."""
 _MOST_WARM_UP = 12
 _RUNS = 2
 
@@ -53,10 +50,11 @@ def agree(medians: Sequence[float]) -> bool:
 
 
 def in_order(workers: Sequence[Worker], turn: int) -> Iterator[Worker]:
-    """Every worker once, another one first each turn, with a pause after each."""
+    """Every worker once, another one first each turn, each when the one before it has let go of the processors."""
     for shift in range(len(workers)):
-        yield workers[(shift + turn) % len(workers)]
-        time.sleep(SETTLE_S)
+        worker = workers[(shift + turn) % len(workers)]
+        yield worker
+        worker.settle()
 
 
 def single_stream(workers: Sequence[Worker], samples: int, say: Say) -> dict[str, Taken]:

@@ -108,7 +108,7 @@ def _rows(
         rows += [row(worker, "multi_stream", scenarios.QUESTION, taken, facts) for worker in workers]
     if "offline" in options.scenarios:
         batches = scenarios.best_batches(workers, min(32, len(images)))
-        taken = scenarios.offline(workers, batches, len(images), 5, say)
+        taken = scenarios.offline(workers, batches, len(images), 3 if options.samples < 60 else 5, say)
         rows += [row(worker, "offline", batches[worker.contender.name], taken, facts) for worker in workers]
     if "engine" in options.scenarios:
         for batch in (1, 8, 32):

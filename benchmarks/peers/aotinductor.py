@@ -16,11 +16,12 @@ from benchmarks.peers.eager import lower, prepared
 from benchmarks.peers.given import NO_RUN, PATIENCE, Given
 from benchmarks.peers.peer import Peer
 from benchmarks.worker import Contender
-from export.formats.aotinductor import COMPILERS
 
 
 def contenders(given: Given) -> tuple[list[Contender], list[str]]:
     """float32, and bf16 (fp16 on a GPU)."""
+    from export.formats.aotinductor import COMPILERS  # with it comes torch, which the other peers' processes do without
+
     reason = None
     if given.run is None:
         reason = NO_RUN
@@ -71,7 +72,9 @@ def load(run: Path, precision: str, device: str, threads: int, work: Path, diges
         with torch.no_grad(), lower(precision, device):
             program = torch.export.export(model, (example,))
             settings = {"freezing": True} if device == "cpu" else {"max_autotune": True}
-            torch._inductor.aoti_compile_and_package(program, package_path=str(package), inductor_configs=settings)
+            staging = package.with_name(f"staging-{package.name}")
+            torch._inductor.aoti_compile_and_package(program, package_path=str(staging), inductor_configs=settings)
+        staging.replace(package)
     compiled = torch._inductor.aoti_load_package(str(package))
 
     def compute(tensors: list[Any]) -> Any:

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import scenarios
 from benchmarks.scenarios import BURST, Taken, agree, best_batches, offline, single_stream
 from benchmarks.server import serve
 
@@ -27,17 +26,15 @@ class Asked:
     def contender(self):
         return SimpleNamespace(name=self.name, batches=self.batches)
 
+    def settle(self):
+        pass
+
     def ask(self, method, *arguments):
         self.calls.append((method, arguments))
         time = self.milliseconds[min(len(self.calls), len(self.milliseconds)) - 1]
         if method == "burst":
             return [time] * arguments[1], [{"compute": time}] * arguments[1]
         return time
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    monkeypatch.setattr(scenarios, "SETTLE_S", 0)
 
 
 def quiet(line):

@@ -77,3 +77,26 @@ def test_one_that_cannot_load_says_why(contender, tmp_path):
     with pytest.raises(BackendError, match="sleeper failed: ModuleNotFoundError: No module named 'nowhere'"):
         Worker(replace(contender, module="nowhere"), [b"a"], tmp_path / "log")
     assert time.perf_counter() - begun < 30
+
+
+def test_the_next_turn_waits_for_threads_that_spin_on(contender, tmp_path):
+    from dataclasses import replace
+
+    spinning = MODULE + (
+        "\nimport threading\n"
+        "def spin(until):\n    while time.perf_counter() < until: pass\n"
+        "class Spinner(Sleeper):\n"
+        "    def answer(self, image):\n"
+        "        threading.Thread(target=spin, args=(time.perf_counter() + 0.15,)).start()\n"
+        "        return super().answer(image)\n"
+        "def load(seconds): return Spinner(seconds)\n"
+    )
+    (tmp_path / "spinner_of_a_test.py").write_text(spinning)
+    waited = {}
+    for module in ("sleeper_of_a_test", "spinner_of_a_test"):
+        with Worker(replace(contender, module=module), [b"a"], tmp_path / "log") as worker:
+            worker.ask("burst", 0, 1)
+            begun = time.perf_counter()
+            worker.settle()
+            waited[module] = time.perf_counter() - begun
+    assert waited["sleeper_of_a_test"] < 0.06 < waited["spinner_of_a_test"]
