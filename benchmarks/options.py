@@ -63,8 +63,9 @@ class Options:
 
     @property
     def scenarios(self) -> tuple[str, ...]:
-        """Those to run, in the order of the list."""
-        return SCENARIOS if "all" in self.scenario else tuple(one for one in SCENARIOS if one in self.scenario)
+        """Those to run, in the order of the list; scaling, which has no rows of its own, never alone."""
+        asked = SCENARIOS if "all" in self.scenario else tuple(one for one in SCENARIOS if one in self.scenario)
+        return ("single_stream", *asked) if asked == ("scaling",) else asked
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
@@ -92,6 +93,9 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     for option, path in (("--out", options.out), ("--html", options.html), ("--markdown", options.markdown)):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise InputError(f"{option} {path} is no file in a folder that exists. Make the folder, or give another.")
+    written = [path.resolve() for path in (options.out, options.html, options.markdown, options.report) if path]
+    if len(set(written)) < len(written):
+        raise InputError("--out, --html, --markdown and --report name one file twice. Give each its own.")
     if options.compare and (options.report or options.out or options.html or options.markdown):
         raise InputError("--compare only prints. Leave out --report, --out, --html and --markdown.")
     if options.report and options.out:

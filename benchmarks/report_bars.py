@@ -42,10 +42,10 @@ def stages(found: Sequence[Figures], without: str | None = None) -> str:
     scale, drawn = Scale(0, most * 1.02, 10, _RIGHT, logarithmic=False), [_HATCHED]
     bottom = 34 + 44 * len(rows)
     drawn += across(scale, 30, bottom, "milliseconds" + (f", all but {without}" if without else ""))
-    x = 10.0
+    x = 4.0
     for stage in (stage for stage in SHADES if any(stage in parts for _, parts in rows)):
         drawn += [_box(x, 6, 12, 12, stage), text(x + 16, 16, stage)]
-        x += 25 + 6.6 * len(stage)
+        x += 26 + 6.8 * len(stage)
     for at, (one, parts) in enumerate(rows):
         top, spent = 40 + 44 * at, 0.0
         drawn.append(text(10, top + 10, f"{one.number}  {one.title}  {number(sum(parts.values()))} ms"))

@@ -78,7 +78,8 @@ def roofline(found: Sequence[Figures], record: Record) -> str:
     for name, rate in sorted(rates.items(), key=lambda pair: pair[1]):
         ridge = x(max(rate / moved, x.low))
         parts.append(path(f"M{ridge:.1f} {y(rate):.1f}H{_RIGHT}", "line"))
-        parts.append(text(_RIGHT, y(rate) - 4, f"{name} {rate:.0f}", "end"))
+        side = ("start", 14) if ridge < _RIGHT - 90 else ("end", -4)
+        parts.append(text(ridge + side[1], y(rate) - 4, f"{name} {rate:.0f}", side[0]))
     start, end = max(x.low, y.low / moved), max(rates.values()) / moved
     parts.append(path(f"M{x(start):.1f} {y(start * moved):.1f}L{x(end):.1f} {y(end * moved):.1f}", "line"))
     marks = [(x(place[0]), y(place[1]), one.row.kind, one.number) for one, place in zip(points, places, strict=True)]

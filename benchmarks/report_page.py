@@ -18,7 +18,8 @@ _STYLE = (
     STYLE
     + """
 .key svg { display: inline; width: 14px; height: 12px; margin: 0; vertical-align: -1px }
-.figures th, .figures td { white-space: nowrap } .figures td:nth-child(2) { white-space: normal; min-width: 8rem }
+.figures th, .figures td { white-space: nowrap }
+.figures td:nth-child(2) { white-space: normal; min-width: min(14rem, 30vw) }
 dl { display: grid; grid-template-columns: auto 1fr; gap: 0 1rem; font-size: 14px } dd { margin: 0 }
 """
 )

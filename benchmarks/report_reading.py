@@ -55,6 +55,9 @@ def parsed(content: Any, name: str) -> Record:
         facts[key] = facts.get(key) or {}
         if not isinstance(facts[key], dict):
             raise InputError(f"{name}: {key} is {_kind(facts[key])}, expected an object. {_AGAIN}")
+    unread = [key for key, holds in _FACTS.items() if facts.get(key) is not None and not holds(facts[key])]
+    if unread:
+        raise InputError(f"{name}: {', '.join(unread)} cannot be read. {_AGAIN}")
     entries = content.get("rows")
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{name} has no rows: nothing was measured. {_AGAIN}")
@@ -84,6 +87,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_time(value: Any) -> bool:
+    return _is_number(value) and bool(value > 0)
+
+
 def _has_numbers(*keys: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(_is_number(value.get(key)) for key in keys)
 
@@ -92,19 +99,36 @@ def _is_stages(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(of, list) and all(map(_is_number, of)) for of in value.values())
 
 
+def _is_floors(value: Any) -> bool:
+    rates = [one.get("gb_s" if name == "memory" else "gflop_s") for name, one in value.items() if isinstance(one, dict)]
+    return len(rates) == len(value) and all(map(_is_time, rates))
+
+
+def _is_scaling(value: Any) -> bool:
+    asked = {"images": ("images", "seconds", "rss_bytes"), "workers": ("workers", "seconds", "images_per_s")}
+    return isinstance(value, dict) and all(
+        isinstance(one, dict) and all(_is_time(one.get(key)) for key in keys)
+        for name, keys in asked.items()
+        for one in value.get(name) or ()
+    )
+
+
+_FACTS: Mapping[str, Callable[[Any], bool]] = {
+    "floors": _is_floors,
+    "scaling": _is_scaling,
+    "work": lambda value: _is_time(value.get("gflop_per_image", 1)),
+    "images": lambda value: isinstance(value, dict),
+    "notes": lambda value: isinstance(value, list),
+}
 _TYPES: Mapping[str, type] = {"name": str, "backend": str, "precision": str, "batch": int, "threads": int}
 _OPTIONAL: Mapping[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("images_per_s", "peak_rss_bytes", "load_s", "first_answer_s", "file_bytes"), _is_number),
-    **dict.fromkeys(("floor_ms", "floor_share"), _is_number),
+    **dict.fromkeys(("images_per_s", "file_bytes"), _is_time),
+    **dict.fromkeys(("peak_rss_bytes", "load_s", "first_answer_s", "floor_ms", "floor_share"), _is_number),
     "settings": lambda value: isinstance(value, str),
     "stages_ms": _is_stages,
     "flips": _has_numbers("count", "images"),
     "server": _has_numbers("offered_per_s", "latency_bound_ms", "lost", "seconds"),
 }
-
-
-def _is_time(value: Any) -> bool:
-    return _is_number(value) and value > 0
 
 
 def _kind(value: Any) -> str:

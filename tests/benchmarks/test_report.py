@@ -264,6 +264,21 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, whole, key, value, said):
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("floors", {"fp32": {"gflop_s": 0}}, "floors cannot be read"),
+        ("floors", [1], "floors is a list, expected an object"),
+        ("scaling", {"images": [{"images": 100}]}, "scaling cannot be read"),
+        ("work", {"gflop_per_image": "8"}, "work cannot be read"),
+        ("notes", "none", "notes cannot be read"),
+        ("circumstances", "a CPU", "circumstances is text, expected an object"),
+    ],
+)
+def test_facts_that_cannot_be_read_are_named(tmp_path, whole, key, value, said):
+    assert said in refused(tmp_path, json.dumps({**whole, key: value}))
+
+
 def test_an_old_record_becomes_a_page_and_markdown(tmp_path, whole, capsys):
     (tmp_path / "a.json").write_text(json.dumps(whole))
     options = ["--report", str(tmp_path / "a.json")]
@@ -278,6 +293,9 @@ def test_files_that_cannot_be_written_are_said_first(tmp_path, whole, capsys):
     (tmp_path / "a.json").write_text(json.dumps(whole))
     assert main(["--report", str(tmp_path / "a.json"), "--html", str(tmp_path / "no" / "a.html")]) == 2
     assert "no file in a folder that exists" in capsys.readouterr().err
+    assert main(["--report", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.json")]) == 2
+    assert "name one file twice" in capsys.readouterr().err
+    assert json.loads((tmp_path / "a.json").read_text()) == whole
     assert main(["--report", str(tmp_path / "a.json"), "--compare", "a", "b"]) == 2
     assert "--compare only prints" in capsys.readouterr().err
 
