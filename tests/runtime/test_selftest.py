@@ -1,0 +1,51 @@
+"""The golden images, replayed on the machine they are on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime import (
+    BackendError,
+    InputError,
+    Predictor,
+    backends,
+)
+
+
+def test_golden_images_agree_here(guarded_bundle: Path) -> None:
+    for backend in ("onnx", None):
+        result = Predictor(guarded_bundle, backend=backend, self_test=True).self_test()
+        assert result.passed
+        assert result.images == 6
+        assert result.max_probability_difference < result.tolerance == 1e-4
+        assert json.loads(json.dumps(result.to_dict()))["flipped"] == 0
+
+
+def test_an_engine_that_computes_differently_is_noticed(guarded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = backends.load
+
+    def load(name: str, path: Path, **settings: object) -> backends.Backend:
+        backend = real(name, path, **settings)
+        run = backend.run
+        backend.run = lambda images: run(images) + np.array([0.01, 0, 0, 0], np.float32)
+        return backend
+
+    monkeypatch.setattr(backends, "load", load)
+    result = Predictor(guarded_bundle, backend="onnx").self_test()
+    assert not result.passed
+    assert 1e-4 < result.max_probability_difference < 1e-2
+    with pytest.raises(BackendError, match=r"self-test failed: 6 golden images, .* Do not use .*model\.onnx on this"):
+        Predictor(guarded_bundle, backend="onnx", self_test=True)
+
+
+def test_a_bundle_without_golden_images(copy: Path, edit: Callable) -> None:
+    bundle = edit(lambda data: data.pop("golden", None))
+    shutil.rmtree(bundle / "golden", ignore_errors=True)
+    with pytest.raises(InputError, match="has no golden images to replay"):
+        Predictor(bundle, backend="onnx").self_test()
