@@ -229,7 +229,7 @@ def _measured(image: Image.Image) -> tuple[dict[str, float], NDArray[np.float32]
     scores = {
         "blank": 1.0 - (high - low) / 255.0,
         "colour": colour,
-        "border": float(pixels[_BORDER].mean()) / bright,
+        "border": int(np.add.reduce(pixels[_BORDER], dtype=np.int64)) / _BORDER.size / bright,
         "smooth": _smoothness(thumbnail),
     }
     return scores, np.minimum(thumbnail, np.float32(1.5), out=thumbnail)
@@ -243,7 +243,7 @@ def _smoothness(thumbnail: NDArray[np.float32]) -> float:
     if not pairs:
         return 1.0
     steps = np.abs(thumbnail[:, 1:] - thumbnail[:, :-1])
-    return float(1.0 - np.sum(steps, where=within) / pairs)
+    return 1.0 - float(np.add.reduce(steps, axis=None, where=within)) / int(pairs)
 
 
 def _check(guard: Guard, form: object) -> None:

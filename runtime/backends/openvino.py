@@ -24,10 +24,11 @@ _REDUCED = {"bf16": "bf16", "fp16": "f16"}
 class OpenVinoBackend:
     """A compiled model with a pool of infer requests: one request must never serve two threads at once."""
 
-    def __init__(self, compiled: Any, engine: str, metadata: str | None) -> None:
+    def __init__(self, compiled: Any, tensor: Any, engine: str, metadata: str | None) -> None:
         self.engine = engine
         self.metadata = metadata
         self._compiled = compiled
+        self._tensor = tensor
         self._idle: LifoQueue[Any] = LifoQueue()
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -36,7 +37,9 @@ class OpenVinoBackend:
         except Empty:
             request = self._compiled.create_infer_request()
         try:
-            request.infer([images], share_inputs=True)
+            # Half as much Python as request.infer([images], share_inputs=True), which does the same.
+            request.set_input_tensor(self._tensor(images, shared_memory=True))
+            request.infer()
             # The tensor belongs to the request, whose next call overwrites it.
             return np.array(request.get_output_tensor(0).data, dtype=np.float32)
         finally:
@@ -63,7 +66,7 @@ def load(path: Path, *, precision: str, device: str, threads: int, streams: int 
         compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise BackendError(f"openvino {version} cannot load {path}: {error}") from error
-    return OpenVinoBackend(compiled, f"openvino {version}", metadata)
+    return OpenVinoBackend(compiled, openvino.Tensor, f"openvino {version}", metadata)
 
 
 def _metadata(model: Any) -> str | None:
