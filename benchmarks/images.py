@@ -39,8 +39,10 @@ def images_for(
     phantom = samples.source.startswith("phantom")
     images = [_as_jpeg(samples.read(i)) if phantom else samples.read(i) for i in range(len(samples))]
     check(images)
+    # Records travel, and where files lie on the machine is nobody's business.
+    source = samples.source if phantom else Path(samples.source).name
     if manifest.guard is None:
-        return images, samples.source
+        return images, source
     guard = Guard.read(bundle / manifest.guard.file)
     # A rejected image never reaches the engine, and would count as a fast answer.
     accepted = [image for image in images if guard.judge(guard.scores(read(image).image)) is None]
@@ -49,7 +51,7 @@ def images_for(
             f"The bundle's guard rejects {len(images) - len(accepted)} of {len(images)} images of {samples.source}: it "
             "was trained on other slices. Give some like those: --data DIR_OR_PARQUET."
         )
-    return accepted, samples.source
+    return accepted, source
 
 
 def check(images: list[bytes]) -> None:

@@ -36,9 +36,9 @@ class Options:
     """Also the peers that take minutes to compile or calibrate."""
     quick: bool = False
     """Fewer samples, and no floors: to see that it works."""
-    samples: int = 100
+    samples: int = 64
     """Timed answers of each contender, all contenders in turn; twice as many where they do not settle."""
-    images: int = 64
+    images: int = 32
     """Most different images to answer."""
     server_seconds: float = 60.0
     """How long requests arrive in the server scenario."""

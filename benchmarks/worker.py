@@ -111,8 +111,9 @@ class Worker:
             time.sleep(_PAUSE_S * 20)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process. It has nothing to put away, and some engines take seconds to do so."""
         self._pipe.close()
+        self._process.terminate()
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.kill()

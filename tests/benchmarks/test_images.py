@@ -78,5 +78,6 @@ def test_images_that_the_guard_rejects_are_not_answered(tmp_path, bundle, slices
         images_for(manifest, tmp_path, None, data, 64)
     for position, image in enumerate(slices):
         (data / f"slice-{position}.jpg").write_bytes(image)
-    images, _ = images_for(manifest, tmp_path, None, data, 64)
+    images, source = images_for(manifest, tmp_path, None, data, 64)
+    assert source == "data"
     assert 24 <= len(images) <= 32

@@ -109,6 +109,7 @@ def test_options_that_measure_nothing_are_refused(option, value):
 def test_scenarios_are_run_in_one_order_and_all_is_all_of_them():
     assert parse(["--scenario", "server", "single_stream"]).scenarios == ("single_stream", "server")
     assert parse(["--scenario", "all"]).scenarios == SCENARIOS
+    assert parse(["--scenario", "scaling"]).scenarios == ("single_stream", "scaling")
 
 
 def test_a_record_is_written_whole_or_not_at_all(tmp_path):
