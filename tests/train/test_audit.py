@@ -35,6 +35,8 @@ def test_phantom_people_are_counted_and_the_leak_is_shown(people, tmp_path, caps
     assert findings["shared_by_random_split"] == 1
     assert findings["nearest_neighbour_any_slice"] == 1
     assert findings["nearest_neighbour_other_patients"] < 0.9
+    assert findings["linear_baseline"]["patients"] == 24
+    assert findings["linear_baseline"]["auc"]["value"] > 0.7
     said = capsys.readouterr().out
     assert "LEAKAGE     100% of the test slices of a random split have their own\n" in said
     findings_shown = said.partition("\nreport ")[0]
@@ -75,7 +77,7 @@ def test_nobody_is_invented_among_pictures_of_nobody(tmp_path, capsys):
             Image.fromarray(noise).save(tmp_path / "slices" / label / f"{number}.png")
     findings = audited(tmp_path / "slices", tmp_path / "audit")
     assert findings["patients_found"] is False
-    assert findings["patients"] is findings["shared_by_random_split"] is None
+    assert findings["patients"] is findings["shared_by_random_split"] is findings["linear_baseline"] is None
     assert "patients    UNKNOWN" in capsys.readouterr().out
 
 
@@ -158,6 +160,7 @@ def test_the_real_slices_are_160_people_and_their_split_is_all_leak(real_data, t
     assert findings["shared_by_random_split"] == 1
     assert findings["nearest_neighbour_any_slice"] >= 0.999
     assert 0.4 < findings["nearest_neighbour_other_patients"] < 0.6
+    assert 0.7 < findings["linear_baseline"]["auc"]["value"] < 0.85
 
 
 def test_nearest_neighbour_by_hand():

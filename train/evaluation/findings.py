@@ -12,6 +12,7 @@ from runtime.labels import LABELS
 from train.data.loader import Slices, Unreadable
 from train.data.parts import in_training
 from train.data.patients import Patients
+from train.evaluation.baseline import linear_baseline
 from train.evaluation.leakage import nearest_neighbour, shared_patients
 
 FEWEST_PEOPLE = 5
@@ -63,6 +64,7 @@ def find(
         "largest_class": float(np.bincount(labels).max() / len(labels)),
         "nearest_neighbour_any_slice": neighbour.any_slice,
         "nearest_neighbour_other_patients": neighbour.other_patients if known else None,
+        "linear_baseline": linear_baseline(slices.thumbnails, labels, groups, patients.moved) if known else None,
     }
 
 
@@ -140,6 +142,19 @@ def lines(findings: dict[str, Any]) -> list[str]:
         f"nearest     {copied:.1%} right by copying the most alike slice, without learning;",
         f"            {findings['nearest_neighbour_other_patients']:.1%} when that slice must be another patient's;",
         f"            always answering the largest class: {largest:.1%}",
+        *_linear_lines(findings["linear_baseline"]),
+    ]
+
+
+def _linear_lines(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    auc, right = (found[name] for name in ("auc", "accuracy"))
+    span = "" if auc["low"] is None else f" [{auc['low']:.3f}, {auc['high']:.3f}]"
+    return [
+        f"linear      a linear model on mean thumbnails tells of {right['value']:.1%} of people it has",
+        f"            not seen whether they are demented ({found['largest']:.1%} by one answer),",
+        f"            AUC {auc['value']:.3f}{span}; a network has to beat that",
     ]
 
 
