@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from export.equalise import KEY, channel_scales
 from runtime.errors import InputError
 
 _ONNX_LAYERS = ("Conv", "Gemm", "MatMul")
@@ -61,7 +62,8 @@ def _from_onnx(path: Path, images: np.ndarray) -> dict[str, Activation]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     values = dict(zip(wanted, session.run(wanted, {"images": images}), strict=True))
     values["images"] = images
-    return {layer: Activation(*(values[name].astype(np.float32) for name in pair)) for layer, pair in ends.items()}
+    found = {layer: Activation(*(values[name].astype(np.float32) for name in pair)) for layer, pair in ends.items()}
+    return _as_trained(found, next((entry.value for entry in model.metadata_props if entry.key == KEY), None))
 
 
 def _from_openvino(path: Path, images: np.ndarray) -> dict[str, Activation]:
@@ -84,7 +86,23 @@ def _from_openvino(path: Path, images: np.ndarray) -> dict[str, Activation]:
     compiled = core.compile_model(model, "CPU", settings)
     results = compiled([images])
     named = {name: results[port].astype(np.float32) for port in compiled.outputs for name in port.get_names()}
-    return {layer: Activation(*(_value(end, named, images) for end in pair)) for layer, pair in ends.items()}
+    found = {layer: Activation(*(_value(end, named, images) for end in pair)) for layer, pair in ends.items()}
+    told = ["framework", KEY]
+    return _as_trained(found, str(model.get_rt_info(told).value) if model.has_rt_info(told) else None)
+
+
+def _as_trained(found: dict[str, Activation], metadata: str | None) -> dict[str, Activation]:
+    """The activations in the trained model's units, where the graph's channels were scaled before quantisation."""
+    scales = {_layer(weight): pair for weight, pair in channel_scales(metadata).items()}
+
+    def divided(values: np.ndarray, factors: np.ndarray | None) -> np.ndarray:
+        return values if factors is None else values / factors.reshape(1, -1, *[1] * (values.ndim - 2))
+
+    trained = {}
+    for layer, activation in found.items():
+        into, out = scales.get(layer, (None, None))
+        trained[layer] = Activation(divided(activation.input, into), divided(activation.output, out))
+    return trained
 
 
 def _with_bias(op: Any) -> Any:

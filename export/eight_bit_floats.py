@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.job import Job
-from export.qdq import with_float_layers
-from export.quantize import head_layers, insert_qdq
+from export.quantize import insert_qdq
 from runtime.errors import ParityError
 
 if TYPE_CHECKING:
@@ -29,16 +28,9 @@ def float8(job: Job) -> ModelProto:
 
     Calibrated as int8 is. Raises DatasetError when there is nothing to calibrate on.
     """
-    import onnx as library
-
-    from export.formats import onnx
-
-    source, _ = onnx.graph(job, "fp32")
     calibration, _ = job.calibration
     job.say(f"fp8: calibrating on {len(calibration.images)} training slices")
-    original = library.load(source)
-    integers = insert_qdq(job, source, calibration.images)
-    model = with_float_layers(integers, head_layers(integers), original)
+    original, model = insert_qdq(job)
     _to_floats(model, original)
     _assert_holds(job, model)
     return model

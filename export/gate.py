@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -60,19 +60,25 @@ def judge(
     pixels: the artifact takes pixels, and is asked with images of ten sizes, grey and colour.
     """
     verdict = Verdict()
+    for name, loaded in loaded_in_each(job, path, format_name, precision, verdict.skipped):
+        _ask(job, verdict, name, loaded, f"{path.name} in {loaded.engine}", precision, timed, pixels)
+    return verdict
+
+
+def loaded_in_each(
+    job: Job, path: Path, format_name: str, precision: str, skipped: list[str]
+) -> Iterator[tuple[str, Backend]]:
+    """Name and backend, one after the other, of all here that run the file; `skipped` gains why any other does not."""
     for name, module in {**backends.BACKENDS, aotinductor.NAME: aotinductor}.items():
         if format_name not in module.FORMATS:
             continue
         if reason := name in backends.BACKENDS and backends.missing(name):
-            verdict.skipped.append(f"{path.name} was not checked in {name!r}, which {reason}")
+            skipped.append(f"{path.name} was not checked in {name!r}, which {reason}")
             continue
         try:
-            loaded = module.load(path, precision=precision, device=device_for(module), threads=job.threads)
+            yield name, module.load(path, precision=precision, device=device_for(module), threads=job.threads)
         except (BackendUnavailable, BackendError) as error:
-            verdict.skipped.append(f"{path.name} does not load in {name!r}: {_line(error, path)}")
-            continue
-        _ask(job, verdict, name, loaded, f"{path.name} in {loaded.engine}", precision, timed, pixels)
-    return verdict
+            skipped.append(f"{path.name} does not load in {name!r}: {_line(error, path)}")
 
 
 def _line(error: Exception, path: Path | None = None) -> str:

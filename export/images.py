@@ -19,7 +19,7 @@ from train.data.sources import load_samples
 CALIBRATION = 256
 """Images to calibrate on, where there are as many."""
 LEAST_CALIBRATION = 100
-SELECTION = 512
+SELECTION = 256
 """Images to choose float layers on, where there are as many."""
 SEED = 7919
 """Phantoms of this seed are nobody's training data: python -m train counts its seeds from 0."""

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from export.job import Job
 
 NAME = "aotinductor"
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = torch_export.PRECISIONS
 SUFFIX = ".aoti.pt2"
-REQUIRES = {"torch": "torch"}
+REQUIRES = torch_export.REQUIRES
 NEEDS_GPU = False
 PIXELS = False
 

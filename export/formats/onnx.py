@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.equalise import KEY
 from export.files import write
 from export.formats.built import Built
 from export.lowered import lowered
@@ -111,7 +112,9 @@ def exported(job: Job, precision: str) -> ModelProto:
 
 def describe(model: ModelProto, info: ModelInfo, more: dict[str, str] | None = None) -> None:
     """Put the labels and the input's meaning into the model, so that a lone file predicts; and `more`, if any."""
+    kept = [entry for entry in model.metadata_props if entry.key == KEY]
     del model.metadata_props[:]
+    model.metadata_props.extend(kept)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps({**info.to_dict(), **(more or {})})
 

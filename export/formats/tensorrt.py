@@ -17,6 +17,7 @@ from export.files import write
 from export.formats import onnx
 from export.formats.built import Built
 from export.precision import Found
+from runtime.backends.tensorrt import FLAVOURS
 from runtime.errors import BackendUnavailable, ExportError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 NAME = "tensorrt"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 SUFFIX = ".engine"
-FLAVOURS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tensorrt_rtx_bindings": "tensorrt-rtx"}
-"""Importable module → flavour, as the manifest names it; the first that is installed is taken."""
 REQUIRES = {"|".join(FLAVOURS): "tensorrt-rtx", "onnx": "export", "onnxscript": "export"}
 NEEDS_GPU = True
 PIXELS = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,53 +76,73 @@ def network(slices, fit_network):
 
 
 @pytest.fixture(scope="session")
-def run(network, slices, tmp_path_factory) -> Path:
-    """A run directory of `network`: three quarters of `slices` on the training side, people kept together."""
+def write_run():
+    """Function: writes a run directory of a network at `size`, over the data at `data`; `held` tells by name and index
+    which of its slices it was not trained on."""
     from runtime.digests import sha256_file
     from runtime.labels import LABELS
     from runtime.preprocess import InputSpec
     from train.checkpoint import WEIGHTS, new_run, save_weights, write_record
-    from train.data.sources import load_samples
 
-    samples = load_samples(slices)
-    path = tmp_path_factory.mktemp("runs") / "firm"
-    with new_run(path) as folder:
-        save_weights(network, folder)
-        with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("name", "class", "patient", "side"))
-            for name, label in zip(samples.names, samples.labels, strict=True):
-                patient = Path(name).name.split("_")[0]
-                side = "validation" if int(patient[1:]) // 4 % 4 == 0 else "training"
-                writer.writerow((name, LABELS[label], patient, side))
-        (folder / "MODEL_CARD.md").write_text("# A network for tests\n", encoding="utf-8")
-        record = {
-            "architecture": "resnet50",
-            "labels": list(LABELS),
-            "input": InputSpec.imagenet(SIZE).to_dict(),
-            "temperature": 1.0,
-            "weights_sha256": sha256_file(folder / WEIGHTS),
-            "options": {"data": str(slices), "seed": 0},
-            "data": {"digest": samples.digest(), "source": samples.source},
-            "split": {"by": "patient"},
-            "metrics": {},
-            "versions": {},
-        }
-        write_record(record, folder)
-    return path
+    def write(path: Path, network, samples, data: Path, size: int, held: Callable[[str, int], bool]) -> Path:
+        with new_run(path) as folder:
+            save_weights(network, folder)
+            with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(("name", "class", "patient", "side"))
+                for index, (name, label) in enumerate(zip(samples.names, samples.labels, strict=True)):
+                    patient = Path(name).name.split("_")[0]
+                    writer.writerow((name, LABELS[label], patient, "validation" if held(name, index) else "training"))
+            (folder / "MODEL_CARD.md").write_text("# A network for tests\n", encoding="utf-8")
+            record = {
+                "architecture": "resnet50",
+                "labels": list(LABELS),
+                "input": InputSpec.imagenet(size).to_dict(),
+                "temperature": 1.0,
+                "weights_sha256": sha256_file(folder / WEIGHTS),
+                "options": {"data": str(data), "seed": 0},
+                "data": {"digest": samples.digest(), "source": samples.source},
+                "split": {"by": "patient"},
+                "metrics": {},
+                "versions": {},
+            }
+            write_record(record, folder)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")
-def job(run, tmp_path_factory):
-    """A Job over `run` and its validation slices, as each format's process makes one; graphs are built once for all."""
+def run(network, slices, write_run, tmp_path_factory) -> Path:
+    """A run directory of `network`: three quarters of `slices` on the training side, people kept together."""
+    from train.data.sources import load_samples
+
+    def held(name: str, index: int) -> bool:
+        return int(Path(name).name.split("_")[0][1:]) // 4 % 4 == 0
+
+    return write_run(tmp_path_factory.mktemp("runs") / "firm", network, load_samples(slices), slices, SIZE, held)
+
+
+@pytest.fixture(scope="session")
+def new_job(tmp_path_factory):
+    """Function: a run directory → a Job over it and its validation slices, as each format's process makes one."""
     from export.job import Job, gather, load_reference
     from export.options import Options
 
-    options = Options(source=run, flip_tolerance=None)
-    reference = load_reference(options)
-    folder = tmp_path_factory.mktemp("job")
-    (folder / "work").mkdir()
-    return Job(options, reference, gather(options, reference), folder, folder / "work", lambda text: None)
+    def make(run: Path) -> Job:
+        options = Options(source=run, flip_tolerance=None)
+        reference = load_reference(options)
+        folder = tmp_path_factory.mktemp("job")
+        (folder / "work").mkdir()
+        return Job(options, reference, gather(options, reference), folder, folder / "work", lambda text: None)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def job(run, new_job):
+    """A Job over `run`; graphs are built once for all."""
+    return new_job(run)
 
 
 @pytest.fixture(scope="session")

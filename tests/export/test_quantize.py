@@ -6,22 +6,25 @@ import numpy as np
 import onnx
 import pytest
 
-from export.formats import onnx as onnx_format
 from export.images import calibration_samples
 from export.qdq import float_layers_of, layers, with_float_layers
-from export.quantize import head_layers, insert_qdq, rank
+from export.quantize import fit_head, insert_qdq, rank, run
 from runtime.errors import DatasetError
 
 
 @pytest.fixture(scope="module")
-def original(job):
-    return onnx.load(onnx_format.graph(job, "fp32")[0])
+def both(job):
+    return insert_qdq(job)
 
 
 @pytest.fixture(scope="module")
-def full(job, original):
-    calibration, _ = job.calibration
-    return insert_qdq(job, job.work / "fp32.onnx", calibration.images[:32])
+def original(both):
+    return both[0]
+
+
+@pytest.fixture(scope="module")
+def full(both):
+    return both[1]
 
 
 def test_calibration_and_choice_are_on_training_slices_never_the_same(run, slices):
@@ -66,6 +69,7 @@ def test_every_scale_is_symmetric_int8_and_no_bias_is_integer(full):
         assert types[node.input[2]] == onnx.TensorProto.INT8
         assert not onnx.numpy_helper.to_array(values[node.input[2]]).any()
     convolutions = [node for node in full.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 53
     for node in convolutions:
         weight = made[node.input[1]]
         assert len(values[weight.input[1]].dims) == 1, "one scale for each output channel"
@@ -74,9 +78,9 @@ def test_every_scale_is_symmetric_int8_and_no_bias_is_integer(full):
 
 def test_layers_put_back_to_float_have_their_own_weights_again(full, original, job):
     names = layers(full)
-    assert float_layers_of(full) == []
-    some = with_float_layers(full, [names[0], names[-1]], original)
-    assert float_layers_of(some) == [names[0], names[-1]]
+    assert float_layers_of(full) == names[-2:], "the head"
+    some = with_float_layers(full, [names[0], names[20]], original)
+    assert float_layers_of(some) == [names[0], names[20], *names[-2:]]
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in some.graph.initializer}
     before = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in original.graph.initializer}
     assert np.array_equal(stored["conv1.weight"], before["conv1.weight"])
@@ -101,18 +105,97 @@ def test_the_layer_that_hurts_most_is_ranked_first(full, original, job):
         changed = values // 16 if values.dtype == np.int8 else values * 16
         tensor.CopyFrom(onnx.numpy_helper.from_array(changed.astype(values.dtype), suffix))
     calibration, _ = job.calibration
-    keep = head_layers(full)
-    assert rank(job, coarse, original, keep, calibration.images[:16], calibration.logits[:16])[0] == name
+    assert rank(job, coarse, original, calibration.images[:16], calibration.logits[:16])[0] == name
+
+
+def test_nothing_is_rounded_between_the_last_convolution_and_the_head(full):
+    made = {output: node for node in full.graph.node for output in node.output}
+    above = [full.graph.output[0].name]
+    while above:
+        node = made.get(above.pop())
+        if node is None or node.op_type == "Conv":
+            continue
+        if node.op_type == "DequantizeLinear":
+            assert made[made[node.input[0]].input[0]].op_type in ("Conv", "Relu"), "what ONNX Runtime computes in int8"
+            continue
+        assert node.op_type != "QuantizeLinear"
+        above += node.input
+
+
+def test_onnx_runtime_computes_every_convolution_in_integers(full, tmp_path):
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(full.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert (kinds.count("QLinearConv"), kinds.count("Conv")) == (53, 0)
+
+
+def test_the_head_undoes_what_is_regular_in_the_errors(full, job):
+    """A fault that is a linear map of the logits is undone as a whole."""
+    from onnx import numpy_helper
+
+    calibration, _ = job.calibration
+    images = calibration.images[:64]
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(full)
+    tensor = next(t for t in wrong.graph.initializer if t.name == "fc.3.bias")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32([0.5, -1, 2, 0]), tensor.name))
+    expected = run(full, images, job.threads)
+    assert np.abs(run(wrong, images, job.threads) - expected).max() > 1
+    fit_head(wrong, images, expected, job.threads)
+    assert np.abs(run(wrong, images, job.threads) - expected).max() < 1e-2
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+def test_bisect_sees_int8_in_the_trained_models_units(ending, full, job, tmp_path):
+    """Its channels are scaled, and a layer that is right must not look a hundred times wrong for that."""
+    import openvino
+
+    from export.activations import activations
+    from export.formats.onnx import graph
+
+    path = tmp_path / f"model.int8{ending}"
+    onnx.save(full, tmp_path / "model.int8.onnx")
+    if ending == ".xml":
+        openvino.save_model(openvino.Core().read_model(tmp_path / "model.int8.onnx"), path, compress_to_fp16=False)
+    images = job.evidence.images[:4]
+    expected, got = activations(graph(job, "fp32")[0], images), activations(path, images)
+    assert set(expected) == set(got)
+    for layer, activation in expected.items():
+        # In the last block a random network sees single pixels at this size, whose rounding nothing averages out.
+        if not layer.startswith(("layer4", "fc")):
+            error = np.sqrt(np.square(got[layer].output - activation.output).mean())
+            assert error < 0.2 * np.sqrt(np.square(activation.output).mean()), layer
+
+
+def test_where_too_few_images_could_show_it_int8_is_not_even_tried(job):
+    from export.produce import produce
+
+    (outcome,) = produce(job, "onnx", ["int8"])
+    assert outcome.status == "rejected"
+    assert outcome.reason == (
+        "int8 was not tried: 64 images cannot show that fewer than 2.0% of decisions flip, even if none does. Give "
+        "more: --parity-data DIR_OR_PARQUET."
+    )
 
 
 @pytest.mark.slow
-def test_int8_that_does_not_hold_says_so_and_is_rejected(job):
-    """A random network, compared on 64 images: neither its decisions nor so few images can pass int8's gate."""
+def test_int8_that_is_not_expected_to_hold_says_so_and_is_rejected(job):
+    """A random network, of whose decisions none may flip: nothing coarser can do that."""
+    from dataclasses import replace
+
     from export.produce import produce
 
-    (first,) = produce(job, "onnx", ["int8"])
+    work = job.work.parent / "strict"
+    work.mkdir()
+    strict = replace(job, work=work, options=replace(job.options, flip_tolerance=0.0))
+    (first,) = produce(strict, "onnx", ["int8"])
     assert first.status == "rejected"
-    assert "int8 does not hold on 92 training slices with" in first.reason
+    assert "int8 is not expected to hold: by its errors on 92 training slices" in first.reason
     assert "layers put back to float, the worst first" in first.reason
-    (second,) = produce(job, "openvino", ["int8"])
+    (second,) = produce(strict, "openvino", ["int8"])
     assert second.reason == first.reason
