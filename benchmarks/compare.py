@@ -22,6 +22,8 @@ from runtime.errors import InputError
 
 MARGIN = 0.02
 """Changes up to this share count as none: where code lies in memory alone is worth a per cent or two."""
+ONE_PEER_MARGIN = 0.03
+"""The same where one peer alone serves as control, whose own wanderings nothing can tell from the machine's."""
 LONE_MARGIN = 0.10
 """The same where no control was measured in both runs, so that the machine's own drift stays in the figures."""
 ALPHA = 0.05
@@ -101,7 +103,7 @@ def _estimate(pair: Pair, controls: Sequence[Pair]) -> tuple[Estimate, float]:
     else:
         levels = [level(samples) for samples in (*own, *common)]
         moved = levels[1].value - levels[0].value - (levels[3].value - levels[2].value)
-    return combined(moved, [*levels, _between(near)]), MARGIN
+    return combined(moved, [*levels, _between(near)]), MARGIN if len(near) > 1 else ONE_PEER_MARGIN
 
 
 def _common(controls: Sequence[Pair]) -> list[np.ndarray]:
