@@ -28,11 +28,12 @@ class Alignment:
 
     def __init__(self, thumbnails: np.ndarray) -> None:
         self.thumbnails = thumbnails
-        parts = range(0, len(thumbnails), 4 * _BATCH)
-        poses = [_pose(thumbnails[start : start + 4 * _BATCH]) for start in parts]
-        self.poses = np.concatenate(poses)
-        waves = [_rings(thumbnails[at : at + 4 * _BATCH], pose) for at, pose in zip(parts, poses, strict=True)]
-        self.waves = np.concatenate(waves)
+        self.poses = np.empty((len(thumbnails), 3), np.float32)
+        self.waves = np.empty((len(thumbnails), _RINGS, _WAVES), np.complex64)
+        for start in range(0, len(thumbnails), _BATCH):
+            rows = slice(start, start + _BATCH)
+            self.poses[rows] = _pose(thumbnails[rows])
+            self.waves[rows] = _rings(thumbnails[rows], self.poses[rows])
 
     def signatures(self) -> np.ndarray:
         """(N, 256) float32 of unit norm: alike where pictures are, however they are turned, mirrored, moved, zoomed."""
@@ -47,11 +48,11 @@ class Alignment:
 
         first, second: (K,) int64 positions.
         """
-        found = [
-            self._pairs(first[start : start + _BATCH], second[start : start + _BATCH])
-            for start in range(0, len(first), _BATCH)
-        ]
-        still, moved = (np.concatenate(part) for part in zip(*found, strict=True)) if found else np.empty((2, 0))
+        # Into one place: small results kept between large tensors would keep the heap from using the room of these.
+        still, moved = np.empty((2, len(first)), np.float32)
+        for start in range(0, len(first), _BATCH):
+            rows = slice(start, start + _BATCH)
+            still[rows], moved[rows] = self._pairs(first[rows], second[rows])
         return still, np.maximum(still, moved)
 
     def _pairs(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
