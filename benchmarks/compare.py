@@ -59,6 +59,8 @@ class Comparison:
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
     """How the circumstances differ, what served as control, which rows only one of them has."""
+    controlled: bool
+    """Whether the machine's own drift could be taken out; without that, verdicts carry no rate of error."""
 
 
 Pair = tuple[Row, Row]
@@ -78,13 +80,14 @@ def compare(before: Record, after: Record) -> Comparison:
     controls = [] if _machines_differ(changed) else [pair for pair in pairs if _untouched(pair, changed)]
     estimates: dict[int, tuple[Estimate, float]] = {}
     for at, pair in enumerate(pairs):
-        if min(len(row.samples_ms) for row in pair) >= LEAST_SAMPLES and not _incomparable(pair):
+        judged = min(len(row.samples_ms) for row in pair) >= LEAST_SAMPLES and not _incomparable(pair)
+        if judged and controls != [pair]:
             estimates[at] = _estimate(pair, [other for other in controls if other is not pair])
     adjusted = holm([beyond(estimate, margin) for estimate, margin in estimates.values()])
     sure = {at: p <= ALPHA for at, p in zip(estimates, adjusted, strict=True)}
     verdicts = tuple(_verdict(pair, estimates.get(at), sure.get(at, False)) for at, pair in enumerate(pairs))
     only = [(before, set(first) - set(second)), (after, set(second) - set(first))]
-    return Comparison(verdicts, tuple(_notes(before, after, changed, controls, only)))
+    return Comparison(verdicts, tuple(_notes(before, after, changed, controls, only)), bool(controls))
 
 
 def _estimate(pair: Pair, controls: Sequence[Pair]) -> tuple[Estimate, float]:
@@ -140,7 +143,8 @@ def _verdict(pair: Pair, found: tuple[Estimate, float] | None, sure: bool) -> Ve
     before, after = (float(np.median(row.samples_ms)) for row in pair)
     if found is None:
         fewest = min(len(row.samples_ms) for row in pair)
-        why = _incomparable(pair) or f"{fewest} samples, {LEAST_SAMPLES} needed"
+        few = f"{fewest} samples, {LEAST_SAMPLES} needed" if fewest < LEAST_SAMPLES else ""
+        why = _incomparable(pair) or few or "the only control: nothing to hold it against"
         return Verdict(pair[1], before, after, None, None, None, "cannot tell", why)
     estimate, _ = found
     low, high = interval(estimate)

@@ -21,11 +21,9 @@ def lines(comparison: Comparison) -> Iterator[str]:
         yield ""
     for note in comparison.notes:
         yield from wrap(note, 80)
-    yield from wrap(
-        f"Times are medians in ms; changes are corrected, so they need not be their ratio. In at most {ALPHA:.0%} of "
-        "pairs of runs of the same code is any row called faster or slower.",
-        80,
-    )
+    sure = f" In at most {ALPHA:.0%} of pairs of runs of the same code is any row called faster or slower."
+    said = "Times are medians in ms; changes are corrected, so they need not be their ratio." + sure
+    yield from wrap(said if comparison.controlled else "Times are medians in ms, not corrected.", 80)
 
 
 def _row(one: Verdict) -> Iterator[str]:

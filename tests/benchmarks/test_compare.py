@@ -88,6 +88,7 @@ def test_without_a_peer_it_is_said_and_only_large_changes_are_told(make):
     found = compare(first, make.record([make.row("ours", 1.08 * times)], "b.json"))
     assert [one.judgement for one in found.verdicts] == ["cannot tell"]
     assert any("No peer was measured in both runs" in note for note in found.notes)
+    assert "In at most 5%" not in " ".join(lines(found))
     assert judgements(first, make.record([make.row("ours", 1.2 * times)])) == ["slower"]
 
 
