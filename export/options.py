@@ -19,7 +19,7 @@ class Options:
     source: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN|CHECKPOINT]")] = None
     """A run directory, or a state dict (.pth, .safetensors) that other code saved. Without it: the newest run."""
     to: tuple[str, ...] = ("onnx",)
-    """Formats: onnx, openvino, torchscript, torch-export, tensorrt, several of them, or all."""
+    """Formats: onnx, openvino, torchscript, torch-export, aotinductor, tensorrt, several of them, or all."""
     precision: tuple[str, ...] = ("fp32",)
     """Precisions: fp32, fp16, bf16, int8, fp8, several of them, or all that each format has."""
     with_preprocessing: bool = False
@@ -46,7 +46,8 @@ class Options:
     """At most so many of them."""
     calibration_data: Path | None = None
     """Images to calibrate int8 on, for a checkpoint that has no run: labelled, and not those of --parity-data. A run
-    is calibrated on its own training slices."""
+    is calibrated on its own training slices. int8 takes at least 149 images to compare on: fewer cannot show that its
+    decisions hold."""
     tolerance: float | None = None
     """Largest difference of a probability to accept, in place of each precision's own. It is recorded."""
     flip_tolerance: float | None = None

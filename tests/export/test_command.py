@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from export.__main__ import main
+from export.formats import FORMATS, PRECISIONS
 from runtime.integrity import verified
 from runtime.predictor import Predictor
 
@@ -29,6 +31,8 @@ def test_help_answers_at_once_and_imports_no_torch():
         times.append(time.perf_counter() - start)
         assert done.returncode == 0, done.stderr
         assert max(map(len, done.stdout.splitlines())) <= 80
+    told = set(re.findall(r"[a-z0-9-]+", done.stdout))
+    assert {*FORMATS, *PRECISIONS, "all"} <= told
     bare = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import numpy, PIL.Image, tyro"], timeout=60, check=True)
     # Half a second where nothing else runs; beside other work, no more than its two libraries take.

@@ -200,7 +200,8 @@ def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, mo
         return Training(wrapped).eval()
 
     monkeypatch.setattr(onnx_format, "lowered", lowered)
-    failed(run, tmp_path / "bundle", "flips [1-9]|when only the batch size changes|torch.onnx.export")
+    outcome = failed(run, tmp_path / "bundle", "and moves one by .* when only the batch size changes")
+    assert sum(outcome.found.values()) == 55, "it was exported, and is measured"
 
 
 def test_a_failure_leaves_what_the_bundle_serves(clean, run, firm_bundle, tmp_path, monkeypatch, here):
