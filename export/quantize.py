@@ -16,7 +16,7 @@ from export.equalise import equalised
 from export.expectation import chance_of_at_most, flip_chances, most_flips
 from export.job import Evidence, Job
 from export.parity import tolerance_for
-from export.qdq import WEIGHTED, float_layers_of, layers, part_readers, with_float_layers
+from export.qdq import WEIGHTED, float_layers_of, layers, with_float_layers, with_parted_readers
 from runtime.errors import BackendUnavailable, ParityError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def quantized(job: Job) -> ModelProto:
         model = with_float_layers(full, ranking[:step], original)
         fit_head(model, *_few(calibration, FITTING_IMAGES), job.threads)
         onnx.describe(model, job.reference.info)
-        candidate.write_bytes(model.SerializeToString())
+        candidate.write_bytes(with_parted_readers(model).SerializeToString())
         errors = _errors(job, candidate, selection)
         expected = {name: flip_chances(job.evidence.logits, rows) for name, rows in errors.items()}
         sure = {name: chance_of_at_most(allowed, chances) for name, chances in expected.items()}
@@ -125,7 +125,6 @@ def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
         },
     )
     model = onnx_library.load(path)
-    part_readers(model)
     for file in (source, path):
         file.unlink()
     return original, model

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from export.images import calibration_samples
-from export.qdq import float_layers_of, layers, with_float_layers
+from export.qdq import float_layers_of, layers, with_float_layers, with_parted_readers
 from export.quantize import fit_head, insert_qdq, rank, run
 from runtime.errors import DatasetError
 
@@ -129,7 +129,8 @@ def test_onnx_runtime_computes_every_convolution_in_integers(full, tmp_path):
     settings.log_severity_level = 3
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    onnxruntime.InferenceSession(full.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    parted = with_parted_readers(full)
+    onnxruntime.InferenceSession(parted.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert (kinds.count("QLinearConv"), kinds.count("Conv")) == (53, 0)
 
