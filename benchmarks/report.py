@@ -1,9 +1,8 @@
-"""Measured samples → a table for people and a record for machines."""
+"""Measured samples of the training loops → a table for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from benchmarks.measure import Measured
 
@@ -19,9 +18,3 @@ def table(title: str, measured: Sequence[Measured], baseline: Measured | None) -
             faster = f"{ratio:.2f} ({least:.2f}–{most:.2f})"
         lines.append(f"{entry.name:<34}{entry.median:>8.2f}  {f'{low:.2f}–{high:.2f}':<16}{faster:>18}")
     return lines
-
-
-def record(measured: Sequence[Measured], circumstances: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-    """JSON-ready, with every raw sample."""
-    samples = {entry.name: entry.milliseconds.round(4).tolist() for entry in measured}
-    return {**about, "circumstances": circumstances, "latency_ms": samples}
