@@ -102,9 +102,7 @@ class Ours:
             asked = [images[request % len(images)] for request in requests]
             if len(asked) == 1:
                 return [bool(self.predictor.predict(asked[0]).probabilities)]
-            # A share for each of the engine's streams: one batch alone would leave the others idle.
-            share = -(-len(asked) // self.predictor._serving.threads)
-            return [bool(one.probabilities) for one in self.predictor.predict_batch(asked, share)]
+            return [bool(one.probabilities) for one in self.predictor.predict_batch(asked)]
 
         return serve(answer, rate, seconds, batch=batch)
 

@@ -18,6 +18,9 @@ from runtime.guard import Guard
 from runtime.preprocess import InputSpec, preprocess
 from runtime.reading import Picture, Source, read
 
+LANES = (2, 4)
+"""Batches under way at once, at least and at most: one runs while others are prepared."""
+
 S = TypeVar("S")
 T = TypeVar("T")
 

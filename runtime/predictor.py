@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,12 @@ from runtime.calibration import probabilities
 from runtime.errors import BackendError, BundleError, ImageError, InputError
 from runtime.labels import clinical_order
 from runtime.manifest import ModelInfo
-from runtime.pipeline import Prepared, Rows, in_lanes, prepare
+from runtime.pipeline import LANES, Prepared, Rows, in_lanes, prepare
 from runtime.prediction import Prediction, StudyPrediction, Timings, stage_of, study, unsure
 from runtime.reading import Picture, Source, read_all
 from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
 from runtime.threads import available_cpus
-from runtime.throughput import Throughput
 
 __all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
 
@@ -86,16 +85,13 @@ class Predictor:
         else:
             self._serving = open_bundle(where, backend, precision, device, threads, tune)
         self._rows = Rows(self.model.input.shape)
+        self._turn = threading.Lock()  # of streams: a second batch at once would only take the first one's threads
         self._names = clinical_order(self.model.labels)
         self._guard = self._serving.guard if guard else None
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
         self._audit = None if audit is None else AuditLog(Path(audit))
         if self_test and not (result := self.self_test()).passed:
             raise BackendError(f"The self-test failed: {result}. Do not use {self.artifact} on this machine.")
-
-    @cached_property
-    def _throughput(self) -> Throughput:
-        return Throughput(self._serving)
 
     @property
     def model(self) -> ModelInfo:
@@ -163,11 +159,12 @@ class Predictor:
         """Predictions, in order, for any number of images in constant memory.
 
         batch_size: images that the engine is given at once; None takes what suits the device.
-        workers: batches under way at once, each read, prepared and answered in a thread of its own; None takes what
-            suits the engine. workers + 1 batches are taken from `images` before the first prediction comes out.
+        workers: batches under way at once, each read and prepared in a thread of its own while the engine runs another;
+            None takes as many as this process has CPUs, from two to four. workers + 1 batches are taken from `images`
+            before the first prediction comes out.
 
         An image that cannot be read gives a prediction with status ``rejected`` and code ``unreadable``, and stops
-        nothing. For long streams the artifact is loaded once more, for several batches at once (`runtime.throughput`).
+        nothing.
         """
         if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
             raise InputError(f"images is one {type(images).__name__}, expected several. Use predict() for one image.")
@@ -175,7 +172,7 @@ class Predictor:
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1.")
         size = batch_size or BATCH_SIZE.get(self._serving.device, 32)
-        return self._stream(images, size, workers or self._throughput.lanes)
+        return self._stream(images, size, workers or max(LANES[0], min(LANES[1], available_cpus())))
 
     def predict_study(self, images: Iterable[Source], batch_size: int | None = None) -> StudyPrediction:
         """One patient's result from slices of one scan: the mean over those that were not rejected.
@@ -217,7 +214,12 @@ class Predictor:
             for source in sources:
                 batch.append(prepare(source, self.model.input, self._guard, rows[count]))
                 count += batch[-1].accepted
-            logits, spent = self._throughput.logits(rows[:count]) if count else (None, 0.0)
+            logits, spent = None, 0.0
+            if count:
+                with self._turn:
+                    start = time.perf_counter()
+                    logits = self._serving.logits(rows[:count])
+                    spent = (time.perf_counter() - start) * 1e3
             pool.give_back(rows)
             results = self._predictions(batch, logits, spent / max(count, 1))
             return [(result, one.image if self._audit else None) for result, one in zip(results, batch, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -168,21 +168,6 @@ def open_artifact(path: Path, backend: str | None, precision: str | None, device
     serving = Serving(ModelInfo.from_json(engine.metadata, str(path)), engine, name, "unknown", path, device, threads)
     _warm_up(serving)
     return serving
-
-
-def loaded_for_streams(serving: Serving, streams: int) -> Serving:
-    """The same artifact once more, its threads shared by `streams` calls at once; warmed up."""
-    engine = backends.load(
-        serving.name,
-        serving.artifact,
-        precision=serving.precision,
-        device=serving.device,
-        threads=serving.threads,
-        streams=streams,
-    )
-    loaded = replace(serving, engine=engine)
-    _warm_up(loaded)
-    return loaded
 
 
 def _warm_up(serving: Serving) -> None:

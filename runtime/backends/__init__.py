@@ -6,7 +6,6 @@ A backend module has
     FORMATS       the artifact formats it runs, as the manifest names them
     REQUIRES      {importable module, or several of which one is enough, as a|b: extra of neurostage that installs it}
     DEVICES       where it can run: among cpu, cuda and tensorrt, which is CUDA through TensorRT
-    STREAMS       whether several calls at once, each on its share of the threads, answer more images a second
     load(...)     path and settings → Backend; the engine is imported here and nowhere earlier
 
 `BACKENDS` is the one table; its order breaks ties between backends whose speed was not measured.
@@ -89,13 +88,12 @@ def available() -> list[str]:
     return [name for name in BACKENDS if missing(name) is None]
 
 
-def load(name: str, path: Path, *, precision: str, device: str, threads: int, streams: int = 1) -> Backend:
+def load(name: str, path: Path, *, precision: str, device: str, threads: int) -> Backend:
     """The artifact at `path`, loaded by the backend called `name`.
 
     precision: of the artifact, as its manifest says (``fp32``, …): an engine must not compute in less on its own.
     device: one of `DEVICES`.
     threads: CPU threads the engine may use.
-    streams: calls at once that share these threads, where the module has STREAMS; one call alone takes longer then.
 
     Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails.
     """
@@ -106,6 +104,5 @@ def load(name: str, path: Path, *, precision: str, device: str, threads: int, st
     if reason := elsewhere(name, device):
         others = ", ".join(other for other, module in BACKENDS.items() if device in module.DEVICES)
         raise BackendUnavailable(f"{name!r} {reason}. On {device!r} run: {others}.")
-    shared = {"streams": streams} if module.STREAMS else {}
-    backend: Backend = module.load(path, precision=precision, device=device, threads=threads, **shared)
+    backend: Backend = module.load(path, precision=precision, device=device, threads=threads)
     return backend

@@ -19,7 +19,6 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 DEVICES = tuple(_PROVIDERS)
-STREAMS = True
 
 
 class OnnxBackend:
@@ -37,8 +36,8 @@ class OnnxBackend:
         return logits
 
 
-def load(path: Path, *, precision: str, device: str, threads: int, streams: int = 1) -> OnnxBackend:
-    """A session of which every operation runs on `device`; on the CPU each of `streams` calls has its share of threads.
+def load(path: Path, *, precision: str, device: str, threads: int) -> OnnxBackend:
+    """A session of which every operation runs on `device`.
 
     Raises BackendUnavailable rather than run any of them elsewhere: ONNX Runtime left alone falls to the CPU.
     """
@@ -53,7 +52,7 @@ def load(path: Path, *, precision: str, device: str, threads: int, streams: int 
             "pip uninstall onnxruntime; pip install 'neurostage[gpu]'."
         )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, threads // streams)
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: its warnings go to stderr, where a host's own log may be
     if device != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

@@ -15,7 +15,6 @@ NAME = "openvino"
 FORMATS = ("onnx", "openvino")
 REQUIRES = {"openvino": "openvino"}
 DEVICES = ("cpu",)
-STREAMS = True
 
 # On CPUs with bf16 units OpenVINO's default computes a float32 file in bf16, which moves decisions.
 _REDUCED = {"bf16": "bf16", "fp16": "f16"}
@@ -46,8 +45,8 @@ class OpenVinoBackend:
             self._idle.put(request)
 
 
-def load(path: Path, *, precision: str, device: str, threads: int, streams: int = 1) -> OpenVinoBackend:
-    """A model compiled for one call at a time on `threads` CPU threads, or for `streams` that share them."""
+def load(path: Path, *, precision: str, device: str, threads: int) -> OpenVinoBackend:
+    """A model compiled for one call at a time on `threads` CPU threads."""
     # `import openvino` reports itself to a Google Analytics property of Intel and writes to ~/intel, unless its
     # telemetry package cannot be imported (openvino/tools/ovc/telemetry_utils.py).
     openvino = import_without("openvino", "openvino_telemetry")
@@ -57,8 +56,6 @@ def load(path: Path, *, precision: str, device: str, threads: int, streams: int 
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": _REDUCED.get(precision, "f32"),
     }
-    if streams > 1:
-        settings.update(PERFORMANCE_HINT="THROUGHPUT", NUM_STREAMS=streams)
     try:
         core = openvino.Core()
         model = core.read_model(path)

@@ -27,7 +27,6 @@ FLAVOURS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tensorrt_rt
 """Importable module → flavour, as the manifest names it; the first that is installed is taken."""
 REQUIRES = {"|".join(FLAVOURS): "tensorrt", "cuda.bindings": "tensorrt"}
 DEVICES = ("cuda", "tensorrt")
-STREAMS = False
 
 
 class TensorRtBackend:

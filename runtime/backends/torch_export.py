@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runtime.backends.torch_module import DEVICES, REQUIRES, STREAMS, TorchBackend, imported
+from runtime.backends.torch_module import DEVICES, REQUIRES, TorchBackend, imported
 from runtime.errors import BackendError
 
-__all__ = ["DEVICES", "FORMATS", "NAME", "REQUIRES", "STREAMS", "load"]
+__all__ = ["DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 
 NAME = "torch-export"
 FORMATS = ("torch-export",)

@@ -10,7 +10,6 @@ from runtime.errors import BackendUnavailable
 
 REQUIRES = {"torch": "torch"}
 DEVICES = ("cpu", "cuda")
-STREAMS = False  # its thread count belongs to the process
 
 
 class TorchBackend:

@@ -1,4 +1,4 @@
-"""Many images: batches under way at once, the engine loaded once more for them, memory used again; always in order."""
+"""Many images: batches under way at once, memory used again, always in order."""
 
 from __future__ import annotations
 
@@ -16,59 +16,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import ImageError, Predictor, backends, throughput
+from runtime import ImageError, Predictor, backends
 from runtime.pipeline import Rows, in_lanes
 
-SHARED = [name for name in backends.available() if backends.BACKENDS[name].STREAMS]
 
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The settings of every loading of an artifact from now on."""
-    seen: list[dict[str, Any]] = []
-    real = backends.load
-
-    def load(name: str, path: Path, **settings: Any) -> backends.Backend:
-        seen.append({"name": name, **settings})
-        return real(name, path, **settings)
-
-    monkeypatch.setattr(backends, "load", load)
-    return seen
-
-
-@pytest.mark.parametrize("name", SHARED)
-def test_a_long_stream_loads_the_artifact_once_more_and_answers_alike(
-    bundle: Path, phantoms, loads: list, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(throughput, "WORTH", 24)
-    predictor = Predictor(bundle, backend=name, guard=False, threads=2)
-    images = phantoms.images[:60]
-    alone = [predictor.predict(image) for image in images]
-    first = predictor.predict_batch(images[:24], batch_size=4)
-    assert len(loads) == 1
-    rest = predictor.predict_batch(images, batch_size=4)
-    assert [entry.get("streams", 1) for entry in loads] == [1, 2]
-    assert {entry["threads"] for entry in loads} == {2}
-    for got, expected in zip((*first, *rest), (*alone[:24], *alone), strict=True):
+def test_a_stream_answers_as_single_predictions_do(bundle: Path, phantoms) -> None:
+    predictor = Predictor(bundle, backend="onnx", guard=False)
+    alone = [predictor.predict(image) for image in phantoms.images[:40]]
+    for got, expected in zip(predictor.stream(phantoms.images[:40], batch_size=3, workers=4), alone, strict=True):
         assert got.label == expected.label
         assert got.probabilities == pytest.approx(dict(expected.probabilities), abs=1e-5)
-        assert (got.backend, got.precision) == (expected.backend, expected.precision)
 
 
-@pytest.mark.parametrize(("name", "threads"), [(SHARED[0], 1), ("torchscript", 2)])
-def test_what_gains_nothing_is_not_loaded_again(
-    bundle: Path, phantoms, loads: list, monkeypatch: pytest.MonkeyPatch, name: str, threads: int
+def test_the_engine_runs_one_batch_of_streams_at_a_time(
+    bundle: Path, phantoms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if reason := backends.missing(name):
-        pytest.skip(f"{name} {reason}")
-    monkeypatch.setattr(throughput, "WORTH", 8)
-    predictor = Predictor(bundle, backend=name, guard=False, threads=threads)
-    assert len(predictor.predict_batch(phantoms.images[:40])) == 40
-    assert len(loads) == 1
-
-
-def test_no_more_calls_run_at_once_than_have_threads(bundle: Path, phantoms, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "WORTH", 0)
     busy, most = 0, 0
     counting = threading.Lock()
     real = backends.load
@@ -93,9 +55,9 @@ def test_no_more_calls_run_at_once_than_have_threads(bundle: Path, phantoms, mon
         return backend
 
     monkeypatch.setattr(backends, "load", load)
-    predictor = Predictor(bundle, backend="onnx", guard=False, threads=3)
+    predictor = Predictor(bundle, backend="onnx", guard=False)
     assert len(list(predictor.stream(phantoms.images, batch_size=4, workers=6))) == len(phantoms)
-    assert most == 3
+    assert most == 1
 
 
 def test_an_audit_keeps_the_order_of_the_answers(bundle: Path, phantoms, tmp_path: Path) -> None:
@@ -108,9 +70,6 @@ def test_an_audit_keeps_the_order_of_the_answers(bundle: Path, phantoms, tmp_pat
     assert [line["probabilities"] for line in lines] == [
         {name: round(value, 6) for name, value in answer.probabilities.items()} for answer in answers
     ]
-
-
-# The parts.
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
