@@ -92,11 +92,12 @@ def test_the_next_turn_waits_for_threads_that_spin_on(contender, tmp_path):
         "def load(seconds): return Spinner(seconds)\n"
     )
     (tmp_path / "spinner_of_a_test.py").write_text(spinning)
-    waited = {}
+    waited: dict[str, list[float]] = {}
     for module in ("sleeper_of_a_test", "spinner_of_a_test"):
         with Worker(replace(contender, module=module), [b"a"], tmp_path / "log") as worker:
-            worker.ask("burst", 0, 1)
-            begun = time.perf_counter()
-            worker.settle()
-            waited[module] = time.perf_counter() - begun
-    assert waited["sleeper_of_a_test"] < 0.06 < waited["spinner_of_a_test"]
+            for _ in range(5):  # on a busy machine a thread that spins may be kept off the processors, and look idle
+                worker.ask("burst", 0, 1)
+                begun = time.perf_counter()
+                worker.settle()
+                waited.setdefault(module, []).append(time.perf_counter() - begun)
+    assert min(waited["sleeper_of_a_test"]) < 0.06 < max(waited["spinner_of_a_test"])
