@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 
+_KEEP_SIGN = ("MaxPool", "QuantizeLinear", "DequantizeLinear")
+_UINT8 = 2
+"""`onnx.TensorProto.UINT8`, without importing onnx for it."""
+
 
 def layers(model: ModelProto) -> list[str]:
     """Names of the convolutions and matrix products, in the order of the graph."""
@@ -60,45 +64,75 @@ def with_float_layers(model: ModelProto, names: Iterable[str], original: ModelPr
     return edited
 
 
-def with_parted_readers(model: ModelProto) -> ModelProto:
-    """A copy of the Q/DQ graph in which every reader of a quantised activation has a quantiser of its own, the second
-    one's scale a last bit larger.
+def with_relus_rounded_once(model: ModelProto) -> ModelProto:
+    """A copy of the Q/DQ graph in which a ReLU whose result is quantised reads what was computed, not its rounding.
 
-    Where one has several readers, as before a residual, ONNX Runtime 1.31 turns some of its int8 into uint8 and not the
-    others, and then computes 20 of ResNet50's convolutions in float. It merges quantisers that are quite alike.
-    OpenVINO is a quarter slower with more quantisers, so only the `.onnx` has them.
+    ONNX Runtime's quantiser puts a step on either side of a ReLU; the first spends half of its range on what the ReLU
+    drops, and every engine computes it.
     """
+    edited = copy.deepcopy(model)
+    made = {output: node for node in edited.graph.node for output in node.output}
+    quantised = {node.input[0] for node in _activation_quantisers(edited)}
+    for node in edited.graph.node:
+        source = made.get(node.input[0]) if node.op_type == "Relu" and node.output[0] in quantised else None
+        if source is not None and source.op_type == "DequantizeLinear":
+            node.input[0] = made[source.input[0]].input[0]
+    _drop_unused(edited.graph)
+    return edited
+
+
+def with_unsigned_activations(model: ModelProto) -> ModelProto:
+    """A copy of the Q/DQ graph in which activations that are never negative are uint8, from zero, and not int8.
+
+    They then have 255 steps in place of 127, and x86 multiplies unsigned with signed bytes: OpenVINO need not shift
+    them first, and ONNX Runtime takes a ReLU and its quantiser as one, which saturates where the ReLU would cut.
+    """
+    edited = copy.deepcopy(model)
+    made = {output: node for node in edited.graph.node for output in node.output}
+
+    def never_negative(name: str) -> bool:
+        node = made.get(name)
+        if node is None:
+            return False
+        return bool(node.op_type == "Relu") or (node.op_type in _KEEP_SIGN and never_negative(node.input[0]))
+
+    _requantise(edited, [n for n in _activation_quantisers(edited) if never_negative(n.input[0])], np.uint8, 127 / 255)
+    return edited
+
+
+def with_signed_activations(model: ModelProto) -> ModelProto:
+    """A copy of the Q/DQ graph with every activation in int8, of the same range: TensorRT has no other quantisers."""
+    edited = copy.deepcopy(model)
+    stored = {tensor.name: tensor for tensor in edited.graph.initializer}
+    unsigned = [n for n in _activation_quantisers(edited) if stored[n.input[2]].data_type == _UINT8]
+    _requantise(edited, unsigned, np.int8, 255 / 127)
+    return edited
+
+
+def _activation_quantisers(model: ModelProto) -> list[Any]:
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in stored]
+
+
+def _requantise(model: ModelProto, quantisers: list[Any], kind: type, factor: float) -> None:
+    """Give each of these quantisers, and what reads it, zero points of this type and a scale so many times larger."""
     from onnx import numpy_helper
 
-    edited = copy.deepcopy(model)
-    graph = edited.graph
-    made = {output: node for node in graph.node for output in node.output}
+    graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    readers: dict[str, list[tuple[Any, int]]] = {}
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            readers.setdefault(name, []).append((node, position))
-    nodes = []
-    for node in graph.node:
-        nodes.append(node)
-        if node.op_type != "DequantizeLinear" or node.input[0] not in made:
-            continue
-        source = made[node.input[0]]
-        scale = numpy_helper.to_array(stored[source.input[1]])
-        for number, (reader, position) in enumerate(readers.get(node.output[0], [])[1:], 2):
-            scale = np.nextafter(scale, np.float32(np.inf))
-            quantise, dequantise = copy.deepcopy(source), copy.deepcopy(node)
-            for one in (quantise, dequantise):
-                one.name, one.output[0], one.input[1] = (
-                    f"{name}_{number}" for name in (one.name, one.output[0], one.input[1])
-                )
-            dequantise.input[0] = quantise.output[0]
-            graph.initializer.append(numpy_helper.from_array(scale, quantise.input[1]))
-            reader.input[position] = dequantise.output[0]
-            nodes += [quantise, dequantise]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return edited
+    for quantise in quantisers:
+        output = quantise.output[0]
+        scale = numpy_helper.to_array(stored[quantise.input[1]]) * np.float32(factor)
+        scale_name, zero_name = f"{output}_{np.dtype(kind).name}_scale", f"{output}_{np.dtype(kind).name}_zero"
+        graph.initializer.append(numpy_helper.from_array(scale, scale_name))
+        graph.initializer.append(numpy_helper.from_array(np.zeros((), kind), zero_name))
+        readers = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] == output]
+        for node in (quantise, *readers):
+            node.input[1], node.input[2] = scale_name, zero_name
+    changed = {quantise.output[0] for quantise in quantisers}
+    for value in [value for value in graph.value_info if value.name in changed]:
+        graph.value_info.remove(value)  # it states the type
+    _drop_unused(graph)
 
 
 def _drop_unused(graph: Any) -> None:

@@ -1,7 +1,8 @@
-"""int8: one symmetric Q/DQ graph that OpenVINO, ONNX Runtime and TensorRT all run, with float kept where it must be.
+"""int8: one Q/DQ graph with zero points of 0, with float kept where it must be.
 
-Activations and weights are int8 around zero, weights per output channel, biases float: TensorRT refuses the int32
-biases that ONNX Runtime's quantiser writes by default. Calibrated on the run's own training slices.
+Weights are int8 per output channel; activations are uint8 where they are never negative and int8 elsewhere, or int8
+everywhere for TensorRT; biases are float: TensorRT refuses the int32 biases that ONNX Runtime's quantiser writes by
+default. Calibrated on the run's own training slices.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from export.equalise import equalised
 from export.expectation import chance_of_at_most, flip_chances, most_flips
 from export.job import Evidence, Job
 from export.parity import tolerance_for
-from export.qdq import WEIGHTED, float_layers_of, layers, with_float_layers, with_parted_readers
+from export.qdq import (
+    WEIGHTED,
+    float_layers_of,
+    layers,
+    with_float_layers,
+    with_relus_rounded_once,
+    with_unsigned_activations,
+)
 from runtime.errors import BackendUnavailable, ParityError
 
 if TYPE_CHECKING:
@@ -48,7 +56,8 @@ def quantized(job: Job) -> ModelProto:
     allowed = _allowed_flips(job)
     calibration, selection = job.calibration
     job.say(f"int8: calibrating on {len(calibration.images)} training slices")
-    original, full = insert_qdq(job)
+    original, signed = insert_qdq(job)
+    full = with_unsigned_activations(signed)
     candidate = job.work / "candidate.int8.onnx"
     ranking: list[str] = []
     found = ""
@@ -61,7 +70,7 @@ def quantized(job: Job) -> ModelProto:
         model = with_float_layers(full, ranking[:step], original)
         fit_head(model, *_few(calibration, FITTING_IMAGES), job.threads)
         onnx.describe(model, job.reference.info)
-        candidate.write_bytes(with_parted_readers(model).SerializeToString())
+        candidate.write_bytes(model.SerializeToString())
         errors = _errors(job, candidate, selection)
         expected = {name: flip_chances(job.evidence.logits, rows) for name, rows in errors.items()}
         sure = {name: chance_of_at_most(allowed, chances) for name, chances in expected.items()}
@@ -81,7 +90,7 @@ def quantized(job: Job) -> ModelProto:
 
 
 def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
-    """The float graph with its channels equalised, and the same with every convolution in int8.
+    """The float graph with its channels equalised, and the same with every convolution in int8, activations too.
 
     What follows the last convolution, its addition and ReLU included, stays float: the head sees every rounding there.
     """
@@ -124,7 +133,7 @@ def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
             "QuantizeBias": False,
         },
     )
-    model = onnx_library.load(path)
+    model = with_relus_rounded_once(onnx_library.load(path))
     for file in (source, path):
         file.unlink()
     return original, model

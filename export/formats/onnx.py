@@ -14,7 +14,6 @@ from export.lowered import lowered
 from export.pixels import TAKES, description
 from export.pixels.onnx import PREFIX, with_pixels
 from export.precision import Found
-from export.qdq import with_parted_readers
 from runtime.errors import ExportError, ParityError
 from runtime.manifest import METADATA_KEY, TENSOR, ModelInfo
 
@@ -38,13 +37,8 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     """Write the reference as one `.onnx` file. Raises ExportError when the exporter fails or freezes the batch."""
-    import onnx
-
     source, digest = (graph_of_pixels if pixels else graph)(job, precision)
-    if precision == "int8":
-        digest = write(path, with_parted_readers(onnx.load(source)).SerializeToString())
-    else:
-        shutil.copyfile(source, path)
+    shutil.copyfile(source, path)
     assert_dynamic_batch(path)
     return Built({path.name: digest}, takes=TAKES if pixels else TENSOR)
 

@@ -17,6 +17,7 @@ from export.files import write
 from export.formats import onnx
 from export.formats.built import Built
 from export.precision import Found
+from export.qdq import with_signed_activations
 from runtime.backends.tensorrt import FLAVOURS
 from runtime.errors import BackendUnavailable, ExportError
 
@@ -38,7 +39,7 @@ _PIECE = 64
 def build(job: Job, precision: str, path: Path) -> Built:
     """Write an engine for batches of 1 to 32. Raises ExportError when the graph cannot be parsed or built."""
     module, flavour = _library()
-    source, _ = onnx.graph(job, precision)
+    source = _graph(job, precision)
     messages: list[str] = []
     logger = _logger(module, messages)
     builder = module.Builder(logger)
@@ -108,6 +109,18 @@ def found_weights(path: Path, graph: Path) -> Found:
             f"{path.name} holds {len(found)} of the {len(weights)} weights of {graph.name} in their type. Not added."
         )
     return Found.count(found)
+
+
+def _graph(job: Job, precision: str) -> Path:
+    """The ONNX graph to parse: that of every engine, for int8 with activations in the one type TensorRT has."""
+    source, _ = onnx.graph(job, precision)
+    if precision != "int8":
+        return source
+    import onnx as library
+
+    signed = job.work / "int8.signed.onnx"
+    write(signed, with_signed_activations(library.load(source)).SerializeToString())
+    return signed
 
 
 def _library() -> tuple[Any, str]:
