@@ -225,7 +225,7 @@ def _start(
 def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int, say: Say) -> Facts:
     """What the rows of one contender share, asked once."""
     say("counting decisions that differ from the eager float32 model's")
-    decisions = {worker.contender.name: worker.ask("decisions") for worker in workers}
+    decisions = {worker.contender.name: worker.ask("decisions") for worker in workers if worker.contender.decides}
     expected = decisions.get(SNIPPET)
     flips = {}
     for name, decided in decisions.items() if expected else ():

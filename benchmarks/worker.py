@@ -56,6 +56,8 @@ class Contender:
     file_bytes: int | None = None
     batches: tuple[int, ...] = (1, 8, 32)
     """Batch sizes to choose from for throughput."""
+    decides: bool = True
+    """Whether its decisions are to be those of the bundle's model: it is given images of that model's size."""
 
 
 class Worker:

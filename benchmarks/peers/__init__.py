@@ -10,11 +10,11 @@ All of them answer the bytes of an image file with the probabilities of the same
 
 from __future__ import annotations
 
-from benchmarks.peers import aotinductor, compiled, eager, onnx_runtime, openvino
+from benchmarks.peers import aotinductor, compiled, eager, nncf, onnx_runtime, openvino
 from benchmarks.peers.given import Given
 from benchmarks.worker import Contender
 
-FAMILIES = (eager, compiled, aotinductor, onnx_runtime, openvino)
+FAMILIES = (eager, compiled, aotinductor, onnx_runtime, openvino, nncf)
 
 
 def peers(given: Given) -> tuple[list[Contender], list[str]]:

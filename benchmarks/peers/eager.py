@@ -6,6 +6,7 @@ https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html and …/int
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from benchmarks.peers.peer import Peer, mode_of
 from benchmarks.worker import Contender
 
 SNIPPET = "published snippet (eager PyTorch)"
+PUBLISHED_SIZE = 224
+AS_PUBLISHED = f"snippet as published, {PUBLISHED_SIZE} × {PUBLISHED_SIZE}"
+"""For a model of another size: what its users ran before, at three times the arithmetic of 128 × 128."""
 _LOW = {"cpu": "bf16", "cuda": "fp16"}
 
 
 def contenders(given: Given) -> tuple[list[Contender], list[str]]:
-    """The snippet in float32, and channels_last in bf16 (fp16 on a GPU)."""
+    """The snippet in float32, and channels_last in bf16 (fp16 on a GPU); the snippet at its own size, if another."""
     if given.run is None:
         return [], [f"{SNIPPET} was not measured: {NO_RUN}."]
     if find_spec("torchvision") is None:
@@ -29,7 +33,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
         "fp32": "PIL, torchvision transforms, eval, no_grad",
         low: f"the same, channels_last, autocast {low}, inference_mode",
     }
-    return [
+    found = [
         Contender(
             SNIPPET if precision == "fp32" else f"eager channels_last {precision}",
             "peer",
@@ -41,14 +45,19 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
             {"run": given.run, "precision": precision, "device": given.device, "threads": given.threads},
         )
         for precision, said in settings.items()
-    ], []
+    ]
+    spec = given.manifest.model.input
+    if (spec.height, spec.width) != (PUBLISHED_SIZE, PUBLISHED_SIZE):
+        arguments = {**found[0].arguments, "size": PUBLISHED_SIZE}
+        found.append(replace(found[0], name=AS_PUBLISHED, arguments=arguments, decides=False))
+    return found, []
 
 
-def load(run: Path, precision: str, device: str, threads: int) -> Peer:
-    """The run's own weights in its own network."""
+def load(run: Path, precision: str, device: str, threads: int, size: int | None = None) -> Peer:
+    """The run's own weights in its own network; `size`: height and width to resize to, where not the network's own."""
     import torch
 
-    model, transform, mode = prepared(run, device, threads)
+    model, transform, mode = prepared(run, device, threads, size)
     if precision == "fp32":
 
         def plainly(tensors: list[Any]) -> Any:
@@ -66,7 +75,7 @@ def load(run: Path, precision: str, device: str, threads: int) -> Peer:
     return Peer(mode, transform, compute)
 
 
-def prepared(run: Path, device: str, threads: int) -> tuple[Any, Any, str]:
+def prepared(run: Path, device: str, threads: int, size: int | None = None) -> tuple[Any, Any, str]:
     """(model, torchvision transform, mode of the picture) that all peers in PyTorch start from."""
     import torch
     from torchvision import transforms
@@ -78,7 +87,7 @@ def prepared(run: Path, device: str, threads: int) -> tuple[Any, Any, str]:
     spec = reference.info.input
     transform = transforms.Compose(
         [
-            transforms.Resize((spec.height, spec.width)),
+            transforms.Resize((size, size) if size else (spec.height, spec.width)),
             transforms.ToTensor(),
             transforms.Normalize(spec.mean, spec.std),
         ]

@@ -1,0 +1,79 @@
+"""OpenVINO's own way to int8: NNCF's post-training quantisation of the bundle's float32 `.onnx`, as documented.
+
+https://docs.openvino.ai/…/openvino-workflow/model-optimization-guide/quantizing-models-post-training.html
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.peers import openvino
+from benchmarks.peers.given import PATIENCE, Given
+from benchmarks.peers.peer import Peer, mode_of, usual_preprocessing
+from benchmarks.worker import Contender
+from runtime.preprocess import InputSpec
+
+NAME = "plain OpenVINO int8, own quantiser"
+
+
+def contenders(given: Given) -> tuple[list[Contender], list[str]]:
+    """int8 by NNCF's defaults, run as `benchmarks.peers.openvino` runs the bundle's file."""
+    source = given.onnx("fp32")
+    reason = None
+    if source is None:
+        reason = "the bundle has no float32 .onnx"
+    elif find_spec("openvino") is None or find_spec("nncf") is None:
+        reason = "it needs NNCF: pip install 'neurostage[openvino,nncf]'"
+    elif not (given.patient and given.calibration):
+        reason = PATIENCE
+    if given.device != "cpu" or source is None or reason:
+        return [], [f"{NAME} was not measured: {reason}."] if given.device == "cpu" else []
+    (float32, *_), _ = openvino.contenders(given)
+    file = given.work / f"{given.manifest.model.digest[:16]}.nncf.xml"
+    settings = float32.settings.replace("INFERENCE_PRECISION_HINT=f32", "precision left to it")
+    return [
+        replace(
+            float32,
+            name=NAME,
+            precision="int8",
+            settings=f"{settings} by nncf.quantize with its defaults",
+            module="benchmarks.peers.nncf",
+            arguments={
+                **float32.arguments,
+                "file": file,
+                "hint": None,
+                "source": given.bundle / source.file,
+                "calibration": given.calibration,
+            },
+            file_bytes=None,
+        )
+    ], []
+
+
+def load(
+    file: Path, hint: str | None, spec: InputSpec, threads: int, source: Path, calibration: tuple[bytes, ...]
+) -> Peer:
+    """The peer of `benchmarks.peers.openvino` over `file`, which is quantised from `source` where it is not there."""
+    if not file.exists():
+        _quantise(source, file, spec, calibration)
+    return openvino.load(file, hint, spec, threads)
+
+
+def _quantise(source: Path, file: Path, spec: InputSpec, calibration: tuple[bytes, ...]) -> None:
+    from runtime.quiet import import_without
+
+    # Both report to a Google Analytics property of Intel, unless the package they do it by cannot be imported.
+    library = import_without("openvino", "openvino_telemetry")
+    nncf = import_without("nncf", "openvino_telemetry")
+    preprocess = usual_preprocessing(spec)
+    images = [preprocess(Image.open(io.BytesIO(image)).convert(mode_of(spec)))[None] for image in calibration]
+    quantised = nncf.quantize(library.Core().read_model(source), nncf.Dataset(images), subset_size=len(images))
+    staging = file.with_suffix(".staging.xml")
+    library.save_model(quantised, staging, compress_to_fp16=False)
+    staging.with_suffix(".bin").replace(file.with_suffix(".bin"))
+    staging.replace(file)
