@@ -19,7 +19,17 @@ from runtime.threads import available_cpus
 NOISY = 0.10
 """Spread of the calibration loop, or share of the CPUs used by others, from which a machine is called busy."""
 
-_PACKAGES = ("neurostage", "numpy", "pillow", "torch", "torchvision", "onnxruntime", "onnxruntime-gpu", "openvino")
+_PACKAGES = (
+    "neurostage",
+    "numpy",
+    "pillow",
+    "torch",
+    "torchvision",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "nncf",
+)
 
 
 def circumstances() -> dict[str, Any]:
