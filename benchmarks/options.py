@@ -13,6 +13,7 @@ from runtime.errors import InputError
 from runtime.predictor import DEFAULT_BUNDLE
 
 SCENARIOS = ("single_stream", "multi_stream", "offline", "engine", "server", "scaling")
+SAMPLES = 64
 QUICK_SAMPLES = 24
 
 
@@ -36,8 +37,9 @@ class Options:
     """Also the peers that take minutes to compile or calibrate."""
     quick: bool = False
     """Fewer samples, and no floors: to see that it works."""
-    samples: int = 64
-    """Timed answers of each contender, all contenders in turn; twice as many where they do not settle."""
+    samples: int | None = None
+    """Timed answers of each contender, all contenders in turn; twice as many where they do not settle. Without it: 64,
+    and 24 with --quick."""
     images: int = 32
     """Most different images to answer."""
     server_seconds: float = 60.0
@@ -60,6 +62,11 @@ class Options:
     """Measure nothing: show, and write as asked, what an earlier --out holds."""
     compare: tuple[Path, Path] | None = None
     """Measure nothing: a verdict for each row of two earlier --out: faster, slower, cannot tell. 1 if any is slower."""
+
+    @property
+    def counted(self) -> int:
+        """`samples`, or what stands in for it."""
+        return self.samples or (QUICK_SAMPLES if self.quick else SAMPLES)
 
     @property
     def scenarios(self) -> tuple[str, ...]:

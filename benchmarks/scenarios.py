@@ -6,7 +6,8 @@ offline         all images at once, in batches: throughput
 server          images at random moments, at a share of the offline throughput: latency from when each was due
 engine          ready tensors, the engine alone, at several batch sizes
 
-Workers take turns in rotating order, all of them with the same images, so that a machine that drifts drifts for all.
+Workers take turns, in an order that is drawn anew each time, all of them with the same images, so that a machine that
+drifts drifts for all, and nobody always follows the same one.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ def agree(medians: Sequence[float]) -> bool:
 
 
 def in_order(workers: Sequence[Worker], turn: int) -> Iterator[Worker]:
-    """Every worker once, another one first each turn, each when the one before it has let go of the processors."""
-    for shift in range(len(workers)):
-        worker = workers[(shift + turn) % len(workers)]
+    """Every worker once, in the order of this turn (below 0: warming up), each when the one before it has let go of the
+    processors."""
+    for position in np.random.default_rng([turn < 0, abs(turn)]).permutation(len(workers)):
+        worker = workers[position]
         yield worker
         worker.settle()
 

@@ -16,7 +16,7 @@ from benchmarks import scenarios
 from benchmarks.floors import floors, gflop_per_image
 from benchmarks.images import images_for
 from benchmarks.machine import circumstances, commit
-from benchmarks.options import QUICK_SAMPLES, Options
+from benchmarks.options import Options
 from benchmarks.peers import peers
 from benchmarks.peers.eager import SNIPPET
 from benchmarks.peers.given import Given
@@ -48,7 +48,6 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     source = _run_of(options, manifest, notes)
     threads = options.threads or available_cpus()
     patient = options.patient or "all" in options.scenario
-    samples = QUICK_SAMPLES if options.quick else options.samples
     images, where = images_for(manifest, options.bundle, source, options.data, options.images)
     contenders = _predictors(options, manifest, threads, notes)
     with _folder(options.work) as work:
@@ -75,7 +74,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
         with ExitStack() as stack:
             workers = _start(contenders, images, work, stack, notes, say)
             facts = _facts(workers, ceilings, work_done, threads, say)
-            rows = _rows(replace(options, samples=samples), workers, images, facts, work, say)
+            rows = _rows(options, workers, images, facts, work, say)
             cost = scaling(workers[0].contender, images, work, say) if "scaling" in options.scenarios else None
     after = circumstances()
     about |= {"busy": about["busy"] or after["busy"], "noise_after": after["noise"], "others_after": after["others"]}
@@ -101,21 +100,21 @@ def _rows(
     ours = [worker for worker in workers if worker.contender.kind == "predictor"]
     rows: list[Row] = []
     if "single_stream" in options.scenarios:
-        taken = scenarios.single_stream(workers, options.samples, say)
+        taken = scenarios.single_stream(workers, options.counted, say)
         rows += [row(worker, "single_stream", 1, taken, facts) for worker in workers]
     if "multi_stream" in options.scenarios:
-        taken = scenarios.multi_stream(workers, max(10, options.samples // 4), say)
+        taken = scenarios.multi_stream(workers, max(10, options.counted // 4), say)
         rows += [row(worker, "multi_stream", scenarios.QUESTION, taken, facts) for worker in workers]
     if "offline" in options.scenarios:
         batches = scenarios.best_batches(workers, min(32, len(images)))
-        taken = scenarios.offline(workers, batches, len(images), 3 if options.samples < 60 else 5, say)
+        taken = scenarios.offline(workers, batches, len(images), 3 if options.counted < 60 else 5, say)
         rows += [row(worker, "offline", batches[worker.contender.name], taken, facts) for worker in workers]
     if "engine" in options.scenarios:
         for batch in (1, 8, 32):
-            samples = max(12, options.samples // batch)
+            samples = max(12, options.counted // batch)
             taken = scenarios.engine(ours, batch, samples, say)
             rows += [row(worker, "engine", batch, taken, facts) for worker in ours]
-        rows += _one_thread(ours, images, facts, work, options.samples, say)
+        rows += _one_thread(ours, images, facts, work, options.counted, say)
     if "server" in options.scenarios:
         rows.append(_server(options, ours, images, facts, say))
     return rows
