@@ -19,7 +19,7 @@ class Options:
     source: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN|CHECKPOINT]")] = None
     """A run directory, or a state dict (.pth, .safetensors) that other code saved. Without it: the newest run."""
     to: tuple[str, ...] = ("onnx",)
-    """Formats: onnx, openvino, torchscript, torch-export, aotinductor, tensorrt, several of them, or all."""
+    """Formats: onnx, openvino, torchscript, torch-export, pytorch, aotinductor, tensorrt, several of them, or all."""
     precision: tuple[str, ...] = ("fp32",)
     """Precisions: fp32, fp16, bf16, int8, fp8, several of them, or all that each format has."""
     with_preprocessing: bool = False

@@ -39,8 +39,8 @@ class Predictor:
     Any number of threads may share one Predictor. It opens no connection and writes nothing but `audit` and `tune`.
 
     path: a bundle folder, or a lone artifact (`.onnx`, `.ts`) that python -m export wrote.
-    backend: ``openvino``, ``onnx``, ``tensorrt``, ``torchscript`` or ``torch-export``. Named, it never falls back to
-        another; None takes the fastest one that passed parity at export and runs here.
+    backend: ``openvino``, ``onnx``, ``tensorrt``, ``torchscript``, ``torch-export`` or ``pytorch``. Named, it never
+        falls back to another; None takes the fastest one that passed parity at export and runs here.
     precision: ``fp32``, …; None takes any.
     device: ``cpu``, ``cuda``, or ``tensorrt``: CUDA through TensorRT, by an engine file or by ONNX Runtime's provider.
         What runs there runs there as a whole: nothing falls back to another device.

@@ -19,11 +19,11 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from types import ModuleType
 
-from export.formats import aotinductor, onnx, openvino, tensorrt, torch_export, torchscript
+from export.formats import aotinductor, onnx, openvino, pytorch, tensorrt, torch_export, torchscript
 from runtime.errors import InputError
 
 FORMATS: dict[str, ModuleType] = {
-    module.NAME: module for module in (onnx, openvino, torchscript, torch_export, aotinductor, tensorrt)
+    module.NAME: module for module in (onnx, openvino, torchscript, torch_export, pytorch, aotinductor, tensorrt)
 }
 """In the order they are built: later ones reuse the ONNX graphs of the first."""
 

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime.backends import onnx, openvino, tensorrt, torch_export, torchscript
+from runtime.backends import onnx, openvino, pytorch, tensorrt, torch_export, torchscript
 from runtime.errors import BackendUnavailable, InputError
 
 
@@ -38,7 +38,7 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, ModuleType] = {
-    module.NAME: module for module in (tensorrt, openvino, onnx, torchscript, torch_export)
+    module.NAME: module for module in (tensorrt, openvino, onnx, torchscript, torch_export, pytorch)
 }
 
 DEVICES = ("cpu", "cuda", "tensorrt")
@@ -48,6 +48,7 @@ SUFFIXES: dict[str, str] = {
     ".xml": "openvino",
     ".ts": "torchscript",
     ".pt2": "torch-export",
+    ".safetensors": "pytorch",
     ".engine": "tensorrt",
 }
 """File suffix → format, for artifacts used without their bundle."""

@@ -1,4 +1,4 @@
-"""What the two backends that run through PyTorch share."""
+"""What the backends that run through PyTorch share."""
 
 from __future__ import annotations
 

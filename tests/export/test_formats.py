@@ -16,6 +16,7 @@ def test_all_stands_for_every_format_in_every_precision_it_has():
         "openvino": ["fp32", "fp16", "int8"],
         "torchscript": ["fp32", "fp16", "bf16"],
         "torch-export": ["fp32", "bf16"],
+        "pytorch": ["fp32", "fp16", "bf16"],
         "aotinductor": ["fp32", "bf16"],
         "tensorrt": ["fp32", "fp16", "bf16", "int8", "fp8"],
     }

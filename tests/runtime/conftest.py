@@ -53,10 +53,10 @@ def edit(copy: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
 
 @pytest.fixture(scope="session")
 def other_formats(trained_run: Path, once: Callable[[str, Callable[[Path], int]], Path]) -> Path:
-    """As `bundle`, of the same run, with the formats that it has not: `.xml` and `.pt2`, compared on 64 images."""
+    """As `bundle`, of the same run, with the formats that it has not, compared on 64 images."""
     from export.__main__ import main
 
-    options = [str(trained_run), "--to", "openvino", "torch-export", "--parity-images", "64"]
+    options = [str(trained_run), "--to", "openvino", "torch-export", "pytorch", "--parity-images", "64"]
     return once("others", lambda folder: main([*options, "--out", str(folder)]))
 
 

@@ -1,0 +1,48 @@
+"""PyTorch's weights as `.safetensors`: tensors and their description, BatchNorm folded, and no code at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.files import write
+from export.formats.built import Built
+from export.lowered import DTYPES
+from export.precision import Found
+from runtime.manifest import METADATA_KEY
+
+if TYPE_CHECKING:
+    from export.job import Job
+
+NAME = "pytorch"
+PRECISIONS = ("fp32", "fp16", "bf16")
+SUFFIX = ".safetensors"
+REQUIRES = {"torch": "torch", "safetensors": "torch"}
+NEEDS_GPU = False
+PIXELS = False
+
+
+def build(job: Job, precision: str, path: Path) -> Built:
+    """Write the reference's weights as one `.safetensors` file.
+
+    BatchNorm is folded in float32, as for the other formats: its statistics do not survive half precision, and a
+    network without it is faster.
+    """
+    from safetensors.torch import save
+    from torch.fx.experimental.optimization import fuse
+
+    folded = fuse(copy.deepcopy(job.reference.model)).to(DTYPES[precision])
+    weights = {name: tensor.contiguous() for name, tensor in folded.state_dict().items()}
+    return Built({path.name: write(path, save(weights, {METADATA_KEY: json.dumps(job.reference.info.to_dict())}))})
+
+
+def inspect(path: Path) -> Found:
+    """The type of the weight of each convolution and matrix product in the file."""
+    from safetensors import safe_open
+
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    with safe_open(path, framework="pt") as file:
+        weights = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+    return Found.count([names.get(tensor.dtype, "other") for tensor in weights if tensor.ndim >= 2])
