@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ IMAGE_SUFFIXES = {
 _STDIN = Path("-")
 
 _EPILOG = """\
-The first path is taken as the bundle when it is one (or a lone .onnx or .ts).
+The first path is taken as the bundle when it is one, or an artifact like .onnx.
 A folder stands for the images in it, at any depth, and - for one image on the
 standard input. DICOM files need the extra: pip install 'neurostage[dicom]'
 
@@ -59,7 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             threads=options.threads,
             audit=options.audit,
         )
-        return _run(predictor, images, options)
+        status = _run(predictor, images, options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Whoever read the results has gone, as head does. Python would meet the pipe once more at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -152,12 +159,12 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="CSV instead of text")
     parser.add_argument("--output", type=Path, metavar="FILE.csv", help="write CSV to this new file, line by line")
     parser.add_argument("--resume", action="store_true", help="go on with --output, leaving out what it answers")
-    parser.add_argument("--workers", type=int, help="batches under way at once (default: what suits the engine)")
+    parser.add_argument("--workers", type=int, metavar="N", help="batches under way at once (default: by CPUs)")
     parser.add_argument("--audit", type=Path, metavar="LOG", help="add a line without patient data for each image")
     parser.add_argument("--backend", choices=list(BACKENDS), metavar="NAME", help=_BACKEND_HELP)
-    parser.add_argument("--precision", help="this precision or none, such as fp32")
+    parser.add_argument("--precision", metavar="NAME", help="this precision or none, such as fp32")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run (default: cpu)")
-    parser.add_argument("--threads", type=int, help="CPU threads for the engine (default: all it may use)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads for the engine (default: all it may use)")
     return parser
 
 
@@ -210,8 +217,9 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     guard = "rejects images unlike the training slices" if predictor.guarded else "none: any image gets a stage"
     sure = f"abstains below {model.abstain_below:.0%}" if model.abstain_below else "never abstains"
     print(f"guard      {guard}; {sure}")
-    for line in predictor.explain():
-        print(f"considered {line}")
+    if considered := predictor.explain():
+        print("considered, the one measured fastest first:")
+        print("\n".join(f"  {line}" for line in considered))
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m runtime.audit", description="Check an audit log.")
     actions = parser.add_subparsers(required=True)
     action = actions.add_parser("verify", help="recompute the chain of digests")
-    action.add_argument("log", type=Path)
+    action.add_argument("log", type=Path, metavar="LOG", help="what --audit or Predictor(audit=…) wrote")
     action.add_argument("--head", help="a digest printed before, which must still be in the log")
     options = parser.parse_args(argv)
     try:

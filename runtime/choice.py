@@ -54,7 +54,8 @@ def candidates(manifest: Manifest, backend: str | None, precision: str | None) -
     known = [c for c in everything if c.check.backend in backends.BACKENDS]
     fitting = [c for c in known if backend in (None, c.check.backend) and precision in (None, c.artifact.precision)]
     if not fitting:
-        there = ", ".join(f"{c.artifact.precision} in {c.check.backend}" for c in known) or "nothing"
+        pairs = dict.fromkeys(f"{c.artifact.precision} in {c.check.backend}" for c in known)
+        there = ", ".join(pairs) or "nothing"
         wanted = " and ".join(
             f"{k}={v!r}" for k, v in (("backend", backend), ("precision", precision)) if v is not None
         )

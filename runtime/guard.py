@@ -88,17 +88,17 @@ class Guard:
 
     @cached_property
     def _projection(self) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-        """The components with the mean below them (K + 1, 1024), and what the mean has along each of these rows."""
-        rows = np.concatenate([self.components, self.mean[None]])
-        along = rows @ self.mean
-        return rows, along[:-1], float(along[-1])
+        """The components and the mean as columns (1024, K + 1), and what the mean has along each of these."""
+        columns = np.ascontiguousarray(np.concatenate([self.components, self.mean[None]]).T)
+        along = self.mean @ columns
+        return columns, along[:-1], float(along[-1])
 
     def _distances(self, thumbnail: NDArray[np.float32]) -> dict[str, float]:
         turned = np.empty((5, SIZE, SIZE), np.float32)
         turned[0], turned[1], turned[2] = thumbnail, thumbnail[::-1], thumbnail.T[::-1]
         turned[3], turned[4] = thumbnail[::-1, ::-1], thumbnail.T[:, ::-1]
-        rows, offset, mean_squared = self._projection
-        along = turned.reshape(5, -1) @ rows.T  # (5, K + 1)
+        columns, offset, mean_squared = self._projection
+        along = turned.reshape(5, -1) @ columns  # (5, K + 1)
         places = along[:, :-1] - offset
         # Pythagoras: the components are orthonormal, and turning changes no pixel's value. The squared distance from
         # the mean is expanded, so that one product serves for it and for the places.

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from runtime.audit import AuditLog
 from runtime.backends import DEVICES
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BundleError, ImageError, InputError
@@ -23,6 +23,9 @@ from runtime.reading import Picture, Source, read_all
 from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
 from runtime.threads import available_cpus
+
+if TYPE_CHECKING:
+    from runtime.audit import AuditLog
 
 __all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
 
@@ -38,7 +41,7 @@ class Predictor:
 
     Any number of threads may share one Predictor. It opens no connection and writes nothing but `audit` and `tune`.
 
-    path: a bundle folder, or a lone artifact (`.onnx`, `.ts`) that python -m export wrote.
+    path: a bundle folder, or a lone artifact (`.onnx`, `.ts`, …) that python -m export wrote.
     backend: ``openvino``, ``onnx``, ``tensorrt``, ``torchscript``, ``torch-export`` or ``pytorch``. Named, it never
         falls back to another; None takes the fastest one that passed parity at export and runs here.
     precision: ``fp32``, …; None takes any.
@@ -89,7 +92,7 @@ class Predictor:
         self._names = clinical_order(self.model.labels)
         self._guard = self._serving.guard if guard else None
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
-        self._audit = None if audit is None else AuditLog(Path(audit))
+        self._audit = None if audit is None else _audit_log(Path(audit))
         if self_test and not (result := self.self_test()).passed:
             raise BackendError(f"The self-test failed: {result}. Do not use {self.artifact} on this machine.")
 
@@ -263,6 +266,12 @@ class Predictor:
             model_digest=self.model.digest,
             timings=Timings(prepared.read_ms, prepared.preprocess_ms, inference_ms),
         )
+
+
+def _audit_log(path: Path) -> AuditLog:
+    from runtime.audit import AuditLog  # here, since `python -m runtime.audit` may not find itself imported already
+
+    return AuditLog(path)
 
 
 def _frames(source: Source) -> list[Source]:

@@ -103,14 +103,8 @@ def resize(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
     image: mode L or RGB, as `runtime.images.read_image` gives it. For a one-channel spec colour becomes grey first,
     by ITU-R 601 luma, as torchvision's Grayscale does. A grey image is resized once and stays single here.
     """
-    if image.mode not in ("L", "RGB"):
-        raise InputError(f"the image has mode {image.mode}; expected L or RGB. Read it with runtime.images.read_image.")
-    if spec.channels == 1 and image.mode != "L":
-        image = image.convert("L")
-    if image.size != (spec.width, spec.height):  # Pillow would copy it three times to leave it as it is
-        image = image.resize((spec.width, spec.height), _FILTERS[spec.interpolation])
-    # A copy, because the array that Pillow lends is read-only, which torch.from_numpy warns about.
-    return np.array(image)
+    # A copy, because the array over Pillow's bytes is read-only, which torch.from_numpy warns about.
+    return _resized(image, spec).copy()
 
 
 def normalise(
@@ -147,7 +141,19 @@ def preprocess(image: Image.Image, spec: InputSpec, out: NDArray[np.float32] | N
 
     image: mode L or RGB, any size. Raises InputError for any other mode.
     """
-    return normalise(resize(image, spec), spec, out)
+    return normalise(_resized(image, spec), spec, out)
+
+
+def _resized(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
+    """As `resize`, and not to be written to."""
+    if image.mode not in ("L", "RGB"):
+        raise InputError(f"the image has mode {image.mode}; expected L or RGB. Read it with runtime.images.read_image.")
+    if spec.channels == 1 and image.mode != "L":
+        image = image.convert("L")
+    if image.size != (spec.width, spec.height):  # Pillow would copy it three times to leave it as it is
+        image = image.resize((spec.width, spec.height), _FILTERS[spec.interpolation])
+    pixels = np.frombuffer(image.tobytes(), np.uint8)
+    return pixels.reshape((spec.height, spec.width) if image.mode == "L" else (spec.height, spec.width, 3))
 
 
 def _whole_number(name: str, value: object) -> int:

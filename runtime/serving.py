@@ -124,12 +124,12 @@ def open_bundle(
         if failed:
             warnings.warn(
                 f"{'; '.join(failed)} Serving {artifact.file} in {name} instead. To make what was measured fastest fit "
-                "this machine, export it again here: python -m export.",
+                f"this machine, build it again here: python -m export --rebuild --out {bundle}",
                 RuntimeWarning,
                 stacklevel=4,
             )
         return serving
-    reasons = " ".join(f"{reason}." for reason in (*map(str, considered), *never_served(manifest)))
+    reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *never_served(manifest)))
     raise BackendUnavailable(f"No artifact of {bundle} can serve here. {reasons}")
 
 

@@ -26,6 +26,8 @@ def patient_job(job):
         ("openvino", "fp16"),
         pytest.param("torch-export", "bf16", marks=pytest.mark.slow),
         pytest.param("torchscript", "bf16", marks=pytest.mark.slow),
+        ("pytorch", "fp16"),
+        pytest.param("pytorch", "bf16", marks=pytest.mark.slow),
     ],
 )
 def test_reduced_precision_is_in_the_file_and_holds(patient_job, name, precision):

@@ -47,7 +47,9 @@ def test_what_does_not_run_is_passed_over_with_a_warning(copy: Path, monkeypatch
         return real(name, path, **settings)
 
     monkeypatch.setattr(backends, "load", load)
-    with pytest.warns(RuntimeWarning, match=r"model\.onnx in .*does not run here: no kernel.*export it again here"):
+    with pytest.warns(
+        RuntimeWarning, match=r"model\.onnx in .*does not run here: no kernel.*: python -m export --rebuild --out"
+    ):
         predictor = Predictor(copy)
     assert predictor.artifact == copy / "model.ts"
     assert any("does not run here: no kernel image" in line for line in predictor.explain())
@@ -117,9 +119,11 @@ def test_arguments_that_make_no_sense(bundle: Path, arguments: dict, match: str)
         Predictor(bundle, **arguments)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.ts"])
-def test_a_lone_artifact_predicts_as_its_bundle(bundle: Path, tmp_path: Path, scan: Path, name: str) -> None:
-    os.link(bundle / name, tmp_path / name)
+@pytest.mark.parametrize("name", ["model.onnx", "model.ts", "model.pt2", "model.safetensors"])
+def test_a_lone_artifact_predicts_as_its_bundle(
+    bundle: Path, other_formats: Path, tmp_path: Path, scan: Path, name: str
+) -> None:
+    os.link((bundle if (bundle / name).exists() else other_formats) / name, tmp_path / name)
     alone, whole = Predictor(tmp_path / name), Predictor(bundle, guard=False)
     assert alone.model == whole.model
     assert alone.precision == "unknown"
@@ -139,6 +143,12 @@ def test_a_lone_file_that_makes_no_sense(bundle: Path, tmp_path: Path) -> None:
         Predictor(bundle / "model.onnx", backend="torchscript")
     with pytest.raises(InputError, match="has no golden images to replay"):
         Predictor(bundle / "model.onnx").self_test()
+
+
+def test_weights_that_do_not_say_of_which_network(trained_run: Path) -> None:
+    """Those of a run are not an artifact yet."""
+    with pytest.raises(BackendError, match=r"does not say of which network\. Export it: .*--to pytorch"):
+        Predictor(trained_run / "model.safetensors")
 
 
 def test_an_onnx_file_of_somebody_else(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, RLELossless, generate_uid  # noqa: E402
 
 from runtime import ImageError, InputError, Prediction, Predictor  # noqa: E402
+from runtime.__main__ import main  # noqa: E402
 from runtime.dicom_display import window  # noqa: E402
 from runtime.reading import Picture, read, read_all  # noqa: E402
 
@@ -319,7 +320,14 @@ def test_a_patients_name_goes_nowhere(
         except ImageError as error:
             said.append("".join(traceback.format_exception(error)))
         said.append(json.dumps([one.to_dict() for one in predictor.predict_batch([source])]))
+    (tmp_path / "slice.dcm").write_bytes(whole)
+    (tmp_path / "cut.dcm").write_bytes(whole[:-40])
+    said.append(json.dumps(predictor.predict_study([whole, whole[:700]]).to_dict()))
+    for form in ([], ["--json"], ["--study"], ["--output", str(tmp_path / "results.csv")]):
+        main([str(bundle), str(tmp_path / "slice.dcm"), str(tmp_path / "cut.dcm"), "--backend", "onnx", *form])
+    said.append((tmp_path / "results.csv").read_text(encoding="utf-8"))
     captured = capfd.readouterr()
+    assert captured.out.count("slice.dcm") >= 2
     said += [captured.out, captured.err, caplog.text, (tmp_path / "audit.jsonl").read_text(encoding="utf-8")]
     assert isinstance(predictor.predict(whole), Prediction)
     for text in said:

@@ -42,8 +42,10 @@ sys.addaudithook(watch)
 """
 
 WORK = """
+from pathlib import Path
 from runtime import Predictor, ImageError
 from runtime.__main__ import main
+from runtime.audit import verify
 armed = True
 bundle, scan, backend, out = sys.argv[2:6]
 predictor = Predictor(bundle, backend=backend, audit=out + "/audit.jsonl", self_test=True)
@@ -56,9 +58,19 @@ for source in sys.argv[6:]:
     except ImageError:
         pass
 main([bundle, scan, "--backend", backend, "--output", out + "/results.csv"])
+verify(Path(out) / "audit.jsonl")
 armed = False
 print(seen)
 sys.exit(1 if seen else 0)
+"""
+
+EXPLAIN = """
+from runtime.explain import main
+armed = True
+status = main([sys.argv[2], sys.argv[3], "--out", sys.argv[4]])
+armed = False
+print(status, seen)
+sys.exit(1 if seen or status else 0)
 """
 
 OFFEND = """
@@ -104,3 +116,20 @@ def test_nothing_leaves(backend: str, guarded_bundle: Path, scan: Path, tmp_path
     done = run(WATCH + WORK, tmp_path, guarded_bundle, scan, backend, tmp_path, *sources)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert (tmp_path / "results.csv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", sorted({"torch-export", "pytorch"} & set(backends.available())))
+def test_nothing_leaves_by_the_other_backends_of_torch(
+    backend: str, other_formats: Path, scan: Path, tmp_path: Path
+) -> None:
+    done = run(WATCH + WORK, tmp_path, other_formats, scan, backend, tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_nothing_leaves_when_a_decision_is_explained(other_formats: Path, scan: Path, tmp_path: Path) -> None:
+    pytest.importorskip("captum", reason="the extra explain")
+    done = run(WATCH + EXPLAIN, tmp_path, other_formats, scan, tmp_path / "cam.png")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert (tmp_path / "cam.png").stat().st_size > 1000

@@ -124,6 +124,15 @@ def test_info_and_self_test(guarded_bundle: Path, capsys: pytest.CaptureFixture)
     assert len(facts["considered"]) >= 2
 
 
+def test_a_reader_that_leaves_early(bundle: Path) -> None:
+    """As in `python -m runtime … | head -1`: no traceback."""
+    command = [sys.executable, "-m", "runtime", str(bundle), "--info", "--json"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 1
+
+
 def test_a_rejected_image_is_not_answered(guarded_bundle: Path, tmp_path: Path, capsys) -> None:
     Image.new("L", (64, 64), 255).save(tmp_path / "white.png")
     assert main([str(guarded_bundle), str(tmp_path / "white.png")]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from runtime import (
     Predictor,
     backends,
 )
+from runtime.selftest import self_test
 
 
 def test_golden_images_agree_here(guarded_bundle: Path) -> None:
@@ -42,6 +44,18 @@ def test_an_engine_that_computes_differently_is_noticed(guarded_bundle: Path, mo
     assert 1e-4 < result.max_probability_difference < 1e-2
     with pytest.raises(BackendError, match=r"self-test failed: 6 golden images, .* Do not use .*model\.onnx on this"):
         Predictor(guarded_bundle, backend="onnx", self_test=True)
+
+
+@pytest.mark.parametrize(
+    ("precision", "measured", "allowed", "expected"),
+    [("int8", 0.007, 0.6, 0.1), ("int8", 0.2, 0.6, 0.4), ("int8", 0.5, 0.6, 0.6), ("fp32", 1e-7, 1e-4, 1e-4)],
+)
+def test_an_8_bit_artifact_is_held_to_what_export_measured(
+    guarded_bundle: Path, precision: str, measured: float, allowed: float, expected: float
+) -> None:
+    serving = Predictor(guarded_bundle, backend="onnx")._serving
+    check = replace(serving.check, parity={"max_probability_difference": measured, "tolerance": allowed})
+    assert self_test(replace(serving, precision=precision, check=check)).tolerance == pytest.approx(expected)
 
 
 def test_a_bundle_without_golden_images(copy: Path, edit: Callable) -> None:

@@ -119,7 +119,7 @@ except SystemExit as status:
 print(sorted(sys.modules), file=sys.stderr)
 assert not {{name.split(".")[0] for name in sys.modules}} & {FOREIGN!r}
 """
-    assert "usage: python -m" in run(code, "-W", "ignore::RuntimeWarning")
+    assert "usage: python -m" in run(code)
 
 
 # An environment with numpy, Pillow and onnxruntime, and nothing else.
