@@ -1,4 +1,7 @@
-"""torch.export: `.pt2` through PyTorch, on CPU or CUDA."""
+"""torch.export: `.pt2` through PyTorch, on CPU or CUDA.
+
+PyTorch makes its cache folder, which stays empty, where temporary files go as soon as this part of it is imported.
+"""
 
 from __future__ import annotations
 
