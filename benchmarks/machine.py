@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.gate import cpu
+from export.engines import cpu
 from runtime.threads import available_cpus
 
 NOISY = 0.10

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from export.formats import aotinductor
+from export.engines import asked, load, machine, missing, one_line
 from export.job import Evidence, Job
 from export.parity import Parity, compare, tolerance_for
 from export.pixels import description
 from export.pixels.evidence import PixelEvidence
-from runtime import backends
 from runtime.backends import Backend
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BackendUnavailable, BundleError
@@ -69,30 +66,16 @@ def loaded_in_each(
     job: Job, path: Path, format_name: str, precision: str, skipped: list[str]
 ) -> Iterator[tuple[str, Backend]]:
     """Name and backend, one after the other, of all here that run the file; `skipped` gains why any other does not."""
-    for name, module in {**backends.BACKENDS, aotinductor.NAME: aotinductor}.items():
+    for name, module in asked().items():
         if format_name not in module.FORMATS:
             continue
-        if reason := name in backends.BACKENDS and backends.missing(name):
+        if reason := missing(name):
             skipped.append(f"{path.name} was not checked in {name!r}, which {reason}")
             continue
         try:
-            yield name, module.load(path, precision=precision, device=device_for(module), threads=job.threads)
+            yield name, load(name, path, precision, job.threads)
         except (BackendUnavailable, BackendError) as error:
-            skipped.append(f"{path.name} does not load in {name!r}: {_line(error, path)}")
-
-
-def _line(error: Exception, path: Path | None = None) -> str:
-    """What an engine says, as one line, `path` by its name only; of a long text the middle, the engine's own source
-    files, is left out."""
-    text = " ".join(str(error).split())
-    text = text.replace(str(path), path.name) if path else text
-    return text if len(text) <= 600 else f"{text[:150]} … {text[-450:]}"
-
-
-def device_for(module: ModuleType) -> str:
-    """Where a backend is asked: on the CPU if it can, so that figures compare, else on the GPU."""
-    device: str = "cpu" if "cpu" in module.DEVICES else module.DEVICES[0]
-    return device
+            skipped.append(f"{path.name} does not load in {name!r}: {one_line(error, path)}")
 
 
 def _ask(
@@ -108,7 +91,7 @@ def _ask(
         parity = measure_pixels(job, loaded, precision) if pixels else measure(job, loaded, precision)
     # Engines fail with what their bindings raise; a frozen batch axis is one reason.
     except Exception as error:  # noqa: BLE001
-        verdict.failures.append(f"{what} fails on its images: {_line(error)}")
+        verdict.failures.append(f"{what} fails on its images: {one_line(error)}")
         return
     verdict.reports.append({"backend": name, "engine": loaded.engine, **parity.to_dict()})
     if not parity.holds:
@@ -116,7 +99,7 @@ def _ask(
         return
     images = job.pixels.images if pixels else job.evidence.images
     latency = latency_ms(loaded, images) if timed else 0.0
-    verdict.checks.append(Check(name, loaded.engine, parity.to_dict(), latency, f"{cpu()}, {job.threads} threads"))
+    verdict.checks.append(Check(name, loaded.engine, parity.to_dict(), latency, machine(job.threads)))
 
 
 def measure(job: Job, loaded: Backend, precision: str) -> Parity:
@@ -183,7 +166,7 @@ def run_in_batches(backend: Backend, images: np.ndarray, first: int = 1, batch_s
 
 
 def latency_ms(backend: Backend, images: Sequence[np.ndarray] | np.ndarray, runs: int = 20) -> float:
-    """Median milliseconds of one image, engine only, after warming up; enough to rank backends, not to publish."""
+    """Median milliseconds of one image, engine only, after warming up. `export.latency` has those that compare."""
     times = []
     for run in range(runs + 3):
         image = images[run % len(images)][None]
@@ -191,16 +174,6 @@ def latency_ms(backend: Backend, images: Sequence[np.ndarray] | np.ndarray, runs
         backend.run(image)
         times.append(time.perf_counter() - start)
     return statistics.median(times[3:]) * 1e3
-
-
-def cpu() -> str:
-    """The CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _misdescribed(metadata: str | None, expected: dict[str, Any]) -> str | None:

@@ -17,7 +17,9 @@ from export.formats import FORMATS, assert_pixels, combinations, file_name, vari
 from export.golden import write_golden
 from export.guarding import write_guard
 from export.job import Evidence, gather, load_reference, settled
+from export.latency import timed
 from export.options import Options
+from export.pixels import TAKES
 from export.pixels.onnx import assert_bilinear
 from export.processes import in_own_process
 from export.produce import Outcome, produce_apart
@@ -26,7 +28,7 @@ from export.reference import Reference, source_of
 from export.signing import SIGNATURE, assert_can_sign, sign
 from runtime import __version__
 from runtime.errors import CheckpointError
-from runtime.manifest import FILE, TENSOR, Document, Manifest, artifact_path, read_manifest
+from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
 from runtime.threads import available_cpus
 
 CARD = "MODEL_CARD.md"
@@ -60,7 +62,7 @@ def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) ->
     options = replace(
         options,
         source=source_of(options.out, options.source),
-        with_preprocessing=any(entry.artifact.takes != TENSOR for entry in found),
+        with_preprocessing=any(entry.artifact.takes == TAKES for entry in found),
         with_softmax=any(entry.gives == "probabilities" for entry in found),
     )
     if load_reference(options).info.digest != read_manifest(options.out).model.digest:
@@ -130,7 +132,7 @@ def _finish(
     outcomes: list[Outcome],
     say: Callable[[str], None],
 ) -> Manifest:
-    """Sort what was built into served and rejected, take over what stays, and write the manifest."""
+    """Sort what was built into served and rejected, take over what stays, time it all, and write the manifest."""
     facts = {"model": reference.info.digest, "images": len(evidence.images), "source": evidence.source}
     for outcome in outcomes:
         if outcome.artifact is None:
@@ -148,6 +150,12 @@ def _finish(
     replaced = {file for outcome in good for file in outcome.files}
     artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced)
     artifacts += [outcome.artifact for outcome in good if outcome.artifact]
+    golden = write_golden(reference, folder)
+    threads, log = options.threads or available_cpus(), folder / LOGS / "latency.log"
+    artifacts = timed(folder, artifacts, golden, reference.info.input, threads, log, say)
+    by_file = {artifact.file: artifact for artifact in artifacts}
+    for outcome in good:
+        outcome.artifact = by_file[outcome.file]
     documents += [sidecar for outcome in good for sidecar in outcome.sidecars]
     reports.update({outcome.file: _report(outcome) for outcome in good})
     text = json.dumps({**facts, "artifacts": reports}, indent=2) + "\n"
@@ -165,7 +173,7 @@ def _finish(
         tuple(artifacts),
         provenance,
         guard=guard,
-        golden=write_golden(reference, folder),
+        golden=golden,
         documents=tuple(documents),
     )
     (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from export.engines import load, missing, one_line
 from export.formats import FORMATS
-from export.gate import device_for
-from runtime import backends
 from runtime.backends import Backend
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BackendUnavailable
@@ -42,8 +41,8 @@ def stale(bundle: Path, threads: int, say: Callable[[str], None]) -> list[Stale]
     for artifact in manifest.artifacts:
         reasons, gives = [], "logits"
         for check in artifact.checks:
-            if check.backend not in backends.BACKENDS or backends.missing(check.backend):
-                say(f"{artifact.file}: not looked at in {check.backend!r}, which is not here")
+            if reason := missing(check.backend):
+                say(f"{artifact.file}: not looked at in {check.backend!r}, which {reason}")
                 continue
             reason, carried = _reason(bundle, manifest, artifact, check, threads)
             gives = carried or gives
@@ -67,11 +66,11 @@ def _reason(
     bundle: Path, manifest: Manifest, artifact: Artifact, check: Check, threads: int
 ) -> tuple[str | None, str | None]:
     """Why the artifact no longer fits, or None; and what it says that it gives."""
-    path, device = bundle / artifact.file, device_for(backends.BACKENDS[check.backend])
+    path = bundle / artifact.file
     try:
-        loaded = backends.load(check.backend, path, precision=artifact.precision, device=device, threads=threads)
+        loaded = load(check.backend, path, artifact.precision, threads)
     except (BackendUnavailable, BackendError) as error:
-        return f"does not load in {check.backend!r}: {' '.join(str(error).split())[:200]}", None
+        return f"does not load in {check.backend!r}: {one_line(error, path)}", None
     gives = json.loads(loaded.metadata or "{}").get("gives")
     if loaded.engine != check.engine:
         return f"was checked in {check.engine}, and here is {loaded.engine}", gives
