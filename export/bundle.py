@@ -82,8 +82,9 @@ def link(source: Path, target: Path) -> None:
 
 def reject(folder: Path, file: str, report: str | None) -> None:
     """Move what was built of `file`, and what lies beside it, to the rejected ones; without a report remove it."""
-    name = Path(file).stem
-    built = [path for path in (folder / file, folder / f"{name}.bin") if path.exists()]
+    # Only OpenVINO's weights lie beside: model.bin belongs to model.xml, not to model.ts.
+    files = [file, f"{Path(file).stem}.bin"] if file.endswith(".xml") else [file]
+    built = [folder / name for name in files if (folder / name).exists()]
     if report is None:
         for path in built:
             path.unlink()

@@ -1,6 +1,8 @@
-"""`runtime.preprocess` in PyTorch operators, bit for bit: the arithmetic of `export.pixels.onnx`, for TorchScript."""
+"""`runtime.preprocess` in PyTorch operators, bit for bit: the arithmetic of `export.pixels.onnx`, for TorchScript.
 
-from __future__ import annotations
+Without `from __future__ import annotations`: the compiler of TorchScript reads the types of a class's attributes, and
+knows no text.
+"""
 
 import torch
 from torch import nn

@@ -123,7 +123,7 @@ def test_artifacts_of_another_temperature_are_not_taken_over(firm_bundle, tmp_pa
 
 
 def test_what_is_rejected_takes_its_sidecar_along(tmp_path):
-    for name in ("model.fp16.xml", "model.fp16.bin", "model.xml", "model.bin"):
+    for name in ("model.fp16.xml", "model.fp16.bin", "model.xml", "model.bin", "model.ts"):
         (tmp_path / name).write_text(name)
     reject(tmp_path, "model.fp16.xml", "why")
     assert sorted(path.name for path in (tmp_path / "rejected").iterdir()) == [
@@ -131,6 +131,8 @@ def test_what_is_rejected_takes_its_sidecar_along(tmp_path):
         "model.fp16.xml.json",
         "model.fp16.xml.rejected",
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.bin", "model.xml", "rejected"]
+    reject(tmp_path, "model.ts", "why")
+    assert (tmp_path / "rejected" / "model.ts.rejected").read_text() == "model.ts"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.bin", "model.xml", "rejected"], "not its sidecar"
     reject(tmp_path, "model.xml", None)
     assert [path.name for path in tmp_path.iterdir()] == ["rejected"]

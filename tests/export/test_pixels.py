@@ -15,7 +15,7 @@ from export.__main__ import main
 from export.formats import FORMATS
 from export.pixels import TAKES
 from export.pixels import torch as pixels_torch
-from export.pixels.evidence import SIZES, as_image
+from export.pixels.evidence import SIZES, as_image, pixel_images
 from export.pixels.onnx import columns_may_come_first, with_pixels
 from export.produce import produce
 from runtime.errors import BundleError, InputError
@@ -181,3 +181,60 @@ def test_the_predictor_of_a_bundle_with_both_takes_the_usual_one(run, tmp_path, 
     assert predictor.artifact.name == "model.onnx"
     assert all("never served" in line for line in predictor.explain() if "pixels" in line)
     assert predictor.predict(scan).probabilities
+
+
+def asked_by_a_program(file):
+    """Function: (H, W, C) uint8 → probabilities, of the engine that the file is for, without this library."""
+    if file.suffix == ".ts":
+        module = torch.jit.load(file)
+        return lambda pixels: module(torch.from_numpy(pixels[None])).numpy()[0]
+    if file.suffix == ".xml":
+        import openvino
+
+        compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda pixels: compiled([pixels[None]])[0][0]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(None, {session.get_inputs()[0].name: pixels[None]})[0][0]
+
+
+@pytest.fixture(scope="module")
+def real_run(real_data, fit_network, write_run, tmp_path_factory):
+    """A network fitted to 256 real slices at 64 × 64; every other slice is held out."""
+    from train.data.sources import load_samples
+
+    samples = load_samples(real_data)
+    fitted = np.linspace(0, len(samples) - 1, 256).astype(int)
+    network = fit_network(samples.select(fitted), 64)
+    path = tmp_path_factory.mktemp("real") / "run"
+    taught = set(fitted.tolist())
+    return write_run(path, network, samples, real_data, 64, lambda name, index: index not in taught)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit.load's own
+def test_raw_real_slices_of_ten_sizes_are_decided_as_predictor_decides_them(real_run, tmp_path):
+    from export.images import parity_samples
+    from runtime.predictor import Predictor
+
+    out = tmp_path / "bundle"
+    arguments = [str(real_run), "--to", "onnx", "openvino", "torchscript", "--with-preprocessing", "--with-softmax"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    images, _ = pixel_images(parity_samples(real_run, 512)[0])
+    assert len(images) >= 512
+    assert len({image.shape[:2] for image in images}) == 10
+    assert {image.shape[2] for image in images} == {1, 3}
+
+    predictor = Predictor(out, backend="onnx", guard=False)  # which would not let all of these slices through
+    labels = predictor.model.labels
+    expected = np.array([[p.probabilities[x] for x in labels] for p in predictor.stream(map(as_image, images))])
+    assert np.bincount(expected.argmax(1), minlength=4).max() < 400, "a constant answer would prove nothing"
+    largest = {}
+    for name in ("model.pixels.onnx", "model.pixels.xml", "model.pixels.ts"):
+        ask = asked_by_a_program(out / name)
+        got = np.stack([ask(image) for image in images])
+        assert (got.argmax(1) == expected.argmax(1)).all()
+        largest[name] = float(np.abs(got - expected).max())
+    assert max(largest.values()) <= 1e-4, largest
+    print(largest, np.bincount(expected.argmax(1)))  # noqa: T201
