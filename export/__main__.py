@@ -59,7 +59,7 @@ def _print(exported: Exported, options: Options) -> None:
     model = exported.manifest.model
     spec = model.input
     print(f"{model.architecture}, {spec.channels} × {spec.height} × {spec.width}, weights {model.digest[:12]}…")
-    print(f"{'file':<24}{'built':<6}{'MB':>6}  {'backend':<12}{'flips':>9}{'bound':>7}{'Δp':>9}{'ms':>8}")
+    print(f"{'file':<23}{'built':<5}{'MB':>6} {'backend':<13}{'flips':>7}{'bound':>7}{'Δp':>8}{'ms':>9}")
     for outcome in exported.outcomes:
         _print_outcome(outcome)
     measured = [report for outcome in exported.outcomes for report in outcome.reports]
@@ -80,14 +80,14 @@ def _print_outcome(outcome: Outcome) -> None:
     artifact = outcome.artifact
     precision = next(iter(outcome.found), outcome.precision)
     size = f"{artifact.size_bytes / 1e6:.1f}" if artifact else ""
-    start = f"{outcome.file:<24}{precision:<6}{size:>6}  "
+    start = f"{outcome.file:<23}{precision:<5}{size:>6} "
     latency = {check.backend: f"{check.latency_ms:.1f}" for check in artifact.checks} if artifact else {}
     for report in outcome.reports:
         flips = f"{report['flipped']}/{report['images']}"
         end = latency.get(str(report["backend"]), "rejected" if outcome.status == "rejected" else "")
         print(
-            f"{start}{report['backend']:<12}{flips:>9}{report['flip_bound']:>7.1%}"
-            f"{report['max_probability_difference']:>9.1e}{end:>9}"
+            f"{start}{report['backend']:<13}{flips:>7}{report['flip_bound']:>7.1%}"
+            f"{report['max_probability_difference']:>8.1e}{end:>9}"
         )
     if not outcome.reports:
         print(f"{start}{outcome.status}")

@@ -28,6 +28,7 @@ from export.reference import Reference, source_of
 from export.signing import SIGNATURE, assert_can_sign, sign
 from runtime import __version__
 from runtime.errors import CheckpointError
+from runtime.integrity import verified
 from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
 from runtime.threads import available_cpus
 
@@ -100,7 +101,8 @@ def export(
                 outcomes += _format(options, name, precisions, folder, say)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        manifest = _finish(options, reference, evidence, folder, outcomes, say)
+        _finish(options, reference, evidence, folder, outcomes, say)
+        manifest = verified(folder)  # before it takes the old one's place
         if options.sign:
             sign(folder, options.sign)
         elif (options.out / SIGNATURE).exists():
@@ -131,7 +133,7 @@ def _finish(
     folder: Path,
     outcomes: list[Outcome],
     say: Callable[[str], None],
-) -> Manifest:
+) -> None:
     """Sort what was built into served and rejected, take over what stays, time it all, and write the manifest."""
     facts = {"model": reference.info.digest, "images": len(evidence.images), "source": evidence.source}
     for outcome in outcomes:
@@ -146,7 +148,7 @@ def _finish(
         for entry in manifest.files:
             link(artifact_path(options.out, entry), folder / entry.file)
         link(options.out / FILE, folder / FILE)
-        return manifest
+        return
     replaced = {file for outcome in good for file in outcome.files}
     artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced)
     artifacts += [outcome.artifact for outcome in good if outcome.artifact]
@@ -177,7 +179,6 @@ def _finish(
         documents=tuple(documents),
     )
     (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
 
 
 def _report(outcome: Outcome) -> dict[str, Any]:
