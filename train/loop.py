@@ -86,7 +86,8 @@ def run_stage(
             )
         )
         state.next_epoch()
-        hooks.checkpoint()
+        if hooks.worth():
+            hooks.checkpoint()
     if keep != "last" and state.best_weights is not None:
         trained.load_state_dict(state.best_weights)
     elif state.average:

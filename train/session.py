@@ -186,6 +186,7 @@ class Session:
             last_good=keeper.last,
             stop=lambda: stop.requested,
             say=self.watch.say,
+            worth=keeper.worth,
         )
 
     def _side(self, inputs: torch.Tensor, labels: torch.Tensor, side: str, seed: int, augment: bool = False) -> Batches:

@@ -21,6 +21,8 @@ from runtime.errors import CheckpointError, TrainingError
 from train.resume import NEWEST, PREVIOUS
 
 SCHEMA = 1
+WORTH = 20
+"""After an epoch a checkpoint is worth its time when training has taken so many times as long since the last one."""
 
 
 class Keeper:
@@ -28,11 +30,15 @@ class Keeper:
 
     def __init__(self, folder: Path | None, minutes: float) -> None:
         self.folder, self.seconds = folder, 60 * minutes
-        self._written = time.monotonic()
+        self._written, self._took = time.monotonic(), 0.0
 
     def due(self) -> bool:
         """Whether the last one is older than allowed."""
         return self.folder is not None and time.monotonic() - self._written >= self.seconds
+
+    def worth(self) -> bool:
+        """Whether another takes little of the time since the last one; the first one always is."""
+        return time.monotonic() - self._written >= WORTH * self._took
 
     def last(self) -> str:
         """The last checkpoint's path, or ``none``."""
@@ -42,6 +48,7 @@ class Keeper:
         """Write a checkpoint. Raises TrainingError when it cannot be written; the one before it is intact then."""
         if self.folder is None:
             return
+        began = time.monotonic()
         new, newest = self.folder / f"{NEWEST}.writing", self.folder / NEWEST
         try:
             with new.open("wb") as file:
@@ -59,6 +66,7 @@ class Keeper:
                 "room or give another --out, and go on with --resume."
             ) from error
         self._written = time.monotonic()
+        self._took = self._written - began
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

@@ -271,6 +271,14 @@ def test_a_checkpoint_within_an_epoch_changes_nothing():
     assert record.checkpoints == [(1, 3), (2, 0), (2, 3), (3, 0)]
 
 
+def test_a_checkpoint_after_an_epoch_is_left_out_where_it_is_not_worth_its_time():
+    record = Record(due_at=3)
+    hooks_of = record.hooks
+    record.hooks = lambda: replace(hooks_of(), worth=lambda: False)
+    train(small(), record=record)
+    assert record.checkpoints == [(1, 3), (2, 3)]
+
+
 class Crowded(Small):
     """A device that holds four slices at a time."""
 

@@ -258,6 +258,23 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(tmp_path):
     assert torch.load(tmp_path / "checkpoint.previous.pt", weights_only=True)["step"] == 1
 
 
+def test_after_an_epoch_a_checkpoint_is_worth_a_twentieth_of_the_time(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("train.state.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("train.state.os.fsync", lambda _: now.__setitem__(0, now[0] + 2))
+    keeper = Keeper(tmp_path, minutes=10)
+    assert keeper.worth()
+    keeper.write({"step": 1})  # takes two seconds
+    assert now == [102.0]
+    now[0] += 39
+    assert not keeper.worth()
+    now[0] += 1
+    assert keeper.worth()
+    assert not keeper.due()
+    now[0] += 560
+    assert keeper.due()
+
+
 def test_a_checkpoint_of_another_schema(tmp_path):
     torch.save({"schema": 99}, tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match="has schema 99, this version reads 1"):

@@ -65,3 +65,5 @@ class Hooks:
     stop: Callable[[], bool]
     """Whether this process was asked to stop."""
     say: Callable[[str], None]
+    worth: Callable[[], bool] = lambda: True
+    """Whether a checkpoint after an epoch is worth the time that writing one takes."""
