@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.calibration import probabilities
 from runtime.errors import CheckpointError
 from train.checkpoint import read_record
 from train.crossvalidate import main
+from train.evaluation.calibration import cross_fit, fit_temperature
+from train.evaluation.heldout import ask, held_out
 from train.evaluation.pooled import lines, pool
 
 TINY = [
@@ -88,6 +91,30 @@ def test_the_figures_are_those_of_the_folds(crossed):
     assert f"{100 * spread['mean']:.1f} ± {100 * spread['sd']:.1f} %" in "\n".join(said)
 
 
+def test_calibration_is_that_of_temperatures_fitted_on_other_patients(crossed):
+    facts = json.loads((crossed / "crossvalidation.json").read_text())
+    before, after, labels = [], [], []
+    for fold in (1, 2):
+        run = crossed / f"fold-{fold}"
+        record = read_record(run)
+        held = held_out(run, record, None)
+        logits = ask(run, record, held.slices)
+        judged = cross_fit(logits, held.slices.labels, held.patients, None)
+        first = judged.half == 0
+        told = fit_temperature(logits[~first], held.slices.labels[~first]) or 1.0
+        assert np.allclose(judged.probabilities[first], probabilities(logits[first], told))
+        before.append(probabilities(logits))
+        after.append(judged.probabilities)
+        labels.append(held.slices.labels)
+    rows, right = np.arange(96), np.concatenate(labels)
+    for side, chances in (("before", before), ("after", after)):
+        loss = -np.log(np.concatenate(chances)[rows, right]).mean()
+        assert facts["calibration"][side]["nll"]["value"] == pytest.approx(loss)
+    ece = {side: facts["calibration"][side]["ece"]["value"] for side in ("before", "after", "change")}
+    assert ece["change"] == pytest.approx(ece["after"] - ece["before"])
+    assert f"{ece['after']:.3f} [" in "\n".join(lines(facts))
+
+
 def test_what_is_missing_is_trained_and_nothing_else(crossed, people, tmp_path, capsys):
     out = copied(crossed, tmp_path)
     before = json.loads((out / "crossvalidation.json").read_text())
@@ -156,4 +183,5 @@ def test_the_published_protocol_leaks_and_says_so(people, tmp_path, capsys):
     assert said.startswith("LEAKAGE: up to ")
     facts = json.loads((out / "crossvalidation.json").read_text())
     assert min(facts["split"]["leaked"]) > 0.3
+    assert facts["calibration"] is None  # nobody here is a patient that a temperature could be judged on
     assert facts["data"]["patients"] == np.sum(facts["patients"]["confusion"]) == 48

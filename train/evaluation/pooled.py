@@ -13,10 +13,11 @@ from runtime.calibration import probabilities
 from runtime.errors import CheckpointError
 from train.checkpoint import read_record
 from train.evaluation.bootstrap import LEVEL, draw_patients
-from train.evaluation.heldout import ask, class_counts, held_out, read_split
+from train.evaluation.calibration import cross_fit
+from train.evaluation.heldout import HeldOut, ask, class_counts, held_out, read_split
 from train.evaluation.scores import Answers, decision_scores, ranking_scores
 from train.evaluation.summary import Summary, no_interval
-from train.evaluation.words import ROWS, number, spoken
+from train.evaluation.words import CALIBRATION, ROWS, number, spoken
 
 SCHEMA = 1
 _OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "demented.accuracy", "demented.auc")
@@ -26,9 +27,10 @@ _LEVELS = ("slices", "patients")
 def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
     """The content of `crossvalidation.json`, from the run of each fold and the data that they were trained on.
 
-    Probabilities are at temperature 1: a temperature would have to be fitted on the patients that are judged. A
-    patient's answer is the mean of the probabilities over its slices, of whichever fold each slice was held out in. The
-    intervals are of resamples of patients, and do not vary the training.
+    Probabilities are at temperature 1. Only `calibration` tells what a temperature does: each fold's is fitted on half
+    of the patients that it held out, and judged on the other half. A patient's answer is the mean of the probabilities
+    over its slices, of whichever fold each slice was held out in. The intervals are of resamples of patients, and do
+    not vary the training.
 
     Raises CheckpointError for runs that are no folds of one cross-validation, DatasetError when the data has changed.
     """
@@ -36,11 +38,13 @@ def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
     _check_together(runs, records)
     who = {name: patient for name, (patient, _) in read_split(runs[0]).items()}
     names: list[str] = []
-    chances, labels, fold_of = [], [], []
+    chances, calibrated, labels, fold_of = [], [], [], []
     for number_of, (run, record) in enumerate(zip(runs, records, strict=True)):
         held = held_out(run, record, None)
         names += held.slices.names
-        chances.append(probabilities(ask(run, record, held.slices)))
+        logits = ask(run, record, held.slices)
+        chances.append(probabilities(logits))
+        calibrated.append(_calibrated(logits, held))
         labels.append(held.slices.labels)
         fold_of.append(np.full(len(held.slices), number_of))
     if len(set(names)) < len(names):
@@ -79,6 +83,33 @@ def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
         "over_folds": {level: _spread([one[level] for one in folds]) for level in _LEVELS if folds[0][level]},
         "slices": Summary(answers, weights).decisions(),
         "patients": Summary(answers.by_patient(), weights).decisions() if known else None,
+        "calibration": _calibration(answers, calibrated, weights),
+    }
+
+
+def _calibrated(logits: np.ndarray, held: HeldOut) -> np.ndarray | None:
+    """(N, classes) float64: probabilities of one fold's slices, each patient's at a temperature fitted on others.
+
+    None where patients are unknown or were trained on, or where a half of them would be too few.
+    """
+    if held.patients is None or held.leaked:
+        return None
+    crossed = cross_fit(logits, held.slices.labels, held.patients, None)
+    return crossed.probabilities if crossed else None
+
+
+def _calibration(
+    answers: Answers, calibrated: Sequence[np.ndarray | None], weights: np.ndarray | None
+) -> dict[str, Any] | None:
+    """Calibration of slices before and after; None unless every fold has both. calibrated: by fold."""
+    told = [one for one in calibrated if one is not None]
+    if len(told) < len(calibrated):
+        return None
+    after = Summary(Answers(np.concatenate(told), answers.labels, answers.patients), weights)
+    return {
+        "before": Summary(answers, weights).calibration(),
+        "after": after.calibration(),
+        "change": after.change(answers),
     }
 
 
@@ -134,6 +165,11 @@ def lines(facts: dict[str, Any]) -> list[str]:
                 together = together[key]
             text.append(f"{title:<33}{_said(facts['over_folds'][level][name], share):<24}{spoken(together, share)}")
         text.append(f"{'always the largest class':<33}{'':<24}{number(facts[level]['largest_class'], True)}")
+    if facts["calibration"]:
+        text += ["", f"{'slices, at a temperature of other patients':<45}{'before':<25}after"]
+        for title, name in CALIBRATION:
+            before, after = (spoken(facts["calibration"][side][name], False) for side in ("before", "after"))
+            text.append(f"{title:<45}{before:<25}{after}")
     return text[1:]
 
 
