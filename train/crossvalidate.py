@@ -121,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, fold-1 and so on, and the figures")
     parser.add_argument("--folds", type=int, default=5, help="how many parts the patients are dealt to (default: 5)")
-    parser.add_argument("--resamples", type=int, default=2000, help="resamples of patients behind each interval")
+    parser.add_argument(
+        "--resamples", type=int, default=2000, help="resamples of patients behind each interval (default: 2000)"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     return parser
 

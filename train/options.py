@@ -34,7 +34,7 @@ class Options:
     resume: bool = False
     """Go on with the interrupted run at --out, or with the last one: its options hold. Nothing at --out: begin."""
     checkpoint_minutes: float = 10.0
-    """Longest time between checkpoints, which are written after every epoch too."""
+    """Longest time between checkpoints. One is written after an epoch too, where that takes little of the time."""
     split: Literal["patient", "slice"] = "patient"
     """What is kept apart. 'slice' is the published protocol: it puts the same people on both sides."""
     fold: str = "1/5"
@@ -42,8 +42,7 @@ class Options:
     seed: int = 0
     """Seeds the phantoms, the split, the weights, the order and the augmentation."""
     shuffle_labels: int | None = None
-    """A control, with this seed: people trained on get each other's labels, so that people held out must be answered
-    by chance. What rises above it has leaked. Such a run is not exported."""
+    """A control: people trained on get each other's labels, by this seed. It must be at chance and is not exported."""
     max_unreadable: float = 0.05
     """Share of files that may be unreadable before the run stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -110,6 +110,7 @@ def test_the_report_is_one_page_that_fetches_nothing(evaluated):
     assert page.count('src="data:image/png;base64,') == page.count("<img") == 6
     assert "http" not in page
     assert page.count("<table") == page.count("</table>") >= 5
+    assert page.count(",\N{NO-BREAK SPACE}") > 20  # intervals in cells, not broken over two lines
     assert not list(evaluated.glob(".*"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -31,10 +32,14 @@ def document(title: str, parts: Sequence[str], ending: str, style: str = "") -> 
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """heads, cells: plain text."""
+    """heads, cells: plain text. An interval, ``[low, high]``, is not broken over two lines."""
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{_unbroken(escape(cell))}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def _unbroken(text: str) -> str:
+    return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", text)
 
 
 def picture(png: bytes, alternative: str) -> str:
