@@ -11,6 +11,8 @@ from export.options import Options, parse
 from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from export.pipeline import Exported
     from export.produce import Outcome
 
@@ -61,7 +63,7 @@ def _print(exported: Exported, options: Options) -> None:
     print(f"{model.architecture}, {spec.channels} × {spec.height} × {spec.width}, weights {model.digest[:12]}…")
     print(f"{'file':<23}{'built':<5}{'MB':>6} {'backend':<13}{'flips':>7}{'bound':>7}{'Δp':>8}{'ms':>9}")
     for outcome in exported.outcomes:
-        _print_outcome(outcome)
+        _print_outcome(outcome, exported.bundle)
     measured = [report for outcome in exported.outcomes for report in outcome.reports]
     if measured:
         print(f"compared with eager float32 on {measured[0]['images']} slices of {measured[0]['source']}")
@@ -75,11 +77,12 @@ def _print(exported: Exported, options: Options) -> None:
         print(f"      python -m benchmarks {bundle}".rstrip())
 
 
-def _print_outcome(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome, bundle: Path) -> None:
     """One line for each backend that ran the file, or one that says what became of it."""
     artifact = outcome.artifact
     precision = next(iter(outcome.found), outcome.precision)
-    size = f"{artifact.size_bytes / 1e6:.1f}" if artifact else ""
+    # With what lies beside it: an .xml is nothing without its .bin.
+    size = f"{sum((bundle / file).stat().st_size for file in outcome.files) / 1e6:.1f}" if artifact else ""
     start = f"{outcome.file:<23}{precision:<5}{size:>6} "
     latency = {check.backend: f"{check.latency_ms:.1f}" for check in artifact.checks} if artifact else {}
     for report in outcome.reports:

@@ -200,3 +200,18 @@ def die(*arguments):
 
     print("about to die", flush=True)  # noqa: T201
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_size_shown_is_that_of_all_files_of_an_artifact(tmp_path, capsys):
+    from export.__main__ import _print_outcome
+    from export.produce import Outcome
+    from runtime.manifest import Artifact, Document
+
+    (tmp_path / "model.xml").write_bytes(bytes(500_000))
+    (tmp_path / "model.bin").write_bytes(bytes(2_000_000))
+    artifact = Artifact("openvino", "fp32", "model.xml", "0" * 64, 500_000, ())
+    outcome = Outcome(
+        "openvino", "fp32", "model.xml", "pending", artifact=artifact, sidecars=(Document("model.bin", "0" * 64),)
+    )
+    _print_outcome(outcome, tmp_path)
+    assert capsys.readouterr().out.split() == ["model.xml", "fp32", "2.5", "pending"]
