@@ -171,7 +171,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path, capsys):
 def test_int8_of_a_checkpoint_without_training_images_asks_for_them(network, tmp_path, capsys):
     out, path = tmp_path / "bundle", tmp_path / "model.pth"
     torch.save(network.state_dict(), path)
-    arguments = [str(path), "--image-size", "32", "--precision", "int8", "--parity-images", "8"]
+    arguments = [str(path), "--image-size", "32", "--precision", "int8", "--parity-images", "160"]
     assert main([*arguments, "--out", str(out)]) == 1
     assert "--calibration-data" in capsys.readouterr().err
 
