@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from export.files import write
 from export.formats import onnx
 from export.formats.built import Built
@@ -87,8 +89,9 @@ def inspect(path: Path) -> Found:
 def found_weights(path: Path, graph: Path) -> Found:
     """The types of those weights of the ONNX graph whose very bytes stand in the engine file. This needs no GPU.
 
-    The library reorders some weights for its kernels; ExportError is raised when less than a quarter is found, since
-    then the engine does not hold the graph's weights in the graph's types.
+    The library keeps a convolution's weights as they are or with the channels last, and reorders some for its kernels;
+    ExportError is raised when less than half is found, since then the engine does not hold the graph's weights in
+    the graph's types.
     """
     import onnx as library
     from onnx import numpy_helper
@@ -100,15 +103,18 @@ def found_weights(path: Path, graph: Path) -> Found:
     weights = [tensor for tensor in library.load(graph).graph.initializer if len(tensor.dims) >= 2]
     found = []
     for tensor in weights:
-        raw = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
-        middle = len(raw) // 2
-        if raw[middle : middle + _PIECE] in content:
+        values = numpy_helper.to_array(tensor)
+        if any(_middle(layout.tobytes()) in content for layout in (values, np.moveaxis(values, 1, -1))):
             found.append(names.get(tensor.data_type, "other"))
-    if len(found) * 4 < len(weights):
+    if len(found) * 2 < len(weights):
         raise ExportError(
             f"{path.name} holds {len(found)} of the {len(weights)} weights of {graph.name} in their type. Not added."
         )
     return Found.count(found)
+
+
+def _middle(raw: bytes) -> bytes:
+    return raw[len(raw) // 2 :][:_PIECE]
 
 
 def _graph(job: Job, precision: str) -> Path:

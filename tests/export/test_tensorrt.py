@@ -36,6 +36,24 @@ def test_an_engine_without_the_graphs_weights_is_refused(job):
         tensorrt.found_weights(job.folder / "model.engine", job.work / "fp16.onnx")
 
 
+@pytest.mark.slow
+def test_the_grey_networks_engines_are_told_from_their_weights_too(job, tmp_path):
+    """Its convolutions are 3 × 3, whose weights the library keeps with the channels last."""
+    import torch
+
+    from runtime.preprocess import InputSpec
+    from train.models import build
+
+    torch.manual_seed(0)
+    info = replace(job.reference.info, architecture="resnet34-gray", input=InputSpec(32, 32, 1, (0.3,), (0.3,)))
+    network = build("resnet34-gray").eval().requires_grad_(False)
+    grey = replace(job, reference=replace(job.reference, model=network, info=info), folder=tmp_path, work=tmp_path)
+    for outcome, precision in zip(produce(grey, "tensorrt", ["fp32", "bf16"]), ("fp32", "bf16"), strict=True):
+        assert outcome.status == "pending", outcome.reason
+        assert set(outcome.found) == {precision}
+        assert outcome.found[precision] >= 36
+
+
 def test_an_unknown_gpu_is_refused_with_those_there_are(job):
     other = replace(job, options=replace(job.options, compute_capability=("8.9", "9.9")))
     (outcome,) = produce(other, "tensorrt", ["fp32"])
