@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from export.gate import Verdict, judge
 from export.job import Evidence, Job, load_reference
 from export.options import Options
 from export.precision import assert_precision
-from export.quantize import FACTS
+from export.quantize import facts_of
 from runtime.digests import sha256_file
 from runtime.errors import BackendUnavailable, DatasetError, ExportError, ParityError
 from runtime.manifest import Artifact, Document
@@ -103,8 +102,7 @@ def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool
     """Fill in what the gate says of the file."""
     job.say(f"{path.name}: comparing {len(job.evidence.images)} images")
     verdict: Verdict = judge(job, path, outcome.format, outcome.precision, pixels=pixels)
-    if outcome.precision == "int8":
-        facts = json.loads((job.work / FACTS).read_text("utf-8"))
+    if facts := facts_of(job, outcome.precision):
         verdict.reports = [{**report, "quantisation": facts} for report in verdict.reports]
         verdict.checks = [replace(check, parity={**check.parity, "quantisation": facts}) for check in verdict.checks]
     outcome.notes, outcome.reports = verdict.skipped, verdict.reports

@@ -81,6 +81,22 @@ def with_relus_rounded_once(model: ModelProto) -> ModelProto:
     return edited
 
 
+def with_float_additions(model: ModelProto) -> ModelProto:
+    """A copy of the Q/DQ graph in which additions read what was computed, and only convolutions its rounding.
+
+    Along the shortcuts of a residual network roundings then no longer add up from block to block.
+    """
+    edited = copy.deepcopy(model)
+    made = {output: node for node in edited.graph.node for output in node.output}
+    for node in edited.graph.node:
+        for position, name in enumerate(node.input if node.op_type == "Add" else ()):
+            source = made.get(name)
+            if source is not None and source.op_type == "DequantizeLinear" and source.input[0] in made:
+                node.input[position] = made[source.input[0]].input[0]
+    _drop_unused(edited.graph)
+    return edited
+
+
 def with_unsigned_activations(model: ModelProto) -> ModelProto:
     """A copy of the Q/DQ graph in which activations that are never negative are uint8, from zero, and not int8.
 

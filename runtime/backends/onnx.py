@@ -20,6 +20,10 @@ _PROVIDERS = {
 }
 DEVICES = tuple(_PROVIDERS)
 
+WRONG_OPTIMIZERS = {"fp8": ["ReluQuantRewrite"]}
+"""By precision. This one drops a ReLU before a quantiser to 8-bit floats, whose zero point it takes for that of uint8,
+below which nothing is; but floats go below (onnxruntime 1.32, relu_quantizelinear.cc)."""
+
 
 class OnnxBackend:
     """An ONNX Runtime session; `InferenceSession.run` is safe from several threads."""
@@ -58,7 +62,13 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> OnnxBacken
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         # Its fallback, on unless told otherwise, goes to the CPU while loading and while running, and says so by print.
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+        session = onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=[provider],
+            disabled_optimizers=WRONG_OPTIMIZERS.get(precision),
+            enable_fallback=0,
+        )
         if session.get_providers()[0] != provider:
             raise RuntimeError(f"it runs by {session.get_providers()[0]} instead.")
     except Exception as error:  # its exceptions share no class but this one

@@ -16,8 +16,8 @@ FORMATS = ("onnx", "openvino")
 REQUIRES = {"openvino": "openvino"}
 DEVICES = ("cpu",)
 
-# On CPUs with bf16 units OpenVINO's default computes a float32 file in bf16, which moves decisions.
-_REDUCED = {"bf16": "bf16", "fp16": "f16"}
+_REDUCED = {"bf16": ("BF16", "bf16"), "fp16": ("FP16", "f16")}
+"""Precision → what OpenVINO calls it among a CPU's abilities, and as a hint."""
 
 
 class OpenVinoBackend:
@@ -51,19 +51,29 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> OpenVinoBa
     # telemetry package cannot be imported (openvino/tools/ovc/telemetry_utils.py).
     openvino = import_without("openvino", "openvino_telemetry")
     version = openvino.__version__.split("-")[0]
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": _REDUCED.get(precision, "f32"),
-    }
     try:
         core = openvino.Core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": _hint(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        }
         model = core.read_model(path)
         metadata = _metadata(model)
         compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise BackendError(f"openvino {version} cannot load {path}: {error}") from error
     return OpenVinoBackend(compiled, openvino.Tensor, f"openvino {version}", metadata)
+
+
+def _hint(precision: str, abilities: list[str]) -> str:
+    """The type to compute in; float32 where the CPU has no units for `precision`, whose weights are then widened.
+
+    On CPUs with bf16 units OpenVINO's default computes a float32 file in bf16, and so it does with one that is asked
+    for in a half precision that the CPU lacks; both move decisions.
+    """
+    ability, hint = _REDUCED.get(precision, ("FP32", "f32"))
+    return hint if ability in abilities else "f32"
 
 
 def _metadata(model: Any) -> str | None:

@@ -12,6 +12,7 @@ from export.images import calibration_samples
 from export.qdq import (
     float_layers_of,
     layers,
+    with_float_additions,
     with_float_layers,
     with_signed_activations,
     with_unsigned_activations,
@@ -294,3 +295,13 @@ def test_int8_that_is_not_expected_to_hold_says_so_and_is_rejected(fragile, slic
     assert "layers put back to float, the worst first" in first.reason
     (second,) = produce(strict, "openvino", ["int8"])
     assert second.reason == first.reason
+
+
+def test_additions_in_float_read_what_was_computed(signed):
+    free = with_float_additions(signed)
+    made = {output: node for node in free.graph.node for output in node.output}
+    additions = [node for node in free.graph.node if node.op_type == "Add"]
+    assert len(additions) == 16
+    assert {made[name].op_type for node in additions for name in node.input} == {"Conv", "Relu"}
+    convolutions = [node for node in free.graph.node if node.op_type == "Conv"]
+    assert {made[name].op_type for node in convolutions for name in node.input[:2]} == {"DequantizeLinear"}

@@ -177,3 +177,44 @@ def test_choosing_for_a_gpu_passes_over_what_needs_none(bundle: Path) -> None:
         Predictor(bundle, device="tensorrt")
     with pytest.raises(InputError, match=r"device is 'tpu', expected one of 'cpu', 'cuda', 'tensorrt'"):
         Predictor(bundle, device="tpu")
+
+
+def test_openvino_asked_for_fp16_never_computes_in_bf16(images: np.ndarray, other_formats: Path) -> None:
+    """Which it does by itself where the CPU has units for the one and not for the other."""
+    pytest.importorskip("openvino", reason="it is what is asked")
+
+    def logits(precision: str) -> np.ndarray:
+        loaded = backends.load("openvino", other_formats / "model.xml", precision=precision, device="cpu", threads=1)
+        return loaded.run(images[:16])
+
+    exact = logits("fp32")
+    assert np.abs(logits("fp16") - exact).max() < 0.01 * np.abs(exact).max()
+    if np.array_equal(logits("bf16"), exact):
+        pytest.skip("this CPU has no bf16 units, with which the test would have seen the fault")
+
+
+def test_a_relu_before_8_bit_floats_stays(tmp_path: Path) -> None:
+    """ONNX Runtime, left alone, takes it out."""
+    onnx = pytest.importorskip("onnx", reason="the graph is made with it")
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Relu", ["images"], ["positive"]),
+            helper.make_node("QuantizeLinear", ["positive", "scale", "zero"], ["eight bits"]),
+            helper.make_node("DequantizeLinear", ["eight bits", "scale", "zero"], ["logits"]),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4])],
+        [
+            helper.make_tensor("scale", TensorProto.FLOAT, [], [0.5]),
+            helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, [], [0.0]),
+        ],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), path)
+    for name in ("onnx", "openvino"):
+        if name in backends.available():
+            loaded = backends.load(name, path, precision="fp8", device="cpu", threads=1)
+            assert loaded.run(np.float32([[-3, -0.5, 0, 3]])).tolist() == [[0, 0, 0, 3]]
