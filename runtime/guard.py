@@ -214,7 +214,11 @@ def _measured(image: Image.Image) -> tuple[dict[str, float], NDArray[np.float32]
     """
     if image.mode not in ("L", "RGB"):
         raise InputError(f"the image has mode {image.mode}; expected L or RGB. Read it with runtime.read_image.")
-    small = image.resize((SIZE, SIZE), Image.Resampling.BOX)
+    width, height = image.size
+    if width % SIZE or height % SIZE:
+        small = image.resize((SIZE, SIZE), Image.Resampling.BOX)
+    else:
+        small = image.reduce((width // SIZE, height // SIZE))  # the same mean, rounded once, in a quarter of the time
     colour = 0.0
     if image.mode == "RGB":
         planes = np.asarray(small, dtype=np.float32)

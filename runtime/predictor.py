@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +22,7 @@ from runtime.prediction import Prediction, StudyPrediction, Timings, stage_of, s
 from runtime.reading import Picture, Source, read_all
 from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
+from runtime.streams import Batches
 from runtime.threads import available_cpus
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
 
-BATCH_SIZE = {"cpu": 8}
-"""Images that `stream` hands the engine at once, by device: larger ones leave the caches of a CPU. Elsewhere 32."""
+BATCH_SIZE = 32
+"""Images that `stream` hands the engine at once, at most."""
+BATCH_BYTES = 5_000_000
+"""On a CPU at most so much, whose caches larger batches leave: 8 images of 3 x 224 x 224, 16 of 3 x 128 x 128."""
 
 DEFAULT_BUNDLE = "bundle"
 """Where `python -m export` writes unless told otherwise."""
@@ -88,7 +91,7 @@ class Predictor:
         else:
             self._serving = open_bundle(where, backend, precision, device, threads, tune)
         self._rows = Rows(self.model.input.shape)
-        self._turn = threading.Lock()  # of streams: a second batch at once would only take the first one's threads
+        self._batches = Batches(self._serving)
         self._names = clinical_order(self.model.labels)
         self._guard = self._serving.guard if guard else None
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
@@ -166,6 +169,9 @@ class Predictor:
             None takes as many as this process has CPUs, from two to four. workers + 1 batches are taken from `images`
             before the first prediction comes out.
 
+        After some hundred images OpenVINO and ONNX Runtime, on a CPU, get a second engine of the same artifact that
+        answers a batch on each thread, which takes its memory once more and is up to a fifth faster.
+
         An image that cannot be read gives a prediction with status ``rejected`` and code ``unreadable``, and stops
         nothing.
         """
@@ -174,8 +180,9 @@ class Predictor:
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}, expected at least 1.")
-        size = batch_size or BATCH_SIZE.get(self._serving.device, 32)
-        return self._stream(images, size, workers or max(LANES[0], min(LANES[1], available_cpus())))
+        return self._stream(
+            images, batch_size or self._batch_size(), workers or max(LANES[0], min(LANES[1], available_cpus()))
+        )
 
     def predict_study(self, images: Iterable[Source], batch_size: int | None = None) -> StudyPrediction:
         """One patient's result from slices of one scan: the mean over those that were not rejected.
@@ -207,6 +214,12 @@ class Predictor:
         """
         return self_test(self._serving)
 
+    def _batch_size(self) -> int:
+        if self._serving.device != "cpu":
+            return BATCH_SIZE
+        fitting = BATCH_BYTES // (4 * math.prod(self.model.input.shape))
+        return min(BATCH_SIZE, 2 ** int(math.log2(max(1, fitting))))
+
     def _stream(self, images: Iterable[Source], batch_size: int, lanes: int) -> Iterator[Prediction]:
         pool = Rows(self.model.input.shape)
 
@@ -219,10 +232,7 @@ class Predictor:
                 count += batch[-1].accepted
             logits, spent = None, 0.0
             if count:
-                with self._turn:
-                    start = time.perf_counter()
-                    logits = self._serving.logits(rows[:count])
-                    spent = (time.perf_counter() - start) * 1e3
+                logits, spent = self._batches.logits(rows[:count])
             pool.give_back(rows)
             results = self._predictions(batch, logits, spent / max(count, 1))
             return [(result, one.image if self._audit else None) for result, one in zip(results, batch, strict=True)]

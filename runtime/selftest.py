@@ -55,7 +55,7 @@ def self_test(serving: Serving) -> SelfTest:
     images = [read_image(artifact_path(serving.bundle, golden)) for golden in serving.golden]
     logits = np.concatenate([serving.logits(preprocess(image, serving.model.input)[None]) for image in images])
     got = probabilities(logits, temperature)
-    tolerance = _tolerance(serving)
+    tolerance = allowed(serving)
     ordered = np.sort(expected, axis=1)
     clear = ordered[:, -1] - ordered[:, -2] > 2 * tolerance
     flipped = int((clear & (got.argmax(axis=1) != expected.argmax(axis=1))).sum())
@@ -63,8 +63,9 @@ def self_test(serving: Serving) -> SelfTest:
     return SelfTest(difference <= tolerance and not flipped, len(images), difference, flipped, tolerance)
 
 
-def _tolerance(serving: Serving) -> float:
-    """Of the precision, or twice the largest difference at export where that is wider; never more than parity allowed.
+def allowed(serving: Serving) -> float:
+    """The largest difference of a probability: that of the precision, or twice what export found where that is wider;
+    never more than parity allowed.
 
     What parity allows a single image of an 8-bit artifact is so wide that no broken engine would be noticed by it.
     """
@@ -72,5 +73,5 @@ def _tolerance(serving: Serving) -> float:
     tolerance = TOLERANCE.get(serving.precision, TOLERANCE["int8"])
     if is_number(measured := parity.get("max_probability_difference")):
         tolerance = max(tolerance, 2 * float(measured))
-    allowed = parity.get("tolerance")
-    return min(tolerance, float(allowed)) if is_number(allowed) and allowed > 0 else tolerance
+    most = parity.get("tolerance")
+    return min(tolerance, float(most)) if is_number(most) and most > 0 else tolerance

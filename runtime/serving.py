@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from runtime.errors import BackendError, BackendUnavailable, BundleError, InputE
 from runtime.fields import parse
 from runtime.guard import Guard
 from runtime.integrity import verified
-from runtime.manifest import TENSOR, Check, Golden, ModelInfo
+from runtime.manifest import TENSOR, Artifact, Check, Document, Golden, Manifest, ModelInfo
 from runtime.tuning import ranked
 
 
@@ -38,6 +38,8 @@ class Serving:
     """What export measured of this artifact in this backend; None for a lone artifact."""
     bundle: Path | None = None
     """None for a lone artifact, which has no guard and no golden images."""
+    files: tuple[Artifact | Document, ...] = ()
+    """The artifact as the manifest names it, and what it needs beside it."""
     guard: Guard | None = None
     golden: tuple[Golden, ...] = ()
     considered: Sequence[Candidate] = ()
@@ -108,12 +110,13 @@ def open_bundle(
                 threads,
                 candidate.check,
                 bundle,
+                _files(manifest, artifact),
                 guard,
                 manifest.golden,
                 considered,
                 never_served(manifest),
             )
-            _warm_up(serving)
+            warm_up(serving)
         except (BackendUnavailable, BackendError) as error:
             if backend is not None:
                 raise
@@ -131,6 +134,11 @@ def open_bundle(
         return serving
     reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *never_served(manifest)))
     raise BackendUnavailable(f"No artifact of {bundle} can serve here. {reasons}")
+
+
+def _files(manifest: Manifest, artifact: Artifact) -> tuple[Artifact | Document, ...]:
+    weights = PurePosixPath(artifact.file).with_suffix(".bin").as_posix()  # OpenVINO's, beside its .xml
+    return (artifact, *(document for document in manifest.documents if document.file == weights))
 
 
 def open_artifact(path: Path, backend: str | None, precision: str | None, device: str, threads: int) -> Serving:
@@ -166,11 +174,11 @@ def open_artifact(path: Path, backend: str | None, precision: str | None, device
             "or the artifact that was exported beside it."
         )
     serving = Serving(ModelInfo.from_json(engine.metadata, str(path)), engine, name, "unknown", path, device, threads)
-    _warm_up(serving)
+    warm_up(serving)
     return serving
 
 
-def _warm_up(serving: Serving) -> None:
+def warm_up(serving: Serving) -> None:
     """One run on black: engines finish their setup in the first, and one that cannot run here says so now."""
     serving.logits(np.zeros((1, *serving.model.input.shape), np.float32))
     _give_back_memory()

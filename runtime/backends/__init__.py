@@ -6,6 +6,7 @@ A backend module has
     FORMATS       the artifact formats it runs, as the manifest names them
     REQUIRES      {importable module, or several of which one is enough, as a|b: extra of neurostage that installs it}
     DEVICES       where it can run: among cpu, cuda and tensorrt, which is CUDA through TensorRT
+    AT_ONCE       those of them on which an engine of it can answer several calls at once, with a thread or more each
     load(...)     path and settings → Backend; the engine is imported here and nowhere earlier
 
 `BACKENDS` is the one table; its order breaks ties between backends whose speed was not measured.
@@ -89,12 +90,18 @@ def available() -> list[str]:
     return [name for name in BACKENDS if missing(name) is None]
 
 
-def load(name: str, path: Path, *, precision: str, device: str, threads: int) -> Backend:
+def answers_several(name: str, device: str) -> bool:
+    """Whether `load` takes `at_once` for it."""
+    return device in BACKENDS[name].AT_ONCE
+
+
+def load(name: str, path: Path, *, precision: str, device: str, threads: int, at_once: int = 1) -> Backend:
     """The artifact at `path`, loaded by the backend called `name`.
 
     precision: of the artifact, as its manifest says (``fp32``, …): an engine must not compute in less on its own.
     device: one of `DEVICES`.
     threads: CPU threads the engine may use.
+    at_once: calls that share them, each of which has its part of them to itself; more than one for `answers_several`.
 
     Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails.
     """
@@ -105,5 +112,6 @@ def load(name: str, path: Path, *, precision: str, device: str, threads: int) ->
     if reason := elsewhere(name, device):
         others = ", ".join(other for other, module in BACKENDS.items() if device in module.DEVICES)
         raise BackendUnavailable(f"{name!r} {reason}. On {device!r} run: {others}.")
-    backend: Backend = module.load(path, precision=precision, device=device, threads=threads)
+    several = {"at_once": at_once} if at_once > 1 else {}
+    backend: Backend = module.load(path, precision=precision, device=device, threads=threads, **several)
     return backend

@@ -19,6 +19,7 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 DEVICES = tuple(_PROVIDERS)
+AT_ONCE = ("cpu",)
 
 WRONG_OPTIMIZERS = {"fp8": ["ReluQuantRewrite"]}
 """By precision. This one drops a ReLU before a quantiser to 8-bit floats, whose zero point it takes for that of uint8,
@@ -40,7 +41,7 @@ class OnnxBackend:
         return logits
 
 
-def load(path: Path, *, precision: str, device: str, threads: int) -> OnnxBackend:
+def load(path: Path, *, precision: str, device: str, threads: int, at_once: int = 1) -> OnnxBackend:
     """A session of which every operation runs on `device`.
 
     Raises BackendUnavailable rather than run any of them elsewhere: ONNX Runtime left alone falls to the CPU.
@@ -56,7 +57,7 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> OnnxBacken
             "pip uninstall onnxruntime; pip install 'neurostage[gpu]'."
         )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = max(1, threads // at_once)  # with one, a call runs in the thread that makes it
     options.log_severity_level = 3  # errors only: its warnings go to stderr, where a host's own log may be
     if device != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

@@ -15,6 +15,7 @@ NAME = "openvino"
 FORMATS = ("onnx", "openvino")
 REQUIRES = {"openvino": "openvino"}
 DEVICES = ("cpu",)
+AT_ONCE = ("cpu",)
 
 _REDUCED = {"bf16": ("BF16", "bf16"), "fp16": ("FP16", "f16")}
 """Precision → what OpenVINO calls it among a CPU's abilities, and as a hint."""
@@ -45,8 +46,8 @@ class OpenVinoBackend:
             self._idle.put(request)
 
 
-def load(path: Path, *, precision: str, device: str, threads: int) -> OpenVinoBackend:
-    """A model compiled for one call at a time on `threads` CPU threads."""
+def load(path: Path, *, precision: str, device: str, threads: int, at_once: int = 1) -> OpenVinoBackend:
+    """A model compiled for `at_once` calls at a time, which share `threads` CPU threads."""
     # `import openvino` reports itself to a Google Analytics property of Intel and writes to ~/intel, unless its
     # telemetry package cannot be imported (openvino/tools/ovc/telemetry_utils.py).
     openvino = import_without("openvino", "openvino_telemetry")
@@ -54,7 +55,7 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> OpenVinoBa
     try:
         core = openvino.Core()
         settings = {
-            "PERFORMANCE_HINT": "LATENCY",
+            **({"PERFORMANCE_HINT": "LATENCY"} if at_once == 1 else {"NUM_STREAMS": at_once}),
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": _hint(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         }

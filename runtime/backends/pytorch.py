@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.networks import network
-from runtime.backends.torch_module import DEVICES, TorchBackend, imported
+from runtime.backends.torch_module import AT_ONCE, DEVICES, TorchBackend, imported
 from runtime.backends.torch_module import REQUIRES as TORCH
 from runtime.errors import BackendError, BundleError
 from runtime.fields import field, parse
 
-__all__ = ["DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
+__all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 
 NAME = "pytorch"
 FORMATS = ("pytorch",)

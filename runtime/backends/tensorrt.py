@@ -27,6 +27,7 @@ FLAVOURS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tensorrt_rt
 """Importable module → flavour, as the manifest names it; the first that is installed is taken."""
 REQUIRES = {"|".join(FLAVOURS): "tensorrt", "cuda.bindings": "tensorrt"}
 DEVICES = ("cuda", "tensorrt")
+AT_ONCE = ()
 
 
 class TensorRtBackend:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runtime.backends.torch_module import DEVICES, REQUIRES, TorchBackend, imported
+from runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, imported
 from runtime.errors import BackendError
 
-__all__ = ["DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
+__all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 
 NAME = "torch-export"
 FORMATS = ("torch-export",)

@@ -10,6 +10,7 @@ from runtime.errors import BackendUnavailable
 
 REQUIRES = {"torch": "torch"}
 DEVICES = ("cpu", "cuda")
+AT_ONCE = ()  # torch has one number of threads for the whole process
 
 
 class TorchBackend:

@@ -1,0 +1,91 @@
+"""Who answers the batches of `Predictor.stream`.
+
+All threads on one image answer it soonest, but wait for the slowest of them at the end of every layer, and more so
+while others read the next images. A thread for each batch waits for nobody: a tenth to a fifth more images a second.
+It takes loading the artifact once more, which pays when many images come.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from runtime import backends
+from runtime.calibration import probabilities
+from runtime.errors import NeuroStageError
+from runtime.manifest import artifact_path
+from runtime.pipeline import LANES
+from runtime.selftest import allowed
+from runtime.serving import Serving, warm_up
+
+PAYS_AFTER = 512
+"""Images of streams, before which loading once more costs more than it saves."""
+
+
+class Batches:
+    """Answers batches from several threads at once: with the engine of single images one after another at first, then
+    with one that answers several at a time, where the backend has it.
+
+    That one must be the same: its files have the manifest's digests still, and it answers a batch as the first one
+    does, within the self-test's tolerance. Else the first one goes on.
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._several: Serving | None = None
+        self._turn = threading.Lock()  # of the first engine: a second batch would only take the first one's threads
+        self._at_once = min(serving.threads, LANES[1])
+        self._slots = threading.Semaphore(self._at_once)
+        self._counting = threading.Lock()
+        self._seen = 0
+        self._asked = serving.bundle is None or not backends.answers_several(serving.name, serving.device)
+
+    def logits(self, images: np.ndarray) -> tuple[np.ndarray, float]:
+        """(N, classes) float32 logits of (N, C, H, W) float32 images, and the milliseconds the engine took.
+
+        Raises BackendError when the engine fails.
+        """
+        if self._is_time(len(images)):
+            self._several = self._loaded(images)
+        several = self._several
+        with self._turn if several is None else self._slots:
+            start = time.perf_counter()
+            logits = (several or self._serving).logits(images)
+            return logits, (time.perf_counter() - start) * 1e3
+
+    def _is_time(self, count: int) -> bool:
+        """Whether the caller is the one to load the engine for several batches."""
+        if self._asked:
+            return False
+        with self._counting:
+            self._seen += count
+            if self._asked or self._seen <= PAYS_AFTER or self._at_once < 2:
+                return False
+            self._asked = True
+            return True
+
+    def _loaded(self, images: np.ndarray) -> Serving | None:
+        """The artifact loaded once more; None where that fails or it does not answer `images` as the first one does."""
+        one = self._serving
+        assert one.bundle is not None
+        try:
+            for file in one.files:
+                artifact_path(one.bundle, file)
+            engine = backends.load(
+                one.name,
+                one.artifact,
+                precision=one.precision,
+                device=one.device,
+                threads=one.threads,
+                at_once=self._at_once,
+            )
+            several = replace(one, engine=engine)
+            warm_up(several)
+            answers = [probabilities(each.logits(images), one.model.temperature) for each in (one, several)]
+        except NeuroStageError:
+            return None
+        same = np.array_equal(answers[0].argmax(1), answers[1].argmax(1))
+        return several if same and np.abs(answers[0] - answers[1]).max() <= allowed(one) else None
