@@ -13,7 +13,7 @@ from runtime.errors import InputError
 from runtime.predictor import DEFAULT_BUNDLE
 
 SCENARIOS = ("single_stream", "multi_stream", "offline", "engine", "server", "scaling")
-SAMPLES = 64
+SAMPLES = 120
 QUICK_SAMPLES = 24
 
 
@@ -35,10 +35,12 @@ class Options:
     """Also measure what users would run instead."""
     patient: bool = False
     """Also the peers that take minutes to compile or calibrate."""
+    only: tuple[str, ...] = ()
+    """Measure only contenders whose name holds one of these, such as: int8 "published snippet"."""
     quick: bool = False
     """Fewer samples, and no floors: to see that it works."""
     samples: int | None = None
-    """Timed answers of each contender, all contenders in turn; twice as many where they do not settle. Without it: 64,
+    """Timed answers of each contender, all contenders in turn; twice as many where they do not settle. Without it: 120,
     and 24 with --quick."""
     images: int = 32
     """Most different images to answer."""

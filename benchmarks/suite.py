@@ -65,6 +65,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
             others, left_out = peers(given)
             contenders += others
             notes += left_out
+        contenders = _only(contenders, options.only)
         say("looking at the machine")
         about = circumstances()
         ceilings: dict[str, Any] = {}
@@ -203,6 +204,15 @@ def _predictors(options: Options, manifest: Manifest, threads: int, notes: list[
     if not found:
         raise BundleError(f"Nothing in {options.bundle} can be measured here. {' '.join(notes)}")
     return list(found.values())
+
+
+def _only(contenders: list[Contender], parts: Sequence[str]) -> list[Contender]:
+    """Those whose name holds one of `parts`; all of them where there are none."""
+    chosen = [one for one in contenders if not parts or any(part.casefold() in one.name.casefold() for part in parts)]
+    if not any(one.kind == "predictor" for one in chosen):
+        names = "; ".join(one.name for one in contenders)
+        raise InputError(f"--only {' '.join(parts)} leaves no Predictor to measure. There are: {names}.")
+    return chosen
 
 
 def _start(

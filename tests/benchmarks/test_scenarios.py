@@ -46,12 +46,12 @@ def test_every_round_gives_all_workers_the_same_images_in_an_order_of_its_own():
     workers = [Asked(name, [1.0]) for name in "abc"]
     for worker in workers:
         worker.calls = type("Log", (list,), {"append": lambda self, call, n=worker.name: order.append((n, call))})([0])
-    single_stream(workers, 400, quiet)
+    single_stream(workers, 100 * BURST, quiet)
     rounds = [order[start : start + 3] for start in range(0, len(order), 3)]
     assert all({name for name, _ in turn} == set("abc") for turn in rounds)
     assert all(len({call for _, call in turn}) == 1 for turn in rounds)
-    counted = rounds[-400 // BURST :]
-    assert [turn[0][1][1][0] for turn in counted] == list(range(0, 400, BURST))
+    counted = rounds[-100:]
+    assert [turn[0][1][1][0] for turn in counted] == list(range(0, 100 * BURST, BURST))
     seen = Counter("".join(name for name, _ in turn) for turn in counted)
     assert len(seen) == 6, "every order"
     assert max(seen.values()) < 2 * min(seen.values()), "about as often as any other"
@@ -59,16 +59,16 @@ def test_every_round_gives_all_workers_the_same_images_in_an_order_of_its_own():
 
 def test_warming_up_goes_on_until_it_is_warm_and_is_not_counted():
     cold = Asked("cold", [90, 50, 20, 10, 10, 10])
-    taken = single_stream([cold], 40, quiet)["cold"]
-    assert taken.milliseconds == [10] * 40
-    assert taken.stages == {"compute": [10] * 40}
+    taken = single_stream([cold], 4 * BURST, quiet)["cold"]
+    assert taken.milliseconds == [10] * 4 * BURST
+    assert taken.stages == {"compute": [10] * 4 * BURST}
     assert taken.stable
 
 
 def test_a_contender_that_drifts_is_asked_twice_as_long_and_said_to_have_drifted():
-    drifting = Asked("drifting", list(np.linspace(10, 30, 80)))
-    taken = single_stream([drifting], 40, quiet)["drifting"]
-    assert len(taken.milliseconds) == 80
+    drifting = Asked("drifting", list(np.linspace(10, 30, 24)))
+    taken = single_stream([drifting], 4 * BURST, quiet)["drifting"]
+    assert len(taken.milliseconds) == 8 * BURST
     assert not taken.stable
 
 

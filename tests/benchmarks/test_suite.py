@@ -72,6 +72,14 @@ def test_everything_is_measured_and_none_decides_otherwise_in_float32(measured, 
     assert max(map(len, [*out.splitlines(), *err.splitlines()])) <= 300
 
 
+def test_only_some_are_measured(measured, bundle, capsys):
+    record, _, _ = measured("--quick", "--no-peers", "--only", "ONNX fp32", "nobody")
+    assert {row["name"] for row in record["rows"]} == {"Predictor, onnx fp32"}
+    assert main([str(bundle), "--no-peers", "--only", "nobody"]) == 2
+    said = capsys.readouterr().err
+    assert "--only nobody leaves no Predictor to measure. There are: Predictor, " in said
+
+
 def test_a_bundle_that_is_not_there_is_said(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "is not a bundle" in capsys.readouterr().err
