@@ -31,6 +31,8 @@ PIXELS = True
 
 OPSET = 18
 """Understood by ONNX Runtime ≥ 1.14, OpenVINO ≥ 2023 and TensorRT ≥ 8.6, and torch's exporter's own."""
+BF16_OPSET = 22
+"""The first whose convolutions take bfloat16."""
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
@@ -94,7 +96,7 @@ def exported(job: Job, precision: str) -> ModelProto:
             lowered(job.reference.model, precision),
             (example,),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=BF16_OPSET if precision == "bf16" else OPSET,
             input_names=["images"],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -106,7 +108,7 @@ def exported(job: Job, precision: str) -> ModelProto:
     assert program is not None, "dynamo=True always returns a program"
     model: ModelProto = program.model_proto
     _forget_the_machine(model)
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(model, full_check=True)
     return model
 
 

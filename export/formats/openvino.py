@@ -25,6 +25,8 @@ NEEDS_GPU = False
 PIXELS = True
 
 _WEIGHTED = ("Convolution", "MatMul", "GroupConvolution")
+_FROM_STORED = ("Convert", "FakeQuantize", "Multiply", "Subtract", "Reshape", "Transpose")
+"""What stands between a stored weight and the operation that reads it."""
 
 
 def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
@@ -56,16 +58,22 @@ def inspect(path: Path) -> Found:
     import openvino
 
     model = openvino.Core().read_model(path)
-    return Found.count([_stored(op) for op in model.get_ops() if op.get_type_name() in _WEIGHTED])
+    types = [_stored(op) for op in model.get_ops() if op.get_type_name() in _WEIGHTED]
+    return Found.count([found for found in types if found])
 
 
-def _stored(op: Any) -> str:
-    """The type of the constant behind the operation's second input; int8 also where it is quantised on the way."""
+def _stored(op: Any) -> str | None:
+    """The type of the constant behind the operation's second input; int8 also where it is quantised on the way.
+
+    None where that input is computed, as for the products that resize an image: such an operation has no weights.
+    """
     source = op.input_value(1).get_node()
     quantised = False
-    while source.get_type_name() != "Constant" and source.get_input_size():
+    while source.get_type_name() in _FROM_STORED:
         quantised = quantised or source.get_type_name() == "FakeQuantize"
         source = source.input_value(0).get_node()
+    if source.get_type_name() != "Constant":
+        return None
     kind = source.get_element_type().get_type_name()
     names = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
     return "int8" if quantised else names.get(kind, "other")

@@ -12,12 +12,14 @@ import torch
 from onnx import helper
 
 from export.__main__ import main
+from export.engines import load
 from export.formats import FORMATS
 from export.pixels import TAKES
 from export.pixels import torch as pixels_torch
 from export.pixels.evidence import SIZES, as_image, pixel_images
 from export.pixels.onnx import columns_may_come_first, with_pixels
 from export.produce import produce
+from runtime.calibration import probabilities
 from runtime.errors import BundleError, InputError
 from runtime.manifest import METADATA_KEY
 from runtime.preprocess import InputSpec, preprocess
@@ -104,7 +106,12 @@ def pixel_job(job):
     ],
 )
 def test_artifacts_that_take_pixels_pass_the_gate(pixel_job, name, precision):
-    usual, pixels = produce(pixel_job, name, [precision])
+    """And answer as the usual ones do. In half precision this random network, whose last layer was fitted to grey
+    slices, is unsure of tinted ones: there the gate is made to allow that, and how alike the two are is the test."""
+    job = pixel_job
+    if precision != "fp32":
+        job = replace(job, options=replace(job.options, tolerance=0.5))
+    usual, pixels = produce(job, name, [precision])
     assert usual.status == "passed", usual.reason
     assert pixels.status == "passed", pixels.reason
     assert pixels.file == usual.file.replace(FORMATS[name].SUFFIX, ".pixels" + FORMATS[name].SUFFIX)
@@ -116,6 +123,14 @@ def test_artifacts_that_take_pixels_pass_the_gate(pixel_job, name, precision):
         if precision == "fp32":
             assert report["max_probability_difference"] <= 1e-4
             assert report["flipped"] == 0
+    spec, temperature = job.reference.info.input, job.reference.info.temperature
+    for check in pixels.artifact.checks:
+        alone, alike = (load(check.backend, job.folder / one.file, precision, job.threads) for one in (pixels, usual))
+        for group in job.pixels.groups():
+            expected = alike.run(np.stack([preprocess(as_image(image), spec) for image in group]))
+            # .xml in fp16 holds the mean and the standard deviation in fp16 too, and OpenVINO divides by them in bf16.
+            alike_to = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 0.1}[precision]
+            assert np.abs(alone.run(group) - probabilities(expected, temperature)).max() <= alike_to
 
 
 def test_what_carries_pixels_says_so_and_is_never_served(pixel_job, firm_bundle):
