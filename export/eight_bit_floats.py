@@ -34,7 +34,7 @@ def float8(job: Job) -> ModelProto:
     original, rounded = insert_qdq(job)
     full = with_float_additions(rounded)
     _to_floats(full, original)
-    model = holding(job, full, original, "fp8")
+    model = holding(job, [full], original, "fp8")
     _assert_holds(job, model)
     return model
 

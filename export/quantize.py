@@ -8,7 +8,7 @@ default. Calibrated on the run's own training slices.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from export.qdq import (
     WEIGHTED,
     float_layers_of,
     layers,
+    with_float_additions,
     with_float_layers,
     with_relus_rounded_once,
     with_unsigned_activations,
@@ -32,7 +33,7 @@ from runtime.errors import BackendUnavailable, ParityError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-STEPS = (0, 1, 2, 4, 6, 8, 12, 16, 20, 24)
+STEPS = (1, 2, 4, 6, 8, 12, 16, 20, 24)
 """How many convolutions, worst first, are put back to float before it is asked again whether the graph holds."""
 RANKING_IMAGES = 64
 FITTING_IMAGES = 128
@@ -47,11 +48,13 @@ PATIENCE = 3
 def quantized(job: Job) -> ModelProto:
     """The int8 graph that is expected to pass the gate, as `holding` has it."""
     original, signed = insert_qdq(job)
-    return holding(job, with_unsigned_activations(signed), original, "int8")
+    full = with_unsigned_activations(signed)
+    return holding(job, [full, with_float_additions(full)], original, "int8")
 
 
-def holding(job: Job, full: ModelProto, original: ModelProto, precision: str) -> ModelProto:
-    """The Q/DQ graph `full` with as few of its convolutions put back to float as are expected to let it pass the gate.
+def holding(job: Job, graphs: Sequence[ModelProto], original: ModelProto, precision: str) -> ModelProto:
+    """The first of these Q/DQ graphs that is expected to pass the gate; if none is, the one that comes closest with as
+    few of its convolutions put back to float as it takes.
 
     Ranges come from one set of training slices, the choice of float layers from the errors on another. How often such
     an error changes a decision is counted at the reference's logits of the gate's slices, since a network is surer of
@@ -61,29 +64,34 @@ def holding(job: Job, full: ModelProto, original: ModelProto, precision: str) ->
     The head is always float: it is a thousandth of the work and most of the logit error. Raises ParityError when none
     has an even chance to pass, DatasetError when there is nothing to calibrate on.
 
+    graphs: the fastest one first.
     original: the float graph that was quantised.
     precision: ``int8`` or ``fp8``.
     """
     allowed = _allowed_flips(job, precision)
     calibration, selection = job.calibration
-    ranking: list[str] = []
-    best: _Choice | None = None
-    worse = 0
-    for step in STEPS:
-        if best and (best.chance >= CONFIDENCE or worse >= PATIENCE or step * 2 >= len(layers(full))):
-            break
-        if step and not ranking:
-            job.say(f"{precision}: looking for the layers that hurt most")
-            ranking = rank(job, full, original, *_few(calibration, RANKING_IMAGES), precision)
-        model = with_float_layers(full, ranking[:step], original)
+
+    def tried(graph: ModelProto, floated: Sequence[str]) -> _Choice:
+        model = with_float_layers(graph, floated, original)
         fit_head(model, *_few(calibration, FITTING_IMAGES), job.threads, precision)
-        choice = _weighed(job, model, step, selection, allowed, precision)
-        job.say(f"{precision}: with {step} convolutions in float {choice.found}")
-        if best is None or choice.chance > best.chance:
-            best, worse = choice, 0
-        else:
-            worse += 1
-    assert best, "the first step is always tried"
+        choice = _weighed(job, model, len(floated), selection, allowed, precision)
+        additions = " and additions" if precision == "int8" and graph is not graphs[0] else ""
+        job.say(f"{precision}: with {len(floated)} convolutions{additions} in float {choice.found}")
+        return choice
+
+    best, full = tried(graphs[0], ()), graphs[0]
+    for graph in graphs[1:]:
+        if best.chance < CONFIDENCE and (choice := tried(graph, ())).better_than(best):
+            best, full = choice, graph
+    if best.chance < CONFIDENCE:
+        job.say(f"{precision}: looking for the layers that hurt most")
+        ranking = rank(job, full, original, *_few(calibration, RANKING_IMAGES), precision)
+        worse = 0
+        for step in STEPS:
+            if best.chance >= CONFIDENCE or worse >= PATIENCE or step * 2 >= len(layers(full)):
+                break
+            choice = tried(full, ranking[:step])
+            best, worse = (choice, 0) if choice.better_than(best) else (best, worse + 1)
     if best.chance < LEAST_CONFIDENCE:
         raise ParityError(
             f"{precision} is not expected to hold: by its errors on {len(selection.images)} training slices "
@@ -108,6 +116,11 @@ class _Choice:
     """Engine → decisions expected to change."""
     found: str
     """In words."""
+
+    def better_than(self, other: _Choice) -> bool:
+        """By its chance; where neither has any, by the decisions that change."""
+        mine, others = ((one.chance, -max(one.flips.values())) for one in (self, other))
+        return mine > others
 
 
 def _weighed(job: Job, model: ModelProto, step: int, selection: Evidence, allowed: int, precision: str) -> _Choice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from export.qdq import (
     with_signed_activations,
     with_unsigned_activations,
 )
-from export.quantize import fit_head, insert_qdq, rank, run
+from export.quantize import facts_of, fit_head, holding, insert_qdq, rank, run
 from runtime.errors import DatasetError
 
 
@@ -143,6 +144,27 @@ def test_layers_put_back_to_float_have_their_own_weights_again(full, original, j
     assert "conv1.weight_quantized" not in stored
     with pytest.raises(KeyError):
         with_float_layers(full, ["no such layer"], original)
+
+
+def test_the_first_graph_that_is_expected_to_hold_is_taken(full, original, job):
+    """One whose every activation is sixteen times too coarse does not; the float graph, tried in its place, does."""
+    import copy
+
+    coarse = copy.deepcopy(full)
+    scales = {node.input[1] for node in coarse.graph.node if node.op_type == "QuantizeLinear"}
+    for tensor in coarse.graph.initializer:
+        if tensor.name in scales:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 16, tensor.name))
+    said: list[str] = []
+    allowing = replace(job, options=replace(job.options, flip_tolerance=0.1), say=said.append)
+    assert float_layers_of(holding(allowing, [coarse, original], original, "int8")) == layers(original)
+    assert len(said) == 2
+    assert re.match(r"int8: with 0 convolutions in float \d+\.\d in .* of 64 decisions are expected to flip", said[0])
+    assert "with 0 convolutions and additions in float 0.0 in" in said[1]
+    assert facts_of(allowing, "int8")["float_layers"] == layers(original)
+    said.clear()
+    holding(allowing, [original, coarse], original, "int8")
+    assert len(said) == 1
 
 
 @pytest.mark.slow
@@ -281,8 +303,6 @@ def fragile(network, slices):
 @pytest.mark.slow
 def test_int8_that_is_not_expected_to_hold_says_so_and_is_rejected(fragile, slices, write_run, new_job, tmp_path):
     """None of its decisions may flip."""
-    from dataclasses import replace
-
     from export.produce import produce
     from train.data.sources import load_samples
 
