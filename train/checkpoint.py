@@ -15,7 +15,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ RECORD = "run.json"
 def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
     """A hidden folder beside `path` to write a run into; it becomes `path` if the body ends well.
 
-    After an error the folder is removed, since what is not finished must not look like a run; it stays when it holds
+    After an error the folder is removed, with those above it that were made for it, since what is not finished must not look like a run; it stays when it holds
     a checkpoint to resume from.
 
     resume: go on in the folder that an interrupted run left.
@@ -51,6 +51,7 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
             f"{partial} holds an interrupted run. Go on with it: --resume --out {path}. Or delete it, or give another "
             "--out; nothing was written."
         )
+    made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if partial.exists() and not has_checkpoint(partial):
@@ -66,6 +67,9 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
     except BaseException:
         if not has_checkpoint(partial):
             shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):  # another run has begun in one of them
+                for folder in made:
+                    folder.rmdir()
         raise
 
 

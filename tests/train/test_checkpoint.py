@@ -41,7 +41,7 @@ def test_a_run_appears_under_its_name_only_when_finished(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_leaves_nothing(tmp_path, error):
     def stop_halfway() -> None:
-        with new_run(tmp_path / "a") as folder:
+        with new_run(tmp_path / "runs" / "a") as folder:
             (folder / "x").write_text("1")
             raise error
 
