@@ -36,8 +36,8 @@ RECORD = "run.json"
 def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
     """A hidden folder beside `path` to write a run into; it becomes `path` if the body ends well.
 
-    After an error the folder is removed, with those above it that were made for it, since what is not finished must not look like a run; it stays when it holds
-    a checkpoint to resume from.
+    After an error the folder is removed, with those above it that were made for it, since what is not finished must not
+    look like a run; it stays when it holds a checkpoint to resume from.
 
     resume: go on in the folder that an interrupted run left.
 
