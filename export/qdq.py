@@ -97,6 +97,13 @@ def with_float_additions(model: ModelProto) -> ModelProto:
     return edited
 
 
+def has_float_additions(model: ModelProto) -> bool:
+    """Whether no addition of the graph reads a rounding."""
+    made = {output: node.op_type for node in model.graph.node for output in node.output}
+    read = [made.get(name) for node in model.graph.node if node.op_type == "Add" for name in node.input]
+    return "DequantizeLinear" not in read
+
+
 def with_unsigned_activations(model: ModelProto) -> ModelProto:
     """A copy of the Q/DQ graph in which activations that are never negative are uint8, from zero, and not int8.
 

@@ -22,6 +22,7 @@ from export.parity import tolerance_for
 from export.qdq import (
     WEIGHTED,
     float_layers_of,
+    has_float_additions,
     layers,
     with_float_additions,
     with_float_layers,
@@ -75,7 +76,7 @@ def holding(job: Job, graphs: Sequence[ModelProto], original: ModelProto, precis
         model = with_float_layers(graph, floated, original)
         fit_head(model, *_few(calibration, FITTING_IMAGES), job.threads, precision)
         choice = _weighed(job, model, len(floated), selection, allowed, precision)
-        additions = " and additions" if precision == "int8" and graph is not graphs[0] else ""
+        additions = " and additions" if has_float_additions(model) else ""
         job.say(f"{precision}: with {len(floated)} convolutions{additions} in float {choice.found}")
         return choice
 
@@ -98,7 +99,7 @@ def holding(job: Job, graphs: Sequence[ModelProto], original: ModelProto, precis
             f"{best.found}, with {best.step} of {len(layers(full))} layers put back to float, the worst first, and "
             "more did not help. Fine-tune with quantisation, or use fp16 or bf16."
         )
-    facts = _facts(job, float_layers_of(best.model), best.flips)
+    facts = _facts(job, best.model, best.flips)
     _facts_file(job, precision).write_text(json.dumps(facts), encoding="utf-8")
     return best.model
 
@@ -310,12 +311,13 @@ def _facts_file(job: Job, precision: str) -> Path:
     return job.work / f"{precision}.json"
 
 
-def _facts(job: Job, floated: list[str], expected: dict[str, float]) -> dict[str, Any]:
+def _facts(job: Job, model: ModelProto, expected: dict[str, float]) -> dict[str, Any]:
     """JSON-ready: what had a part in the graph, so that nobody need guess whether the gate's images had."""
     calibration, selection = job.calibration
     return {
         "calibrated_on": f"{len(calibration.images)} training slices of {calibration.source}",
         "float_layers_chosen_on": f"{len(selection.images)} other training slices of {selection.source}",
         "flips_expected": expected,
-        "float_layers": floated,
+        "float_layers": float_layers_of(model),
+        "float_additions": has_float_additions(model),
     }

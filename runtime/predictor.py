@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -22,7 +23,7 @@ from runtime.prediction import Prediction, StudyPrediction, Timings, stage_of, s
 from runtime.reading import Picture, Source, read_all
 from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
-from runtime.streams import Batches
+from runtime.streams import SHORT, Batches
 from runtime.threads import available_cpus
 
 if TYPE_CHECKING:
@@ -222,8 +223,10 @@ class Predictor:
 
     def _stream(self, images: Iterable[Source], batch_size: int, lanes: int) -> Iterator[Prediction]:
         pool = Rows(self.model.input.shape)
+        batches = itertools.count()
 
         def answers(sources: list[Source]) -> list[tuple[Prediction, Image.Image | None]]:
+            many = next(batches) * batch_size >= SHORT
             rows = pool.take(len(sources))
             batch: list[Prepared] = []
             count = 0
@@ -232,7 +235,7 @@ class Predictor:
                 count += batch[-1].accepted
             logits, spent = None, 0.0
             if count:
-                logits, spent = self._batches.logits(rows[:count])
+                logits, spent = self._batches.logits(rows[:count], many=many)
             pool.give_back(rows)
             results = self._predictions(batch, logits, spent / max(count, 1))
             return [(result, one.image if self._audit else None) for result, one in zip(results, batch, strict=True)]

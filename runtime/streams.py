@@ -21,13 +21,15 @@ from runtime.pipeline import LANES
 from runtime.selftest import allowed
 from runtime.serving import Serving, warm_up
 
+SHORT = 64
+"""A stream of more images is a long one; few images are answered sooner by all threads together."""
 PAYS_AFTER = 512
-"""Images of streams, before which loading once more costs more than it saves."""
+"""Images of long streams, before which loading once more costs more than it saves."""
 
 
 class Batches:
-    """Answers batches from several threads at once: with the engine of single images one after another at first, then
-    with one that answers several at a time, where the backend has it.
+    """Answers batches from several threads at once: one after another with the engine of single images; those of long
+    streams, in time, with one that answers several at a time, where the backend has it.
 
     That one must be the same: its files have the manifest's digests still, and it answers a batch as the first one
     does, within the self-test's tolerance. Else the first one goes on.
@@ -43,14 +45,16 @@ class Batches:
         self._seen = 0
         self._asked = serving.bundle is None or not backends.answers_several(serving.name, serving.device)
 
-    def logits(self, images: np.ndarray) -> tuple[np.ndarray, float]:
+    def logits(self, images: np.ndarray, *, many: bool) -> tuple[np.ndarray, float]:
         """(N, classes) float32 logits of (N, C, H, W) float32 images, and the milliseconds the engine took.
+
+        many: they are of a stream that is longer than `SHORT`.
 
         Raises BackendError when the engine fails.
         """
-        if self._is_time(len(images)):
+        if many and self._is_time(len(images)):
             self._several = self._loaded(images)
-        several = self._several
+        several = self._several if many else None
         with self._turn if several is None else self._slots:
             start = time.perf_counter()
             logits = (several or self._serving).logits(images)

@@ -66,7 +66,7 @@ def bundle(trained_run, once) -> Path:
     """The bundle that `python -m export --to onnx torchscript` makes of `trained_run`. Do not change it: copy it."""
     from export.__main__ import main
 
-    options = [str(trained_run), "--to", "onnx", "torchscript"]
+    options = [str(trained_run), "--to", "onnx", "torchscript", "--parity-images", "128"]
     return once("bundle", lambda folder: main([*options, "--out", str(folder)]))
 
 

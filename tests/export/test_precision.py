@@ -26,7 +26,7 @@ def patient_job(job):
         ("openvino", "fp16"),
         pytest.param("torch-export", "bf16", marks=pytest.mark.slow),
         pytest.param("torchscript", "bf16", marks=pytest.mark.slow),
-        ("pytorch", "fp16"),
+        pytest.param("pytorch", "fp16", marks=pytest.mark.slow),  # PyTorch on a CPU is slow in it
         pytest.param("pytorch", "bf16", marks=pytest.mark.slow),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from export.images import calibration_samples
 from export.qdq import (
     float_layers_of,
+    has_float_additions,
     layers,
     with_float_additions,
     with_float_layers,
@@ -322,6 +323,7 @@ def test_additions_in_float_read_what_was_computed(signed):
     made = {output: node for node in free.graph.node for output in node.output}
     additions = [node for node in free.graph.node if node.op_type == "Add"]
     assert len(additions) == 16
+    assert (has_float_additions(signed), has_float_additions(free)) == (False, True)
     assert {made[name].op_type for node in additions for name in node.input} == {"Conv", "Relu"}
     convolutions = [node for node in free.graph.node if node.op_type == "Conv"]
     assert {made[name].op_type for node in convolutions for name in node.input[:2]} == {"DequantizeLinear"}

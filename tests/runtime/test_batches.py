@@ -19,6 +19,7 @@ SEVERAL = [name for name in backends.available() if backends.answers_several(nam
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "PAYS_AFTER", 8)
+    monkeypatch.setattr("runtime.predictor.SHORT", 4)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_it_comes_when_many_images_do_and_answers_the_same(
 @pytest.mark.parametrize("backend", SEVERAL)
 def test_it_answers_batches_side_by_side(bundle: Path, phantoms, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(bundle, backend=backend, guard=False, threads=2)
-    predictor.predict_batch(phantoms.images[:24])
+    predictor.predict_batch(phantoms.images[:24], batch_size=4)
     several = predictor._batches._several
     assert several is not None
     real, together = several.engine.run, threading.Barrier(2, timeout=20)
@@ -68,12 +69,23 @@ def test_it_answers_batches_side_by_side(bundle: Path, phantoms, backend: str, m
         return real(images)
 
     monkeypatch.setattr(several.engine, "run", run)
-    assert len(predictor.predict_batch(phantoms.images[:24], batch_size=4)) == 24
+    assert len(predictor.predict_batch(phantoms.images[:28], batch_size=4)) == 28
+
+
+def test_few_images_are_answered_by_all_threads(bundle: Path, phantoms, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor(bundle, backend="onnx", guard=False, threads=2)
+    predictor.predict_batch(phantoms.images[:24], batch_size=4)
+    several = predictor._batches._several
+    assert several is not None
+    asked: list[int] = []
+    monkeypatch.setattr(several.engine, "run", lambda images: asked.append(len(images)))
+    assert len(predictor.predict_batch(phantoms.images[:4], batch_size=2)) == 4
+    assert asked == []
 
 
 def test_never_more_of_them_than_it_has_threads(bundle: Path, phantoms, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(bundle, backend="onnx", guard=False, threads=2)
-    predictor.predict_batch(phantoms.images[:24])
+    predictor.predict_batch(phantoms.images[:24], batch_size=4)
     several = predictor._batches._several
     assert several is not None
     real, counting, busy, most = several.engine.run, threading.Lock(), 0, 0
@@ -96,7 +108,7 @@ def test_never_more_of_them_than_it_has_threads(bundle: Path, phantoms, monkeypa
 
 def test_one_thread_has_nothing_to_share(bundle: Path, phantoms, watched: list[int]) -> None:
     predictor = Predictor(bundle, backend="onnx", guard=False, threads=1)
-    predictor.predict_batch(phantoms.images[:24])
+    predictor.predict_batch(phantoms.images[:24], batch_size=4)
     assert watched == [1]
 
 
@@ -104,7 +116,7 @@ def test_a_lone_artifact_whose_digest_nobody_stated_is_not_loaded_again(
     bundle: Path, phantoms, watched: list[int]
 ) -> None:
     predictor = Predictor(bundle / "model.onnx", backend="onnx", threads=2)
-    predictor.predict_batch(phantoms.images[:24])
+    predictor.predict_batch(phantoms.images[:24], batch_size=4)
     assert watched == [1]
 
 
@@ -116,7 +128,7 @@ def test_a_file_that_was_changed_since_is_not_loaded(copy: Path, phantoms, backe
     content[len(content) // 2] ^= 1
     predictor.artifact.unlink()
     predictor.artifact.write_bytes(content)
-    answers = predictor.predict_batch(phantoms.images[:24])
+    answers = predictor.predict_batch(phantoms.images[:24], batch_size=4)
     assert watched == [1]
     assert answers[0].probabilities == pytest.approx(dict(expected.probabilities), abs=1e-5)
 
@@ -143,7 +155,7 @@ def test_one_that_answers_otherwise_is_not_used(
         return engine
 
     monkeypatch.setattr(backends, "load", load)
-    answers = predictor.predict_batch(phantoms.images[:24])
+    answers = predictor.predict_batch(phantoms.images[:24], batch_size=4)
     assert predictor._batches._asked
     assert predictor._batches._several is None
     for one, other in zip(answers, expected, strict=True):
