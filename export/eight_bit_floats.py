@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from export.holding import holding
 from export.job import Job
 from export.qdq import with_float_additions
-from export.quantize import holding, insert_qdq
+from export.quantize import insert_qdq
 from runtime.errors import ParityError
 
 if TYPE_CHECKING:

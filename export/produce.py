@@ -9,10 +9,10 @@ from pathlib import Path
 from export.files import assert_written
 from export.formats import FORMATS, file_name, lacking, variants
 from export.gate import Verdict, judge
+from export.holding import facts_of
 from export.job import Evidence, Job, load_reference
 from export.options import Options
 from export.precision import assert_precision
-from export.quantize import facts_of
 from runtime.digests import sha256_file
 from runtime.errors import BackendUnavailable, DatasetError, ExportError, ParityError
 from runtime.manifest import Artifact, Document

@@ -7,43 +7,18 @@ default. Calibrated on the run's own training slices.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from export.equalise import equalised
-from export.expectation import chance_of_at_most, flip_chances, most_flips
-from export.job import Evidence, Job
-from export.parity import tolerance_for
-from export.qdq import (
-    WEIGHTED,
-    float_layers_of,
-    has_float_additions,
-    layers,
-    with_float_additions,
-    with_float_layers,
-    with_relus_rounded_once,
-    with_unsigned_activations,
-)
-from runtime.errors import BackendUnavailable, ParityError
+from export.holding import FITTING_IMAGES, few, holding
+from export.job import Job
+from export.qdq import WEIGHTED, with_float_additions, with_relus_rounded_once, with_unsigned_activations
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-STEPS = (1, 2, 4, 6, 8, 12, 16, 20, 24)
-"""How many convolutions, worst first, are put back to float before it is asked again whether the graph holds."""
-RANKING_IMAGES = 64
-FITTING_IMAGES = 128
-CONFIDENCE = 0.95
-"""Of the choice: the chance to pass the gate at which no more layers are put back to float."""
-LEAST_CONFIDENCE = 0.5
-"""Where none has that chance, the best one is put to the gate if it has this, and refused before otherwise."""
-PATIENCE = 3
-"""So many steps without a better chance end the search."""
 
 
 def quantized(job: Job) -> ModelProto:
@@ -51,92 +26,6 @@ def quantized(job: Job) -> ModelProto:
     original, signed = insert_qdq(job)
     full = with_unsigned_activations(signed)
     return holding(job, [full, with_float_additions(full)], original, "int8")
-
-
-def holding(job: Job, graphs: Sequence[ModelProto], original: ModelProto, precision: str) -> ModelProto:
-    """The first of these Q/DQ graphs that is expected to pass the gate; if none is, the one that comes closest with as
-    few of its convolutions put back to float as it takes.
-
-    Ranges come from one set of training slices, the choice of float layers from the errors on another. How often such
-    an error changes a decision is counted at the reference's logits of the gate's slices, since a network is surer of
-    slices it was trained on; what the artifact says of those slices has no part in the choice, so that the gate's
-    figures do not flatter.
-
-    The head is always float: it is a thousandth of the work and most of the logit error. Raises ParityError when none
-    has an even chance to pass, DatasetError when there is nothing to calibrate on.
-
-    graphs: the fastest one first.
-    original: the float graph that was quantised.
-    precision: ``int8`` or ``fp8``.
-    """
-    allowed = _allowed_flips(job, precision)
-    calibration, selection = job.calibration
-
-    def tried(graph: ModelProto, floated: Sequence[str]) -> _Choice:
-        model = with_float_layers(graph, floated, original)
-        fit_head(model, *_few(calibration, FITTING_IMAGES), job.threads, precision)
-        choice = _weighed(job, model, len(floated), selection, allowed, precision)
-        additions = " and additions" if has_float_additions(model) else ""
-        job.say(f"{precision}: with {len(floated)} convolutions{additions} in float {choice.found}")
-        return choice
-
-    best, full = tried(graphs[0], ()), graphs[0]
-    for graph in graphs[1:]:
-        if best.chance < CONFIDENCE and (choice := tried(graph, ())).better_than(best):
-            best, full = choice, graph
-    if best.chance < CONFIDENCE:
-        job.say(f"{precision}: looking for the layers that hurt most")
-        ranking = rank(job, full, original, *_few(calibration, RANKING_IMAGES), precision)
-        worse = 0
-        for step in STEPS:
-            if best.chance >= CONFIDENCE or worse >= PATIENCE or step * 2 >= len(layers(full)):
-                break
-            choice = tried(full, ranking[:step])
-            best, worse = (choice, 0) if choice.better_than(best) else (best, worse + 1)
-    if best.chance < LEAST_CONFIDENCE:
-        raise ParityError(
-            f"{precision} is not expected to hold: by its errors on {len(selection.images)} training slices "
-            f"{best.found}, with {best.step} of {len(layers(full))} layers put back to float, the worst first, and "
-            "more did not help. Fine-tune with quantisation, or use fp16 or bf16."
-        )
-    facts = _facts(job, best.model, best.flips)
-    _facts_file(job, precision).write_text(json.dumps(facts), encoding="utf-8")
-    return best.model
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """One graph of those that may be put to the gate."""
-
-    model: ModelProto
-    step: int
-    """Convolutions in float."""
-    chance: float
-    """To pass the gate, in the engine that is worst at it."""
-    flips: dict[str, float]
-    """Engine → decisions expected to change."""
-    found: str
-    """In words."""
-
-    def better_than(self, other: _Choice) -> bool:
-        """By its chance; where neither has any, by the decisions that change."""
-        mine, others = ((one.chance, -max(one.flips.values())) for one in (self, other))
-        return mine > others
-
-
-def _weighed(job: Job, model: ModelProto, step: int, selection: Evidence, allowed: int, precision: str) -> _Choice:
-    from export.formats import onnx
-
-    onnx.describe(model, job.reference.info)
-    candidate = job.work / f"candidate.{precision}.onnx"
-    candidate.write_bytes(model.SerializeToString())
-    errors = _errors(job, candidate, selection, precision)
-    chances = {name: flip_chances(job.evidence.logits, rows) for name, rows in errors.items()}
-    sure = {name: chance_of_at_most(allowed, each) for name, each in chances.items()}
-    flips = {name: float(each.sum()) for name, each in chances.items()}
-    found = ", ".join(f"{flips[name]:.1f} in {name} ({sure[name]:.0%} sure of at most {allowed})" for name in sure)
-    found = f"{found} of {len(job.evidence.images)} decisions are expected to flip"
-    return _Choice(model, step, min(sure.values()), flips, found)
 
 
 def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
@@ -163,7 +52,7 @@ def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
 
     source, path = job.work / "equalised.onnx", job.work / "full.int8.onnx"
     original = equalised(
-        onnx_library.load(onnx.graph(job, "fp32")[0]), _few(calibration, FITTING_IMAGES)[0], job.threads
+        onnx_library.load(onnx.graph(job, "fp32")[0]), few(calibration, FITTING_IMAGES)[0], job.threads
     )
     source.write_bytes(original.SerializeToString())
     quantize_static(
@@ -189,100 +78,6 @@ def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
     return original, model
 
 
-def fit_head(model: ModelProto, images: np.ndarray, logits: np.ndarray, threads: int, precision: str = "int8") -> None:
-    """Let the last layer, which is float, undo in place what is regular in the errors of those before it.
-
-    The least-squares map from the graph's logits to the reference's, classes by classes, goes into its weights.
-
-    images: (N, C, H, W) float32 training slices.
-    logits: (N, classes) float32 of the reference.
-    """
-    from onnx import numpy_helper
-
-    got = run(model, images, threads, precision)
-    design = np.concatenate([got, np.ones((len(got), 1), np.float32)], axis=1).astype(np.float64)
-    # Directions in which these logits hardly differ, as when a class is never in question, are left alone.
-    change = np.linalg.lstsq(design, logits.astype(np.float64) - got, rcond=1e-4)[0]
-    last = next(node for node in model.graph.node if node.output[0] == model.graph.output[0].name)
-    assert last.op_type == "Gemm", "every model here ends in a linear layer with a bias"
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    weight, bias = (numpy_helper.to_array(stored[name]).astype(np.float64) for name in last.input[1:3])
-    turned = np.eye(len(bias)) + change[:-1].T
-    for name, values in zip(last.input[1:3], (turned @ weight, turned @ bias + change[-1]), strict=True):
-        stored[name].CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))
-
-
-def rank(
-    job: Job,
-    full: ModelProto,
-    original: ModelProto,
-    images: np.ndarray,
-    logits: np.ndarray,
-    precision: str = "int8",
-) -> list[str]:
-    """Names of the quantised layers, the one first whose return to float brings the logits closest to the reference.
-
-    images: (N, C, H, W) float32 training slices, so that the choice is not made on what the gate measures.
-    logits: (N, classes) float32 of the reference.
-    """
-    scores = []
-    kept = float_layers_of(full)
-    candidates = [name for name in layers(full) if name not in kept]
-    for position, name in enumerate(candidates):
-        error = run(with_float_layers(full, [name], original), images, job.threads, precision) - logits
-        scores.append((float(np.square(error).mean()), position, name))
-        if position % 10 == 9:
-            job.say(f"{precision}: {position + 1} of {len(candidates)} layers tried")
-    return [name for _, _, name in sorted(scores)]
-
-
-def run(model: ModelProto, images: np.ndarray, threads: int, precision: str = "int8") -> np.ndarray:
-    """(N, classes) float32 logits of the graph in ONNX Runtime."""
-    import onnxruntime
-
-    from runtime.backends.onnx import WRONG_OPTIMIZERS
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(),
-        settings,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=WRONG_OPTIMIZERS.get(precision),
-    )
-    parts = np.array_split(images, -(-len(images) // 16))
-    return np.concatenate([session.run(None, {"images": np.ascontiguousarray(part)})[0] for part in parts])
-
-
-def _allowed_flips(job: Job, precision: str) -> int:
-    """How many changed decisions the gate will allow. Raises ParityError where no such graph could pass."""
-    images = len(job.evidence.images)
-    tolerance = tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance).flips
-    allowed = most_flips(images, tolerance)
-    if allowed < 0:
-        raise ParityError(
-            f"{precision} was not tried: {images} images cannot show that fewer than {tolerance:.1%} of decisions "
-            "flip, even if none does. Give more: --parity-data DIR_OR_PARQUET."
-        )
-    return allowed
-
-
-def _errors(job: Job, path: Path, evidence: Evidence, precision: str) -> dict[str, np.ndarray]:
-    """Backend → (N, classes) float32: its logits of the graph at `path` less the reference's.
-
-    Raises BackendUnavailable where no backend here runs it.
-    """
-    from export.gate import loaded_in_each, run_in_batches
-
-    skipped: list[str] = []
-    backends = loaded_in_each(job, path, "onnx", precision, skipped)
-    errors = {name: run_in_batches(backend, evidence.images) - evidence.logits for name, backend in backends}
-    if not errors:
-        raise BackendUnavailable(". ".join(skipped))
-    return errors
-
-
 def _behind_convolutions(model: ModelProto) -> list[str]:
     """Names of the nodes whose results reach no convolution."""
     needed: set[str] = set()
@@ -293,31 +88,3 @@ def _behind_convolutions(model: ModelProto) -> list[str]:
         elif node.op_type not in WEIGHTED:
             behind.append(node.name)
     return behind
-
-
-def _few(evidence: Evidence, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most `count` images, evenly spread, and their logits."""
-    where = np.linspace(0, len(evidence.images) - 1, min(count, len(evidence.images))).astype(int)
-    return evidence.images[where], evidence.logits[where]
-
-
-def facts_of(job: Job, precision: str) -> dict[str, Any] | None:
-    """What the graph in this precision was calibrated and chosen on, for the manifest; None where there is none."""
-    path = _facts_file(job, precision)
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-
-def _facts_file(job: Job, precision: str) -> Path:
-    return job.work / f"{precision}.json"
-
-
-def _facts(job: Job, model: ModelProto, expected: dict[str, float]) -> dict[str, Any]:
-    """JSON-ready: what had a part in the graph, so that nobody need guess whether the gate's images had."""
-    calibration, selection = job.calibration
-    return {
-        "calibrated_on": f"{len(calibration.images)} training slices of {calibration.source}",
-        "float_layers_chosen_on": f"{len(selection.images)} other training slices of {selection.source}",
-        "flips_expected": expected,
-        "float_layers": float_layers_of(model),
-        "float_additions": has_float_additions(model),
-    }

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.equalise import KEY, channel_scales, equalised
 from export.formats import onnx as onnx_format
-from export.quantize import run
+from export.holding import run
 
 
 def chain(last: str) -> onnx.ModelProto:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from export.holding import facts_of, fit_head, holding, rank, run
 from export.images import calibration_samples
 from export.qdq import (
     float_layers_of,
@@ -19,7 +20,7 @@ from export.qdq import (
     with_signed_activations,
     with_unsigned_activations,
 )
-from export.quantize import facts_of, fit_head, holding, insert_qdq, rank, run
+from export.quantize import insert_qdq
 from runtime.errors import DatasetError
 
 
