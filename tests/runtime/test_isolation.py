@@ -91,10 +91,12 @@ sys.exit(1 if seen else 0)
 
 
 def run(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    # PyTorch leaves there where its cache is, for processes like this one's; a host's own has not heard of it.
+    inherited = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**inherited, **environment},
         capture_output=True,
         text=True,
         timeout=300,
