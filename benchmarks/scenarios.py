@@ -23,6 +23,8 @@ from benchmarks.worker import Worker
 BURST = 12
 """Images of one turn of single_stream, one as soon as the other is answered. The first of a turn, before them, finds
 the caches full of others' work and is not counted; the next few still pay for some of that."""
+OFFLINE = 256
+"""Images of one turn of offline, at least: fewer would measure how a stream begins and ends."""
 QUESTION = 8
 """Images of one question of multi_stream."""
 AGREE = 0.10

@@ -107,8 +107,9 @@ def _rows(
         taken = scenarios.multi_stream(workers, max(10, options.counted // 4), say)
         rows += [row(worker, "multi_stream", scenarios.QUESTION, taken, facts) for worker in workers]
     if "offline" in options.scenarios:
-        batches = scenarios.best_batches(workers, min(32, len(images)))
-        taken = scenarios.offline(workers, batches, len(images), 3 if options.counted < 60 else 5, say)
+        batches = scenarios.best_batches(workers, 16 if options.quick else 64)
+        count = len(images) if options.quick else max(len(images), scenarios.OFFLINE)
+        taken = scenarios.offline(workers, batches, count, 3 if options.counted < 60 else 5, say)
         rows += [row(worker, "offline", batches[worker.contender.name], taken, facts) for worker in workers]
     if "engine" in options.scenarios:
         for batch in (1, 8, 32):
@@ -148,8 +149,8 @@ def _server(options: Options, ours: Sequence[Worker], images: Sequence[bytes], f
     fastest = min(ours, key=lambda worker: float(np.median(taken[worker.contender.name].milliseconds)))
     name = fastest.contender.name
     single = float(np.median(taken[name].milliseconds))
-    batch = scenarios.best_batches([fastest], min(64, len(images)))
-    alone = scenarios.offline([fastest], batch, len(images), 5, say)[name]
+    batch = scenarios.best_batches([fastest], 64)
+    alone = scenarios.offline([fastest], batch, max(len(images), scenarios.OFFLINE), 5, say)[name]
     rate = options.server_load * 1e3 / float(np.median(alone.milliseconds))
     say(f"server: {options.server_seconds} s at {rate:.1f} images/s, {options.server_load:.0%} of {name} offline")
     served = fastest.ask("call", "serve", rate, options.server_seconds, scenarios.QUESTION)
