@@ -109,6 +109,8 @@ def _rows(
     if "offline" in options.scenarios:
         batches = scenarios.best_batches(workers, 16 if options.quick else 64)
         count = len(images) if options.quick else max(len(images), scenarios.OFFLINE)
+        for worker in () if options.quick else ours:
+            worker.ask("throughput", scenarios.LONG, batches[worker.contender.name])
         taken = scenarios.offline(workers, batches, count, 3 if options.counted < 60 else 5, say)
         rows += [row(worker, "offline", batches[worker.contender.name], taken, facts) for worker in workers]
     if "engine" in options.scenarios:
@@ -150,6 +152,7 @@ def _server(options: Options, ours: Sequence[Worker], images: Sequence[bytes], f
     name = fastest.contender.name
     single = float(np.median(taken[name].milliseconds))
     batch = scenarios.best_batches([fastest], 64)
+    fastest.ask("throughput", scenarios.LONG, batch[name])
     alone = scenarios.offline([fastest], batch, max(len(images), scenarios.OFFLINE), 5, say)[name]
     rate = options.server_load * 1e3 / float(np.median(alone.milliseconds))
     say(f"server: {options.server_seconds} s at {rate:.1f} images/s, {options.server_load:.0%} of {name} offline")
