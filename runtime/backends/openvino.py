@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime.errors import BackendError
 from runtime.quiet import import_without
+from runtime.threads import available_cpus
 
 NAME = "openvino"
 FORMATS = ("onnx", "openvino")
@@ -57,6 +58,9 @@ def load(path: Path, *, precision: str, device: str, threads: int, at_once: int 
         settings = {
             **({"PERFORMANCE_HINT": "LATENCY"} if at_once == 1 else {"NUM_STREAMS": at_once}),
             "INFERENCE_NUM_THREADS": threads,
+            # It ties its threads to the first processors, which with all of them is a little faster. With fewer, the
+            # threads of two processes would share a processor while others are idle.
+            "ENABLE_CPU_PINNING": threads >= available_cpus(),
             "INFERENCE_PRECISION_HINT": _hint(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         }
         model = core.read_model(path)

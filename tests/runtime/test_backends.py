@@ -12,6 +12,7 @@ import pytest
 
 from runtime import BackendError, BackendUnavailable, InputError, Predictor, backends, preprocess, read_image
 from runtime.predictor import probabilities
+from runtime.threads import available_cpus
 
 TOLERANCE = 1e-4  # of probabilities, fp32
 
@@ -191,6 +192,24 @@ def test_openvino_asked_for_fp16_never_computes_in_bf16(images: np.ndarray, othe
     assert np.abs(logits("fp16") - exact).max() < 0.01 * np.abs(exact).max()
     if np.array_equal(logits("bf16"), exact):
         pytest.skip("this CPU has no bf16 units, with which the test would have seen the fault")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+@pytest.mark.skipif(available_cpus() < 2, reason="one processor has no others")
+def test_an_engine_with_fewer_threads_is_tied_to_no_processor(predictor: Predictor, images: np.ndarray) -> None:
+    """Several processes with few threads each, as web servers have them, would all be tied to the same ones."""
+
+    def tied() -> int:
+        """Threads that may not run wherever this one may."""
+        texts = [(task / "status").read_text(encoding="utf-8") for task in Path("/proc/self/task").iterdir()]
+        found = [line for text in texts for line in text.splitlines() if line.startswith("Cpus_allowed_list")]
+        own = Path("/proc/thread-self/status").read_text(encoding="utf-8")
+        return sum(line not in own for line in found)
+
+    before = tied()
+    engine = backends.load(predictor.backend, predictor.artifact, precision="fp32", device="cpu", threads=1)
+    engine.run(images[:4])
+    assert tied() <= before
 
 
 def test_a_relu_before_8_bit_floats_stays(tmp_path: Path) -> None:
