@@ -25,8 +25,10 @@ BURST = 12
 the caches full of others' work and is not counted; the next few still pay for some of that."""
 OFFLINE = 256
 """Images of one turn of offline, at least: fewer would measure how a stream begins and ends."""
+TRIED = 160
+"""Images on which the batch size is chosen."""
 LONG = 1024
-"""Images of the stream before it, not counted: after some hundred a Predictor answers with another engine."""
+"""Images of the stream before that: after some hundred a Predictor answers with another engine."""
 QUESTION = 8
 """Images of one question of multi_stream."""
 AGREE = 0.10

@@ -107,10 +107,10 @@ def _rows(
         taken = scenarios.multi_stream(workers, max(10, options.counted // 4), say)
         rows += [row(worker, "multi_stream", scenarios.QUESTION, taken, facts) for worker in workers]
     if "offline" in options.scenarios:
-        batches = scenarios.best_batches(workers, 16 if options.quick else 64)
-        count = len(images) if options.quick else max(len(images), scenarios.OFFLINE)
         for worker in () if options.quick else ours:
-            worker.ask("throughput", scenarios.LONG, batches[worker.contender.name])
+            worker.ask("throughput", scenarios.LONG, scenarios.QUESTION)
+        batches = scenarios.best_batches(workers, 16 if options.quick else scenarios.TRIED)
+        count = len(images) if options.quick else max(len(images), scenarios.OFFLINE)
         taken = scenarios.offline(workers, batches, count, 3 if options.counted < 60 else 5, say)
         rows += [row(worker, "offline", batches[worker.contender.name], taken, facts) for worker in workers]
     if "engine" in options.scenarios:
@@ -151,8 +151,8 @@ def _server(options: Options, ours: Sequence[Worker], images: Sequence[bytes], f
     fastest = min(ours, key=lambda worker: float(np.median(taken[worker.contender.name].milliseconds)))
     name = fastest.contender.name
     single = float(np.median(taken[name].milliseconds))
-    batch = scenarios.best_batches([fastest], 64)
-    fastest.ask("throughput", scenarios.LONG, batch[name])
+    fastest.ask("throughput", scenarios.LONG, scenarios.QUESTION)
+    batch = scenarios.best_batches([fastest], scenarios.TRIED)
     alone = scenarios.offline([fastest], batch, max(len(images), scenarios.OFFLINE), 5, say)[name]
     rate = options.server_load * 1e3 / float(np.median(alone.milliseconds))
     say(f"server: {options.server_seconds} s at {rate:.1f} images/s, {options.server_load:.0%} of {name} offline")
