@@ -41,6 +41,7 @@ def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
 
     calibration, _ = job.calibration
     images = calibration.images
+    job.say(f"calibrating 8 bits on {len(images)} training slices")
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
