@@ -58,11 +58,17 @@ class AuditLog:
             ) from error
         self._salt = _salt(first, path)
 
-    def record(self, prediction: Prediction, image: Image.Image | None) -> None:
-        """Append one line. Raises AuditError: a prediction that could not be recorded must not be used."""
+    def pixels(self, image: Image.Image) -> str:
+        """The salted digest by which `record` names an image."""
+        return pixels_digest(image, self._salt)
+
+    def record(self, prediction: Prediction, pixels: str | None) -> None:
+        """Append one line. pixels: as the method of that name gives it; None for an image that could not be read.
+
+        Raises AuditError: a prediction that could not be recorded must not be used."""
         entry = {
             "time": _now(),
-            "pixels": None if image is None else pixels_digest(image, self._salt),
+            "pixels": pixels,
             "status": prediction.status,
             "code": prediction.code,
             "label": prediction.label,

@@ -15,24 +15,29 @@ from PIL import Image
 
 from runtime.errors import ImageError
 from runtime.guard import Guard
-from runtime.preprocess import InputSpec, preprocess
+from runtime.preprocess import InputSpec, normalise, resized
 from runtime.reading import Picture, Source, read
 
 LANES = (2, 4)
 """Batches under way at once, at least and at most: one runs while others are prepared."""
+SHORT = 64
+"""A stream of more images is a long one. Few images are answered sooner by the batch, and by all threads together."""
+BURST = 64
+"""Images of a long stream that are prepared in a row."""
 
 S = TypeVar("S")
+P = TypeVar("P")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image, read, judged and preprocessed; or why not."""
+    """One image, read, judged and resized; or why not."""
 
-    accepted: bool
-    """Whether the model may speak of it, and its row was filled."""
-    image: Image.Image | None = None
-    """None where it could not be read."""
+    pixels: np.ndarray | None = None
+    """uint8 (H, W) or (H, W, 3) of the model's size; None where the model may not speak of the image."""
+    digest: str | None = None
+    """Of the image as it was read; None where it could not be, and where nobody asked."""
     code: str = ""
     reason: str = ""
     error: ImageError | None = None
@@ -43,28 +48,29 @@ class Prepared:
     preprocess_ms: float = 0.0
 
 
-def prepare(source: Source, spec: InputSpec, guard: Guard | None, row: np.ndarray) -> Prepared:
-    """`source` read, judged by `guard` if there is one, and preprocessed into `row`. Raises nothing for a bad image.
+def prepare(
+    source: Source, spec: InputSpec, guard: Guard | None, digest: Callable[[Image.Image], str] | None = None
+) -> Prepared:
+    """`source` read, judged by `guard` if there is one, and resized. Raises nothing for a bad image.
 
-    row: (C, H, W) float32 of `spec`, which is filled where the image is accepted.
+    Keeps eight bits a pixel of the model's size, and nothing else of the image, however large that was.
     """
     start = time.perf_counter()
     try:
         picture: Picture = read(source)
     except ImageError as error:
         spent = (time.perf_counter() - start) * 1e3
-        return Prepared(accepted=False, code="unreadable", reason=str(error), error=error, read_ms=spent)
+        return Prepared(code="unreadable", reason=str(error), error=error, read_ms=spent)
     after_read = time.perf_counter()
     scores, code, reason = {}, "", ""
     if guard is not None:
         scores = guard.scores(picture.image)
         code, reason = guard.judge(scores) or ("", "")
-    if not code:
-        preprocess(picture.image, spec, row)
+    pixels = None if code else resized(picture.image, spec)
     done = time.perf_counter()
     return Prepared(
-        not code,
-        picture.image,
+        pixels,
+        None if digest is None else digest(picture.image),
         code=code,
         reason=reason,
         guard=scores,
@@ -73,6 +79,21 @@ def prepare(source: Source, spec: InputSpec, guard: Guard | None, row: np.ndarra
         read_ms=(after_read - start) * 1e3,
         preprocess_ms=(done - after_read) * 1e3,
     )
+
+
+def fill(rows: np.ndarray, batch: Iterable[Prepared], spec: InputSpec) -> tuple[int, float]:
+    """How many of `batch` the model may speak of, whose normalised pixels now stand in the first of `rows`, in order;
+    and the milliseconds that each of them took.
+
+    rows: float32 (N or more, C, H, W) of `spec`, for a batch of N.
+    """
+    start = time.perf_counter()
+    count = 0
+    for one in batch:
+        if one.pixels is not None:
+            normalise(one.pixels, spec, rows[count])
+            count += 1
+    return count, (time.perf_counter() - start) * 1e3 / max(count, 1)
 
 
 class Rows:
@@ -95,18 +116,42 @@ class Rows:
         self._spare.append(rows)
 
 
-def in_lanes(sources: Iterable[S], work: Callable[[list[S]], list[T]], batch_size: int, lanes: int) -> Iterator[T]:
-    """What `work` makes of each batch of sources, item by item and in order; `lanes` threads work on a batch each.
+def in_lanes(
+    sources: Iterable[S],
+    prepare: Callable[[list[S]], list[P]],
+    answer: Callable[[list[P]], list[T]],
+    *,
+    batch_size: int,
+    lanes: int,
+) -> Iterator[T]:
+    """What `answer` makes of each batch of what `prepare` makes of the sources, item by item and in order.
 
-    Never holds more than lanes + 1 batches of sources and results. `sources` is consumed in the caller's thread.
+    `lanes` threads work on one thing each. Sources are prepared by the batch at first, which is soonest answered; later
+    by the `BURST`, which costs a third less: after a batch has been answered the caches hold nothing of how images are
+    read. A burst is begun `lanes` batches before its own first one is due, so that one thread prepares while the others
+    answer; two that prepare at the same time would only wait for each other, since most of that is Python.
+
+    Never holds more than two bursts and lanes + 1 batches of sources, prepared sources and results. `sources` is
+    consumed in the caller's thread.
     """
+    prepared: deque[tuple[Future[list[P]], slice]] = deque()  # one for each batch of the bursts that were begun
     waiting: deque[Future[list[T]]] = deque()
-    remaining = iter(sources)
+    remaining, taken = iter(sources), 0
+    burst = max(1, BURST // batch_size) * batch_size
+
+    def answered(part: tuple[Future[list[P]], slice]) -> list[T]:
+        # The pool begins things in the order they came in: what this waits for was begun before.
+        return answer(part[0].result()[part[1]])
+
     pool = ThreadPoolExecutor(lanes, thread_name_prefix="neurostage-lane")
     try:
         while True:
-            while len(waiting) <= lanes and (batch := list(islice(remaining, batch_size))):
-                waiting.append(pool.submit(work, batch))
+            while len(prepared) <= lanes and (some := list(islice(remaining, burst if taken >= SHORT else batch_size))):
+                taken += len(some)
+                begun = pool.submit(prepare, some)
+                prepared.extend((begun, slice(at, at + batch_size)) for at in range(0, len(some), batch_size))
+            while prepared and len(waiting) <= lanes:
+                waiting.append(pool.submit(answered, prepared.popleft()))
             if not waiting:
                 return
             yield from waiting.popleft().result()

@@ -6,24 +6,24 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from runtime.backends import DEVICES
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BundleError, ImageError, InputError
 from runtime.labels import clinical_order
 from runtime.manifest import ModelInfo
-from runtime.pipeline import LANES, Prepared, Rows, in_lanes, prepare
+from runtime.pipeline import LANES, SHORT, Prepared, Rows, fill, in_lanes, prepare
 from runtime.prediction import Prediction, StudyPrediction, Timings, stage_of, study, unsure
 from runtime.reading import Picture, Source, read_all
 from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
-from runtime.streams import SHORT, Batches
+from runtime.streams import Batches
 from runtime.threads import available_cpus
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Predictor:
         self._guard = self._serving.guard if guard else None
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
         self._audit = None if audit is None else _audit_log(Path(audit))
+        self._digest = None if self._audit is None else self._audit.pixels
         if self_test and not (result := self.self_test()).passed:
             raise BackendError(f"The self-test failed: {result}. Do not use {self.artifact} on this machine.")
 
@@ -141,19 +142,12 @@ class Predictor:
         Raises ImageError when it cannot be read as one still image. An image the guard rejects, or on which the model
         is not sure, is a result: see `Prediction.status`.
         """
-        rows = self._rows.take(1)
-        prepared = prepare(image, self.model.input, self._guard, rows[0])
-        logits, spent = None, 0.0
-        if prepared.accepted:
-            start = time.perf_counter()
-            logits = self._serving.logits(rows)
-            spent = (time.perf_counter() - start) * 1e3
-        self._rows.give_back(rows)
+        prepared = prepare(image, self.model.input, self._guard, self._digest)
         if prepared.error is not None:
             raise prepared.error
-        (result,) = self._predictions([prepared], logits, spent)
+        (result,) = self._answers([prepared], self._rows, self._one)
         if self._audit is not None:
-            self._audit.record(result, prepared.image)
+            self._audit.record(result, prepared.digest)
         return result
 
     def predict_batch(self, images: Iterable[Source], batch_size: int | None = None) -> list[Prediction]:
@@ -166,12 +160,12 @@ class Predictor:
         """Predictions, in order, for any number of images in constant memory.
 
         batch_size: images that the engine is given at once; None takes what suits the device.
-        workers: batches under way at once, each read and prepared in a thread of its own while the engine runs another;
-            None takes as many as this process has CPUs, from two to four. workers + 1 batches are taken from `images`
-            before the first prediction comes out.
+        workers: threads, of which one prepares images while the others wait for the engine; None takes as many as this
+            process has CPUs, from two to four. workers + 1 batches are taken from `images` before the first prediction
+            comes out; later, in a long stream, up to some 200 images.
 
-        After some hundred images OpenVINO and ONNX Runtime, on a CPU, get a second engine of the same artifact that
-        answers a batch on each thread, which takes its memory once more and is up to a fifth faster.
+        After some hundred images OpenVINO and ONNX Runtime, on a CPU, load the same artifact again, to answer a batch
+        on each thread: up to a quarter faster, for its memory once more, in OpenVINO once more for each of the workers.
 
         An image that cannot be read gives a prediction with status ``rejected`` and code ``unreadable``, and stops
         nothing.
@@ -222,41 +216,50 @@ class Predictor:
         return min(BATCH_SIZE, 2 ** int(math.log2(max(1, fitting))))
 
     def _stream(self, images: Iterable[Source], batch_size: int, lanes: int) -> Iterator[Prediction]:
-        pool = Rows(self.model.input.shape)
+        rows = Rows(self.model.input.shape)
         batches = itertools.count()
 
-        def answers(sources: list[Source]) -> list[tuple[Prediction, Image.Image | None]]:
-            many = next(batches) * batch_size >= SHORT
-            rows = pool.take(len(sources))
-            batch: list[Prepared] = []
-            count = 0
-            for source in sources:
-                batch.append(prepare(source, self.model.input, self._guard, rows[count]))
-                count += batch[-1].accepted
-            logits, spent = None, 0.0
-            if count:
-                logits, spent = self._batches.logits(rows[:count], many=many)
-            pool.give_back(rows)
-            results = self._predictions(batch, logits, spent / max(count, 1))
-            return [(result, one.image if self._audit else None) for result, one in zip(results, batch, strict=True)]
+        def prepared(sources: list[Source]) -> list[Prepared]:
+            return [prepare(source, self.model.input, self._guard, self._digest) for source in sources]
 
-        for result, image in in_lanes(images, answers, batch_size, lanes):
+        def answers(batch: list[Prepared]) -> list[tuple[Prediction, str | None]]:
+            many = next(batches) * batch_size >= SHORT
+            results = self._answers(batch, rows, partial(self._batches.logits, many=many))
+            return [(result, one.digest) for result, one in zip(results, batch, strict=True)]
+
+        for result, digest in in_lanes(images, prepared, answers, batch_size=batch_size, lanes=lanes):
             if self._audit is not None:
-                self._audit.record(result, image)
+                self._audit.record(result, digest)
             yield result
 
-    def _predictions(self, batch: list[Prepared], logits: np.ndarray | None, inference_ms: float) -> list[Prediction]:
-        """One for each of the batch; `logits` has a row for each that was accepted, in order."""
-        rows = [] if logits is None else probabilities(logits, self.model.temperature).tolist()
-        answers = iter(rows)
+    def _one(self, images: np.ndarray) -> tuple[np.ndarray, float]:
+        start = time.perf_counter()
+        logits = self._serving.logits(images)
+        return logits, (time.perf_counter() - start) * 1e3
+
+    def _answers(
+        self, batch: list[Prepared], spare: Rows, logits_of: Callable[[np.ndarray], tuple[np.ndarray, float]]
+    ) -> list[Prediction]:
+        """One for each of the batch, in order. logits_of: (N, C, H, W) float32 → logits, milliseconds of the engine."""
+        rows = spare.take(len(batch))
+        count, normalise_ms = fill(rows, batch, self.model.input)
+        answered: list[list[float]] = []
+        engine_ms = 0.0
+        if count:
+            logits, engine_ms = logits_of(rows[:count])
+            answered = probabilities(logits, self.model.temperature).tolist()
+        spare.give_back(rows)
+        each = iter(answered)
         return [
-            self._prediction(prepared, next(answers), inference_ms)
-            if prepared.accepted
-            else self._prediction(prepared, None, 0.0)
-            for prepared in batch
+            self._prediction(one, None, 0.0, 0.0)
+            if one.pixels is None
+            else self._prediction(one, next(each), normalise_ms, engine_ms / count)
+            for one in batch
         ]
 
-    def _prediction(self, prepared: Prepared, answer: list[float] | None, inference_ms: float) -> Prediction:
+    def _prediction(
+        self, prepared: Prepared, answer: list[float] | None, normalise_ms: float, inference_ms: float
+    ) -> Prediction:
         by_label = {} if answer is None else dict(zip(self.model.labels, answer, strict=True))
         top = max(by_label, key=by_label.__getitem__) if by_label else None
         code, reason = prepared.code, prepared.reason
@@ -277,7 +280,7 @@ class Predictor:
             backend=self.backend,
             precision=self.precision,
             model_digest=self.model.digest,
-            timings=Timings(prepared.read_ms, prepared.preprocess_ms, inference_ms),
+            timings=Timings(prepared.read_ms, prepared.preprocess_ms + normalise_ms, inference_ms),
         )
 
 

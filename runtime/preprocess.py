@@ -104,7 +104,7 @@ def resize(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
     by ITU-R 601 luma, as torchvision's Grayscale does. A grey image is resized once and stays single here.
     """
     # A copy, because the array over Pillow's bytes is read-only, which torch.from_numpy warns about.
-    return _resized(image, spec).copy()
+    return resized(image, spec).copy()
 
 
 def normalise(
@@ -141,10 +141,10 @@ def preprocess(image: Image.Image, spec: InputSpec, out: NDArray[np.float32] | N
 
     image: mode L or RGB, any size. Raises InputError for any other mode.
     """
-    return normalise(_resized(image, spec), spec, out)
+    return normalise(resized(image, spec), spec, out)
 
 
-def _resized(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
+def resized(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
     """As `resize`, and not to be written to."""
     if image.mode not in ("L", "RGB"):
         raise InputError(f"the image has mode {image.mode}; expected L or RGB. Read it with runtime.images.read_image.")

@@ -21,8 +21,6 @@ from runtime.pipeline import LANES
 from runtime.selftest import allowed
 from runtime.serving import Serving, warm_up
 
-SHORT = 64
-"""A stream of more images is a long one; few images are answered sooner by all threads together."""
 PAYS_AFTER = 512
 """Images of long streams, before which loading once more costs more than it saves."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any
@@ -23,12 +25,12 @@ _REDUCED = {"bf16": ("BF16", "bf16"), "fp16": ("FP16", "f16")}
 
 
 class OpenVinoBackend:
-    """A compiled model with a pool of infer requests: one request must never serve two threads at once."""
+    """Compiled models with a pool of infer requests: one request must never serve two threads at once."""
 
-    def __init__(self, compiled: Any, tensor: Any, engine: str, metadata: str | None) -> None:
+    def __init__(self, compiled: Sequence[Any], tensor: Any, engine: str, metadata: str | None) -> None:
         self.engine = engine
         self.metadata = metadata
-        self._compiled = compiled
+        self._compiled = cycle(compiled)
         self._tensor = tensor
         self._idle: LifoQueue[Any] = LifoQueue()
 
@@ -36,7 +38,7 @@ class OpenVinoBackend:
         try:
             request = self._idle.get_nowait()
         except Empty:
-            request = self._compiled.create_infer_request()
+            request = next(self._compiled).create_infer_request()
         try:
             # Half as much Python as request.infer([images], share_inputs=True), which does the same.
             request.set_input_tensor(self._tensor(images, shared_memory=True))
@@ -48,15 +50,20 @@ class OpenVinoBackend:
 
 
 def load(path: Path, *, precision: str, device: str, threads: int, at_once: int = 1) -> OpenVinoBackend:
-    """A model compiled for `at_once` calls at a time, which share `threads` CPU threads."""
+    """A model compiled for `at_once` calls at a time, which share `threads` CPU threads.
+
+    It is compiled once for each of them. One with several streams would run them in threads of its own, between which
+    and the callers' threads the system then shares out the processors, badly: a tenth of a stream's time.
+    """
     # `import openvino` reports itself to a Google Analytics property of Intel and writes to ~/intel, unless its
     # telemetry package cannot be imported (openvino/tools/ovc/telemetry_utils.py).
     openvino = import_without("openvino", "openvino_telemetry")
     version = openvino.__version__.split("-")[0]
+    threads = max(1, threads // at_once)
     try:
         core = openvino.Core()
         settings = {
-            **({"PERFORMANCE_HINT": "LATENCY"} if at_once == 1 else {"NUM_STREAMS": at_once}),
+            "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             # It ties its threads to the first processors, which with all of them is a little faster. With fewer, the
             # threads of two processes would share a processor while others are idle.
@@ -65,7 +72,7 @@ def load(path: Path, *, precision: str, device: str, threads: int, at_once: int 
         }
         model = core.read_model(path)
         metadata = _metadata(model)
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = [core.compile_model(model, "CPU", settings) for _ in range(at_once)]
     except RuntimeError as error:
         raise BackendError(f"openvino {version} cannot load {path}: {error}") from error
     return OpenVinoBackend(compiled, openvino.Tensor, f"openvino {version}", metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -200,7 +201,29 @@ def test_openvino_with_fewer_threads_is_tied_to_no_processor(other_formats: Path
     pytest.importorskip("openvino", reason="it is what is asked")
     for threads, tied in ((1, False), (available_cpus(), True)):
         engine = backends.load("openvino", other_formats / "model.xml", precision="fp32", device="cpu", threads=threads)
-        assert engine._compiled.get_property("ENABLE_CPU_PINNING") is tied  # type: ignore[attr-defined]
+        compiled = next(engine._compiled)  # type: ignore[attr-defined]
+        assert compiled.get_property("ENABLE_CPU_PINNING") is tied
+
+
+def test_openvino_for_several_callers_runs_in_their_own_threads(other_formats: Path, images: np.ndarray) -> None:
+    """In threads of OpenVINO's, the system would have twice as many to place as there are processors."""
+    pytest.importorskip("openvino", reason="it is what is asked")
+    engine = backends.load(
+        "openvino", other_formats / "model.xml", precision="fp32", device="cpu", threads=2, at_once=2
+    )
+    batch, both = np.repeat(images[:16], 4, axis=0), threading.Barrier(2)
+    engine.run(batch)
+
+    def share_of_own_thread(_: int) -> float:
+        both.wait()
+        begun, own = time.process_time(), time.thread_time()
+        for _ in range(3):
+            engine.run(batch)
+        both.wait()  # so that the process's time is that of both
+        return (time.thread_time() - own) / (time.process_time() - begun)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(share_of_own_thread, range(2))) > 0.8
 
 
 def test_a_relu_before_8_bit_floats_stays(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from runtime import ImageError, Predictor, backends
-from runtime.pipeline import Rows, in_lanes
+from runtime.pipeline import BURST, SHORT, Rows, in_lanes
 
 
 def test_a_stream_answers_as_single_predictions_do(bundle: Path, phantoms) -> None:
@@ -73,18 +73,32 @@ def test_an_audit_keeps_the_order_of_the_answers(bundle: Path, phantoms, tmp_pat
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
-def test_lanes_keep_the_order_whoever_is_first(lanes: int) -> None:
+@pytest.mark.parametrize(("count", "batch_size"), [(0, 4), (1, 4), (103, 4), (500, 7), (500, 100)])
+def test_lanes_keep_the_order_whoever_is_first(lanes: int, count: int, batch_size: int) -> None:
     pick = random.Random(lanes)
+    prepared: list[int] = []
+    answered: list[int] = []
 
-    def work(batch: list[int]) -> list[int]:
+    def prepare(sources: list[int]) -> list[str]:
+        prepared.append(len(sources))
         time.sleep(pick.random() * 0.004)
-        return [item * 2 for item in batch]
+        return [str(source) for source in sources]
 
-    assert list(in_lanes(range(103), work, 4, lanes)) == list(range(0, 206, 2))
-    assert list(in_lanes([], work, 4, lanes)) == []
+    def answer(batch: list[str]) -> list[int]:
+        answered.append(len(batch))
+        time.sleep(pick.random() * 0.002)
+        return [int(item) * 2 for item in batch]
+
+    got = list(in_lanes(range(count), prepare, answer, batch_size=batch_size, lanes=lanes))
+    assert got == list(range(0, 2 * count, 2))
+    assert max(answered, default=0) == min(batch_size, count)
+    assert len(answered) == -(-count // batch_size), "every batch is full but the last"
+    if batch_size < SHORT and count > 3 * SHORT:
+        assert max(prepared) == BURST // batch_size * batch_size
 
 
-def test_lanes_hold_no_more_than_they_say() -> None:
+@pytest.mark.parametrize(("batch_size", "lanes"), [(4, 3), (16, 2), (100, 2)])
+def test_lanes_hold_no_more_than_they_say(batch_size: int, lanes: int) -> None:
     taken = 0
 
     def endless() -> Iterator[int]:
@@ -93,20 +107,60 @@ def test_lanes_hold_no_more_than_they_say() -> None:
             taken += 1
             yield taken
 
-    for answered, _ in enumerate(islice(in_lanes(endless(), lambda batch: batch, 4, 3), 50), start=1):
-        assert taken <= answered - 1 + 4 * 4
+    stream = in_lanes(endless(), list, list, batch_size=batch_size, lanes=lanes)
+    for given, _ in enumerate(islice(stream, 1000)):
+        held = taken - given
+        if given < 1:
+            assert held <= (2 * lanes + 2) * batch_size
+        assert held <= 2 * max(BURST, batch_size) + (2 * lanes + 2) * batch_size
+
+
+def test_one_thread_prepares_while_the_others_answer() -> None:
+    """In a long stream; two that prepare at the same time would wait for each other."""
+    preparing, most = 0, 0
+    counting = threading.Lock()
+
+    def prepare(sources: list[int]) -> list[int]:
+        nonlocal preparing, most
+        with counting:
+            preparing += 1
+            most = max(most, preparing if sources[0] >= SHORT else 0)
+        time.sleep(0.004)
+        with counting:
+            preparing -= 1
+        return sources
+
+    def answer(batch: list[int]) -> list[int]:
+        time.sleep(0.01)
+        return batch
+
+    assert len(list(in_lanes(range(640), prepare, answer, batch_size=8, lanes=2))) == 640
+    assert most == 1
 
 
 def test_an_error_in_a_lane_reaches_the_caller_and_ends_the_others() -> None:
-    def work(batch: list[int]) -> list[int]:
+    def fail_at_nine(batch: list[int]) -> list[int]:
         if 9 in batch:
             raise ZeroDivisionError("the ninth")
         return batch
 
+    for prepare, answer in ((list, fail_at_nine), (fail_at_nine, list)):
+        got: list[int] = []
+        with pytest.raises(ZeroDivisionError, match="the ninth"):
+            got.extend(in_lanes(count(), prepare, answer, batch_size=2, lanes=3))
+        assert got == list(range(8))
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("neurostage-lane")]
+
+
+def test_an_error_of_the_sources_reaches_the_caller() -> None:
+    def broken() -> Iterator[int]:
+        yield from range(300)
+        raise OSError("the disk is gone")
+
     got: list[int] = []
-    with pytest.raises(ZeroDivisionError, match="the ninth"):
-        got.extend(in_lanes(count(), work, 2, 3))
-    assert got == list(range(8))
+    with pytest.raises(OSError, match="the disk is gone"):
+        got.extend(in_lanes(broken(), list, list, batch_size=4, lanes=2))
+    assert got == list(range(len(got)))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("neurostage-lane")]
 
 
