@@ -78,8 +78,10 @@ def _key(manifest: Manifest, settings: str) -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    processor = next((line for line in lines if line.startswith("model name")), platform.processor())
-    parts = [manifest.to_json(), settings, platform.platform(), processor, str(os.cpu_count())]
+    # Not platform.processor() nor platform.platform(), which start a process.
+    processor = next((line for line in lines if line.startswith("model name")), platform.machine())
+    system = (platform.system(), platform.release(), platform.machine())
+    parts = [manifest.to_json(), settings, *system, processor, str(os.cpu_count())]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -39,6 +39,26 @@ def test_the_picture_says_what_it_is(other_formats: Path, scan: Path, tmp_path: 
 
 
 @needs_captum
+def test_a_patients_name_is_neither_said_nor_drawn(other_formats: Path, scan: Path, tmp_path: Path, capfd) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="the extra dicom")
+    pixels = np.asarray(read_image(scan))
+    file = pydicom.dcmread(Path(pydicom.__file__).parent / "data" / "test_files" / "MR_small.dcm")
+    file.Rows, file.Columns = pixels.shape
+    file.PixelData = pixels.astype(np.int16).tobytes()
+    file.WindowCenter, file.WindowWidth = 128, 256
+    for element in ("PatientName", "PatientID", "PatientComments", "StudyDescription", "ImageComments"):
+        setattr(file, element, "Zyxwvut^Qponml")
+    file.save_as(tmp_path / "slice.dcm")
+    assert b"Zyxwvut" in (tmp_path / "slice.dcm").read_bytes()
+    assert main([str(other_formats), str(tmp_path / "slice.dcm"), "--out", str(tmp_path / "cam.png")]) == 0
+    png = (tmp_path / "cam.png").read_bytes()
+    captured = capfd.readouterr()
+    for text in (captured.out, captured.err, str(Image.open(io.BytesIO(png)).info), png.decode("latin1")):
+        assert "Zyxwvut" not in text
+    assert png == explained(other_formats, pixels)[1], "nothing but pixels reaches the picture"
+
+
+@needs_captum
 def test_it_is_the_gradient_of_the_eager_network(other_formats: Path, trained_run: Path, scan: Path) -> None:
     """Against Selvaraju et al. 2017, equations 1 and 2, written out on the run's own weights."""
     import torch

@@ -54,6 +54,8 @@ predictor = Predictor(bundle, backend=backend, audit=out + "/audit.jsonl", self_
 predictor.predict(scan)
 predictor.predict_batch([scan, open(scan, "rb").read(), b"broken", out + "/none.png"])
 predictor.predict_study([scan])
+predictor.predict_batch([scan] * 640)  # so many that the artifact is loaded again
+Predictor(bundle, backend=backend, tune=out + "/tuned.json").predict(scan)
 for source in sys.argv[6:]:
     try:
         predictor.predict(source)
