@@ -65,7 +65,8 @@ class AuditLog:
     def record(self, prediction: Prediction, pixels: str | None) -> None:
         """Append one line. pixels: as the method of that name gives it; None for an image that could not be read.
 
-        Raises AuditError: a prediction that could not be recorded must not be used."""
+        Raises AuditError: a prediction that could not be recorded must not be used.
+        """
         entry = {
             "time": _now(),
             "pixels": pixels,

@@ -95,7 +95,7 @@ class Guard:
 
     def _distances(self, thumbnail: NDArray[np.float32]) -> dict[str, float]:
         # Upside down, and on either side. The fit knows every slice's mirror image too, so that mirroring left to right
-        # changes no residual: turned by half is as upside down.
+        # changes no residual: turned by half scores as upside down does.
         turned = np.empty((4, SIZE, SIZE), np.float32)
         turned[0], turned[1], turned[2], turned[3] = thumbnail, thumbnail[::-1], thumbnail.T[::-1], thumbnail.T[:, ::-1]
         columns, offset, mean_squared = self._projection

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
@@ -131,12 +131,20 @@ def in_lanes(
     read. A burst is begun `lanes` batches before its own first one is due, so that one thread prepares while the others
     answer; two that prepare at the same time would only wait for each other, since most of that is Python.
 
-    Never holds more than two bursts and lanes + 1 batches of sources, prepared sources and results. `sources` is
+    What is one batch as a whole is answered in the caller's thread: beginning others takes most of a millisecond.
+
+    Never holds more than a burst and 2 * lanes + 2 batches of sources, prepared sources and results. `sources` is
     consumed in the caller's thread.
     """
     prepared: deque[tuple[Future[list[P]], slice]] = deque()  # one for each batch of the bursts that were begun
     waiting: deque[Future[list[T]]] = deque()
     remaining, taken = iter(sources), 0
+    first = list(islice(remaining, batch_size + 1))
+    if len(first) <= batch_size:
+        yield from answer(prepare(first)) if first else ()
+        return
+    remaining = chain(first, remaining)
+    del first
     burst = max(1, BURST // batch_size) * batch_size
 
     def answered(part: tuple[Future[list[P]], slice]) -> list[T]:

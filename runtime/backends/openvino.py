@@ -52,8 +52,8 @@ class OpenVinoBackend:
 def load(path: Path, *, precision: str, device: str, threads: int, at_once: int = 1) -> OpenVinoBackend:
     """A model compiled for `at_once` calls at a time, which share `threads` CPU threads.
 
-    It is compiled once for each of them. One with several streams would run them in threads of its own, between which
-    and the callers' threads the system then shares out the processors, badly: a tenth of a stream's time.
+    It is compiled once for each of them. One with several streams would run them in threads of its own, and the system
+    puts those and the callers' threads on one processor while another idles: a twentieth of a stream's time.
     """
     # `import openvino` reports itself to a Google Analytics property of Intel and writes to ~/intel, unless its
     # telemetry package cannot be imported (openvino/tools/ovc/telemetry_utils.py).

@@ -112,7 +112,19 @@ def test_lanes_hold_no_more_than_they_say(batch_size: int, lanes: int) -> None:
         held = taken - given
         if given < 1:
             assert held <= (2 * lanes + 2) * batch_size
-        assert held <= 2 * max(BURST, batch_size) + (2 * lanes + 2) * batch_size
+        assert held <= max(BURST, batch_size) + (2 * lanes + 2) * batch_size
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_one_batch_is_answered_in_the_callers_thread(count: int) -> None:
+    threads = set()
+
+    def seen(batch: list[int]) -> list[int]:
+        threads.add(threading.get_ident())
+        return batch
+
+    assert list(in_lanes(iter(range(count)), seen, seen, batch_size=4, lanes=2)) == list(range(count))
+    assert threads == {threading.get_ident()}
 
 
 def test_one_thread_prepares_while_the_others_answer() -> None:
