@@ -41,8 +41,12 @@ def plant_in_read(ours, monkeypatch):
     monkeypatch.setattr(pipeline, "read", planted(pipeline.read))
 
 
-def plant_in_preprocess(ours, monkeypatch):
-    monkeypatch.setattr(pipeline, "preprocess", planted(pipeline.preprocess))
+def plant_in_resizing(ours, monkeypatch):
+    monkeypatch.setattr(pipeline, "resized", planted(pipeline.resized))
+
+
+def plant_in_normalising(ours, monkeypatch):
+    monkeypatch.setattr(pipeline, "normalise", planted(pipeline.normalise))
 
 
 def plant_in_guard(ours, monkeypatch):
@@ -57,23 +61,24 @@ def plant_in_post(ours, monkeypatch):
     monkeypatch.setattr(ours.predictor, "_prediction", planted(ours.predictor._prediction))
 
 
-PLANTS = {
-    "read": plant_in_read,
-    "guard": plant_in_guard,
-    "preprocess": plant_in_preprocess,
-    "compute": plant_in_compute,
-    "post": plant_in_post,
-}
+PLANTS = [
+    ("read", plant_in_read),
+    ("guard", plant_in_guard),
+    ("preprocess", plant_in_resizing),
+    ("preprocess", plant_in_normalising),
+    ("compute", plant_in_compute),
+    ("post", plant_in_post),
+]
 
 
-@pytest.mark.parametrize("stage", PLANTS)
-def test_a_sleep_planted_in_a_stage_shows_up_in_it_and_nowhere_else(bundle, images, stage, monkeypatch):
+@pytest.mark.parametrize(("stage", "plant"), PLANTS)
+def test_a_sleep_planted_in_a_stage_shows_up_in_it_and_nowhere_else(bundle, images, stage, plant, monkeypatch):
     if stage == "guard":
         guard = fit((read_image(image) for image in images), list(range(len(images))))
         monkeypatch.setattr("runtime.predictor.open_bundle", _with(guard))
     ours = load(bundle, "onnx", "fp32", "cpu", 1)
     before = least(ours, images)
-    PLANTS[stage](ours, monkeypatch)
+    plant(ours, monkeypatch)
     after = least(ours, images)
     grown = {name: after[name] - before[name] for name in STAGES}
     assert grown.pop(stage) == pytest.approx(SLEEP_MS, abs=5)
