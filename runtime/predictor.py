@@ -165,7 +165,7 @@ class Predictor:
             comes out; later, in a long stream, up to some 200 images.
 
         After some hundred images OpenVINO and ONNX Runtime, on a CPU, load the same artifact again, to answer a batch
-        on each thread: up to a quarter faster, for its memory once more, in OpenVINO once more for each of the workers.
+        on each thread: up to a tenth faster, for its memory once more, in OpenVINO once more for each of the workers.
 
         An image that cannot be read gives a prediction with status ``rejected`` and code ``unreadable``, and stops
         nothing.
