@@ -55,6 +55,7 @@ predictor.predict(scan)
 predictor.predict_batch([scan, open(scan, "rb").read(), b"broken", out + "/none.png"])
 predictor.predict_study([scan])
 predictor.predict_batch([scan] * 640)  # so many that the artifact is loaded again
+assert backend not in ("onnx", "openvino") or predictor._serving.threads < 2 or predictor._batches._several
 Predictor(bundle, backend=backend, tune=out + "/tuned.json").predict(scan)
 for source in sys.argv[6:]:
     try:
