@@ -47,7 +47,7 @@ class Ours:
         self.stages: dict[str, float] = {}
         self._engine = _Clocked(predictor._serving.engine, "run")
         predictor._serving = replace(predictor._serving, engine=self._engine)
-        self._guard = _Clocked(predictor._guard, "scores", "judge") if predictor._guard else None
+        self._guard = _Clocked(predictor._guard, "thumbnail", "scores_of", "judge") if predictor._guard else None
         predictor._guard = self._guard or predictor._guard  # type: ignore[assignment]
         self._rows: np.ndarray | None = None
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 from runtime.errors import ImageError
 from runtime.guard import Guard
-from runtime.preprocess import InputSpec, normalise, resized
+from runtime.preprocess import InputSpec, normalise_all, resized
 from runtime.reading import Picture, Source, read
+from runtime.thumbnails import Thumbnail
 
 LANES = (2, 4)
 """Batches under way at once, at least and at most: one runs while others are prepared."""
@@ -30,12 +31,14 @@ P = TypeVar("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prepared:
     """One image, read, judged and resized; or why not."""
 
     pixels: np.ndarray | None = None
     """uint8 (H, W) or (H, W, 3) of the model's size; None where the model may not speak of the image."""
+    thumbnail: Thumbnail | None = None
+    """What the guard is to judge; None without a guard."""
     digest: str | None = None
     """Of the image as it was read; None where it could not be, and where nobody asked."""
     code: str = ""
@@ -49,12 +52,24 @@ class Prepared:
 
 
 def prepare(
-    source: Source, spec: InputSpec, guard: Guard | None, digest: Callable[[Image.Image], str] | None = None
-) -> Prepared:
-    """`source` read, judged by `guard` if there is one, and resized. Raises nothing for a bad image.
+    sources: Iterable[Source],
+    spec: InputSpec,
+    guard: Guard | None,
+    digest: Callable[[Image.Image], str] | None = None,
+) -> list[Prepared]:
+    """Each of `sources` read, resized, and judged by `guard` if there is one. Raises nothing for a bad image.
 
-    Keeps eight bits a pixel of the model's size, and nothing else of the image, however large that was.
+    Keeps eight bits a pixel of the model's size, and nothing else of an image, however large that was.
     """
+    several = [_prepare(source, spec, guard, digest) for source in sources]
+    if guard is not None:
+        _judge([one for one in several if one.error is None], guard)
+    return several
+
+
+def _prepare(
+    source: Source, spec: InputSpec, guard: Guard | None, digest: Callable[[Image.Image], str] | None
+) -> Prepared:
     start = time.perf_counter()
     try:
         picture: Picture = read(source)
@@ -62,23 +77,34 @@ def prepare(
         spent = (time.perf_counter() - start) * 1e3
         return Prepared(code="unreadable", reason=str(error), error=error, read_ms=spent)
     after_read = time.perf_counter()
-    scores, code, reason = {}, "", ""
-    if guard is not None:
-        scores = guard.scores(picture.image)
-        code, reason = guard.judge(scores) or ("", "")
-    pixels = None if code else resized(picture.image, spec)
+    pixels = resized(picture.image, spec)
+    small = None if guard is None else guard.thumbnail(picture.image)
     done = time.perf_counter()
     return Prepared(
         pixels,
+        small,
         None if digest is None else digest(picture.image),
-        code=code,
-        reason=reason,
-        guard=scores,
         transforms=picture.transforms,
         warnings=picture.warnings,
         read_ms=(after_read - start) * 1e3,
         preprocess_ms=(done - after_read) * 1e3,
     )
+
+
+def _judge(several: list[Prepared], guard: Guard) -> None:
+    """All in one, which takes a third of the time: most of judging one image is waiting for memory and for Python."""
+    if not several:
+        return
+    start = time.perf_counter()
+    thumbnails = [one.thumbnail for one in several if one.thumbnail is not None]
+    for one, scores in zip(several, guard.scores_of(thumbnails), strict=True):
+        one.guard = scores
+        one.code, one.reason = guard.judge(scores) or ("", "")
+        if one.code:
+            one.pixels = None
+    spent = (time.perf_counter() - start) * 1e3 / len(several)
+    for one in several:
+        one.preprocess_ms += spent
 
 
 def fill(rows: np.ndarray, batch: Iterable[Prepared], spec: InputSpec) -> tuple[int, float]:
@@ -88,12 +114,9 @@ def fill(rows: np.ndarray, batch: Iterable[Prepared], spec: InputSpec) -> tuple[
     rows: float32 (N or more, C, H, W) of `spec`, for a batch of N.
     """
     start = time.perf_counter()
-    count = 0
-    for one in batch:
-        if one.pixels is not None:
-            normalise(one.pixels, spec, rows[count])
-            count += 1
-    return count, (time.perf_counter() - start) * 1e3 / max(count, 1)
+    images = [one.pixels for one in batch if one.pixels is not None]
+    normalise_all(images, spec, rows)
+    return len(images), (time.perf_counter() - start) * 1e3 / max(len(images), 1)
 
 
 class Rows:

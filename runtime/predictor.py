@@ -142,7 +142,7 @@ class Predictor:
         Raises ImageError when it cannot be read as one still image. An image the guard rejects, or on which the model
         is not sure, is a result: see `Prediction.status`.
         """
-        prepared = prepare(image, self.model.input, self._guard, self._digest)
+        (prepared,) = prepare([image], self.model.input, self._guard, self._digest)
         if prepared.error is not None:
             raise prepared.error
         (result,) = self._answers([prepared], self._rows, self._one)
@@ -220,7 +220,7 @@ class Predictor:
         batches = itertools.count()
 
         def prepared(sources: list[Source]) -> list[Prepared]:
-            return [prepare(source, self.model.input, self._guard, self._digest) for source in sources]
+            return prepare(sources, self.model.input, self._guard, self._digest)
 
         def answers(batch: list[Prepared]) -> list[tuple[Prediction, str | None]]:
             many = next(batches) * batch_size >= SHORT

@@ -46,11 +46,11 @@ def plant_in_resizing(ours, monkeypatch):
 
 
 def plant_in_normalising(ours, monkeypatch):
-    monkeypatch.setattr(pipeline, "normalise", planted(pipeline.normalise))
+    monkeypatch.setattr(pipeline, "normalise_all", planted(pipeline.normalise_all))
 
 
 def plant_in_guard(ours, monkeypatch):
-    monkeypatch.setattr(Guard, "scores", planted(Guard.scores))
+    monkeypatch.setattr(Guard, "scores_of", planted(Guard.scores_of))
 
 
 def plant_in_compute(ours, monkeypatch):

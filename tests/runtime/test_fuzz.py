@@ -83,7 +83,7 @@ def mutate(number):
 spec = InputSpec.imagenet(64)
 rows = np.empty((1, *spec.shape), np.float32)
 for seed in seeds:
-    fill(rows, [prepare(seed, spec, None)], spec)  # what is loaded lazily is loaded now
+    fill(rows, prepare([seed], spec, None), spec)  # what is loaded lazily is loaded now
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (pages + (1 << 30), pages + (1 << 30)))
@@ -92,7 +92,7 @@ for number in range(first, first + count):
     data = mutate(number)
     begun = time.process_time()
     try:
-        answered += fill(rows, [prepare(data, spec, None)], spec)[0]
+        answered += fill(rows, prepare([data], spec, None), spec)[0]
     except BaseException as error:
         wrong.append([number, type(error).__name__, str(error)[:200]])
     spent = time.process_time() - begun

@@ -219,6 +219,14 @@ def test_scores_are_plain_and_repeatable(phantom_guard: Guard, strangers: list[I
     assert phantom_guard.scores(strangers[0]) == scores
 
 
+@pytest.mark.parametrize("count", [1, 7, 16, 17, 40])
+def test_together_they_score_to_the_bit_as_alone(phantom_guard: Guard, strangers, count: int) -> None:
+    """What stands beside an image has no part in whether it is rejected."""
+    images = [*library_images()[:3], chest(), *strangers][:count]
+    together = phantom_guard.scores_of([phantom_guard.thumbnail(image) for image in images])
+    assert together == [phantom_guard.scores(image) for image in images]
+
+
 def test_a_score_that_is_no_number_is_rejected(phantom_guard: Guard, strangers: list[Image.Image]) -> None:
     scores = phantom_guard.scores(strangers[0])
     assert phantom_guard.judge(scores) is None

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from runtime.errors import BundleError, InputError
-from runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, InputSpec, normalise, preprocess, resize
+from runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, InputSpec, normalise, normalise_all, preprocess, resize
 
 GREY = InputSpec(224, 224, 1, (0.2956,), (0.3059,))
 SPECS = [
@@ -119,6 +119,20 @@ def test_normalise_fills_a_row_of_a_batch() -> None:
     assert normalise(resize(image, spec), spec, out=row) is row
     assert np.array_equal(batch[1], preprocess(image, spec))
     assert np.isnan(batch[0]).all()
+
+
+SEVERAL = [InputSpec.imagenet(24), InputSpec.imagenet(200), InputSpec(24, 20, 1, (0.1,), (0.3,))]
+
+
+@pytest.mark.parametrize("spec", SEVERAL)
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_several_are_normalised_to_the_bit_as_one_is(spec: InputSpec, count: int) -> None:
+    rng = np.random.default_rng(5)
+    images = [resize(random_image(rng, colour=number % 4 == 1), spec) for number in range(count)]
+    rows = np.full((count + 1, *spec.shape), np.nan, np.float32)
+    normalise_all(images, spec, rows)
+    assert all(np.array_equal(row, normalise(image, spec)) for row, image in zip(rows, images, strict=False))
+    assert np.isnan(rows[count:]).all()
 
 
 def test_results_are_independent_of_each_other() -> None:
