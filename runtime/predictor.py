@@ -17,8 +17,9 @@ from runtime.backends import DEVICES
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BundleError, ImageError, InputError
 from runtime.labels import clinical_order
+from runtime.lanes import LANES, SHORT, in_lanes
 from runtime.manifest import ModelInfo
-from runtime.pipeline import LANES, SHORT, Prepared, Rows, fill, in_lanes, prepare
+from runtime.pipeline import Prepared, Rows, fill, prepare
 from runtime.prediction import Prediction, StudyPrediction, Timings, stage_of, study, unsure
 from runtime.reading import Picture, Source, read_all
 from runtime.selftest import SelfTest, self_test

@@ -17,8 +17,8 @@ import numpy as np
 from runtime import backends
 from runtime.calibration import probabilities
 from runtime.errors import NeuroStageError
+from runtime.lanes import LANES
 from runtime.manifest import artifact_path
-from runtime.pipeline import LANES
 from runtime.selftest import allowed
 from runtime.serving import Serving, warm_up
 

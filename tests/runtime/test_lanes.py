@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from runtime import ImageError, Predictor, backends
-from runtime.pipeline import BURST, SHORT, Rows, in_lanes
+from runtime.lanes import BURST, SHORT, in_lanes
+from runtime.pipeline import Rows
 
 
 def test_a_stream_answers_as_single_predictions_do(bundle: Path, phantoms) -> None:

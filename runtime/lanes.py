@@ -1,0 +1,71 @@
+"""How many images become batches that are under way at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from typing import TypeVar
+
+LANES = (2, 4)
+"""Batches under way at once, at least and at most: one runs while others are prepared."""
+SHORT = 64
+"""A stream of more images is a long one. Few images are answered sooner by the batch, and by all threads together."""
+BURST = 64
+"""Images of a long stream that are prepared in a row."""
+
+S = TypeVar("S")
+P = TypeVar("P")
+T = TypeVar("T")
+
+
+def in_lanes(
+    sources: Iterable[S],
+    prepare: Callable[[list[S]], list[P]],
+    answer: Callable[[list[P]], list[T]],
+    *,
+    batch_size: int,
+    lanes: int,
+) -> Iterator[T]:
+    """What `answer` makes of each batch of what `prepare` makes of the sources, item by item and in order.
+
+    `lanes` threads work on one thing each. Sources are prepared by the batch at first, which is soonest answered; later
+    by the `BURST`, which costs a third less: after a batch has been answered the caches hold nothing of how images are
+    read. A burst is begun `lanes` batches before its own first one is due, so that one thread prepares while the others
+    answer; two that prepare at the same time would only wait for each other, since most of that is Python.
+
+    What is one batch as a whole is answered in the caller's thread: beginning others takes most of a millisecond.
+
+    Never holds more than a burst and 2 * lanes + 2 batches of sources, prepared sources and results. `sources` is
+    consumed in the caller's thread.
+    """
+    prepared: deque[tuple[Future[list[P]], slice]] = deque()  # one for each batch of the bursts that were begun
+    waiting: deque[Future[list[T]]] = deque()
+    remaining, taken = iter(sources), 0
+    first = list(islice(remaining, batch_size + 1))
+    if len(first) <= batch_size:
+        yield from answer(prepare(first)) if first else ()
+        return
+    remaining = chain(first, remaining)
+    del first
+    burst = max(1, BURST // batch_size) * batch_size
+
+    def answered(part: tuple[Future[list[P]], slice]) -> list[T]:
+        # The pool begins things in the order they came in: what this waits for was begun before.
+        return answer(part[0].result()[part[1]])
+
+    pool = ThreadPoolExecutor(lanes, thread_name_prefix="neurostage-lane")
+    try:
+        while True:
+            while len(prepared) <= lanes and (some := list(islice(remaining, burst if taken >= SHORT else batch_size))):
+                taken += len(some)
+                begun = pool.submit(prepare, some)
+                prepared.extend((begun, slice(at, at + batch_size)) for at in range(0, len(some), batch_size))
+            while prepared and len(waiting) <= lanes:
+                waiting.append(pool.submit(answered, prepared.popleft()))
+            if not waiting:
+                return
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
