@@ -25,8 +25,8 @@ IMAGENET_MEAN: tuple[float, ...] = (0.485, 0.456, 0.406)
 
 IMAGENET_STD: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-_TOGETHER = 1 << 16
-"""Pixels that are normalised in one go: as float32 they fit a core's cache, with the planes they become."""
+_TOGETHER = 1 << 18
+"""Pixels that are normalised in one go: more are no faster, and would only need more memory."""
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
