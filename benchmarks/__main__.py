@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,18 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the second of two runs compared is slower somewhere, 2 what it was given is of no use."""
+    """Exit status: 0 done, 1 the second of two runs compared is slower somewhere, 2 what it was given is of no use, or
+    whoever read the text left before its end.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
+        status = _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # As head does. Python would meet the pipe once more at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
