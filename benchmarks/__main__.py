@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from runtime.command import exit_status
 from runtime.errors import NeuroStageError
 
 if TYPE_CHECKING:
@@ -16,18 +16,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the second of two runs compared is slower somewhere, 2 what it was given is of no use, or
-    whoever read the text left before its end.
-    """
+    """Exit status: 0 done, 1 the second of two runs compared is slower somewhere, 2 what it was given is of no use."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # As head does. Python would meet the pipe once more at its own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
+        return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -90,4 +82,4 @@ def _train(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

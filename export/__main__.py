@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from export.options import Options, parse
+from runtime.command import exit_status
 from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
 
 if TYPE_CHECKING:
@@ -97,4 +98,4 @@ def _print_outcome(outcome: Outcome, bundle: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

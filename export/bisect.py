@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from runtime.command import exit_status
 from runtime.errors import CheckpointError, InputError, NeuroStageError
 from runtime.manifest import read_manifest
 from runtime.predictor import DEFAULT_BUNDLE
@@ -188,4 +189,4 @@ def _plot(layers: list[Layer], title: str, tolerance: float, path: Path) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

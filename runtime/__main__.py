@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runtime import report
 from runtime.backends import BACKENDS, DEVICES, SUFFIXES
+from runtime.command import exit_status
 from runtime.errors import ImageError, NeuroStageError
 from runtime.manifest import FILE as MANIFEST
 from runtime.prediction import Prediction
@@ -60,13 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             threads=options.threads,
             audit=options.audit,
         )
-        status = _run(predictor, images, options)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # Whoever read the results has gone, as head does. Python would meet the pipe once more at its own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _run(predictor, images, options)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -223,4 +217,4 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

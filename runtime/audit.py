@@ -23,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+from runtime.command import exit_status
 from runtime.errors import AuditError
 from runtime.prediction import Prediction
 
@@ -180,4 +181,4 @@ def _now() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.command import exit_status
 from runtime.errors import BackendUnavailable, InputError, NeuroStageError
 from runtime.gradcam import LAYERS, grad_cam, lacking
 from runtime.manifest import FILE as MANIFEST
@@ -132,4 +133,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime.command import exit_status
 from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
 from train.options import parse
 
@@ -70,4 +71,4 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.command import exit_status
 from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
 
 if TYPE_CHECKING:
@@ -129,4 +130,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from runtime import Prediction
 from runtime.__main__ import main
+from runtime.command import READER_LEFT
 from runtime.report import COLUMNS, Progress
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,7 +131,7 @@ def test_a_reader_that_leaves_early(bundle: Path) -> None:
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(60) == 1
+        assert process.wait(60) == READER_LEFT
 
 
 def test_a_rejected_image_is_not_answered(guarded_bundle: Path, tmp_path: Path, capsys) -> None:

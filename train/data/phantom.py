@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from runtime.command import exit_status
 from runtime.errors import DatasetError, InputError
 from runtime.labels import LABELS
 from train.data.anatomy import brain, invent
@@ -182,4 +183,4 @@ def _montage(size: int, seed: int, columns: int = 6) -> Image.Image:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(exit_status(main))
