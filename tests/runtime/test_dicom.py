@@ -1,82 +1,14 @@
-"""DICOM: the display pipeline in the standard's order, every file that pydicom ships, and nobody's name anywhere."""
+"""How DICOM is shown: the display pipeline in the standard's order, and what is said beside it."""
 
 from __future__ import annotations
-
-import io
-import json
-import logging
-import time
-import traceback
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-pydicom = pytest.importorskip("pydicom", reason="the extra dicom")
-
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, RLELossless, generate_uid  # noqa: E402
-
-from runtime import ImageError, InputError, Prediction, Predictor  # noqa: E402
-from runtime.__main__ import main  # noqa: E402
-from runtime.dicom_display import window  # noqa: E402
-from runtime.reading import Picture, read, read_all  # noqa: E402
-
-SHIPPED = sorted(
-    path
-    for path in (Path(pydicom.__file__).parent / "data").rglob("*")
-    if path.is_file() and path.suffix not in (".py", ".pyc", ".json", ".csv", ".txt")
-)
-RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8) * 60  # 0 to 3780
-AXIAL = [1, 0, 0, 0, 1, 0]
-
-
-def dataset(pixels: np.ndarray = RAMP, **elements: object) -> Dataset:
-    """An axial MR slice of these stored values, or with other elements; None leaves one out."""
-    made = Dataset()
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = MRImageStorage
-    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = generate_uid()
-    made.Modality, made.ImageOrientationPatient, made.PhotometricInterpretation = "MR", AXIAL, "MONOCHROME2"
-    made.Rows, made.Columns = pixels.shape[-2:]
-    made.SamplesPerPixel = 1
-    made.BitsAllocated = made.BitsStored = pixels.dtype.itemsize * 8
-    made.HighBit = made.BitsStored - 1
-    made.PixelRepresentation = int(pixels.dtype.kind == "i")
-    made.PixelData = pixels.tobytes()
-    for name, value in elements.items():
-        if value is None:
-            delattr(made, name)
-        else:
-            setattr(made, name, value)
-    return made
-
-
-def encoded(made: Dataset) -> bytes:
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, made, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def replaced(data: bytes, old: bytes, new: bytes) -> bytes:
-    assert old in data
-    return data.replace(old, new)
-
-
-def shown(made: Dataset) -> tuple[np.ndarray, Picture]:
-    picture = read(encoded(made))
-    return np.asarray(picture.image), picture
-
-
-def lut(values: list[int], first: int, bits: int) -> Dataset:
-    item = Dataset()
-    item.LUTDescriptor = [len(values), first, bits]
-    item.add_new("LUTData", "US", values)  # US or OW, as the file likes
-    return item
-
-
-# The display pipeline.
+from runtime import ImageError, Predictor
+from runtime.dicom_display import window
+from runtime.reading import read, read_all
+from tests.runtime.dicoms import RAMP, SHIPPED, Dataset, dataset, encoded, lut, shown
 
 
 def test_without_a_window_the_whole_range_is_shown() -> None:
@@ -211,7 +143,7 @@ def test_no_preamble() -> None:
 def test_compressed_is_the_same_pixels() -> None:
     made = dataset()
     plain, _ = shown(made)
-    made.compress(RLELossless)
+    made.compress("1.2.840.10008.1.2.5")  # RLE Lossless
     assert np.array_equal(shown(made)[0], plain)
 
 
@@ -222,113 +154,3 @@ def test_the_lossless_files_of_pydicom_agree() -> None:
     assert len(files) >= 8
     images = [np.asarray(read(path).image) for path in files]
     assert all(np.array_equal(image, images[0]) for image in images)
-
-
-# Refusals.
-
-
-def test_codecs_that_are_not_read_are_named() -> None:
-    by_name = {path.name: path for path in SHIPPED}
-    for name, match in (
-        (
-            "SC_rgb_jpeg_gdcm.dcm",
-            r"as JPEG Lossless, .*\(1\.2\.840.*no decoder is installed.*neurostage\[dicom\]",
-        ),
-        ("image_dfl.dcm", r"compressed as Deflated Explicit VR Little Endian .* dcmconv"),
-        ("JPEG-lossy.dcm", r"could not be decoded as DICOM, compressed as JPEG Extended"),
-        ("test-SR.dcm", r"is a DICOM file without pixels"),
-        ("MR_truncated.dcm", r"could not be decoded as DICOM .*: it is truncated, damaged"),
-    ):
-        with pytest.raises(ImageError, match=match):
-            read(by_name[name])
-
-
-def test_a_file_that_claims_to_be_giant() -> None:
-    with pytest.raises(ImageError, match=r"is 65535 x 65535 with 1 frames of 1 samples; from 1 to"):
-        read(encoded(dataset(Rows=65535, Columns=65535)))
-    with pytest.raises(ImageError, match=r"with 1000000000 frames"):
-        read(encoded(dataset(NumberOfFrames=1_000_000_000)))
-    jpeg2000 = next(path for path in SHIPPED if path.name == "MR_small_jp2klossless.dcm").read_bytes()
-    start = jpeg2000.index(b"\xff\x4f\xff\x51") + 8
-    with pytest.raises(ImageError, match=r"says 64 x 64, and its compressed frame 65535 x 64"):
-        read(jpeg2000[:start] + (65535).to_bytes(4, "big") + jpeg2000[start + 4 :])
-
-
-def test_without_pydicom_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    source = encoded(dataset())
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ImageError, match=r"needs the package pydicom: pip install 'neurostage\[dicom\]'"):
-        read(source)
-
-
-@pytest.mark.filterwarnings("default")  # pydicom warns of its own broken files
-def test_every_file_that_pydicom_ships(onnx_predictor: Predictor) -> None:
-    assert len(SHIPPED) > 150
-    answered = 0
-    for path in SHIPPED:
-        begun = time.perf_counter()
-        try:
-            prediction = onnx_predictor.predict_study([path]).slices[0]
-        except InputError as error:
-            raise AssertionError(path) from error
-        assert prediction.status in ("ok", "rejected")
-        assert prediction.code == ("unreadable" if prediction.status == "rejected" else "")
-        answered += prediction.status == "ok"
-        assert time.perf_counter() - begun < 10, path  # 2 s on a machine that does nothing else
-    assert answered >= 90
-
-
-# Identifiers.
-
-NAME = "Zyxwvut^Qponml"
-PLANTED = NAME.encode()
-
-
-@pytest.mark.filterwarnings("default")
-def test_a_patients_name_goes_nowhere(
-    bundle: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Planted in every element a name can stand in, also where it makes the file unreadable."""
-    caplog.set_level(logging.DEBUG)
-    planted = {
-        **dict.fromkeys(("PatientName", "ReferringPhysicianName", "OperatorsName", "PatientComments"), NAME),
-        **dict.fromkeys(("PatientID", "AccessionNumber", "StudyID", "ImageComments", "StudyDescription"), NAME),
-    }
-    whole = encoded(dataset(**planted))
-    frames = encoded(dataset(NumberOfFrames="1", SpecificCharacterSet="ISO_IR 100", **planted))
-    sources = [
-        whole,
-        whole[:-40],
-        whole[:700],
-        replaced(whole, b"\x08\x00\x60\x00CS\x02\x00MR", b"\x08\x00\x60\x00CS\x0e\x00" + PLANTED),
-        replaced(frames, b"IS\x02\x001 ", b"IS\x0e\x00" + PLANTED),
-        replaced(frames, b"CS\x0a\x00ISO_IR 100", b"CS\x0e\x00" + PLANTED),
-        replaced(whole, b"1.2.840.10008.1.2.1\0", PLANTED + b"......"),
-        replaced(whole[132:], b"MR", b"M\n"),
-    ]
-    predictor = Predictor(bundle, backend="onnx", guard=False, audit=tmp_path / "audit.jsonl")
-    said = []
-    for source in sources:
-        assert PLANTED in source
-        try:
-            said.append(json.dumps(predictor.predict(source).to_dict()))
-        except ImageError as error:
-            said.append("".join(traceback.format_exception(error)))
-        said.append(json.dumps([one.to_dict() for one in predictor.predict_batch([source])]))
-    (tmp_path / "slice.dcm").write_bytes(whole)
-    (tmp_path / "cut.dcm").write_bytes(whole[:-40])
-    said.append(json.dumps(predictor.predict_study([whole, whole[:700]]).to_dict()))
-    for form in ([], ["--json"], ["--study"], ["--output", str(tmp_path / "results.csv")]):
-        main([str(bundle), str(tmp_path / "slice.dcm"), str(tmp_path / "cut.dcm"), "--backend", "onnx", *form])
-    said.append((tmp_path / "results.csv").read_text(encoding="utf-8"))
-    captured = capfd.readouterr()
-    assert captured.out.count("slice.dcm") >= 2
-    said += [captured.out, captured.err, caplog.text, (tmp_path / "audit.jsonl").read_text(encoding="utf-8")]
-    assert isinstance(predictor.predict(whole), Prediction)
-    for text in said:
-        assert "Zyxwvut" not in text

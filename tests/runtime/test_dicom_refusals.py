@@ -1,0 +1,64 @@
+"""DICOM files that are not read, each named with the reason; and every file that pydicom ships."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from runtime import ImageError, InputError, Predictor
+from runtime.reading import read
+from tests.runtime.dicoms import SHIPPED, dataset, encoded
+
+
+def test_codecs_that_are_not_read_are_named() -> None:
+    by_name = {path.name: path for path in SHIPPED}
+    for name, match in (
+        (
+            "SC_rgb_jpeg_gdcm.dcm",
+            r"as JPEG Lossless, .*\(1\.2\.840.*no decoder is installed.*neurostage\[dicom\]",
+        ),
+        ("image_dfl.dcm", r"compressed as Deflated Explicit VR Little Endian .* dcmconv"),
+        ("JPEG-lossy.dcm", r"could not be decoded as DICOM, compressed as JPEG Extended"),
+        ("test-SR.dcm", r"is a DICOM file without pixels"),
+        ("MR_truncated.dcm", r"could not be decoded as DICOM .*: it is truncated, damaged"),
+    ):
+        with pytest.raises(ImageError, match=match):
+            read(by_name[name])
+
+
+def test_a_file_that_claims_to_be_giant() -> None:
+    with pytest.raises(ImageError, match=r"is 65535 x 65535 with 1 frames of 1 samples; from 1 to"):
+        read(encoded(dataset(Rows=65535, Columns=65535)))
+    with pytest.raises(ImageError, match=r"with 1000000000 frames"):
+        read(encoded(dataset(NumberOfFrames=1_000_000_000)))
+    jpeg2000 = next(path for path in SHIPPED if path.name == "MR_small_jp2klossless.dcm").read_bytes()
+    start = jpeg2000.index(b"\xff\x4f\xff\x51") + 8
+    with pytest.raises(ImageError, match=r"says 64 x 64, and its compressed frame 65535 x 64"):
+        read(jpeg2000[:start] + (65535).to_bytes(4, "big") + jpeg2000[start + 4 :])
+
+
+def test_without_pydicom_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    source = encoded(dataset())
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ImageError, match=r"needs the package pydicom: pip install 'neurostage\[dicom\]'"):
+        read(source)
+
+
+@pytest.mark.filterwarnings("default")  # pydicom warns of its own broken files
+def test_every_file_that_pydicom_ships(onnx_predictor: Predictor) -> None:
+    assert len(SHIPPED) > 150
+    answered = 0
+    for path in SHIPPED:
+        begun = time.perf_counter()
+        try:
+            prediction = onnx_predictor.predict_study([path]).slices[0]
+        except InputError as error:
+            raise AssertionError(path) from error
+        assert prediction.status in ("ok", "rejected")
+        assert prediction.code == ("unreadable" if prediction.status == "rejected" else "")
+        answered += prediction.status == "ok"
+        assert time.perf_counter() - begun < 10, path  # 2 s on a machine that does nothing else
+    assert answered >= 90
