@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,12 +174,7 @@ class Predictor:
         """
         if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
             raise InputError(f"images is one {type(images).__name__}, expected several. Use predict() for one image.")
-        for name, value in (("batch_size", batch_size), ("workers", workers)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}, expected at least 1.")
-        return self._stream(
-            images, batch_size or self._batch_size(), workers or max(LANES[0], min(LANES[1], available_cpus()))
-        )
+        return self._stream(images, *self._sizes(batch_size, workers), length_hint(images))
 
     def predict_study(self, images: Iterable[Source], batch_size: int | None = None) -> StudyPrediction:
         """One patient's result from slices of one scan: the mean over those that were not rejected.
@@ -188,7 +184,8 @@ class Predictor:
         """
         if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
             images = [images]
-        slices = self.predict_batch((frame for image in images for frame in _frames(image)), batch_size)
+        frames = (frame for image in images for frame in _frames(image))
+        slices = list(self._stream(frames, *self._sizes(batch_size, None), length_hint(images)))
         if not slices:
             raise InputError("images is empty; expected the slices of one patient.")
         return study(slices, self._abstain_below)
@@ -210,13 +207,19 @@ class Predictor:
         """
         return self_test(self._serving)
 
-    def _batch_size(self) -> int:
-        if self._serving.device != "cpu":
-            return BATCH_SIZE
-        fitting = BATCH_BYTES // (4 * math.prod(self.model.input.shape))
-        return min(BATCH_SIZE, 2 ** int(math.log2(max(1, fitting))))
+    def _sizes(self, batch_size: int | None, workers: int | None) -> tuple[int, int]:
+        """Images in a batch and lanes, as asked for or as suits the device."""
+        for name, value in (("batch_size", batch_size), ("workers", workers)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}, expected at least 1.")
+        fitting = BATCH_SIZE
+        if self._serving.device == "cpu":
+            images = max(1, BATCH_BYTES // (4 * math.prod(self.model.input.shape)))
+            fitting = min(BATCH_SIZE, 2 ** int(math.log2(images)))
+        return batch_size or fitting, workers or max(LANES[0], min(LANES[1], available_cpus()))
 
-    def _stream(self, images: Iterable[Source], batch_size: int, lanes: int) -> Iterator[Prediction]:
+    def _stream(self, images: Iterable[Source], batch_size: int, lanes: int, known: int) -> Iterator[Prediction]:
+        """known: how many there are at least; a stream that does not say so is a long one once it has shown it."""
         rows = Rows(self.model.input.shape)
         batches = itertools.count()
 
@@ -224,7 +227,7 @@ class Predictor:
             return prepare(sources, self.model.input, self._guard, self._digest)
 
         def answers(batch: list[Prepared]) -> list[tuple[Prediction, str | None]]:
-            many = next(batches) * batch_size >= SHORT
+            many = known > SHORT or next(batches) * batch_size >= SHORT
             results = self._answers(batch, rows, partial(self._batches.logits, many=many))
             return [(result, one.digest) for result, one in zip(results, batch, strict=True)]
 

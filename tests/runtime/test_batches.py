@@ -69,7 +69,7 @@ def test_it_answers_batches_side_by_side(bundle: Path, phantoms, backend: str, m
         return real(images)
 
     monkeypatch.setattr(several.engine, "run", run)
-    assert len(predictor.predict_batch(phantoms.images[:28], batch_size=4)) == 28
+    assert len(predictor.predict_batch(phantoms.images[:24], batch_size=4)) == 24  # in three pairs
 
 
 def test_few_images_are_answered_by_all_threads(bundle: Path, phantoms, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +81,31 @@ def test_few_images_are_answered_by_all_threads(bundle: Path, phantoms, monkeypa
     monkeypatch.setattr(several.engine, "run", lambda images: asked.append(len(images)))
     assert len(predictor.predict_batch(phantoms.images[:4], batch_size=2)) == 4
     assert asked == []
+
+
+def test_who_says_how_many_they_are_has_it_from_the_first_on(
+    bundle: Path, phantoms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(bundle, backend="onnx", guard=False, threads=2)
+    images = phantoms.images[:12]
+    predictor.predict_batch(images * 2, batch_size=4)
+    several = predictor._batches._several
+    assert several is not None
+    real, asked = several.engine.run, []
+
+    def run(images: np.ndarray) -> np.ndarray:
+        asked.append(len(images))
+        return real(images)
+
+    monkeypatch.setattr(several.engine, "run", run)
+    for ask, many in (
+        (lambda: predictor.predict_batch(images, batch_size=4), 12),
+        (lambda: predictor.predict_study(images, batch_size=4).slices, 12),
+        (lambda: predictor.predict_batch((image for image in images), batch_size=4), 8),  # known by the second batch
+    ):
+        assert len(ask()) == 12
+        assert sum(asked) == many
+        asked.clear()
 
 
 def test_never_more_of_them_than_it_has_threads(bundle: Path, phantoms, monkeypatch: pytest.MonkeyPatch) -> None:
