@@ -18,11 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.memory import peak_rss
+from export.rest import PAUSE_S, until_at_rest
 from runtime.errors import BackendError, NeuroStageError
-
-_PAUSE_S = 0.003
-_SETTLE_S = 0.2
-"""Longest wait for a contender that does not come to rest."""
 
 
 class Loaded(Protocol):
@@ -101,16 +98,10 @@ class Worker:
         """Wait until the process uses no CPU: thread pools spin for up to 50 ms after an answer, at others' cost."""
         # Linux's clock of another process's CPU time, as clock_getcpuclockid(3) makes it.
         clock = ((~(self._process.pid or 0)) << 3) | 2
-        until = time.perf_counter() + _SETTLE_S
         try:
-            spent, still = time.clock_gettime(clock), 0
-            # More than once, since one that waits for a processor uses none either.
-            while still < 3 and time.perf_counter() < until:
-                time.sleep(_PAUSE_S)
-                before, spent = spent, time.clock_gettime(clock)
-                still = still + 1 if spent - before < _PAUSE_S / 20 else 0
+            until_at_rest(lambda: time.clock_gettime(clock))
         except (AttributeError, OSError):
-            time.sleep(_PAUSE_S * 20)
+            time.sleep(PAUSE_S * 20)
 
     def close(self) -> None:
         """End the process. It has nothing to put away, and some engines take seconds to do so."""

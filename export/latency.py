@@ -21,6 +21,7 @@ import numpy as np
 from export.engines import load, machine, one_line
 from export.pixels import TAKES
 from export.processes import in_own_process
+from export.rest import until_at_rest
 from runtime.images import read_image
 from runtime.manifest import Artifact, Golden
 from runtime.preprocess import InputSpec, preprocess
@@ -30,9 +31,6 @@ SECONDS = 5.0
 """After so many no further round begins, once there are enough."""
 IN_A_ROW = 3
 """Answers timed in one turn, after one that is not: others used the caches since."""
-_PAUSE_S = 0.003
-_REST_S = 0.2
-"""Longest wait for thread pools that do not come to rest."""
 
 Pair = tuple[str, str]
 """File and backend."""
@@ -109,21 +107,10 @@ def in_turn(asked: Mapping[Pair, Callable[[], object]]) -> dict[Pair, float]:
             break
         shuffled.shuffle(order)
         for pair in order:
-            _rest()
+            until_at_rest(time.process_time)
             asked[pair]()
             for _ in range(IN_A_ROW):
                 start = time.perf_counter()
                 asked[pair]()
                 times[pair].append(time.perf_counter() - start)
     return {pair: statistics.median(values) * 1e3 for pair, values in times.items()}
-
-
-def _rest() -> None:
-    """Wait until this process uses no CPU: thread pools spin for up to 50 ms after an answer."""
-    until = time.perf_counter() + _REST_S
-    spent, still = time.process_time(), 0
-    # More than once, since one that waits for a processor uses none either.
-    while still < 3 and time.perf_counter() < until:
-        time.sleep(_PAUSE_S)
-        before, spent = spent, time.process_time()
-        still = still + 1 if spent - before < _PAUSE_S / 20 else 0
