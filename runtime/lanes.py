@@ -25,7 +25,7 @@ def in_lanes(
     prepare: Callable[[list[S]], list[P]],
     answer: Callable[[list[P]], list[T]],
     *,
-    batch_size: int,
+    batch_size: Callable[[int], int],
     lanes: int,
 ) -> Iterator[T]:
     """What `answer` makes of each batch of what `prepare` makes of the sources, item by item and in order.
@@ -37,19 +37,21 @@ def in_lanes(
 
     What is one batch as a whole is answered in the caller's thread: beginning others takes most of a millisecond.
 
+    batch_size: of so many that were taken before, how many of the next ones make a batch. Asked once for each burst.
+
     Never holds more than a burst and 2 * lanes + 2 batches of sources, prepared sources and results. `sources` is
     consumed in the caller's thread.
     """
     prepared: deque[tuple[Future[list[P]], slice]] = deque()  # one for each batch of the bursts that were begun
     waiting: deque[Future[list[T]]] = deque()
     remaining, taken = iter(sources), 0
-    first = list(islice(remaining, batch_size + 1))
-    if len(first) <= batch_size:
+    size = batch_size(0)
+    first = list(islice(remaining, size + 1))
+    if len(first) <= size:
         yield from answer(prepare(first)) if first else ()
         return
     remaining = chain(first, remaining)
     del first
-    burst = max(1, BURST // batch_size) * batch_size
 
     def answered(part: tuple[Future[list[P]], slice]) -> list[T]:
         # The pool begins things in the order they came in: what this waits for was begun before.
@@ -58,10 +60,14 @@ def in_lanes(
     pool = ThreadPoolExecutor(lanes, thread_name_prefix="neurostage-lane")
     try:
         while True:
-            while len(prepared) <= lanes and (some := list(islice(remaining, burst if taken >= SHORT else batch_size))):
+            while len(prepared) <= lanes:
+                size = batch_size(taken)
+                some = list(islice(remaining, max(1, BURST // size) * size if taken >= SHORT else size))
+                if not some:
+                    break
                 taken += len(some)
                 begun = pool.submit(prepare, some)
-                prepared.extend((begun, slice(at, at + batch_size)) for at in range(0, len(some), batch_size))
+                prepared.extend((begun, slice(at, at + size)) for at in range(0, len(some), size))
             while prepared and len(waiting) <= lanes:
                 waiting.append(pool.submit(answered, prepared.popleft()))
             if not waiting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
     from runtime.audit import AuditLog
 
 __all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
-
-BATCH_SIZE = 32
-"""Images that `stream` hands the engine at once, at most."""
-BATCH_BYTES = 5_000_000
-"""On a CPU at most so much, whose caches larger batches leave: 8 images of 3 x 224 x 224, 16 of 3 x 128 x 128."""
 
 DEFAULT_BUNDLE = "bundle"
 """Where `python -m export` writes unless told otherwise."""
@@ -161,7 +155,8 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Predictions, in order, for any number of images in constant memory.
 
-        batch_size: images that the engine is given at once; None takes what suits the device.
+        batch_size: images that the engine is given at once; None takes what suits the device, and in long streams on a
+            CPU that or less, whichever is answered fastest here.
         workers: threads, of which one prepares images while the others wait for the engine; None takes as many as this
             process has CPUs, from two to four. workers + 1 batches are taken from `images` before the first prediction
             comes out; later, in a long stream, up to some 200 images.
@@ -174,7 +169,8 @@ class Predictor:
         """
         if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
             raise InputError(f"images is one {type(images).__name__}, expected several. Use predict() for one image.")
-        return self._stream(images, *self._sizes(batch_size, workers), length_hint(images))
+        _at_least_one(batch_size=batch_size, workers=workers)
+        return self._stream(images, batch_size, workers, length_hint(images))
 
     def predict_study(self, images: Iterable[Source], batch_size: int | None = None) -> StudyPrediction:
         """One patient's result from slices of one scan: the mean over those that were not rejected.
@@ -182,10 +178,11 @@ class Predictor:
         images: as for `predict`; each frame of a multi-frame DICOM file counts as a slice.
         Raises InputError where there is no image at all.
         """
+        _at_least_one(batch_size=batch_size)
         if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
             images = [images]
         frames = (frame for image in images for frame in _frames(image))
-        slices = list(self._stream(frames, *self._sizes(batch_size, None), length_hint(images)))
+        slices = list(self._stream(frames, batch_size, None, length_hint(images)))
         if not slices:
             raise InputError("images is empty; expected the slices of one patient.")
         return study(slices, self._abstain_below)
@@ -207,31 +204,27 @@ class Predictor:
         """
         return self_test(self._serving)
 
-    def _sizes(self, batch_size: int | None, workers: int | None) -> tuple[int, int]:
-        """Images in a batch and lanes, as asked for or as suits the device."""
-        for name, value in (("batch_size", batch_size), ("workers", workers)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}, expected at least 1.")
-        fitting = BATCH_SIZE
-        if self._serving.device == "cpu":
-            images = max(1, BATCH_BYTES // (4 * math.prod(self.model.input.shape)))
-            fitting = min(BATCH_SIZE, 2 ** int(math.log2(images)))
-        return batch_size or fitting, workers or max(LANES[0], min(LANES[1], available_cpus()))
-
-    def _stream(self, images: Iterable[Source], batch_size: int, lanes: int, known: int) -> Iterator[Prediction]:
+    def _stream(
+        self, images: Iterable[Source], batch_size: int | None, workers: int | None, known: int
+    ) -> Iterator[Prediction]:
         """known: how many there are at least; a stream that does not say so is a long one once it has shown it."""
         rows = Rows(self.model.input.shape)
+        lanes = workers or max(LANES[0], min(LANES[1], available_cpus()))
+        first = batch_size or self._batches.largest  # as long as a stream is not known to be a long one
         batches = itertools.count()
+
+        def size(taken: int) -> int:
+            return batch_size or self._batches.size(many=known > SHORT or taken >= SHORT)
 
         def prepared(sources: list[Source]) -> list[Prepared]:
             return prepare(sources, self.model.input, self._guard, self._digest)
 
         def answers(batch: list[Prepared]) -> list[tuple[Prediction, str | None]]:
-            many = known > SHORT or next(batches) * batch_size >= SHORT
+            many = known > SHORT or next(batches) * first >= SHORT
             results = self._answers(batch, rows, partial(self._batches.logits, many=many))
             return [(result, one.digest) for result, one in zip(results, batch, strict=True)]
 
-        for result, digest in in_lanes(images, prepared, answers, batch_size=batch_size, lanes=lanes):
+        for result, digest in in_lanes(images, prepared, answers, batch_size=size, lanes=lanes):
             if self._audit is not None:
                 self._audit.record(result, digest)
             yield result
@@ -286,6 +279,12 @@ class Predictor:
             model_digest=self.model.digest,
             timings=Timings(prepared.read_ms, prepared.preprocess_ms + normalise_ms, inference_ms),
         )
+
+
+def _at_least_one(**numbers: int | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}, expected at least 1.")
 
 
 def _audit_log(path: Path) -> AuditLog:

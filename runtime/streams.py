@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from runtime import backends
+from runtime.batch_sizes import BatchSizes, largest
 from runtime.calibration import probabilities
 from runtime.errors import NeuroStageError
 from runtime.lanes import LANES
@@ -43,6 +44,12 @@ class Batches:
         self._counting = threading.Lock()
         self._seen = 0
         self._asked = serving.bundle is None or not backends.answers_several(serving.name, serving.device)
+        self.largest = largest(serving.model.input.shape, serving.device)
+        self._sizes = BatchSizes(self.largest)
+
+    def size(self, *, many: bool) -> int:
+        """Images in each batch that is made next. many: as for `logits`."""
+        return self._sizes.next() if many and self._several is not None else self.largest
 
     def logits(self, images: np.ndarray, *, many: bool) -> tuple[np.ndarray, float]:
         """(N, classes) float32 logits of (N, C, H, W) float32 images, and the milliseconds the engine took.
@@ -57,7 +64,10 @@ class Batches:
         with self._turn if several is None else self._slots:
             start = time.perf_counter()
             logits = (several or self._serving).logits(images)
-            return logits, (time.perf_counter() - start) * 1e3
+            spent = (time.perf_counter() - start) * 1e3
+        if several is not None:
+            self._sizes.took(len(images), spent)
+        return logits, spent
 
     def _is_time(self, count: int) -> bool:
         """Whether the caller is the one to load the engine for several batches."""

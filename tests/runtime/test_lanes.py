@@ -90,7 +90,7 @@ def test_lanes_keep_the_order_whoever_is_first(lanes: int, count: int, batch_siz
         time.sleep(pick.random() * 0.002)
         return [int(item) * 2 for item in batch]
 
-    got = list(in_lanes(range(count), prepare, answer, batch_size=batch_size, lanes=lanes))
+    got = list(in_lanes(range(count), prepare, answer, batch_size=lambda taken: batch_size, lanes=lanes))
     assert got == list(range(0, 2 * count, 2))
     assert max(answered, default=0) == min(batch_size, count)
     assert len(answered) == -(-count // batch_size), "every batch is full but the last"
@@ -108,7 +108,7 @@ def test_lanes_hold_no_more_than_they_say(batch_size: int, lanes: int) -> None:
             taken += 1
             yield taken
 
-    stream = in_lanes(endless(), list, list, batch_size=batch_size, lanes=lanes)
+    stream = in_lanes(endless(), list, list, batch_size=lambda taken: batch_size, lanes=lanes)
     for given, _ in enumerate(islice(stream, 1000)):
         held = taken - given
         if given < 1:
@@ -124,7 +124,7 @@ def test_one_batch_is_answered_in_the_callers_thread(count: int) -> None:
         threads.add(threading.get_ident())
         return batch
 
-    assert list(in_lanes(iter(range(count)), seen, seen, batch_size=4, lanes=2)) == list(range(count))
+    assert list(in_lanes(iter(range(count)), seen, seen, batch_size=lambda taken: 4, lanes=2)) == list(range(count))
     assert threads == {threading.get_ident()}
 
 
@@ -147,7 +147,7 @@ def test_one_thread_prepares_while_the_others_answer() -> None:
         time.sleep(0.01)
         return batch
 
-    assert len(list(in_lanes(range(640), prepare, answer, batch_size=8, lanes=2))) == 640
+    assert len(list(in_lanes(range(640), prepare, answer, batch_size=lambda taken: 8, lanes=2))) == 640
     assert most == 1
 
 
@@ -160,7 +160,7 @@ def test_an_error_in_a_lane_reaches_the_caller_and_ends_the_others() -> None:
     for prepare, answer in ((list, fail_at_nine), (fail_at_nine, list)):
         got: list[int] = []
         with pytest.raises(ZeroDivisionError, match="the ninth"):
-            got.extend(in_lanes(count(), prepare, answer, batch_size=2, lanes=3))
+            got.extend(in_lanes(count(), prepare, answer, batch_size=lambda taken: 2, lanes=3))
         assert got == list(range(8))
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("neurostage-lane")]
 
@@ -172,7 +172,7 @@ def test_an_error_of_the_sources_reaches_the_caller() -> None:
 
     got: list[int] = []
     with pytest.raises(OSError, match="the disk is gone"):
-        got.extend(in_lanes(broken(), list, list, batch_size=4, lanes=2))
+        got.extend(in_lanes(broken(), list, list, batch_size=lambda taken: 4, lanes=2))
     assert got == list(range(len(got)))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("neurostage-lane")]
 
