@@ -203,7 +203,7 @@ def _predictors(options: Options, manifest: Manifest, threads: int, notes: list[
             settings,
             "benchmarks.ours",
             arguments,
-            batches=(8, 16, 32),
+            batches=(4, 8, 16, 32),
         )
     if not found:
         raise BundleError(f"Nothing in {options.bundle} can be measured here. {' '.join(notes)}")
