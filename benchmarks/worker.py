@@ -51,7 +51,7 @@ class Contender:
     module: str
     arguments: dict[str, Any] = field(default_factory=dict)
     file_bytes: int | None = None
-    batches: tuple[int, ...] = (1, 8, 32)
+    batches: tuple[int, ...] = (1, 4, 8, 16, 32)
     """Batch sizes to choose from for throughput."""
     decides: bool = True
     """Whether its decisions are to be those of the bundle's model: it is given images of that model's size."""

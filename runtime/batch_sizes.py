@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from itertools import cycle
 from statistics import median
 
 MOST = 32
@@ -30,35 +29,29 @@ def largest(shape: Sequence[int], device: str) -> int:
 
 
 class BatchSizes:
-    """A size, its half or its quarter: each in turn until all have been tried, then the one that took least an image.
+    """A size, its half or its quarter: each is tried, and from then on it is the one that took least an image.
 
     Any number of threads may share it.
     """
 
     def __init__(self, size: int) -> None:
-        sizes = [one for one in (size, size // 2, size // 4) if one]
         self.best: int | None = None
         """None until all have been tried."""
-        self._turns = cycle(sizes)
-        self._took: dict[int, list[float]] = {size: [] for size in sizes}
+        self._took: dict[int, list[float]] = {one: [] for one in (size, size // 2, size // 4) if one}
         self._changing = threading.Lock()
 
     def next(self) -> int:
-        """Images in each batch that is made next."""
-        if self.best is not None:
-            return self.best
-        with self._changing:
-            return next(self._turns)
+        """Images in each batch that is made next: before there is a best size, the one that was tried least."""
+        return self.best or min(self._took, key=lambda one: len(self._took[one]) * one)
 
-    def took(self, count: int, milliseconds: float) -> None:
-        """A batch was answered, of which so many images came to the engine, in so many milliseconds."""
-        if self.best is not None:
-            return
-        # Images that the guard rejects leave a batch smaller than it was meant to be.
-        size = min((one for one in self._took if one >= count), default=0)
-        if count * 2 <= size or not size:
-            return
+    def took(self, size: int, count: int, milliseconds: float) -> None:
+        """A batch of that size was answered, of which the guard let so many images pass to the engine, in so long.
+
+        A size that is none of those to try is nobody's concern.
+        """
         with self._changing:
+            if self.best is not None or size not in self._took or len(self._took[size]) * size >= TRIED:
+                return
             self._took[size].append(milliseconds / count)
             if all(len(times) * one >= TRIED for one, times in self._took.items()):
                 self.best = min(self._took, key=lambda one: median(self._took[one]))

@@ -37,14 +37,14 @@ def in_lanes(
 
     What is one batch as a whole is answered in the caller's thread: beginning others takes most of a millisecond.
 
-    batch_size: of so many that were taken before, how many of the next ones make a batch. Asked once for each burst.
+    batch_size: of so many that were taken before, how many of the next ones make a batch.
 
     Never holds more than a burst and 2 * lanes + 2 batches of sources, prepared sources and results. `sources` is
     consumed in the caller's thread.
     """
     prepared: deque[tuple[Future[list[P]], slice]] = deque()  # one for each batch of the bursts that were begun
     waiting: deque[Future[list[T]]] = deque()
-    remaining, taken = iter(sources), 0
+    remaining, taken, more = iter(sources), 0, True
     size = batch_size(0)
     first = list(islice(remaining, size + 1))
     if len(first) <= size:
@@ -60,10 +60,11 @@ def in_lanes(
     pool = ThreadPoolExecutor(lanes, thread_name_prefix="neurostage-lane")
     try:
         while True:
-            while len(prepared) <= lanes:
-                size = batch_size(taken)
+            while more and len(prepared) <= lanes:
+                size = batch_size(taken) if taken else size
                 some = list(islice(remaining, max(1, BURST // size) * size if taken >= SHORT else size))
                 if not some:
+                    more = False
                     break
                 taken += len(some)
                 begun = pool.submit(prepare, some)

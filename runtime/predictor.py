@@ -155,14 +155,14 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Predictions, in order, for any number of images in constant memory.
 
-        batch_size: images that the engine is given at once; None takes what suits the device, and in long streams on a
-            CPU that or less, whichever is answered fastest here.
+        batch_size: images that the engine is given at once; None takes what suits the device.
         workers: threads, of which one prepares images while the others wait for the engine; None takes as many as this
-            process has CPUs, from two to four. workers + 1 batches are taken from `images` before the first prediction
-            comes out; later, in a long stream, up to some 200 images.
+            process has CPUs, from two to four. At least workers + 1 batches are taken from `images` before the first
+            prediction comes out; later, in a long stream, up to some 200 images, and more where a batch holds over 16.
 
         After some hundred images OpenVINO and ONNX Runtime, on a CPU, load the same artifact again, to answer a batch
         on each thread: up to a tenth faster, for its memory once more, in OpenVINO once more for each of the workers.
+        Unless `batch_size` says otherwise, these batches are then tried at up to three sizes, and go on at the fastest.
 
         An image that cannot be read gives a prediction with status ``rejected`` and code ``unreadable``, and stops
         nothing.
@@ -221,7 +221,8 @@ class Predictor:
 
         def answers(batch: list[Prepared]) -> list[tuple[Prediction, str | None]]:
             many = known > SHORT or next(batches) * first >= SHORT
-            results = self._answers(batch, rows, partial(self._batches.logits, many=many))
+            asked = None if batch_size else len(batch)
+            results = self._answers(batch, rows, partial(self._batches.logits, many=many, size=asked))
             return [(result, one.digest) for result, one in zip(results, batch, strict=True)]
 
         for result, digest in in_lanes(images, prepared, answers, batch_size=size, lanes=lanes):

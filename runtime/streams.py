@@ -51,10 +51,11 @@ class Batches:
         """Images in each batch that is made next. many: as for `logits`."""
         return self._sizes.next() if many and self._several is not None else self.largest
 
-    def logits(self, images: np.ndarray, *, many: bool) -> tuple[np.ndarray, float]:
+    def logits(self, images: np.ndarray, *, many: bool, size: int | None) -> tuple[np.ndarray, float]:
         """(N, classes) float32 logits of (N, C, H, W) float32 images, and the milliseconds the engine took.
 
         many: they are of a stream that is longer than `SHORT`.
+        size: what the batch held before the guard saw it, if nobody asked for another size; None teaches nothing.
 
         Raises BackendError when the engine fails.
         """
@@ -65,8 +66,8 @@ class Batches:
             start = time.perf_counter()
             logits = (several or self._serving).logits(images)
             spent = (time.perf_counter() - start) * 1e3
-        if several is not None:
-            self._sizes.took(len(images), spent)
+        if several is not None and size is not None:
+            self._sizes.took(size, len(images), spent)
         return logits, spent
 
     def _is_time(self, count: int) -> bool:
