@@ -49,7 +49,7 @@ def test_a_batch_counts_as_what_it_held_before_the_guard_saw_it_by_the_images_th
     assert sizes.best == 16
 
 
-def test_other_sizes_teach_nothing_and_nothing_is_kept_that_does() -> None:
+def test_other_sizes_teach_nothing_and_no_size_keeps_more_times_than_it_takes() -> None:
     sizes = BatchSizes(16)
     for _ in range(10 * TRIED):
         for size in (32, 17, 15, 2, 1, 8):
