@@ -13,21 +13,19 @@ ALPHABETICAL: tuple[str, ...] = tuple(sorted(LABELS))
 CDR: dict[str, float] = {"NonDemented": 0.0, "VeryMildDemented": 0.5, "MildDemented": 1.0, "ModerateDemented": 2.0}
 """Clinical Dementia Rating of each class in OASIS-1, from which the public datasets are drawn."""
 
-_SPELLINGS = {
-    "nondemented": "NonDemented",
-    "nondementia": "NonDemented",
-    "nodementia": "NonDemented",
-    "verymilddemented": "VeryMildDemented",
-    "verymilddementia": "VeryMildDemented",
-    "milddemented": "MildDemented",
-    "milddementia": "MildDemented",
-    "moderatedemented": "ModerateDemented",
-    "moderatedementia": "ModerateDemented",
+_STEMS = {
+    "NonDemented": ("non", "no", "not"),
+    "VeryMildDemented": ("verymild",),
+    "MildDemented": ("mild",),
+    "ModerateDemented": ("moderate",),
 }
+_ENDINGS = ("demented", "dementia", "impairment", "impaired")
+_SPELLINGS = {stem + ending: label for label, stems in _STEMS.items() for stem in stems for ending in _ENDINGS}
+"""Lower-case letters of each known spelling: of OASIS-1's public copies, and of the sets that speak of impairment."""
 
 
 def canonical_label(name: str) -> str | None:
-    """Canonical class name for any common spelling (``Very_Mild_Demented``, ``mild demented``, …), or None."""
+    """Canonical class name for any common spelling (``Very_Mild_Demented``, ``mild impairment``, …), or None."""
     return _SPELLINGS.get(re.sub(r"[^a-z]", "", name.lower()))
 
 

@@ -8,6 +8,7 @@ A bundle is a folder with a `manifest.json` (this module) and the files it names
     artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks`, `requires`*, `takes`*
       checks      [Check]: one for each backend that ran this very file at export and passed parity
     guard*        {file, sha256}: the file that `runtime.guard.Guard.write` made of the training slices
+    labels_from*  where the order of the classes comes from, one of `LABELS_FROM`; absent in bundles of version 0.1
     golden*       [{file, sha256, logits}]: encoded images and the eager float32 reference's logits for each, which
                   `Predictor.self_test` replays; files under golden/
     documents*    [{file, sha256}]: everything else in the bundle: model card, parity report, the sidecars of artifacts
@@ -37,9 +38,16 @@ from runtime.model import ModelInfo
 
 SCHEMA = 1
 FILE = "manifest.json"
-_KEYS = {"schema", "model", "provenance", "artifacts", "guard", "golden", "documents", "sha256"}
+_KEYS = {"schema", "model", "provenance", "artifacts", "guard", "labels_from", "golden", "documents", "sha256"}
 METADATA_KEY = "neurostage"
 """Under this key an artifact carries its ModelInfo (ONNX metadata_props, TorchScript extra files)."""
+
+ASSUMED = "assumed alphabetical"
+"""`Manifest.labels_from` where nothing stated the order of the classes."""
+
+LABELS_FROM = ("run", "checkpoint", "option", ASSUMED)
+"""Where the order of the classes may come from: the record of a training run, what the checkpoint itself or a file
+beside it states, `--labels`, or nothing at all."""
 
 TENSOR = "float32 (N, C, H, W)"
 """What an artifact takes unless its manifest says otherwise: the output of `runtime.preprocess`."""
@@ -105,6 +113,8 @@ class Manifest:
     guard: Document | None = None
     golden: tuple[Golden, ...] = ()
     documents: tuple[Document, ...] = ()
+    labels_from: str | None = None
+    """One of `LABELS_FROM`; None in a bundle that does not record it."""
 
     @property
     def files(self) -> tuple[Artifact | Document | Golden, ...]:
@@ -121,6 +131,8 @@ class Manifest:
         }
         if self.guard:
             data["guard"] = asdict(self.guard)
+        if self.labels_from:
+            data["labels_from"] = self.labels_from
         if self.golden:
             data["golden"] = [{**asdict(golden), "logits": list(golden.logits)} for golden in self.golden]
         if self.documents:
@@ -151,6 +163,7 @@ class Manifest:
             guard=_document(field(data, "guard", dict, where), where) if "guard" in data else None,
             golden=tuple(_golden(entry, where) for entry in objects(data, "golden", where, [])),
             documents=tuple(_document(entry, where) for entry in objects(data, "documents", where, [])),
+            labels_from=_labels_from(data, where),
         )
         named = [entry.file for entry in manifest.files]
         if twice := sorted({file for file in named if named.count(file) > 1}):
@@ -201,6 +214,15 @@ def artifact_path(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
             "export. Not loaded. Copy the bundle again, or export again."
         )
     return path
+
+
+def _labels_from(data: Mapping[str, Any], where: str) -> str | None:
+    if "labels_from" not in data:
+        return None
+    value: str = field(data, "labels_from", str, where)
+    if value not in LABELS_FROM:
+        raise BundleError(f"{where}: labels_from is {value!r}, expected one of {', '.join(LABELS_FROM)}. Export again.")
+    return value
 
 
 def _artifact(entry: dict[str, Any], where: str) -> Artifact:

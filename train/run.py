@@ -179,6 +179,10 @@ def _announce(options: Options, data: Prepared, start: str, compute: Compute, te
         f"recipe {recipe.name}: {start}, {recipe.image_size}×{recipe.image_size}, {compute.arithmetic} on "
         f"{devices}, {len(data.split.training)} slices to train on, {len(data.split.validation)} to validate"
     )
+    for name in data.absent:
+        watch.say(
+            f"NO {name}: the data has no slice of this class. The network cannot learn it and must not answer it."
+        )
     for name in data.not_estimable:
         people = len(np.unique(data.groups[data.slices.labels == LABELS.index(name)]))
         watch.say(f"{name} is {people} patients, fewer than the folds: trained on, but no figure is estimable for it.")

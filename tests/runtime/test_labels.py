@@ -18,6 +18,10 @@ from runtime.labels import ALPHABETICAL, CDR, LABELS, canonical_label, clinical_
         lambda name: name.replace("Very", "Very ").replace("Demented", " Demented"),
         lambda name: name.replace("Very", "very-").replace("Demented", "-dementia"),
         lambda name: f"  {name}\n",
+        lambda name: (
+            name.replace("NonDemented", "No Impairment").replace("yM", "y M").replace("Demented", " Impairment")
+        ),
+        lambda name: name.replace("NonDemented", "no_impairment").replace("Demented", "_IMPAIRED"),
     ],
 )
 def test_every_spelling_is_one_class(label: str, spell) -> None:

@@ -33,6 +33,7 @@ FULL = Manifest(
     guard=Document("guard.npz", "45" * 32),
     golden=(Golden("golden/0.png", "67" * 32, (0.1, -2.5, 3.0, 1e-9)),),
     documents=(Document("MODEL_CARD.md", "89" * 32),),
+    labels_from="checkpoint",
 )
 PLAIN = Manifest(MODEL, FULL.artifacts[:1], {})
 
@@ -55,7 +56,7 @@ def test_model_travels_alone() -> None:
 
 def test_optional_keys_may_be_absent() -> None:
     data = json.loads(json.dumps(PLAIN.to_dict()))
-    assert not {"guard", "golden", "documents"} & set(data)
+    assert not {"guard", "golden", "documents", "labels_from"} & set(data)
     del data["model"]["abstain_below"], data["artifacts"][0]["requires"], data["artifacts"][0]["takes"]
     older = Manifest.from_dict(data, "here")
     assert older.model.abstain_below == 0.0
@@ -119,6 +120,8 @@ Change = Callable[[dict[str, Any]], object]
 
 WRONG: dict[str, tuple[Change, str]] = {
     "unknown key": (lambda d: d.update(gaurd={}), "keys that schema 1 does not have: gaurd"),
+    "labels from nowhere": (lambda d: d.update(labels_from="guess"), "labels_from is 'guess', expected one of run, "),
+    "labels from no text": (lambda d: d.update(labels_from=["run"]), "'labels_from' is list, expected str"),
     "no model": (lambda d: d.pop("model"), "lacks 'model'"),
     "no artifacts": (lambda d: d.pop("artifacts"), "lacks 'artifacts'"),
     "no provenance": (lambda d: d.pop("provenance"), "lacks 'provenance'"),

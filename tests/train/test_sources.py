@@ -14,7 +14,7 @@ from PIL import Image
 
 from runtime.errors import DatasetError
 from runtime.labels import ALPHABETICAL, LABELS
-from train.data.sources import load_samples
+from train.data.sources import absent_classes, load_samples
 
 
 def png(value: int = 0) -> bytes:
@@ -102,12 +102,19 @@ def test_a_class_spelt_twice_names_both_folders(tmp_path):
         load_samples(tmp_path)
 
 
-def test_a_missing_class_and_an_empty_one_are_named_with_what_is_there(tmp_path):
-    make_folders(tmp_path, list(LABELS[:3]), images=2)
-    with pytest.raises(DatasetError, match=r"no image of ModerateDemented \(it has NonDemented 2, VeryMild"):
-        load_samples(tmp_path)
-    (tmp_path / LABELS[3]).mkdir()
-    with pytest.raises(DatasetError, match=r"no image of ModerateDemented"):
+@pytest.mark.parametrize("missing", LABELS)
+def test_a_class_without_images_is_no_fault_of_a_data_set(tmp_path, missing):
+    make_folders(tmp_path, [name for name in LABELS if name != missing], images=2)
+    samples = load_samples(tmp_path)
+    assert absent_classes(samples.labels) == (missing,)
+    assert len(samples) == 6
+    (tmp_path / missing).mkdir()
+    assert load_samples(tmp_path).labels.tolist() == samples.labels.tolist()
+
+
+def test_class_folders_without_any_image(tmp_path):
+    make_folders(tmp_path, list(LABELS), images=0)
+    with pytest.raises(DatasetError, match=r"has no image of any class"):
         load_samples(tmp_path)
 
 
@@ -158,10 +165,30 @@ def test_parquet_with_a_class_of_another_disease(tmp_path):
         load_samples(write_parquet(tmp_path / "a.parquet", [0, 1, 2, 3], [*ALPHABETICAL[:3], "glioma"]))
 
 
-@pytest.mark.parametrize("outside", [4, -1, None])
-def test_parquet_labels_outside_the_classes(tmp_path, outside):
-    path = write_parquet(tmp_path / "a.parquet", [0, 1, 2, 3, outside], list(ALPHABETICAL))
-    with pytest.raises(DatasetError, match=rf"labels \[{outside}\] lie outside 0–3"):
+@pytest.mark.parametrize(
+    "labels",
+    [[0.0, 1.0, 2.0, 3.0], ["0", "1", "2", "3"], ["mild demented", "Moderate_Demented", "NonDemented", "3"]],
+    ids=["whole floats, as pandas writes them", "digits", "names"],
+)
+def test_parquet_labels_of_every_type_that_says_a_class(tmp_path, labels):
+    samples = load_samples(write_parquet(tmp_path / "a.parquet", labels, list(ALPHABETICAL)))
+    assert [LABELS[label] for label in samples.labels] == list(ALPHABETICAL)
+
+
+@pytest.mark.parametrize("outside", [4, -1, None, 0.5, 1e300, float("nan"), float("inf"), "4", "-1", "", "glioma"])
+def test_parquet_labels_that_are_no_class(tmp_path, outside):
+    good = ["0", "1"] if isinstance(outside, str) else [0.0, 1.0] if isinstance(outside, float) else [0, 1]
+    path = write_parquet(tmp_path / "a.parquet", [*good, outside], list(ALPHABETICAL))
+    with pytest.raises(
+        DatasetError, match=r"in the column 'label' is no class .*whole numbers from 0 to 3, for Mild"
+    ) as e:
+        load_samples(path)
+    assert f" {outside!r} in" in str(e.value)
+
+
+def test_parquet_labels_that_are_lists(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", [[0], [1]], list(ALPHABETICAL))
+    with pytest.raises(DatasetError, match=r"'label' is list<.*expected one number or name a row"):
         load_samples(path)
 
 

@@ -17,7 +17,7 @@ from train.data.groups import with_groups
 from train.data.loader import Slices, Unreadable, safe_loader
 from train.data.patients import Patients, tell_apart
 from train.data.phantom import phantom_samples
-from train.data.sources import load_samples
+from train.data.sources import absent_classes, check_trainable, load_samples
 from train.data.splits import Split, shuffled_labels, split_slices
 
 
@@ -41,6 +41,11 @@ class Prepared:
     def leaked(self) -> float | None:
         """Share of validation slices whose patient is also in training; None when nobody knows who is who."""
         return None if self.told_by == "nothing" else self.split.leaked
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes without a slice, which the network cannot learn."""
+        return absent_classes(self.slices.labels)
 
     @property
     def not_estimable(self) -> tuple[str, ...]:
@@ -96,6 +101,7 @@ def prepare(
     Raises DatasetError for data that cannot be used.
     """
     samples = phantom_samples(seed=seed) if path is None else load_samples(path)
+    check_trainable(samples)
     if groups is not None:
         samples = with_groups(samples, groups)
     slices, unreadable = safe_loader(samples, spec, max_unreadable, allocate, thumbnails=samples.groups is None)

@@ -16,7 +16,7 @@ from train.data.samples import Samples
 def load_samples(path: Path) -> Samples:
     """The labelled slices at `path`: a folder of class folders, or a parquet file in the Hugging Face image schema.
 
-    Every class of `runtime.labels.LABELS` has at least one slice. Raises DatasetError saying what was found instead.
+    There is at least one slice; a class may have none. Raises DatasetError saying what was found instead.
     """
     if path.is_dir():
         samples = class_folders(path)
@@ -31,13 +31,26 @@ def load_samples(path: Path) -> Samples:
 
 
 def check_classes(samples: Samples) -> None:
-    """Raise DatasetError unless every class has a slice."""
-    counts = np.bincount(samples.labels, minlength=len(LABELS))
-    empty = [label for label, count in zip(LABELS, counts, strict=True) if not count]
-    if empty:
-        found = ", ".join(f"{label} {count}" for label, count in zip(LABELS, counts, strict=True) if count) or "nothing"
+    """Raise DatasetError unless there is a slice of some class."""
+    if not len(samples):
         raise DatasetError(
-            f"{samples.source} has no image of {', '.join(empty)} (it has {found}). All four classes are needed."
+            f"{samples.source} has no image of any class. Expected images of {', '.join(LABELS)}, or of some of them."
+        )
+
+
+def absent_classes(labels: np.ndarray) -> tuple[str, ...]:
+    """The classes that none of `labels` ((N,) int64, positions in LABELS) is of."""
+    return tuple(label for index, label in enumerate(LABELS) if not (labels == index).any())
+
+
+def check_trainable(samples: Samples) -> None:
+    """Raise DatasetError unless there are two classes to tell apart."""
+    absent = absent_classes(samples.labels)
+    if len(LABELS) - len(absent) < 2:
+        only = next(label for label in LABELS if label not in absent)
+        raise DatasetError(
+            f"{samples.source} has images of {only} alone: a classifier is trained on two classes or more. Add images "
+            f"of {' or '.join(absent)}. (train.audit and train.evaluate take such data.)"
         )
 
 
@@ -119,14 +132,30 @@ def _parquet(path: Path) -> Samples:
     )
 
 
+def _position(value: Any, names: list[str]) -> int | None:
+    """The position in `names` that a label of a parquet file means: a whole number, also as 2.0 or "2", or a name."""
+    if isinstance(value, str):
+        spelt = [canonical_label(name) for name in names]
+        label = canonical_label(value)
+        if label is not None and label in spelt:
+            return spelt.index(label)
+        value = int(value) if value.strip().isdecimal() else None
+    if isinstance(value, (bool, type(None))) or not isinstance(value, (int, float)) or not float(value).is_integer():
+        return None
+    return int(value) if 0 <= value < len(names) else None
+
+
 def _parquet_labels(table: Any, path: Path) -> np.ndarray:
     """(N,) int64 positions in LABELS, through the class names that the file carries."""
     values = table.column("label").to_pylist()
+    if any(isinstance(value, (list, dict)) for value in values):
+        raise DatasetError(f"{path}: 'label' is {table.schema.field('label').type}, expected one number or name a row.")
     names = _class_names(table.schema.metadata or {})
     if names is None:
         if not all(isinstance(value, str) for value in values):
+            kinds = ", ".join(sorted({"nothing" if value is None else type(value).__name__ for value in values}))
             raise DatasetError(
-                f"{path}: 'label' holds numbers and the file does not name its classes (no ClassLabel in its "
+                f"{path}: 'label' holds {kinds}, and the file does not name its classes (no ClassLabel in its "
                 "'huggingface' metadata). Write it with the datasets library, or give 'label' as class names."
             )
         names = sorted(set(values))
@@ -135,10 +164,13 @@ def _parquet_labels(table: Any, path: Path) -> np.ndarray:
     if None in mapping:
         strangers = ", ".join(repr(name) for name, label in zip(names, mapping, strict=True) if label is None)
         raise DatasetError(f"{path}: {strangers} is none of the classes {', '.join(LABELS)}.")
-    outside = sorted({value for value in values if not isinstance(value, int) or not 0 <= value < len(names)}, key=str)
-    if outside:
-        raise DatasetError(f"{path}: labels {outside[:5]} lie outside 0–{len(names) - 1}.")
-    return np.array([LABELS.index(str(mapping[value])) for value in values], np.int64)
+    found = {value: _position(value, names) for value in set(values)}
+    if outside := sorted((repr(value) for value, position in found.items() if position is None), key=str):
+        raise DatasetError(
+            f"{path}: {', '.join(outside[:5])} in the column 'label' is no class ({len(outside)} such values). "
+            f"Expected whole numbers from 0 to {len(names) - 1}, for {', '.join(names)} in this order, or these names."
+        )
+    return np.array([LABELS.index(str(mapping[found[value] or 0])) for value in values], np.int64)
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
