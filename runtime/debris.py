@@ -1,0 +1,96 @@
+"""Files of a folder without those that systems leave behind: archives' metadata, thumbnails, hidden files.
+
+One rule for training and for prediction, so that both see the same images in the same folder.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_NAMES = {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"}  # Windows, macOS
+
+_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+# macOS's zip, Synology's thumbnails, Windows, file systems
+
+
+@dataclass(frozen=True)
+class Files:
+    """What `files_below` found."""
+
+    files: list[Path]
+    """Sorted by path."""
+    debris: int
+    """Files left out as debris, those in left-out folders included."""
+    links: list[Path]
+    """Links to folders that were not followed: broken, or to a folder whose files are in `files` already."""
+
+
+def is_debris(name: str) -> bool:
+    """Whether a file or folder of this name (without its path) is hidden, or what a system leaves behind."""
+    # AppleDouble files ("._scan.jpg") and .DS_Store are hidden files too.
+    lower = name.lower()
+    return name.startswith(".") or lower in _NAMES or lower in _FOLDERS or lower.startswith("thumbs.db:")
+
+
+def files_below(root: Path) -> Files:
+    """The files in `root` at any depth, without debris. Links to folders are followed, each folder once.
+
+    `root` itself may have any name. A folder that this user may not list counts as empty.
+    """
+    files: list[Path] = []
+    debris, ignored = 0, []
+    seen: set[tuple[int, int]] = set()
+    waiting = [root]
+    while waiting:
+        links: list[Path] = []
+        for start in waiting:
+            found, left_out = _walk(start, seen, links)
+            files += found
+            debris += left_out
+        # Real folders first: what a link leads to may be inside `root`, and is then named by its own path.
+        waiting = []
+        for link in sorted(links):
+            key = _key(link)
+            if key is None or key in seen:
+                ignored.append(link)
+            else:
+                waiting.append(link)
+    return Files(sorted(files), debris, sorted(ignored))
+
+
+def _walk(start: Path, seen: set[tuple[int, int]], links: list[Path]) -> tuple[list[Path], int]:
+    """Files below `start` and the number of debris; links to folders are added to `links`, real folders to `seen`."""
+    files: list[Path] = []
+    debris = 0
+    for folder, folders, names in os.walk(start):
+        here = Path(folder)
+        key = _key(here)
+        if key is None or key in seen:
+            folders.clear()
+            continue
+        seen.add(key)
+        for name in folders:
+            if is_debris(name):
+                debris += sum(len(inside) for _, _, inside in os.walk(here / name))
+        kept = [name for name in folders if not is_debris(name)]
+        links += [here / name for name in kept if (here / name).is_symlink()]
+        folders[:] = [name for name in kept if not (here / name).is_symlink()]
+        for name in names:
+            if is_debris(name):
+                debris += 1
+            elif (here / name).is_file():
+                files.append(here / name)
+            elif (here / name).is_symlink():
+                links.append(here / name)  # broken: named
+    return files, debris
+
+
+def _key(folder: Path) -> tuple[int, int] | None:
+    """What a folder is, whatever path leads there; None for a broken link."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
