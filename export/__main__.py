@@ -7,19 +7,27 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from export.options import Options, parse
-from runtime.command import exit_status
-from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
+from runtime.command import exit_status, status_of
+from runtime.errors import NeuroStageError
+from runtime.extras import require
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from export.options import Options
     from export.pipeline import Exported
     from export.produce import Outcome
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 everything asked for is in the bundle, 1 something did not hold, 2 usage."""
+    """Exit status: 0 everything asked for is in the bundle, 1 a check failed, 2 invalid input."""
+    try:
+        require("export", "tyro", "torch", "torchvision", "safetensors", "scipy")
+    except NeuroStageError as error:
+        _say(f"{type(error).__name__}: {error}")
+        return status_of(error)
+    from export.options import parse
+
     options = parse(argv)
     from export.pipeline import export, rebuild
 
@@ -29,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         exported = rebuild(options, _say) if options.rebuild else export(options, _say)
     except NeuroStageError as error:
         _say(f"{type(error).__name__}: {error}")
-        return 2 if isinstance(error, (InputError, CheckpointError, DatasetError)) else 1
+        return status_of(error)
     for outcome in exported.outcomes:
         for line in (*outcome.notes, *([outcome.reason] if outcome.reason else [])):
             _say(f"{'ParityError: ' if line == outcome.reason and outcome.status == 'rejected' else ''}{line}")
@@ -98,4 +106,4 @@ def _print_outcome(outcome: Outcome, bundle: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(main, extra="export"))

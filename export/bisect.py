@@ -11,9 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from runtime.command import exit_status, require_or_exit, status_of
+
+if __name__ == "__main__":
+    require_or_exit("export", "tyro", "torch", "torchvision", "safetensors")
+
 import tyro
 
-from runtime.command import exit_status
 from runtime.errors import CheckpointError, InputError, NeuroStageError
 from runtime.manifest import read_manifest
 from runtime.predictor import DEFAULT_BUNDLE
@@ -60,7 +64,7 @@ class Layer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 no layer is beyond tolerance, 1 one is, 2 usage."""
+    """Exit status: 0 no layer is beyond tolerance, 1 one is, 2 invalid input."""
     options = tyro.cli(
         Options,
         args=argv,
@@ -72,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         layers = bisect(options)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        return status_of(error)
     first = next((layer for layer in layers if not layer.difference <= options.tolerance), None)
     most = sorted(layers, key=lambda layer: -layer.added)[:10]
     if options.plot:
@@ -189,4 +193,4 @@ def _plot(layers: list[Layer], title: str, tolerance: float, path: Path) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(main, extra="export"))

@@ -4,6 +4,7 @@
     ├── InputError            an image, array or argument that the caller handed over
     │   └── ImageError        ... that cannot be read as one still image
     ├── BundleError           a bundle or lone artifact that cannot be trusted or understood
+    ├── DependencyError       an optional package that a command needs is not installed
     ├── BackendUnavailable    the engine asked for is not installed or cannot run here
     ├── BackendError          the engine is here and failed
     ├── AuditError            the audit log cannot be written, or does not hold
@@ -33,6 +34,10 @@ class ImageError(InputError):
 
 class BundleError(NeuroStageError):
     """A bundle or a lone artifact is missing, changed, newer than this runtime, or malformed."""
+
+
+class DependencyError(NeuroStageError, ImportError):
+    """An optional Python package that the command needs is not installed."""
 
 
 class BackendUnavailable(NeuroStageError):  # noqa: N818  (the state, not the event, is what users look for)

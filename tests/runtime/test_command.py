@@ -1,0 +1,100 @@
+"""What commands do where a package is not installed, and which exit status an error gives."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import runtime.errors
+from runtime.command import exit_status, require_or_exit, status_of
+from runtime.errors import DependencyError, NeuroStageError
+from runtime.extras import require
+
+ROOT = Path(__file__).parents[2]
+
+HIDE = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {hidden!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Hidden())
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name.split('.')[0] in {hidden!r} else real(name, package)
+import runpy
+sys.argv = {argv!r}
+runpy.run_module({module!r}, run_name='__main__', alter_sys=True)
+"""
+
+
+def run_without(hidden: set[str], module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m module arguments` where the packages `hidden` are not installed."""
+    code = HIDE.format(hidden=hidden, argv=[module, *arguments], module=module)
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_what_is_installed_passes_and_what_is_not_is_named_with_its_extra():
+    require("export", "json", "numpy")
+    with pytest.raises(
+        DependencyError, match=r"the package no_such_one is not installed: pip install 'neurostage\[x\]'"
+    ):
+        require("x", "json", "no_such_one")
+    with pytest.raises(DependencyError, match="the packages no_such_one, nor_this are not installed"):
+        require("x", "no_such_one", "nor_this")
+
+
+def test_a_failed_import_is_one_line_and_status_2(capsys):
+    def main() -> int:
+        import no_such_package.inner  # noqa: F401
+
+        return 0
+
+    assert exit_status(main, extra="train") == 2
+    error = capsys.readouterr().err
+    assert error == "DependencyError: the package no_such_package is not installed: pip install 'neurostage[train]'\n"
+
+
+@pytest.mark.parametrize("name", ["export.no_such_module", "json.no_such_module"])
+def test_a_module_that_no_extra_installs_is_a_fault_of_ours(name):
+    def main() -> int:
+        __import__(name)
+        return 0
+
+    with pytest.raises(ModuleNotFoundError):
+        exit_status(main, extra="train")
+
+
+def test_a_module_may_check_before_its_own_imports(capsys):
+    require_or_exit("train", "json")
+    with pytest.raises(SystemExit) as left:
+        require_or_exit("train", "no_such_one")
+    assert left.value.code == 2
+    assert "neurostage[train]" in capsys.readouterr().err
+
+
+def test_every_error_is_of_the_input_or_of_the_work():
+    kinds = {t for t in vars(runtime.errors).values() if isinstance(t, type) and issubclass(t, NeuroStageError)}
+    work = {kind.__name__ for kind in kinds if status_of(kind("")) == 1}
+    assert work == {"NeuroStageError", "BackendError", "AuditError", "TrainingError", "ExportError", "ParityError"}
+
+
+@pytest.mark.parametrize(
+    ("module", "hidden", "extra"),
+    [("export", "tyro", "export"), ("export.bisect", "tyro", "export"), ("export", "torch", "export")],
+)
+def test_a_command_names_the_extra_to_install(module, hidden, extra):
+    done = run_without({hidden}, module, "no-such-run")
+    assert done.returncode == 2, done.stderr
+    expected = f"DependencyError: the package {hidden} is not installed: pip install 'neurostage[{extra}]'\n"
+    assert done.stderr == expected
+
+
+def test_the_extras_that_commands_name_are_in_setup_cfg():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert {"train", "export", "benchmarks", "sign"} <= set(config["options.extras_require"])
