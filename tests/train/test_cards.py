@@ -36,7 +36,7 @@ def sources(evaluated) -> tuple[Path, dict, dict]:
         "estimated_by": "codecarbon 3.3.2",
     }
     record["data"] |= {"patients_told_by": "pixels"}
-    record["data"]["likeness"] = {"found": True, "below": 0.9765, "above": 0.9889, "strength": 165.2}
+    record["data"]["similarity"] = {"verdict": "patients", "below": 0.9765, "above": 0.9889, "error": 0.001}
     return evaluated, record, json.loads((evaluated / "evaluation" / "evaluation.json").read_text())
 
 

@@ -9,7 +9,7 @@ where the data has none, nobody is told apart and that is said.
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -22,32 +22,43 @@ _ENDS = ("below", "above")
 
 @dataclass(frozen=True)
 class Patients:
-    """Who is who among N slices, and how clearly it shows."""
+    """Which of N slices are of one patient, as far as image similarity shows it."""
 
     groups: np.ndarray
-    """(N,) int64 from 0, equal for slices of one patient; when `found` is False, equal for identical pictures only."""
-    found: bool
-    """Whether the data has a level of likeness that parts patients."""
+    """(N,) int64 from 0. Slices of one group belong together; what a group is, `verdict` says."""
+    verdict: str
+    """What a group is: "patients": exactly one person. "groups": one or more whole people, how many is not known; a
+    split by group puts nobody on both sides. "unknown": near-identical pictures only, so that the other slices of a
+    person may be in other groups."""
+    error: float
+    """Upper bound of the probability that the slices of some person are in two groups, in [0, 1]; 1 when unknown."""
     below: float
-    """Likeness of the most alike pair that links two patients; of the clearest gap, when none is clear enough."""
+    """Similarity of the most similar pair in two groups; NaN where there is none."""
     above: float
-    """Likeness of the least alike pair that holds a patient together."""
+    """Similarity of the least similar pair that joins two slices into one group; NaN where there is none."""
     links: np.ndarray
-    """(N - 1,) likenesses of the pairs that hold all slices together, ascending."""
-    strength: float
-    """Width of the gap between the two, in mean spacings of the links around it."""
-    chance: float
-    """At most how probable a gap as clear, and where one was found a parting as even, is by chance, in [0, 1]."""
+    """(K,) similarities of the pairs that join slices or groups most strongly, ascending: what a histogram shows."""
     moved: np.ndarray
     """(N,) bool, slices that show their patient turned, mirrored, shifted or zoomed: copies made by augmentation."""
     repeats: np.ndarray
     """(N,) int64 from 0, equal for slices that differ by no more than another compression makes them differ."""
 
-    def likeness(self) -> dict[str, bool | float | None]:
-        """How clearly patients show, JSON-ready: found, below, above (None where there are too few links), strength,
-        chance."""
+    @property
+    def found(self) -> bool:
+        """Whether a split by `groups` keeps every person on one side."""
+        return self.verdict != "unknown"
+
+    @property
+    def count(self) -> int | None:
+        """Number of people; None unless each group is one person."""
+        return int(self.groups.max(initial=-1)) + 1 if self.verdict == "patients" else None
+
+    def similarity(self) -> dict[str, str | int | float | None]:
+        """What image similarity shows, JSON-ready: verdict, groups (number of groups; at least so many people, and None
+        when unknown), error, below, above (None where there is no such pair)."""
         ends = {name: value if math.isfinite(value) else None for name, value in vars(self).items() if name in _ENDS}
-        return {"found": self.found, **ends, "strength": self.strength, "chance": self.chance}
+        groups = int(self.groups.max(initial=-1)) + 1 if self.found else None
+        return {"verdict": self.verdict, "groups": groups, "error": self.error, **ends}
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
@@ -78,9 +89,11 @@ def tell_apart(thumbnails: np.ndarray) -> Patients:
     if gap is not None and parted is not None:
         moved = _moved(parted, components(count, seen.select(seen.still > gap.below)))
     repeats = components(count, seen.select(seen.still >= _NEAR))
-    below, above, strength, chance = astuple(gap) if gap is not None else (math.nan, math.nan, 0.0, 1.0)
-    groups = components(count, tree.select(tree.likeness >= SAME)) if parted is None else parted
-    return Patients(groups, parted is not None, below, above, likeness, strength, chance, moved, repeats)
+    below, above = (gap.below, gap.above) if gap is not None else (math.nan, math.nan)
+    groups, verdict, error = components(count, tree.select(tree.likeness >= SAME)), "unknown", 1.0
+    if gap is not None and parted is not None and _whole(thumbnails, parted, repeats):
+        groups, verdict, error = parted, "patients", gap.chance
+    return Patients(groups, verdict, error, below, above, likeness, moved, repeats)
 
 
 def directions(thumbnails: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
@@ -99,6 +112,25 @@ def directions(thumbnails: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
         # An image of one even tone has no direction; the floor keeps it alone.
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     return vectors
+
+
+def _whole(thumbnails: np.ndarray, groups: np.ndarray, repeats: np.ndarray) -> bool:
+    """Whether no two groups look like parts of one person.
+
+    What all heads share at one height is taken away: the mean of the 60 most similar slices of other groups. What is
+    left of two slices of one person still correlates when slices between them are missing. groups, repeats: (N,) int64.
+    """
+    first = np.unique(repeats, return_index=True)[1]
+    vectors, groups = directions(thumbnails[first], COARSE * 2), groups[first]
+    raw = vectors @ vectors.T
+    own = groups[:, None] == groups
+    nearest = np.argpartition(-np.where(own, -1, raw), min(60, len(raw) - 1), axis=1)[:, :60]
+    left = vectors - vectors[nearest].mean(axis=1)
+    left /= np.maximum(np.linalg.norm(left, axis=1, keepdims=True), 1e-6)
+    likeness = left @ left.T
+    np.fill_diagonal(likeness, -1)
+    within, across = np.where(own, likeness, -1).max(axis=1), np.where(own, -1, likeness)
+    return bool(across.max() < 0.5 * np.quantile(within[within > -1], 0.05))
 
 
 def _moved(groups: np.ndarray, still: np.ndarray) -> np.ndarray:

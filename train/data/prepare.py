@@ -52,6 +52,10 @@ class Prepared:
         """Classes with too few patients for figures; none when nobody knows who is who."""
         return () if self.told_by == "nothing" else self.split.not_estimable
 
+    def _count(self) -> int | None:
+        """Number of patients; None when nobody knows it."""
+        return len(np.unique(self.groups)) if self.likeness is None else self.likeness.count
+
     def facts(self) -> dict[str, Any]:
         """What `run.json` says of the data; JSON-ready."""
         counts = np.bincount(self.slices.labels, minlength=len(LABELS)).tolist()
@@ -60,9 +64,9 @@ class Prepared:
             "digest": self.digest,
             "slices": len(self.slices),
             "slices_by_class": dict(zip(LABELS, counts, strict=True)),
-            "patients": None if self.told_by == "nothing" else len(np.unique(self.groups)),
+            "patients": self._count(),
             "patients_told_by": self.told_by,
-            "likeness": self.likeness.likeness() if self.likeness else None,
+            "similarity": self.likeness.similarity() if self.likeness else None,
             "unreadable": len(self.unreadable),
         }
 

@@ -194,12 +194,11 @@ def who_is_who(run: Facts) -> str:
     if told_by == "nothing":
         return "Neither the source nor the pixels say which slices are of one patient."
     text = "The source names no patient; they were told apart from the pixels"
-    if not run.known("data.likeness", optional=True):
+    if not run.known("data.similarity", optional=True):
         return f"{text}."
     return (
-        f"{text}: slices of different patients correlate at most {run('data.likeness.below'):.4f}, and each slice at "
-        f"least {run('data.likeness.above'):.4f} with another of its patient, a gap "
-        f"{run('data.likeness.strength'):.0f} times the usual spacing."
+        f"{text}: slices of different patients correlate at most {run('data.similarity.below'):.4f}, and each slice at "
+        f"least {run('data.similarity.above'):.4f} with another of its patient."
     )
 
 

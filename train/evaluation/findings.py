@@ -50,7 +50,7 @@ def find(
         "near_duplicates": max(different - int(patients.repeats.max()) - 1, 0),
         "patients_told_by": "file" if given else "pixels" if known else "nothing",
         "patients_found": patients.found,
-        "likeness": patients.likeness(),
+        "similarity": patients.similarity(),
         "patients": len(sizes) if known else None,
         "patients_by_class": people,
         "too_few_people": [name for name, count in people.items() if 0 < count < FEWEST_PEOPLE] if people else None,
@@ -161,13 +161,12 @@ def _linear_lines(found: dict[str, Any] | None) -> list[str]:
 def _patient_lines(findings: dict[str, Any]) -> list[str]:
     least, middle, most = findings["slices_a_patient"]
     span = f"{most}" if least == most else f"{least} to {most} (median {middle:g})"
-    likeness = findings["likeness"]
+    similarity = findings["similarity"]
     text = [f"patients    have {span} slices each; told apart by the {findings['patients_told_by']}"]
     if findings["patients_found"]:
         text += [
-            f"likeness    has a gap from {likeness['below']:.4f} to {likeness['above']:.4f}, "
-            f"{likeness['strength']:.0f} times the usual",
-            f"            spacing; as clear by chance: {_odds(likeness['chance'])}",
+            f"similarity  at most {similarity['below']:.4f} across patients, at least {similarity['above']:.4f} within",
+            f"            probability that a patient is in two groups: at most {similarity['error']:.2g}",
         ]
     if findings["augmented_copies"]:
         text.append(f"copies      {findings['augmented_copies']} slices are turned, mirrored, shifted or zoomed ones")
@@ -180,10 +179,6 @@ def _patient_lines(findings: dict[str, Any]) -> list[str]:
     for name in findings["too_few_people"]:
         text.append(f"too few     {name}: {counts[name]} people; no figure can be estimated for it")
     return text
-
-
-def _odds(chance: float) -> str:
-    return f"1 in {1 / chance:.0e}".replace("e+0", "e").replace("e+", "e") if chance > 1e-300 else "never"
 
 
 def _given_lines(given: dict[str, Any] | None) -> list[str]:

@@ -231,9 +231,9 @@ def read_split(run: Path) -> dict[str, tuple[str, str]]:
 
 def _as_like_as_one_person(record: dict[str, Any]) -> float:
     """Correlation of thumbnails from which the run's own data calls two slices one person's."""
-    likeness = record["data"].get("likeness") or {}
-    if likeness.get("found"):
-        return float(likeness["below"] + likeness["above"]) / 2
+    similarity = record["data"].get("similarity") or record["data"].get("likeness") or {}  # 0.1 wrote likeness
+    if similarity.get("verdict") == "patients" or similarity.get("found"):
+        return float(similarity["below"] + similarity["above"]) / 2
     return SAME_PICTURE
 
 
