@@ -31,7 +31,7 @@ from runtime import backends
 from runtime.errors import BackendError, BundleError, CheckpointError, DatasetError, InputError
 from runtime.manifest import TENSOR, Manifest, read_manifest
 from runtime.threads import available_cpus
-from train.checkpoint import read_record
+from train.record import read_record
 
 Say = Callable[[str], None]
 

@@ -11,10 +11,10 @@ import numpy as np
 from runtime.errors import DatasetError, ImageError
 from runtime.images import read_image
 from runtime.preprocess import InputSpec, preprocess
-from train.checkpoint import read_record
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
+from train.record import data_path, read_record
 
 CALIBRATION = 256
 """Images to calibrate on, where there are as many."""
@@ -77,7 +77,7 @@ def calibration_samples(
         if data is None:
             raise DatasetError(
                 f"int8 is calibrated on the training slices of {run}, which are no longer where it found them: "
-                f"{read_record(run)['options']['data']}. Put them back, or give --calibration-data."
+                f"{data_path(run, read_record(run))}. Put them back, or give --calibration-data."
             )
         samples = _side(run, data, "training")
     if len(samples) < LEAST_CALIBRATION:
@@ -109,10 +109,10 @@ def training_samples(run: Path, limit: int) -> Samples | None:
 
 def _data_of(run: Path) -> Samples | None:
     """All slices of the run's data, or None where the data is not at hand."""
-    options = read_record(run)["options"]
-    if options["data"] is None:
-        return phantom_samples(seed=options["seed"])
-    path = Path(options["data"])
+    record = read_record(run)
+    path = data_path(run, record)
+    if path is None:
+        return phantom_samples(seed=record["options"]["seed"])
     return load_samples(path) if path.exists() else None
 
 

@@ -17,8 +17,8 @@ from export.reference import Reference, from_checkpoint, from_run
 from runtime.labels import ALPHABETICAL, LABELS
 from runtime.preprocess import preprocess
 from runtime.threads import available_cpus
-from train.checkpoint import newest_run
 from train.data.samples import Samples
+from train.runs import chosen, newest_run
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,12 @@ class Job:
         return PixelEvidence(images, np.load(stored), truth, names, f"{samples.source}, ten sizes, grey and colour")
 
 
-def settled(options: Options) -> Options:
-    """The options with the newest run named, so that every process of one export means the same."""
-    return replace(options, source=(options.source or newest_run()).resolve())
+def settled(options: Options, say: Callable[[str], None]) -> Options:
+    """The options with the run named, so that every process of one export means the same; `say` takes which it is."""
+    source = options.source
+    if source is None or not source.is_file():
+        source = chosen(source, say)
+    return replace(options, source=source.resolve())
 
 
 def load_reference(options: Options) -> Reference:

@@ -86,7 +86,7 @@ def export(
     if options.sign:
         assert_can_sign(options.sign)
     assert_pixels(list(wanted), options.with_preprocessing, options.with_softmax)
-    options = settled(options)
+    options = settled(options, say)
     reference = load_reference(options)
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)

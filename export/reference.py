@@ -16,8 +16,10 @@ from runtime.errors import CheckpointError, InputError
 from runtime.labels import ALPHABETICAL
 from runtime.manifest import ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
-from train.checkpoint import RECORD, RUNS, WEIGHTS, load_weights, read_record, read_state
+from train.checkpoint import WEIGHTS, load_weights, read_state
 from train.models import CHANNELS, build
+from train.record import read_record
+from train.runs import run_of
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,9 @@ def from_checkpoint(
 
 
 def source_of(bundle: Path, source: Path | None) -> Path:
-    """`source`, or the run under runs/ that the bundle was made from. Raises CheckpointError when it is not there."""
-    if source is not None:
-        return source
-    digest = read_manifest(bundle).model.digest
-    for path in sorted(RUNS.glob(f"*/{RECORD}")):
-        if read_record(path.parent)["weights_sha256"] == digest:
-            return path.parent
-    raise CheckpointError(f"{RUNS}/ does not hold the run that {bundle} was made from. Name the run or checkpoint.")
+    """`source`, or the run that the bundle was made from: among those that commands without a RUN know, or beside the
+    bundle. Raises CheckpointError when it is in neither place."""
+    return run_of(read_manifest(bundle).model.digest, bundle) if source is None else source
 
 
 def _model(info: ModelInfo, state: dict[str, torch.Tensor], where: Path) -> nn.Module:

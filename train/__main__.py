@@ -10,7 +10,9 @@ from typing import Any
 
 from runtime.command import exit_status
 from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
+from runtime.hints import command
 from train.options import parse
+from train.runs import remember
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,11 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from train.launch import is_leader, launch
         from train.loop import Interrupted
 
+        if options.out is not None and is_leader():
+            remember(options.out)
         try:
             run, record = launch(options)
         except Interrupted as stopped:
             if is_leader():
-                print(f"Stopped, with a checkpoint. Next: python -m train --resume --out {stopped}", file=sys.stderr)
+                again = command("train", "--resume", "--out", stopped)
+                print(f"Stopped, with a checkpoint. Next: {again}", file=sys.stderr)
             return 0
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -65,9 +70,9 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
     elif leaked:
         print(f"LEAKAGE: {leaked:.0%} of the validation slices show a patient who is in training too.")
         print("These figures say nothing about new patients. Use --split patient.")
-    print(f"\nNext: python -m train.evaluate {run}" if control else "\nNext: python -m train.evaluate")
+    print(f"\nNext: {command('train.evaluate', run)}")
     if not control:
-        print("      python -m export --to onnx")
+        print(f"      {command('export', run, '--to', 'onnx')}")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ A run directory (schema 1) is finished when it has its name; until then it is `.
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,11 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from runtime.errors import CheckpointError
-from train.resume import NEWEST, OPTIONS, PREVIOUS, RUNS, has_checkpoint, partial_folder
+from train.resume import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
 
-SCHEMA = 1
 WEIGHTS = "model.safetensors"
-RECORD = "run.json"
 
 
 @contextmanager
@@ -77,34 +73,6 @@ def save_weights(model: nn.Module, folder: Path) -> None:
     """Write the model's state dict as `model.safetensors` in `folder`."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / WEIGHTS)
-
-
-def write_record(record: Mapping[str, Any], folder: Path) -> None:
-    """Write `run.json` in `folder`."""
-    (folder / RECORD).write_text(json.dumps({"schema": SCHEMA, **record}, indent=2) + "\n", encoding="utf-8")
-
-
-def read_record(run: Path) -> dict[str, Any]:
-    """The content of a run's `run.json`. Raises CheckpointError when it is missing, broken or of another schema."""
-    path = run / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{run} holds no {RECORD}: it is not a finished run of python -m train.") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
-        raise CheckpointError(f"{path} has schema {found!r}, this version reads {SCHEMA}. Train again, or upgrade.")
-    return record
-
-
-def newest_run(runs: Path = RUNS) -> Path:
-    """The run finished last. Raises CheckpointError when there is none."""
-    records = list(runs.glob(f"*/{RECORD}"))
-    if not records:
-        raise CheckpointError(f"{runs}/ holds no finished run. Train one with: python -m train")
-    return max(records, key=lambda record: record.stat().st_mtime_ns).parent
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

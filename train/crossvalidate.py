@@ -54,8 +54,8 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
 
     Raises CheckpointError or InputError when a fold that was begun was told something else.
     """
-    from train.checkpoint import read_record
     from train.options import Options, parse
+    from train.record import read_record
     from train.resume import check_same, options_of
 
     refused = [name for name in ("--fold", "--resume") if any(one.split("=")[0] == name for one in arguments)]
@@ -66,7 +66,7 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
         run = out / f"fold-{fold}"
         told = [*arguments, "--fold", f"{fold}/{folds}", "--out", str(run)]
         if run.exists():
-            check_same(parse(told), Options(**options_of(read_record(run))), str(run))
+            check_same(parse(told), Options(**options_of(read_record(run), run)), str(run))
         runs.append((run, None if run.exists() else parse([*told, "--resume"])))
     return runs
 

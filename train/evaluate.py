@@ -13,6 +13,7 @@ import tyro
 
 from runtime.command import exit_status
 from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
+from runtime.hints import command
 
 if TYPE_CHECKING:
     from train.evaluation.pipeline import Evaluated
@@ -119,7 +120,7 @@ def _show(found: Evaluated) -> None:
     print(f"\nreport {found.out / 'report.html'}")
     if facts["data"]["held_out_by_run"] and not is_control(facts):
         print(f"cards  {found.run / 'MODEL_CARD.md'}, {found.run / 'DATASET_CARD.md'}")
-        print("\nNext: python -m export --to onnx")
+        print(f"\nNext: {command('export', found.run, '--to', 'onnx')}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import tyro
 
 from runtime.errors import InputError
 from train.recipes import FOLDS, RECIPES, Recipe
-from train.resume import check_same, finished_name, interrupted_run, read_options
+from train.record import absolute
+from train.resume import check_same, finished_name, read_options
+from train.runs import interrupted_run
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,14 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         Options, args=arguments, prog="python -m train", description=_DESCRIPTION, default=default
     )
     if folder is not None:
-        check_same(options, default)
-    return _checked(options)
+        check_same(_rooted(options), default)
+    return _checked(_rooted(options))
+
+
+def _rooted(options: Options) -> Options:
+    """The options with paths that mean the same in every folder: a run is evaluated and exported from anywhere."""
+    data, groups = (None if path is None else absolute(path) for path in (options.data, options.groups))
+    return replace(options, data=data, groups=groups)
 
 
 def _checked(options: Options) -> Options:

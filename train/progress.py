@@ -39,7 +39,7 @@ class Watch:
 
     def say(self, text: str) -> None:
         """One line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, stage: str, epochs: int, steps: int) -> None:
         """A new stage of `epochs` × `steps`."""

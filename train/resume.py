@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.errors import CheckpointError, InputError
 from train.recipes import Recipe, Stage
+from train.record import located
 
 if TYPE_CHECKING:
     from train.options import Options
@@ -35,21 +36,6 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / NEWEST).exists() or (folder / PREVIOUS).exists()
 
 
-def interrupted_run(out: Path | None, runs: Path = RUNS) -> Path | None:
-    """Folder of the interrupted run at `out`, or of the one interrupted last; None when there is nothing at `out` yet.
-
-    Raises CheckpointError when no run is named and none was interrupted, or when the one named is finished.
-    """
-    if out is not None:
-        if out.exists():
-            raise CheckpointError(f"{out} is finished: there is nothing to resume. Give another --out.")
-        return partial_folder(out) if has_checkpoint(partial_folder(out)) else None
-    folders = [folder for folder in runs.glob(".*.partial") if has_checkpoint(folder)]
-    if not folders:
-        raise CheckpointError(f"{runs}/ holds no interrupted run with a checkpoint. Name the run: --resume --out RUN.")
-    return max(folders, key=lambda folder: max(path.stat().st_mtime_ns for path in folder.glob("checkpoint*.pt")))
-
-
 def write_options(options: Options, folder: Path) -> None:
     """Keep what a run was told, for `read_options`."""
     (folder / OPTIONS).write_text(json.dumps(asdict(options), default=str, indent=2) + "\n", encoding="utf-8")
@@ -59,22 +45,23 @@ def read_options(folder: Path) -> dict[str, Any]:
     """The fields of the Options that the run in `folder` began with. Raises CheckpointError when they are damaged."""
     try:
         fields: dict[str, Any] = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
-        return _typed(fields, fields["settings"])
+        return _typed(fields, fields["settings"], folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder / OPTIONS} cannot be read: {error}. Delete {folder} and start again."
         ) from error
 
 
-def options_of(record: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the Options that a finished run was told, from the content of its `run.json`."""
-    return _typed(record["options"], record["recipe"])
+def options_of(record: dict[str, Any], run: Path) -> dict[str, Any]:
+    """The fields of the Options that a finished run was started with, from the content of its `run.json`."""
+    return _typed(record["options"], record["recipe"], run)
 
 
-def _typed(fields: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """What JSON holds of Options and Recipe, as they have it."""
+def _typed(fields: dict[str, Any], settings: dict[str, Any], run: Path) -> dict[str, Any]:
+    """What JSON holds of Options and Recipe, as they have it; runs of 0.1 may name their data by a relative path."""
     stages = {name: Stage(**settings[name]) for name in ("head", "full")}
-    paths = {name: None if fields.get(name) is None else Path(fields[name]) for name in ("data", "groups", "out")}
+    paths = {name: Path(fields[name]) for name in ("data", "groups", "out") if fields.get(name) is not None}
+    paths |= {name: located(path, run) for name, path in paths.items() if name != "out"}
     return {**fields, **paths, "settings": Recipe(**{**settings, **stages})}
 
 

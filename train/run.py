@@ -21,7 +21,7 @@ from runtime.labels import LABELS
 from runtime.manifest import sha256_file
 from runtime.preprocess import InputSpec
 from runtime.threads import available_cpus
-from train.checkpoint import WEIGHTS, new_run, save_weights, write_record
+from train.checkpoint import WEIGHTS, new_run, save_weights
 from train.compute import Compute, choose_compute
 from train.data.batches import channel_statistics
 from train.data.cache import prepare_once
@@ -34,7 +34,8 @@ from train.evaluation.plots import plot_confusion, plot_curves
 from train.models import CHANNELS
 from train.options import Options
 from train.progress import Watch
-from train.resume import RUNS, has_checkpoint, partial_folder, write_options
+from train.record import now, write_record
+from train.resume import RUNS, finished_name, has_checkpoint, partial_folder, write_options
 from train.session import Session
 from train.state import read_checkpoint
 
@@ -80,7 +81,7 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
         data.write(folder)
     session = Session(options.settings, compute, team, spec, data, folder if team.leader else None, watch)
     start = session.initialise(options.weights, options.seed, checkpoint)
-    _announce(options, data, start, compute, team, watch)
+    _announce(options, finished_name(folder), data, start, compute, team, watch)
     meter = EnergyMeter(options.country) if options.energy and team.leader else None
     with StopRequest() as stop:
         logits, labels = session.run(
@@ -91,7 +92,7 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
             tensorboard=options.tensorboard,
         )
     record = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": now(),
         "architecture": options.settings.architecture,
         "labels": list(LABELS),
         "input": spec.to_dict(),
@@ -168,8 +169,11 @@ def _input_spec(options: Options, data: Prepared) -> InputSpec:
     return InputSpec(recipe.image_size, recipe.image_size, channels, mean, std)
 
 
-def _announce(options: Options, data: Prepared, start: str, compute: Compute, team: Team, watch: Watch) -> None:
+def _announce(
+    options: Options, run: Path, data: Prepared, start: str, compute: Compute, team: Team, watch: Watch
+) -> None:
     facts, recipe = data.facts(), options.settings
+    watch.say(f"run {run}")
     watch.say(
         f"{facts['slices']} slices of {facts['patients'] or 'unknown'} patients (told apart by {data.told_by}) from "
         f"{data.source}" + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")

@@ -82,7 +82,8 @@ def write_run():
     from runtime.digests import sha256_file
     from runtime.labels import LABELS
     from runtime.preprocess import InputSpec
-    from train.checkpoint import WEIGHTS, new_run, save_weights, write_record
+    from train.checkpoint import WEIGHTS, new_run, save_weights
+    from train.record import write_record
 
     def write(path: Path, network, samples, data: Path, size: int, held: Callable[[str, int], bool]) -> Path:
         with new_run(path) as folder:

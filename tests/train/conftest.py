@@ -48,7 +48,7 @@ def small_run(tmp_path_factory) -> Path:
     from runtime.digests import sha256_file
     from runtime.labels import LABELS
     from runtime.preprocess import InputSpec
-    from train.checkpoint import WEIGHTS, new_run, save_weights, write_record
+    from train.checkpoint import WEIGHTS, new_run, save_weights
     from train.data.batches import Batches
     from train.data.loader import safe_loader
     from train.data.phantom import draw_slice
@@ -58,6 +58,7 @@ def small_run(tmp_path_factory) -> Path:
     from train.loop import predict
     from train.models import build
     from train.recipes import RECIPES
+    from train.record import write_record
 
     folder = tmp_path_factory.mktemp("small")
     for stage, label in enumerate(LABELS):

@@ -17,12 +17,11 @@ from train.checkpoint import (
     WEIGHTS,
     load_weights,
     new_run,
-    newest_run,
-    read_record,
     read_state,
     save_weights,
-    write_record,
 )
+from train.record import read_record, write_record
+from train.runs import newest_run
 
 
 def small() -> nn.Module:

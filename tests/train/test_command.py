@@ -19,8 +19,8 @@ from PIL import Image
 from runtime.labels import LABELS
 from runtime.manifest import sha256_file
 from train.__main__ import main
-from train.checkpoint import read_record
 from train.data.phantom import draw_slice
+from train.record import read_record
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = ["--image-size", "32", "--head.epochs", "0", "--full.epochs", "1", "--precision", "fp32"]

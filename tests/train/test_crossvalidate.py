@@ -13,11 +13,11 @@ import pytest
 
 from runtime.calibration import probabilities
 from runtime.errors import CheckpointError
-from train.checkpoint import read_record
 from train.crossvalidate import main
 from train.evaluation.calibration import cross_fit, fit_temperature
 from train.evaluation.heldout import ask, held_out
 from train.evaluation.pooled import lines, pool
+from train.record import read_record
 
 TINY = [
     "--recipe",

@@ -15,9 +15,9 @@ from PIL import Image
 from runtime.calibration import probabilities
 from runtime.labels import LABELS
 from runtime.manifest import ModelInfo
-from train.checkpoint import read_record
 from train.evaluate import main
 from train.evaluation.heldout import held_out
+from train.record import read_record
 
 
 def copied(run: Path, folder: Path) -> Path:
@@ -340,7 +340,7 @@ def test_values_of_no_sense_are_named(wrong, capsys):
 def test_no_run_at_all(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 2
-    assert "Train one with: python -m train" in capsys.readouterr().err
+    assert "train one with: python -m train" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
     assert "it is not a finished run" in capsys.readouterr().err
 

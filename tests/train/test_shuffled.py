@@ -14,12 +14,12 @@ import pytest
 from export.__main__ import main as export
 from runtime.errors import InputError
 from train.__main__ import main as train
-from train.checkpoint import read_record
 from train.data.phantom import main as write_phantoms
 from train.data.splits import shuffled_labels
 from train.evaluate import main as evaluate
 from train.evaluation.scores import stages
 from train.options import parse
+from train.record import read_record
 
 
 def test_labels_are_dealt_anew_among_the_patients_trained_on():

@@ -28,6 +28,7 @@ from train.data.samples import Samples
 from train.data.sources import load_samples
 from train.loop import predict
 from train.models import build
+from train.record import data_path
 
 SPLIT = "split.csv"
 SAME_PICTURE = 0.999
@@ -73,7 +74,7 @@ def held_out(
     run; CheckpointError when the run does not say what it held out.
     """
     spec = InputSpec.from_dict(record["input"])
-    recorded = Path(record["options"]["data"]) if record["options"]["data"] is not None else None
+    recorded = data_path(run, record)
     samples = load_samples(data) if data else _own_samples(record, recorded)
     digest = samples.digest()
     if groups is not None:

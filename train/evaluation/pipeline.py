@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 from runtime import __version__
 from runtime.calibration import probabilities
 from runtime.errors import CheckpointError, InputError, TrainingError
-from train.checkpoint import RECORD, newest_run, read_record
 from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL, draw_patients
 from train.evaluation.calibration import CrossFit, Fit, cross_fit, enough_patients, fit
 from train.evaluation.control import memory_test, permutation_test
@@ -21,6 +19,8 @@ from train.evaluation.heldout import HeldOut, ask, class_counts, held_out
 from train.evaluation.scores import BINS, Answers, stages
 from train.evaluation.summary import Summary, no_interval
 from train.evaluation.writing import Written, check_folder, write
+from train.record import RECORD, now, read_record
+from train.runs import chosen
 
 SCHEMA = 1
 NEEDED = (
@@ -72,12 +72,12 @@ def evaluate(
     Raises CheckpointError, DatasetError or InputError for what cannot be used, TrainingError when no threshold keeps
     the risk; then nothing is written.
     """
-    run = run or newest_run()
+    run = chosen(run, say)
     record = read_record(run)
     _check_record(run, record)
     folder = out or run / ("evaluation" if data is None else f"evaluation-{data.stem}")
     check_folder(folder)
-    say(f"reading what {run} held out" if data is None else f"reading {data}")
+    say("reading what it held out" if data is None else f"reading {data}")
     held = held_out(run, record, data, groups, max_unreadable)
     if target_risk is not None and (not held.own or held.leaked is None or held.leaked > 0):
         raise InputError(
@@ -136,7 +136,7 @@ def _judge(
     calibrated = crossed is not None or not held.own
     facts = {
         "schema": SCHEMA,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": now(),
         "neurostage": __version__,
         "run": run.resolve().name,
         "weights_sha256": record["weights_sha256"],

@@ -11,13 +11,13 @@ import numpy as np
 
 from runtime.calibration import probabilities
 from runtime.errors import CheckpointError
-from train.checkpoint import read_record
 from train.evaluation.bootstrap import LEVEL, draw_patients
 from train.evaluation.calibration import cross_fit
 from train.evaluation.heldout import HeldOut, ask, class_counts, held_out, read_split
 from train.evaluation.scores import Answers, decision_scores, ranking_scores
 from train.evaluation.summary import Summary, no_interval
 from train.evaluation.words import CALIBRATION, ROWS, number, spoken
+from train.record import read_record
 
 SCHEMA = 1
 _OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "demented.accuracy", "demented.auc")

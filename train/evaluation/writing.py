@@ -14,11 +14,11 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.labels import LABELS
-from train.checkpoint import RECORD, write_record
 from train.evaluation.cards import dataset_card, model_card
 from train.evaluation.pictures import pictures
 from train.evaluation.report import page
 from train.evaluation.scores import Answers
+from train.record import RECORD, write_record
 
 FACTS = "evaluation.json"
 MODEL_CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
