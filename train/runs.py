@@ -123,7 +123,11 @@ def _why_not(run: Path) -> str:
     """Why a path that was named is no finished run, and what to do."""
     partial = run if run.name.startswith(".") and run.name.endswith(".partial") else partial_folder(run)
     if not run.exists() or run == partial:
-        return _unfinished(partial) if partial.is_dir() else f"{run} does not exist. Name a run directory."
+        return (
+            _unfinished(partial)
+            if partial.is_dir()
+            else f"{run} does not exist. Name a run directory, or, for python -m export, a file of weights."
+        )
     if run.is_file():
         return f"{run} is a file, expected a run directory: the folder that python -m train wrote."
     inner = finished_runs(run)

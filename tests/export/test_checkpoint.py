@@ -164,7 +164,7 @@ def test_a_truncated_checkpoint_is_refused(network, tmp_path, capsys, share):
 
 def test_a_missing_checkpoint_is_refused(tmp_path, capsys):
     assert main([str(tmp_path / "none.pth"), "--out", str(tmp_path / "bundle")]) == 2
-    assert "is not a file" in capsys.readouterr().err
+    assert "none.pth does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.slow
