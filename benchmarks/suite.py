@@ -29,6 +29,7 @@ from export.processes import in_own_process
 from export.reference import source_of
 from runtime import backends
 from runtime.errors import BackendError, BundleError, CheckpointError, DatasetError, InputError
+from runtime.labels import ASSUMED, order_line
 from runtime.manifest import TENSOR, Manifest, read_manifest
 from runtime.threads import available_cpus
 from train.record import read_record
@@ -44,6 +45,8 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     """
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     manifest = read_manifest(options.bundle)
+    if manifest.labels_from == ASSUMED:
+        say(order_line(manifest.model.labels, ASSUMED))
     notes: list[str] = []
     source = _run_of(options, manifest, notes)
     threads = options.threads or available_cpus()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.command import exit_status, status_of
 from runtime.errors import NeuroStageError
 from runtime.extras import require
+from runtime.labels import ORIGINS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NeuroStageError as error:
         _say(f"{type(error).__name__}: {error}")
         return status_of(error)
+    from export.class_order import given_labels
     from export.options import parse
 
     options = parse(argv)
+    try:
+        given_labels(options.labels)  # before the imports below, which take seconds
+    except NeuroStageError as error:
+        _say(f"{type(error).__name__}: {error}")
+        return status_of(error)
     from export.pipeline import export, rebuild
 
     if {"torchscript", "all"} & set(options.to):
@@ -60,7 +67,9 @@ def _as_json(exported: Exported) -> dict[str, Any]:
         {"format": o.format, "precision": o.precision, "file": o.file, "status": o.status, "reason": o.reason}
         for o in exported.outcomes
     ]
-    return {"bundle": str(exported.bundle), "artifacts": new, "outcomes": rest}
+    manifest = exported.manifest
+    order = {"labels": list(manifest.model.labels), "labels_from": manifest.labels_from}
+    return {"bundle": str(exported.bundle), **order, "artifacts": new, "outcomes": rest}
 
 
 def _print(exported: Exported, options: Options) -> None:
@@ -70,6 +79,8 @@ def _print(exported: Exported, options: Options) -> None:
     model = exported.manifest.model
     spec = model.input
     print(f"{model.architecture}, {spec.channels} × {spec.height} × {spec.width}, weights {model.digest[:12]}…")
+    print(f"classes {', '.join(model.labels)}")
+    print(f"        {ORIGINS[exported.manifest.labels_from]}")
     print(f"{'file':<23}{'built':<5}{'MB':>6} {'backend':<13}{'flips':>7}{'bound':>7}{'Δp':>8}{'ms':>9}")
     for outcome in exported.outcomes:
         _print_outcome(outcome, exported.bundle)

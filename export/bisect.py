@@ -19,6 +19,7 @@ if __name__ == "__main__":
 import tyro
 
 from runtime.errors import CheckpointError, InputError, NeuroStageError
+from runtime.labels import ASSUMED, order_line
 from runtime.manifest import read_manifest
 from runtime.predictor import DEFAULT_BUNDLE
 
@@ -73,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     try:
+        manifest = read_manifest(options.bundle)
+        if manifest.labels_from == ASSUMED:
+            print(order_line(manifest.model.labels, manifest.labels_from), file=sys.stderr)  # noqa: T201
         layers = bisect(options)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
@@ -135,14 +139,19 @@ def _relative(reference: np.ndarray, artifact: np.ndarray) -> float:
 
 
 def _reference(options: Options) -> Reference:
-    from export.reference import from_checkpoint, from_run, source_of
+    from export.reference import from_checkpoint, from_run, run_of_weights, source_of
 
     model = read_manifest(options.bundle).model
     source = source_of(options.bundle, options.source)
+    if not source.is_dir():
+        source = run_of_weights(source) or source
     if source.is_dir():
         reference = from_run(source)
     else:
-        reference = from_checkpoint(source, options.architecture, model.input.height, model.labels)
+        spec = model.input
+        reference = from_checkpoint(
+            source, options.architecture, spec.height, mean=spec.mean, std=spec.std, bundle=options.bundle
+        )
     if reference.info.digest != model.digest:
         raise CheckpointError(f"{source} holds other weights than {options.bundle} was made from. Name its --source.")
     return reference

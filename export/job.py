@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from export.class_order import given_labels
 from export.images import calibration_samples, parity_samples, preprocessed
 from export.options import Options
 from export.pixels.evidence import PixelEvidence, as_image, pixel_images
-from export.reference import Reference, from_checkpoint, from_run
-from runtime.labels import ALPHABETICAL, LABELS
+from export.reference import Reference, from_checkpoint, from_run, run_of_weights
+from runtime.errors import InputError
+from runtime.labels import LABELS
 from runtime.preprocess import preprocess
 from runtime.threads import available_cpus
 from train.data.samples import Samples
-from train.runs import chosen, newest_run
+from train.runs import chosen, newest_run, run_of_file
 
 
 @dataclass(frozen=True)
@@ -103,18 +105,37 @@ class Job:
 def settled(options: Options, say: Callable[[str], None]) -> Options:
     """The options with the run named, so that every process of one export means the same; `say` takes which it is."""
     source = options.source
+    if source is not None and source.is_file() and (run := run_of_file(source)):
+        say(f"{source} is the weight file of {run}, which is exported")
+        source = run
     if source is None or not source.is_file():
         source = chosen(source, say)
     return replace(options, source=source.resolve())
 
 
 def load_reference(options: Options) -> Reference:
-    """The run or checkpoint that the options name, or the newest run."""
+    """The run or checkpoint that the options name, or the newest run.
+
+    Raises CheckpointError for what cannot be loaded, and InputError for labels, mean or std that are not the run's.
+    """
     source = options.source or newest_run()
-    if source.is_dir():
-        return from_run(source)
-    labels = options.labels or ALPHABETICAL
-    return from_checkpoint(source, options.architecture, options.image_size, labels, options.mean, options.std)
+    if not source.is_dir():
+        source = run_of_weights(source) or source
+    if not source.is_dir():
+        return from_checkpoint(
+            source, options.architecture, options.image_size, options.labels, options.mean, options.std
+        )
+    reference = from_run(source)
+    labels, spec = reference.info.labels, reference.info.input
+    given = (given_labels(options.labels) or labels, options.mean or spec.mean, options.std or spec.std)
+    pairs = zip(("--labels", "--mean", "--std"), given, (labels, spec.mean, spec.std), strict=True)
+    for option, value, own in pairs:
+        if tuple(value) != tuple(own):
+            raise InputError(
+                f"{option} is {' '.join(map(str, value))}, and {source} was trained with {' '.join(map(str, own))}. A "
+                f"run knows its own: leave {option} out. It is for checkpoints that other code saved."
+            )
+    return reference
 
 
 def gather(options: Options, reference: Reference) -> Evidence:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.bundle import REPORT, adopt, kept_rejections, link, reject, staged
+from export.card import CARD, model_card
 from export.files import write
 from export.formats import FORMATS, assert_pixels, combinations, file_name, variants
 from export.golden import write_golden
@@ -32,7 +33,6 @@ from runtime.integrity import verified
 from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
 from runtime.threads import available_cpus
 
-CARD = "MODEL_CARD.md"
 LOGS = "logs"
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
 
@@ -88,6 +88,7 @@ def export(
     assert_pixels(list(wanted), options.with_preprocessing, options.with_softmax)
     options = settled(options, say)
     reference = load_reference(options)
+    say(str(reference.order))
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
     with staged(options.out) as folder:
@@ -162,9 +163,9 @@ def _finish(
     reports.update({outcome.file: _report(outcome) for outcome in good})
     text = json.dumps({**facts, "artifacts": reports}, indent=2) + "\n"
     documents.append(Document(REPORT, write(folder / REPORT, text.encode())))
-    card = reference.run / CARD if reference.run else None
-    if card and card.is_file():
-        documents.append(Document(CARD, write(folder / CARD, card.read_bytes())))
+    card = model_card(reference)
+    if card is not None:
+        documents.append(Document(CARD, write(folder / CARD, card)))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     provenance = {**reference.provenance, "neurostage": __version__, "exported": created, "packages": _packages()}
     guard, why_none = write_guard(reference, folder)
@@ -177,6 +178,7 @@ def _finish(
         guard=guard,
         golden=golden,
         documents=tuple(documents),
+        labels_from=reference.order.origin,
     )
     (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")
 

@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from export.class_order import ClassOrder, decide, given_labels, stated
+from export.side_files import beside
 from runtime.digests import sha256_file
 from runtime.errors import CheckpointError, InputError
-from runtime.labels import ALPHABETICAL
-from runtime.manifest import ModelInfo, read_manifest
+from runtime.labels import ASSUMED, LABELS
+from runtime.manifest import FILE, ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
-from train.checkpoint import WEIGHTS, load_weights, read_state
+from train.checkpoint import WEIGHTS, load_weights
 from train.models import CHANNELS, build
-from train.record import read_record
-from train.runs import run_of
+from train.record import RECORD, read_record
+from train.runs import finished_runs, run_of, run_of_file
+from train.weight_files import Weights, outputs, read_state, read_weights, same_tensors
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Reference:
     provenance: dict[str, Any]
     run: Path | None
     """The run directory; None for a foreign checkpoint."""
+    order: ClassOrder
+    """Of the classes, and who says so."""
 
     def logits(self, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
         """(N, classes) float32 logits of (N, C, H, W) float32 images."""
@@ -48,7 +53,7 @@ def from_run(run: Path) -> Reference:
     if record["split"].get("shuffled_labels") is not None:
         raise CheckpointError(f"{run} is a control, trained on shuffled labels: it is not exported. Name another run.")
     path = run / WEIGHTS
-    state = read_state(path)
+    weights = read_weights(path)
     digest = sha256_file(path)
     if digest != record["weights_sha256"]:
         raise CheckpointError(
@@ -64,25 +69,37 @@ def from_run(run: Path) -> Reference:
         "metrics": record["metrics"],
         "versions": record["versions"],
     }
-    return Reference(_model(info, state, path), info, provenance, run)
+    for one in stated(weights.beside, WEIGHTS):
+        if one.labels != info.labels:
+            raise CheckpointError(
+                f"{run / RECORD} has the classes {', '.join(info.labels)}, the weights beside it {one}. One of them "
+                "was changed after training. Train again, or copy the run again."
+            )
+    order = ClassOrder(info.labels, "run", f"from {run / RECORD}")
+    return Reference(_model(info, weights.state, path), info, provenance, run, order)
 
 
 def from_checkpoint(
     path: Path,
     architecture: str,
     image_size: int,
-    labels: Sequence[str] = ALPHABETICAL,
+    labels: Sequence[str] = (),
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    bundle: Path | None = None,
 ) -> Reference:
     """The model of a state dict that other code saved, also from nn.DataParallel.
 
-    labels: class names in the order of its outputs; the default is torchvision's ImageFolder's.
+    labels: class names in the order of its outputs, as the user gives them; () reads them from the file or what lies
+        beside it, and takes them for alphabetical where neither says anything.
     mean, std: of its input, one number a channel; ImageNet's for three channels when both are left out.
+    bundle: one that was made of it, whose order is used in place of `labels`.
 
-    Raises CheckpointError for a file that does not fit, InputError where the input's mean and std are not known.
+    Raises CheckpointError for a file that does not fit or contradicts itself, InputError where it contradicts what was
+    given or its input's mean and std are not known.
     """
-    state = read_state(path)
+    weights = read_weights(path)
+    order = _order(path, weights, labels, bundle)
     channels = CHANNELS.get(architecture, 3)
     if not mean and not std and channels == 3:
         spec = InputSpec.imagenet(image_size)
@@ -93,8 +110,40 @@ def from_checkpoint(
             f"{architecture} takes {channels} channel{'s' if channels > 1 else ''}, and --mean has {len(mean)} values, "
             f"--std {len(std)}. Give what its training normalised by, such as --mean 0.28 --std 0.33."
         )
-    info = ModelInfo(architecture, sha256_file(path), tuple(labels), spec)
-    return Reference(_model(info, state, path), info, {"checkpoint": path.name}, None)
+    info = ModelInfo(architecture, sha256_file(path), order.labels, spec)
+    return Reference(_model(info, weights.state, path), info, {"checkpoint": path.name}, None, order)
+
+
+def _order(path: Path, weights: Weights, labels: Sequence[str], bundle: Path | None) -> ClassOrder:
+    """The order of the classes of a checkpoint that is no run's weights."""
+    statements = [*stated(weights.beside, path.name), *beside(path)]
+    if bundle is not None:
+        manifest = read_manifest(bundle)
+        order = decide(statements, manifest.model.labels, path.name, option=str(bundle / FILE))
+        return ClassOrder(order.labels, manifest.labels_from, f"from {bundle / FILE}")
+    order = decide(statements, given_labels(labels), path.name, outputs(weights.state) or len(LABELS))
+    if order.origin == ASSUMED and (path.parent / RECORD).is_file():
+        raise CheckpointError(
+            f"{path} does not state the order of its classes, and {path.parent / RECORD} beside it is of other "
+            f"weights; whether they have its order, {', '.join(read_record(path.parent).get('labels', []))}, is not "
+            "known. Export the run itself, or give the order with --labels."
+        )
+    return order
+
+
+def run_of_weights(path: Path) -> Path | None:
+    """The run whose weights are in the file, as it was written or saved again, also with ``module.`` before its names:
+    the run beside the file, or one that `train.runs.finished_runs` knows. None where there is none.
+    """
+    if not path.is_file():
+        return None
+    if run := run_of_file(path):
+        return run
+    folders = [path.parent, *reversed(finished_runs())]
+    files = [folder / WEIGHTS for folder in folders if (folder / RECORD).is_file() and (folder / WEIGHTS).is_file()]
+    files = [file for file in files if file.resolve() != path.resolve()]
+    state = read_state(path) if files else {}
+    return next((file.parent for file in files if same_tensors(state, file)), None)
 
 
 def source_of(bundle: Path, source: Path | None) -> Path:

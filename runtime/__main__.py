@@ -12,6 +12,7 @@ from runtime import report
 from runtime.backends import BACKENDS, DEVICES, SUFFIXES
 from runtime.command import exit_status
 from runtime.errors import ImageError, NeuroStageError
+from runtime.labels import ASSUMED, ORIGINS, order_line
 from runtime.manifest import FILE as MANIFEST
 from runtime.prediction import Prediction
 from runtime.predictor import DEFAULT_BUNDLE, Predictor
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(predictor: Predictor, images: list[Path], options: argparse.Namespace) -> int:
     status = 0
+    if predictor.labels_from == ASSUMED:
+        print(order_line(predictor.model.labels, ASSUMED), file=sys.stderr)
     if options.info:
         _print_info(predictor, as_json=options.json)
     if options.self_test:
@@ -197,6 +200,7 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
         "engine": predictor.engine,
         "precision": predictor.precision,
         "guarded": predictor.guarded,
+        "labels_from": predictor.labels_from,
         "model": model.to_dict(),
         "considered": predictor.explain(),
     }
@@ -208,6 +212,7 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     print(f"model      {model.architecture}, weights {model.digest[:16]}…, temperature {model.temperature:g}")
     print(f"input      {spec.channels} × {spec.height} × {spec.width}, {spec.interpolation}")
     print(f"labels     {', '.join(model.labels)}")
+    print(f"           {ORIGINS[predictor.labels_from]}")
     guard = "rejects images unlike the training slices" if predictor.guarded else "none: any image gets a stage"
     sure = f"abstains below {model.abstain_below:.0%}" if model.abstain_below else "never abstains"
     print(f"guard      {guard}; {sure}")

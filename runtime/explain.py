@@ -14,6 +14,7 @@ import numpy as np
 from runtime.command import exit_status
 from runtime.errors import BackendUnavailable, InputError, NeuroStageError
 from runtime.gradcam import LAYERS, grad_cam, lacking
+from runtime.labels import ASSUMED, LABELS, canonical_label, order_line
 from runtime.manifest import FILE as MANIFEST
 from runtime.manifest import read_manifest
 from runtime.overlay import drawn
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if out.exists():
             raise InputError(f"{out} exists. Remove it, or name another --out.")
+        if (options.bundle / MANIFEST).is_file() and (manifest := read_manifest(options.bundle)).labels_from == ASSUMED:
+            print(order_line(manifest.model.labels, ASSUMED), file=sys.stderr)  # noqa: T201
         prediction, png = explained(options.bundle, options.image, options.label)
         if png is None:
             print(f"{options.image} was rejected: {prediction.reason}. Nothing was written.", file=sys.stderr)  # noqa: T201
@@ -59,7 +62,7 @@ def explained(bundle: Path, source: Source, label: str | None = None) -> tuple[P
     """What the bundle's float32 `.pt2` predicts, and a PNG of the slice beside itself under its Grad-CAM.
 
     source: as for `Predictor.predict`.
-    label: the class to explain; None takes the most probable one.
+    label: the class to explain, in any common spelling; None takes the most probable one.
 
     The PNG is None where the guard rejected the image: nothing was decided that could be explained. Raises what
     `Predictor` raises, and InputError for a bundle without that artifact or a label that it does not have.
@@ -67,6 +70,9 @@ def explained(bundle: Path, source: Source, label: str | None = None) -> tuple[P
     if reason := lacking():
         raise BackendUnavailable(f"Grad-CAM {reason}.")
     _needs_pt2(bundle)
+    if label is not None and canonical_label(label) is None:
+        raise InputError(f"{label!r} is no class. Expected one of {', '.join(LABELS)}, in any common spelling.")
+    label = canonical_label(label) if label is not None else None
     predictor = Predictor(bundle, backend=BACKEND, precision=PRECISION)
     labels = predictor.model.labels
     if label is not None and label not in labels:

@@ -13,6 +13,22 @@ ALPHABETICAL: tuple[str, ...] = tuple(sorted(LABELS))
 CDR: dict[str, float] = {"NonDemented": 0.0, "VeryMildDemented": 0.5, "MildDemented": 1.0, "ModerateDemented": 2.0}
 """Clinical Dementia Rating of each class in OASIS-1, from which the public datasets are drawn."""
 
+ASSUMED = "assumed alphabetical"
+"""Where the order of a model's classes comes from when nothing stated it."""
+
+LABELS_FROM: tuple[str, ...] = ("run", "checkpoint", "option", ASSUMED)
+"""Where it may come from: the record of a training run, what the checkpoint or a file beside it states, `--labels`, or
+nothing at all."""
+
+ORIGINS: dict[str | None, str] = {
+    "run": "recorded by the training run",
+    "checkpoint": "stated by the checkpoint, or by a file beside it",
+    "option": "given with --labels at export",
+    ASSUMED: f"{ASSUMED}: nothing stated it, so check it before any use",
+    None: "origin not recorded",
+}
+"""The same for people; None: a lone artifact, or a bundle of version 0.1."""
+
 _STEMS = {
     "NonDemented": ("non", "no", "not"),
     "VeryMildDemented": ("verymild",),
@@ -32,3 +48,13 @@ def canonical_label(name: str) -> str | None:
 def clinical_order(labels: tuple[str, ...]) -> tuple[str, ...]:
     """The given labels from healthiest to most impaired."""
     return tuple(sorted(labels, key=LABELS.index))
+
+
+def order_line(labels: tuple[str, ...], origin: str | None) -> str:
+    """One line for people: the order of a model's outputs, and where it comes from (one of `LABELS_FROM`, or None)."""
+    if origin == ASSUMED:
+        return (
+            f"class order {ASSUMED}: {', '.join(labels)}. Nothing stated it at export; in another order every answer "
+            "is a wrong class."
+        )
+    return f"class order: {', '.join(labels)} ({ORIGINS[origin]})"

@@ -8,7 +8,7 @@ A bundle is a folder with a `manifest.json` (this module) and the files it names
     artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks`, `requires`*, `takes`*
       checks      [Check]: one for each backend that ran this very file at export and passed parity
     guard*        {file, sha256}: the file that `runtime.guard.Guard.write` made of the training slices
-    labels_from*  where the order of the classes comes from, one of `LABELS_FROM`; absent in bundles of version 0.1
+    labels_from*  where the order of the classes comes from (`runtime.labels.LABELS_FROM`); not in bundles of 0.1
     golden*       [{file, sha256, logits}]: encoded images and the eager float32 reference's logits for each, which
                   `Predictor.self_test` replays; files under golden/
     documents*    [{file, sha256}]: everything else in the bundle: model card, parity report, the sidecars of artifacts
@@ -34,6 +34,7 @@ from typing import Any
 from runtime.digests import DIGEST, UNSEALED, is_sealed, seal, sha256_file
 from runtime.errors import BundleError
 from runtime.fields import field, is_number, number, objects, parse
+from runtime.labels import LABELS_FROM
 from runtime.model import ModelInfo
 
 SCHEMA = 1
@@ -41,13 +42,6 @@ FILE = "manifest.json"
 _KEYS = {"schema", "model", "provenance", "artifacts", "guard", "labels_from", "golden", "documents", "sha256"}
 METADATA_KEY = "neurostage"
 """Under this key an artifact carries its ModelInfo (ONNX metadata_props, TorchScript extra files)."""
-
-ASSUMED = "assumed alphabetical"
-"""`Manifest.labels_from` where nothing stated the order of the classes."""
-
-LABELS_FROM = ("run", "checkpoint", "option", ASSUMED)
-"""Where the order of the classes may come from: the record of a training run, what the checkpoint itself or a file
-beside it states, `--labels`, or nothing at all."""
 
 TENSOR = "float32 (N, C, H, W)"
 """What an artifact takes unless its manifest says otherwise: the output of `runtime.preprocess`."""
@@ -114,7 +108,7 @@ class Manifest:
     golden: tuple[Golden, ...] = ()
     documents: tuple[Document, ...] = ()
     labels_from: str | None = None
-    """One of `LABELS_FROM`; None in a bundle that does not record it."""
+    """One of `runtime.labels.LABELS_FROM`; None in a bundle that does not record it."""
 
     @property
     def files(self) -> tuple[Artifact | Document | Golden, ...]:

@@ -103,6 +103,12 @@ class Predictor:
         return self._serving.model
 
     @property
+    def labels_from(self) -> str | None:
+        """Where the order of the classes comes from, one of `runtime.labels.LABELS_FROM`; None where the bundle does
+        not record it, and for a lone artifact."""
+        return self._serving.labels_from
+
+    @property
     def backend(self) -> str:
         """Name of the backend that serves."""
         return self._serving.name

@@ -42,6 +42,8 @@ class Serving:
     """The artifact as the manifest names it, and what it needs beside it."""
     guard: Guard | None = None
     golden: tuple[Golden, ...] = ()
+    labels_from: str | None = None
+    """Where the order of the classes comes from, one of `runtime.labels.LABELS_FROM`; None where it is not recorded."""
     considered: Sequence[Candidate] = ()
     never_served: Sequence[str] = ()
     """One line for each artifact that was not even a candidate."""
@@ -113,6 +115,7 @@ def open_bundle(
                 _files(manifest, artifact),
                 guard,
                 manifest.golden,
+                manifest.labels_from,
                 considered,
                 never_served(manifest),
             )

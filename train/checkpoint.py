@@ -11,18 +11,18 @@ A run directory (schema 1) is finished when it has its name; until then it is `.
 
 from __future__ import annotations
 
-import pickle
+import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from runtime.errors import CheckpointError
+from runtime.labels import LABELS
 from train.resume import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
 
 WEIGHTS = "model.safetensors"
@@ -69,37 +69,11 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
         raise
 
 
-def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write the model's state dict as `model.safetensors` in `folder`."""
+def save_weights(model: nn.Module, folder: Path, labels: Sequence[str] = LABELS) -> None:
+    """Write the model's state dict as `model.safetensors` in `folder`, with the order of its classes as metadata, so
+    that a copy of the file elsewhere still says what its outputs mean."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
-
-
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a `.safetensors` file or in one that `torch.save` wrote, without `module.` prefixes.
-
-    Files of torch.save are read with `weights_only=True`, which builds tensors and plain containers and runs nothing
-    else. A checkpoint that holds its weights under ``state_dict`` or ``model_state_dict`` is unwrapped. Only a leading
-    ``module.``, as nn.DataParallel writes it, is removed. Raises CheckpointError for anything else.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file. Give a run folder, a .safetensors file, or a .pth state dict.")
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain containers, so it was not loaded: a pickle can run code. Save "
-            "its state dict alone: torch.save(model.state_dict(), path)."
-        ) from error
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {error}. Is the file complete?") from error
-    for key in ("state_dict", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = isinstance(content, dict) and all(isinstance(value, torch.Tensor) for value in content.values())
-    if not tensors or not content:
-        raise CheckpointError(f"{path} holds {type(content).__name__}, expected a state dict of tensors.")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    save_file(state, folder / WEIGHTS, {"format": "pt", "labels": json.dumps(list(labels))})
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: Path | str) -> None:

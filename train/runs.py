@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from runtime.digests import sha256_file
 from runtime.errors import CheckpointError
 from runtime.hints import command
 from train.record import RECORD, absolute, data_path, finished_at, read_record
@@ -94,6 +95,18 @@ def run_of(digest: str, bundle: Path, runs: Path = RUNS) -> Path:
         f"The run that {bundle} was made from is neither in {runs.absolute()} nor beside the bundle. Name the run or "
         "checkpoint."
     )
+
+
+def run_of_file(path: Path, runs: Path = RUNS) -> Path | None:
+    """The run whose weights this file is, by SHA-256: the one beside it, or one of `finished_runs`; None without."""
+    places = [path.parent] if (path.parent / RECORD).is_file() else []
+    places += reversed(finished_runs(runs))
+    digest = sha256_file(path) if places else ""
+    for run in places:
+        with suppress(CheckpointError):  # another run's record is damaged
+            if read_record(run).get("weights_sha256") == digest:
+                return run
+    return None
 
 
 def chosen(run: Path | None, say: Callable[[str], None], runs: Path = RUNS) -> Path:

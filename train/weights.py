@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from runtime.errors import CheckpointError
-from train.checkpoint import load_weights, read_state
+from train.checkpoint import load_weights
+from train.weight_files import read_state
 
 
 def initialise(model: nn.Module, weights: str) -> str:

@@ -108,7 +108,7 @@ def test_and_so_it_does_on_real_slices(exported, checkpoint, real_data):
 
 
 def test_only_the_leading_module_is_removed(tmp_path):
-    from train.checkpoint import read_state
+    from train.weight_files import read_state
 
     torch.save({"module.a.module.weight": torch.ones(1), "b.module.bias": torch.ones(1)}, tmp_path / "x.pth")
     assert set(read_state(tmp_path / "x.pth")) == {"a.module.weight", "b.module.bias"}

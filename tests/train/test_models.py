@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from runtime.errors import CheckpointError
-from train.checkpoint import load_weights, read_state
+from train.checkpoint import load_weights
 from train.models import ARCHITECTURES, CHANNELS, build, head_of
+from train.weight_files import read_state
 
 
 class PublicBlock(nn.Module):

@@ -220,7 +220,8 @@ def test_forty_thousand_slices_take_little_memory():
 def test_compiled_it_trains_the_same_weights_by_name(few_slices, tmp_path):
     words = ["--data", str(few_slices), "--recipe", "resnet34-gray", "--image-size", "32", "--fold", "1/5"]
     assert main([*words, "--full.epochs", "1", "--compile", "--out", str(tmp_path / "a")]) == 0
-    from train.checkpoint import load_weights, read_state
+    from train.checkpoint import load_weights
     from train.models import build
+    from train.weight_files import read_state
 
     load_weights(build("resnet34-gray"), read_state(tmp_path / "a" / "model.safetensors"), "a")

@@ -17,7 +17,7 @@ from runtime.errors import CheckpointError, DatasetError, ImageError
 from runtime.images import read_image
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
-from train.checkpoint import WEIGHTS, load_weights, read_state
+from train.checkpoint import WEIGHTS, load_weights
 from train.compute import choose_compute
 from train.data.batches import Batches
 from train.data.groups import with_groups
@@ -29,6 +29,7 @@ from train.data.sources import load_samples
 from train.loop import predict
 from train.models import build
 from train.record import data_path
+from train.weight_files import read_state
 
 SPLIT = "split.csv"
 SAME_PICTURE = 0.999

@@ -1,0 +1,252 @@
+"""The order of a checkpoint's classes is the one that is stated, in every form; or the export is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.class_order import ClassOrder, Statement, decide, given_labels, stated
+from export.side_files import beside
+from runtime.errors import CheckpointError, InputError
+from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
+
+ORDERS = list(itertools.permutations(LABELS))
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "canonical": str,
+    "kaggle": lambda name: name.replace("Non", "No ").replace("yM", "y M").replace("Demented", " Impairment"),
+    "underscores": lambda name: name.replace("yM", "y_M").replace("Demented", "_Demented").lower(),
+    "numbered": lambda name: f"{LABELS.index(name)}_{name}",
+}
+FORMS: dict[str, Callable[[tuple[str, ...]], dict[str, Any]]] = {
+    "class_to_idx": lambda names: {"class_to_idx": {name: at for at, name in enumerate(names)}},
+    "shuffled": lambda names: {"class_to_idx": {name: at for at, name in reversed(list(enumerate(names)))}},
+    "floats": lambda names: {"class_to_idx": {name: float(at) for at, name in enumerate(names)}},
+    "numpy": lambda names: {"class_to_idx": {name: np.int64(at) for at, name in enumerate(names)}},
+    "class_indices": lambda names: {"class_indices": {name: at for at, name in enumerate(names)}},
+    "label2id": lambda names: {"config": {"label2id": {name: at for at, name in enumerate(names)}}},
+    "idx_to_class": lambda names: {"idx_to_class": dict(enumerate(names))},
+    "inverted": lambda names: {"class_to_idx": dict(enumerate(names))},
+    "id2label": lambda names: {"id2label": {str(at): name for at, name in enumerate(names)}},
+    "classes": lambda names: {"classes": list(names), "num_classes": 4, "epoch": 3},
+    "class_names": lambda names: {"hyper_parameters": {"data": {"class_names": tuple(names)}}},
+    "labels": lambda names: {"labels": dict(enumerate(names))},
+    "labels by name": lambda names: {"labels": {name: at for at, name in enumerate(names)}},
+    "spelling of the key": lambda names: {"ClassNames": list(names)},
+    "JSON in text": lambda names: {"class_to_idx": json.dumps({name: at for at, name in enumerate(names)})},
+    "JSON list in text": lambda names: {"format": "pt", "labels": json.dumps(names)},
+    "JSON inside": lambda names: {"config": json.dumps({"id2label": dict(enumerate(names))})},
+    "commas": lambda names: {"classes": ", ".join(names)},
+    "twice alike": lambda names: {"classes": list(names), "idx_to_class": dict(enumerate(names))},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_every_order_is_the_order_stated(form, spelling):
+    for order in ORDERS:
+        content = FORMS[form](tuple(map(SPELLINGS[spelling], order)))
+        found = decide(stated(content, "model.pth"), (), "model.pth")
+        assert (found.labels, found.origin) == (order, "checkpoint")
+        assert "model.pth" in found.where
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_another_order_given_is_refused_with_both(form):
+    rng = random.Random(0)
+    for order in ORDERS:
+        other = rng.choice([one for one in ORDERS if one != order])
+        with pytest.raises(InputError, match="is stated twice, and not alike") as caught:
+            decide(stated(FORMS[form](order), "model.pth"), other, "model.pth")
+        assert ", ".join(order) in str(caught.value)
+        assert f"--labels: {', '.join(other)}" in str(caught.value)
+        assert decide(stated(FORMS[form](order), "m"), order, "m").labels == order
+
+
+def test_any_two_forms_that_differ_are_refused_and_any_two_that_agree_are_not():
+    rng = random.Random(1)
+    for _ in range(500):
+        one, other = rng.choice(ORDERS), rng.choice(ORDERS)
+        first, second = (FORMS[rng.choice(list(FORMS))] for _ in range(2))
+        spell = [SPELLINGS[rng.choice(list(SPELLINGS))] for _ in range(2)]
+        statements = stated(first(tuple(map(spell[0], one))), "a.pth")
+        statements += stated(second(tuple(map(spell[1], other))), "b.json")
+        if one == other:
+            assert decide(statements, (), "a.pth").labels == one
+            continue
+        with pytest.raises(CheckpointError, match="not alike") as caught:
+            decide(statements, (), "a.pth")
+        assert ", ".join(one) in str(caught.value)
+        assert ", ".join(other) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"class_to_idx": dict(zip(LABELS, (0, 1, 2, 4), strict=True))},
+            r"has the indices \[0, 1, 2, 4\].*0 to 3, each",
+        ),
+        ({"class_to_idx": dict(zip(LABELS, (1, 2, 3, 4), strict=True))}, r"0 to 3, each once"),
+        ({"class_to_idx": dict(zip(LABELS, (0, 1, 1, 3), strict=True))}, r"0 to 3, each once"),
+        ({"class_to_idx": dict(zip(LABELS, (-1, 0, 1, 2), strict=True))}, r"0 to 3, each once"),
+        ({"class_to_idx": dict(zip(LABELS, (0, 0.5, 1, 2), strict=True))}, r"expected a class name and its index each"),
+        (
+            {"class_to_idx": dict(zip(LABELS, (True, 0, 2, 3), strict=True))},
+            r"expected a class name and its index each",
+        ),
+        ({"idx_to_class": dict(zip((0, 1, 2, 5), LABELS, strict=True))}, r"0 to 3, each once"),
+        ({"id2label": {0: "NonDemented", "0": "MildDemented"}}, r"0 to 1, each once"),
+        ({"classes": [*LABELS[:3], "MildDemented"]}, r"names MildDemented twice"),
+        ({"classes": [*LABELS[:3], "no impairment"]}, r"names NonDemented twice"),
+        ({"idx_to_class": dict(enumerate([*LABELS[:3], "Mild_Demented"]))}, r"names MildDemented twice"),
+        ({"classes": list(LABELS[:3])}, r"names 3 classes .*model\.pth has 4 outputs"),
+        ({"classes": [*LABELS, "Severe"]}, r"names 5 classes"),
+        ({"classes": ["0", "1", "2", "3"]}, r"calls its classes '0', '1'.*--labels NonDemented"),
+        ({"id2label": {str(at): f"LABEL_{at}" for at in range(4)}}, r"'LABEL_0'.*does not say what they are"),
+        ({"classes": ["AD", "CN", "EMCI", "LMCI"]}, r"'AD', 'CN'"),
+        ({"classes": ["MildDemented", "ModerateDemented", "NonDemented", "other"]}, r"'other'"),
+    ],
+)
+def test_what_cannot_be_an_order_is_refused(content, message):
+    with pytest.raises(CheckpointError, match=message):
+        decide(stated(content, "model.pth"), (), "model.pth")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"classes": 4, "num_classes": 4, "labels": None},
+        {"labels": [0, 1, 2, 3, 3, 1], "classes": []},
+        {"labels": ["NonDemented"] * 500},
+        {"labels": np.arange(4)},
+        {"classes": {"NonDemented": [1, 2], "MildDemented": [3]}},
+        {"class_weights": {"NonDemented": 0.2}, "epoch": 7, "optimizer": {"state": {0: {"step": 3}}}},
+        {"class_to_idx": {}},
+        {"labels": "four"},
+    ],
+)
+def test_what_states_no_order_is_assumed_alphabetical_and_says_so(content):
+    order = decide(stated(content, "model.pth"), (), "model.pth")
+    assert (order.labels, order.origin) == (ALPHABETICAL, ASSUMED)
+    assert f"assumed alphabetical: {', '.join(ALPHABETICAL)}. model.pth does not state it" in str(order)
+    assert "--labels" in str(order)
+
+
+def test_names_that_say_nothing_need_labels_and_do_not_contradict_them():
+    statements = stated({"classes": ["a", "b", "c", "d"]}, "model.pth")
+    assert decide(statements, LABELS, "model.pth") == ClassOrder(LABELS, "option", "from --labels")
+    partly = stated({"classes": ["x", "ModerateDemented", "y", "z"]}, "model.pth")
+    assert decide(partly, ALPHABETICAL, "model.pth").labels == ALPHABETICAL
+    with pytest.raises(InputError, match="not alike"):
+        decide(partly, LABELS, "model.pth")
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_labels_take_any_known_spelling(spelling):
+    for order in ORDERS:
+        spelt = tuple(map(SPELLINGS[spelling], order))
+        assert given_labels(spelt) == given_labels((",".join(spelt),)) == order
+    assert given_labels(()) == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("NonDemented", "Mild", "MildDemented", "ModerateDemented"), "names 'Mild', which is no class"),
+        (("tuple.index(x)",), r"names 'tuple\.index\(x\)'"),
+        ((*LABELS, "NonDemented"), "names NonDemented twice"),
+        ((*LABELS[:3], "mild_dementia"), "names MildDemented twice"),
+        (LABELS[:3], "names 3 classes and leaves out ModerateDemented"),
+        (("No", "Impairment", "Mild", "Impairment", "Moderate", "Impairment"), "Put names of several words in quotes"),
+        (("",), "names 0 classes"),
+    ],
+)
+def test_labels_that_cannot_be_an_order(labels, message):
+    with pytest.raises(InputError, match=message):
+        given_labels(labels)
+
+
+def test_wrong_labels_are_refused_before_anything_heavy_is_imported(tmp_path):
+    code = (
+        "import sys; from export.__main__ import main\n"
+        f"status = main(['nowhere.pth', '--labels', 'A', 'B', '--out', {str(tmp_path / 'b')!r}])\n"
+        "assert 'torch' not in sys.modules and 'onnx' not in sys.modules\nsys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "InputError: --labels names 'A', 'B', which is no class here" in done.stderr
+
+
+SIDE_FILES: dict[str, tuple[str, Callable[[tuple[str, ...]], str]]] = {
+    "class_to_idx.json": ("class_to_idx.json", lambda names: json.dumps({name: at for at, name in enumerate(names)})),
+    "idx_to_class.json": ("idx_to_class.json", lambda names: json.dumps(dict(enumerate(names)))),
+    "nested": (
+        "class_to_idx.json",
+        lambda names: json.dumps({"class_to_idx": dict(zip(names, range(4), strict=True))}),
+    ),
+    "classes.json": ("classes.json", lambda names: json.dumps(names)),
+    "config.json": ("config.json", lambda names: json.dumps({"id2label": dict(enumerate(names)), "layers": 50})),
+    "model.json": ("model.json", lambda names: json.dumps({"training": {"classes": list(names)}})),
+    "classes.txt": ("classes.txt", lambda names: "\n".join(names) + "\n"),
+    "labels.txt": (
+        "labels.txt",
+        lambda names: "\ufeff# classes\n" + "\r\n".join(f"{at} {n}" for at, n in enumerate(names)),
+    ),
+    "numbers behind": (
+        "Class_Names.TXT",
+        lambda names: "\n".join(f"{n}: {at}" for at, n in reversed(list(enumerate(names)))),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SIDE_FILES)
+def test_a_file_beside_the_checkpoint_is_read(tmp_path, kind):
+    name, write = SIDE_FILES[kind]
+    for order in ORDERS:
+        (tmp_path / name).write_text(write(order), encoding="utf-8")
+        (found,) = beside(tmp_path / "model.pth")
+        assert found.labels == order
+        assert str(tmp_path / name) in found.where
+    other = stated({"classes": list(ORDERS[0])}, "model.pth")
+    with pytest.raises(CheckpointError, match="not alike") as caught:
+        decide([*other, found], (), "model.pth")
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.txt", "scan1.png 0\nscan2.png 3\nscan3.png 1\n"),
+        ("config.json", '{"learning_rate": 0.1, "num_classes": 4}'),
+        ("config.json", "not JSON"),
+        ("notes.json", '{"classes": ["MildDemented", "NonDemented"]}'),
+        ("other.txt", "\n".join(LABELS)),
+        ("labels.txt", ""),
+    ],
+)
+def test_files_that_are_not_about_the_classes_are_left_alone(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    (tmp_path / "classes.json").mkdir()
+    assert beside(tmp_path / "model.pth") == []
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00"])
+def test_a_file_about_the_classes_that_cannot_be_read_is_named(tmp_path, content):
+    (tmp_path / "class_to_idx.json").write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"class_to_idx\.json, beside the checkpoint, (is not JSON|cannot be read)"
+    ):
+        beside(tmp_path / "model.pth")
+
+
+def test_a_statement_names_what_it_does_not_know():
+    assert str(Statement("classes in a.pth", ("No Impairment", "AD"))) == "classes in a.pth: NonDemented, 'AD'"
