@@ -8,6 +8,7 @@ of a broken file is dropped for the same reason.
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 from dataclasses import dataclass
@@ -16,31 +17,35 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from runtime.dicom_codecs import INSTALL, check_codec
 from runtime.dicom_display import displayed
+from runtime.dicom_values import check_native_length, check_pixel_module, whole
 from runtime.errors import ImageError
 from runtime.images import MAX_PIXELS
 from runtime.quiet import import_without
 
-_INSTALL = "pip install 'neurostage[dicom]'"
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 _TAGS = [
     *("Modality", "ImageOrientationPatient", "BurnedInAnnotation"),
     *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation", "NumberOfFrames"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
-    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *(f"{kind}PixelPadding{part}" for kind in ("", "Float", "DoubleFloat") for part in ("Value", "RangeLimit")),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "PresentationLUTShape"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *(
-        f"{colour}PaletteColorLookupTable{part}"
+        f"{segmented}{colour}PaletteColorLookupTable{part}"
         for colour in ("Red", "Green", "Blue")
-        for part in ("Descriptor", "Data")
+        for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
     ),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", *_PIXELS),
 ]
 
 _VETTED = {
     *_TAGS,
     *("PixelValueTransformationSequence", "FrameVOILUTSequence", "PlaneOrientationSequence"),
+    *("LUTDescriptor", "LUTData"),
 }
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -57,7 +62,7 @@ class DicomImage:
     transforms: tuple[str, ...]
     """What was done to the stored values of the first frame, in order."""
     warnings: tuple[str, ...]
-    """What makes the file another thing than an axial MR slice."""
+    """What makes the file another thing than an axial MR slice, and what it states and was not followed."""
 
 
 def is_dicom(data: bytes) -> bool:
@@ -85,7 +90,7 @@ def read_dicom(data: bytes, where: str, most: int | None = None) -> DicomImage:
         # For its test data pydicom imports requests where that is installed, which probes for IPv6 with a socket.
         pydicom = import_without("pydicom", "requests")
     except ImportError as error:
-        raise ImageError(f"{where} is a DICOM file, which needs the package pydicom: {_INSTALL}") from error
+        raise ImageError(f"{where} is a DICOM file, which needs the package pydicom: {INSTALL}") from error
     try:
         if _DEFLATED.encode() in data[:2048]:
             # Inflating is all or nothing in pydicom, and a megabyte may hold a gigabyte of zeros.
@@ -96,10 +101,9 @@ def read_dicom(data: bytes, where: str, most: int | None = None) -> DicomImage:
         _vet_head(data, where)
         dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS)
         _vet(dataset, where)
-        count = _frame_count(dataset, where, most)
-        _check_codec(dataset, count, where)
-        shown = [displayed(dataset, index, where) for index in range(count)]
-        return DicomImage(tuple(image for image, _ in shown), shown[0][1], _warnings(dataset))
+        shown = [displayed(dataset, index, where) for index in range(_check_pixels(dataset, where, most))]
+        frames = tuple(one.image for one in shown)
+        return DicomImage(frames, shown[0].transforms, (*_warnings(dataset), *shown[0].notes))
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001  pydicom's text may quote the file: neither it nor its chain travels on
@@ -133,7 +137,11 @@ def _vet_head(data: bytes, where: str) -> None:
 
 
 def _vet(dataset: Any, where: str, depth: int = 0) -> None:
-    """Refuse values of the elements read here, also within sequences, that hold other characters than they may."""
+    """Refuse values of the elements read here that are none of their kind, and remove the empty ones.
+
+    An element without a value says nothing (PS3.5 7.4): it counts as absent. Sequences are vetted item by item, and
+    one without an item that says something is empty.
+    """
     from pydicom.datadict import dictionary_VR, keyword_for_tag
 
     for tag in list(dataset.keys()):
@@ -142,20 +150,33 @@ def _vet(dataset: Any, where: str, depth: int = 0) -> None:
             continue
         kind = dictionary_VR(tag)
         if kind == "SQ":
-            for item in dataset[tag].value if depth < 4 else ():
+            items = dataset[tag].value or []
+            for item in items if depth < 4 else ():
                 _vet(item, where, depth + 1)
+            if not any(len(item) for item in items):
+                del dataset[tag]
             continue
         value = dataset.get_item(tag).value
-        if kind in _ALLOWED and isinstance(value, bytes) and not re.fullmatch(_ALLOWED[kind], value):
+        if value is None or (isinstance(value, bytes) and not value.strip(b" \0\\" if kind in _ALLOWED else b"")):
+            del dataset[tag]
+        elif kind in _ALLOWED and isinstance(value, bytes) and not _allowed(value, kind):
             raise ImageError(f"{where} states {keyword} in a form that DICOM does not allow. Export it again.")
 
 
+def _allowed(value: bytes, kind: str) -> bool:
+    if not re.fullmatch(_ALLOWED[kind], value):
+        return False
+    try:
+        return kind not in ("DS", "IS") or all(
+            math.isfinite(float(part)) for part in value.decode("ascii").split("\\") if part.strip(" \0")
+        )
+    except ValueError:
+        return False
+
+
 def _frame_count(dataset: Any, where: str, most: int | None) -> int:
-    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise ImageError(f"{where} is a DICOM file without pixels (a report, a plan, a directory). Pass an image.")
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    count = int(dataset.get("NumberOfFrames") or 1)
-    samples = int(dataset.get("SamplesPerPixel") or 1)
+    rows, columns, samples = (whole(dataset, name, where) for name in ("Rows", "Columns", "SamplesPerPixel"))
+    count = whole(dataset, "NumberOfFrames", where) if "NumberOfFrames" in dataset else 1
     if min(rows, columns, count, samples) < 1 or rows * columns * count * samples > MAX_PIXELS:
         raise ImageError(
             f"{where} is {columns} x {rows} with {count} frames of {samples} samples; from 1 to {MAX_PIXELS} values "
@@ -169,74 +190,19 @@ def _frame_count(dataset: Any, where: str, most: int | None) -> int:
     return count
 
 
-def _check_codec(dataset: Any, count: int, where: str) -> None:
-    """Refuse what no decoder here reads, by name, and frames whose own header claims another size."""
-    from pydicom.encaps import generate_frames
-    from pydicom.pixels import get_decoder
-    from pydicom.uid import ImplicitVRLittleEndian
-
-    meta = getattr(dataset, "file_meta", {})
-    if "TransferSyntaxUID" not in meta:
-        dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset) or ImplicitVRLittleEndian
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_transfer_syntax:
-        raise ImageError(f"{where} states a transfer syntax that DICOM does not have. Export it again.")
-    if not syntax.is_encapsulated:
-        return
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        available = False
-    if not available:
-        raise ImageError(
-            f"{where} is compressed as {syntax.name} ({syntax}), for which no decoder is installed. {_INSTALL} reads "
-            "JPEG baseline, JPEG 2000, JPEG-LS and RLE; decompress others first, for example with DCMTK's dcmdjpeg."
-        )
-    expected = (int(dataset.Columns), int(dataset.Rows))
-    for frame in generate_frames(dataset.PixelData, number_of_frames=count):
-        if b"\xff\xf7" in frame[:4096] and b"\xff\xd9" not in frame and frame.startswith(b"\xff\xd8"):
-            # CharLS works for seconds on a JPEG-LS stream that has no end (ISO/IEC 14495-1 C.1.2).
-            raise ImageError(f"{where} is truncated: its JPEG-LS codestream has no end. Export it again.")
-        size = _codestream_size(frame)
-        if size is not None and size != expected:
-            # Decoders allocate what the codestream claims, which may be gigabytes.
-            raise ImageError(
-                f"{where} says {expected[0]} x {expected[1]}, and its compressed frame {size[0]} x {size[1]}. It is "
-                "damaged: export it again."
-            )
-
-
-def _guessed_syntax(dataset: Any) -> Any:
-    """The uncompressed transfer syntax that pydicom read the dataset as, where the file does not state one."""
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    implicit, little = dataset.original_encoding
-    if implicit:
-        return ImplicitVRLittleEndian
-    return ExplicitVRBigEndian if little is False else ExplicitVRLittleEndian
-
-
-def _codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """(width, height) that a JPEG, JPEG-LS or JPEG 2000 codestream claims; None for what is neither (RLE)."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # SOC and SIZ, ISO/IEC 15444-1 A.5.1; a JP2 header may precede
-    if start >= 0:
-        x1, y1, x0, y0 = struct.unpack(">4I", frame[start + 8 : start + 24])
-        return x1 - x0, y1 - y0
-    if frame[:2] != b"\xff\xd8":
-        return None
-    position = 2
-    while position + 9 <= len(frame):  # ISO/IEC 10918-1 B.1.1.2: marker, length, body
-        if frame[position] != 0xFF:
-            break
-        marker = frame[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            height, width = struct.unpack(">HH", frame[position + 5 : position + 9])
-            return width, height
-        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
-    raise ValueError("no frame header")
+def _check_pixels(dataset: Any, where: str, most: int | None) -> int:
+    """The number of frames, after everything that can be refused before anything is decoded."""
+    names = [name for name in _PIXELS if name in dataset]
+    if not names:
+        raise ImageError(f"{where} is a DICOM file without pixels (a report, a plan, a directory). Pass an image.")
+    if len(names) > 1:
+        raise ImageError(f"{where} holds both {' and '.join(names)}, of which DICOM allows one. Export it again.")
+    check_pixel_module(dataset, where)
+    count = _frame_count(dataset, where, most)
+    check_codec(dataset, count, where)
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        check_native_length(dataset, names[0], count, where)
+    return count
 
 
 def _warnings(dataset: Any) -> tuple[str, ...]:

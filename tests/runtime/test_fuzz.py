@@ -51,6 +51,7 @@ else:
     files = Path(pydicom.__file__).parent / "data" / "test_files"
     names = ["MR_small", "MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "MR_small_implicit"]
     names += ["MR_small_bigendian", "SC_rgb_jpeg_dcmtk", "examples_palette", "CT_small", "rtdose_rle"]
+    names += ["SC_rgb_jpeg_gdcm"]  # JPEG Lossless
     seeds += [(files / (name + ".dcm")).read_bytes() for name in names] * 2
 
 GIANT = [b"\\xff\\xff\\xff\\xff", b"\\x7f\\xff\\xff\\xff", b"\\0\\xff\\xff\\0", b"\\xff\\xff\\0\\0"]
