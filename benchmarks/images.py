@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from export.images import parity_samples
+from export.images import comparison
 from runtime.errors import ImageError, InputError
 from runtime.guard import Guard
 from runtime.manifest import Manifest
@@ -34,7 +34,7 @@ def images_for(
 
     Raises InputError for images that would measure nothing: blank, all alike, or rejected by the guard.
     """
-    samples, _ = parity_samples(run, count, data)
+    samples = comparison(run, count, data).samples
     # Phantoms are PNG files, and what is measured starts from JPEG; anybody's own files stay as they are.
     phantom = samples.source.startswith("phantom")
     images = [_as_jpeg(samples.read(i)) if phantom else samples.read(i) for i in range(len(samples))]

@@ -27,32 +27,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NeuroStageError as error:
         _say(f"{type(error).__name__}: {error}")
         return status_of(error)
-    from export.class_order import given_labels
     from export.options import parse
 
     options = parse(argv)
     try:
-        given_labels(options.labels)  # before the imports below, which take seconds
-    except NeuroStageError as error:
-        _say(f"{type(error).__name__}: {error}")
-        return status_of(error)
-    from export.pipeline import export, rebuild
-
-    if {"torchscript", "all"} & set(options.to):
-        _say("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
-    try:
-        exported = rebuild(options, _say) if options.rebuild else export(options, _say)
+        exported = _rebuilt(options) if options.rebuild else _exported(options)
     except NeuroStageError as error:
         _say(f"{type(error).__name__}: {error}")
         return status_of(error)
     for outcome in exported.outcomes:
-        for line in (*outcome.notes, *([outcome.reason] if outcome.reason else [])):
-            _say(f"{'ParityError: ' if line == outcome.reason and outcome.status == 'rejected' else ''}{line}")
+        for line in outcome.notes:
+            _say(line)
+        if outcome.reason:
+            _say(f"{outcome.error}: {outcome.reason}" if outcome.error else outcome.reason)
     if options.json:
         print(json.dumps(_as_json(exported), indent=2))
     else:
         _print(exported, options)
     return 0 if exported.whole else 1
+
+
+def _exported(options: Options) -> Exported:
+    from export.preconditions import check
+
+    options, wanted = check(options, _say)
+    if "torchscript" in wanted:
+        _say("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
+    from export.pipeline import export  # imports torch
+
+    return export(options, _say, wanted, checked=True)
+
+
+def _rebuilt(options: Options) -> Exported:
+    from runtime.manifest import read_manifest
+
+    read_manifest(options.out)
+    from export.pipeline import rebuild  # imports torch
+
+    return rebuild(options, _say)
 
 
 def _say(line: str) -> None:
@@ -63,13 +75,12 @@ def _as_json(exported: Exported) -> dict[str, Any]:
     from dataclasses import asdict
 
     new = [asdict(outcome.artifact) for outcome in exported.outcomes if outcome.artifact]
-    rest = [
-        {"format": o.format, "precision": o.precision, "file": o.file, "status": o.status, "reason": o.reason}
-        for o in exported.outcomes
-    ]
+    names = ("format", "precision", "file", "status", "reason", "error")
+    rest = [{name: getattr(outcome, name) for name in names} for outcome in exported.outcomes]
     manifest = exported.manifest
     order = {"labels": list(manifest.model.labels), "labels_from": manifest.labels_from}
-    return {"bundle": str(exported.bundle), **order, "artifacts": new, "outcomes": rest}
+    found = {"bundle": str(exported.bundle), **order, "artifacts": new, "outcomes": rest}
+    return {**found, "comparison": exported.comparison}
 
 
 def _print(exported: Exported, options: Options) -> None:
@@ -87,6 +98,8 @@ def _print(exported: Exported, options: Options) -> None:
     measured = [report for outcome in exported.outcomes for report in outcome.reports]
     if measured:
         print(f"compared with eager float32 on {measured[0]['images']} slices of {measured[0]['source']}")
+        counts = exported.comparison.get("answers", {})
+        print("its answers: " + ", ".join(f"{label} {count}" for label, count in counts.items()))
         print("flips: decisions changed. bound: upper 95 % bound on their share.")
         print("Δp: largest change of a probability. ms: an image here, engine only.")
     if any(outcome.status == "rejected" for outcome in exported.outcomes):

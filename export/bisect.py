@@ -102,7 +102,7 @@ def bisect(options: Options) -> list[Layer]:
 
     from export.activations import activations
     from export.formats import onnx
-    from export.images import parity_samples, preprocessed
+    from export.images import comparison, preprocessed
     from export.job import Evidence, Job
     from export.options import Options as ExportOptions
     from runtime.threads import available_cpus
@@ -111,7 +111,7 @@ def bisect(options: Options) -> list[Layer]:
     if ".pixels." in options.artifact:
         raise InputError(f"{options.artifact} takes pixels. Give the artifact beside it, whose layers are the same.")
     reference = _reference(options)
-    samples, _ = parity_samples(reference.run, options.images, options.parity_data)
+    samples = comparison(reference.run, options.images, options.parity_data).samples
     images = preprocessed(samples, reference.info.input)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

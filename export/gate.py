@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from export.engines import asked, load, machine, missing, one_line
-from export.job import Evidence, Job
+from export.job import LONG_S, Evidence, Job
 from export.parity import Parity, compare, tolerance_for
 from export.pixels import description
 from export.pixels.evidence import PixelEvidence
 from runtime.backends import Backend
 from runtime.calibration import probabilities
-from runtime.errors import BackendError, BackendUnavailable, BundleError
+from runtime.errors import BackendError, BackendUnavailable, BundleError, ExportError, NeuroStageError, ParityError
 from runtime.fields import parse
 from runtime.manifest import Check, ModelInfo
 
@@ -37,10 +37,17 @@ class Verdict:
     """Of the backends in which it passed."""
     failures: list[str] = field(default_factory=list)
     """One sentence for each backend in which it did not."""
+    errors: list[str] = field(default_factory=list)
+    """For each of those sentences the name of its exception type: ParityError, BackendError or ExportError."""
     skipped: list[str] = field(default_factory=list)
     """One sentence for each backend that could not be asked here."""
     reports: list[dict[str, object]] = field(default_factory=list)
     """Every figure measured, passed or not."""
+
+    def fail(self, error: type[NeuroStageError], sentence: str) -> None:
+        """Add one failure."""
+        self.failures.append(sentence)
+        self.errors.append(error.__name__)
 
     @property
     def passed(self) -> bool:
@@ -85,33 +92,36 @@ def _ask(
     told = description(job.options.with_softmax) if pixels else {}
     problem = _misdescribed(loaded.metadata, {**job.reference.info.to_dict(), **told})
     if problem and name not in WORDLESS:
-        verdict.failures.append(f"{what} {problem}")
+        verdict.fail(ExportError, f"{what} {problem}")
         return
     try:
-        parity = measure_pixels(job, loaded, precision) if pixels else measure(job, loaded, precision)
+        parity = (measure_pixels if pixels else measure)(job, loaded, precision, what)
     # Engines fail with what their bindings raise; a frozen batch axis is one reason.
     except Exception as error:  # noqa: BLE001
-        verdict.failures.append(f"{what} fails on its images: {one_line(error)}")
+        verdict.fail(BackendError, f"{what} fails on its images: {one_line(error)}")
         return
     verdict.reports.append({"backend": name, "engine": loaded.engine, **parity.to_dict()})
     if not parity.holds:
-        verdict.failures.append(f"{what} {parity}")
+        verdict.fail(ParityError, f"{what} {parity}")
         return
     images = job.pixels.images if pixels else job.evidence.images
     latency = latency_ms(loaded, images) if timed else 0.0
     verdict.checks.append(Check(name, loaded.engine, parity.to_dict(), latency, machine(job.threads)))
 
 
-def measure(job: Job, loaded: Backend, precision: str) -> Parity:
-    """The figures of a loaded artifact over the job's evidence. What the engine raises passes to the caller."""
+def measure(job: Job, loaded: Backend, precision: str, what: str = "") -> Parity:
+    """The figures of a loaded artifact over the job's evidence. What the engine raises passes to the caller.
+
+    what: to call the artifact in progress lines.
+    """
     images = job.evidence.images
     # In eights with a remainder first, so that a frozen axis or a batch-dependent artifact shows itself.
-    logits = run_in_batches(loaded, images, len(images) % 8 or 1)
+    logits = run_in_batches(loaded, images, len(images) % 8 or 1, say=lambda text: job.say(f"{what}: {text}"))
     others = _batched_otherwise(loaded, images[: BATCHES[-1]])
     return _compared(job, job.evidence, job.evidence.logits, logits, others, precision)
 
 
-def measure_pixels(job: Job, loaded: Backend, precision: str) -> Parity:
+def measure_pixels(job: Job, loaded: Backend, precision: str, what: str = "") -> Parity:
     """As `measure`, for an artifact that takes pixels: every size by itself, since a batch has one."""
     evidence, temperature = job.pixels, job.reference.info.temperature
     groups = evidence.groups()
@@ -158,10 +168,26 @@ def log_probabilities(rows: np.ndarray, temperature: float) -> np.ndarray:
     return logits
 
 
-def run_in_batches(backend: Backend, images: np.ndarray, first: int = 1, batch_size: int = 8) -> np.ndarray:
-    """(N, classes) float32 logits: `first` images, then full batches of `batch_size`."""
+def run_in_batches(
+    backend: Backend,
+    images: np.ndarray,
+    first: int = 1,
+    batch_size: int = 8,
+    say: Callable[[str], None] = lambda text: None,
+) -> np.ndarray:
+    """(N, classes) float32 logits: `first` images, then full batches of `batch_size`.
+
+    say: takes how long the rest will take, once, where that is long.
+    """
     cuts = [0, *range(first, len(images), batch_size), len(images)]
-    parts = [backend.run(images[a:b]) for a, b in pairwise(cuts)]
+    parts = []
+    for number, (a, b) in enumerate(pairwise(cuts)):
+        start = time.perf_counter()
+        parts.append(backend.run(images[a:b]))
+        if number == 1:  # the first batch also prepares the engine
+            rest = (time.perf_counter() - start) / (b - a) * (len(images) - b)
+            if rest > LONG_S:
+                say(f"comparing {len(images)} images, about {rest:.0f} s to go")
     return np.concatenate(parts)
 
 

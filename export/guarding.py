@@ -16,11 +16,16 @@ FILE = "guard.npz"
 IMAGES = 2048
 
 
-def write_guard(reference: Reference, folder: Path) -> tuple[Document | None, str]:
-    """The guard, written into `folder`; or None, and why there is none."""
-    samples = training_samples(reference.run, IMAGES) if reference.run else None
+def write_guard(reference: Reference, folder: Path, moved: Path | None = None) -> tuple[Document | None, str]:
+    """The guard, written into `folder`; or None, and why there is none.
+
+    moved: data that the user names, which may be the run's own in another place.
+    """
+    if reference.run is None:
+        return None, "the bundle has no guard: a checkpoint names no training slices to fit it to"
+    samples, problem = training_samples(reference.run, IMAGES, moved)
     if samples is None:
-        return None, "the bundle has no guard: the slices the model was trained on are not at hand"
+        return None, f"the bundle has no guard: {problem}"
     try:
         guard = fit((read_image(samples.read(index)) for index in range(len(samples))), samples.groups)
     except InputError as error:

@@ -1,20 +1,21 @@
-"""The images of one export: those that parity is measured on, and those that int8 is calibrated on. Never the same."""
+"""The images of one export: what artifacts are compared on, and what int8 is calibrated on. Never the same."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import replace
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from export.run_data import patients, run_data, side, unseen_phantoms
 from runtime.errors import DatasetError, ImageError
 from runtime.images import read_image
 from runtime.preprocess import InputSpec, preprocess
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
-from train.record import data_path, read_record
 
 CALIBRATION = 256
 """Images to calibrate on, where there are as many."""
@@ -24,24 +25,68 @@ SELECTION = 256
 SEED = 7919
 """Phantoms of this seed are nobody's training data: python -m train counts its seeds from 0."""
 
+HELD_OUT, GIVEN, PHANTOMS = "held-out", "given", "phantoms"
 
-def parity_samples(run: Path | None, limit: int, given: Path | None = None) -> tuple[Samples, bool]:
-    """At most `limit` slices to compare on, and whether their labels are known.
 
-    given: the user's own images. Without it: slices the run did not train on, phantoms where its data is not at hand.
+@dataclass(frozen=True)
+class Comparison:
+    """The images to compare artifacts with their reference on."""
+
+    samples: Samples
+    labelled: bool
+    """Whether the labels are known."""
+    kind: str
+    """``held-out``: slices of the run's own data that it was not trained on, or phantoms of its own population;
+    ``given``: the user's; ``phantoms``: synthetic, since the run's data is gone or a checkpoint names none."""
+    digest: str
+    """SHA-256 of all the data that the images were taken from (`Samples.digest`)."""
+    warning: str = ""
+    """What the user must know of the choice, such as that the run's data is gone."""
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-ready, for parity.json and the manifest's provenance."""
+        facts = {"kind": self.kind, "source": self.samples.source, "digest": self.digest}
+        return {**facts, "warning": self.warning} if self.warning else facts
+
+
+def comparison(run: Path | None, limit: int, given: Path | None = None) -> Comparison:
+    """At most `limit` slices to compare on.
+
+    given: the user's own images; where they are the run's own data in another place, those of them that were held out.
+    Without it: slices the run did not train on, or phantoms, with a warning, where its data is not there any more.
+
+    Raises DatasetError for images that cannot be used, CheckpointError for a damaged run.
     """
+    data = run_data(run, given) if run else None
+    if run and data and data.samples is not None and (given is None or data.moved):
+        samples = _held_out(run, data.samples, limit, data.phantoms)
+        return Comparison(samples, True, HELD_OUT, data.digest)
+    gone = f"WARNING: {data.problem}" if data and data.problem else ""
     if given is not None:
-        if given.is_dir() and not any(path.is_dir() for path in given.iterdir()):
-            return _unlabelled(given, limit), False
-        samples = load_samples(given)
-        return samples.select(_spread(len(samples), limit)), True
-    return (_held_out(run, limit) if run else phantoms(limit)), True
+        samples, labelled = given_samples(given)
+        warning = f"{gone}, so artifacts are compared on {given}" if gone else ""
+        return Comparison(samples.select(spread(len(samples), limit)), labelled, GIVEN, samples.digest(), warning)
+    samples = phantoms(limit)
+    if gone:
+        warning = (
+            f"{gone}, so artifacts are compared on phantoms, which are synthetic. Say where it is now: --data PATH"
+        )
+    else:
+        warning = "a checkpoint names no data: compared on phantoms, which are synthetic. Give real slices: --data PATH"
+    return Comparison(samples, True, PHANTOMS, samples.digest(), warning)
+
+
+def given_samples(path: Path) -> tuple[Samples, bool]:
+    """All images at `path`, and whether their labels are known. Raises DatasetError where there are none."""
+    if path.is_dir() and not any(entry.is_dir() for entry in path.iterdir()):
+        return _unlabelled(path), False
+    return load_samples(path), True
 
 
 def phantoms(limit: int) -> Samples:
     """At most `limit` phantom slices, the same ones each time."""
     samples = phantom_samples(patients=max(1, -(-limit // 16)), slices=4, seed=SEED)
-    return samples.select(_spread(len(samples), limit))
+    return samples.select(spread(len(samples), limit))
 
 
 def preprocessed(samples: Samples, spec: InputSpec) -> np.ndarray:
@@ -55,94 +100,102 @@ def preprocessed(samples: Samples, spec: InputSpec) -> np.ndarray:
     return np.stack(images)
 
 
+def distinct(images: np.ndarray) -> np.ndarray:
+    """Positions of the first of each set of equal images, ascending. images: (N, …)."""
+    first: dict[bytes, int] = {}
+    for index, image in enumerate(images):
+        first.setdefault(hashlib.sha256(image.tobytes()).digest(), index)
+    return np.array(sorted(first.values()), np.int64)
+
+
 def calibration_samples(
-    run: Path | None, given: Path | None, limit: int = CALIBRATION, selection: int = SELECTION
+    run: Path | None,
+    given: Path | None,
+    limit: int = CALIBRATION,
+    selection: int = SELECTION,
+    moved: Path | None = None,
 ) -> tuple[Samples, Samples]:
     """Slices to calibrate int8 on, and others to choose its float layers on: training slices of the run, or `given`.
 
     At most `limit` of the first, every class with its share, and no more than half of what there is, so that there are
     others; at most `selection` of those.
 
-    Raises DatasetError when neither is at hand or they are fewer than 100: never random numbers, never another set.
+    moved: data that the user names, which may be the run's own in another place.
+
+    Raises what `calibration_pool` raises: never random numbers, never another set.
     """
+    samples = calibration_pool(run, given, moved)
+    first = _stratified(samples.labels, min(limit, max(LEAST_CALIBRATION, len(samples) // 2)))
+    others = np.setdiff1d(np.arange(len(samples)), first)
+    return samples.select(first), samples.select(others[spread(len(others), selection)])
+
+
+def calibration_pool(run: Path | None, given: Path | None, moved: Path | None = None) -> Samples:
+    """All slices that int8 may be calibrated on. Raises DatasetError when there are none or they are fewer than 101."""
     if given is not None:
         samples = load_samples(given)
     elif run is None:
         raise DatasetError(
             "int8 is calibrated on training images, and a checkpoint without a run names none. Give some of its "
-            "training images: --calibration-data DIR_OR_PARQUET."
+            "training images: --calibration-data DIR_OR_PARQUET. Nothing was built."
         )
     else:
-        data = _data_of(run)
-        if data is None:
+        data = run_data(run, moved)
+        if data.samples is None:
             raise DatasetError(
-                f"int8 is calibrated on the training slices of {run}, which are no longer where it found them: "
-                f"{data_path(run, read_record(run))}. Put them back, or give --calibration-data."
+                f"int8 is calibrated on training slices, and {data.problem}. Put the data back, say where it is now "
+                "(--data PATH), or give --calibration-data DIR_OR_PARQUET. Nothing was built."
             )
-        samples = _side(run, data, "training")
-    if len(samples) < LEAST_CALIBRATION:
+        samples = side(run, data.samples, "training")
+    check_calibration(len(samples), samples.source)
+    return samples
+
+
+def check_calibration(count: int, source: str) -> None:
+    """Raise DatasetError unless so many images are enough to calibrate int8 on and to choose its float layers on."""
+    if count <= LEAST_CALIBRATION:
         raise DatasetError(
-            f"{samples.source} has {len(samples)} images to calibrate int8 on; at least {LEAST_CALIBRATION} are needed."
+            f"{source} has {count} images to calibrate int8 on; more than {LEAST_CALIBRATION} are needed, since others "
+            "choose which layers stay in float32. Give more: --calibration-data DIR_OR_PARQUET."
         )
-    first = _stratified(samples.labels, min(limit, max(LEAST_CALIBRATION, len(samples) // 2)))
-    others = np.setdiff1d(np.arange(len(samples)), first)
-    if not len(others):
-        raise DatasetError(
-            f"{samples.source} has {len(samples)} images, all of which calibrate int8; none is left to choose on which "
-            "layers stay in float. Give more: --calibration-data DIR_OR_PARQUET."
-        )
-    return samples.select(first), samples.select(others[_spread(len(others), selection)])
 
 
-def training_samples(run: Path, limit: int) -> Samples | None:
-    """At most `limit` of the run's training slices with their patients as groups; None where they are not at hand."""
-    data = _data_of(run)
-    if data is None:
-        return None
-    samples = _side(run, data, "training")
-    samples = samples.select(_spread(len(samples), limit))
-    with (run / "split.csv").open(newline="", encoding="utf-8") as file:
-        patients = {row["name"]: row["patient"] for row in csv.DictReader(file)}
-    _, groups = np.unique([patients[name] for name in samples.names], return_inverse=True)
-    return replace(samples, groups=groups.astype(np.int64))
+def training_samples(run: Path, limit: int, moved: Path | None = None) -> tuple[Samples | None, str]:
+    """At most `limit` of the run's training slices with their patients as groups; or None, and why there are none."""
+    data = run_data(run, moved)
+    if data.samples is None:
+        return None, data.problem
+    samples = side(run, data.samples, "training")
+    samples = samples.select(spread(len(samples), limit))
+    of = patients(run)
+    _, groups = np.unique([of[name] for name in samples.names], return_inverse=True)
+    return replace(samples, groups=groups.astype(np.int64)), ""
 
 
-def _data_of(run: Path) -> Samples | None:
-    """All slices of the run's data, or None where the data is not at hand."""
-    record = read_record(run)
-    path = data_path(run, record)
-    if path is None:
-        return phantom_samples(seed=record["options"]["seed"])
-    return load_samples(path) if path.exists() else None
+def _held_out(run: Path, samples: Samples, limit: int, phantom: bool) -> Samples:
+    """Slices that the run was not trained on; where they are phantoms, as many as `limit`, of more people."""
+    held = side(run, samples, "validation")
+    if not phantom or len(held) >= limit:
+        return held.select(spread(len(held), limit))
+    more = unseen_phantoms(run, limit - len(held))
+    chosen = more.select(spread(len(more), limit - len(held)))
+    return Samples(
+        images=[*held.images, *chosen.images],
+        labels=np.concatenate([held.labels, chosen.labels]),
+        names=[*held.names, *chosen.names],
+        groups=None,
+        source=f"{held.source}, with {len(chosen)} of people who are not in it",
+    )
 
 
-def _held_out(run: Path, limit: int) -> Samples:
-    data = _data_of(run)
-    if data is None:
-        return phantoms(limit)
-    held = _side(run, data, "validation")
-    return held.select(_spread(len(held), limit))
-
-
-def _side(run: Path, samples: Samples, side: str) -> Samples:
-    """The slices that the run's split.csv puts on `side`."""
-    with (run / "split.csv").open(newline="", encoding="utf-8") as file:
-        names = {row["name"] for row in csv.DictReader(file) if row["side"] == side}
-    indices = np.array([index for index, name in enumerate(samples.names) if name in names], np.int64)
-    if not len(indices):
-        raise DatasetError(f"{samples.source} holds none of the slices that {run} used for {side}. Has it changed?")
-    return samples.select(indices)
-
-
-def _unlabelled(folder: Path, limit: int) -> Samples:
+def _unlabelled(folder: Path) -> Samples:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not files:
         raise DatasetError(f"{folder} holds no image. Give images, class folders, or a parquet file.")
-    samples = Samples(files, np.zeros(len(files), np.int64), [path.name for path in files], None, str(folder))
-    return samples.select(_spread(len(files), limit))
+    return Samples(files, np.zeros(len(files), np.int64), [path.name for path in files], None, str(folder))
 
 
-def _spread(count: int, limit: int) -> np.ndarray:
+def spread(count: int, limit: int) -> np.ndarray:
     """At most `limit` positions, evenly spread over `count`, so that every class and patient keeps its share."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64))
 
@@ -151,8 +204,8 @@ def _stratified(labels: np.ndarray, limit: int) -> np.ndarray:
     """At most `limit` positions: as many of each class as there are, up to an equal share, then filled up evenly."""
     share = max(1, limit // len(np.unique(labels)))
     chosen = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    equal = np.concatenate([where[_spread(len(where), share)] for where in chosen])
+    equal = np.concatenate([where[spread(len(where), share)] for where in chosen])
     rest = np.setdiff1d(np.arange(len(labels)), equal)
     room = limit - len(equal)
-    more = rest[_spread(len(rest), room)] if room > 0 and len(rest) else rest[:0]
+    more = rest[spread(len(rest), room)] if room > 0 and len(rest) else rest[:0]
     return np.sort(np.concatenate([equal, more]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,22 @@ from typing import Any
 import numpy as np
 
 from export.class_order import given_labels
-from export.images import calibration_samples, parity_samples, preprocessed
+from export.coverage import answers, remarks, why_nothing
+from export.images import calibration_samples, comparison, distinct, preprocessed
 from export.options import Options
 from export.pixels.evidence import PixelEvidence, as_image, pixel_images
+from export.preconditions import check_count
 from export.reference import Reference, from_checkpoint, from_run, run_of_weights
-from runtime.errors import InputError
+from runtime.calibration import probabilities
+from runtime.errors import InputError, ParityError
 from runtime.labels import LABELS
 from runtime.preprocess import preprocess
 from runtime.threads import available_cpus
 from train.data.samples import Samples
-from train.runs import chosen, newest_run, run_of_file
+from train.runs import newest_run
+
+LONG_S = 10
+"""Seconds of work of which it is said beforehand how long it will take."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +43,29 @@ class Evidence:
     """(N,) int64 in the order of the model's outputs, where labels are known."""
     names: tuple[str, ...]
     source: str
+    kept: tuple[int, ...] = ()
+    """Positions of these images among those that `export.images.comparison` gives: the first of each set of equals."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """JSON-ready, for parity.json and the manifest: where the images come from, and what the reference answers."""
 
     def save(self, folder: Path) -> None:
         """Write it for other processes; the images stay on the disk there, shared by all of them."""
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "images.npy", self.images)
-        facts: dict[str, Any] = {"logits": self.logits, "names": np.array(self.names), "source": np.array(self.source)}
+        np.save(folder / "logits.npy", self.logits)
         if self.truth is not None:
-            facts["truth"] = self.truth
-        np.savez(folder / "facts.npz", **facts)
+            np.save(folder / "truth.npy", self.truth)
+        texts = {"names": self.names, "source": self.source, "kept": self.kept, "facts": self.facts}
+        (folder / "facts.json").write_text(json.dumps(texts), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Evidence:
         """What `save` wrote."""
-        facts = np.load(folder / "facts.npz")
-        truth = facts["truth"] if "truth" in facts.files else None
+        truth = np.load(folder / "truth.npy") if (folder / "truth.npy").exists() else None
         images = np.load(folder / "images.npy", mmap_mode="c")
-        return cls(images, facts["logits"], truth, tuple(facts["names"].tolist()), str(facts["source"]))
+        texts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        names, kept = tuple(texts["names"]), tuple(texts["kept"])
+        return cls(images, np.load(folder / "logits.npy"), truth, names, texts["source"], kept, texts["facts"])
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,9 @@ class Job:
 
         Raises DatasetError.
         """
-        calibration, selection = calibration_samples(self.reference.run, self.options.calibration_data)
+        calibration, selection = calibration_samples(
+            self.reference.run, self.options.calibration_data, moved=self.options.parity_data
+        )
         return self._asked(calibration), self._asked(selection)
 
     def _asked(self, samples: Samples) -> Evidence:
@@ -90,27 +106,17 @@ class Job:
     def pixels(self) -> PixelEvidence:
         """What artifacts that take pixels are measured on. Made once an export, for the first format that asks."""
         options, reference = self.options, self.reference
-        samples, _ = parity_samples(reference.run, options.parity_images, options.parity_data)
+        samples = comparison(reference.run, options.parity_images, options.parity_data).samples
+        samples = samples.select(np.array(self.evidence.kept, np.int64))
         images, order = pixel_images(samples)
         stored = self.work / "pixels.npy"
         if not stored.exists():
-            self.say("asking eager float32 about the same slices at ten sizes, grey and colour")
+            self.say("running the float32 reference on the same slices at ten sizes, grey and colour")
             spec = reference.info.input
             np.save(stored, reference.logits(np.stack([preprocess(as_image(image), spec) for image in images])))
         truth = None if self.evidence.truth is None else self.evidence.truth[order]
         names = tuple(samples.names[index] for index in order)
         return PixelEvidence(images, np.load(stored), truth, names, f"{samples.source}, ten sizes, grey and colour")
-
-
-def settled(options: Options, say: Callable[[str], None]) -> Options:
-    """The options with the run named, so that every process of one export means the same; `say` takes which it is."""
-    source = options.source
-    if source is not None and source.is_file() and (run := run_of_file(source)):
-        say(f"{source} is the weight file of {run}, which is exported")
-        source = run
-    if source is None or not source.is_file():
-        source = chosen(source, say)
-    return replace(options, source=source.resolve())
 
 
 def load_reference(options: Options) -> Reference:
@@ -138,11 +144,49 @@ def load_reference(options: Options) -> Reference:
     return reference
 
 
-def gather(options: Options, reference: Reference) -> Evidence:
-    """The images to compare on and the reference's logits. Raises DatasetError or InputError for images of no use."""
-    samples, labelled = parity_samples(reference.run, options.parity_images, options.parity_data)
-    images = preprocessed(samples, reference.info.input)
-    labels = reference.info.labels
-    order = np.array([labels.index(label) if label in labels else -1 for label in LABELS])
-    truth = order[samples.labels] if labelled and set(labels) == set(LABELS) else None
-    return Evidence(images, reference.logits(images), truth, tuple(samples.names), samples.source)
+def gather(
+    options: Options,
+    reference: Reference,
+    precisions: Sequence[str] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> Evidence:
+    """The images to compare on, no two of them alike, and the reference's logits.
+
+    precisions: what will be built; there must be images enough for each.
+
+    Raises DatasetError or InputError for images of no use, ParityError where the reference's answers show nothing.
+    """
+    found = comparison(reference.run, options.parity_images, options.parity_data)
+    if found.warning:
+        say(found.warning)
+    samples, info = found.samples, reference.info
+    images = preprocessed(samples, info.input)
+    kept = distinct(images)
+    repeated = len(images) - len(kept)
+    if repeated:
+        say(f"{repeated} of {len(images)} images of {samples.source} repeat another one: left out")
+        images, samples = images[kept], samples.select(kept)
+    check_count(len(images), samples.source, precisions, options)
+    logits = _logits(reference, images, say)
+    expected = probabilities(logits, info.temperature)
+    if why := why_nothing(expected, info.labels):
+        raise ParityError(f"{why} Nothing was built.")
+    counts, open_points = answers(expected, info.labels), remarks(expected, info.labels)
+    say("the reference answers " + ", ".join(f"{label} {count}" for label, count in counts.items()))
+    for line in open_points:
+        say(line)
+    order = np.array([info.labels.index(label) if label in info.labels else -1 for label in LABELS])
+    truth = order[samples.labels] if found.labelled and set(info.labels) == set(LABELS) else None
+    facts = {**found.facts(), "images": len(images), "repeated": repeated, "answers": counts, "remarks": open_points}
+    where = tuple(int(index) for index in kept)
+    return Evidence(images, logits, truth, tuple(samples.names), samples.source, where, facts)
+
+
+def _logits(reference: Reference, images: np.ndarray, say: Callable[[str], None]) -> np.ndarray:
+    """(N, classes) float32 of the reference; `say` takes how long that will take, where it is long."""
+    say(f"running the float32 reference on {len(images)} images")
+    start = time.perf_counter()
+    first = reference.logits(images[:16])
+    if (rest := (time.perf_counter() - start) / 16 * (len(images) - 16)) > LONG_S:
+        say(f"running the float32 reference: about {rest:.0f} s to go")
+    return np.concatenate([first, reference.logits(images[16:])]) if len(images) > 16 else first

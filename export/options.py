@@ -39,15 +39,16 @@ class Options:
     """Of a foreign checkpoint: mean of its input in [0, 1], a number a channel. Without it: ImageNet's, for three."""
     std: tuple[float, ...] = ()
     """Of a foreign checkpoint: standard deviation, likewise."""
-    parity_data: Path | None = None
-    """Images to compare on: a folder of class folders, a folder of images, or a parquet file. Without it: slices the
-    run did not train on, where its data is at hand, and phantoms otherwise."""
+    parity_data: Annotated[Path | None, tyro.conf.arg(aliases=("--data",))] = None
+    """Images to compare on: a folder of class folders, a folder of images, or a parquet file; or the run's own data,
+    where it has moved. Without it: slices the run did not train on, or phantoms where its data is gone, with a
+    warning."""
     parity_images: int = 512
-    """At most so many of them."""
+    """At most so many of them, 14 or more. fp16 needs 299 different ones, bf16 and int8 149: fewer cannot show that
+    their predictions stay."""
     calibration_data: Path | None = None
     """Images to calibrate int8 on, for a checkpoint that has no run: labelled, and not those of --parity-data. A run
-    is calibrated on its own training slices. int8 takes at least 149 images to compare on: fewer cannot show that its
-    decisions hold."""
+    is calibrated on its own training slices."""
     tolerance: float | None = None
     """Largest difference of a probability to accept, in place of each precision's own. It is recorded."""
     flip_tolerance: float | None = None

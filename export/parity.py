@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from export.coverage import answers, near_ties, not_tested, saturated, why_nothing, why_too_loose
 from export.statistics import calibration_error, sensitivity, upper_bound
 from runtime.calibration import probabilities
-
-NEAR_TIE = 0.02
-"""The reference's two highest probabilities lie closer than this: such a decision was never firm."""
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
@@ -80,19 +78,32 @@ class Parity:
     """On `max_probability_difference` and `batch_difference`."""
     flip_tolerance: float
     """On `flip_bound`; 0: on `flipped` itself."""
+    answers: dict[str, int]
+    """By class: images for which the reference finds it the most probable."""
+    not_tested: tuple[str, ...]
+    """Classes that the reference never answers: of them the comparison shows nothing."""
+    saturated: int
+    """Images for which the reference's highest probability is 1 (`export.coverage.SATURATED`)."""
+    shows_nothing: str
+    """Why the comparison is no evidence, whatever it found; "" where it is some."""
 
     @property
     def holds(self) -> bool:
-        """Whether flips, probabilities and batches are all within their tolerance."""
+        """Whether flips, probabilities and batches are all within their tolerance, and that is evidence of anything."""
+        if self.shows_nothing:
+            return False
         # Written so that NaN, which compares false with everything, fails.
         flips = self.flip_bound <= self.flip_tolerance if self.flip_tolerance else self.flipped == 0
         return flips and self.max_probability_difference <= self.tolerance and self.batch_difference <= self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**asdict(self), "flipped_images": list(self.flipped_images), "holds": self.holds}
+        lists = {"flipped_images": list(self.flipped_images), "not_tested": list(self.not_tested)}
+        return {**asdict(self), **lists, "holds": self.holds}
 
     def __str__(self) -> str:
+        if self.shows_nothing:
+            return f"cannot be certified: {self.shows_nothing.removesuffix('.')}"
         allowed = f"a bound of {self.flip_tolerance:.1%}" if self.flip_tolerance else "0"
         batches = ""
         if not self.batch_difference <= self.tolerance:
@@ -126,8 +137,8 @@ def compare(
     by_image = np.abs(expected - got).max(1)
     logits_by_image = np.abs(reference - artifact).max(1)
     flips = (expected.argmax(1) != got.argmax(1)) | ~np.isfinite(got).all(1)
-    two = np.sort(expected, axis=1)[:, -2:]
-    ties = two[:, 1] - two[:, 0] < NEAR_TIE
+    ties, counts = near_ties(expected), answers(expected, labels)
+    nothing = why_nothing(expected, labels) or why_too_loose(expected, labels, tolerance.probability, tolerance.flips)
     moved = [np.abs(probabilities(other, temperature) - got[: len(other)]).max() for other in batches]
     pair = {"reference": expected, "artifact": got}
     return Parity(
@@ -150,6 +161,10 @@ def compare(
         sensitivity=None if truth is None else {k: sensitivity(p, truth, labels) for k, p in pair.items()},
         tolerance=tolerance.probability,
         flip_tolerance=tolerance.flips,
+        answers=counts,
+        not_tested=not_tested(counts),
+        saturated=int(saturated(expected).sum()),
+        shows_nothing=nothing,
     )
 
 

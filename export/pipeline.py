@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,20 @@ from typing import Any
 from export.bundle import REPORT, adopt, kept_rejections, link, reject, staged
 from export.card import CARD, model_card
 from export.files import write
-from export.formats import FORMATS, assert_pixels, combinations, file_name, variants
+from export.formats import FORMATS, file_name, variants
 from export.golden import write_golden
 from export.guarding import write_guard
-from export.job import Evidence, gather, load_reference, settled
+from export.job import Evidence, gather, load_reference
 from export.latency import timed
 from export.options import Options
 from export.pixels import TAKES
 from export.pixels.onnx import assert_bilinear
+from export.preconditions import check
 from export.processes import in_own_process
 from export.produce import Outcome, produce_apart
 from export.rebuild import combinations_of, stale
 from export.reference import Reference, source_of
-from export.signing import SIGNATURE, assert_can_sign, sign
+from export.signing import SIGNATURE, sign
 from runtime import __version__
 from runtime.errors import CheckpointError
 from runtime.integrity import verified
@@ -44,6 +45,8 @@ class Exported:
     bundle: Path
     manifest: Manifest
     outcomes: tuple[Outcome, ...]
+    comparison: dict[str, Any] = field(default_factory=dict)
+    """What artifacts were compared on, and what the reference answers there; JSON-ready."""
 
     @property
     def whole(self) -> bool:
@@ -72,30 +75,30 @@ def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) ->
 
 
 def export(
-    options: Options, say: Callable[[str], None] = lambda text: None, wanted: dict[str, list[str]] | None = None
+    options: Options,
+    say: Callable[[str], None] = lambda text: None,
+    wanted: dict[str, list[str]] | None = None,
+    checked: bool = False,
 ) -> Exported:
-    """Build, check and bundle; what does not hold lies in `rejected/` and is not in the manifest.
+    """Build, check and bundle; what fails its check lies in `rejected/` and is not in the manifest.
 
     say: takes a line of progress.
     wanted: format → its precisions, in place of what the options name.
+    checked: `export.preconditions.check` has been called, and gave these options and `wanted`.
 
-    Raises InputError, ExportError, BundleError, CheckpointError or DatasetError, and changes nothing, when there is
-    nothing to begin with.
+    Raises what `check` raises, and ParityError where the reference's answers show nothing. Nothing was written then.
     """
-    wanted = combinations(options.to, options.precision) if wanted is None else wanted
-    if options.sign:
-        assert_can_sign(options.sign)
-    assert_pixels(list(wanted), options.with_preprocessing, options.with_softmax)
-    options = settled(options, say)
+    if not checked or wanted is None:
+        options, wanted = check(options, say, wanted)
     reference = load_reference(options)
     say(str(reference.order))
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
+    precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
+    evidence = gather(options, reference, precisions, say)
     with staged(options.out) as folder:
         work = folder / ".work"
         try:
-            say("asking eager float32 about the images to compare on")
-            evidence = gather(options, reference)
             evidence.save(work)
             outcomes: list[Outcome] = []
             for name, precisions in wanted.items():
@@ -108,7 +111,7 @@ def export(
             sign(folder, options.sign)
         elif (options.out / SIGNATURE).exists():
             say(f"{options.out} was signed and no longer is, since it changed. Sign it again: --sign KEY")
-    return Exported(options.out, manifest, tuple(outcomes))
+    return Exported(options.out, manifest, tuple(outcomes), evidence.facts)
 
 
 def _format(
@@ -123,7 +126,7 @@ def _format(
         for precision, pixels in variants(name, precisions, options.with_preprocessing):
             file = file_name(FORMATS[name], precision, pixels)
             reason = f"{file} was not finished: {error} (see {LOGS}/{name}.log)"
-            outcomes.append(Outcome(name, precision, file, "rejected", reason))
+            outcomes.append(Outcome(name, precision, file, "rejected", reason, "ExportError"))
     return outcomes
 
 
@@ -136,7 +139,12 @@ def _finish(
     say: Callable[[str], None],
 ) -> None:
     """Sort what was built into served and rejected, take over what stays, time it all, and write the manifest."""
-    facts = {"model": reference.info.digest, "images": len(evidence.images), "source": evidence.source}
+    facts = {
+        "model": reference.info.digest,
+        "images": len(evidence.images),
+        "source": evidence.source,
+        "comparison": evidence.facts,
+    }
     for outcome in outcomes:
         if outcome.artifact is None:
             report = json.dumps({**facts, **_report(outcome)}, indent=2) + "\n"
@@ -168,7 +176,8 @@ def _finish(
         documents.append(Document(CARD, write(folder / CARD, card)))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     provenance = {**reference.provenance, "neurostage": __version__, "exported": created, "packages": _packages()}
-    guard, why_none = write_guard(reference, folder)
+    provenance["comparison"] = evidence.facts
+    guard, why_none = write_guard(reference, folder, options.parity_data)
     if guard is None:
         say(why_none)
     manifest = Manifest(
@@ -190,6 +199,7 @@ def _report(outcome: Outcome) -> dict[str, Any]:
         "precision": outcome.precision,
         "status": outcome.status,
         "reason": outcome.reason,
+        "error": outcome.error,
         "layers": outcome.found,
         "backends": outcome.reports,
         "notes": outcome.notes,

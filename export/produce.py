@@ -29,6 +29,8 @@ class Outcome:
     """``passed``; ``pending``: built, and nothing here can run it; ``rejected``: it does not decide as the reference
     or is not what it claims; ``missing``: it could not be built, or nothing here could check it."""
     reason: str = ""
+    error: str = ""
+    """Name of the exception type that `reason` is the message of, such as ``ParityError``."""
     artifact: Artifact | None = None
     """Of what passed or is pending."""
     sidecars: tuple[Document, ...] = ()
@@ -68,7 +70,7 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
     file = file_name(module, precision, pixels)
     outcome = Outcome(name, precision, file, "missing")
     if reason := lacking(module):
-        outcome.reason = f"{file} was not built: {name} {reason}"
+        outcome.reason, outcome.error = f"{file} was not built: {name} {reason}", "DependencyError"
         return outcome
     job.say(f"{file}: building")
     path = job.folder / file
@@ -83,13 +85,13 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
         for written, digest in built.files.items():
             assert_written(job.folder / written, digest)  # once more: what was measured is what is kept
     except (ExportError, ParityError) as error:
-        outcome.status, outcome.reason = "rejected", str(error)
+        outcome.status, outcome.reason, outcome.error = "rejected", str(error), type(error).__name__
         return outcome
     except (BackendUnavailable, DatasetError) as error:
-        outcome.reason = f"{file} was not built: {error}"
+        outcome.reason, outcome.error = f"{file} was not built: {error}", type(error).__name__
         return outcome
     except OSError as error:
-        outcome.reason = f"{file} could not be written: {error}"
+        outcome.reason, outcome.error = f"{file} could not be written: {error}", "ExportError"
         return outcome
     if outcome.artifact:
         others = list(built.files)[1:]
@@ -108,10 +110,12 @@ def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool
     outcome.notes, outcome.reports = verdict.skipped, verdict.reports
     if verdict.failures:
         outcome.status, outcome.reason = "rejected", " ".join(f"{failure}." for failure in verdict.failures)
+        outcome.error = verdict.errors[0]
         return
     if not verdict.checks and not needs_gpu:
         why = ". ".join(verdict.skipped) or f"no backend runs {outcome.format}"
         outcome.reason = f"{path.name} was not added, since nothing here can check it. {why}."
+        outcome.error = "BackendUnavailable"
         return
     outcome.status = "passed" if verdict.checks else "pending"
     if not verdict.checks:

@@ -6,22 +6,49 @@ The manifest's hashes show that a bundle is whole; a signature shows whose it is
 
 from __future__ import annotations
 
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
-from runtime.errors import ExportError, InputError
+from runtime.errors import DependencyError, ExportError, InputError
 
 SIGNATURE = "model.sig"
 
 
 def assert_can_sign(key: Path) -> None:
-    """Raise InputError where the package or the key is missing, before any work is done."""
+    """Raise DependencyError where the package is missing, InputError for a key that cannot sign: before any work."""
     if not key.is_file():
         raise InputError(
-            f"--sign {key} is not a file. Make a key: openssl ecparam -name prime256v1 -genkey -noout -out {key}"
+            f"--sign {key} is not a file. Make a key: openssl ecparam -name prime256v1 -genkey -noout -out "
+            f"{shlex.quote(str(key))}"
         )
     if not find_spec("model_signing"):
-        raise InputError("--sign needs the package model-signing: pip install 'neurostage[sign]'.")
+        raise DependencyError("--sign needs the package model-signing: pip install 'neurostage[sign]'.")
+    if problem := _why_not_a_key(key):
+        raise InputError(
+            f"--sign {key} cannot sign: {problem}. Give an unencrypted private elliptic-curve key in PEM. Nothing was "
+            "built."
+        )
+
+
+def _why_not_a_key(key: Path) -> str:
+    """Why the file is no key that `sign` takes; "" where it is one, or where only signing itself can tell."""
+    try:
+        content = key.read_bytes()
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    if not find_spec("cryptography"):
+        return ""
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        found = load_pem_private_key(content, password=None)
+    except TypeError:  # so it says of a key that has a password
+        return "it is encrypted"
+    except Exception as error:  # noqa: BLE001  (ValueError, UnsupportedAlgorithm, errors of OpenSSL)
+        return f"it is no private key in PEM ({type(error).__name__})"
+    return "" if isinstance(found, EllipticCurvePrivateKey) else f"it is a {type(found).__name__}"
 
 
 def sign(folder: Path, key: Path) -> None:

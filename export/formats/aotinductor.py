@@ -20,7 +20,6 @@ import numpy as np
 
 from export.formats import torch_export
 from export.formats.built import Built
-from export.lowered import DTYPES
 from export.precision import Found
 from runtime.digests import sha256_file
 from runtime.errors import BackendError, BackendUnavailable, ExportError
@@ -115,6 +114,8 @@ def inspect(path: Path) -> Found:
 
     Raises ExportError for a package without that table.
     """
+    from export.lowered import DTYPES
+
     with zipfile.ZipFile(path) as package:
         sources = [package.read(name).decode() for name in package.namelist() if name.endswith(".wrapper.cpp")]
     found = [(dtype, shape) for source in sources for dtype, shape in _CONSTANT.findall(source)]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from export.equalise import KEY
 from export.files import write
 from export.formats.built import Built
-from export.lowered import lowered
 from export.pixels import TAKES, description
 from export.pixels.onnx import PREFIX, with_pixels
 from export.precision import Found
@@ -87,6 +86,8 @@ def exported(job: Job, precision: str) -> ModelProto:
     """The reference through torch.onnx.export, computing in fp32, fp16 or bf16, with float32 at both ends."""
     import onnx
     import torch
+
+    from export.lowered import lowered
 
     spec = job.reference.info.input
     # A batch of two: with one, torch.export may take the axis for a constant.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from export.files import write
 from export.formats.built import Built
-from export.lowered import DTYPES
 from export.precision import Found
 from runtime.manifest import METADATA_KEY
 
@@ -33,6 +32,8 @@ def build(job: Job, precision: str, path: Path) -> Built:
     from safetensors.torch import save
     from torch.fx.experimental.optimization import fuse
 
+    from export.lowered import DTYPES
+
     folded = fuse(copy.deepcopy(job.reference.model)).to(DTYPES[precision])
     weights = {name: tensor.contiguous() for name, tensor in folded.state_dict().items()}
     return Built({path.name: write(path, save(weights, {METADATA_KEY: json.dumps(job.reference.info.to_dict())}))})
@@ -41,6 +42,8 @@ def build(job: Job, precision: str, path: Path) -> Built:
 def inspect(path: Path) -> Found:
     """The type of the weight of each convolution and matrix product in the file."""
     from safetensors import safe_open
+
+    from export.lowered import DTYPES
 
     names = {dtype: name for name, dtype in DTYPES.items()}
     with safe_open(path, framework="pt") as file:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from export.files import write
 from export.formats.built import Built
-from export.lowered import DTYPES, lowered
 from export.precision import Found
 from runtime.errors import ExportError
 from runtime.manifest import METADATA_KEY
@@ -41,6 +40,8 @@ def exported(job: Job, precision: str) -> ExportedProgram:
     """The reference as a program with a dynamic batch. Raises ExportError when torch.export fails."""
     import torch
 
+    from export.lowered import lowered
+
     info = job.reference.info
     # A batch of two: with one, torch.export may take the axis for a constant.
     example = torch.zeros(2, *info.input.shape)
@@ -59,6 +60,8 @@ def exported(job: Job, precision: str) -> ExportedProgram:
 def inspect(path: Path) -> Found:
     """The type of the weight of each convolution and matrix product in the file."""
     import torch
+
+    from export.lowered import DTYPES
 
     program = torch.export.load(path)
     names = {dtype: name for name, dtype in DTYPES.items()}

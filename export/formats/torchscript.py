@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from export.files import write
 from export.formats.built import Built
-from export.lowered import DTYPES, lowered
 from export.pixels import TAKES, description
 from export.precision import Found
 from runtime.errors import ExportError
@@ -33,6 +32,7 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     """Write the reference as one `.ts` file. Raises ExportError when tracing fails."""
     import torch
 
+    from export.lowered import lowered
     from export.pixels.torch import WithPixels
 
     info, softmax = job.reference.info, job.options.with_softmax
@@ -55,6 +55,8 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
 def inspect(path: Path) -> Found:
     """The type of the weight of each convolution and matrix product in the file."""
     import torch
+
+    from export.lowered import DTYPES
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

@@ -13,6 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import export.formats.onnx as onnx_format
+import export.lowered
 from export import pipeline
 from export.options import Options
 from runtime import backends
@@ -179,7 +180,7 @@ def test_the_gate_catches_an_fp16_file_that_is_fp32(clean, run, tmp_path, monkey
 def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, monkeypatch, here):
     import torch
 
-    real = onnx_format.lowered
+    real = export.lowered.lowered
 
     class Training(torch.nn.Module):
         """Normalises each batch by itself, as a model does that was never put into eval mode."""
@@ -199,7 +200,7 @@ def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, mo
                 module.running_mean = module.running_var = None
         return Training(wrapped).eval()
 
-    monkeypatch.setattr(onnx_format, "lowered", lowered)
+    monkeypatch.setattr(export.lowered, "lowered", lowered)
     outcome = failed(run, tmp_path / "bundle", "and moves one by .* when only the batch size changes")
     assert sum(outcome.found.values()) == 55, "it was exported, and is measured"
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from export.parity import NEAR_TIE, Tolerance, compare, tolerance_for
+from export.coverage import NEAR_TIE
+from export.parity import Tolerance, compare, tolerance_for
 from runtime.labels import LABELS
 
 

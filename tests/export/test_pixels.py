@@ -230,14 +230,14 @@ def real_run(real_data, fit_network, write_run, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:FutureWarning")
 def test_raw_real_slices_of_ten_sizes_are_decided_as_predictor_decides_them(real_run, tmp_path):
-    from export.images import parity_samples
+    from export.images import comparison
     from runtime.predictor import Predictor
 
     out = tmp_path / "bundle"
     arguments = [str(real_run), "--to", "onnx", "openvino", "torchscript", "--with-preprocessing", "--with-softmax"]
     # The gate is not what is asked here, and looks at few.
     assert main([*arguments, "--parity-images", "64", "--out", str(out)]) == 0
-    images, _ = pixel_images(parity_samples(real_run, 512)[0])
+    images, _ = pixel_images(comparison(real_run, 512).samples)
     assert len(images) >= 512
     assert len({image.shape[:2] for image in images}) == 10
     assert {image.shape[2] for image in images} == {1, 3}

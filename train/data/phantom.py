@@ -58,25 +58,27 @@ def draw_slice(stage: int, patient: int, level: float, *, size: int = 128, seed:
     return np.clip(np.rint(signal * 255.0), 0, 255).astype(np.uint8)
 
 
-def phantom_samples(patients: int = 24, slices: int = 6, *, size: int = 128, seed: int = 0) -> Samples:
+def phantom_samples(patients: int = 24, slices: int = 6, *, size: int = 128, seed: int = 0, first: int = 0) -> Samples:
     """`Samples` of 4 x patients x slices PNG images, stage by stage, with every slice's patient in `groups`.
 
     patients: people in each stage, 1 or more; asking for more adds people and leaves the others as they are.
+    first: people to leave out at the beginning of each stage: 24 gives others than the 24 of the default.
     slices: axial levels of each person, 1 or more, spread evenly from the hippocampi to above the ventricles.
     size, seed: as for `draw_slice`. Raises InputError for an argument outside these ranges.
     """
     images, labels, names, groups = [], [], [], []
-    for stage, patient, number, pixels in _scans(patients, slices, size, seed):
+    for stage, patient, number, pixels in _scans(patients, slices, size, seed, first):
         images.append(_encode(pixels, "png"))
         labels.append(stage)
         names.append(f"phantom-{seed}/{LABELS[stage]}/p{patient:03d}_s{number}.png")
         groups.append(patient)
+    beyond = f", first={first}" if first else ""
     return Samples(
         images=images,
         labels=np.array(labels, dtype=np.int64),
         names=names,
         groups=np.array(groups, dtype=np.int64),
-        source=f"phantom(patients={patients}, slices={slices}, size={size}, seed={seed})",
+        source=f"phantom(patients={patients}, slices={slices}, size={size}, seed={seed}{beyond})",
     )
 
 
@@ -117,14 +119,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _scans(patients: int, slices: int, size: int, seed: int) -> Iterator[tuple[int, int, int, np.ndarray]]:
+def _scans(
+    patients: int, slices: int, size: int, seed: int, first: int = 0
+) -> Iterator[tuple[int, int, int, np.ndarray]]:
     """Stage, patient, slice number and pixels of every slice of a population."""
     for name, value in (("patients", patients), ("slices", slices)):
         if value < 1:
             raise InputError(f"{name} is {value}; a phantom population needs 1 or more.")
     levels = np.linspace(_LOWEST, _HIGHEST, slices) if slices > 1 else [0.5]
     for stage in range(len(LABELS)):
-        for index in range(patients):
+        for index in range(first, first + patients):
             patient = index * len(LABELS) + stage  # unique over all stages, and unmoved when more are asked for
             for number, level in enumerate(levels):
                 yield stage, patient, number, draw_slice(stage, patient, float(level), size=size, seed=seed)

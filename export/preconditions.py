@@ -1,0 +1,217 @@
+"""What can be known to fail before anything is imported or built: checked in the first second of an export.
+
+Imports no engine and no torch. What it finds wrong is an error of the input (exit status 2); nothing was written then.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from export.class_order import given_labels
+from export.coverage import LEAST_IMAGES
+from export.engines import asked, missing
+from export.formats import FORMATS, assert_pixels, combinations, lacking
+from export.images import calibration_pool, check_calibration, comparison
+from export.options import Options
+from export.parity import tolerance_for
+from export.run_data import run_data, side_names
+from export.signing import assert_can_sign
+from export.statistics import least_images
+from runtime.errors import CheckpointError, DependencyError, InputError
+from runtime.manifest import FILE, read_manifest
+from train.record import data_path, read_record
+from train.runs import chosen, run_of_file
+
+CALIBRATED = ("int8", "fp8")
+_SIZE = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.3, "fp8": 0.3}
+"""Of an artifact, as a share of the weights in float32."""
+_WORK = 4.0
+"""Graphs that lie beside the artifacts while they are built, as a multiple of the weights."""
+
+
+def check(
+    options: Options, say: Callable[[str], None], wanted: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Options, dict[str, list[str]]]:
+    """The options with their source named, so that every process of one export means the same, and format → precisions.
+
+    say: takes lines that name the run or checkpoint, and the bundle.
+    wanted: format → its precisions, in place of what the options name.
+
+    Raises InputError, CheckpointError, DatasetError, BundleError or DependencyError for what cannot work.
+    """
+    chosen_formats = combinations(options.to, options.precision) if wanted is None else wanted
+    asked_for = {name: list(precisions) for name, precisions in chosen_formats.items()}
+    assert_pixels(list(asked_for), options.with_preprocessing, options.with_softmax)
+    check_numbers(options)
+    given_labels(options.labels)
+    options = settled(options, say)
+    check_engines(asked_for, skip=wanted is None and "all" in options.to)
+    check_output(options, asked_for)
+    say(f"bundle {options.out}")
+    if options.sign:
+        assert_can_sign(options.sign)
+    check_images(options, asked_for)
+    check_calibrated(options, asked_for)
+    return options, asked_for
+
+
+def check_numbers(options: Options) -> None:
+    """Raise InputError for an option whose number makes no sense."""
+    rules = [
+        ("--parity-images", options.parity_images, options.parity_images >= LEAST_IMAGES, f"{LEAST_IMAGES} or more"),
+        ("--threads", options.threads, options.threads is None or options.threads >= 1, "1 or more"),
+        ("--image-size", options.image_size, options.image_size >= 8, "8 or more"),
+        ("--tolerance", options.tolerance, options.tolerance is None or 0 < options.tolerance <= 1, "in (0, 1]"),
+        (
+            "--flip-tolerance",
+            options.flip_tolerance,
+            options.flip_tolerance is None or 0 <= options.flip_tolerance < 1,
+            "in [0, 1)",
+        ),
+    ]
+    for option, value, holds, expected in rules:
+        if not holds:
+            raise InputError(f"{option} is {value:g}, expected {expected}.")
+
+
+def settled(options: Options, say: Callable[[str], None]) -> Options:
+    """The options with the run or checkpoint as an absolute path; `say` takes the line that names it.
+
+    Raises CheckpointError where it is not there, or is a run that is not finished.
+    """
+    source = options.source
+    if source is not None and source.is_file() and (run := run_of_file(source)):
+        say(f"{source} is the weight file of {run}, which is exported")
+        source = run
+    if source is not None and source.is_file():
+        say(f"checkpoint {source}")
+        if not os.access(source, os.R_OK):
+            raise CheckpointError(f"{source} may not be read by this user. Change its permissions.")
+    else:
+        source = chosen(source, say)
+    return replace(options, source=source.resolve())
+
+
+def check_engines(wanted: Mapping[str, Sequence[str]], skip: bool) -> None:
+    """Raise DependencyError where a format cannot be built or checked here, since a package is not installed.
+
+    skip: leave out what lacks one, as `--to all` does, but for what every 8-bit artifact needs.
+    """
+    for name in wanted:
+        module = FORMATS[name]
+        if skip:
+            continue
+        if reason := lacking(module):
+            raise DependencyError(f"{name} {reason}. Nothing was built.")
+        runs = [engine for engine, backend in asked().items() if name in backend.FORMATS]
+        reasons = {engine: reason for engine in runs if (reason := missing(engine))}
+        if runs and len(reasons) == len(runs) and not module.NEEDS_GPU:
+            told = "; ".join(f"{engine!r} {reason}" for engine, reason in reasons.items())
+            raise DependencyError(f"nothing here can check what {name} builds: {told}. Nothing was built.")
+    quantised = [name for name, precisions in wanted.items() if set(CALIBRATED) & set(precisions)]
+    if quantised and not find_spec("onnxruntime"):
+        raise DependencyError(
+            f"int8 of {', '.join(quantised)} needs the package onnxruntime to quantise: pip install "
+            "'neurostage[onnx]'. Nothing was built."
+        )
+
+
+def check_output(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
+    """Raise InputError where the bundle cannot be written, BundleError where one that is there cannot be read."""
+    out = options.out
+    if out.exists() and not (out / FILE).is_file():
+        kind = "a file" if out.is_file() else f"a folder without {FILE}"
+        raise InputError(f"{out} is {kind}, not a bundle. Give another --out; nothing was written.")
+    if out.exists():
+        read_manifest(out)
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise InputError(f"{out} cannot be written: {above} is not a folder. Give another --out.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{out} cannot be written: {above} may not be written to by this user. Give another --out.")
+    needed, free = _bytes(options, wanted), shutil.disk_usage(above).free
+    if free < needed:
+        raise InputError(
+            f"{above} has {free / 1e9:.1f} GB free, and this export needs about {needed / 1e9:.1f} GB. Make room, or "
+            "give another --out."
+        )
+
+
+def _bytes(options: Options, wanted: Mapping[str, Sequence[str]]) -> float:
+    """What an export takes on the disk, at most: weights, graphs and comparison images."""
+    source = options.source
+    assert source is not None, "named above"
+    files = [source] if source.is_file() else list(source.glob("*.safetensors"))
+    weights = max((file.stat().st_size for file in files), default=0)
+    artifacts = sum(_SIZE.get(precision, 1.0) for precisions in wanted.values() for precision in precisions)
+    height = options.image_size if source.is_file() else int(read_record(source)["input"]["height"])
+    images = options.parity_images * 3 * height * height * 4
+    return weights * (artifacts * (2 if options.with_preprocessing else 1) + _WORK) + images
+
+
+def check_images(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
+    """Raise InputError where there are fewer images to compare on than a precision's tolerance takes."""
+    precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
+    count, source = _available(options)
+    check_count(count, source, precisions, options)
+
+
+def check_count(count: int, source: str, precisions: Sequence[str], options: Options) -> None:
+    """As `check_images`, for so many different images of `source`."""
+    if count < LEAST_IMAGES:
+        raise InputError(
+            f"{source} gives {count} different images to compare on; at least {LEAST_IMAGES} are needed: with fewer "
+            "not even one changed prediction in five is excluded at 95 % confidence. Give more: --parity-data "
+            "DIR_OR_PARQUET."
+        )
+    for precision in precisions:
+        allowed = tolerance_for(precision, options.tolerance, options.flip_tolerance).flips
+        needed = least_images(allowed) if allowed else LEAST_IMAGES
+        if count >= needed:
+            continue
+        bound = 1 - 0.05 ** (1 / count)
+        limited = count == options.parity_images
+        more = f"--parity-images {needed} or more" if limited else "--parity-data DIR_OR_PARQUET with more images"
+        raise InputError(
+            f"{precision} cannot pass on {count} images of {source}: even with no changed prediction the upper 95 % "
+            f"bound on their share is {bound:.1%}, and {allowed:.1%} is allowed; that takes {needed} images. Give "
+            f"{more}, leave {precision} out, or allow more, which is recorded: --flip-tolerance {_rounded_up(bound)}. "
+            "Nothing was built."
+        )
+
+
+def _rounded_up(share: float) -> str:
+    return f"{int(share * 1000 + 1) / 1000:g}"
+
+
+def _available(options: Options) -> tuple[int, str]:
+    """How many images there will be to compare on, and of what. Phantoms are not drawn yet: there are enough."""
+    source = options.source
+    assert source is not None, "named above"
+    run = source if source.is_dir() else None
+    if options.parity_data is None and (run is None or _phantoms(run) or run_data(run).samples is None):
+        return options.parity_images, "phantoms"
+    found = comparison(run, options.parity_images, options.parity_data)
+    return len(found.samples), found.samples.source
+
+
+def _phantoms(run: Path) -> bool:
+    return data_path(run, read_record(run)) is None
+
+
+def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
+    """Raise DatasetError where int8 or fp8 is asked for and there is nothing, or too little, to calibrate it on."""
+    if not any(set(CALIBRATED) & set(precisions) for precisions in wanted.values()):
+        return
+    source = options.source
+    assert source is not None, "named above"
+    run = source if source.is_dir() else None
+    if run is not None and options.calibration_data is None and _phantoms(run):
+        check_calibration(len(side_names(run, "training")), f"the training part of {run}")
+    else:
+        calibration_pool(run, options.calibration_data, options.parity_data)
