@@ -59,8 +59,12 @@ def _exported(options: Options) -> Exported:
 
 
 def _rebuilt(options: Options) -> Exported:
+    from export.class_order import given_labels
+    from export.preconditions import check_numbers
     from runtime.manifest import read_manifest
 
+    check_numbers(options)
+    given_labels(options.labels)
     read_manifest(options.out)
     from export.pipeline import rebuild  # imports torch
 
