@@ -20,6 +20,7 @@ from export.guarding import write_guard
 from export.job import Evidence, gather, load_reference
 from export.latency import timed
 from export.options import Options
+from export.order_check import check_order
 from export.pixels import TAKES
 from export.pixels.onnx import assert_bilinear
 from export.preconditions import check
@@ -96,6 +97,8 @@ def export(
         assert_bilinear(reference.info.input)
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
     evidence = gather(options, reference, precisions, say)
+    if reference.run is None and options.parity_data is not None and evidence.truth is not None:
+        check_order(reference.order, evidence.logits, evidence.truth, evidence.source, say)
     with staged(options.out) as folder:
         work = folder / ".work"
         try:

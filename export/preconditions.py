@@ -24,6 +24,7 @@ from export.signing import assert_can_sign
 from export.statistics import least_images
 from runtime.errors import CheckpointError, DependencyError, InputError
 from runtime.manifest import FILE, read_manifest
+from train.foreign_files import refuse_stranger
 from train.record import data_path, read_record
 from train.runs import chosen, run_of_file
 
@@ -92,6 +93,7 @@ def settled(options: Options, say: Callable[[str], None]) -> Options:
         say(f"checkpoint {source}")
         if not os.access(source, os.R_OK):
             raise CheckpointError(f"{source} may not be read by this user. Change its permissions.")
+        refuse_stranger(source)
     else:
         source = chosen(source, say)
     return replace(options, source=source.resolve())

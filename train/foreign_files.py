@@ -5,6 +5,8 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from runtime.errors import CheckpointError
+
 _HEAD = 1024
 _TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)))
 
@@ -67,11 +69,17 @@ def is_pickled(path: Path) -> bool:
         return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
-def stranger(path: Path) -> tuple[str, str] | None:
-    """What the file is, and the one step that helps; None where it may be weights. Opens nothing but the file.
+def refuse_stranger(path: Path) -> None:
+    """Raise CheckpointError, with what the file is and the step that helps, unless it may be weights.
 
     Raises OSError when it cannot be read.
     """
+    if found := _stranger(path):
+        raise CheckpointError(f"{path} is {found[0]}. {found[1].replace('PATH', repr(str(path)))}.")
+
+
+def _stranger(path: Path) -> tuple[str, str] | None:
+    """What the file is, and the one step that helps; None where it may be weights."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from runtime.errors import CheckpointError
-from train.foreign_files import is_pickled, is_safetensors, stranger
+from train.foreign_files import is_pickled, is_safetensors, refuse_stranger
 
 UNWRAPPED = ("state_dict", "model_state_dict")
 """Under these keys a dictionary may hold its weights."""
@@ -48,8 +48,7 @@ def read_weights(path: Path) -> Weights:
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file. Give a run folder, a .safetensors file, or a .pth state dict.")
     try:
-        if found := stranger(path):
-            raise CheckpointError(f"{path} is {found[0]}. {found[1].replace('PATH', repr(str(path)))}.")
+        refuse_stranger(path)
         content, beside = _safetensors(path) if is_safetensors(path) else (_unpickled(path), {})
     except pickle.UnpicklingError as error:
         if not (is_pickled(path) and _FORBIDDEN.search(str(error))):

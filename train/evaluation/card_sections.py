@@ -48,8 +48,11 @@ def imbalance(found: Facts) -> str:
         people = resting_on(found(f"slices.classes.{label}.recall"))
         rows.append([label, *(spoken(figure, share) for figure, share in figures), people])
     heads = ["class", *(name for name, _, _ in OF_CLASS), "number of patients"]
+    than = f"{most} has {ratio:.1f} times the slices of {least}."
+    if none := [label for label in LABELS if not counts[label]]:
+        than = f"No slice of {joined(none)} was trained on: the model cannot tell it."
     return (
-        f"## What the imbalance does\n\n{most} has {ratio:.1f} times the slices of {least}. Always answering the "
+        f"## What the imbalance does\n\n{than} Always answering the "
         f"largest class would be right for {number(found('slices.largest_class'), True)} of the held-out slices. By "
         f"class, on slices:\n\n{_table(heads, rows)}\n\n{WHOSE}"
     )

@@ -12,6 +12,7 @@ import numpy as np
 from runtime import __version__
 from runtime.calibration import probabilities
 from runtime.errors import CheckpointError, InputError, TrainingError
+from train.evaluation.absent import absent_warnings
 from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL, draw_patients
 from train.evaluation.calibration import CrossFit, Fit, cross_fit, enough_patients, fit
 from train.evaluation.control import memory_test, permutation_test
@@ -168,7 +169,7 @@ def _judge(
             "shuffled_labels": record["split"].get("shuffled_labels"),
         },
     }
-    facts["warnings"] = _warnings(held, facts)
+    facts["warnings"] = [*_warnings(held, facts), *absent_warnings(facts, record)]
     return facts, Written(before, after, held.slices.names, held.patients, logits, scores)
 
 

@@ -74,8 +74,8 @@ def decision_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int
     weights: (B, patients) float64.
     counted: the classes whose figures the macro figures are the mean of.
 
-    Precision of a class that was never answered is not defined. Kappa: Cohen 1968, weighted by the square of the
-    distance in clinical order.
+    Precision of a class that was never answered is not defined, nor is kappa of slices of one class. Kappa: Cohen
+    1968, weighted by the square of the distance in clinical order.
     """
     table = confusion(answers, weights)
     total = table.sum((1, 2))
@@ -92,7 +92,12 @@ def decision_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int
         by_chance = is_class[:, :, None] * answered[:, None, :] / total[:, None, None]
         scores = {
             "accuracy": right.sum(1) / total,
-            "kappa": 1 - (distance * table).sum((1, 2)) / (distance * by_chance).sum((1, 2)),
+            # Of slices of a single class every classifier has the agreement of chance.
+            "kappa": np.where(
+                (is_class > 0).sum(1) > 1,
+                1 - (distance * table).sum((1, 2)) / (distance * by_chance).sum((1, 2)),
+                np.nan,
+            ),
             "demented.accuracy": (table[:, 0, 0] + table[:, 1:, 1:].sum((1, 2))) / total,
             "demented.sensitivity": table[:, 1:, 1:].sum((1, 2)) / table[:, 1:].sum((1, 2)),
             "demented.specificity": table[:, 0, 0] / table[:, 0].sum(1),

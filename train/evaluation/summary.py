@@ -54,7 +54,7 @@ class Summary:
             what = "patients" if self.known else "slices"
             return {**none, "why": f"not estimable: {patients} {what}, fewer than {LEAST_PATIENTS}"}
         if not np.isfinite(values[0]):
-            why = "not defined here"
+            why = "needs another class" if len(np.unique(self.answers.labels)) < 2 else "not defined here"
             if "precision" in name:
                 why = "a class was never answered" if name.startswith("macro") else "never answered"
             return {**none, "why": f"not estimable: {why}"}
