@@ -65,20 +65,6 @@ class DicomImage:
     """What makes the file another thing than an axial MR slice, and what it states and was not followed."""
 
 
-def is_dicom(data: bytes) -> bool:
-    """Whether these bytes are a DICOM file, with the preamble of PS3.10 or, as old devices write, without."""
-    if data[128:132] == b"DICM":
-        return True
-    if len(data) < 8:
-        return False
-    for order in "<>":
-        group, element, length = struct.unpack(f"{order}HHI", data[:8])
-        explicit = data[4:6] in (b"UL", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")
-        if group in (2, 8) and element <= 0x23 and (explicit or length <= 64):
-            return True
-    return False
-
-
 def read_dicom(data: bytes, where: str, most: int | None = None) -> DicomImage:
     """Every frame of the DICOM file `data`, which messages call `where`.
 

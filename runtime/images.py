@@ -15,6 +15,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from runtime.eight_bits import NARROW, from_sixteen_bits, is_narrow, to_eight_bits
 from runtime.errors import ImageError
+from runtime.pages import several
+from runtime.signatures import what_is
 from runtime.sources import encoded
 
 ImageSource: TypeAlias = (
@@ -23,7 +25,7 @@ ImageSource: TypeAlias = (
 """What `read_image` takes: a path, an encoded image, a binary file object, a PIL image, or an array of pixels."""
 
 FORMATS: tuple[str, ...] = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000")
-"""Pillow's names of the formats that are read. MPO, the JPEG of phones and stereo cameras, opens as JPEG."""
+"""Pillow's names of the formats that are read."""
 # Named, because Pillow would otherwise try every plugin on untrusted bytes: EPS starts Ghostscript, and others are
 # rarely exercised parsers. The ones that Pillow imports at once stand first, so a PNG never waits for all to load.
 
@@ -42,6 +44,11 @@ _UPRIGHT = {
 }
 _JPEG2000_TILE, _JPEG2000_END = b"\xff\x90", b"\xff\xd9"  # ISO/IEC 15444-1, A.4.2 and A.4.4; never within a tile's data
 
+_UNKNOWN = (
+    f"is not an image that can be identified as one of {', '.join(FORMATS)}, or it is damaged at its start. "
+    "Save it as PNG."
+)
+
 _ARRAY_HELP = (
     "expected uint8 of shape (H, W), (H, W, 1) or (H, W, 3), or uint16 of shape (H, W). Scale to 0-255 with the "
     "window you want, then .astype(numpy.uint8)."
@@ -54,19 +61,21 @@ def read_image(source: ImageSource) -> Image.Image:
     source: a path; an encoded image (bytes, bytearray, memoryview); a binary file object, read from its start; a PIL
     image, which stays as it is; or an array: uint8 (H, W), (H, W, 1), (H, W, 3), or uint16 (H, W).
 
-    - PNG, JPEG (with MPO), BMP, TIFF, GIF, WebP, PPM and JPEG 2000; of an animation or a stack, the first frame.
+    - PNG, JPEG, BMP, TIFF, GIF, WebP, PPM and JPEG 2000, of one image: animations and stacks are refused.
     - Grey stays grey (mode L), as do palettes whose visible colours are all grey; everything else becomes RGB.
     - What is transparent is laid over black, because the background of an MRI slice is air.
     - 16-bit grey is scaled by its full range, round(v / 257): exact for images made from 8 bits.
     - EXIF orientation is applied; EXIF that cannot be parsed counts as upright. (Pillow warns of some; where the host
       turns warnings into errors, that becomes an ImageError.)
 
-    Raises ImageError for anything else: missing, empty, truncated or damaged files, other formats, more than
-    `MAX_PIXELS`, 16-bit images that use only 12 bits or fewer, 32-bit and floating-point pixels.
+    Raises ImageError for anything else: missing, empty, truncated or damaged files, other formats (saying which),
+    files of several images (saying how many), more than `MAX_PIXELS`, 16-bit images that use only 12 bits or fewer,
+    32-bit and floating-point pixels.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
+        _check_single(source, None, "the PIL image")
         return _decode(source, "the PIL image")
     return decode(*encoded(source))
 
@@ -105,13 +114,23 @@ def _open(data: bytes, where: str) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # a warning, where they are errors
         raise ImageError(f"{where} has more pixels than the {MAX_PIXELS} allowed. Resize it.") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{where} {_what_instead(data)}") from error
+        raise ImageError(f"{where} {what_is(data) or _UNKNOWN}") from error
     except Exception as error:
         raise ImageError(_damaged(where, error)) from error
+    _check_single(image, data, where)
     if image.format == "JPEG2000" and data.rfind(_JPEG2000_END) <= data.rfind(_JPEG2000_TILE):
         # OpenJPEG, alone among the decoders, fills tiles that are missing as a whole with black and says nothing.
         raise ImageError(f"{where} is truncated: its JPEG 2000 codestream has no end. Copy or export it again.")
     return image
+
+
+def _check_single(image: Image.Image, data: bytes | None, where: str) -> None:
+    found = several(image, data)
+    if found is not None:
+        step = "Save the one you want as PNG, or each as a file of its own for predict_study()."
+        if data is None:
+            step = "Pass image.copy() of the one you want, after image.seek()."
+        raise ImageError(f"{where} holds {found}; expected one image. {step}")
 
 
 def _decode(image: Image.Image, where: str) -> Image.Image:
@@ -155,20 +174,4 @@ def _damaged(where: str, error: Exception) -> str:
     return (
         f"{where} could not be decoded ({type(error).__name__}): it is truncated, damaged or unsafe to decode. "
         "Copy or export it again."
-    )
-
-
-def _what_instead(data: bytes) -> str:
-    if data[128:132] == b"DICM":
-        return "is a DICOM file; this reader takes still images. Predictor reads it, as runtime.reading.read does."
-    if data[344:348] in (b"n+1\0", b"ni1\0") or data[4:8] == b"n+2\0":
-        return "is a NIfTI volume; this reader takes still images. Convert one slice to PNG first."
-    if data[:2] == b"\x1f\x8b":
-        return (
-            "is a gzip file, perhaps a compressed NIfTI volume; this reader takes still images. Unpack it, and "
-            "convert one slice to PNG first."
-        )
-    return (
-        f"is not an image that can be identified as one of {', '.join(FORMATS)}, or it is damaged at its start. "
-        "Save it as PNG."
     )

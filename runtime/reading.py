@@ -8,8 +8,9 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from runtime.dicom import is_dicom, read_dicom
+from runtime.dicom import read_dicom
 from runtime.images import ImageSource, decode, read_image
+from runtime.signatures import is_dicom
 from runtime.sources import encoded
 
 
