@@ -12,23 +12,20 @@ from runtime import report
 from runtime.backends import BACKENDS, DEVICES, SUFFIXES
 from runtime.command import exit_status
 from runtime.errors import ImageError, NeuroStageError
+from runtime.folders import images_of
 from runtime.labels import ASSUMED, ORIGINS, order_line
 from runtime.manifest import FILE as MANIFEST
 from runtime.prediction import Prediction
 from runtime.predictor import DEFAULT_BUNDLE, Predictor
 from runtime.sources import encoded
 
-IMAGE_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".jp2"),
-    *(".dcm", ".dicom", ".ima"),
-}
-
 _STDIN = Path("-")
 
 _EPILOG = """\
 The first path is taken as the bundle when it is one, or an artifact like .onnx.
-A folder stands for the images in it, at any depth, and - for one image on the
-standard input. DICOM files need the extra: pip install 'neurostage[dicom]'
+A folder stands for the images in it, at any depth, by their content where the
+name does not say; what is skipped is counted on the standard error. - stands
+for one image on the standard input. DICOM files need the extra: pip install 'neurostage[dicom]'
 
 Exit status: 0 every image was answered, 1 one or more were rejected, abstained
 on or could not be read, 2 usage.
@@ -171,25 +168,10 @@ def _split(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
     rest = list(paths)
     if rest and (rest[0].suffix in SUFFIXES or (rest[0] / MANIFEST).is_file()):
         bundle = rest.pop(0)
-    images: list[Path] = []
-    for path in rest:
-        if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if _is_image(file)]
-            images += inside or [path]  # an empty folder is answered with the reader's own error
-        else:
-            images.append(path)
-    return bundle, images
-
-
-def _is_image(file: Path) -> bool:
-    """By suffix; files without one, as scanners name them, by DICOM's preamble (PS3.10 7.1)."""
-    if file.suffix:
-        return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-    try:
-        with file.open("rb") as content:
-            return content.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    found = images_of(rest)
+    if found.skipped:
+        print(found.skipped_words(), file=sys.stderr)
+    return bundle, found.images
 
 
 def _print_info(predictor: Predictor, *, as_json: bool) -> None:

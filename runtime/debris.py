@@ -29,9 +29,14 @@ class Files:
 
 def is_debris(name: str) -> bool:
     """Whether a file or folder of this name (without its path) is hidden, or what a system leaves behind."""
-    # AppleDouble files ("._scan.jpg") and .DS_Store are hidden files too.
+    return name.startswith(".") or is_left_behind(name)
+
+
+def is_left_behind(name: str) -> bool:
+    """Whether a file or folder of this name is what a system leaves behind, and no hidden file of the user's own."""
     lower = name.lower()
-    return name.startswith(".") or lower in _NAMES or lower in _FOLDERS or lower.startswith("thumbs.db:")
+    known = lower in _NAMES or lower in _FOLDERS or lower == ".ds_store"
+    return known or lower.startswith(("._", "thumbs.db:"))  # AppleDouble: "._scan.jpg"
 
 
 def files_below(root: Path) -> Files:

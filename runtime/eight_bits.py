@@ -24,7 +24,11 @@ NARROW = (
 def to_eight_bits(image: Image.Image, where: str) -> Image.Image:
     """The decoded image in mode L or RGB. Raises ImageError, naming `where`, for pixels without a defined range."""
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N") or _is_sixteen_bits_in_32(image):
-        return from_sixteen_bits(_sixteen_bits(image), where)
+        values = _sixteen_bits(image)
+        grey = from_sixteen_bits(values, where)
+        if isinstance(clear := image.info.get("transparency"), int):
+            grey.paste(0, mask=Image.fromarray(values == clear))
+        return grey
     if "transparency" in image.info and image.mode in _WITH_ALPHA:
         image = image.convert(_WITH_ALPHA[image.mode])
     if image.mode not in _CONVERSIONS:
@@ -33,6 +37,25 @@ def to_eight_bits(image: Image.Image, where: str) -> Image.Image:
             "grey or colour image, or 16-bit grey. Convert it to 8 bits with the window you want."
         )
     return _CONVERSIONS[image.mode](image)
+
+
+def as_stored(image: Image.Image, raw: str) -> Image.Image:
+    """A decoded PNG as its file means it, where Pillow's image means something else; the same image elsewhere.
+
+    raw: Pillow's raw mode. The transparent colour of a PNG counts in the bits of the file (PNG, third edition,
+    11.3.1.1), and Pillow leaves it so when it makes 8 bits of 2, 4 or 16; grey with alpha of 16 bits becomes colour.
+    """
+    if raw.startswith("LA;16") and image.mode == "RGBA":
+        return Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
+    clear = image.info.get("transparency")
+    step = {"L;2": 85, "L;4": 17}.get(raw)
+    if isinstance(clear, int) and step is not None:
+        image = image.copy()
+        image.info["transparency"] = clear * step
+    elif isinstance(clear, tuple) and ";16" in raw:
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    return image
 
 
 def _is_sixteen_bits_in_32(image: Image.Image) -> bool:

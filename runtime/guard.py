@@ -44,7 +44,7 @@ _AT_ONCE = 16
 
 _REASONS = {
     # In the order they are asked: the first that holds is the most specific.
-    "blank": "it is all but one even tone",
+    "blank": "it has almost no contrast at 32 x 32 pixels, as a blank image or noise has",
     "colour": "it is a colour image; the model was trained on grey slices",
     "border": "its border is bright; the training slices show the head on a black background",
     "smooth": "it shows no structure within its outline",

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from runtime.eight_bits import NARROW, from_sixteen_bits, is_narrow, to_eight_bits
+from runtime.eight_bits import NARROW, as_stored, from_sixteen_bits, is_narrow, to_eight_bits
 from runtime.errors import ImageError
 from runtime.pages import several
 from runtime.signatures import what_is
@@ -136,12 +136,14 @@ def _check_single(image: Image.Image, data: bytes | None, where: str) -> None:
 def _decode(image: Image.Image, where: str) -> Image.Image:
     _check_size(image.size, where)
     try:
-        # Pillow decodes 16-bit colour by its high bytes; only the raw mode, gone after load, still tells.
-        deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        # How the file stored its pixels is gone after load.
+        raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
         image.load()
-        if deep and image.mode in ("LA", "RGB", "RGBA") and is_narrow(image):
+        # Pillow decodes 16-bit colour by its high bytes.
+        if any(";16" in one for one in raw) and image.mode in ("LA", "RGB", "RGBA") and is_narrow(image):
             raise ImageError(f"{where} {NARROW}")
-        result = to_eight_bits(image, where)
+        stored = as_stored(image, raw[0]) if image.format == "PNG" and raw else image
+        result = to_eight_bits(stored, where)
         transposition = _UPRIGHT.get(_orientation(image))
         if transposition is not None:
             result = result.transpose(transposition)

@@ -5,6 +5,7 @@ Nothing of a file's content is repeated, which may identify a patient.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
@@ -91,9 +92,7 @@ def image_format(data: bytes) -> str | None:
         return "WebP"
     if data[:2] == b"BM" and data[15:18] == b"\0\0\0" and data[14:15] in b"\x0c\x28\x34\x38\x40\x6c\x7c":
         return "BMP"  # with the sizes that its second header may have
-    if data[:1] == b"P" and data[1:2] in b"1234567fF" and data[2:3] and data[2:3] in b" \t\r\n":
-        return "PPM"
-    return None
+    return "PPM" if re.match(rb"P[1-6fF]\s+[#\d]", data) else None
 
 
 def what_is(data: bytes) -> str | None:

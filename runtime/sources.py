@@ -37,7 +37,10 @@ def _read_file(path: str) -> bytes:
     try:
         status = Path(path).stat() if path else os.stat(path)  # noqa: PTH116  (Path("") is the current folder)
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{path!r} is a folder; expected one image file. Name a file in it.")
+            raise ImageError(
+                f"{path!r} is a folder; expected one image file. Pass the images in it, which "
+                "runtime.folders.images_in lists, to predict_batch() or predict_study()."
+            )
         if not stat.S_ISREG(status.st_mode):  # opening a pipe or a device could wait or read for ever
             raise ImageError(f"{path!r} is not a regular file; expected an image file. Read it and pass its bytes.")
         if status.st_size > MAX_FILE_BYTES:
