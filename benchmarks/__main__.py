@@ -8,24 +8,27 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status
+from runtime.command import exit_status, status_of
 from runtime.errors import NeuroStageError
+from runtime.extras import require
 
 if TYPE_CHECKING:
     from benchmarks.options import Options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the second of two runs compared is slower somewhere, 2 what it was given is of no use."""
+    """Exit status: 0 done, 1 the second of two runs compared is slower somewhere, 2 invalid input. A
+    measurement that fails ends with 1."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+        return status_of(error)
 
 
 def _inference(arguments: list[str]) -> int:
+    require("benchmarks", "tyro", "scipy")
     from benchmarks.options import parse
 
     options = parse(arguments)
@@ -45,13 +48,20 @@ def _inference(arguments: list[str]) -> int:
 
 
 def _measured(options: Options) -> dict[str, Any]:
+    from benchmarks.preconditions import check
+
+    check(options, _say)
     from benchmarks.record import write
     from benchmarks.suite import run
 
-    record = run(options, lambda line: print(line, file=sys.stderr))
+    record = run(options, _say)
     if options.out:
         write(record, options.out)
     return record
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _compare(before: Path, after: Path) -> int:
@@ -66,6 +76,7 @@ def _compare(before: Path, after: Path) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    require("benchmarks", "tyro", "torch", "torchvision", "scipy")
     from benchmarks.training_options import parse
 
     options = parse(arguments)
@@ -82,4 +93,4 @@ def _train(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(main, extra="benchmarks"))

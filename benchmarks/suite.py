@@ -33,6 +33,7 @@ from runtime.labels import ASSUMED, order_line
 from runtime.manifest import TENSOR, Manifest, read_manifest
 from runtime.threads import available_cpus
 from train.record import read_record
+from train.runs import described
 
 Say = Callable[[str], None]
 
@@ -48,7 +49,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     if manifest.labels_from == ASSUMED:
         say(order_line(manifest.model.labels, ASSUMED))
     notes: list[str] = []
-    source = _run_of(options, manifest, notes)
+    source = _run_of(options, manifest, notes, say)
     threads = options.threads or available_cpus()
     patient = options.patient or "all" in options.scenario
     images, where = images_for(manifest, options.bundle, source, options.data, options.images)
@@ -264,14 +265,17 @@ def _calibration(source: Path | None) -> tuple[bytes, ...]:
     return tuple(samples.read(index) for index in range(len(samples)))
 
 
-def _run_of(options: Options, manifest: Manifest, notes: list[str]) -> Path | None:
-    """The run that the bundle was made from, if it is at hand."""
+def _run_of(options: Options, manifest: Manifest, notes: list[str], say: Say) -> Path | None:
+    """The run that the bundle was made from, where it is found; `say` takes which it is."""
     try:
         source = source_of(options.bundle, options.run)
     except CheckpointError as error:
         notes.append(f"Peers in PyTorch were not measured: {error}")
         return None
-    if read_record(source)["weights_sha256"] != manifest.model.digest:
+    record = read_record(source)
+    if options.run is None:
+        say(described(source, record))
+    if record["weights_sha256"] != manifest.model.digest:
         raise InputError(
             f"{source} holds other weights than {options.bundle} was made from. Give the run it came from."
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
 
 
 def command(module: str, *words: object) -> str:
@@ -11,3 +15,22 @@ def command(module: str, *words: object) -> str:
     words: paths, options and their values, in order.
     """
     return shlex.join(["python", "-m", module, *map(str, words)])
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean …?``, quoted, where one of `known` is spelt nearly as `word` is; nothing otherwise."""
+    found = get_close_matches(word, list(known), 1, 0.75)
+    return f" Did you mean {shlex.quote(found[0])}?" if found else ""
+
+
+def nearest_path(path: Path) -> str:
+    """As `nearest`, of what lies beside a path that does not exist; says which folder above it is missing too."""
+    above = next((folder for folder in path.absolute().parents if folder.is_dir()), None)
+    if above is None or path.exists():
+        return ""
+    rest = path.absolute().relative_to(above).parts
+    names = [other.name for other in above.iterdir()] if os.access(above, os.R_OK) else []
+    if len(rest) > 1:
+        return f" There is no {rest[0]} in {above}.{nearest(rest[0], names)}"
+    found = get_close_matches(rest[0], names, 1, 0.75)
+    return f" Did you mean {shlex.quote(str(path.parent / found[0]))}?" if found else ""

@@ -8,17 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.command import exit_status
-from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
+from runtime.command import exit_status, status_of
+from runtime.errors import NeuroStageError
+from runtime.extras import require
 from runtime.hints import command
-from train.options import parse
-from train.runs import remember
+
+PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib")
+"""What training imports, of the extra `train`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 trained, or stopped as asked with a checkpoint; 1 the run failed; 2 its input cannot be used."""
+    """Exit status: 0 trained, or stopped as asked with a checkpoint; 1 the run failed; 2 invalid input."""
     try:
+        require("train", *PACKAGES)
+        from train.options import parse
+        from train.preconditions import check_training
+        from train.runs import remember
+
         options = parse(argv)
+        check_training(options, _say)
         from train.launch import is_leader, launch
         from train.loop import Interrupted
 
@@ -33,13 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, (InputError, DatasetError, CheckpointError)) else 1
+        return status_of(error)
     except KeyboardInterrupt:
         print("Interrupted before the first step; nothing was kept.", file=sys.stderr)
         return 1
     if is_leader():
         _show(run, record, as_json=options.json)
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
@@ -76,4 +88,4 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(main, extra="train"))

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status
-from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
+from runtime.command import exit_status, status_of
+from runtime.errors import InputError, NeuroStageError
+from runtime.extras import require
+from train.__main__ import PACKAGES
 
 if TYPE_CHECKING:
     from train.options import Options
@@ -20,7 +22,7 @@ FACTS = "crossvalidation.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, or stopped as asked; 1 a run failed; 2 the input cannot be used."""
+    """Exit status: 0 done, or stopped as asked; 1 a run failed; 2 invalid input."""
     parser = _parser()
     own, rest = parser.parse_known_args(argv)
     if own.folds < 2:
@@ -28,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if own.resamples < 200:
         parser.error(f"--resamples is {own.resamples}, expected 200 or more")
     try:
+        require("train", *PACKAGES)
         runs = _runs(own.out, own.folds, rest)
         from train.launch import is_leader
         from train.loop import Interrupted
@@ -42,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _show(facts, own.out, as_json=own.json)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, (InputError, DatasetError, CheckpointError)) else 1
+        return status_of(error)
     except KeyboardInterrupt:
         print("Interrupted before the first step. The same command goes on.", file=sys.stderr)
         return 1
@@ -55,6 +58,7 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
     Raises CheckpointError or InputError when a fold that was begun was told something else.
     """
     from train.options import Options, parse
+    from train.preconditions import check_training
     from train.record import read_record
     from train.resume import check_same, options_of
 
@@ -67,8 +71,15 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
         told = [*arguments, "--fold", f"{fold}/{folds}", "--out", str(run)]
         if run.exists():
             check_same(parse(told), Options(**options_of(read_record(run), run)), str(run))
-        runs.append((run, None if run.exists() else parse([*told, "--resume"])))
+        options = None if run.exists() else parse([*told, "--resume"])
+        if options is not None:
+            check_training(options, _say)
+        runs.append((run, options))
     return runs
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
@@ -76,7 +87,7 @@ def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
 
     for number, (run, options) in enumerate(runs, 1):
         if options is not None:
-            print(f"fold {number} of {len(runs)}: {run}", file=sys.stderr, flush=True)
+            _say(f"fold {number} of {len(runs)}: {run}")
             launch(options)
 
 
@@ -130,4 +141,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(main, extra="train"))

@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from runtime.command import exit_status, require_or_exit, status_of
+
+if __name__ == "__main__":
+    require_or_exit("train", "tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "huggingface_hub")
+
 import tyro
 
-from runtime.command import exit_status
-from runtime.errors import CheckpointError, DatasetError, InputError, NeuroStageError
+from runtime.errors import InputError, NeuroStageError
 from runtime.hints import command
+from train.preconditions import check_evaluation
+from train.record import read_record
+from train.runs import chosen, evaluation_folder
 
 if TYPE_CHECKING:
     from train.evaluation.pipeline import Evaluated
@@ -66,30 +73,37 @@ def parse(argv: Sequence[str] | None = None) -> Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 judged, 1 the control or the target risk did not hold, 2 the input cannot be used."""
+    """Exit status: 0 evaluated, 1 the control or the target risk failed, 2 invalid input."""
     try:
         options = parse(argv)
+        run = chosen(options.run, _say)
+        out = options.out or evaluation_folder(run, options.data)
+        check_evaluation(run, read_record(run), options.data, options.groups, out)
         from train.evaluation.pipeline import evaluate, fails
 
         found = evaluate(
-            options.run,
+            run,
             options.data,
             options.groups,
-            out=options.out,
+            out=out,
             target_risk=options.target_risk,
             resamples=options.resamples,
             seed=options.seed,
             max_unreadable=options.max_unreadable,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            say=_say,
         )
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, (InputError, DatasetError, CheckpointError)) else 1
+        return status_of(error)
     if options.json:
         print(json.dumps(found.facts))
     else:
         _show(found)
     return 1 if fails(found.facts) else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _show(found: Evaluated) -> None:
@@ -124,4 +138,4 @@ def _show(found: Evaluated) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(main, extra="train"))

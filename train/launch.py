@@ -13,6 +13,7 @@ import torch
 
 from runtime import errors
 from runtime.errors import InputError, TrainingError
+from train.compute import choose_compute
 from train.loop import Interrupted
 from train.options import Options
 from train.resume import has_checkpoint, partial_folder
@@ -46,6 +47,7 @@ def is_leader() -> bool:
 
 
 def _processes(options: Options) -> int:
+    choose_compute(options.device, options.precision)
     gpus = torch.cuda.device_count() if options.device != "cpu" and torch.cuda.is_available() else 0
     count = options.devices or max(1, gpus)
     if gpus and count > gpus:

@@ -38,6 +38,7 @@ from train.record import now, write_record
 from train.resume import RUNS, finished_name, has_checkpoint, partial_folder, write_options
 from train.session import Session
 from train.state import read_checkpoint
+from train.weights import check_start
 
 
 def train(options: Options) -> tuple[Path, dict[str, Any]]:
@@ -74,6 +75,7 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
     checkpoint = read_checkpoint(folder) if options.resume and team.leader and has_checkpoint(folder) else None
     checkpoint = team.agree(checkpoint)
     if team.leader and checkpoint is None:
+        check_start(options.weights, options.settings.architecture)
         write_options(options, folder)
     data = _prepare(options, team)
     spec = _input_spec(options, data)

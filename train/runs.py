@@ -125,6 +125,11 @@ def chosen(run: Path | None, say: Callable[[str], None], runs: Path = RUNS) -> P
     return run
 
 
+def evaluation_folder(run: Path, data: Path | None) -> Path:
+    """Where the evaluation of a run goes that names no --out."""
+    return run / ("evaluation" if data is None else f"evaluation-{data.stem}")
+
+
 def described(run: Path, record: Mapping[str, Any]) -> str:
     """One line: which run it is, when it finished, and on what it was trained."""
     data = data_path(run, record)

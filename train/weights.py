@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from urllib.error import URLError
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from runtime.errors import CheckpointError
 from train.checkpoint import load_weights
+from train.models import build
 from train.weight_files import read_state
 
 
@@ -34,6 +36,17 @@ def initialise(model: nn.Module, weights: str) -> str:
     kept = {name: tensor for name, tensor in own.items() if name.startswith("fc.")}
     load_weights(model, {**backbone, **kept}, path)
     return f"{weights}, backbone only: its head has other shapes"
+
+
+def check_start(weights: str, architecture: str) -> None:
+    """Raise CheckpointError where `initialise` would; before the data is read, and without memory for a network."""
+    if weights == "none":
+        return
+    with torch.device("meta"):
+        model = build(architecture)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that nothing is copied to the meta device, as is meant here
+        initialise(model, weights)
 
 
 def _imagenet() -> dict[str, torch.Tensor]:

@@ -86,7 +86,34 @@ def test_only_some_are_measured(bundle, capsys):
 
 def test_a_bundle_that_is_not_there_is_said(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
+    assert f"There is no bundle at {tmp_path / 'nowhere'}. Make one with: python -m export" in capsys.readouterr().err
+    (tmp_path / "bundle").mkdir()
+    assert main([str(tmp_path / "bundel")]) == 2
+    assert f"Did you mean {tmp_path / 'bundle'}?" in capsys.readouterr().err
+    assert main([str(tmp_path / "bundle")]) == 2
     assert "is not a bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--run", "nowhere"], "CheckpointError: nowhere does not exist"),
+        (["--data", "nowhere"], "DatasetError: --data nowhere does not exist"),
+        (["--work", "file"], "InputError: --work file is not a folder"),
+        (["--device", "cuda"], "BackendUnavailable: --device cuda: torch "),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_an_engine_is_loaded(
+    bundle, tmp_path, monkeypatch, capsys, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("benchmarks.suite.run", pytest.fail)
+    assert main([str(bundle), *words]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith(f"bundle {bundle}: resnet50, of run tiny, exported 20")
+    assert said[-1].startswith(message)
 
 
 def test_a_run_of_other_weights_is_refused(bundle, trained_run, tmp_path, capsys):

@@ -143,8 +143,8 @@ def test_bad_data_is_one_line_and_exit_2_with_nothing_half_written(tmp_path, cap
         (["--fold", "0/5"], "InputError: --fold is '0/5', expected i/k"),
         (["--fold", "6/5"], "InputError: --fold is '6/5'"),
         (["--fold", "x"], "InputError: --fold is 'x'"),
-        (["--weights", "nowhere.pth"], "CheckpointError: nowhere.pth is not a file"),
-        (["--image-size", "0"], "InputError: height is 0"),
+        (["--weights", "nowhere.pth"], "CheckpointError: --weights nowhere.pth: nowhere.pth is not a file"),
+        (["--image-size", "0"], "InputError: --image-size is 0, expected 16 to 2048"),
     ],
 )
 def test_a_bad_option_is_one_line_and_exit_2(tmp_path, capsys, arguments, message):

@@ -21,7 +21,7 @@ from train.evaluation.scores import BINS, Answers, stages
 from train.evaluation.summary import Summary, no_interval
 from train.evaluation.writing import Written, check_folder, write
 from train.record import RECORD, now, read_record
-from train.runs import chosen
+from train.runs import chosen, evaluation_folder
 
 SCHEMA = 1
 NEEDED = (
@@ -73,10 +73,10 @@ def evaluate(
     Raises CheckpointError, DatasetError or InputError for what cannot be used, TrainingError when no threshold keeps
     the risk; then nothing is written.
     """
-    run = chosen(run, say)
+    run = chosen(run, say) if run is None else run
     record = read_record(run)
     _check_record(run, record)
-    folder = out or run / ("evaluation" if data is None else f"evaluation-{data.stem}")
+    folder = out or evaluation_folder(run, data)
     check_folder(folder)
     say("reading what it held out" if data is None else f"reading {data}")
     held = held_out(run, record, data, groups, max_unreadable)

@@ -1,0 +1,44 @@
+"""What can be known to fail before an engine is loaded: the bundle, the run, the images, the device. Light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.options import Options
+from runtime.errors import BackendUnavailable, BundleError, DatasetError, InputError
+from runtime.extras import require
+from runtime.hints import command, nearest_path
+from runtime.manifest import read_manifest
+from train.runs import chosen
+
+PACKAGES = ("torch", "torchvision", "safetensors", "scipy")
+"""What a measurement imports, of the extra `benchmarks`."""
+
+
+def check(options: Options, say: Callable[[str], None]) -> None:
+    """Raise the NeuroStageError that would end the measurement later, of any kind that means invalid input.
+
+    say: takes a line that names the bundle, and one that names the run where it was given.
+    """
+    require("benchmarks", *PACKAGES)
+    if not options.bundle.exists():
+        near = nearest_path(options.bundle) or f" Make one with: {command('export', '--out', options.bundle)}"
+        raise BundleError(f"There is no bundle at {options.bundle}.{near}")
+    manifest = read_manifest(options.bundle)
+    facts = manifest.provenance
+    origin = f"run {facts['run']}" if "run" in facts else f"checkpoint {facts.get('checkpoint', 'unknown')}"
+    say(f"bundle {options.bundle}: {manifest.model.architecture}, of {origin}, exported {facts.get('exported')}")
+    if options.run is not None:
+        chosen(options.run, say)
+    if options.data is not None and not options.data.exists():
+        raise DatasetError(f"--data {options.data} does not exist.{nearest_path(options.data)}")
+    if options.work is not None and options.work.exists() and not options.work.is_dir():
+        raise InputError(f"--work {options.work} is not a folder.")
+    if options.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise BackendUnavailable(
+                f"--device cuda: torch {torch.__version__} sees no CUDA device here, and the machine's limits and the "
+                "peers are measured with it. Use --device cpu."
+            )
