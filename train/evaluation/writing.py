@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from train.evaluation.cards import dataset_card, model_card
 from train.evaluation.pictures import pictures
 from train.evaluation.report import page
 from train.evaluation.scores import Answers
+from train.files import Move, flush, put
 from train.record import RECORD, write_record
 
 FACTS = "evaluation.json"
@@ -53,7 +54,8 @@ def write(
 
     keep: the run keeps the temperature, the threshold and the cards.
 
-    Raises InputError where nothing can be written, TrainingError when a card would lack a figure; then nothing is.
+    Raises InputError where something cannot be written, TrainingError when a card would lack a figure; then nothing is
+    changed: neither the evaluation nor the run.
     """
     check_folder(folder)
     kept = _kept(record, facts)
@@ -62,21 +64,48 @@ def write(
     drawn = pictures(facts, written.after, people, written.shuffled)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-            staged = Path(name) / "new"
-            staged.mkdir()
-            (staged / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            (staged / "report.html").write_text(page(facts, drawn), encoding="utf-8")
+        with ExitStack() as stack:
+            beside = Path(stack.enter_context(_temporary(folder.parent)))
+            new = beside / "new"
+            new.mkdir()
+            (new / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            (new / "report.html").write_text(page(facts, drawn), encoding="utf-8")
             for file, png in drawn.items():
-                (staged / file).write_bytes(png)
-            _write_predictions(staged / "predictions.csv", written)
+                (new / file).write_bytes(png)
+            _write_predictions(new / "predictions.csv", written)
+            flush(new)
+            moves = [Move(new, folder, beside / "old")]
             if keep:
-                _keep(run, kept, cards)
-            if folder.exists():
-                folder.rename(Path(name) / "old")
-            staged.rename(folder)
+                moves = _around(moves, run, kept, cards, Path(stack.enter_context(_temporary(run))))
+            put(moves)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error}. Give another --out.") from error
+        raise InputError(
+            f"The evaluation of {run} cannot be written: {error}. Nothing was changed. Make room, or give another "
+            "--out."
+        ) from error
+
+
+def _temporary(parent: Path) -> tempfile.TemporaryDirectory[str]:
+    # What is left behind must not turn an evaluation that is in place into an error.
+    return tempfile.TemporaryDirectory(prefix=".evaluation-", dir=parent, ignore_cleanup_errors=True)
+
+
+def _around(moves: list[Move], run: Path, record: dict[str, Any], cards: dict[str, str], place: Path) -> list[Move]:
+    """`moves`, and those that put the record and the cards into the run; `place` is an empty folder in it.
+
+    In this order no card ever states a temperature that the record does not have, even if the process is killed: the
+    old cards go first, the new ones come last.
+    """
+    old, new = place / "old", place / "new"
+    old.mkdir()
+    new.mkdir()
+    for name, text in cards.items():
+        (new / name).write_text(text, encoding="utf-8")
+    write_record(record, new)
+    flush(new)
+    away = [Move(None, run / name, old / name) for name in cards]
+    placed = [Move(new / name, run / name, old / f"{name}.none") for name in cards]
+    return [*away, *moves, Move(new / RECORD, run / RECORD, old / RECORD), *placed]
 
 
 def _kept(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
@@ -89,19 +118,6 @@ def _kept(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         "target_risk": abstention["target_risk"] if abstention else None,
         "evaluated": facts["created"],
     }
-
-
-def _keep(run: Path, record: dict[str, Any], cards: dict[str, str]) -> None:
-    """Write the record and the cards into the run; each is the old one or the new one at every moment."""
-    staged = Path(tempfile.mkdtemp(prefix=".evaluation-", dir=run))
-    try:
-        for name, text in cards.items():
-            (staged / name).write_text(text, encoding="utf-8")
-        write_record(record, staged)
-        for name in (*cards, RECORD):
-            (staged / name).replace(run / name)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _write_predictions(path: Path, written: Written) -> None:
