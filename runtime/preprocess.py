@@ -155,8 +155,20 @@ def _normalise(pixels: NDArray[np.uint8], spec: InputSpec, out: NDArray[np.float
     # grey is scaled once for all channels.
     scaled = planes.astype(np.float32, order="C")
     np.divide(scaled, np.float32(255), out=scaled)
-    np.subtract(scaled, np.array(spec.mean, np.float32)[:, None, None], out=out)
-    np.divide(out, np.array(spec.std, np.float32)[:, None, None], out=out)
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
+    standardise(scaled, mean, std, out, out)
+
+
+def standardise(scaled: Any, mean: Any, std: Any, between: Any, out: Any, arrays: Any = np) -> None:
+    """`out` filled with (scaled - mean) / std in float32: how prediction and training alike normalise a pixel.
+
+    scaled: float32, on a scale of 0 to 1. mean, std: float32, of a shape that broadcasts to it; never Python numbers,
+    by whose reciprocal a GPU would multiply. between: float32 of the shape of `out`, filled with scaled - mean; may be
+    `out` itself.
+    arrays: numpy, or torch for tensors, on whatever device: a module with `subtract` and `divide`.
+    """
+    arrays.subtract(scaled, mean, out=between)
+    arrays.divide(between, std, out=out)
 
 
 def preprocess(image: Image.Image, spec: InputSpec, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:

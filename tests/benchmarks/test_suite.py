@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,16 +104,18 @@ def test_a_bundle_that_is_not_there_is_said(tmp_path, capsys):
         (["--device", "cuda"], "BackendUnavailable: --device cuda: torch "),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_an_engine_is_loaded(
-    bundle, tmp_path, monkeypatch, capsys, words, message
-):
+def test_what_cannot_be_measured_is_said_before_an_engine_is_loaded(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
+    (tmp_path / "bundle").mkdir()
+    facts = {"run": "tiny", "exported": "2020-01-01T10:00:00Z"}
+    manifest = SimpleNamespace(model=SimpleNamespace(architecture="resnet50"), provenance=facts)
+    monkeypatch.setattr("benchmarks.preconditions.read_manifest", lambda bundle: manifest)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("benchmarks.suite.run", pytest.fail)
-    assert main([str(bundle), *words]) == 2
+    assert main(words) == 2
     said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith(f"bundle {bundle}: resnet50, of run tiny, exported 20")
+    assert said[0] == "bundle bundle: resnet50, of run tiny, exported 2020-01-01T10:00:00Z"
     assert said[-1].startswith(message)
 
 

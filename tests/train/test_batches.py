@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import chain
 
 import numpy as np
@@ -38,6 +39,31 @@ def test_normalised_pixels_are_bit_for_bit_those_of_prediction(spec):
     batches = Batches(torch.from_numpy(stacked), torch.zeros(6, dtype=torch.int64), spec, 4)
     got = torch.cat([batch.inputs for batch in batches.in_order()])
     assert np.array_equal(got.numpy(), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_grey_level_is_normalised_bit_for_bit_as_for_prediction(channels):
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    for _ in range(50):
+        mean, std = RNG.random(channels), RNG.random(channels) + 0.01
+        spec = InputSpec(16, 16, channels, tuple(mean.tolist()), tuple(std.tolist()))
+        batches = Batches(torch.from_numpy(levels[:, None]), torch.zeros(1, dtype=torch.int64), spec, 1)
+        assert np.array_equal(next(batches.in_order()).inputs[0].numpy(), normalise(levels[0], spec))
+
+
+def test_training_and_prediction_normalise_by_one_function(monkeypatch):
+    """Plant a fault in it: both have it."""
+
+    def planted(scaled, mean, std, between, out, arrays=np):
+        arrays.add(scaled, mean, out=out)
+
+    for module in ("runtime.preprocess", "train.data.batches"):
+        monkeypatch.setattr(sys.modules[module], "standardise", planted)
+    pixels = RNG.integers(0, 256, (2, 20, 24), np.uint8)
+    batches = Batches(torch.from_numpy(pixels[:, None]), torch.zeros(2, dtype=torch.int64), GREY, 2)
+    expected = pixels[:, None].astype(np.float32) / np.float32(255) + np.float32(GREY.mean[0])
+    assert np.array_equal(next(batches.in_order()).inputs.numpy(), expected)
+    assert np.array_equal(np.stack([normalise(image, GREY) for image in pixels]), expected)
 
 
 def test_a_grey_slice_is_repeated_for_a_network_of_three_channels_as_prediction_does():

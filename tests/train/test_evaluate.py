@@ -172,7 +172,7 @@ def test_data_that_changed_since_the_run_is_refused(small_run, tmp_path, capsys)
         assert "has changed since" in capsys.readouterr().err
     shutil.rmtree(data)
     assert main([str(run)]) == 2
-    assert "Say where it is: --data" in capsys.readouterr().err
+    assert f"Say where it is: python -m train.evaluate {run} --data DIR_OR_PARQUET" in capsys.readouterr().err
     assert contents(run) == before
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from runtime.preprocess import InputSpec
+from runtime.preprocess import InputSpec, standardise
 from train.distributed import Team
 from train.engine.seeds import derive, generator
 
@@ -97,7 +97,8 @@ class Batches:
         labels, mine = self.labels[batch], batch[rows]
         inputs = self.inputs[mine.to(self.inputs.device)].to(self.device, non_blocking=True)
         if self.spec is not None:
-            inputs = inputs.float().div_(255)
+            inputs = inputs.float()
+            torch.divide(inputs, torch.full((), 255.0, device=inputs.device), out=inputs)
             if seeds is not None:
                 inputs = augmented(inputs, seeds)
             inputs = normalised(inputs, self.spec)
@@ -130,9 +131,11 @@ def normalised(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
     """
     count, given, height, width = pixels.shape
     out = torch.empty(count, height, width, spec.channels, device=pixels.device).permute(0, 3, 1, 2)
+    between = torch.empty(count, height, width, device=pixels.device)
     # Plane by plane: over all channels at once, the inner loop is three numbers long.
-    for channel, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True)):
-        out[:, channel] = (pixels[:, channel if given > 1 else 0] - mean) / std
+    for channel in range(spec.channels):
+        mean, std = (torch.full((), values[channel], device=pixels.device) for values in (spec.mean, spec.std))
+        standardise(pixels[:, channel if given > 1 else 0], mean, std, between, out[:, channel], torch)
     return out
 
 
