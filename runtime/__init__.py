@@ -7,6 +7,8 @@
 Needs numpy, Pillow and one engine (onnxruntime, openvino or torch); imports the engine only when one is loaded.
 """
 
+import sys
+
 from runtime.errors import (
     AuditError,
     BackendError,
@@ -16,6 +18,7 @@ from runtime.errors import (
     DatasetError,
     DependencyError,
     ExportError,
+    ForkError,
     ImageError,
     InputError,
     NeuroStageError,
@@ -39,6 +42,7 @@ __all__ = [
     "DatasetError",
     "DependencyError",
     "ExportError",
+    "ForkError",
     "ImageError",
     "InputError",
     "InputSpec",
@@ -55,3 +59,6 @@ __all__ = [
     "read_image",
 ]
 __version__ = "0.1.0"
+
+# The name is a function's and the module's: the module, which can be called as the function, serves both.
+globals()["preprocess"] = sys.modules["runtime.preprocess"]

@@ -1,63 +1,95 @@
-"""One JSON line a prediction, without patient data, each line holding the digest of the one before it.
+"""One JSON line a prediction, without patient data, each bound to the one before it by a key.
 
-    python -m runtime.audit verify LOG [--head DIGEST]
+    python -m runtime.audit verify LOG [--key FILE] [--anchor N:DIGEST]
+    python -m runtime.audit key FILE
 
-The first line holds the log's random salt. A later line says when, what was answered, by which model, backend and
-precision, and `pixels`: SHA-256 of the salt and the decoded pixels. With the image at hand one can show that it is the
-one that was asked about; from the log alone nobody can tell whose it was. File names and reasons, which may hold names,
-stay out. `previous` is the SHA-256 of the line before: no line can be changed, removed or put in between without every
-later one showing it. Only the end can be cut off unseen, so keep the head that `verify` prints somewhere else.
+The first line holds the log's random salt and the name of its key. A later line says when, what was answered, by which
+model, backend and precision, and `pixels`: SHA-256 of the salt and the decoded pixels. With the image one can show that
+it is the one that was predicted; from the log alone nobody can tell whose it was. File names and reasons, which may
+hold names, stay out. `runtime.audit_chain` says how lines are bound, docs/AUDIT_LOG.md what that can and cannot show.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import hashlib
-import json
+import io
 import os
+import re
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
+from runtime import audit_chain as chain
+from runtime.audit_chain import State, make_key
+from runtime.audit_check import Report, check, verify
 from runtime.command import exit_status
 from runtime.errors import AuditError
 from runtime.prediction import Prediction
+
+__all__ = ["AuditLog", "Report", "check", "main", "make_key", "pixels_digest", "verify"]
 
 try:
     import fcntl
 except ImportError:  # pragma: no cover  Windows
     fcntl = None  # type: ignore[assignment]
 
-_FORMAT = 1
-_TAIL = 1 << 16  # longer than any line this module writes
+_WAIT_S = 10.0
+_LEAST_SPACE = 1 << 20
+_BEGINNING = b'{"neurostage_audit":2,"begun":"'
 
 
 class AuditLog:
-    """An append-only log that threads and processes of one machine may share."""
+    """An append-only log that threads and processes of one machine may share.
 
-    def __init__(self, path: Path) -> None:
-        """Opens the log at `path`, or begins it. Raises AuditError when it cannot be written or is no audit log."""
+    What `record` and `record_all` have written is on the disk when they return (fdatasync).
+    """
+
+    def __init__(self, path: Path, key: Path | None = None) -> None:
+        """Opens the log at `path`, or begins it, and its key with it where none is named.
+
+        key: file with the key; None takes `audit_chain.KEY_VARIABLE` of the environment, else `LOG.key`.
+        Raises AuditError when it cannot be written, is no audit log, or is shorter than it was.
+        """
         if fcntl is None:  # pragma: no cover
             raise AuditError("The audit log needs POSIX file locks, which this system does not have.")
         self.path = path
         self._turn = threading.Lock()  # a POSIX lock does not keep the threads of one process apart
+        if path.exists() and not path.is_file():
+            raise AuditError(f"{path} is not a regular file. Give a file for the audit log.")
         try:
-            with self._turn, path.open("a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            with self._turn, path.open("a+b") as file, _locked(file, path):
                 file.seek(0)
                 first = file.readline()
-                if not first:
-                    first = _line({"neurostage_audit": _FORMAT, "begun": _now(), "salt": os.urandom(16).hex()})
-                    file.write(first)
+                if not first.endswith(b"\n"):
+                    first = self._begin(file, key, first)
+                begun = chain.first_line(first, path)
+                if begun["neurostage_audit"] == chain.UNKEYED:
+                    raise AuditError(
+                        f"{path} is a log of version 0.1, which has no key. It can still be verified; name another "
+                        "file for new predictions."
+                    )
+                self._salt, self._key = begun["salt"], chain.key_of(begun, first, path, key)
+                self._end(file)
+            _space_left(path)
         except OSError as error:
             raise AuditError(
                 f"{path} cannot be written ({error.strerror}). Give a file in a folder that can."
             ) from error
-        self._salt = _salt(first, path)
+
+    @property
+    def anchor(self) -> str:
+        """``N:DIGEST``: predictions in the log, and SHA-256 of its last line. Kept elsewhere, it shows by `verify` that
+        the log still begins as it was then."""
+        with self._turn:
+            return chain.anchor_of(chain.read_head(self.path, self._salt, self._key))
 
     def pixels(self, image: Image.Image) -> str:
         """The salted digest by which `record` names an image."""
@@ -68,32 +100,80 @@ class AuditLog:
 
         Raises AuditError: a prediction that could not be recorded must not be used.
         """
-        entry = {
-            "time": _now(),
-            "pixels": pixels,
-            "status": prediction.status,
-            "code": prediction.code,
-            "label": prediction.label,
-            "probabilities": {name: round(value, 6) for name, value in prediction.probabilities.items()},
-            "model": prediction.model_digest,
-            "backend": prediction.backend,
-            "precision": prediction.precision,
-        }
+        self.record_all([(prediction, pixels)])
+
+    def record_all(self, predictions: Sequence[tuple[Prediction, str | None]]) -> None:
+        """As `record`, of several: all lines or none."""
+        entries = [_entry(prediction, pixels) for prediction, pixels in predictions]
         try:
-            with self._turn, self.path.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL))
-                tail = file.read()
-                # A process that died while writing leaves half a line: it stays, by itself, and verify names it.
-                mend = b"" if tail.endswith(b"\n") else b"\n"
-                last = tail.rstrip(b"\n").rsplit(b"\n", 1)[-1]
-                file.seek(0, os.SEEK_END)
-                file.write(mend + _line({**entry, "previous": hashlib.sha256(last).hexdigest()}))
+            with self._turn, self.path.open("r+b", buffering=0) as file, _locked(file, self.path):
+                state = self._end(file)
+                self._append(file, state, entries)
         except OSError as error:
             raise AuditError(
                 f"{self.path} cannot be written ({error.strerror}). The prediction is withheld."
             ) from error
+
+    def _begin(self, file: IO[bytes], key: Path | None, cut: bytes) -> bytes:
+        """The first line, written. cut: what there is of one whose process died while it wrote that."""
+        if cut and not (cut.startswith(_BEGINNING) and chain.head_path(self.path).exists()):
+            chain.first_line(b"", self.path)  # which says that this is no audit log
+        where = chain.key_path(self.path, key)
+        used = chain.read_key(where) if where.exists() or key is not None else chain.make_key(where)
+        if chain.head_path(self.path).exists() and (was := chain.read_head(self.path, None, used)).predictions:
+            raise AuditError(
+                f"{self.path} is empty, and {chain.head_path(self.path)} says that it held {was.predictions} "
+                "predictions: they were removed. Restore the log, or name another file."
+            )
+        file.truncate(0)
+        salt = os.urandom(16).hex()
+        head = {"neurostage_audit": chain.FORMAT, "begun": _now(), "salt": salt, "key": used.name}
+        line = chain.signed(head, used)
+        chain.write_head(self.path, salt, State().after(line), used)  # first, so that no log is without it
+        file.write(line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+        _sync_folder(self.path)
+        return line + b"\n"
+
+    def _end(self, file: IO[bytes]) -> State:
+        """How far the log goes, after what a process that died left behind was recorded as such."""
+        state = chain.read_head(self.path, self._salt, self._key)
+        size = file.seek(0, os.SEEK_END)
+        if size < state.size:
+            raise AuditError(
+                f"{self.path} has {size} bytes, and {chain.head_path(self.path)} says that it had {state.size}: lines "
+                "were removed from its end. Keep it as it is, and begin another file."
+            )
+        if size == state.size:
+            return state
+        file.seek(state.size)
+        state, broken = chain.follow(io.BytesIO(file.read()), state, self._key, self.path)
+        if broken is not None:
+            entry = {"time": _now(), "recovered": chain.remains(broken)}
+            return self._append(file, state.after(broken, recovered=1), [entry], predictions=0)
+        chain.write_head(self.path, self._salt, state, self._key)
+        return state
+
+    def _append(self, file: IO[bytes], state: State, entries: Sequence[dict[str, Any]], predictions: int = 1) -> State:
+        end = file.seek(0, os.SEEK_END)
+        data = b"" if end == state.size else b"\n"  # after a broken line
+        for entry in entries:
+            line = chain.signed({**entry, "previous": state.digest}, self._key)
+            state = state.after(line, predictions=predictions)
+            data += line + b"\n"
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+            file.flush()
+            getattr(os, "fdatasync", os.fsync)(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file.fileno(), end)
+            raise
+        chain.write_head(self.path, self._salt, state, self._key)
+        return state
 
 
 def pixels_digest(image: Image.Image, salt: str) -> str:
@@ -102,78 +182,81 @@ def pixels_digest(image: Image.Image, salt: str) -> str:
     return hashlib.sha256(head + image.tobytes()).hexdigest()
 
 
-def verify(path: Path, head: str | None = None) -> tuple[int, str]:
-    """How many predictions the log holds, and the digest of its last line.
-
-    head: a digest that `verify` gave before; some line must still have it.
-    Raises AuditError naming the first line that was changed, or follows one that was removed.
-    """
-    previous, count, found = "", 0, head is None
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if number == 1:
-                    _salt(line, path)
-                else:
-                    _check(line, number, previous, path)
-                    count += 1
-                previous = hashlib.sha256(line.rstrip(b"\n")).hexdigest()
-                found = found or previous == head
-    except OSError as error:
-        raise AuditError(f"{path} cannot be read ({error.strerror}).") from error
-    if not previous:
-        raise AuditError(f"{path} is empty: its lines were removed, or it never was an audit log.")
-    if not found:
-        raise AuditError(f"{path} has no line with the digest {str(head)[:12]}…: lines were removed from its end.")
-    return count, previous
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 the log holds, 1 it does not, 2 usage."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m runtime.audit", description="Check an audit log.")
-    actions = parser.add_subparsers(required=True)
-    action = actions.add_parser("verify", help="recompute the chain of digests")
+    """Exit status: 0 verified, 1 the log was changed or cut, 2 usage."""
+    parser = argparse.ArgumentParser(prog="python -m runtime.audit", description="Check an audit log, or make a key.")
+    actions = parser.add_subparsers(required=True, dest="action")
+    action = actions.add_parser("verify", help="check every line against the key, the head file and an anchor")
     action.add_argument("log", type=Path, metavar="LOG", help="what --audit or Predictor(audit=…) wrote")
-    action.add_argument("--head", help="a digest printed before, which must still be in the log")
+    action.add_argument("--key", type=Path, metavar="FILE", help="the log's key (default: LOG.key)")
+    action.add_argument("--anchor", metavar="N:DIGEST", help="printed before: the log must still begin as it was then")
+    action.add_argument("--head", metavar="DIGEST", help="a digest printed before, which must still be in the log")
+    action = actions.add_parser("key", help="make a key that only you may read, for --audit-key")
+    action.add_argument("file", type=Path, metavar="FILE", help="a new file")
     options = parser.parse_args(argv)
     try:
-        count, head = verify(options.log, options.head)
+        if options.action == "key":
+            print(f"{options.file}: key {make_key(options.file).name}")  # noqa: T201
+            return 0
+        if options.anchor and not re.fullmatch("[0-9]+:[0-9a-f]{64}", options.anchor):
+            parser.error(f"--anchor is {options.anchor!r}, expected N:DIGEST as verify prints it")
+        if not options.log.is_file():
+            parser.error(f"{options.log} does not exist, or is no file")
+        report = check(options.log, head=options.head, anchor=options.anchor, key=options.key)
     except AuditError as error:
         print(f"AuditError: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    print(f"{options.log} holds {count} predictions, unchanged.\nhead {head}")  # noqa: T201
+        return 2 if options.action == "key" else 1
+    print(report)  # noqa: T201
     return 0
 
 
-def _check(line: bytes, number: int, previous: str, path: Path) -> None:
-    where = f"{path} line {number}"
+@contextlib.contextmanager
+def _locked(file: IO[bytes], path: Path) -> Iterator[None]:
+    """Alone with the file, among all processes. Raises AuditError where that takes too long."""
+    until = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise AuditError(f"{path} has been locked by another process for {_WAIT_S:g} s.") from error
+            time.sleep(0.001)
     try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise AuditError(f"{where} is not JSON: it was changed, or its process died while writing.") from error
-    if not line.endswith(b"\n"):
-        raise AuditError(f"{where} has no end: it was cut, or is being written.")
-    if not isinstance(entry, dict) or entry.get("previous") != previous:
-        raise AuditError(f"{where} does not follow from line {number - 1}: one of them was changed, added or removed.")
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _salt(first: bytes, path: Path) -> str:
+def _entry(prediction: Prediction, pixels: str | None) -> dict[str, Any]:
+    return {
+        "time": _now(),
+        "pixels": pixels,
+        "status": prediction.status,
+        "code": prediction.code,
+        "label": prediction.label,
+        "probabilities": {name: round(value, 6) for name, value in prediction.probabilities.items()},
+        "model": prediction.model_digest,
+        "backend": prediction.backend,
+        "precision": prediction.precision,
+    }
+
+
+def _space_left(path: Path) -> None:
+    """Raise AuditError where a disk that is all but full would withhold the first predictions."""
+    status = os.statvfs(path)
+    left = status.f_bavail * status.f_frsize
+    if left < _LEAST_SPACE:
+        raise AuditError(f"{path} cannot be written: its disk has {left} bytes left. Make room, or name another file.")
+
+
+def _sync_folder(path: Path) -> None:
+    """A new file is there after a power failure only if its folder was written too."""
+    handle = os.open(path.parent, os.O_RDONLY)
     try:
-        entry = json.loads(first)
-        form, salt = entry["neurostage_audit"], entry["salt"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AuditError(
-            f"{path} is not an audit log of this runtime. Give another file; it was not touched."
-        ) from error
-    if form != _FORMAT or not isinstance(salt, str):
-        raise AuditError(f"{path} has audit format {form!r}, this runtime writes {_FORMAT}. Begin another file.")
-    return salt
-
-
-def _line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _now() -> str:

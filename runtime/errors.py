@@ -7,6 +7,7 @@
     ├── DependencyError       an optional package that a command needs is not installed
     ├── BackendUnavailable    the engine asked for is not installed or cannot run here
     ├── BackendError          the engine is here and failed
+    ├── ForkError             a Predictor that was loaded before the process was forked
     ├── AuditError            the audit log cannot be written, or does not hold
     ├── DatasetError          training images, labels or patient groups
     ├── CheckpointError       weights or a run directory
@@ -46,6 +47,10 @@ class BackendUnavailable(NeuroStageError):  # noqa: N818  (the state, not the ev
 
 class BackendError(NeuroStageError):
     """An engine that is installed failed to load or to run an artifact."""
+
+
+class ForkError(NeuroStageError):
+    """A Predictor is used in a child of the process that loaded it: engines do not survive a fork."""
 
 
 class AuditError(NeuroStageError):

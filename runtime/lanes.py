@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,7 +58,7 @@ def in_lanes(
         # The pool begins things in the order they came in: what this waits for was begun before.
         return answer(part[0].result()[part[1]])
 
-    pool = ThreadPoolExecutor(lanes, thread_name_prefix="neurostage-lane")
+    pool, process = ThreadPoolExecutor(lanes, thread_name_prefix="neurostage-lane"), os.getpid()
     try:
         while True:
             while more and len(prepared) <= lanes:
@@ -75,4 +76,5 @@ def in_lanes(
                 return
             yield from waiting.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        if os.getpid() == process:  # a forked child has none of the pool's threads
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from runtime.errors import ImageError
 from runtime.guard import Guard
 from runtime.preprocess import InputSpec, normalise_all, resized
-from runtime.reading import Picture, Source, read
+from runtime.reading import Picture, Source, read_all
 from runtime.thumbnails import Thumbnail
 
 
@@ -47,22 +47,51 @@ def prepare(
 
     Keeps eight bits a pixel of the model's size, and nothing else of an image, however large that was.
     """
-    several = [_prepare(source, spec, guard, digest) for source in sources]
+    several = [_read(source, spec, guard, digest, most=1)[0] for source in sources]
     if guard is not None:
         _judge([one for one in several if one.error is None], guard)
     return several
 
 
-def _prepare(
-    source: Source, spec: InputSpec, guard: Guard | None, digest: Callable[[Image.Image], str] | None
-) -> Prepared:
+def prepare_frames(
+    sources: Iterable[Source],
+    spec: InputSpec,
+    guard: Guard | None,
+    digest: Callable[[Image.Image], str] | None = None,
+) -> list[list[Prepared]]:
+    """As `prepare`, and for each source a list: one for each frame of a DICOM file, one for anything else."""
+    several = [_read(source, spec, guard, digest, most=None) for source in sources]
+    if guard is not None:
+        _judge([one for frames in several for one in frames if one.error is None], guard)
+    return several
+
+
+def _read(
+    source: Source, spec: InputSpec, guard: Guard | None, digest: Callable[[Image.Image], str] | None, most: int | None
+) -> list[Prepared]:
+    """One or more, not yet judged. most: frames of a file, more of which are an ImageError."""
     start = time.perf_counter()
     try:
-        picture: Picture = read(source)
+        pictures = read_all(source, most)
     except ImageError as error:
         spent = (time.perf_counter() - start) * 1e3
-        return Prepared(code="unreadable", reason=str(error), error=error, read_ms=spent)
-    after_read = time.perf_counter()
+        return [Prepared(code="unreadable", reason=str(error), error=error, read_ms=spent)]
+    read_ms = (time.perf_counter() - start) * 1e3 / len(pictures)
+    pictures.reverse()
+    prepared = []
+    while pictures:  # each is let go as soon as it is small
+        prepared.append(_prepare(pictures.pop(), spec, guard, digest, read_ms))
+    return prepared
+
+
+def _prepare(
+    picture: Picture,
+    spec: InputSpec,
+    guard: Guard | None,
+    digest: Callable[[Image.Image], str] | None,
+    read_ms: float,
+) -> Prepared:
+    start = time.perf_counter()
     pixels = resized(picture.image, spec)
     small = None if guard is None else guard.thumbnail(picture.image)
     done = time.perf_counter()
@@ -72,8 +101,8 @@ def _prepare(
         None if digest is None else digest(picture.image),
         transforms=picture.transforms,
         warnings=picture.warnings,
-        read_ms=(after_read - start) * 1e3,
-        preprocess_ms=(done - after_read) * 1e3,
+        read_ms=read_ms,
+        preprocess_ms=(done - start) * 1e3,
     )
 
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends import DEVICES
+from runtime.answers import Answers
+from runtime.arguments import at_least_one, check_options, several, slices_of
 from runtime.calibration import probabilities
-from runtime.errors import BackendError, BundleError, ImageError, InputError
-from runtime.labels import clinical_order
+from runtime.errors import BackendError, BundleError, InputError
+from runtime.forks import check_process
+from runtime.identity import Identity, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
 from runtime.manifest import ModelInfo
-from runtime.pipeline import Prepared, Rows, fill, prepare
-from runtime.prediction import Prediction, StudyPrediction, Timings, stage_of, study, unsure
-from runtime.reading import Picture, Source, read_all
+from runtime.pipeline import Prepared, Rows, prepare, prepare_frames
+from runtime.prediction import Prediction, StudyPrediction, study
+from runtime.reading import Source
 from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
 from runtime.streams import Batches
@@ -39,7 +42,9 @@ DEFAULT_BUNDLE = "bundle"
 class Predictor:
     """Four-stage prediction for brain-MRI slices. For research; not a medical device.
 
-    Any number of threads may share one Predictor. It opens no connection and writes nothing but `audit` and `tune`.
+    Any number of threads may share one Predictor; a process needs its own. After a fork it raises ForkError; pickled,
+    as for a worker process, it is its path and options, and loads there if the bundle is still the same. It opens no
+    connection and writes nothing but `audit` and `tune`.
 
     path: a bundle folder, or a lone artifact (`.onnx`, `.ts`, …) that python -m export wrote.
     backend: ``openvino``, ``onnx``, ``tensorrt``, ``torchscript``, ``torch-export`` or ``pytorch``. Named, it never
@@ -53,7 +58,8 @@ class Predictor:
     self_test: True replays the bundle's golden images first, and raises BackendError where they do not agree.
     tune: True times every artifact on this machine and serves the fastest; the path of a JSON file also remembers the
         times there, for this bundle and machine.
-    audit: a file to which every prediction adds a line without patient data (`runtime.audit`).
+    audit: a file to which every prediction adds a line without patient data (`runtime.audit`), before it is returned.
+    audit_key: file with the key of `audit`; None takes that of `runtime.audit_chain.key_path`, LOG.key by default.
 
     Raises BundleError for a bundle that cannot be trusted, BackendUnavailable when no engine here can serve it,
     BackendError when the engine fails, InputError for arguments that make no sense.
@@ -72,30 +78,68 @@ class Predictor:
         self_test: bool = False,
         tune: bool | str | os.PathLike[str] = False,
         audit: str | os.PathLike[str] | None = None,
+        audit_key: str | os.PathLike[str] | None = None,
     ) -> None:
-        if device not in DEVICES:
-            raise InputError(f"device is {device!r}, expected one of {', '.join(map(repr, DEVICES))}.")
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}, expected at least 1, or None for all this process may use.")
-        if abstain_below is not None and not 0 <= abstain_below < 1:
-            raise InputError(f"abstain_below is {abstain_below}, expected 0 or more and below 1.")
+        self._process = os.getpid()
+        check_options(device, threads, abstain_below)
         where = Path(path)
         if not where.exists():
-            raise BundleError(f"{where} does not exist. Make a bundle with: python -m export --out {where}")
-        threads = threads or available_cpus()
+            raise BundleError(
+                f"{where} does not exist. Make a bundle with: python -m export --out {shlex.quote(str(where))}"
+            )
+        self._identity = Identity(where)
+        self._options: dict[str, Any] = {
+            "backend": backend,
+            "precision": precision,
+            "device": device,
+            "threads": threads,
+            "guard": guard,
+            "abstain_below": abstain_below,
+            "self_test": self_test,
+            "tune": tune if isinstance(tune, bool) else absolute(tune),
+            "audit": audit and absolute(audit),
+            "audit_key": audit_key and absolute(audit_key),
+        }
+        cpus = available_cpus()
+        threads = threads or cpus
+        self._lanes = max(LANES[0], min(LANES[1], cpus))
         if where.is_file():
             self._serving = open_artifact(where, backend, precision, device, threads)
         else:
             self._serving = open_bundle(where, backend, precision, device, threads, tune)
         self._rows = Rows(self.model.input.shape)
         self._batches = Batches(self._serving)
-        self._names = clinical_order(self.model.labels)
         self._guard = self._serving.guard if guard else None
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
-        self._audit = None if audit is None else _audit_log(Path(audit))
+        self._answers = Answers(self.model, self.backend, self.precision, self._abstain_below)
+        self._audit = None if audit is None else _audit_log(Path(audit), Path(audit_key) if audit_key else None)
         self._digest = None if self._audit is None else self._audit.pixels
         if self_test and not (result := self.self_test()).passed:
             raise BackendError(f"The self-test failed: {result}. Do not use {self.artifact} on this machine.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restored, (type(self), str(self._identity.path), self._options, self._identity.digest())
+
+    def __copy__(self) -> Predictor:
+        return self  # nothing of it changes, and threads share it
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Predictor:
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The bundle or lone artifact that was given, absolute."""
+        return self._identity.path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bundle's manifest, which has those of all its files; of the file for a lone artifact."""
+        return self._identity.digest()
+
+    @property
+    def audit_anchor(self) -> str | None:
+        """``N:DIGEST``, how far the audit log goes, to be kept elsewhere (`runtime.audit`); None without a log."""
+        return None if self._audit is None else self._audit.anchor
 
     @property
     def model(self) -> ModelInfo:
@@ -144,10 +188,11 @@ class Predictor:
         Raises ImageError when it cannot be read as one still image. An image the guard rejects, or on which the model
         is not sure, is a result: see `Prediction.status`.
         """
+        check_process(self._process)
         (prepared,) = prepare([image], self.model.input, self._guard, self._digest)
         if prepared.error is not None:
             raise prepared.error
-        (result,) = self._answers([prepared], self._rows, self._one)
+        (result,) = self._answers.of([prepared], self._rows, self._one)
         if self._audit is not None:
             self._audit.record(result, prepared.digest)
         return result
@@ -173,28 +218,29 @@ class Predictor:
         An image that cannot be read gives a prediction with status ``rejected`` and code ``unreadable``, and stops
         nothing.
         """
-        if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
-            raise InputError(f"images is one {type(images).__name__}, expected several. Use predict() for one image.")
-        _at_least_one(batch_size=batch_size, workers=workers)
+        check_process(self._process)
+        at_least_one(batch_size=batch_size, workers=workers)
+        images = several(images)
         return self._stream(images, batch_size, workers, length_hint(images))
 
-    def predict_study(self, images: Iterable[Source], batch_size: int | None = None) -> StudyPrediction:
+    def predict_study(self, images: Source | Iterable[Source], batch_size: int | None = None) -> StudyPrediction:
         """One patient's result from slices of one scan: the mean over those that were not rejected.
 
-        images: as for `predict`; each frame of a multi-frame DICOM file counts as a slice.
+        images: as for `predict`; each frame of a multi-frame DICOM file counts as a slice. One file that holds all
+            slices may be given as it is.
         Raises InputError where there is no image at all.
         """
-        _at_least_one(batch_size=batch_size)
-        if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture)):
-            images = [images]
-        frames = (frame for image in images for frame in _frames(image))
-        slices = list(self._stream(frames, batch_size, None, length_hint(images)))
+        check_process(self._process)
+        at_least_one(batch_size=batch_size)
+        sources = slices_of(images)
+        slices = list(self._stream(sources, batch_size, None, length_hint(sources), frames=True))
         if not slices:
             raise InputError("images is empty; expected the slices of one patient.")
         return study(slices, self._abstain_below)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(N, classes) float32 logits, before temperature, of (N, C, H, W) float32 images from `preprocess`."""
+        check_process(self._process)
         shape = self.model.input.shape
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape or not len(images):
             raise InputError(
@@ -208,101 +254,60 @@ class Predictor:
 
         Raises InputError for a lone artifact, and for a bundle without golden images.
         """
+        check_process(self._process)
         return self_test(self._serving)
 
     def _stream(
-        self, images: Iterable[Source], batch_size: int | None, workers: int | None, known: int
+        self,
+        images: Iterable[Source],
+        batch_size: int | None,
+        workers: int | None,
+        known: int,
+        *,
+        frames: bool = False,
     ) -> Iterator[Prediction]:
-        """known: how many there are at least; a stream that does not say so is a long one once it has shown it."""
+        """known: how many there are at least; a stream that does not say so is a long one once it has shown it.
+
+        frames: every frame of a DICOM file is an image.
+        """
         rows = Rows(self.model.input.shape)
-        lanes = workers or max(LANES[0], min(LANES[1], available_cpus()))
         first = batch_size or self._batches.largest  # as long as a stream is not known to be a long one
         batches = itertools.count()
+        how = (self.model.input, self._guard, self._digest)
 
         def size(taken: int) -> int:
             return batch_size or self._batches.size(many=known > SHORT or taken >= SHORT)
 
-        def prepared(sources: list[Source]) -> list[Prepared]:
-            return prepare(sources, self.model.input, self._guard, self._digest)
+        def prepared(sources: list[Source]) -> list[list[Prepared]]:
+            return prepare_frames(sources, *how) if frames else [[one] for one in prepare(sources, *how)]
 
-        def answers(batch: list[Prepared]) -> list[tuple[Prediction, str | None]]:
+        def answers(several: list[list[Prepared]]) -> list[list[tuple[Prediction, str | None]]]:
+            batch = list(itertools.chain.from_iterable(several))
             many = known > SHORT or next(batches) * first >= SHORT
-            asked = None if batch_size else len(batch)
-            results = self._answers(batch, rows, partial(self._batches.logits, many=many, size=asked))
-            return [(result, one.digest) for result, one in zip(results, batch, strict=True)]
+            if len(batch) > len(several):  # files of many frames: no larger batches, with all threads on each
+                parts = [batch[at : at + first] for at in range(0, len(batch), first)]
+                logits_of = partial(self._batches.logits, many=False, size=None)
+            else:
+                parts = [batch]
+                logits_of = partial(self._batches.logits, many=many, size=None if batch_size else len(batch))
+            results = [result for part in parts for result in self._answers.of(part, rows, logits_of)]
+            return [[(result, one.digest) for result, one in zip(results, batch, strict=True)]]
 
-        for result, digest in in_lanes(images, prepared, answers, batch_size=size, lanes=lanes):
+        check_process(self._process)
+        for batch in in_lanes(images, prepared, answers, batch_size=size, lanes=workers or self._lanes):
             if self._audit is not None:
-                self._audit.record(result, digest)
-            yield result
+                self._audit.record_all(batch)
+            for result, _ in batch:
+                yield result
+                check_process(self._process)  # before the next of a batch that a parent process has answered
 
     def _one(self, images: np.ndarray) -> tuple[np.ndarray, float]:
         start = time.perf_counter()
         logits = self._serving.logits(images)
         return logits, (time.perf_counter() - start) * 1e3
 
-    def _answers(
-        self, batch: list[Prepared], spare: Rows, logits_of: Callable[[np.ndarray], tuple[np.ndarray, float]]
-    ) -> list[Prediction]:
-        """One for each of the batch, in order. logits_of: (N, C, H, W) float32 → logits, milliseconds of the engine."""
-        rows = spare.take(len(batch))
-        count, normalise_ms = fill(rows, batch, self.model.input)
-        answered: list[list[float]] = []
-        engine_ms = 0.0
-        if count:
-            logits, engine_ms = logits_of(rows[:count])
-            answered = probabilities(logits, self.model.temperature).tolist()
-        spare.give_back(rows)
-        each = iter(answered)
-        return [
-            self._prediction(one, None, 0.0, 0.0)
-            if one.pixels is None
-            else self._prediction(one, next(each), normalise_ms, engine_ms / count)
-            for one in batch
-        ]
 
-    def _prediction(
-        self, prepared: Prepared, answer: list[float] | None, normalise_ms: float, inference_ms: float
-    ) -> Prediction:
-        by_label = {} if answer is None else dict(zip(self.model.labels, answer, strict=True))
-        top = max(by_label, key=by_label.__getitem__) if by_label else None
-        code, reason = prepared.code, prepared.reason
-        if top is not None and by_label[top] < self._abstain_below:
-            code, reason = "unsure", unsure(by_label[top], self._abstain_below)
-        label = None if code else top
-        return Prediction(
-            status="rejected" if top is None else "abstained" if code else "ok",
-            label=label,
-            cdr=None if label is None else stage_of(label),
-            probability=None if label is None else by_label[label],
-            probabilities={name: by_label[name] for name in self._names} if by_label else {},
-            code=code,
-            reason=reason,
-            guard=prepared.guard,
-            transforms=prepared.transforms,
-            warnings=prepared.warnings,
-            backend=self.backend,
-            precision=self.precision,
-            model_digest=self.model.digest,
-            timings=Timings(prepared.read_ms, prepared.preprocess_ms + normalise_ms, inference_ms),
-        )
-
-
-def _at_least_one(**numbers: int | None) -> None:
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}, expected at least 1.")
-
-
-def _audit_log(path: Path) -> AuditLog:
+def _audit_log(path: Path, key: Path | None) -> AuditLog:
     from runtime.audit import AuditLog  # here, since `python -m runtime.audit` may not find itself imported already
 
-    return AuditLog(path)
-
-
-def _frames(source: Source) -> list[Source]:
-    """The frames of a DICOM file; any other source, also one that cannot be read, as it is."""
-    try:
-        return list(read_all(source))
-    except ImageError:
-        return [source]
+    return AuditLog(path, key)

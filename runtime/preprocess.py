@@ -6,10 +6,13 @@ bit for bit, those of torchvision's ``Compose([Resize((height, width)), ToTensor
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby, islice
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -209,3 +212,22 @@ def _channel_values(name: str, values: object, channels: int) -> tuple[float, ..
 
 def _describe(array: NDArray[Any]) -> str:
     return f"{array.dtype} {array.shape}"
+
+
+class _CallableModule(ModuleType):
+    """`runtime.preprocess` names this module and is a function that `runtime` offers; so the module can be called.
+
+    Else ``import runtime.preprocess as p`` would give the function, which hides the module of its name.
+    """
+
+    def __call__(
+        self, image: Image.Image, spec: InputSpec, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        return preprocess(image, spec, out)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:  # functions can be sent to another process, and modules cannot
+        return importlib.import_module, (self.__name__,)
+
+
+_CallableModule.__call__.__doc__ = preprocess.__doc__
+sys.modules[__name__].__class__ = _CallableModule

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ import numpy as np
 
 from runtime import backends
 from runtime.backends import Backend
+from runtime.caller import warn
 from runtime.choice import Candidate, built_for, candidates, never_served
 from runtime.errors import BackendError, BackendUnavailable, BundleError, InputError
 from runtime.fields import parse
@@ -128,11 +128,9 @@ def open_bundle(
             continue
         candidate.verdict = f"serves, {engine.engine}"
         if failed:
-            warnings.warn(
+            warn(
                 f"{'; '.join(failed)} Serving {artifact.file} in {name} instead. To make what was measured fastest fit "
-                f"this machine, build it again here: python -m export --rebuild --out {bundle}",
-                RuntimeWarning,
-                stacklevel=4,
+                f"this machine, build it again here: python -m export --rebuild --out {bundle}"
             )
         return serving
     reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *never_served(manifest)))

@@ -21,6 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime import forks
 from runtime.backends import onnx, openvino, pytorch, tensorrt, torch_export, torchscript
 from runtime.errors import BackendUnavailable, InputError
 
@@ -103,7 +104,8 @@ def load(name: str, path: Path, *, precision: str, device: str, threads: int, at
     threads: CPU threads the engine may use.
     at_once: calls that share them, each of which has its part of them to itself; more than one for `answers_several`.
 
-    Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails.
+    Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails, and
+    ForkError where it ran before this process was forked and cannot start again.
     """
     module = backend_module(name)
     if reason := missing(name):
@@ -112,6 +114,9 @@ def load(name: str, path: Path, *, precision: str, device: str, threads: int, at
     if reason := elsewhere(name, device):
         others = ", ".join(other for other, module in BACKENDS.items() if device in module.DEVICES)
         raise BackendUnavailable(f"{name!r} {reason}. On {device!r} run: {others}.")
+    library = next(iter(module.REQUIRES))
+    forks.check_library(library)
     several = {"at_once": at_once} if at_once > 1 else {}
     backend: Backend = module.load(path, precision=precision, device=device, threads=threads, **several)
+    forks.loaded(backend, library)
     return backend

@@ -80,7 +80,7 @@ def test_a_module_may_check_before_its_own_imports(capsys):
 def test_every_error_is_of_the_input_or_of_the_work():
     kinds = {t for t in vars(runtime.errors).values() if isinstance(t, type) and issubclass(t, NeuroStageError)}
     work = {kind.__name__ for kind in kinds if status_of(kind("")) == 1}
-    assert work == {"NeuroStageError", "BackendError", "AuditError", "TrainingError", "ExportError", "ParityError"}
+    assert work == {"NeuroStageError", "BackendError", "ForkError", "AuditError", "TrainingError", "ExportError", "ParityError"}
 
 
 @pytest.mark.parametrize(
