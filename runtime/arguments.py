@@ -31,6 +31,15 @@ def check_options(device: str, threads: int | None, abstain_below: float | None)
         raise InputError(f"abstain_below is {abstain_below}, expected 0 or more and below 1.")
 
 
+def check_pixels(images: np.ndarray, shape: tuple[int, int, int]) -> None:
+    """Raise InputError unless `images` is what `runtime.preprocess` makes of one or more. shape: (C, H, W) of one."""
+    if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape or not len(images):
+        raise InputError(
+            f"images is {images.dtype} of shape {images.shape}; this bundle expects float32 (N, "
+            f"{', '.join(map(str, shape))}) with N at least 1, as runtime.preprocess gives it."
+        )
+
+
 def several(images: Any) -> Iterable[Source]:
     """`images`, an iterable of images in an order. Raises InputError for one image and for what cannot be iterated.
 

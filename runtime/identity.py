@@ -58,9 +58,9 @@ def restored(kind: Callable[..., Any], path: str, options: dict[str, Any], diges
     return kind(path, **options)
 
 
-def absolute(path: str | os.PathLike[str]) -> str:
-    """The same in every working folder."""
-    return str(Path(path).absolute())
+def absolute(path: bool | str | os.PathLike[str] | None) -> bool | str | None:
+    """The same in every working folder; an option that is no path stays as it is."""
+    return path if path is None or isinstance(path, bool) else str(Path(path).absolute())
 
 
 def _status(file: Path) -> tuple[int, ...] | None:

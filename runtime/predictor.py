@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.answers import Answers
-from runtime.arguments import at_least_one, check_options, several, slices_of
+from runtime.arguments import at_least_one, check_options, check_pixels, several, slices_of
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BundleError, InputError
 from runtime.forks import check_process
@@ -88,17 +88,10 @@ class Predictor:
                 f"{where} does not exist. Make a bundle with: python -m export --out {shlex.quote(str(where))}"
             )
         self._identity = Identity(where)
-        self._options: dict[str, Any] = {
-            "backend": backend,
-            "precision": precision,
-            "device": device,
-            "threads": threads,
-            "guard": guard,
-            "abstain_below": abstain_below,
-            "self_test": self_test,
-            "tune": tune if isinstance(tune, bool) else absolute(tune),
-            "audit": audit and absolute(audit),
-            "audit_key": audit_key and absolute(audit_key),
+        self._options = {
+            **{"backend": backend, "precision": precision, "device": device, "threads": threads, "guard": guard},
+            **{"abstain_below": abstain_below, "self_test": self_test, "tune": absolute(tune)},
+            **{"audit": absolute(audit), "audit_key": absolute(audit_key)},
         }
         cpus = available_cpus()
         threads = threads or cpus
@@ -241,12 +234,7 @@ class Predictor:
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(N, classes) float32 logits, before temperature, of (N, C, H, W) float32 images from `preprocess`."""
         check_process(self._process)
-        shape = self.model.input.shape
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape or not len(images):
-            raise InputError(
-                f"images is {images.dtype} of shape {images.shape}; this bundle expects float32 (N, "
-                f"{', '.join(map(str, shape))}) with N at least 1, as runtime.preprocess gives it."
-            )
+        check_pixels(images, self.model.input.shape)
         return self._serving.logits(np.ascontiguousarray(images))
 
     def self_test(self) -> SelfTest:

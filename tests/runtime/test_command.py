@@ -80,7 +80,8 @@ def test_a_module_may_check_before_its_own_imports(capsys):
 def test_every_error_is_of_the_input_or_of_the_work():
     kinds = {t for t in vars(runtime.errors).values() if isinstance(t, type) and issubclass(t, NeuroStageError)}
     work = {kind.__name__ for kind in kinds if status_of(kind("")) == 1}
-    assert work == {"NeuroStageError", "BackendError", "ForkError", "AuditError", "TrainingError", "ExportError", "ParityError"}
+    of_work = ("Backend", "Fork", "Audit", "Training", "Export", "Parity")
+    assert work == {"NeuroStageError", *(f"{name}Error" for name in of_work)}
 
 
 @pytest.mark.parametrize(
