@@ -11,6 +11,12 @@ from runtime.digests import sha256_file
 from runtime.errors import BundleError
 from runtime.manifest import FILE
 
+OPTIONS = (
+    *("backend", "precision", "device", "threads", "guard"),
+    *("abstain_below", "self_test", "tune", "audit", "audit_key"),
+)
+"""Of `Predictor`, which travel with it to another process."""
+
 
 class Identity:
     """The absolute path of a bundle or lone artifact, and what it was when this was made."""

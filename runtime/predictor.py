@@ -19,7 +19,7 @@ from runtime.arguments import at_least_one, check_options, check_pixels, several
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BundleError, InputError
 from runtime.forks import check_process
-from runtime.identity import Identity, absolute, restored
+from runtime.identity import OPTIONS, Identity, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
 from runtime.manifest import ModelInfo
 from runtime.pipeline import Prepared, Rows, prepare, prepare_frames
@@ -88,11 +88,9 @@ class Predictor:
                 f"{where} does not exist. Make a bundle with: python -m export --out {shlex.quote(str(where))}"
             )
         self._identity = Identity(where)
-        self._options = {
-            **{"backend": backend, "precision": precision, "device": device, "threads": threads, "guard": guard},
-            **{"abstain_below": abstain_below, "self_test": self_test, "tune": absolute(tune)},
-            **{"audit": absolute(audit), "audit_key": absolute(audit_key)},
-        }
+        paths = (absolute(tune), absolute(audit), absolute(audit_key))
+        options = (backend, precision, device, threads, guard, abstain_below, self_test, *paths)
+        self._options = dict(zip(OPTIONS, options, strict=True))
         cpus = available_cpus()
         threads = threads or cpus
         self._lanes = max(LANES[0], min(LANES[1], cpus))
