@@ -1,7 +1,7 @@
 """The order of a checkpoint's classes: read from all that states it, compared, and never guessed in silence.
 
 An output of a network is a number; which class it stands for is known only where somebody wrote it down. What was
-written down is a `Statement`: in the checkpoint, in a file beside it (`export.side_files`), or in `--labels`. All of
+written down is a `Statement`: in the checkpoint (`export.stated_order`), in a file beside it, or in `--labels`. All of
 them must agree, or nothing is exported. Where there is none, the order is that of torchvision's ImageFolder,
 alphabetical, and is called assumed everywhere.
 
@@ -10,42 +10,12 @@ Imports neither torch nor numpy: options are checked before those are.
 
 from __future__ import annotations
 
-import json
-import operator
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from runtime.errors import CheckpointError, InputError
 from runtime.labels import ALPHABETICAL, ASSUMED, LABELS, canonical_label
 
-_INDEX_OF = {
-    *("classtoidx", "classtoindex", "classtoid", "class2idx", "class2index", "class2id", "classindices", "classidx"),
-    *("labeltoidx", "labeltoindex", "labeltoid", "label2idx", "label2index", "label2id", "nametoidx", "name2idx"),
-}
-_CLASS_AT = {
-    *("idxtoclass", "indextoclass", "idtoclass", "idx2class", "index2class", "id2class"),
-    *("idxtolabel", "indextolabel", "idtolabel", "idx2label", "index2label", "id2label", "idxtoname", "idx2name"),
-}
-_LISTED = {
-    *(
-        "classes",
-        "classnames",
-        "classlabels",
-        "classlist",
-        "classorder",
-        "labels",
-        "labelnames",
-        "labelmap",
-        "classmap",
-    ),
-    *("labelorder", "targetnames", "categories", "categorynames", "outputnames"),
-}
-_DEPTH = 3
-"""Dictionaries inside dictionaries that are looked into, such as ``hyper_parameters`` → ``config`` → ``classes``."""
-_MOST = 100
-"""A longer list of names is one of images."""
 _GIVE = "--labels " + " ".join(LABELS)
 
 
@@ -109,103 +79,6 @@ def given_labels(labels: Sequence[str]) -> tuple[str, ...]:
         missing = ", ".join(label for label in LABELS if label not in found)
         raise InputError(f"--labels names {len(found)} classes and leaves out {missing}. {expected}")
     return tuple(str(label) for label in found)
-
-
-def stated(content: Mapping[str, Any], file: str) -> list[Statement]:
-    """Every order of classes that a checkpoint, or the JSON beside it, states under a key that means one.
-
-    content: all but the tensors. Values may be JSON in text, as safetensors keeps them. Raises CheckpointError for an
-    order that cannot be one: an index left out, given twice, or no whole number.
-    """
-    return _stated(content, file, "", _DEPTH)
-
-
-def _stated(content: Mapping[str, Any], file: str, inside: str, depth: int) -> list[Statement]:
-    found = []
-    for key, value in content.items():
-        where = f"{inside}{key} in {file}"
-        kind = re.sub(r"[^a-z0-9]", "", str(key).lower())
-        if kind in _INDEX_OF | _CLASS_AT | _LISTED:
-            names = _names(_plain(value), kind, where)
-            if names:
-                found.append(Statement(where, names))
-                continue
-        inner = _plain(value)
-        if isinstance(inner, Mapping) and depth > 1:
-            found += _stated(inner, file, f"{inside}{key}.", depth - 1)
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """What a text spells, where it is JSON; any other value as it is."""
-    if not isinstance(value, str) or not value.strip().startswith(("[", "{", '"')):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-
-
-def _names(value: Any, kind: str, where: str) -> tuple[str, ...]:
-    """The names in the order of the outputs; () where the value is something else, such as a number of classes."""
-    if isinstance(value, str):
-        value = [part.strip() for part in re.split(r"[,;|\n]", value) if part.strip()]
-        value = value if len(value) > 1 else []
-    if isinstance(value, (list, tuple)):
-        # Else labels of training images, weights of classes, …
-        names = all(isinstance(one, str) for one in value) and len(value) <= _MOST
-        return _distinct(tuple(value), where) if names else ()
-    if not isinstance(value, Mapping) or not value:
-        return ()
-    by_key, by_value = [_index(key) for key in value], [_index(one) for one in value.values()]
-    keys_count, values_count = None not in by_key, None not in by_value
-    if values_count and (kind in _INDEX_OF or not keys_count):
-        return _ordered([str(key) for key in value], by_value, list(value.values()), where)
-    if keys_count and all(isinstance(one, str) for one in value.values()):
-        return _ordered([str(one) for one in value.values()], by_key, list(value), where)
-    if kind in _LISTED or any(isinstance(one, (Mapping, list)) for one in value.values()):
-        return ()
-    raise CheckpointError(f"{where} is {_short(dict(value))}, expected a class name and its index each. {_hint()}")
-
-
-def _index(value: Any) -> int | None:
-    """A whole number, also NumPy's, a tensor's, 2.0 or "2"; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        return int(value) if re.fullmatch(r"\s*\d{1,9}\s*", value) else None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    try:
-        return operator.index(value)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-
-
-def _ordered(names: list[str], indices: list[int | None], spelt: list[Any], where: str) -> tuple[str, ...]:
-    if sorted(-1 if index is None else index for index in indices) != list(range(len(names))):
-        raise CheckpointError(
-            f"{where} has the indices {_short(spelt)} for {', '.join(names[:8])}; expected the whole numbers 0 to "
-            f"{len(names) - 1}, each once. {_hint()}"
-        )
-    by_index = dict(zip(indices, names, strict=True))
-    return _distinct(tuple(by_index[index] for index in range(len(names))), where)
-
-
-def _distinct(names: tuple[str, ...], where: str) -> tuple[str, ...]:
-    meant = [canonical_label(name) or name for name in names]
-    if twice := sorted({name for name in meant if meant.count(name) > 1}):
-        raise CheckpointError(f"{where} names {', '.join(twice)} twice: {', '.join(names[:8])}. {_hint()}")
-    return names
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _hint() -> str:
-    return "Save the checkpoint again with an order that is right, or without one and say it with --labels."
 
 
 def decide(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.class_order import ClassOrder, decide, given_labels, stated
+from export.class_order import ClassOrder, decide, given_labels
 from export.side_files import beside
+from export.stated_order import hints, stated
 from runtime.digests import sha256_file
 from runtime.errors import CheckpointError, InputError
-from runtime.labels import ASSUMED, LABELS
+from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
 from runtime.manifest import FILE, ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
 from train.checkpoint import WEIGHTS, load_weights
@@ -122,13 +124,24 @@ def _order(path: Path, weights: Weights, labels: Sequence[str], bundle: Path | N
         order = decide(statements, manifest.model.labels, path.name, option=str(bundle / FILE))
         return ClassOrder(order.labels, manifest.labels_from, f"from {bundle / FILE}")
     order = decide(statements, given_labels(labels), path.name, outputs(weights.state) or len(LABELS))
-    if order.origin == ASSUMED and (path.parent / RECORD).is_file():
-        raise CheckpointError(
-            f"{path} does not state the order of its classes, and {path.parent / RECORD} beside it is of other "
-            f"weights; whether they have its order, {', '.join(read_record(path.parent).get('labels', []))}, is not "
-            "known. Export the run itself, or give the order with --labels."
-        )
+    if order.origin == ASSUMED and (why := _against_assuming(path, weights)):
+        raise CheckpointError(f"{path} does not state the order of its classes, and {why} Give it with --labels.")
     return order
+
+
+def _against_assuming(path: Path, weights: Weights) -> str | None:
+    """What speaks against an alphabetical order although it is no statement of the order."""
+    for hint in hints(weights.beside, path.name):
+        if hint.labels != ALPHABETICAL:
+            return f"it may not be alphabetical: {hint}."
+    if path.parent.name.endswith(".partial"):
+        return "it is the checkpoint of a run that is not finished. Finish the run with --resume, and export that."
+    with suppress(CheckpointError):  # another program's run.json
+        recorded = ", ".join(read_record(path.parent)["labels"])
+        return (
+            f"{path.parent / RECORD} beside it is of other weights; whether they have its order, {recorded}, is open."
+        )
+    return None
 
 
 def run_of_weights(path: Path) -> Path | None:

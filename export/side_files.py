@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from export.class_order import Statement, stated
+from export.class_order import Statement
+from export.stated_order import stated
 from runtime.errors import CheckpointError
 from runtime.labels import LABELS, canonical_label
 
@@ -51,11 +52,11 @@ def _json(path: Path, about_classes: bool) -> list[Statement]:
             "Correct it, or move it away."
         ) from error
     content = {path.stem: content} if about_classes else content
-    if not isinstance(content, dict):
-        return []
+    found = stated(content, str(path)) if isinstance(content, dict) else []
     return [
         Statement(str(path) if one.where == f"{path.stem} in {path}" else one.where, one.names)
-        for one in stated(content, str(path))
+        for one in found
+        if about_classes or any(one.labels) or len(one.names) == len(LABELS)  # else of the network it began as
     ]
 
 

@@ -169,6 +169,7 @@ class Session:
                     "state": state.state_dict(),
                     "history": [asdict(epoch) for epoch in self.journal.epochs],
                     "digest": self.data.digest,
+                    "labels": list(LABELS),
                     "start": self._start,
                 }
             )

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.class_order import ClassOrder, Statement, decide, given_labels, stated
+from export.class_order import ClassOrder, Statement, decide, given_labels
 from export.side_files import beside
+from export.stated_order import hints, stated
 from runtime.errors import CheckpointError, InputError
 from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
 
@@ -44,6 +45,9 @@ FORMS: dict[str, Callable[[tuple[str, ...]], dict[str, Any]]] = {
     "JSON list in text": lambda names: {"format": "pt", "labels": json.dumps(names)},
     "JSON inside": lambda names: {"config": json.dumps({"id2label": dict(enumerate(names))})},
     "commas": lambda names: {"classes": ", ".join(names)},
+    "pairs": lambda names: {"class_to_idx": [[name, at] for at, name in enumerate(names)]},
+    "float32": lambda names: {"class_to_idx": {name: np.float32(at) for at, name in enumerate(names)}},
+    "vocab": lambda names: {"vocab": list(names)},
     "twice alike": lambda names: {"classes": list(names), "idx_to_class": dict(enumerate(names))},
 }
 
@@ -104,6 +108,8 @@ def test_any_two_forms_that_differ_are_refused_and_any_two_that_agree_are_not():
         ),
         ({"idx_to_class": dict(zip((0, 1, 2, 5), LABELS, strict=True))}, r"0 to 3, each once"),
         ({"id2label": {0: "NonDemented", "0": "MildDemented"}}, r"0 to 1, each once"),
+        ({"class_to_idx": "see the notes"}, r"expected a class name and its index each"),
+        ({"idx_to_class": [0, 1, 2, 3]}, r"expected a class name and its index each"),
         ({"classes": [*LABELS[:3], "MildDemented"]}, r"names MildDemented twice"),
         ({"classes": [*LABELS[:3], "no impairment"]}, r"names NonDemented twice"),
         ({"idx_to_class": dict(enumerate([*LABELS[:3], "Mild_Demented"]))}, r"names MildDemented twice"),
@@ -139,6 +145,18 @@ def test_what_states_no_order_is_assumed_alphabetical_and_says_so(content):
     assert (order.labels, order.origin) == (ALPHABETICAL, ASSUMED)
     assert f"assumed alphabetical: {', '.join(ALPHABETICAL)}. model.pth does not state it" in str(order)
     assert "--labels" in str(order)
+
+
+def test_classes_listed_under_any_other_key_are_a_hint():
+    for order in ORDERS:
+        for content in ({"plot": list(order)}, {"a": {"b": {name: at for at, name in enumerate(order)}}}):
+            assert stated(content, "m") == []
+            assert [one.labels for one in hints(content, "m")] == [order]
+    counts = {
+        "counts": dict(zip(LABELS, (40, 30, 20, 10), strict=True)),
+        "recall": dict(zip(LABELS, (0.1,) * 4, strict=True)),
+    }
+    assert hints(counts, "m") == []
 
 
 def test_names_that_say_nothing_need_labels_and_do_not_contradict_them():
@@ -228,6 +246,7 @@ def test_a_file_beside_the_checkpoint_is_read(tmp_path, kind):
         ("labels.txt", "scan1.png 0\nscan2.png 3\nscan3.png 1\n"),
         ("config.json", '{"learning_rate": 0.1, "num_classes": 4}'),
         ("config.json", "not JSON"),
+        ("config.json", json.dumps({"id2label": {str(at): f"class {at}" for at in range(1000)}})),
         ("notes.json", '{"classes": ["MildDemented", "NonDemented"]}'),
         ("other.txt", "\n".join(LABELS)),
         ("labels.txt", ""),

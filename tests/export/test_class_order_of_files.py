@@ -163,6 +163,28 @@ def test_other_weights_in_a_runs_folder_are_not_assumed_to_be_alphabetical(tmp_p
     assert loaded(run / "tuned.pth", labels=ALPHABETICAL).info.labels == ALPHABETICAL
 
 
+def test_a_hint_at_another_order_keeps_from_assuming_one(state):
+    torch.save({"state_dict": state, "plot_order": list(LABELS)}, "a.pth")
+    with pytest.raises(CheckpointError, match=r"may not be alphabetical: plot_order in a\.pth: NonDemented.*--labels"):
+        loaded(Path("a.pth"))
+    assert loaded(Path("a.pth"), labels=ALPHABETICAL).info.labels == ALPHABETICAL
+    torch.save({"state_dict": state, "plot_order": list(LABELS), "classes": list(ALPHABETICAL)}, "b.pth")
+    assert loaded(Path("b.pth")).info.labels == ALPHABETICAL
+    Path("run.json").write_text('{"id": "of another program"}')
+    torch.save({"state_dict": state, "plot_order": list(ALPHABETICAL)}, "c.pth")
+    assert loaded(Path("c.pth")).order.origin == ASSUMED
+
+
+def test_the_checkpoint_of_an_unfinished_run(tmp_path, state):
+    folder = tmp_path / ".a.partial"
+    folder.mkdir()
+    torch.save({"schema": 1, "model_state_dict": state, "stage": 0}, folder / "checkpoint.pt")  # of version 0.1
+    with pytest.raises(CheckpointError, match=r"a run that is not finished\. Finish the run with --resume"):
+        loaded(folder / "checkpoint.pt")
+    torch.save({"schema": 1, "model_state_dict": state, "labels": list(LABELS)}, folder / "checkpoint.pt")
+    assert loaded(folder / "checkpoint.pt").info.labels == LABELS
+
+
 def test_a_runs_record_and_its_weights_must_agree(tmp_path, state):
     run = write_run(tmp_path / "a", state)
     record = json.loads((run / "run.json").read_text())
