@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from runtime.command import exit_status, status_of
 from runtime.errors import NeuroStageError
 from runtime.extras import require
+from runtime.hints import command
 from runtime.labels import ORIGINS
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def _print(exported: Exported, options: Options) -> None:
         return
     model = exported.manifest.model
     spec = model.input
+    print(f"bundle {exported.bundle}")
     print(f"{model.architecture}, {spec.channels} × {spec.height} × {spec.width}, weights {model.digest[:12]}…")
     print(f"classes {', '.join(model.labels)}")
     print(f"        {ORIGINS[exported.manifest.labels_from]}")
@@ -102,16 +105,23 @@ def _print(exported: Exported, options: Options) -> None:
     measured = [report for outcome in exported.outcomes for report in outcome.reports]
     if measured:
         print(f"compared with eager float32 on {measured[0]['images']} slices of {measured[0]['source']}")
-        counts = exported.comparison.get("answers", {})
-        print("its answers: " + ", ".join(f"{label} {count}" for label, count in counts.items()))
+        _print_comparison(exported.comparison)
         print("flips: decisions changed. bound: upper 95 % bound on their share.")
         print("Δp: largest change of a probability. ms: an image here, engine only.")
     if any(outcome.status == "rejected" for outcome in exported.outcomes):
         print(f"rejected: kept with a report in {exported.bundle / 'rejected'}")
     if any(artifact.checks for artifact in exported.manifest.artifacts):
-        bundle = "" if str(exported.bundle) == "bundle" else f"{exported.bundle} "
-        print(f"\nNext: python -m runtime {bundle}scan.jpg")
-        print(f"      python -m benchmarks {bundle}".rstrip())
+        named = () if str(exported.bundle) == "bundle" else (exported.bundle,)
+        print(f"\nNext: {command('runtime', *named, 'scan.jpg')}")
+        print(f"      {command('benchmarks', *named)}")
+
+
+def _print_comparison(facts: dict[str, Any]) -> None:
+    """What the reference answers on the images compared, and what the comparison leaves open."""
+    counts = ", ".join(f"{label} {count}" for label, count in facts.get("answers", {}).items())
+    said = [f"its answers: {counts}", *facts.get("remarks", ())]
+    for line in (*said, *([facts["warning"]] if "warning" in facts else [])):
+        print(fill(line, 79, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def _print_outcome(outcome: Outcome, bundle: Path) -> None:

@@ -87,7 +87,9 @@ FAULTS = {
 
 def failed(run, out, reason: str, precision: str = "fp32"):
     """Export; assert that it failed for that reason, that the bundle verifies, and serves nothing of it."""
-    exported = pipeline.export(Options(source=run, out=out, precision=(precision,)))
+    # 64 images leave a bound of 4.6 %: enough for 10 %, and refused at once for less.
+    allowed = None if precision == "fp32" else 0.1
+    exported = pipeline.export(Options(source=run, out=out, precision=(precision,), flip_tolerance=allowed))
     assert not exported.whole
     (outcome,) = exported.outcomes
     assert outcome.status == "rejected"
