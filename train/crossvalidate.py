@@ -94,7 +94,11 @@ def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
 def _judge(runs: Sequence[Path], out: Path, resamples: int) -> dict[str, Any]:
     """The figures, also written to `out`. Raises InputError where they cannot be."""
     from train.evaluation.pooled import pool
+    from train.record import read_record
+    from train.runs import described
 
+    for run in runs:
+        _say(described(run, read_record(run)))
     facts = pool(runs, resamples)
     try:
         with tempfile.TemporaryDirectory(prefix=".figures-", dir=out) as folder:

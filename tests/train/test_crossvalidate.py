@@ -13,10 +13,14 @@ import pytest
 
 from runtime.calibration import probabilities
 from runtime.errors import CheckpointError
+from runtime.labels import LABELS
 from train.crossvalidate import main
+from train.evaluation.bootstrap import draw_patients
 from train.evaluation.calibration import cross_fit, fit_temperature
 from train.evaluation.heldout import ask, held_out
-from train.evaluation.pooled import lines, pool
+from train.evaluation.pooled import _fold, _said, _spread, lines, pool
+from train.evaluation.scores import Answers
+from train.evaluation.summary import Summary
 from train.record import read_record
 
 TINY = [
@@ -185,3 +189,53 @@ def test_the_published_protocol_leaks_and_says_so(people, tmp_path, capsys):
     assert min(facts["split"]["leaked"]) > 0.3
     assert facts["calibration"] is None  # nobody here is a patient that a temperature could be judged on
     assert facts["data"]["patients"] == np.sum(facts["patients"]["confusion"]) == 48
+
+
+def answers_of(recalls: dict[int, float], fold: int, people: int) -> list[tuple]:
+    """(label, decision) of `people` patients of each class, the share of `recalls` of them right."""
+    told = []
+    for label, recall in recalls.items():
+        told += [(label, label if place < recall * people else (label + 1) % 4, fold) for place in range(people)]
+    return told
+
+
+def test_balanced_accuracy_is_over_the_same_classes_in_every_column():
+    """Folds of one size in which each class is as often right: the mean over folds is the figure over all of them.
+
+    The fourth class is one patient, in one fold, and always right: counted there and not in the others, it would lift
+    that fold's mean.
+    """
+    told = [row for fold in (0, 1) for row in answers_of({0: 0.5, 1: 0.25, 2: 0.75}, fold, 12)] + [(3, 3, 1)]
+    labels, decisions, fold = (np.array(column) for column in zip(*told, strict=True))
+    answers = Answers(np.eye(4)[decisions], labels, np.arange(len(labels)))
+    folds = [_fold(answers, fold == number, True, [0, 1, 2]) for number in (0, 1)]
+    assert [one["slices"]["balanced_accuracy"] for one in folds] == pytest.approx([0.5, 0.5])
+    summary = Summary(answers, draw_patients(len(labels), 200, 0)).decisions()
+    assert summary["counted"] == list(LABELS[:3])
+    assert summary["balanced_accuracy"]["value"] == pytest.approx(
+        _spread([f["slices"] for f in folds])["balanced_accuracy"]["mean"]
+    )
+
+
+def test_a_fold_without_a_class_that_counts_has_no_balanced_accuracy():
+    told = [*answers_of({0: 0.5, 1: 0.5, 2: 0.5, 3: 1.0}, 0, 12), *answers_of({0: 0.5, 1: 0.5, 2: 0.5}, 1, 12)]
+    labels, decisions, fold = (np.array(column) for column in zip(*told, strict=True))
+    answers = Answers(np.eye(4)[decisions], labels, np.arange(len(labels)))
+    folds = [_fold(answers, fold == number, True, [0, 1, 2, 3])["slices"] for number in (0, 1)]
+    assert folds[0]["balanced_accuracy"] == pytest.approx(0.625)
+    assert folds[1]["balanced_accuracy"] is None
+    spread = _spread([*folds, folds[0]])
+    assert spread["balanced_accuracy"]["folds"] == 2
+    assert _said(spread["balanced_accuracy"], True, 3) == "62.5 ± 0.0 % (2 folds)"
+    assert _said(spread["accuracy"], True, 3).endswith("%")
+
+
+def test_the_lines_say_which_classes_balanced_accuracy_is_over(crossed):
+    facts = json.loads((crossed / "crossvalidation.json").read_text())
+    text = "\n".join(lines(facts))
+    assert "without" not in text
+    facts["slices"]["counted"] = list(LABELS[:3])
+    assert lines(facts)[-2:] == [
+        f"balanced accuracy: in both columns the mean recall of {LABELS[0]}, {LABELS[1]} and {LABELS[2]},",
+        f"without {LABELS[3]}, too few to estimate a recall.",
+    ]

@@ -11,12 +11,13 @@ import numpy as np
 
 from runtime.calibration import probabilities
 from runtime.errors import CheckpointError
+from runtime.labels import LABELS
 from train.evaluation.bootstrap import LEVEL, draw_patients
 from train.evaluation.calibration import cross_fit
 from train.evaluation.heldout import HeldOut, ask, class_counts, held_out, read_split
 from train.evaluation.scores import Answers, decision_scores, ranking_scores
 from train.evaluation.summary import Summary, no_interval
-from train.evaluation.words import CALIBRATION, ROWS, number, spoken
+from train.evaluation.words import CALIBRATION, ROWS, joined, number, spoken
 from train.record import read_record
 
 SCHEMA = 1
@@ -53,7 +54,9 @@ def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
     people = np.unique([who[name] for name in names], return_inverse=True)[1].astype(np.int64)
     answers = Answers(np.concatenate(chances), np.concatenate(labels), people)
     weights = draw_patients(int(people.max()) + 1, resamples, seed) if known else None
-    folds = [_fold(answers, fold == number_of, known) for number_of in range(len(runs))]
+    slices = Summary(answers, weights).decisions()
+    counted = [LABELS.index(label) for label in slices["counted"]]
+    folds = [_fold(answers, fold == number_of, known, counted) for number_of in range(len(runs))]
     return {
         "schema": SCHEMA,
         "recipe": records[0]["recipe"],
@@ -81,7 +84,7 @@ def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
         },
         "folds": folds,
         "over_folds": {level: _spread([one[level] for one in folds]) for level in _LEVELS if folds[0][level]},
-        "slices": Summary(answers, weights).decisions(),
+        "slices": slices,
         "patients": Summary(answers.by_patient(), weights).decisions() if known else None,
         "calibration": _calibration(answers, calibrated, weights),
     }
@@ -123,18 +126,23 @@ def _check_together(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> 
             raise CheckpointError(f"{run} has other data, another recipe or another split than {runs[0]}.")
 
 
-def _fold(answers: Answers, rows: np.ndarray, known: bool) -> dict[str, Any]:
-    """Point figures of one fold, by level; None at the level of patients where nobody knows them."""
+def _fold(answers: Answers, rows: np.ndarray, known: bool, counted: Sequence[int]) -> dict[str, Any]:
+    """Point figures of one fold, by level; None at the level of patients where nobody knows them.
+
+    counted: the classes that balanced accuracy is the mean over, those of all folds together.
+    """
     people = np.unique(answers.patients[rows], return_inverse=True)[1].astype(np.int64)
     mine = Answers(answers.probabilities[rows], answers.labels[rows], people)
-    told: dict[str, Any] = {"slices": _points(mine), "patients": _points(mine.by_patient()) if known else None}
+    told: dict[str, Any] = {"slices": _points(mine, counted)}
+    told["patients"] = _points(mine.by_patient(), counted) if known else None
     return {"held_out": {"slices": int(rows.sum()), "patients": int(people.max()) + 1 if known else None}, **told}
 
 
-def _points(answers: Answers) -> dict[str, float | None]:
+def _points(answers: Answers, counted: Sequence[int]) -> dict[str, float | None]:
+    """Name → value; None where it is not defined, as balanced accuracy is not for a fold without a class of `counted`:
+    a mean over other classes would be another figure under the same name."""
     one = np.ones((1, int(answers.patients.max()) + 1))
-    present = np.unique(answers.labels).tolist()
-    values = decision_scores(answers, one, present) | ranking_scores(answers, one, present)
+    values = decision_scores(answers, one, counted) | ranking_scores(answers, one, counted)
     found = {name: float(values[name][0]) for name in _OF_FOLDS}
     return {name: value if np.isfinite(value) else None for name, value in found.items()}
 
@@ -163,19 +171,32 @@ def lines(facts: dict[str, Any]) -> list[str]:
             together = facts[level]
             for key in name.split("."):
                 together = together[key]
-            text.append(f"{title:<33}{_said(facts['over_folds'][level][name], share):<24}{spoken(together, share)}")
+            spread = _said(facts["over_folds"][level][name], share, facts["split"]["folds"])
+            text.append(f"{title:<33}{spread:<24}{spoken(together, share)}")
         text.append(f"{'always the largest class':<33}{'':<24}{number(facts[level]['largest_class'], True)}")
     if facts["calibration"]:
         text += ["", f"{'slices, at a temperature of other patients':<45}{'before':<25}after"]
         for title, name in CALIBRATION:
             before, after = (spoken(facts["calibration"][side][name], False) for side in ("before", "after"))
             text.append(f"{title:<45}{before:<25}{after}")
-    return text[1:]
+    return [*text[1:], "", *_explained(facts)]
 
 
-def _said(spread: dict[str, Any], share: bool) -> str:
+def _explained(facts: dict[str, Any]) -> list[str]:
+    """What the two columns are."""
+    counted = facts["slices"]["counted"]
+    left = [label for label in LABELS if label not in counted]
+    text = ["mean ± SD of folds: each fold's own figure. all together: one figure over what all folds held out."]
+    if counted and left:
+        text.append(f"balanced accuracy: in both columns the mean recall of {joined(counted)},")
+        text.append(f"without {joined(left)}, too few to estimate a recall.")
+    return text
+
+
+def _said(spread: dict[str, Any], share: bool, folds: int) -> str:
     if spread["mean"] is None or spread["sd"] is None:
         return "not estimable"
+    only = "" if spread["folds"] == folds else f" ({spread['folds']} folds)"
     if share:
-        return f"{100 * spread['mean']:.1f} ± {100 * spread['sd']:.1f} %"
-    return f"{spread['mean']:.3f} ± {spread['sd']:.3f}"
+        return f"{100 * spread['mean']:.1f} ± {100 * spread['sd']:.1f} %{only}"
+    return f"{spread['mean']:.3f} ± {spread['sd']:.3f}{only}"
