@@ -179,6 +179,11 @@ def _frame_count(dataset: Any, where: str, most: int | None) -> int:
 def _check_pixels(dataset: Any, where: str, most: int | None) -> int:
     """The number of frames, after everything that can be refused before anything is decoded."""
     names = [name for name in _PIXELS if name in dataset]
+    if not names and "Rows" in dataset and "Columns" in dataset:
+        raise ImageError(
+            f"{where} states an image and holds no pixels: it is truncated, or was exported without them. Copy or "
+            "export it again."
+        )
     if not names:
         raise ImageError(f"{where} is a DICOM file without pixels (a report, a plan, a directory). Pass an image.")
     if len(names) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from PIL import Image
 _COUNTED = 32 * 1024 * 1024
 """Bytes of the largest animation or stack whose images are counted; of larger ones only that there are several."""
 
-_MOST_PAGES = 100_000
+_MOST_PAGES, _MOST_TAGS = 10_000, 64
+"""Pages that are counted, and tags of each that are looked at: a file of a gigabyte may claim millions."""
 
-_NEW_SUBFILE, _SUBFILE, _WIDTH, _HEIGHT, _DESCRIPTION, _DEPTH = 254, 255, 256, 257, 270, 32997  # TIFF 6.0, section 8
+_NEW_SUBFILE, _SUBFILE, _WIDTH, _HEIGHT, _DESCRIPTION, _SAMPLES = 254, 255, 256, 257, 270, 277  # TIFF 6.0, section 8
+_DEPTH = 32997  # ImageDepth, registered by SGI
 
 _REDUCED, _MASK = 1, 4
 """Bits of NewSubfileType: a smaller copy of another page, and a mask for one."""
@@ -95,12 +98,9 @@ def _stated(tags: dict[int, Any]) -> int:
     if found:
         return int(found.group(1))
     shape = re.match(rb'\{"shape": \[([0-9, ]{1,200})\]', text)
-    pixels = tags.get(_WIDTH, 0) * tags.get(_HEIGHT, 0)
-    if shape and pixels:
-        total = 1
-        for side in shape.group(1).split(b","):
-            total *= int(side)
-        return total // pixels if total // pixels > 4 else 1  # up to four may be the samples of a pixel
+    samples = tags.get(_WIDTH, 0) * tags.get(_HEIGHT, 0) * tags.get(_SAMPLES, 1)
+    if shape and samples:
+        return math.prod(int(side) for side in shape.group(1).split(b",")) // samples
     return int(tags.get(_DEPTH, 1))
 
 
@@ -120,13 +120,13 @@ def _directories(data: bytes) -> Iterator[dict[int, Any]]:
             if count > (len(data) - start) // entry_size:
                 raise struct.error("cut off")
             tags: dict[int, Any] = {}
-            for number in range(min(count, 512)):
+            for number in range(min(count, _MOST_TAGS)):
                 at = start + number * entry_size
                 tag, kind, length, value = struct.unpack_from(f"{order}{entry_form}", data, at)
                 if tag == _DESCRIPTION:
                     inline = at + entry_size - offset_size
                     tags[tag] = data[inline if length <= offset_size else value :][: min(length, 4096)]
-                elif tag in (_NEW_SUBFILE, _SUBFILE, _WIDTH, _HEIGHT, _DEPTH):
+                elif tag in (_NEW_SUBFILE, _SUBFILE, _WIDTH, _HEIGHT, _SAMPLES, _DEPTH):
                     where = at + entry_size - offset_size
                     tags[tag] = value if kind != 3 else struct.unpack_from(f"{order}H", data, where)[0]  # 3: SHORT
             yield tags

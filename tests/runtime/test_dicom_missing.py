@@ -110,6 +110,9 @@ def test_colour_needs_its_planes() -> None:
 @pytest.mark.parametrize("how", ["missing", "empty"])
 def test_no_pixels(how: str) -> None:
     made = dataset(PixelData=None) if how == "missing" else without_value("PixelData", dataset())
+    with pytest.raises(ImageError, match="states an image and holds no pixels: it is truncated, or was exported"):
+        read(encoded(made))
+    made = dataset(PixelData=None, Rows=None, Columns=None)
     with pytest.raises(ImageError, match="is a DICOM file without pixels"):
         read(encoded(made))
 

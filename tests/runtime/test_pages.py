@@ -163,3 +163,40 @@ def test_every_length_of_a_cut_off_stack() -> None:
     for length in range(0, len(data), 7):
         with pytest.raises(ImageError):
             read_image(data[:length])
+
+
+STACK = np.stack([np.roll(GREY, number) for number in range(5)])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "count"),
+    [
+        (STACK, {}, 5),
+        (STACK, {"imagej": True}, 5),
+        (STACK, {"imagej": True, "metadata": {"axes": "ZYX"}}, 5),
+        (STACK, {"ome": True}, 5),
+        (STACK, {"bigtiff": True}, 5),
+        (STACK, {"byteorder": ">"}, 5),
+        (STACK, {"truncate": True}, 5),
+        (STACK, {"imagej": True, "truncate": True}, 5),
+        (STACK, {"compression": "zlib"}, 5),
+        (STACK, {"photometric": "minisblack", "volumetric": True, "tile": (16, 16, 16)}, 5),
+        (np.stack([STACK] * 3, axis=-1), {"photometric": "rgb"}, 5),
+        (STACK[:2], {"photometric": "minisblack"}, 2),
+        (GREY, {}, 1),
+        (GREY, {"imagej": True}, 1),
+        (GREY, {"ome": True}, 1),
+        (GREY[None], {}, 1),
+        (np.stack([GREY] * 3, axis=-1), {"photometric": "rgb"}, 1),
+        (np.stack([GREY] * 3), {"photometric": "rgb", "planarconfig": "separate"}, 1),
+    ],
+)
+def test_what_tifffile_writes(pixels: np.ndarray, options: dict, count: int) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    if count == 1:
+        assert np.array_equal(np.asarray(read_image(buffer.getvalue()).convert("L")), GREY)
+        return
+    with pytest.raises(ImageError, match=f"holds {count} images|is not an image|begins as TIFF"):
+        read_image(buffer.getvalue())
