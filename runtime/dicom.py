@@ -111,6 +111,9 @@ def _compression(data: bytes) -> str:
 # logging and warnings of the host, so such values are refused before pydicom looks at them.
 _ALLOWED = {"DS": rb"[-+0-9.eE\\ \0]*", "IS": rb"[-+0-9\\ \0]*", "CS": rb"[A-Z0-9_\\ \0]*", "UI": rb"[0-9.\\ \0]*"}
 
+_WIDTHS = {"US": 2, "SS": 2, "US or SS": 2, "FL": 4, "FD": 8}
+"""Bytes of one value (PS3.5 6.2)."""
+
 
 def _vet_head(data: bytes, where: str) -> None:
     """Refuse a transfer syntax and a character set that are none; pydicom interprets both while it reads."""
@@ -145,11 +148,15 @@ def _vet(dataset: Any, where: str, depth: int = 0) -> None:
         value = dataset.get_item(tag).value
         if value is None or (isinstance(value, bytes) and not value.strip(b" \0\\" if kind in _ALLOWED else b"")):
             del dataset[tag]
-        elif kind in _ALLOWED and isinstance(value, bytes) and not _allowed(value, kind):
+        elif isinstance(value, bytes) and not _allowed(value, kind):
             raise ImageError(f"{where} states {keyword} in a form that DICOM does not allow. Export it again.")
 
 
 def _allowed(value: bytes, kind: str) -> bool:
+    if kind in _WIDTHS:
+        return len(value) % _WIDTHS[kind] == 0
+    if kind not in _ALLOWED:
+        return True
     if not re.fullmatch(_ALLOWED[kind], value):
         return False
     try:
@@ -185,7 +192,10 @@ def _check_pixels(dataset: Any, where: str, most: int | None) -> int:
             "export it again."
         )
     if not names:
-        raise ImageError(f"{where} is a DICOM file without pixels (a report, a plan, a directory). Pass an image.")
+        raise ImageError(
+            f"{where} is a DICOM file without pixels (a report, a plan, a directory), or damaged before them. "
+            "Pass an image."
+        )
     if len(names) > 1:
         raise ImageError(f"{where} holds both {' and '.join(names)}, of which DICOM allows one. Export it again.")
     check_pixel_module(dataset, where)

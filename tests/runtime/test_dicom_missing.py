@@ -132,3 +132,10 @@ def test_several_numbers_where_one_belongs() -> None:
     made.add_new("Rows", "US", [8, 8])
     with pytest.raises(ImageError, match="states Rows in a form that DICOM does not allow"):
         read(encoded(made))
+
+
+def test_a_number_of_another_length() -> None:
+    data = encoded(dataset())
+    rows = b"\x28\x00\x10\x00US\x02\x00\x08\x00"
+    with pytest.raises(ImageError, match="states Rows in a form that DICOM does not allow"):
+        read(data.replace(rows, rows[:6] + b"\x03\x00\x08\x00\x00"))
