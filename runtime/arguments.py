@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from PIL import Image
 
 from runtime.backends import DEVICES
 from runtime.errors import InputError
+from runtime.folders import images_in
 from runtime.reading import Picture, Source
 
 
@@ -47,6 +49,11 @@ def several(images: Any) -> Iterable[Source]:
     buffer by byte, a mapping by key, a set in any order.
     """
     if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture, Image.Image)):
+        if _is_folder(images):
+            raise InputError(
+                f"images is the folder {os.fspath(images)!r}, expected several images. Pass "
+                "runtime.folders.images_in(folder).images, or the folder to predict_study()."
+            )
         raise _one(type(images).__name__)
     if hasattr(images, "read"):
         raise _one("file object")
@@ -74,12 +81,26 @@ def several(images: Any) -> Iterable[Source]:
 
 
 def slices_of(images: Any) -> Iterable[Source]:
-    """As `several`; one image or file counts as all slices of its study."""
+    """As `several`; one image or file counts as all slices of its study, and a folder stands for the images in it."""
+    if _is_folder(images):
+        return _inside(Path(os.fsdecode(images)))
     if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Picture, Image.Image)):
         return [images]
     if hasattr(images, "read") or (isinstance(images, np.ndarray) and _is_one_image(images)):
         return [images]
     return several(images)
+
+
+def _is_folder(images: Any) -> TypeGuard[str | os.PathLike[str]]:
+    # os.path: False for names that no file can have, where pathlib raises.
+    return isinstance(images, (str, os.PathLike)) and os.path.isdir(images)  # noqa: PTH112
+
+
+def _inside(folder: Path) -> Iterable[Source]:
+    found = images_in(folder)
+    if not found.images:
+        raise InputError(f"{str(folder)!r} is a folder without an image ({found.skipped_words() or 'it is empty'}).")
+    return [*found.images]
 
 
 def _one(kind: str) -> InputError:

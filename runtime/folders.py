@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -47,9 +48,9 @@ class Images:
         return f"skipped {total} file{'s' if total > 1 else ''}: {kinds}"
 
 
-def images_in(folder: Path) -> Images:
+def images_in(folder: str | os.PathLike[str]) -> Images:
     """The images in `folder` at any depth: by suffix, or by the first bytes of a file that has another or none."""
-    found = files_below(folder)
+    found = files_below(Path(folder))
     skipped = Counter({"hidden or left behind by a system": found.debris} if found.debris else {})
     if found.links:
         skipped["broken links, or links to folders already read"] = len(found.links)

@@ -218,7 +218,7 @@ class Predictor:
         """One patient's result from slices of one scan: the mean over those that were not rejected.
 
         images: as for `predict`; each frame of a multi-frame DICOM file counts as a slice. One file that holds all
-            slices may be given as it is.
+            slices may be given as it is, and so may the folder that they are in (`runtime.folders.images_in`).
         Raises InputError where there is no image at all.
         """
         check_process(self._process)
