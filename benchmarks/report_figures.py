@@ -78,7 +78,7 @@ def _figures(number: int, row: Row, rows: Sequence[Row]) -> Figures:
         number,
         row,
         float(np.median(samples)),
-        _within(samples),
+        _above_zero(samples),
         tail(samples, 0.9),
         tail(samples, 0.99),
         faster,
@@ -92,6 +92,12 @@ def _ratio(slow: np.ndarray, quick: np.ndarray) -> tuple[float, Interval | None]
     ratios = np.log(slow) - np.log(quick)
     within = _within(ratios)
     return math.exp(np.median(ratios)), within and (math.exp(within[0]), math.exp(within[1]))
+
+
+def _above_zero(samples: np.ndarray) -> Interval | None:
+    """Of a time, which is never negative: symmetric about the median of its logarithm."""
+    within = _within(np.log(samples)) if samples.min(initial=1.0) > 0 else None
+    return within and (math.exp(within[0]), math.exp(within[1]))
 
 
 def _within(samples: np.ndarray) -> Interval | None:

@@ -14,6 +14,7 @@ import numpy as np
 from runtime.command import exit_status
 from runtime.errors import BackendUnavailable, InputError, NeuroStageError
 from runtime.gradcam import LAYERS, grad_cam, lacking
+from runtime.hints import command
 from runtime.labels import ASSUMED, LABELS, canonical_label, order_line
 from runtime.manifest import FILE as MANIFEST
 from runtime.manifest import read_manifest
@@ -109,7 +110,7 @@ def _needs_pt2(bundle: Path) -> None:
     if not any(check.backend == BACKEND for check in checks):
         raise InputError(
             f"{bundle} has no float32 .pt2, the artifact whose gradients a Grad-CAM needs. Add it, from the same run: "
-            f"python -m export RUN --to {BACKEND} --out {bundle}"
+            f"{command('export', 'RUN', '--to', BACKEND, '--out', bundle)}"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -19,7 +18,7 @@ def command(module: str, *words: object) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`` Did you mean …?``, quoted, where one of `known` is spelt nearly as `word` is; nothing otherwise."""
-    found = get_close_matches(word, list(known), 1, 0.75)
+    found = _alike(word, list(known))
     return f" Did you mean {shlex.quote(found[0])}?" if found else ""
 
 
@@ -32,5 +31,11 @@ def nearest_path(path: Path) -> str:
     names = [other.name for other in above.iterdir()] if os.access(above, os.R_OK) else []
     if len(rest) > 1:
         return f" There is no {rest[0]} in {above}.{nearest(rest[0], names)}"
-    found = get_close_matches(rest[0], names, 1, 0.75)
+    found = _alike(rest[0], names)
     return f" Did you mean {shlex.quote(str(path.parent / found[0]))}?" if found else ""
+
+
+def _alike(word: str, known: list[str]) -> list[str]:
+    from difflib import get_close_matches  # here: only messages need it
+
+    return get_close_matches(word, known, 1, 0.75)

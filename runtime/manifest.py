@@ -34,6 +34,7 @@ from typing import Any
 from runtime.digests import DIGEST, UNSEALED, is_sealed, seal, sha256_file
 from runtime.errors import BundleError
 from runtime.fields import field, is_number, number, objects, parse
+from runtime.hints import command
 from runtime.labels import LABELS_FROM
 from runtime.model import ModelInfo
 
@@ -173,9 +174,10 @@ def read_manifest(bundle: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise BundleError(
-            f"{bundle} holds no {FILE}: it is not a bundle. Make one with: python -m export --out {bundle}"
-        ) from error
+        made = command(
+            "export", "--out", "NEW_FOLDER" if bundle.exists() else bundle
+        )  # export replaces no other folder
+        raise BundleError(f"{bundle} holds no {FILE}: it is not a bundle. Make one with: {made}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read: {error}.") from error
     data = parse(text, str(path))

@@ -16,6 +16,7 @@ from runtime.choice import Candidate, built_for, candidates, never_served
 from runtime.errors import BackendError, BackendUnavailable, BundleError, InputError
 from runtime.fields import parse
 from runtime.guard import Guard
+from runtime.hints import command
 from runtime.integrity import verified
 from runtime.manifest import TENSOR, Artifact, Check, Document, Golden, Manifest, ModelInfo
 from runtime.tuning import ranked
@@ -130,7 +131,7 @@ def open_bundle(
         if failed:
             warn(
                 f"{'; '.join(failed)} Serving {artifact.file} in {name} instead. To make what was measured fastest fit "
-                f"this machine, build it again here: python -m export --rebuild --out {bundle}"
+                f"this machine, build it again here: {command('export', '--rebuild', '--out', bundle)}"
             )
         return serving
     reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *never_served(manifest)))

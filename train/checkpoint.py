@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from runtime.errors import CheckpointError
+from runtime.hints import command
 from runtime.labels import LABELS
 from train.resume import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
 
@@ -44,8 +45,8 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
         raise CheckpointError(f"{path} exists already. Give another --out; nothing was written.")
     if has_checkpoint(partial) and not resume:
         raise CheckpointError(
-            f"{partial} holds an interrupted run. Go on with it: --resume --out {path}. Or delete it, or give another "
-            "--out; nothing was written."
+            f"{partial} holds an interrupted run. Nothing was written. Delete it, give another --out, or go on with "
+            f"it: {command('train', '--resume', '--out', path)}"
         )
     made = [folder for folder in path.parents if not folder.exists()]
     try:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from benchmarks import machine
 from benchmarks.images import jpegs
 from benchmarks.ours import load
 from benchmarks.record import STAGES
@@ -130,4 +131,4 @@ def test_requests_are_served_and_streams_are_counted(ours, images):
     assert len(served["latencies_ms"]) >= 10
     seconds, held = ours.work(images, 40, 8)
     assert seconds > 0
-    assert 50e6 < held < 50e9
+    assert 0 < held < machine._memory()

@@ -11,7 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from benchmarks import report_figures
 from benchmarks.__main__ import main
+from benchmarks.compare_statistics import interval, level
 from benchmarks.record import STAGES
 from benchmarks.report_figures import LEAST_FOR, SNIPPET, contenders, figures, number
 from benchmarks.report_markdown import markdown
@@ -300,3 +302,13 @@ def test_comparing_ends_with_1_where_something_is_slower(tmp_path, make, capsys)
     assert re.search(r"^ours .* slower$", capsys.readouterr().out, re.MULTILINE)
     assert main(["--compare", b, a]) == 0
     assert main(["--compare", a, str(tmp_path / "none.json")]) == 2
+
+
+def test_the_interval_of_a_time_never_reaches_below_zero():
+    """Samples that drift by the block, as on a machine that slows down for seconds: few blocks, a wide interval."""
+    draw = np.random.default_rng(4)
+    for _ in range(20):
+        samples = np.repeat(np.exp(draw.normal(0, 2, 6)), 10)
+        low, high = report_figures._above_zero(samples)
+        assert 0 < low <= np.median(samples) <= high
+        assert interval(level(samples))[0] < low

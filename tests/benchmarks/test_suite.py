@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks import machine
 from benchmarks.__main__ import main
 from benchmarks.options import SCENARIOS, parse
 from benchmarks.peers.eager import SNIPPET
@@ -45,7 +46,7 @@ def test_a_quick_run_keeps_every_sample(measured, bundle):
         assert len({len(row["samples_ms"]) for row in rows}) == 1, "samples of a scenario are paired"
     for row in record["rows"]:
         assert 0 < row["load_s"] < row["first_answer_s"]
-        assert 20e6 < row["peak_rss_bytes"] < 20e9
+        assert row["file_bytes"] < row["peak_rss_bytes"] < machine._memory()
         assert row["file_bytes"] > 1e6
         if row["scenario"] == "single_stream":
             assert set(row["stages_ms"]) == set(STAGES)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from benchmarks import machine
 from benchmarks.worker import Contender, Worker
 from runtime.errors import BackendError
 
@@ -50,7 +51,7 @@ def test_a_worker_answers_times_itself_and_ends(contender, tmp_path, capfd):
         assert 40 <= worker.ask("question", 0, 2) < 200
         assert worker.ask("throughput", 3, 2) >= 0.06
         assert worker.ask("decisions") == [0, 1, 0]
-        assert 5e6 < worker.ask("peak_rss") < 5e9
+        assert 0 < worker.ask("peak_rss") < machine._memory()
         process = worker._process
     assert not process.is_alive()
     assert capfd.readouterr().out == ""

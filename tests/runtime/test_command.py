@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,16 @@ def test_a_module_that_no_extra_installs_is_a_fault_of_ours(name):
 
     with pytest.raises(ModuleNotFoundError):
         exit_status(main, extra="train")
+
+
+def test_a_file_that_hides_our_package_is_named(tmp_path):
+    (tmp_path / "train.py").write_text("print('mine')\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    arguments = [sys.executable, "-m", "export", "no-such-run"]
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"DependencyError: {tmp_path / 'train.py'} hides neurostage's own package 'train'.")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_module_may_check_before_its_own_imports(capsys):

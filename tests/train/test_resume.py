@@ -147,7 +147,8 @@ def killed(interrupted, tmp_path) -> Path:
 def test_an_interrupted_run_is_not_overwritten(killed, few_slices, capsys):
     assert main(arguments("resnet34-gray", few_slices, killed)) == 2
     error = capsys.readouterr().err
-    assert f"holds an interrupted run. Go on with it: --resume --out {killed}" in error
+    assert "holds an interrupted run. Nothing was written." in error
+    assert error.endswith(f"or go on with it: python -m train --resume --out {killed}\n")
     assert (partial_folder(killed) / "checkpoint.pt").exists()
 
 
