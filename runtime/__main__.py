@@ -1,4 +1,4 @@
-"""`python -m runtime [BUNDLE] FILES…`: predict from the command line."""
+"""`python -m runtime [--bundle BUNDLE] FILES…`: predict from the command line."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runtime import report
-from runtime.backends import BACKENDS, DEVICES, SUFFIXES
-from runtime.command import exit_status
+from runtime.backends import BACKENDS, DEVICES
+from runtime.command import exit_status, status_of
+from runtime.command_paths import STDIN, bundle_and_images
+from runtime.csv_file import Before, CsvFile, before
 from runtime.errors import ImageError, NeuroStageError
-from runtime.folders import images_of
 from runtime.labels import ASSUMED, ORIGINS, order_line
-from runtime.manifest import FILE as MANIFEST
 from runtime.prediction import Prediction
 from runtime.predictor import DEFAULT_BUNDLE, Predictor
 from runtime.sources import encoded
 
-_STDIN = Path("-")
+_EPILOG = f"""\
+Without --bundle the first path is the bundle where it is one; else ./{DEFAULT_BUNDLE}
+is. Which one answers is said on the standard error. A folder stands for the
+images in it, at any depth, by their content where the name does not say; what
+is skipped is counted. - stands for one image on the standard input.
+DICOM files need the extra: pip install 'neurostage[dicom]'
 
-_EPILOG = """\
-The first path is taken as the bundle when it is one, or an artifact like .onnx.
-A folder stands for the images in it, at any depth, by their content where the
-name does not say; what is skipped is counted on the standard error. - stands
-for one image on the standard input. DICOM files need the extra: pip install 'neurostage[dicom]'
-
-Exit status: 0 every image was answered, 1 one or more were rejected, abstained
-on or could not be read, 2 usage.
+Exit status: 0 every image was answered; 1 one or more were rejected, abstained
+on or could not be read, or the engine or audit log failed; 2 usage.
 Research use only: not a medical device.
 """
 
@@ -40,16 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command. Results go to stdout, everything else to stderr."""
     parser = _parser()
     options = parser.parse_intermixed_args(argv)  # images may follow options
-    bundle, images = _split(options.paths)
-    if not images and not (options.info or options.self_test):
+    if not options.paths and not (options.info or options.self_test):
         parser.error("no image was given. For example: python -m runtime scan.jpg")
     if options.resume and not options.output:
         parser.error("--resume needs --output, the file to go on with")
     if options.output and (options.json or options.csv or options.study):
         parser.error("--output writes CSV: leave out --json, --csv and --study")
+    if options.audit_key and not options.audit:
+        parser.error("--audit-key needs --audit, the log that it signs")
     if options.workers is not None and options.workers < 1:
         parser.error(f"--workers is {options.workers}, expected at least 1")
     try:
+        bundle, found = bundle_and_images(options.paths, options.bundle)
+        if not found.images and not (options.info or options.self_test):
+            parser.error(f"no image was given for {bundle}. For example: python -m runtime --bundle {bundle} scan.jpg")
+        written = before(options.output, resume=options.resume) if options.output else Before()
+        if found.skipped:
+            print(found.skipped_words(), file=sys.stderr)
         predictor = Predictor(
             bundle,
             backend=options.backend,
@@ -57,15 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             device=options.device,
             threads=options.threads,
             audit=options.audit,
+            audit_key=options.audit_key,
         )
-        return _run(predictor, images, options)
+        return _run(predictor, bundle, found.images, written, options)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+        return status_of(error)
 
 
-def _run(predictor: Predictor, images: list[Path], options: argparse.Namespace) -> int:
+def _run(predictor: Predictor, bundle: Path, images: list[Path], written: Before, options: argparse.Namespace) -> int:
     status = 0
+    if not options.info:
+        print(_named(predictor, bundle), file=sys.stderr)
     if predictor.labels_from == ASSUMED:
         print(order_line(predictor.model.labels, ASSUMED), file=sys.stderr)
     if options.info:
@@ -77,18 +86,31 @@ def _run(predictor: Predictor, images: list[Path], options: argparse.Namespace) 
             json.dumps(result.to_dict()) if options.json else f"self-test  {'ok' if not status else 'FAILED'}: {result}"
         )
     if images:
-        answered = _study(predictor, images, options) if options.study else _each(predictor, images, options)
+        answered = _study(predictor, images, options) if options.study else _each(predictor, images, written, options)
         status = max(status, 0 if answered else 1)
         if not options.json and not options.csv:
             print("Research use only: not a diagnosis.", file=sys.stderr)
+    if options.audit:
+        print(f"audit log {options.audit}: anchor {predictor.audit_anchor}", file=sys.stderr)
     return status
 
 
-def _each(predictor: Predictor, images: list[Path], options: argparse.Namespace) -> bool:
+def _named(predictor: Predictor, bundle: Path) -> str:
+    """Which bundle answers, in one line."""
+    weights = f"weights {predictor.model.digest[:12]}"
+    if bundle.is_file():
+        return f"lone artifact {bundle}, {weights}, in {predictor.backend}"
+    return (
+        f"bundle {bundle}, SHA-256 {predictor.digest[:12]}, {weights}: {predictor.artifact.name} in {predictor.backend}"
+    )
+
+
+def _each(predictor: Predictor, images: list[Path], written: Before, options: argparse.Namespace) -> bool:
     """Answer each image, and say whether all have a label."""
     output = None
     if options.output:
-        output = report.CsvFile(options.output, resume=options.resume, model_digest=predictor.model.digest)
+        names = [str(image) for image in images]
+        output = CsvFile(options.output, written, model_digest=predictor.model.digest, names=names)
         images = [image for image in images if str(image) not in output.done]
     elif options.csv:
         print(report.header(), end="")
@@ -129,7 +151,7 @@ def _study(predictor: Predictor, images: list[Path], options: argparse.Namespace
 
 def _source(image: Path) -> Path | bytes:
     """The path, or for - what stands on the standard input."""
-    if image != _STDIN:
+    if image != STDIN:
         return image
     try:
         return encoded(sys.stdin.buffer)[0]
@@ -144,7 +166,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images or folders, after the bundle")
+    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images, or folders of them")
+    bundle = f"folder that python -m export wrote, or a lone artifact (default: {DEFAULT_BUNDLE})"
+    parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help=bundle)
     parser.add_argument("--info", action="store_true", help="say what the bundle holds and why this artifact serves")
     parser.add_argument("--self-test", action="store_true", help="replay the bundle's golden images on this machine")
     parser.add_argument("--study", action="store_true", help="one result for all images: slices of one patient")
@@ -155,23 +179,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on with --output, leaving out what it answers")
     parser.add_argument("--workers", type=int, metavar="N", help="batches under way at once (default: by CPUs)")
     parser.add_argument("--audit", type=Path, metavar="LOG", help="add a line without patient data for each image")
+    parser.add_argument("--audit-key", type=Path, metavar="FILE", help="key of the audit log (default: LOG.key)")
     parser.add_argument("--backend", choices=list(BACKENDS), metavar="NAME", help=_BACKEND_HELP)
     parser.add_argument("--precision", metavar="NAME", help="this precision or none, such as fp32")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run (default: cpu)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads for the engine (default: all it may use)")
     return parser
-
-
-def _split(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
-    """The bundle, and the images that the other paths stand for."""
-    bundle = Path(DEFAULT_BUNDLE)
-    rest = list(paths)
-    if rest and (rest[0].suffix in SUFFIXES or (rest[0] / MANIFEST).is_file()):
-        bundle = rest.pop(0)
-    found = images_of(rest)
-    if found.skipped:
-        print(found.skipped_words(), file=sys.stderr)
-    return bundle, found.images
 
 
 def _print_info(predictor: Predictor, *, as_json: bool) -> None:

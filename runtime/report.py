@@ -7,10 +7,8 @@ import io
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TextIO
 
-from runtime.errors import InputError
 from runtime.labels import LABELS
 from runtime.prediction import Prediction, StudyPrediction
 
@@ -59,39 +57,12 @@ def row(name: str, prediction: Prediction) -> str:
         "preprocess_ms": f"{timings.preprocess_ms:.3f}",
         "inference_ms": f"{timings.inference_ms:.3f}",
     }
-    return _csv(["" if values[column] is None else values[column] for column in COLUMNS])
+    return csv_line(["" if values[column] is None else values[column] for column in COLUMNS])
 
 
 def header() -> str:
     """The first line of the CSV form."""
-    return _csv(list(COLUMNS))
-
-
-class CsvFile:
-    """Results that survive being stopped: a line is in the file as soon as its image was answered."""
-
-    def __init__(self, path: Path, *, resume: bool, model_digest: str) -> None:
-        """Begins `path`, or goes on with it. Raises InputError for a file that must not be overwritten or mixed."""
-        self.done: set[str] = set()
-        if resume and path.exists():
-            self.done = _finished(path, model_digest)
-        try:
-            self._file = path.open("a" if self.done else "w" if resume else "x", encoding="utf-8", newline="")
-        except FileExistsError as error:
-            raise InputError(f"{path} exists. Go on with it by --resume, or name another --output.") from error
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}. Name another --output.") from error
-        if not self.done:
-            self._file.write(header())
-
-    def write(self, name: str, prediction: Prediction) -> None:
-        """Add one line."""
-        self._file.write(row(name, prediction))
-        self._file.flush()
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
+    return csv_line(list(COLUMNS))
 
 
 class Progress:
@@ -116,26 +87,6 @@ class Progress:
             self._stream.flush()
 
 
-def _finished(path: Path, model_digest: str) -> set[str]:
-    """The files that a CSV file already answers; a line that was cut off is removed from it."""
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if not whole:
-        return set()
-    if not whole.startswith(header().encode()):
-        raise InputError(f"{path} has other columns than --output writes. Name another one; it was not touched.")
-    try:
-        rows = list(csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a file that --output wrote. Name another one; it was not touched.") from error
-    done = {entry["file"]: entry["model_digest"] for entry in rows}
-    if set(done.values()) - {model_digest}:
-        raise InputError(f"{path} holds results of another model. Name another --output, so that they stay apart.")
-    if whole != content:
-        path.write_bytes(whole)
-    return set(done)
-
-
 def _wrapped(parts: list[str]) -> list[str]:
     """The parts on as few lines of 80 columns as hold them."""
     lines = ["  "]
@@ -146,7 +97,8 @@ def _wrapped(parts: list[str]) -> list[str]:
     return lines
 
 
-def _csv(values: list[object]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(values)
-    return buffer.getvalue()
+def csv_line(values: list[object]) -> str:
+    """One line of CSV, ended by a newline alone."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(values)  # so that values with either are quoted
+    return buffer.getvalue()[:-2] + "\n"

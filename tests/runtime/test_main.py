@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 
 from runtime import Prediction
 from runtime.__main__ import main
+from runtime.audit import check
 from runtime.command import READER_LEFT
 from runtime.report import COLUMNS, Progress
 
@@ -40,7 +42,9 @@ def test_text_fits_a_terminal(bundle: Path, scan: Path, capsys: pytest.CaptureFi
     assert "(CDR " in answer
     assert all(label in " ".join(rest) for label in ("NonDemented", "VeryMildDemented", "ModerateDemented"))
     assert max(map(len, [answer, *rest])) <= 80
-    assert captured.err == "Research use only: not a diagnosis.\n"
+    named, research = captured.err.splitlines()
+    assert re.fullmatch(rf"bundle {bundle}, SHA-256 [0-9a-f]{{12}}, weights [0-9a-f]{{12}}: model.onnx in onnx", named)
+    assert research == "Research use only: not a diagnosis."
 
 
 def test_json_is_a_prediction_a_line(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -76,9 +80,11 @@ def test_output_is_resumed(bundle: Path, folder: Path, tmp_path: Path, capsys: p
     assert main([*arguments, "--output", str(whole)]) == 0
     lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
     assert len(lines) == 6
-    partial.write_text("".join(lines[:3]) + lines[3][:40], encoding="utf-8")  # killed while writing the third
+    cut = lines[3][: len(lines[3]) // 2]
+    partial.write_text("".join(lines[:3]) + cut, encoding="utf-8")  # stopped while it wrote the third
     assert main([*arguments, "--output", str(partial), "--resume"]) == 0
     resumed = partial.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert Path(f"{partial}.cut").read_text(encoding="utf-8") == cut + "\n", "kept aside"
     assert resumed[:3] == lines[:3]
     assert [line.split(",")[:3] for line in resumed] == [line.split(",")[:3] for line in lines]
     assert main([*arguments, "--output", str(partial), "--resume"]) == 0
@@ -143,9 +149,11 @@ def test_a_rejected_image_is_not_answered(guarded_bundle: Path, tmp_path: Path, 
     )
 
 
-def test_audit(bundle: Path, scan: Path, tmp_path: Path) -> None:
+def test_audit(bundle: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([str(bundle), str(scan), "--audit", str(tmp_path / "log")]) == 0
     assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) == 2
+    anchor = check(tmp_path / "log").anchor
+    assert f"audit log {tmp_path / 'log'}: anchor {anchor}\n" in capsys.readouterr().err
 
 
 def test_standard_input_and_options_before_images(bundle: Path, scan: Path) -> None:
@@ -166,6 +174,7 @@ def test_standard_input_and_options_before_images(bundle: Path, scan: Path) -> N
         (["a.png", "--output", "x.csv", "--json"], "--output writes CSV"),
         (["a.png", "--csv", "--json"], "not allowed with"),
         (["a.png", "--workers", "0"], "--workers is 0"),
+        (["a.png", "--audit-key", "key"], "--audit-key needs --audit"),
         (["a.png", "--backend", "caffe"], "invalid choice: 'caffe'"),
     ],
 )
@@ -176,10 +185,12 @@ def test_usage(arguments: list[str], match: str, capsys: pytest.CaptureFixture) 
     assert match in capsys.readouterr().err
 
 
-def test_a_bundle_that_cannot_serve_is_usage(tmp_path: Path, bundle: Path, capsys, monkeypatch) -> None:
+def test_a_bundle_that_cannot_serve_is_usage(tmp_path: Path, bundle: Path, scan: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["scan.jpg"]) == 2
-    assert "BundleError: bundle does not exist" in capsys.readouterr().err
+    assert "BundleError: bundle does not exist, and scan.jpg does not exist" in capsys.readouterr().err
+    assert main([str(scan)]) == 2
+    assert "BundleError: bundle does not exist. Make a bundle with" in capsys.readouterr().err
     assert main([str(bundle), "scan.jpg", "--precision", "int2"]) == 2
     assert "InputError: The bundle has nothing" in capsys.readouterr().err
 
