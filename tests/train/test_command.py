@@ -72,15 +72,17 @@ def _patients(run: Path, side: str) -> list[str]:
 
 
 def only_one_class(root: Path) -> tuple[Path, str]:
-    return write_slices(root, {"MildDemented": 6}), "no image of NonDemented, VeryMildDemented, ModerateDemented"
+    return write_slices(
+        root, {"MildDemented": 6}
+    ), "has images of MildDemented alone: a classifier is trained on two classes"
 
 
 def an_empty_class(root: Path) -> tuple[Path, str]:
-    return write_slices(root, {**dict.fromkeys(LABELS, 3), "MildDemented": 0}), "no image of MildDemented"
+    return write_slices(root, {**dict.fromkeys(LABELS, 3), "MildDemented": 0}), "The largest class has 3 slices, fewer"
 
 
 def three_images(root: Path) -> tuple[Path, str]:
-    return write_slices(root, dict.fromkeys(LABELS[:3], 1)), "no image of ModerateDemented"
+    return write_slices(root, dict.fromkeys(LABELS[:3], 1)), "There are 3 patients, fewer than 5 folds"
 
 
 def one_image_a_class(root: Path) -> tuple[Path, str]:
@@ -99,7 +101,7 @@ def labels_outside(root: Path) -> tuple[Path, str]:
     table = pa.table({"image": [{"bytes": b"", "path": ""}] * 5, "label": [0, 1, 2, 3, 7]})
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(table.replace_schema_metadata(metadata), root / "a.parquet")
-    return root / "a.parquet", "labels [7] lie outside 0–3"
+    return root / "a.parquet", "7 in the column 'label' is no class"
 
 
 def without_the_columns(root: Path) -> tuple[Path, str]:

@@ -41,6 +41,8 @@ def split_slices(
     if units < folds:
         kind = "patients" if by == "patient" else "slices in the smallest class"
         raise DatasetError(f"There are {units} {kind}, fewer than {folds} folds. Add data.")
+    if (largest := int(np.bincount(labels).max())) < folds:
+        raise DatasetError(f"The largest class has {largest} slices, fewer than {folds} folds. Add data.")
     splitter = (StratifiedGroupKFold if by == "patient" else StratifiedKFold)(folds, shuffle=True, random_state=seed)
     held_in = np.empty(len(labels), np.int64)
     with warnings.catch_warnings():
