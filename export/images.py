@@ -16,6 +16,7 @@ from runtime.preprocess import InputSpec, preprocess
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
+from train.record import without_folders
 
 CALIBRATION = 256
 """Images to calibrate on, where there are as many."""
@@ -45,7 +46,7 @@ class Comparison:
 
     def facts(self) -> dict[str, Any]:
         """JSON-ready, for parity.json and the manifest's provenance."""
-        facts = {"kind": self.kind, "source": self.samples.source, "digest": self.digest}
+        facts = {"kind": self.kind, "source": without_folders(self.samples.source), "digest": self.digest}
         return {**facts, "warning": self.warning} if self.warning else facts
 
 

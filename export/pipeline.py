@@ -34,6 +34,7 @@ from runtime.errors import CheckpointError
 from runtime.integrity import verified
 from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
 from runtime.threads import available_cpus
+from train.record import without_folders
 
 LOGS = "logs"
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
@@ -145,7 +146,7 @@ def _finish(
     facts = {
         "model": reference.info.digest,
         "images": len(evidence.images),
-        "source": evidence.source,
+        "source": without_folders(evidence.source),
         "comparison": evidence.facts,
     }
     for outcome in outcomes:

@@ -22,7 +22,7 @@ from runtime.manifest import FILE, ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
 from train.checkpoint import WEIGHTS, load_weights
 from train.models import CHANNELS, build
-from train.record import RECORD, read_record
+from train.record import RECORD, read_record, without_folders
 from train.runs import finished_runs, run_of, run_of_file
 from train.weight_files import Weights, outputs, read_state, read_weights, same_tensors
 
@@ -66,7 +66,7 @@ def from_run(run: Path) -> Reference:
     provenance = {
         "run": run.name,
         "dataset_digest": record["data"]["digest"],
-        "dataset": record["data"]["source"],
+        "dataset": without_folders(record["data"]["source"]),
         "split": record["split"],
         "metrics": record["metrics"],
         "versions": record["versions"],
