@@ -14,6 +14,7 @@ from runtime.command import exit_status, status_of
 from runtime.command_paths import STDIN, bundle_and_images
 from runtime.csv_file import Before, CsvFile, before
 from runtime.errors import ImageError, NeuroStageError
+from runtime.hints import command
 from runtime.labels import ASSUMED, ORIGINS, order_line
 from runtime.prediction import Prediction
 from runtime.predictor import DEFAULT_BUNDLE, Predictor
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         bundle, found = bundle_and_images(options.paths, options.bundle)
         if not found.images and not (options.info or options.self_test):
-            parser.error(f"no image was given for {bundle}. For example: python -m runtime --bundle {bundle} scan.jpg")
+            example = command("runtime", "--bundle", bundle, "scan.jpg")
+            parser.error(f"no image was given for {bundle}. For example: {example}")
         written = before(options.output, resume=options.resume) if options.output else Before()
         if found.skipped:
             print(found.skipped_words(), file=sys.stderr)

@@ -77,8 +77,13 @@ def save_weights(model: nn.Module, folder: Path, labels: Sequence[str] = LABELS)
     save_file(state, folder / WEIGHTS, {"format": "pt", "labels": json.dumps(list(labels))})
 
 
-def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: Path | str) -> None:
-    """Load every tensor of `state` into `model`. Raises CheckpointError, naming the first few, for any that differ."""
+def load_weights(
+    model: nn.Module, state: Mapping[str, torch.Tensor], where: Path | str, advice: str = "Name its --architecture."
+) -> None:
+    """Load every tensor of `state` into `model`. Raises CheckpointError, naming the first few, for any that differ.
+
+    advice: what the error says to do about tensors of another network.
+    """
     own = model.state_dict()
     # Old files lack BatchNorm's step counter, which no prediction reads.
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -91,7 +96,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], where: Pat
     if missing or extra or shapes:
         parts = (("lacks", missing), ("has unknown", extra), ("has other shapes:", shapes))
         what = "; it ".join(f"{verb} {', '.join(names[:3])} ({len(names)} in all)" for verb, names in parts if names)
-        raise CheckpointError(f"{where} does not fit {type(model).__name__}: it {what}. Name its --architecture.")
+        raise CheckpointError(f"{where} does not fit {type(model).__name__}: it {what}. {advice}")
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(f"{where}: {broken[0]} holds values that are not finite. The training diverged.")

@@ -14,6 +14,8 @@ from train.checkpoint import load_weights
 from train.models import build
 from train.weight_files import read_state
 
+_ADVICE = "Train with the --recipe of its network, or leave --weights out."
+
 
 def initialise(model: nn.Module, weights: str) -> str:
     """Start `model` from `weights`; returns what was done, for people.
@@ -30,11 +32,11 @@ def initialise(model: nn.Module, weights: str) -> str:
     own = model.state_dict()
     head = {name for name in state if name.startswith("fc.")}
     if all(name in own and own[name].shape == state[name].shape for name in head) and head:
-        load_weights(model, state, path)
+        load_weights(model, state, path, _ADVICE)
         return f"{weights}, head included"
     backbone = {name: tensor for name, tensor in state.items() if name not in head}
     kept = {name: tensor for name, tensor in own.items() if name.startswith("fc.")}
-    load_weights(model, {**backbone, **kept}, path)
+    load_weights(model, {**backbone, **kept}, path, _ADVICE)
     return f"{weights}, backbone only: its head has other shapes"
 
 

@@ -40,7 +40,7 @@ def test_of_a_1000_class_file_the_backbone_alone_is_taken(tmp_path):
 
 def test_a_file_of_another_network_is_refused(tmp_path):
     torch.save({"features.weight": torch.ones(1)}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="does not fit ResNet"):
+    with pytest.raises(CheckpointError, match=r"does not fit ResNet: .* Train with the --recipe of its network"):
         initialise(build("resnet50"), str(tmp_path / "a.pth"))
 
 
