@@ -1,24 +1,43 @@
-"""Typed reading of JSON objects: every missing or ill-typed key is a BundleError that names it and where it stands."""
+"""Strict, typed reading of JSON objects: whatever is missing, unknown or ill-typed is a BundleError that names it."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeGuard
 
 from runtime.errors import BundleError
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
-    """The JSON object that `text` spells."""
+    """The JSON object that `text` spells (RFC 8259): no key twice in one object, no NaN, no infinite number.
+
+    Raises BundleError, naming `where`, for anything else. Python's own parser keeps the last of two equal keys, while
+    another program may keep the first.
+    """
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant, parse_float=_finite)
+    except _NotStrictError as error:
+        raise BundleError(f"{where} {error}. Copy the bundle again, or export again.") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where} is not JSON ({error}). Copy the bundle again, or export again.") from error
     if not isinstance(data, dict):
         raise BundleError(f"{where} holds {type(data).__name__}, expected an object. Export again.")
     return data
+
+
+def exactly(data: Mapping[str, Any], where: str, required: Collection[str], optional: Collection[str] = ()) -> None:
+    """Raise BundleError, naming `where` and the keys, unless `data` has all of `required` and nothing but `optional`
+    beside them."""
+    if unknown := sorted(set(data) - {*required, *optional}):
+        raise BundleError(
+            f"{where} has keys that its schema does not have: {', '.join(map(repr, unknown))}. It was changed, or a "
+            "newer neurostage wrote it: export again, or upgrade."
+        )
+    for key in required:
+        if key not in data:
+            raise BundleError(f"{where} lacks {key!r}. Copy the bundle again, or export again.")
 
 
 def field(data: Mapping[str, Any], key: str, kind: type, where: str, default: Any = None) -> Any:
@@ -30,6 +49,14 @@ def field(data: Mapping[str, Any], key: str, kind: type, where: str, default: An
     value = data[key]
     if not isinstance(value, kind) or isinstance(value, bool):
         raise BundleError(f"{where}: {key!r} is {type(value).__name__}, expected {kind.__name__}. Export again.")
+    return value
+
+
+def text(data: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
+    """The text at `key`, which may be shown on a terminal: without control characters and line breaks."""
+    value: str = field(data, key, str, where, default)
+    if not value.isprintable():
+        raise BundleError(f"{where}: {key!r} is {value!r}, expected text without control characters. Export again.")
     return value
 
 
@@ -63,3 +90,26 @@ def is_number(value: object) -> TypeGuard[float]:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond every float
         return False
+
+
+class _NotStrictError(Exception):
+    """JSON that Python reads and this project does not. No ValueError, which `json` would pass on as bad syntax."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _NotStrictError(f"has the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
+    return data
+
+
+def _no_constant(name: str) -> float:
+    raise _NotStrictError(f"holds {name}, which is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise _NotStrictError(f"holds the number {digits[:20]}, which no float64 holds")
+    return value

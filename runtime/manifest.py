@@ -3,99 +3,77 @@
 A bundle is a folder with a `manifest.json` (this module) and the files it names. Schema 1; * marks optional keys:
 
     schema        1
-    model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature, abstain_below*
+    model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature, abstain_below
     provenance    dataset digest, split, checkpoint digest, versions: what the chain of evidence starts from
-    artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks`, `requires`*, `takes`*
+    artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks`, `requires`, `takes`
       checks      [Check]: one for each backend that ran this very file at export and passed parity
     guard*        {file, sha256}: the file that `runtime.guard.Guard.write` made of the training slices
     labels_from*  where the order of the classes comes from (`runtime.labels.LABELS_FROM`); not in bundles of 0.1
     golden*       [{file, sha256, logits}]: encoded images and the eager float32 reference's logits for each, which
                   `Predictor.self_test` replays; files under golden/
     documents*    [{file, sha256}]: everything else in the bundle: model card, parity report, the sidecars of artifacts
-    sha256*       of this text, its own 64 digits counted as zeros; `Manifest.to_json` writes it
+    sha256        of this text, its own 64 digits counted as zeros; `Manifest.to_json` writes it
 
-Keys that schema 1 does not have are refused: one that is not understood may be the one that protects a patient.
-All paths are relative to the bundle, with forward slashes. Every file named is hashed before anything is loaded, and
-a file that is an artifact by its suffix but is not named is refused (`runtime.integrity`).
+An object has these keys and no others, each once; `provenance`, `parity` and `requires` are free in what they hold. All
+paths are relative to the bundle, with forward slashes. Every file named is hashed before anything is loaded, and what
+is not named may not lie there (`runtime.integrity`); docs/SEAL.md says against whom that helps.
 
-Parity belongs to a file *and* the engine that ran it: the same fp32 ONNX file flips decisions in one engine and not
-in another. That is why figures hang on a Check, not on an Artifact.
+Parity belongs to a file *and* the engine that ran it: the same fp32 ONNX file changes decisions in one engine and not
+in another. That is why figures are part of a Check, not of an Artifact.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import stat
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from dataclasses import field as dataclass_field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from runtime.digests import DIGEST, UNSEALED, is_sealed, seal, sha256_file
+from runtime.carried import METADATA_KEY
+from runtime.digests import UNSEALED, is_sealed, seal, sha256_file
+from runtime.entries import (
+    FILE,
+    TENSOR,
+    Artifact,
+    Check,
+    Document,
+    Golden,
+    read_artifact,
+    read_document,
+    read_golden,
+)
 from runtime.errors import BundleError
-from runtime.fields import field, is_number, number, objects, parse
+from runtime.fields import exactly, field, objects, parse
 from runtime.hints import command
 from runtime.labels import LABELS_FROM
 from runtime.model import ModelInfo
 
+__all__ = [
+    "FILE",
+    "LARGEST",
+    "METADATA_KEY",
+    "SCHEMA",
+    "TENSOR",
+    "Artifact",
+    "Check",
+    "Document",
+    "Golden",
+    "Manifest",
+    "ModelInfo",
+    "artifact_path",
+    "read_manifest",
+    "sha256_file",
+]
+
 SCHEMA = 1
-FILE = "manifest.json"
-_KEYS = {"schema", "model", "provenance", "artifacts", "guard", "labels_from", "golden", "documents", "sha256"}
-METADATA_KEY = "neurostage"
-"""Under this key an artifact carries its ModelInfo (ONNX metadata_props, TorchScript extra files)."""
-
-TENSOR = "float32 (N, C, H, W)"
-"""What an artifact takes unless its manifest says otherwise: the output of `runtime.preprocess`."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One backend that ran the artifact at export and passed parity there."""
-
-    backend: str
-    engine: str
-    """Name and version of the engine, such as ``onnxruntime 1.31.1``."""
-    parity: dict[str, Any]
-    latency_ms: float
-    """Median of one image, engine only, on `machine`."""
-    machine: str
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One exported file and the backends it was checked in."""
-
-    format: str
-    precision: str
-    file: str
-    """Relative to the bundle, with forward slashes."""
-    sha256: str
-    size_bytes: int
-    checks: tuple[Check, ...]
-    requires: dict[str, str] = dataclass_field(default_factory=dict)
-    """What a compiled artifact was built for, such as ``{"compute_capability": "8.9", "tensorrt": "11.0"}``."""
-    takes: str = TENSOR
-    """`TENSOR`; anything else is for programs that have no `preprocess`, and Predictor never serves it."""
-
-
-@dataclass(frozen=True)
-class Document:
-    """A file of the bundle that no engine loads."""
-
-    file: str
-    """Relative to the bundle, with forward slashes."""
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Golden:
-    """An encoded image and what the reference makes of it."""
-
-    file: str
-    """Relative to the bundle, with forward slashes; an image that `runtime.read_image` reads."""
-    sha256: str
-    logits: tuple[float, ...]
-    """Of the eager float32 reference, before temperature, in the order of the model's outputs."""
+_REQUIRED = ("model", "provenance", "artifacts")
+_OPTIONAL = ("schema", "guard", "labels_from", "golden", "documents", "sha256")
+LARGEST = 16 << 20
+"""Bytes of a manifest: a hundred times those of a bundle with every format in every precision."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +114,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `manifest.json`, its own SHA-256 included."""
-        return seal(json.dumps({**self.to_dict(), "sha256": UNSEALED}, indent=2) + "\n")
+        return seal(json.dumps({**self.to_dict(), "sha256": UNSEALED}, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> Manifest:
@@ -146,33 +124,77 @@ class Manifest:
             raise BundleError(
                 f"{where} has schema {schema!r}, this runtime reads {SCHEMA}. Export again, or upgrade neurostage."
             )
-        if unknown := sorted(set(data) - _KEYS):
-            raise BundleError(
-                f"{where} has keys that schema {SCHEMA} does not have: {', '.join(unknown)}. It was changed, or a "
-                "newer neurostage wrote it: export again, or upgrade."
-            )
+        exactly(data, where, _REQUIRED, _OPTIONAL)
         manifest = cls(
-            model=ModelInfo.from_dict(field(data, "model", dict, where), where),
-            artifacts=tuple(_artifact(entry, where) for entry in objects(data, "artifacts", where)),
+            model=ModelInfo.from_exact(field(data, "model", dict, where), f"{where}: model"),
+            artifacts=tuple(read_artifact(*entry) for entry in _entries(data, "artifacts", where)),
             provenance=field(data, "provenance", dict, where),
-            guard=_document(field(data, "guard", dict, where), where) if "guard" in data else None,
-            golden=tuple(_golden(entry, where) for entry in objects(data, "golden", where, [])),
-            documents=tuple(_document(entry, where) for entry in objects(data, "documents", where, [])),
+            guard=read_document(field(data, "guard", dict, where), f"{where}: guard") if "guard" in data else None,
+            golden=tuple(read_golden(*entry) for entry in _entries(data, "golden", where)),
+            documents=tuple(read_document(*entry) for entry in _entries(data, "documents", where)),
             labels_from=_labels_from(data, where),
         )
-        named = [entry.file for entry in manifest.files]
-        if twice := sorted({file for file in named if named.count(file) > 1}):
-            raise BundleError(f"{where} names a file twice: {', '.join(twice)}. Export again.")
-        if wrong := [golden.file for golden in manifest.golden if len(golden.logits) != len(manifest.model.labels)]:
-            raise BundleError(f"{where}: {wrong[0]} has not one logit for each label. Export again.")
+        manifest.assert_consistent(where)
         return manifest
+
+    def assert_consistent(self, where: str) -> None:
+        """Raise BundleError, naming the file, where two entries contradict each other."""
+        seen: dict[str, str] = {}
+        for entry in self.files:
+            # As a file system may compare names that does not tell case or Unicode's forms apart.
+            name = unicodedata.normalize("NFC", entry.file).casefold()
+            if name in seen:
+                other = "" if seen[name] == entry.file else f" (as {seen[name]})"
+                raise BundleError(f"{where} names a file twice: {entry.file}{other}. Export again.")
+            seen[name] = entry.file
+        for golden in self.golden:
+            if len(golden.logits) != len(self.model.labels):
+                raise BundleError(f"{where}: {golden.file} has not one logit for each label. Export again.")
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """The manifest of the bundle folder. Raises BundleError when it is missing or cannot be read by this runtime."""
+    """The manifest of the bundle folder. Raises BundleError when it is missing, changed since its export, or cannot be
+    read by this runtime."""
     path = bundle / FILE
+    text = _text(path, bundle)
+    data = parse(text, str(path))
+    changed = "" if is_sealed(text, data.get("sha256")) else _changed(data)
     try:
-        text = path.read_text(encoding="utf-8")
+        manifest = Manifest.from_dict(data, str(path))
+    except BundleError as error:
+        if changed and data.get("schema") == SCHEMA:
+            raise BundleError(f"{error} {path} {changed}") from error
+        raise
+    if changed:
+        raise BundleError(f"{path} {changed}")
+    return manifest
+
+
+def _changed(data: Mapping[str, Any]) -> str:
+    """Why the text is not what an export wrote, for the end of a sentence that begins with its path."""
+    if "sha256" not in data:
+        return (
+            "lacks 'sha256', the digest of its own text, which every export writes: it was changed after export. Copy "
+            "the bundle again, or export again."
+        )
+    return (
+        "was changed after export: its text does not have the SHA-256 it states. Copy the bundle again, or export "
+        "again."
+    )
+
+
+def _text(path: Path, bundle: Path) -> str:
+    """The content of a manifest. Only of a regular file: a FIFO would wait for ever, a device would never end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError(f"{path} is no regular file. Copy the bundle again.")
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise BundleError(f"{path} has {status.st_size} bytes, expected at most {LARGEST}: it is no manifest.")
+        return content.decode("utf-8")
     except FileNotFoundError as error:
         made = command(
             "export", "--out", "NEW_FOLDER" if bundle.exists() else bundle
@@ -180,13 +202,6 @@ def read_manifest(bundle: Path) -> Manifest:
         raise BundleError(f"{bundle} holds no {FILE}: it is not a bundle. Make one with: {made}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} cannot be read: {error}.") from error
-    data = parse(text, str(path))
-    if "sha256" in data and not is_sealed(text, data["sha256"]):
-        raise BundleError(
-            f"{path} was changed after export: its text does not have the SHA-256 it states. Copy the bundle again, "
-            "or export again."
-        )
-    return Manifest.from_dict(data, str(path))
 
 
 def artifact_path(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
@@ -221,52 +236,7 @@ def _labels_from(data: Mapping[str, Any], where: str) -> str | None:
     return value
 
 
-def _artifact(entry: dict[str, Any], where: str) -> Artifact:
-    file, sha256 = _file(entry, where)
-    checks = tuple(
-        Check(
-            backend=field(check, "backend", str, where),
-            engine=field(check, "engine", str, where),
-            parity=field(check, "parity", dict, where),
-            latency_ms=number(check, "latency_ms", where),
-            machine=field(check, "machine", str, where),
-        )
-        for check in objects(entry, "checks", where)
-    )
-    requires = field(entry, "requires", dict, where, {})
-    if not all(isinstance(value, str) for value in requires.values()):
-        raise BundleError(f"{where}: requires of {file} holds other values than text. Export again.")
-    return Artifact(
-        format=field(entry, "format", str, where),
-        precision=field(entry, "precision", str, where),
-        file=file,
-        sha256=sha256,
-        size_bytes=field(entry, "size_bytes", int, where),
-        checks=checks,
-        requires=requires,
-        takes=field(entry, "takes", str, where, TENSOR),
-    )
-
-
-def _document(entry: dict[str, Any], where: str) -> Document:
-    return Document(*_file(entry, where))
-
-
-def _golden(entry: dict[str, Any], where: str) -> Golden:
-    file, sha256 = _file(entry, where)
-    logits = field(entry, "logits", list, where)
-    if not all(is_number(value) for value in logits):
-        raise BundleError(f"{where}: logits of {file} are not all finite numbers. Export again.")
-    return Golden(file, sha256, tuple(float(value) for value in logits))
-
-
-def _file(entry: dict[str, Any], where: str) -> tuple[str, str]:
-    """The entry's relative path, which cannot leave the bundle, and its SHA-256."""
-    file, sha256 = field(entry, "file", str, where), field(entry, "sha256", str, where)
-    parts = PurePosixPath(file)
-    odd = "\\" in file or ":" in file or "\0" in file or str(parts) != file
-    if odd or parts.is_absolute() or ".." in parts.parts or not parts.parts or file == FILE:
-        raise BundleError(f"{where}: file {file!r} is not a relative path inside the bundle. Not loaded.")
-    if not DIGEST.fullmatch(sha256):
-        raise BundleError(f"{where}: sha256 of {file} is not 64 hexadecimal digits. Export again.")
-    return file, sha256
+def _entries(data: Mapping[str, Any], key: str, where: str) -> list[tuple[dict[str, Any], str]]:
+    """The objects at `key`, none where it is missing, each with its place for messages."""
+    found = objects(data, key, where, []) if key in data else []
+    return [(entry, f"{where}: {key}[{index}]") for index, entry in enumerate(found)]

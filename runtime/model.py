@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runtime.digests import DIGEST
 from runtime.errors import BundleError
-from runtime.fields import field, number, parse
+from runtime.fields import exactly, field, number, parse, text
 from runtime.labels import canonical_label, clinical_order
 from runtime.preprocess import InputSpec
+
+KEYS = ("architecture", "digest", "labels", "clinical_order", "input", "temperature", "abstain_below")
+"""Of a model's description in the manifest and in an artifact; `ModelInfo.to_dict` writes every one of them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,10 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> ModelInfo:
-        """The model described by `data`. Raises BundleError, naming `where`, for anything missing or impossible."""
+        """The model described by `data`, which may hold more, as the record of a run does.
+
+        Raises BundleError, naming `where`, for anything missing or impossible.
+        """
         labels = tuple(field(data, "labels", list, where))
         unknown = [label for label in labels if not isinstance(label, str) or canonical_label(label) != label]
         if len(labels) < 2 or unknown or len(set(labels)) != len(labels):
@@ -53,15 +60,37 @@ class ModelInfo:
         if not 0 <= abstain_below < 1:
             raise BundleError(f"{where}: abstain_below is {abstain_below}, expected 0 or more and below 1.")
         return cls(
-            architecture=field(data, "architecture", str, where),
-            digest=field(data, "digest", str, where),
+            architecture=text(data, "architecture", where),
+            digest=text(data, "digest", where),
             labels=labels,
-            input=InputSpec.from_dict(field(data, "input", dict, where)),
+            input=_input(field(data, "input", dict, where), where),
             temperature=temperature,
             abstain_below=abstain_below,
         )
 
     @classmethod
+    def from_exact(cls, data: Mapping[str, Any], where: str) -> ModelInfo:
+        """As `from_dict`, from an object that `to_dict` wrote: a key more or less is a BundleError too, and so is a
+        clinical order that is not that of the labels."""
+        exactly(data, where, KEYS)
+        model = cls.from_dict(data, where)
+        if not DIGEST.fullmatch(model.digest):
+            raise BundleError(f"{where}: 'digest' is {model.digest!r}, expected 64 hexadecimal digits. Export again.")
+        if data["clinical_order"] != list(clinical_order(model.labels)):
+            raise BundleError(
+                f"{where}: 'clinical_order' is {data['clinical_order']}, and that of its labels is "
+                f"{list(clinical_order(model.labels))}. Copy the bundle again, or export again."
+            )
+        return model
+
+    @classmethod
     def from_json(cls, text: str, where: str) -> ModelInfo:
         """As `from_dict`, from the text that an artifact carries."""
         return cls.from_dict(parse(text, where), where)
+
+
+def _input(data: dict[str, Any], where: str) -> InputSpec:
+    try:
+        return InputSpec.from_dict(data)
+    except BundleError as error:
+        raise BundleError(f"{where}: {error}") from error

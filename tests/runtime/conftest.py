@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runtime import Predictor, backends, preprocess, read_image
+from runtime.digests import UNSEALED, seal
 from runtime.guard import fit
 from runtime.manifest import Document, Golden, Manifest, read_manifest, sha256_file
 
@@ -38,14 +39,14 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def edit(copy: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
-    """Change the copy's manifest as an exporter could have written it: without the digest that shows tampering."""
+    """Change the copy's manifest as an exporter could have written it: with a digest that fits."""
 
     def change(how: Callable[[dict[str, Any]], object]) -> Path:
         path = copy / "manifest.json"
         data = json.loads(path.read_text(encoding="utf-8"))
-        data.pop("sha256", None)
+        data.pop("sha256")
         how(data)
-        path.write_text(json.dumps(data), encoding="utf-8")
+        path.write_text(seal(json.dumps({**data, "sha256": UNSEALED})), encoding="utf-8")
         return copy
 
     return change

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runtime.digests import UNSEALED, seal
 from runtime.errors import BundleError
 from runtime.manifest import TENSOR, Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
@@ -57,17 +59,13 @@ def test_model_travels_alone() -> None:
 def test_optional_keys_may_be_absent() -> None:
     data = json.loads(json.dumps(PLAIN.to_dict()))
     assert not {"guard", "golden", "documents", "labels_from"} & set(data)
-    del data["model"]["abstain_below"], data["artifacts"][0]["requires"], data["artifacts"][0]["takes"]
-    older = Manifest.from_dict(data, "here")
-    assert older.model.abstain_below == 0.0
-    assert older.artifacts[0].requires == {}
-    assert older.artifacts[0].takes == TENSOR
-    assert older.guard is None
+    assert Manifest.from_dict(data, "here").guard is None
 
 
-def test_a_manifest_without_its_own_digest_is_read(tmp_path: Path) -> None:
+def test_a_manifest_without_its_own_digest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(PLAIN.to_dict()), encoding="utf-8")
-    assert read_manifest(tmp_path) == PLAIN
+    with pytest.raises(BundleError, match=r"manifest\.json lacks 'sha256', .* it was changed after export"):
+        read_manifest(tmp_path)
 
 
 def test_a_changed_byte_is_noticed_wherever_it_is(tmp_path: Path) -> None:
@@ -119,7 +117,7 @@ def test_other_schemas(schema: object) -> None:
 Change = Callable[[dict[str, Any]], object]
 
 WRONG: dict[str, tuple[Change, str]] = {
-    "unknown key": (lambda d: d.update(gaurd={}), "keys that schema 1 does not have: gaurd"),
+    "unknown key": (lambda d: d.update(gaurd={}), "keys that its schema does not have: 'gaurd'"),
     "labels from nowhere": (lambda d: d.update(labels_from="guess"), "labels_from is 'guess', expected one of run, "),
     "labels from no text": (lambda d: d.update(labels_from=["run"]), "'labels_from' is list, expected str"),
     "no model": (lambda d: d.pop("model"), "lacks 'model'"),
@@ -148,6 +146,20 @@ WRONG: dict[str, tuple[Change, str]] = {
     "label twice": (lambda d: d["model"].update(labels=["NonDemented"] * 4), "expected distinct canonical"),
     "strange label": (lambda d: d["model"].update(labels=["NonDemented", "Cat"]), "expected distinct canonical"),
     "label no text": (lambda d: d["model"].update(labels=["NonDemented", 4]), "expected distinct canonical"),
+    "unknown key of the model": (lambda d: d["model"].update(label=[]), "model has keys .*: 'label'"),
+    "unknown key of an artifact": (lambda d: d["artifacts"][1].update(gpu=1), r"artifacts\[1\] has keys .*: 'gpu'"),
+    "unknown key of a check": (lambda d: d["artifacts"][0]["checks"][0].update(ok=1), r"checks\[0\] has keys .*: 'ok'"),
+    "unknown key of the guard": (lambda d: d["guard"].update(off=True), "guard has keys .*: 'off'"),
+    "unknown key of a golden image": (lambda d: d["golden"][0].update(skip=1), r"golden\[0\] has keys .*: 'skip'"),
+    "no abstention": (lambda d: d["model"].pop("abstain_below"), "lacks 'abstain_below'"),
+    "another clinical order": (lambda d: d["model"]["clinical_order"].reverse(), "'clinical_order' is"),
+    "digest of the weights cut": (lambda d: d["model"].update(digest="ab"), "'digest' is 'ab', expected 64"),
+    "no requires": (lambda d: d["artifacts"][0].pop("requires"), "lacks 'requires'"),
+    "tolerance no number": (
+        lambda d: d["artifacts"][0]["checks"][0]["parity"].update(tolerance="wide"),
+        "'tolerance' is str",
+    ),
+    "an escape for the terminal": (lambda d: d["artifacts"][0].update(precision="fp32\x1b[2J"), "control characters"),
     "input cut": (lambda d: d["model"]["input"].pop("std"), "missing keys: std"),
 }
 
@@ -163,10 +175,61 @@ def test_missing_and_impossible_values_are_named(change: Change, match: str) -> 
 @pytest.mark.parametrize("key", ["artifacts", "golden", "documents"])
 @pytest.mark.parametrize(
     "file",
-    ["../model.onnx", "/etc/passwd", "a/../../b", "C:model.onnx", "a\\b", "", ".", "manifest.json", "a//b", "a\0b"],
+    ["../model.onnx", "/etc/passwd", "a/../../b", "C:model.onnx", "a\\b", "", ".", "a//b", "a\0b", "a\nb", "a\x1b[2J"],
 )
 def test_a_path_that_could_leave_the_bundle_is_refused(key: str, file: str) -> None:
     data = json.loads(json.dumps(FULL.to_dict()))
     data[key][0]["file"] = file
     with pytest.raises(BundleError, match=r"is not a relative path inside the bundle\. Not loaded"):
         Manifest.from_dict(data, "here")
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "Manifest.json", "model.sig", "rejected/x", "logs/onnx.log"])
+def test_a_name_with_another_use_is_refused(file: str) -> None:
+    data = json.loads(json.dumps(FULL.to_dict()))
+    data["documents"][0]["file"] = file
+    with pytest.raises(BundleError, match=r"that may be named: manifest\.json, model\.sig, .*\. Not loaded"):
+        Manifest.from_dict(data, "here")
+
+
+@pytest.mark.parametrize("other", ["MODEL.ONNX", "Model.onnx"])
+def test_two_names_that_differ_in_case_only_are_one(other: str) -> None:
+    data = json.loads(json.dumps(FULL.to_dict()))
+    data["documents"][0]["file"] = other
+    with pytest.raises(BundleError, match=rf"twice: {other} \(as model\.onnx\)"):
+        Manifest.from_dict(data, "here")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ('"schema": 1,', '"schema": 1, "schema": 1,', "has the key 'schema' twice in one object"),
+        ('"height": 96,', '"height": 96, "height": 224,', "has the key 'height' twice in one object"),
+        ('"flipped": 0', '"flipped": NaN', "holds NaN, which is not JSON"),
+        ('"flipped": 0', '"flipped": -Infinity', "holds -Infinity, which is not JSON"),
+        ('"flipped": 0', '"flipped": 1e999', "holds the number 1e999, which no float64 holds"),
+    ],
+)
+def test_what_parsers_read_differently_is_refused(tmp_path: Path, old: str, new: str, match: str) -> None:
+    """Also where the digest was computed again."""
+    path = written(FULL, tmp_path) / "manifest.json"
+    text = path.read_text(encoding="utf-8").replace(json.loads(FULL.to_json())["sha256"], UNSEALED)
+    assert old in text
+    path.write_text(seal(text.replace(old, new, 1)), encoding="utf-8")
+    with pytest.raises(BundleError, match=match):
+        read_manifest(tmp_path)
+
+
+def test_only_a_regular_file_of_a_sensible_size_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "manifest.json"
+    os.mkfifo(path)
+    with pytest.raises(BundleError, match=r"manifest\.json is no regular file"):
+        read_manifest(tmp_path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(BundleError, match=r"manifest\.json is no regular file"):
+        read_manifest(tmp_path)
+    path.unlink()
+    monkeypatch.setattr("runtime.manifest.LARGEST", 100)
+    with pytest.raises(BundleError, match=r"bytes, expected at most 100"):
+        read_manifest(written(FULL, tmp_path))

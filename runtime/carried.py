@@ -1,0 +1,213 @@
+"""What an artifact says of itself: its labels, input and weights, read from the file without any engine.
+
+Export writes a JSON text under `METADATA_KEY` into every format that has a place for one:
+
+    .onnx             ModelProto.metadata_props (onnx.proto, field 14)
+    .xml              <net><rt_info><framework><neurostage value="…"/>, where OpenVINO keeps ONNX's metadata
+    .ts, .pt2         the entry ROOT/extra/neurostage of the zip archive
+    .safetensors      __metadata__ of the header
+    .aoti.pt2         a *_metadata.json beside the compiled library in the zip archive
+    .engine           has none: what a TensorRT engine decides is measured, what it is called is not in it
+
+The text is a `ModelInfo` and the facts of this one file. Reading it skips the weights, so it costs microseconds to a
+few milliseconds whatever the size of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from xml.parsers import expat
+
+from runtime.errors import BundleError
+from runtime.fields import exactly, field, parse, text
+from runtime.model import KEYS, ModelInfo
+
+METADATA_KEY = "neurostage"
+"""Under this key an artifact carries its description."""
+
+LARGEST = 1 << 20
+"""Bytes of a description; ours have about 600."""
+_LARGEST_HEADER = 64 << 20
+"""Bytes of a safetensors header or an OpenVINO topology: ten times those of the largest network here."""
+
+_FACTS = ("precision", "guarded", "takes", "gives")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The description inside one artifact."""
+
+    model: ModelInfo
+    precision: str | None
+    """None in artifacts of version 0.1, which do not carry it."""
+    guarded: bool
+    """Whether it was exported into a bundle with a guard; False where the artifact does not say."""
+    takes: str | None
+    """None where the artifact does not say: then `runtime.entries.TENSOR`."""
+    gives: str
+    """``logits`` or ``probabilities``."""
+
+
+def carried(path: Path, format_name: str) -> Carried | None:
+    """The description in the file at `path`; None for a format that has no place for one.
+
+    Raises BundleError, naming the file, where there is none, where two differ, or what is there cannot be read.
+    """
+    suffix, reader = FORMATS[format_name]
+    if reader is None:
+        return None
+    if not path.name.endswith(suffix):
+        raise BundleError(f"{path} is no {format_name} file, whose names end in {suffix}. Not loaded.")
+    try:
+        with path.open("rb") as file:
+            found = sorted(set(reader(file)))
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
+    except (zlib.error, expat.ExpatError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
+    if len(found) != 1:
+        how = "no labels and input size of its own" if not found else f"{len(found)} different descriptions of itself"
+        raise BundleError(f"{path} carries {how}, expected one. Not loaded. Export again.")
+    return read_description(found[0], str(path))
+
+
+def read_description(description: str, where: str) -> Carried:
+    """The description that `description` spells. Raises BundleError, naming `where`, for a key more or less."""
+    where = f"the description in {where}"
+    data = parse(description, where)
+    exactly(data, where, KEYS, _FACTS)
+    guarded = data.get("guarded", False)
+    if not isinstance(guarded, bool):
+        raise BundleError(f"{where}: 'guarded' is {guarded!r}, expected true or false. Export again.")
+    return Carried(
+        model=ModelInfo.from_exact({key: data[key] for key in KEYS}, where),
+        precision=text(data, "precision", where) if "precision" in data else None,
+        guarded=guarded,
+        takes=text(data, "takes", where) if "takes" in data else None,
+        gives=text(data, "gives", where, "logits"),
+    )
+
+
+def _onnx(file: BinaryIO) -> list[str]:
+    """The values of our key in metadata_props of a serialised ModelProto; the graph is skipped unread."""
+    found = []
+    for number, length in _fields(file):
+        if number == 14 and length <= LARGEST:
+            entry = io.BytesIO(file.read(length))
+            pair = {name: entry.read(count) for name, count in _fields(entry)}  # of two equal fields the last counts
+            if pair.get(1) == METADATA_KEY.encode():
+                found.append(pair.get(2, b"").decode("utf-8"))
+    return found
+
+
+def _fields(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Number and length of each length-delimited field of a protobuf message, `file` standing at its content; others
+    are skipped (protobuf.dev/programming-guides/encoding)."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    while file.tell() < size:
+        number, kind = divmod(_varint(file), 8)
+        if kind == 0:
+            _varint(file)
+            continue
+        length = _varint(file) if kind == 2 else {1: 8, 5: 4}.get(kind, size)
+        end = file.tell() + length
+        if end > size:
+            raise ValueError("it is cut off, or another kind of file")
+        if kind == 2:
+            yield number, length
+        file.seek(end)
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
+    raise ValueError("it is cut off, or another kind of file")
+
+
+def _openvino(file: BinaryIO) -> list[str]:
+    """The value of our element under the network's own rt_info; those of its layers are not looked at."""
+    wanted = ["net", "rt_info", "framework", METADATA_KEY]
+    at: list[str] = []
+    found: list[str] = []
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        at.append(name)
+        if at == wanted:
+            found.append(attributes.get("value", ""))
+
+    def refuse(*_: object) -> None:
+        raise ValueError("it declares a document type, which OpenVINO never writes")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = begin
+    parser.EndElementHandler = lambda name: at.pop()
+    parser.StartDoctypeDeclHandler = refuse  # entities could make a small file large
+    content = file.read(_LARGEST_HEADER + 1)
+    if len(content) > _LARGEST_HEADER:
+        raise ValueError(f"it has more than {_LARGEST_HEADER} bytes")
+    parser.Parse(content, True)
+    return found
+
+
+def _archive(pattern: str) -> Callable[[BinaryIO], list[str]]:
+    """A reader of the entries of a zip archive whose whole name fits `pattern`."""
+
+    def read(file: BinaryIO) -> list[str]:
+        with zipfile.ZipFile(file) as archive:
+            fitting = [entry for entry in archive.infolist() if re.fullmatch(pattern, entry.filename)]
+            return [_entry(archive, entry) for entry in fitting]
+
+    return read
+
+
+def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
+    with archive.open(entry) as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{entry.filename} has more than {LARGEST} bytes")
+    return content.decode("utf-8")
+
+
+def _compiled(file: BinaryIO) -> list[str]:
+    """Our key of the metadata that AOTInductor compiles into a package, one text for each file that has it."""
+    tables = [json.loads(table) for table in _archive(r".+/[^/]+_metadata\.json")(file)]
+    return [str(table[METADATA_KEY]) for table in tables if isinstance(table, dict) and METADATA_KEY in table]
+
+
+def _safetensors(file: BinaryIO) -> list[str]:
+    """Our key of the header's __metadata__."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > _LARGEST_HEADER:
+        raise ValueError(f"its header would have {length} bytes")
+    header = parse(file.read(length).decode("utf-8"), f"the header of {file.name}")
+    metadata: dict[str, Any] = field(header, "__metadata__", dict, f"the header of {file.name}", {})
+    return [str(metadata[METADATA_KEY])] if METADATA_KEY in metadata else []
+
+
+Reader = Callable[[BinaryIO], list[str]]
+
+FORMATS: dict[str, tuple[str, Reader | None]] = {
+    "onnx": (".onnx", _onnx),
+    "openvino": (".xml", _openvino),
+    "torchscript": (".ts", _archive(rf"[^/]+/extra/{METADATA_KEY}")),
+    "torch-export": (".pt2", _archive(rf"[^/]+/extra/{METADATA_KEY}")),
+    "pytorch": (".safetensors", _safetensors),
+    "aotinductor": (".aoti.pt2", _compiled),
+    "tensorrt": (".engine", None),
+}
+"""Format → end of its files' names, and reader of the texts under our key; None: it has no place for one."""
