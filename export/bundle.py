@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from runtime.entries import REJECTED
 from runtime.errors import ExportError
 from runtime.manifest import FILE, Artifact, Document, artifact_path, read_manifest
 from runtime.model import ModelInfo
 
 REPORT = "parity.json"
-REJECTED = "rejected"
-"""Folder of what did not pass, each with its report. Its files end in `.rejected`, so that nothing loads them."""
+GOLDEN = "golden"
+"""Folder of the golden images, which every export draws again."""
 
 
 @contextmanager
@@ -51,8 +52,9 @@ def adopt(
 ) -> tuple[list[Artifact], list[Document], dict[str, Any]]:
     """Take over into `folder` what the present bundle holds of the same model, apart from the files in `replaced`.
 
-    Returns its artifacts, the files that lie beside those, and their parity reports: nothing when there is no bundle,
-    or it is of another model. Other labels or another temperature are another model: they are inside the files too.
+    Returns its artifacts, its documents but for the parity report (the files that lie beside artifacts, a model card),
+    and the artifacts' parity reports: nothing when there is no bundle, or it is of another model. Other labels or
+    another temperature are another model: they are inside the files too (`export.present`).
     Raises BundleError when a file of it was changed since its export.
     """
     manifest = read_manifest(bundle) if bundle.exists() else None
@@ -60,15 +62,20 @@ def adopt(
         return [], [], {}
     artifacts = [artifact for artifact in manifest.artifacts if artifact.file not in replaced]
     stems = {Path(artifact.file).stem for artifact in artifacts}
-    sidecars = [d for d in manifest.documents if d.file not in replaced and d.file.endswith(".bin")]
-    sidecars = [document for document in sidecars if Path(document.file).stem in stems]
+    documents = [
+        document
+        for document in manifest.documents
+        if document.file not in {REPORT, *replaced}
+        and not document.file.startswith(f"{GOLDEN}/")
+        and (not document.file.endswith(".bin") or Path(document.file).stem in stems)
+    ]
     for artifact in artifacts:
         link(artifact_path(bundle, artifact), folder / artifact.file)
-    for document in sidecars:
+    for document in documents:
         link(artifact_path(bundle, document), folder / document.file)
     report = next((document for document in manifest.documents if document.file == REPORT), None)
     reports = json.loads(artifact_path(bundle, report).read_text("utf-8"))["artifacts"] if report else {}
-    return artifacts, sidecars, {file: value for file, value in reports.items() if file not in replaced}
+    return artifacts, documents, {file: value for file, value in reports.items() if file not in replaced}
 
 
 def link(source: Path, target: Path) -> None:
@@ -82,9 +89,7 @@ def link(source: Path, target: Path) -> None:
 
 def reject(folder: Path, file: str, report: str | None) -> None:
     """Move what was built of `file`, and what lies beside it, to the rejected ones; without a report remove it."""
-    # Only OpenVINO's weights lie beside: model.bin belongs to model.xml, not to model.ts.
-    files = [file, f"{Path(file).stem}.bin"] if file.endswith(".xml") else [file]
-    built = [folder / name for name in files if (folder / name).exists()]
+    built = [folder / name for name in _files_of(file) if (folder / name).exists()]
     if report is None:
         for path in built:
             path.unlink()
@@ -98,9 +103,15 @@ def reject(folder: Path, file: str, report: str | None) -> None:
 
 def kept_rejections(bundle: Path, folder: Path, asked: set[str]) -> None:
     """Take over the present bundle's rejected files, apart from those of artifacts that were built anew."""
+    asked = {name for file in asked for name in _files_of(file)}
     for path in sorted((bundle / REJECTED).glob("*")):
         if path.name.removesuffix(".rejected").removesuffix(".json") not in asked:
             link(path, folder / REJECTED / path.name)
+
+
+def _files_of(artifact: str) -> list[str]:
+    """The artifact's file and those beside it: model.bin, OpenVINO's weights, belongs to model.xml, not to model.ts."""
+    return [artifact, f"{Path(artifact).stem}.bin"] if artifact.endswith(".xml") else [artifact]
 
 
 def _swap(folder: Path, bundle: Path) -> None:

@@ -48,7 +48,7 @@ def _assert_holds(job: Job, model: ModelProto) -> None:
     from export.formats import onnx
     from export.gate import judge
 
-    onnx.describe(model, job.reference.info)
+    onnx.describe(model, job.description("fp8"))
     candidate = job.work / "candidate.fp8.onnx"
     candidate.write_bytes(model.SerializeToString())
     verdict = judge(job, candidate, "onnx", "fp8", timed=False)

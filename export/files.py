@@ -12,6 +12,7 @@ from runtime.errors import ExportError
 def write(path: Path, content: bytes) -> str:
     """Write `content`; returns its SHA-256, hexadecimal, as it was in memory. OSError passes to the caller."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # its content may be shared with another bundle's file
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from export.engines import asked, load, machine, missing, one_line
+from export.formats.aotinductor import TAKES as COMPILED
 from export.job import LONG_S, Evidence, Job
 from export.parity import Parity, compare, tolerance_for
-from export.pixels import description
 from export.pixels.evidence import PixelEvidence
 from runtime.backends import Backend
 from runtime.calibration import probabilities
@@ -90,8 +90,7 @@ def _ask(
     job: Job, verdict: Verdict, name: str, loaded: Backend, what: str, precision: str, timed: bool, pixels: bool
 ) -> None:
     """Add to `verdict` what one loaded backend shows."""
-    told = description(job.options.with_softmax) if pixels else {}
-    problem = _misdescribed(loaded.metadata, {**job.reference.info.to_dict(), **told})
+    problem = _misdescribed(loaded.metadata, job.description(precision, pixels))
     if problem and name not in WORDLESS:
         verdict.fail(ExportError, f"{what} {problem}")
         return
@@ -211,6 +210,8 @@ def _misdescribed(metadata: str | None, expected: dict[str, Any]) -> str | None:
         carried = {**parse(metadata, "its metadata"), **ModelInfo.from_json(metadata, "its metadata").to_dict()}
     except BundleError as error:
         return f"carries a description that cannot be read: {error}"
+    if carried.get("takes") == COMPILED:
+        expected = {**expected, "takes": COMPILED}
     different = [key for key in {**carried, **expected} if carried.get(key) != expected.get(key)]
     if not different:
         return None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export.bundle import GOLDEN
 from export.files import write
 from export.images import phantoms, preprocessed
 from export.reference import Reference
 from runtime.manifest import Golden
 
 COUNT = 8
-FOLDER = "golden"
 
 
 def write_golden(reference: Reference, folder: Path) -> tuple[Golden, ...]:
@@ -19,7 +19,7 @@ def write_golden(reference: Reference, folder: Path) -> tuple[Golden, ...]:
     logits = reference.logits(preprocessed(samples, reference.info.input))
     golden = []
     for index, row in enumerate(logits):
-        file = f"{FOLDER}/{index:02d}.png"
+        file = f"{GOLDEN}/{index:02d}.png"
         digest = write(folder / file, samples.read(index))
         golden.append(Golden(file, digest, tuple(float(value) for value in row)))
     return tuple(golden)

@@ -106,7 +106,7 @@ class _Choice:
 def _weighed(job: Job, model: ModelProto, step: int, selection: Evidence, allowed: int, precision: str) -> _Choice:
     from export.formats import onnx
 
-    onnx.describe(model, job.reference.info)
+    onnx.describe(model, job.description(precision))
     candidate = job.work / f"candidate.{precision}.onnx"
     candidate.write_bytes(model.SerializeToString())
     errors = _errors(job, candidate, selection, precision)

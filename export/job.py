@@ -14,8 +14,10 @@ import numpy as np
 
 from export.class_order import given_labels
 from export.coverage import answers, remarks, why_nothing
+from export.guarding import FILE as GUARD
 from export.images import calibration_samples, comparison, distinct, preprocessed
 from export.options import Options
+from export.pixels import description as of_pixels
 from export.pixels.evidence import PixelEvidence, as_image, pixel_images
 from export.preconditions import check_count
 from export.reference import Reference, from_checkpoint, from_run, run_of_weights
@@ -86,6 +88,15 @@ class Job:
     def threads(self) -> int:
         """CPU threads for checking and timing."""
         return self.options.threads or available_cpus()
+
+    def description(self, precision: str, pixels: bool = False) -> dict[str, Any]:
+        """What an artifact in `precision` carries of itself, as `runtime.carried` reads it.
+
+        pixels: of one that takes them.
+        """
+        guarded = (self.folder / GUARD).is_file()
+        facts = {"precision": precision, "guarded": guarded, **(of_pixels(self.options.with_softmax) if pixels else {})}
+        return {**self.reference.info.to_dict(), **facts}
 
     @cached_property
     def calibration(self) -> tuple[Evidence, Evidence]:

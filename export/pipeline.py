@@ -16,6 +16,7 @@ from export.card import CARD, model_card
 from export.files import write
 from export.formats import FORMATS, file_name, variants
 from export.golden import write_golden
+from export.guarding import FILE as GUARD
 from export.guarding import write_guard
 from export.job import Evidence, gather, load_reference
 from export.latency import timed
@@ -24,19 +25,20 @@ from export.order_check import check_order
 from export.pixels import TAKES
 from export.pixels.onnx import assert_bilinear
 from export.preconditions import check
+from export.present import present, with_present
 from export.processes import in_own_process
 from export.produce import Outcome, produce_apart
 from export.rebuild import combinations_of, stale
 from export.reference import Reference, source_of
 from export.signing import SIGNATURE, sign
 from runtime import __version__
+from runtime.entries import LOGS
 from runtime.errors import CheckpointError
 from runtime.integrity import verified
 from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
 from runtime.threads import available_cpus
 from train.record import without_folders
 
-LOGS = "logs"
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
 
 
@@ -96,11 +98,14 @@ def export(
     say(str(reference.order))
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
+    before = present(options.out)
+    options, wanted = with_present(options, reference.info, before, wanted, say)
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
     evidence = gather(options, reference, precisions, say)
     if reference.run is None and options.parity_data is not None and evidence.truth is not None:
         check_order(reference.order, evidence.logits, evidence.truth, evidence.source, say)
     with staged(options.out) as folder:
+        guard = _guard(options, reference, before, folder, say)
         work = folder / ".work"
         try:
             evidence.save(work)
@@ -109,13 +114,30 @@ def export(
                 outcomes += _format(options, name, precisions, folder, say)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        _finish(options, reference, evidence, folder, outcomes, say)
+        _finish(options, reference, evidence, folder, outcomes, guard, say)
         manifest = verified(folder)  # before it takes the old one's place
         if options.sign:
             sign(folder, options.sign)
         elif (options.out / SIGNATURE).exists():
             say(f"{options.out} was signed and no longer is, since it changed. Sign it again: --sign KEY")
     return Exported(options.out, manifest, tuple(outcomes), evidence.facts)
+
+
+def _guard(
+    options: Options, reference: Reference, before: Manifest | None, folder: Path, say: Callable[[str], None]
+) -> Document | None:
+    """The guard, written into `folder` before anything is built: artifacts carry whether their bundle has one.
+
+    Where the training slices are gone, that of the present bundle stays if it is of the same weights.
+    """
+    guard, why_none = write_guard(reference, folder, options.parity_data)
+    if guard is None and before and before.guard and before.model.digest == reference.info.digest:
+        link(artifact_path(options.out, before.guard), folder / GUARD)
+        guard = Document(GUARD, before.guard.sha256)
+        say(f"{options.out} keeps the guard that it has: the slices to fit another are not there")
+    elif guard is None:
+        say(why_none)
+    return guard
 
 
 def _format(
@@ -140,6 +162,7 @@ def _finish(
     evidence: Evidence,
     folder: Path,
     outcomes: list[Outcome],
+    guard: Document | None,
     say: Callable[[str], None],
 ) -> None:
     """Sort what was built into served and rejected, take over what stays, time it all, and write the manifest."""
@@ -158,11 +181,14 @@ def _finish(
     if not good and options.out.exists():
         # Nothing new to serve: whatever the present bundle serves, of this model or another, it serves on.
         manifest = read_manifest(options.out)
+        (folder / GUARD).unlink(missing_ok=True)
         for entry in manifest.files:
             link(artifact_path(options.out, entry), folder / entry.file)
         link(options.out / FILE, folder / FILE)
         return
     replaced = {file for outcome in good for file in outcome.files}
+    card = model_card(reference)
+    replaced |= set() if card is None else {CARD}
     artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced)
     artifacts += [outcome.artifact for outcome in good if outcome.artifact]
     golden = write_golden(reference, folder)
@@ -175,15 +201,11 @@ def _finish(
     reports.update({outcome.file: _report(outcome) for outcome in good})
     text = json.dumps({**facts, "artifacts": reports}, indent=2) + "\n"
     documents.append(Document(REPORT, write(folder / REPORT, text.encode())))
-    card = model_card(reference)
     if card is not None:
         documents.append(Document(CARD, write(folder / CARD, card)))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     provenance = {**reference.provenance, "neurostage": __version__, "exported": created, "packages": _packages()}
     provenance["comparison"] = evidence.facts
-    guard, why_none = write_guard(reference, folder, options.parity_data)
-    if guard is None:
-        say(why_none)
     manifest = Manifest(
         reference.info,
         tuple(artifacts),

@@ -10,9 +10,8 @@ import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
+from runtime.entries import SIGNATURE
 from runtime.errors import DependencyError, ExportError, InputError
-
-SIGNATURE = "model.sig"
 
 
 def assert_can_sign(key: Path) -> None:

@@ -71,6 +71,14 @@ def bundle(trained_run, once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_bundle(once) -> Path:
+    """A bundle of a network with 500 weights in every format of `tests.tiny.FORMATS`. Do not change it: copy it."""
+    from tests import tiny
+
+    return once("tiny-bundle", lambda folder: tiny.make(folder) or 0)
+
+
+@pytest.fixture(scope="session")
 def scan(tmp_path_factory) -> Path:
     """One phantom slice of nobody in the training data, as a grey JPEG file."""
     from PIL import Image

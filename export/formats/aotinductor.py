@@ -62,7 +62,7 @@ def build(job: Job, precision: str, path: Path) -> Built:
         )
     program = torch_export.exported(job, precision)
     settings = {
-        "aot_inductor.metadata": {METADATA_KEY: json.dumps(job.reference.info.to_dict())},
+        "aot_inductor.metadata": {METADATA_KEY: json.dumps({**job.description(precision), "takes": TAKES})},
         "freezing": True,  # BatchNorm folded, weights laid out for this CPU: 78 ms instead of 122
     }
     try:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from export.equalise import KEY
 from export.files import write
 from export.formats.built import Built
-from export.pixels import TAKES, description
+from export.pixels import TAKES
 from export.pixels.onnx import PREFIX, with_pixels
 from export.precision import Found
 from runtime.errors import ExportError, ParityError
-from runtime.manifest import METADATA_KEY, TENSOR, ModelInfo
+from runtime.manifest import METADATA_KEY, TENSOR
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -62,7 +62,7 @@ def graph(job: Job, precision: str) -> tuple[Path, str]:
                 raise
         else:
             model = exported(job, precision)
-        describe(model, job.reference.info)
+        describe(model, job.description(precision))
         note.write_text(write(path, model.SerializeToString()), encoding="ascii")
     return path, note.read_text(encoding="ascii")
 
@@ -77,7 +77,7 @@ def graph_of_pixels(job: Job, precision: str) -> tuple[Path, str]:
     if not note.exists():
         info, softmax = job.reference.info, job.options.with_softmax
         model = with_pixels(onnx.load(source), info.input, info.temperature if softmax else None)
-        describe(model, info, description(softmax))
+        describe(model, job.description(precision, pixels=True))
         note.write_text(write(path, model.SerializeToString()), encoding="ascii")
     return path, note.read_text(encoding="ascii")
 
@@ -113,13 +113,13 @@ def exported(job: Job, precision: str) -> ModelProto:
     return model
 
 
-def describe(model: ModelProto, info: ModelInfo, more: dict[str, str] | None = None) -> None:
-    """Put the labels and the input's meaning into the model, so that a lone file predicts; and `more`, if any."""
+def describe(model: ModelProto, description: dict[str, Any]) -> None:
+    """Put `Job.description` into the model, in place of an earlier one, so that a lone file predicts."""
     kept = [entry for entry in model.metadata_props if entry.key == KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps({**info.to_dict(), **(more or {})})
+    entry.key, entry.value = METADATA_KEY, json.dumps(description)
 
 
 def assert_dynamic_batch(path: Path) -> None:

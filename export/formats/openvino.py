@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from export.pixels import TAKES
 from export.precision import Found
 from runtime.digests import sha256_file
 from runtime.errors import ExportError
-from runtime.manifest import TENSOR
+from runtime.manifest import METADATA_KEY, TENSOR
 
 if TYPE_CHECKING:
     from export.job import Job
@@ -42,6 +43,8 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     source, _ = graph(job, "fp32" if precision == "fp16" else precision)
     try:
         model = openvino.Core().read_model(source)
+        # The graph's own would do but for the precision: fp16 is made of the graph in fp32.
+        model.set_rt_info(json.dumps(job.description(precision, pixels)), ["framework", METADATA_KEY])
         openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
         written = openvino.Core().read_model(path)
     except RuntimeError as error:

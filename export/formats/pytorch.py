@@ -36,7 +36,7 @@ def build(job: Job, precision: str, path: Path) -> Built:
 
     folded = fuse(copy.deepcopy(job.reference.model)).to(DTYPES[precision])
     weights = {name: tensor.contiguous() for name, tensor in folded.state_dict().items()}
-    return Built({path.name: write(path, save(weights, {METADATA_KEY: json.dumps(job.reference.info.to_dict())}))})
+    return Built({path.name: write(path, save(weights, {METADATA_KEY: json.dumps(job.description(precision))}))})
 
 
 def inspect(path: Path) -> Found:

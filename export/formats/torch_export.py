@@ -32,7 +32,7 @@ def build(job: Job, precision: str, path: Path) -> Built:
 
     buffer = io.BytesIO()
     program = exported(job, precision)
-    torch.export.save(program, buffer, extra_files={METADATA_KEY: json.dumps(job.reference.info.to_dict())})
+    torch.export.save(program, buffer, extra_files={METADATA_KEY: json.dumps(job.description(precision))})
     return Built({path.name: write(path, buffer.getvalue())})
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from export.files import write
 from export.formats.built import Built
-from export.pixels import TAKES, description
+from export.pixels import TAKES
 from export.precision import Found
 from runtime.errors import ExportError
 from runtime.manifest import METADATA_KEY, TENSOR
@@ -36,7 +36,7 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     from export.pixels.torch import WithPixels
 
     info, softmax = job.reference.info, job.options.with_softmax
-    told = {**info.to_dict(), **(description(softmax) if pixels else {})}
+    description = job.description(precision, pixels)
     example = torch.zeros(2, *info.input.shape)
     buffer = io.BytesIO()
     try:
@@ -46,7 +46,7 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
             if pixels:
                 # Scripted, since a trace would keep the one size it saw.
                 module = torch.jit.script(WithPixels(module, info.input, info.temperature if softmax else None).eval())
-            torch.jit.save(torch.jit.freeze(module), buffer, _extra_files={METADATA_KEY: json.dumps(told)})
+            torch.jit.save(torch.jit.freeze(module), buffer, _extra_files={METADATA_KEY: json.dumps(description)})
     except RuntimeError as error:
         raise ExportError(f"TorchScript of {info.architecture} failed: {error}") from error
     return Built({path.name: write(path, buffer.getvalue())}, takes=TAKES if pixels else TENSOR)

@@ -120,7 +120,7 @@ def test_the_gate_itself_catches_a_frozen_batch(job, clean, tmp_path):
 
     model = copy.deepcopy(clean)
     batch_frozen(model)
-    onnx_format.describe(model, job.reference.info)
+    onnx_format.describe(model, job.description("fp32"))
     onnx.save(model, tmp_path / "frozen.onnx")
     verdict = judge(job, tmp_path / "frozen.onnx", "onnx", "fp32")
     assert not verdict.passed
@@ -145,11 +145,10 @@ def test_an_opset_that_no_engine_reads_is_one_clear_line(clean, run, tmp_path, m
 
 
 def test_the_gate_catches_labels_reordered_in_the_description(clean, run, tmp_path, monkeypatch, here):
-    def describe(model, info):
-        told = info.to_dict()
-        told["labels"] = told["labels"][::-1]
+    def describe(model, description):
         del model.metadata_props[:]
-        model.metadata_props.add(key=METADATA_KEY, value=json.dumps(told))
+        reversed_ = {**description, "labels": description["labels"][::-1]}
+        model.metadata_props.add(key=METADATA_KEY, value=json.dumps(reversed_))
 
     monkeypatch.setattr(onnx_format, "exported", lambda job, precision: copy.deepcopy(clean))
     monkeypatch.setattr(onnx_format, "describe", describe)

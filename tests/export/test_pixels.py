@@ -151,7 +151,6 @@ def test_what_carries_pixels_says_so_and_is_never_served(pixel_job, firm_bundle)
 def test_the_gate_catches_other_preprocessing(pixel_job, fault, tmp_path):
     from export.formats import onnx as onnx_format
     from export.gate import judge
-    from export.pixels import description
 
     spec = pixel_job.reference.info.input
     wrong = replace(spec, mean=spec.mean[::-1], std=spec.std[::-1])
@@ -159,7 +158,7 @@ def test_the_gate_catches_other_preprocessing(pixel_job, fault, tmp_path):
         wrong = replace(spec, mean=(0.0,) * 3, std=(1.0,) * 3)
     source, _ = onnx_format.graph(pixel_job, "fp32")
     model = with_pixels(onnx.load(source), wrong, 1.0)
-    onnx_format.describe(model, pixel_job.reference.info, description(softmax=True))
+    onnx_format.describe(model, pixel_job.description("fp32", pixels=True))
     onnx.save(model, tmp_path / "wrong.onnx")
     verdict = judge(pixel_job, tmp_path / "wrong.onnx", "onnx", "fp32", timed=False, pixels=True)
     assert not verdict.passed

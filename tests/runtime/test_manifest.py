@@ -12,7 +12,7 @@ import pytest
 
 from runtime.digests import UNSEALED, seal
 from runtime.errors import BundleError
-from runtime.manifest import TENSOR, Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
+from runtime.manifest import Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
 
 MODEL = ModelInfo(
