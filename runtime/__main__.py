@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from runtime.errors import ImageError, NeuroStageError
 from runtime.hints import command
 from runtime.labels import ASSUMED, ORIGINS, order_line
 from runtime.prediction import Prediction
-from runtime.predictor import DEFAULT_BUNDLE, Predictor
+from runtime.predictor import DEFAULT_BUNDLE, Predictor, unguarded
 from runtime.sources import encoded
 
 _EPILOG = f"""\
@@ -58,6 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = before(options.output, resume=options.resume) if options.output else Before()
         if found.skipped:
             print(found.skipped_words(), file=sys.stderr)
+        predictor = _loaded(bundle, options)
+        return _run(predictor, bundle, found.images, written, options)
+    except NeuroStageError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return status_of(error)
+
+
+def _loaded(bundle: Path, options: argparse.Namespace) -> Predictor:
+    """The predictor; what it warns of, and that it has no guard, stands on the standard error once each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
         predictor = Predictor(
             bundle,
             backend=options.backend,
@@ -67,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             audit=options.audit,
             audit_key=options.audit_key,
         )
-        return _run(predictor, bundle, found.images, written, options)
-    except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return status_of(error)
+    said = [str(one.message) for one in caught] + ([] if predictor.guarded else [unguarded(bundle)])
+    for line in dict.fromkeys(said):
+        print(f"warning: {line}", file=sys.stderr)
+    return predictor
 
 
 def _run(predictor: Predictor, bundle: Path, images: list[Path], written: Before, options: argparse.Namespace) -> int:

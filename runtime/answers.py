@@ -16,9 +16,9 @@ from runtime.prediction import Prediction, Timings, stage_of, unsure
 class Answers:
     """Makes predictions of batches. Any number of threads may share it."""
 
-    def __init__(self, model: ModelInfo, backend: str, precision: str, abstain_below: float) -> None:
+    def __init__(self, model: ModelInfo, backend: str, precision: str, abstain_below: float, guarded: bool) -> None:
         self._model, self._backend, self._precision = model, backend, precision
-        self._abstain_below = abstain_below
+        self._abstain_below, self._guarded = abstain_below, guarded
         self._names = clinical_order(model.labels)
 
     def of(
@@ -58,7 +58,7 @@ class Answers:
             probabilities={name: by_label[name] for name in self._names} if by_label else {},
             code=code,
             reason=reason,
-            guard=prepared.guard,
+            guard=prepared.guard if self._guarded else "none",
             transforms=prepared.transforms,
             warnings=prepared.warnings,
             backend=self._backend,

@@ -43,8 +43,9 @@ class Prediction:
     """Why not ``ok``, for programs: ``unreadable``, ``unsure``, or the guard's score that was too high. Else empty."""
     reason: str
     """Why not ``ok``, for people, with what to do. Else empty."""
-    guard: Mapping[str, float]
-    """The guard's scores; empty without a guard, and where the image could not be read."""
+    guard: Mapping[str, float] | Literal["none"]
+    """The guard's scores, empty where the image could not be read; ``"none"`` where no guard checked the image, as with
+    a lone artifact: then it may show anything."""
     transforms: tuple[str, ...]
     """What was done to a DICOM file's stored values, in order; empty for other images."""
     warnings: tuple[str, ...]
@@ -56,8 +57,9 @@ class Prediction:
     timings: Timings
 
     def __post_init__(self) -> None:
-        for name in ("probabilities", "guard"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        object.__setattr__(self, "probabilities", MappingProxyType(dict(self.probabilities)))
+        if not isinstance(self.guard, str):
+            object.__setattr__(self, "guard", MappingProxyType(dict(self.guard)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Prediction.from_dict, (self.to_dict(),)
@@ -67,7 +69,7 @@ class Prediction:
         return {
             **self.__dict__,
             "probabilities": dict(self.probabilities),
-            "guard": dict(self.guard),
+            "guard": self.guard if isinstance(self.guard, str) else dict(self.guard),
             "transforms": list(self.transforms),
             "warnings": list(self.warnings),
             "timings": asdict(self.timings),

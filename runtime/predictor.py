@@ -17,6 +17,7 @@ import numpy as np
 from runtime.answers import Answers
 from runtime.arguments import at_least_one, check_options, check_pixels, several, slices_of
 from runtime.calibration import probabilities
+from runtime.caller import warn
 from runtime.errors import BackendError, BundleError, InputError
 from runtime.forks import check_process
 from runtime.identity import OPTIONS, Identity, absolute, restored
@@ -54,6 +55,7 @@ class Predictor:
         What runs there runs there as a whole: nothing falls back to another device.
     threads: CPU threads for the engine; None takes all this process may use.
     guard: False lets every readable image through to the model, for measurements: a bundle's guard is there to be used.
+        A lone artifact has none, which is a RuntimeWarning unless False says that this is known.
     abstain_below: answer only from this probability on; None takes what the bundle says.
     self_test: True replays the bundle's golden images first, and raises BackendError where they do not agree.
     tune: True times every artifact on this machine and serves the fastest; the path of a JSON file also remembers the
@@ -102,9 +104,11 @@ class Predictor:
         self._batches = Batches(self._serving)
         self._guard = self._serving.guard if guard else None
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
-        self._answers = Answers(self.model, self.backend, self.precision, self._abstain_below)
+        self._answers = Answers(self.model, self.backend, self.precision, self._abstain_below, self.guarded)
         self._audit = None if audit is None else _audit_log(Path(audit), Path(audit_key) if audit_key else None)
         self._digest = None if self._audit is None else self._audit.pixels
+        if guard and where.is_file():
+            warn(unguarded(where))
         if self_test and not (result := self.self_test()).passed:
             raise BackendError(f"The self-test failed: {result}. Do not use {self.artifact} on this machine.")
 
@@ -291,6 +295,13 @@ class Predictor:
         start = time.perf_counter()
         logits = self._serving.logits(images)
         return logits, (time.perf_counter() - start) * 1e3
+
+
+def unguarded(path: Path) -> str:
+    """What to say once of a bundle or lone artifact that checks no image, for people."""
+    what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
+    advice = " Give its bundle folder instead." if path.is_file() else ""
+    return f"{path} {what}: every image gets a stage, also one that shows no brain. Results say guard: none.{advice}"
 
 
 def _audit_log(path: Path, key: Path | None) -> AuditLog:

@@ -28,8 +28,13 @@ def text(name: str, prediction: Prediction) -> str:
         lines.append(f"  {prediction.status}: {prediction.reason}")
     if prediction.probabilities:
         lines += _wrapped([f"{label} {value:.1%}" for label, value in prediction.probabilities.items()])
-    lines += [f"  note: {warning}" for warning in prediction.warnings]
+    lines += [f"  note: {warning}" for warning in notes(prediction)]
     return "\n".join(lines)
+
+
+def notes(prediction: Prediction) -> list[str]:
+    """What a person should know beside the result."""
+    return [*prediction.warnings, *(["guard: none"] if prediction.guard == "none" else [])]
 
 
 def study_text(study: StudyPrediction) -> str:
@@ -42,6 +47,7 @@ def study_text(study: StudyPrediction) -> str:
     else:
         lines.append(f"  {study.status}: {study.reason}")
     lines += _wrapped([f"{name} {value:.1%} ± {study.spread[name]:.1%}" for name, value in study.probabilities.items()])
+    lines += ["  note: guard: none"] if any(one.guard == "none" for one in study.slices) else []
     return "\n".join(lines)
 
 
@@ -52,7 +58,7 @@ def row(name: str, prediction: Prediction) -> str:
         **{column: getattr(prediction, column, "") for column in COLUMNS},
         **{label: prediction.probabilities.get(label) for label in LABELS},
         "file": name,
-        "warnings": "; ".join(prediction.warnings),
+        "warnings": "; ".join(notes(prediction)),
         "read_ms": f"{timings.read_ms:.3f}",
         "preprocess_ms": f"{timings.preprocess_ms:.3f}",
         "inference_ms": f"{timings.inference_ms:.3f}",

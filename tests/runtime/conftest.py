@@ -14,7 +14,7 @@ import pytest
 from runtime import Predictor, backends, preprocess, read_image
 from runtime.digests import UNSEALED, seal
 from runtime.guard import fit
-from runtime.manifest import Document, Golden, Manifest, read_manifest, sha256_file
+from runtime.manifest import METADATA_KEY, Document, Golden, Manifest, read_manifest, sha256_file
 
 SERVED = [
     f"{form} in {name}"
@@ -48,6 +48,31 @@ def edit(copy: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
         how(data)
         path.write_text(seal(json.dumps({**data, "sha256": UNSEALED})), encoding="utf-8")
         return copy
+
+    return change
+
+
+@pytest.fixture
+def recalibrated(copy: Path, edit: Callable) -> Callable[..., Path]:
+    """Function: values of the model → the copy as an export of `model.onnx` with those would have written it."""
+
+    def change(**values: float) -> Path:
+        import onnx
+
+        path = copy / "model.onnx"
+        model = onnx.load(path)
+        (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
+        entry.value = json.dumps({**json.loads(entry.value), **values})
+        path.unlink()
+        onnx.save(model, path)
+
+        def rewrite(data: dict[str, Any]) -> None:
+            data["model"].update(values)
+            data["artifacts"] = [entry for entry in data["artifacts"] if entry["file"] == "model.onnx"]
+            data["artifacts"][0].update(sha256=sha256_file(path), size_bytes=path.stat().st_size)
+
+        (copy / "model.ts").unlink(missing_ok=True)
+        return edit(rewrite)
 
     return change
 

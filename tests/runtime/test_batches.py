@@ -140,7 +140,7 @@ def test_one_thread_has_nothing_to_share(bundle: Path, phantoms, watched: list[i
 def test_a_lone_artifact_whose_digest_nobody_stated_is_not_loaded_again(
     bundle: Path, phantoms, watched: list[int]
 ) -> None:
-    predictor = Predictor(bundle / "model.onnx", backend="onnx", threads=2)
+    predictor = Predictor(bundle / "model.onnx", backend="onnx", guard=False, threads=2)
     predictor.predict_batch(phantoms.images[:24], batch_size=4)
     assert watched == [1]
 

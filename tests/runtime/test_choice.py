@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,11 @@ from runtime import (
     BackendUnavailable,
     BundleError,
     InputError,
+    Prediction,
     Predictor,
     backends,
 )
-from runtime.choice import candidates
+from runtime.choice import candidates, never_served
 from runtime.manifest import read_manifest
 
 
@@ -95,7 +97,11 @@ def test_what_may_never_serve_is_explained_too(edit) -> None:
         Predictor(folder, device="tensorrt")
     pixels = "uint8 (N, H, W, C)"
     folder = edit(lambda data: (change(data), data["artifacts"][1].update(takes=pixels)))
-    assert "takes uint8 (N, H, W, C), for programs without this library" in Predictor(folder).explain()[-1]
+    manifest = read_manifest(folder)
+    assert candidates(manifest, None, None)
+    assert "takes uint8 (N, H, W, C), for programs without this library" in never_served(manifest)[-1]
+    with pytest.raises(BundleError, match=r"model\.ts carries takes float32 .*, and .*manifest\.json says uint8"):
+        Predictor(folder)
 
 
 def test_what_the_bundle_does_not_have(bundle: Path) -> None:
@@ -124,13 +130,28 @@ def test_a_lone_artifact_predicts_as_its_bundle(
     bundle: Path, other_formats: Path, tmp_path: Path, scan: Path, name: str
 ) -> None:
     os.link((bundle if (bundle / name).exists() else other_formats) / name, tmp_path / name)
-    alone, whole = Predictor(tmp_path / name), Predictor(bundle, guard=False)
+    alone, whole = Predictor(tmp_path / name, guard=False), Predictor(bundle, guard=False)
     assert alone.model == whole.model
     assert alone.precision == "unknown"
     assert alone.explain() == []
     got, expected = alone.predict(scan), whole.predict(scan)
     assert got.label == expected.label
     assert got.probabilities == pytest.approx(dict(expected.probabilities), abs=1e-4)
+
+
+def test_a_lone_artifact_says_that_it_has_no_guard(bundle: Path, scan: Path) -> None:
+    with pytest.warns(
+        RuntimeWarning, match=r"model\.onnx is a lone artifact, which has no guard: every image gets a"
+    ) as caught:
+        predictor = Predictor(bundle / "model.onnx")
+    assert caught[0].filename == __file__
+    for answer in (predictor.predict(scan), predictor.predict(b"broken"), *predictor.predict_batch([scan])):
+        assert answer.guard == "none"
+        assert answer.to_dict()["guard"] == "none"
+        assert Prediction.from_dict(json.loads(json.dumps(answer.to_dict()))) == answer
+    assert all(one.guard == "none" for one in predictor.predict_study([scan]).slices)
+    assert Predictor(bundle, guard=False).predict(scan).guard == "none", "the bundle has one, and it was turned off"
+    assert set(Predictor(bundle).predict(scan).guard) > {"blank", "residual"}
 
 
 def test_a_lone_file_that_makes_no_sense(bundle: Path, tmp_path: Path) -> None:
@@ -142,7 +163,7 @@ def test_a_lone_file_that_makes_no_sense(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'torchscript' does not run \.onnx files\. These do: openvino, onnx"):
         Predictor(bundle / "model.onnx", backend="torchscript")
     with pytest.raises(InputError, match="has no golden images to replay"):
-        Predictor(bundle / "model.onnx").self_test()
+        Predictor(bundle / "model.onnx", guard=False).self_test()
 
 
 def test_weights_that_do_not_say_of_which_network(trained_run: Path) -> None:

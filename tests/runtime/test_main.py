@@ -47,6 +47,23 @@ def test_text_fits_a_terminal(bundle: Path, scan: Path, capsys: pytest.CaptureFi
     assert research == "Research use only: not a diagnosis."
 
 
+def test_a_lone_artifact_says_once_and_in_each_result_that_it_has_no_guard(
+    bundle: Path, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lone = str(bundle / "model.onnx")
+    assert main([lone, str(folder)]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("has no guard") == 1
+    assert captured.err.startswith(f"warning: {lone} is a lone artifact, which has no guard: every image gets a stage")
+    assert captured.out.count("  note: guard: none") == 5
+    assert main([lone, str(folder), "--json"]) == 0
+    assert all(json.loads(line)["guard"] == "none" for line in capsys.readouterr().out.splitlines())
+    assert main([lone, str(folder), "--csv"]) == 0
+    assert {row["warnings"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == {"guard: none"}
+    assert main([lone, str(folder), "--study"]) == 0
+    assert "  note: guard: none" in capsys.readouterr().out
+
+
 def test_json_is_a_prediction_a_line(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["--json", str(bundle), str(folder)]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

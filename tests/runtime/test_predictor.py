@@ -59,8 +59,10 @@ def test_what_cannot_be_read_is_the_readers_error(onnx_predictor: Predictor, tmp
         onnx_predictor.predict(3)
 
 
-def test_temperature_is_applied_and_changes_no_decision(onnx_predictor: Predictor, edit: Callable, phantoms) -> None:
-    cold = Predictor(edit(lambda data: data["model"].update(temperature=0.25)), backend="onnx", guard=False)
+def test_temperature_is_applied_and_changes_no_decision(
+    onnx_predictor: Predictor, recalibrated: Callable, phantoms
+) -> None:
+    cold = Predictor(recalibrated(temperature=0.25), backend="onnx", guard=False)
     for image in phantoms.images[::12]:
         plain, sharp = onnx_predictor.predict(image), cold.predict(image)
         assert sharp.label == plain.label
@@ -69,11 +71,11 @@ def test_temperature_is_applied_and_changes_no_decision(onnx_predictor: Predicto
         assert [sharp.probabilities[name] for name in names] == pytest.approx(list(powers / powers.sum()), abs=1e-5)
 
 
-def test_unsure_abstains(bundle: Path, edit: Callable, scan: Path) -> None:
+def test_unsure_abstains(bundle: Path, recalibrated: Callable, scan: Path) -> None:
     sure = Predictor(bundle, backend="onnx", guard=False).predict(scan)
     for predictor in (
         Predictor(bundle, backend="onnx", guard=False, abstain_below=0.99),
-        Predictor(edit(lambda data: data["model"].update(abstain_below=0.99)), backend="onnx", guard=False),
+        Predictor(recalibrated(abstain_below=0.99), backend="onnx", guard=False),
     ):
         answer = predictor.predict(scan)
         assert (answer.status, answer.code) == ("abstained", "unsure")

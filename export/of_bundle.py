@@ -1,0 +1,111 @@
+"""The reference of a bundle that is built again: its weights come from a run or checkpoint, all else from its manifest.
+
+A checkpoint does not say at what size or with what mean its network was trained. Taken from options, a mistake in them
+would be in the reference and in the artifact alike, and the two would agree. The manifest knows, and its golden images,
+whose logits were recorded when the bundle was made, show whether the reference is still the same one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.options import Options
+from export.reference import Reference, from_checkpoint, from_run
+from runtime.calibration import probabilities
+from runtime.digests import sha256_file
+from runtime.errors import CheckpointError, InputError
+from runtime.images import read_image
+from runtime.labels import canonical_label
+from runtime.manifest import Manifest, ModelInfo, read_manifest
+from runtime.preprocess import preprocess
+from train.checkpoint import WEIGHTS
+
+ALIKE = 1e-3
+"""Largest difference of a probability between the reference here and where the bundle was made, both in float32."""
+
+_WRITTEN_ANEW = ("neurostage", "exported", "packages")
+"""Of the provenance: what each export states of itself."""
+
+
+def reference_of(bundle: Path, source: Path) -> Reference:
+    """The weights in `source`, a run or a checkpoint, as the model that the manifest describes.
+
+    Raises CheckpointError where they are not those that the bundle was made from, or the run says otherwise.
+    """
+    manifest = read_manifest(bundle)
+    model, path = manifest.model, source / WEIGHTS if source.is_dir() else source
+    if not path.is_file() or sha256_file(path) != model.digest:
+        raise CheckpointError(f"{source} holds other weights than {bundle} was made from. Name its run or checkpoint.")
+    if source.is_dir():
+        found = from_run(source)
+        if differs := _difference(found.info, model):
+            raise CheckpointError(
+                f"{source} and {bundle} are of the same weights and contradict each other: {differs}. One of them is "
+                f"wrong about its model. Export the run anew: python -m export {source} --out ANOTHER."
+            )
+    else:
+        spec = model.input
+        found = from_checkpoint(source, model.architecture, spec.height, model.labels, spec.mean, spec.std)
+    kept = {key: value for key, value in manifest.provenance.items() if key not in _WRITTEN_ANEW}
+    return replace(found, info=model, provenance=kept)
+
+
+def assert_agrees(options: Options, model: ModelInfo, bundle: Path) -> None:
+    """Raise InputError for an option that says otherwise of the model than the bundle that is to be built again."""
+    spec = model.input
+    given: list[tuple[str, Any, Any]] = [
+        ("--architecture", options.architecture, model.architecture),
+        ("--image-size", options.image_size, spec.height if spec.height == spec.width else (spec.height, spec.width)),
+        ("--labels", tuple(canonical_label(label) or label for label in options.labels), model.labels),
+        ("--mean", options.mean, spec.mean),
+        ("--std", options.std, spec.std),
+    ]
+    for option, got, expected in given:
+        if got not in (None, (), expected):
+            raise InputError(
+                f"{option} is {_spoken(got)}, and {bundle} was made with {_spoken(expected)}. --rebuild takes it from "
+                f"the bundle: leave {option} out, or export to another --out."
+            )
+
+
+def assert_same_answers(reference: Reference, bundle: Path, manifest: Manifest) -> None:
+    """Raise CheckpointError unless the reference answers the bundle's golden images as it did when they were made."""
+    if not manifest.golden:
+        return
+    images = [preprocess(read_image(bundle / golden.file), reference.info.input) for golden in manifest.golden]
+    here = probabilities(reference.logits(np.stack(images)), 1.0)
+    there = probabilities(np.array([golden.logits for golden in manifest.golden]), 1.0)
+    difference = float(np.abs(here - there).max())
+    if not difference <= ALIKE:
+        raise CheckpointError(
+            f"the reference does not answer the golden images of {bundle} as it did when the bundle was made: a "
+            f"probability differs by {difference:.1e}, expected at most {ALIKE:.0e}. Nothing was built. Export the run "
+            "or checkpoint to another --out."
+        )
+
+
+def calibration_since(source: Path, model: ModelInfo) -> str | None:
+    """What to say where the run was calibrated anew since the bundle was made; None where it was not."""
+    info = from_run(source).info if source.is_dir() else model
+    if (info.temperature, info.abstain_below) == (model.temperature, model.abstain_below):
+        return None
+    return (
+        f"{source} was evaluated since: its temperature is {info.temperature:.4g}, its abstention threshold "
+        f"{info.abstain_below:.4g}. --rebuild keeps the bundle's own, {model.temperature:.4g} and "
+        f"{model.abstain_below:.4g}. To take them over: python -m export RUN"
+    )
+
+
+def _difference(run: ModelInfo, bundle: ModelInfo) -> str:
+    ours = {**run.to_dict(), **run.input.to_dict()}
+    theirs = {**bundle.to_dict(), **bundle.input.to_dict()}
+    keys = [key for key in ours if key not in ("input", "temperature", "abstain_below") and ours[key] != theirs[key]]
+    return "; ".join(f"{key} is {_spoken(ours[key])} there and {_spoken(theirs[key])} here" for key in keys)
+
+
+def _spoken(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
