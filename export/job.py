@@ -16,7 +16,8 @@ from export.class_order import given_labels
 from export.coverage import answers, remarks, why_nothing
 from export.guarding import FILE as GUARD
 from export.images import calibration_samples, comparison, distinct, preprocessed
-from export.options import Options
+from export.of_bundle import reference_of
+from export.options import ARCHITECTURE, IMAGE_SIZE, Options
 from export.pixels import description as of_pixels
 from export.pixels.evidence import PixelEvidence, as_image, pixel_images
 from export.preconditions import check_count
@@ -136,12 +137,13 @@ def load_reference(options: Options) -> Reference:
     Raises CheckpointError for what cannot be loaded, and InputError for labels, mean or std that are not the run's.
     """
     source = options.source or newest_run()
+    if options.rebuild:
+        return reference_of(options.out, source)
     if not source.is_dir():
         source = run_of_weights(source) or source
     if not source.is_dir():
-        return from_checkpoint(
-            source, options.architecture, options.image_size, options.labels, options.mean, options.std
-        )
+        architecture, size = options.architecture or ARCHITECTURE, options.image_size or IMAGE_SIZE
+        return from_checkpoint(source, architecture, size, options.labels, options.mean, options.std)
     reference = from_run(source)
     labels, spec = reference.info.labels, reference.info.input
     given = (given_labels(options.labels) or labels, options.mean or spec.mean, options.std or spec.std)

@@ -11,6 +11,9 @@ import tyro
 
 from runtime.predictor import DEFAULT_BUNDLE
 
+ARCHITECTURE, IMAGE_SIZE = "resnet50", 224
+"""Of a foreign checkpoint, where the options do not say."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -29,10 +32,10 @@ class Options:
     """Let those give probabilities, the run's temperature applied, in place of logits."""
     out: Path = Path(DEFAULT_BUNDLE)
     """The bundle. One of the same model gains the new artifacts, one of another model is replaced."""
-    architecture: str = "resnet50"
-    """Of a foreign checkpoint; a run knows its own."""
-    image_size: int = 224
-    """Of a foreign checkpoint: height and width it was trained at."""
+    architecture: str | None = None
+    """Of a foreign checkpoint; a run knows its own. Without it: resnet50."""
+    image_size: int | None = None
+    """Of a foreign checkpoint: height and width it was trained at. Without it: 224."""
     labels: tuple[str, ...] = ()
     """Of a foreign checkpoint: its classes in output order. Without it: alphabetical, as ImageFolder gives them."""
     mean: tuple[float, ...] = ()
@@ -66,7 +69,8 @@ class Options:
     """CPU threads for checking and timing. Without it: all this process may use."""
     rebuild: bool = False
     """Make again only what no longer fits this machine in the bundle at --out: what does not load, decides otherwise,
-    or was checked in another version of its engine. --to and --precision are not looked at."""
+    or was checked in another version of its engine. The model's labels, input, architecture and temperature are those
+    of the bundle. --to and --precision are not looked at."""
     sign: Path | None = None
     """A private elliptic-curve key (PEM) to sign the bundle with. Needs neurostage[sign]."""
     json: bool = False

@@ -20,6 +20,7 @@ from export.guarding import FILE as GUARD
 from export.guarding import write_guard
 from export.job import Evidence, gather, load_reference
 from export.latency import timed
+from export.of_bundle import assert_agrees, assert_same_answers, calibration_since
 from export.options import Options
 from export.order_check import check_order
 from export.pixels import TAKES
@@ -33,7 +34,6 @@ from export.reference import Reference, source_of
 from export.signing import SIGNATURE, sign
 from runtime import __version__
 from runtime.entries import LOGS
-from runtime.errors import CheckpointError
 from runtime.integrity import verified
 from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
 from runtime.threads import available_cpus
@@ -62,19 +62,23 @@ def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) ->
     """Make again what no longer fits this machine in the bundle at `options.out`, as `export` does; no outcomes where
     everything fits. Raises what `export` raises, and CheckpointError where the bundle's own weights are not at hand.
     """
+    manifest = read_manifest(options.out)
+    assert_agrees(options, manifest.model, options.out)
     found = stale(options.out, options.threads or available_cpus(), say)
     for entry in found:
         say(f"{entry.artifact.file}: {entry.reason}")
     if not found:
-        return Exported(options.out, read_manifest(options.out), ())
+        return Exported(options.out, manifest, ())
     options = replace(
         options,
         source=source_of(options.out, options.source),
         with_preprocessing=any(entry.artifact.takes == TAKES for entry in found),
         with_softmax=any(entry.gives == "probabilities" for entry in found),
     )
-    if load_reference(options).info.digest != read_manifest(options.out).model.digest:
-        raise CheckpointError(f"{options.source} holds other weights than {options.out} was made from. Name its run.")
+    assert options.source is not None, "source_of names one"
+    assert_same_answers(load_reference(options), options.out, manifest)
+    if since := calibration_since(options.source, manifest.model):
+        say(since)
     return export(options, say, combinations_of(found))
 
 
@@ -187,7 +191,7 @@ def _finish(
         link(options.out / FILE, folder / FILE)
         return
     replaced = {file for outcome in good for file in outcome.files}
-    card = model_card(reference)
+    card = None if options.rebuild else model_card(reference)  # the bundle's own is of the same model
     replaced |= set() if card is None else {CARD}
     artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced)
     artifacts += [outcome.artifact for outcome in good if outcome.artifact]

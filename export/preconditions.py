@@ -66,7 +66,7 @@ def check_numbers(options: Options) -> None:
     rules = [
         ("--parity-images", options.parity_images, options.parity_images >= LEAST_IMAGES, f"{LEAST_IMAGES} or more"),
         ("--threads", options.threads, options.threads is None or options.threads >= 1, "1 or more"),
-        ("--image-size", options.image_size, options.image_size >= 8, "8 or more"),
+        ("--image-size", options.image_size, options.image_size is None or options.image_size >= 8, "8 or more"),
         ("--tolerance", options.tolerance, options.tolerance is None or 0 < options.tolerance <= 1, "in (0, 1]"),
         (
             "--flip-tolerance",

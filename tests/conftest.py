@@ -71,11 +71,28 @@ def bundle(trained_run, once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(once) -> Path:
-    """A bundle of a network with 500 weights in every format of `tests.tiny.FORMATS`. Do not change it: copy it."""
+def tiny_checkpoint(once) -> Path:
+    """The state dict of a network with 500 weights (`tests.tiny`)."""
     from tests import tiny
 
-    return once("tiny-bundle", lambda folder: tiny.make(folder) or 0)
+    def write(folder: Path) -> int:
+        folder.mkdir()
+        tiny.write_checkpoint(folder / "tiny.pth")
+        return 0
+
+    return once("tiny-checkpoint", write) / "tiny.pth"
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint, once) -> Path:
+    """A bundle of it in every format of `tests.tiny.FORMATS`. Do not change it: copy it."""
+    from tests import tiny
+
+    def make(folder: Path) -> int:
+        tiny.make(tiny_checkpoint, folder, temperature=1.25)
+        return 0
+
+    return once("tiny-bundle", make)
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,15 @@
-"""A bundle of a network with 500 weights, made by the real `export` in seconds: for tests of what a bundle is.
+"""Bundles of a network with 500 weights, made by the real `export` in seconds: for tests of what a bundle is.
 
-    python -m tests.tiny OUT
-
-made `tests/data/bundle-0.1` with the code of 0.1 (commit f0dbfcf).
+`tests/data/bundle-0.1` was made so with the code of version 0.1 (commit f0dbfcf), five formats, 155 kB.
 """
 
 from __future__ import annotations
 
-import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -19,17 +19,12 @@ NAME = "tiny"
 SIZE = 16
 IMAGES = 16
 CHANNELS = 8
-DIGEST = "ab" * 32
-"""Stands for the SHA-256 of the checkpoint, which these tests have none of."""
 
 
-def network():
-    """(N, 3, H, W) → (N, 4): one convolution, and a last layer fitted to phantoms so that decisions are firm."""
+def build():
+    """(N, 3, H, W) → (N, 4): one convolution and one linear layer, named as `runtime.backends.networks` expects."""
     import torch
     from torch import nn
-
-    from export.images import phantoms, preprocessed
-    from runtime.preprocess import InputSpec
 
     class Tiny(nn.Module):
         def __init__(self) -> None:
@@ -41,8 +36,19 @@ def network():
         def forward(self, images):
             return self.fc(self.maxpool(torch.relu(self.conv1(images))).mean((2, 3)))
 
-    torch.manual_seed(0)
-    model = Tiny().eval().requires_grad_(False)
+    return Tiny()
+
+
+def write_checkpoint(path: Path, seed: int = 0) -> Path:
+    """A state dict of the network, its last layer fitted to phantoms so that decisions are firm."""
+    import torch
+    from torch import nn
+
+    from export.images import phantoms, preprocessed
+    from runtime.preprocess import InputSpec
+
+    torch.manual_seed(seed)
+    model = build().eval().requires_grad_(False)
     samples = phantoms(64)
     images = torch.from_numpy(preprocessed(samples, InputSpec.imagenet(SIZE)))
     features = model.maxpool(torch.relu(model.conv1(images))).mean((2, 3))
@@ -51,51 +57,65 @@ def network():
     fitted = torch.linalg.lstsq(columns, wanted).solution.float()
     model.fc.weight.copy_(fitted[:-1].T)
     model.fc.bias.copy_(fitted[-1])
-    return model
+    torch.save(model.state_dict(), path)
+    return path
 
 
-def reference(temperature: float = 1.25, labels: tuple[str, ...] = ()):
-    """The network as `export.reference` would read it from a checkpoint."""
-    from export.reference import Reference
-    from runtime.labels import ALPHABETICAL
-    from runtime.manifest import ModelInfo
-    from runtime.preprocess import InputSpec
-
-    info = ModelInfo(NAME, DIGEST, labels or ALPHABETICAL, InputSpec.imagenet(SIZE), temperature, 0.375)
-    return Reference(network(), info, {"checkpoint": "tiny.pth"}, None)
-
-
-def make(out: Path, formats: tuple[str, ...] = FORMATS, temperature: float = 1.25) -> None:
-    """Write the bundle at `out`: every format in one process, timed once each, with a guard of 16 phantoms."""
-    from export import pipeline, produce
+def guard_of_phantoms(reference: Any, folder: Path) -> Any:
+    """In place of `export.guarding.write_guard`, which needs a run: 16 phantoms."""
     from export.images import phantoms
-    from export.options import Options
-    from runtime.backends.networks import _SHAPES, _Shape
     from runtime.digests import sha256_file
     from runtime.guard import fit
     from runtime.images import read_image
     from runtime.manifest import Document
 
-    made = reference(temperature)
+    samples = phantoms(IMAGES)
+    pictures = [read_image(samples.read(index)) for index in range(len(samples))]
+    fit(pictures, np.arange(len(samples))).write(folder / "guard.npz")
+    return Document("guard.npz", sha256_file(folder / "guard.npz")), ""
 
-    def guard(reference, folder):
-        samples = phantoms(IMAGES)
-        pictures = [read_image(samples.read(index)) for index in range(len(samples))]
-        fit(pictures, np.arange(len(samples))).write(folder / "guard.npz")
-        return Document("guard.npz", sha256_file(folder / "guard.npz")), ""
+
+@contextmanager
+def known(temperature: float = 1.0, guard: Callable[[Any, Path], Any] = guard_of_phantoms) -> Iterator[None]:
+    """While this lasts the network is an architecture like the others, every format is built in this process, and what
+    passed is not timed again. temperature: of a checkpoint, as `python -m train.evaluate` would have fitted it."""
+    from export import job, pipeline, produce
+    from runtime.backends.networks import _SHAPES, _Shape
+    from train.models import ARCHITECTURES
+
+    real = job.load_reference
+
+    def load_reference(options):
+        reference = real(options)
+        info = reference.info if options.rebuild else replace(reference.info, temperature=temperature)
+        return replace(reference, info=info)
 
     with ExitStack() as stack:
         for module in (pipeline, produce):
-            stack.enter_context(patch.object(module, "load_reference", lambda options: made))
+            stack.enter_context(patch.object(module, "load_reference", load_reference))
         stack.enter_context(patch.object(pipeline, "write_guard", guard))
         stack.enter_context(patch.object(pipeline, "timed", lambda folder, artifacts, *rest: list(artifacts)))
         stack.enter_context(patch.object(pipeline, "in_own_process", lambda task, given, log, say: task(*given, say)))
         stack.enter_context(patch.dict(_SHAPES, {NAME: _Shape("conv1", (), (), "", ("fc",))}))
-        options = Options(source=out.parent / "tiny.pth", to=formats, out=out, parity_images=IMAGES, threads=1)
-        exported = pipeline.export(options)
+        stack.enter_context(patch.dict(ARCHITECTURES, {NAME: build}))
+        yield
+
+
+def options(source: Path, out: Path, to: tuple[str, ...] = FORMATS, **more: Any):
+    """For `export.pipeline.export`."""
+    from export.options import Options
+
+    given = {"architecture": NAME, "image_size": SIZE, "parity_images": IMAGES, "threads": 1, **more}
+    return Options(source=source, to=to, out=out, **given)
+
+
+def make(source: Path, out: Path, to: tuple[str, ...] = FORMATS, *, temperature: float = 1.0, **more: Any) -> list[str]:
+    """Export the checkpoint `source` to `out`, which must succeed; what the export says."""
+    from export.pipeline import export
+
+    said: list[str] = []
+    with known(temperature):
+        exported = export(options(source, out, to, **more), said.append)
     failed = [outcome.reason for outcome in exported.outcomes if outcome.status != "passed"]
     assert not failed, failed
-
-
-if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    return said
