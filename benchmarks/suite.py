@@ -29,8 +29,9 @@ from export.processes import in_own_process
 from export.reference import source_of
 from runtime import backends
 from runtime.errors import BackendError, BundleError, CheckpointError, DatasetError, InputError
+from runtime.integrity import verified
 from runtime.labels import ASSUMED, order_line
-from runtime.manifest import TENSOR, Manifest, read_manifest
+from runtime.manifest import TENSOR, Manifest
 from runtime.threads import available_cpus
 from train.record import read_record
 from train.runs import described
@@ -45,7 +46,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     for images that would measure nothing.
     """
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    manifest = read_manifest(options.bundle)
+    manifest = verified(options.bundle)  # peers open its files too
     if manifest.labels_from == ASSUMED:
         say(order_line(manifest.model.labels, ASSUMED))
     notes: list[str] = []

@@ -1,0 +1,36 @@
+"""A bundle that version 0.1 wrote (`tests/data/bundle-0.1`) loads, answers and passes its self-test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime import Predictor, backends
+from runtime.integrity import verified
+
+OLD = Path(__file__).parents[1] / "data" / "bundle-0.1"
+SERVED = [name for name in ("onnx", "openvino", "torchscript", "torch-export") if backends.missing(name) is None]
+
+
+@pytest.mark.parametrize("backend", SERVED)
+def test_it_answers_as_it_did(backend: str) -> None:
+    predictor = Predictor(OLD, backend=backend, threads=1)
+    assert predictor.self_test().passed
+    assert predictor.guarded
+    assert predictor.model.labels == ("MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented")
+    assert predictor.predict(OLD / "golden" / "00.png").probabilities
+
+
+def test_what_it_does_not_record_is_not_made_up() -> None:
+    manifest = verified(OLD)
+    assert manifest.labels_from is None
+    assert manifest.model.temperature == 1.25
+    assert manifest.model.abstain_below == 0.375
+    assert {artifact.format for artifact in manifest.artifacts} == {
+        "onnx",
+        "openvino",
+        "torchscript",
+        "torch-export",
+        "pytorch",
+    }
