@@ -48,6 +48,11 @@ def assert_nothing_else(bundle: Path, manifest: Manifest) -> None:
                 f"{_shown(entry)} is a symbolic link{_outside(bundle, Path(entry.path))}. Nothing was loaded. Put a "
                 "copy of the file in its place."
             )
+        if file in files and not entry.is_file(follow_symlinks=False):
+            raise BundleError(
+                f"{_shown(entry)} is no regular file, which the manifest says it is. Copy the bundle again, or export "
+                "again."
+            )
         folder, _, name = file.rpartition("/")
         if entry.is_dir(follow_symlinks=False):
             known = file in folders or file in UNSEALED_FOLDERS
