@@ -61,13 +61,14 @@ def _exported(options: Options) -> Exported:
 
 
 def _rebuilt(options: Options) -> Exported:
+    from export.agreement import assert_agrees
     from export.class_order import given_labels
     from export.preconditions import check_numbers
     from runtime.manifest import read_manifest
 
     check_numbers(options)
     given_labels(options.labels)
-    read_manifest(options.out)
+    assert_agrees(options, read_manifest(options.out).model, options.out)
     from export.pipeline import rebuild  # imports torch
 
     return rebuild(options, _say)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from export.options import Options
+from export.agreement import spoken
 from export.reference import Reference, from_checkpoint, from_run, run_of_weights
 from runtime.digests import sha256_file
-from runtime.errors import CheckpointError, InputError
+from runtime.errors import CheckpointError
 from runtime.images import read_image
-from runtime.labels import canonical_label
 from runtime.manifest import Manifest, ModelInfo, read_manifest
 from runtime.preprocess import preprocess
 from train.checkpoint import WEIGHTS
@@ -59,24 +57,6 @@ def reference_of(bundle: Path, source: Path) -> Reference:
     return replace(found, info=model, provenance=kept, order=order)
 
 
-def assert_agrees(options: Options, model: ModelInfo, bundle: Path) -> None:
-    """Raise InputError for an option that says otherwise of the model than the bundle that is to be built again."""
-    spec = model.input
-    given: list[tuple[str, Any, Any]] = [
-        ("--architecture", options.architecture, model.architecture),
-        ("--image-size", options.image_size, spec.height if spec.height == spec.width else (spec.height, spec.width)),
-        ("--labels", tuple(canonical_label(label) or label for label in options.labels), model.labels),
-        ("--mean", options.mean, spec.mean),
-        ("--std", options.std, spec.std),
-    ]
-    for option, got, expected in given:
-        if got not in (None, (), expected):
-            raise InputError(
-                f"{option} is {_spoken(got)}, and {bundle} was made with {_spoken(expected)}. --rebuild takes it from "
-                f"the bundle: leave {option} out, or export to another --out."
-            )
-
-
 def assert_same_answers(reference: Reference, bundle: Path, manifest: Manifest) -> None:
     """Raise CheckpointError unless the reference answers the bundle's golden images as it did when they were made."""
     if not manifest.golden:
@@ -109,8 +89,4 @@ def _difference(run: ModelInfo, bundle: ModelInfo) -> str:
     ours = {**run.to_dict(), **run.input.to_dict()}
     theirs = {**bundle.to_dict(), **bundle.input.to_dict()}
     keys = [key for key in ours if key not in ("input", "temperature", "abstain_below") and ours[key] != theirs[key]]
-    return "; ".join(f"{key} is {_spoken(ours[key])} there and {_spoken(theirs[key])} here" for key in keys)
-
-
-def _spoken(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return "; ".join(f"{key} is {spoken(ours[key])} there and {spoken(theirs[key])} here" for key in keys)

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from export.agreement import assert_agrees
 from export.bundle import REPORT, adopt, kept_rejections, link, reject, staged
 from export.card import CARD, model_card
 from export.files import write
@@ -20,7 +21,7 @@ from export.guarding import FILE as GUARD
 from export.guarding import write_guard
 from export.job import Evidence, gather, load_reference
 from export.latency import timed
-from export.of_bundle import assert_agrees, assert_same_answers, calibration_since
+from export.of_bundle import assert_same_answers, calibration_since
 from export.options import Options
 from export.order_check import check_order
 from export.pixels import TAKES
@@ -103,7 +104,9 @@ def export(
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
     before = present(options.out)
-    options, wanted = with_present(options, reference.info, before, wanted, say)
+    options, all_wanted = with_present(options, reference.info, before, wanted, say)
+    if all_wanted != wanted:
+        options, wanted = check(options, lambda line: None, all_wanted)
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
     evidence = gather(options, reference, precisions, say)
     if reference.run is None and options.parity_data is not None and evidence.truth is not None:

@@ -17,7 +17,7 @@ from export.coverage import LEAST_IMAGES
 from export.engines import asked, missing
 from export.formats import FORMATS, assert_pixels, combinations, lacking
 from export.images import calibration_pool, check_calibration, comparison
-from export.options import Options
+from export.options import IMAGE_SIZE, Options
 from export.parity import tolerance_for
 from export.run_data import run_data, side_names
 from export.signing import assert_can_sign
@@ -151,7 +151,7 @@ def _bytes(options: Options, wanted: Mapping[str, Sequence[str]]) -> float:
     files = [source] if source.is_file() else list(source.glob("*.safetensors"))
     weights = max((file.stat().st_size for file in files), default=0)
     artifacts = sum(_SIZE.get(precision, 1.0) for precisions in wanted.values() for precision in precisions)
-    height = options.image_size if source.is_file() else int(read_record(source)["input"]["height"])
+    height = options.image_size or IMAGE_SIZE if source.is_file() else int(read_record(source)["input"]["height"])
     images = options.parity_images * 3 * height * height * 4
     return weights * (artifacts * (2 if options.with_preprocessing else 1) + _WORK) + images
 

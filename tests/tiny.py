@@ -61,7 +61,7 @@ def write_checkpoint(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def guard_of_phantoms(reference: Any, folder: Path) -> Any:
+def guard_of_phantoms(reference: Any, folder: Path, *rest: Any) -> Any:
     """In place of `export.guarding.write_guard`, which needs a run: 16 phantoms."""
     from export.images import phantoms
     from runtime.digests import sha256_file
@@ -76,7 +76,7 @@ def guard_of_phantoms(reference: Any, folder: Path) -> Any:
 
 
 @contextmanager
-def known(temperature: float = 1.0, guard: Callable[[Any, Path], Any] = guard_of_phantoms) -> Iterator[None]:
+def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantoms) -> Iterator[None]:
     """While this lasts the network is an architecture like the others, every format is built in this process, and what
     passed is not timed again. temperature: of a checkpoint, as `python -m train.evaluate` would have fitted it."""
     from export import job, pipeline, produce
