@@ -18,7 +18,7 @@ FORMATS = ("onnx", "openvino", "torchscript", "torch-export", "pytorch")
 NAME = "tiny"
 SIZE = 16
 IMAGES = 16
-CHANNELS = 8
+CHANNELS = 16
 
 
 def build():
@@ -39,8 +39,8 @@ def build():
     return Tiny()
 
 
-def write_checkpoint(path: Path, seed: int = 0) -> Path:
-    """A state dict of the network, its last layer fitted to phantoms so that decisions are firm."""
+def write_checkpoint(path: Path, seed: int = 0, spec: Any = None) -> Path:
+    """A state dict of the network, its last layer fitted to phantoms seen by `spec`, so that it answers all classes."""
     import torch
     from torch import nn
 
@@ -50,7 +50,7 @@ def write_checkpoint(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     model = build().eval().requires_grad_(False)
     samples = phantoms(64)
-    images = torch.from_numpy(preprocessed(samples, InputSpec.imagenet(SIZE)))
+    images = torch.from_numpy(preprocessed(samples, spec or InputSpec.imagenet(SIZE)))
     features = model.maxpool(torch.relu(model.conv1(images))).mean((2, 3))
     wanted = nn.functional.one_hot(torch.from_numpy(samples.labels), 4).double() * 8 - 2
     columns = torch.cat([features, torch.ones(len(features), 1)], 1).double()

@@ -17,6 +17,7 @@ from runtime.errors import BundleError, CheckpointError, InputError
 from runtime.integrity import verified
 from runtime.labels import LABELS
 from runtime.manifest import FILE, Manifest, read_manifest
+from runtime.preprocess import InputSpec
 from tests import tiny
 
 OWN = {"labels": tuple(reversed(LABELS)), "mean": (0.3, 0.2, 0.1), "std": (0.5, 0.25, 0.3), "image_size": 20}
@@ -30,10 +31,18 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def own_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made with `OWN`. Do not change it: copy it."""
+def own_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network trained with `OWN`."""
+    size = OWN["image_size"]
+    spec = InputSpec(size, size, 3, OWN["mean"], OWN["std"])
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "own.pth", spec=spec)
+
+
+@pytest.fixture(scope="module")
+def own_bundle(own_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made of it with `OWN`. Do not change it: copy it."""
     out = tmp_path_factory.mktemp("own") / "bundle"
-    tiny.make(tiny_checkpoint, out, ("onnx",), **OWN)
+    tiny.make(own_checkpoint, out, ("onnx",), **OWN)
     return out
 
 
@@ -57,11 +66,11 @@ def rebuilt(bundle: Path, source: Path, **more) -> tuple[Manifest, list[str]]:
     return verified(bundle), said
 
 
-def test_what_a_checkpoint_does_not_say_comes_from_the_bundle(own_bundle, tiny_checkpoint, tmp_path):
+def test_what_a_checkpoint_does_not_say_comes_from_the_bundle(own_bundle, own_checkpoint, tmp_path):
     bundle = tmp_path / "bundle"
     shutil.copytree(own_bundle, bundle)
     before = outdated(bundle)
-    after, _ = rebuilt(bundle, tiny_checkpoint)
+    after, _ = rebuilt(bundle, own_checkpoint)
     assert after.model == before.model
     assert (after.model.labels, after.model.input.mean, after.model.input.height) == (
         OWN["labels"],
@@ -86,20 +95,20 @@ def test_what_a_checkpoint_does_not_say_comes_from_the_bundle(own_bundle, tiny_c
         ("std", (0.229, 0.224, 0.225)),
     ],
 )
-def test_an_option_that_contradicts_the_bundle_is_refused(own_bundle, tiny_checkpoint, option, value):
+def test_an_option_that_contradicts_the_bundle_is_refused(own_bundle, own_checkpoint, option, value):
     with pytest.raises(InputError, match=rf"--{option.replace('_', '-')} is .*, and .* was made with .*: leave"):
-        rebuilt(own_bundle, tiny_checkpoint, **{option: value})
+        rebuilt(own_bundle, own_checkpoint, **{option: value})
 
 
-def test_options_that_say_the_same_are_fine(own_bundle, tiny_checkpoint, tmp_path):
+def test_options_that_say_the_same_are_fine(own_bundle, own_checkpoint, tmp_path):
     shutil.copytree(own_bundle, tmp_path / "bundle")
     outdated(tmp_path / "bundle")
     labels = tuple(label.replace("Demented", " dementia") for label in OWN["labels"])
-    rebuilt(tmp_path / "bundle", tiny_checkpoint, **{**OWN, "labels": labels, "architecture": "tiny"})
+    rebuilt(tmp_path / "bundle", own_checkpoint, **{**OWN, "labels": labels, "architecture": "tiny"})
 
 
 @pytest.mark.parametrize("wrong", [{"mean": (0.485, 0.456, 0.406)}, {"height": 16, "width": 16}, {"std": (1.0,) * 3}])
-def test_an_equally_wrong_reference_cannot_pass(own_bundle, tiny_checkpoint, tmp_path, monkeypatch, wrong):
+def test_an_equally_wrong_reference_cannot_pass(own_bundle, own_checkpoint, tmp_path, monkeypatch, wrong):
     """The artifact would agree with it to the last bit; the golden images do not."""
     from export import job
 
@@ -115,7 +124,7 @@ def test_an_equally_wrong_reference_cannot_pass(own_bundle, tiny_checkpoint, tmp
 
     monkeypatch.setattr(job, "reference_of", planted)
     with pytest.raises(CheckpointError, match=r"does not answer the golden images of .* Nothing was built"):
-        rebuilt(tmp_path / "bundle", tiny_checkpoint)
+        rebuilt(tmp_path / "bundle", own_checkpoint)
     assert (tmp_path / "bundle" / FILE).read_bytes() == text
     assert before.golden
 
