@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from xml.parsers import expat
 
 from runtime.errors import BundleError
 from runtime.fields import exactly, field, parse, text
@@ -71,7 +70,7 @@ def carried(path: Path, format_name: str) -> Carried | None:
             found = sorted(set(reader(file)))
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
-    except (zlib.error, expat.ExpatError, RecursionError) as error:
+    except (zlib.error, SyntaxError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
     if len(found) != 1:
         how = "no labels and input size of its own" if not found else f"{len(found)} different descriptions of itself"
@@ -141,27 +140,16 @@ def _varint(file: BinaryIO) -> int:
 
 def _openvino(file: BinaryIO) -> list[str]:
     """The value of our element under the network's own rt_info; those of its layers are not looked at."""
-    wanted = ["net", "rt_info", "framework", METADATA_KEY]
-    at: list[str] = []
-    found: list[str] = []
+    from xml.etree import ElementTree  # here, since a bundle without this format need not wait for it
 
-    def begin(name: str, attributes: dict[str, str]) -> None:
-        at.append(name)
-        if at == wanted:
-            found.append(attributes.get("value", ""))
-
-    def refuse(*_: object) -> None:
-        raise ValueError("it declares a document type, which OpenVINO never writes")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = begin
-    parser.EndElementHandler = lambda name: at.pop()
-    parser.StartDoctypeDeclHandler = refuse  # entities could make a small file large
     content = file.read(_LARGEST_HEADER + 1)
     if len(content) > _LARGEST_HEADER:
         raise ValueError(f"it has more than {_LARGEST_HEADER} bytes")
-    parser.Parse(content, True)
-    return found
+    if b"<!DOCTYPE" in content or b"\0" in content:  # entities could make a small file large; UTF-16 could hide them
+        raise ValueError("it declares a document type or is not UTF-8, and OpenVINO writes neither")
+    network = ElementTree.fromstring(content)
+    found = network.findall(f"rt_info/framework/{METADATA_KEY}") if network.tag == "net" else []
+    return [element.get("value", "") for element in found]
 
 
 def _archive(pattern: str) -> Callable[[BinaryIO], list[str]]:
