@@ -40,8 +40,17 @@ def test_the_fastest_at_export_serves(edit: Callable) -> None:
         assert candidates(read_manifest(bundle), None, None)[0].check.backend == fast
 
 
-def test_what_does_not_run_is_passed_over_with_a_warning(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_run_is_passed_over_with_a_warning(
+    copy: Path, edit: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = backends.load
+
+    def rank(data: dict) -> None:
+        for artifact in data["artifacts"]:
+            for check in artifact["checks"]:
+                check["latency_ms"] = 1.0 if artifact["format"] == "onnx" else 9.0
+
+    edit(rank)
 
     def load(name: str, path: Path, **settings: object) -> backends.Backend:
         if path.suffix == ".onnx":
@@ -145,7 +154,7 @@ def test_a_lone_artifact_says_that_it_has_no_guard(bundle: Path, scan: Path) -> 
     ) as caught:
         predictor = Predictor(bundle / "model.onnx")
     assert caught[0].filename == __file__
-    for answer in (predictor.predict(scan), predictor.predict(b"broken"), *predictor.predict_batch([scan])):
+    for answer in (predictor.predict(scan), *predictor.predict_batch([scan, b"broken"])):
         assert answer.guard == "none"
         assert answer.to_dict()["guard"] == "none"
         assert Prediction.from_dict(json.loads(json.dumps(answer.to_dict()))) == answer
