@@ -1,8 +1,8 @@
 """DICOM files become 8-bit images as the standard displays them: modality, then VOI, then MONOCHROME1 (PS3.4 N.2).
 
-Needs the extra `dicom` (pydicom; pylibjpeg-openjpeg and pyjpegls for JPEG 2000 and JPEG-LS). Only the elements listed
-here are read, none of which names a patient, so no message, result or log can repeat an identifier. What pydicom says
-of a broken file is dropped for the same reason.
+Needs the extra `dicom` (pydicom; pylibjpeg with pylibjpeg-openjpeg for HTJ2K, pyjpegls for JPEG-LS). Only the
+elements listed here are read, none of which names a patient, so no message, result or log can repeat an identifier.
+What pydicom says of a broken file is dropped for the same reason.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """JPEG Lossless (ISO/IEC 10918-1, process 14) becomes the numbers that were compressed: bit for bit, in numpy alone.
 
-DICOM files of MR are often compressed so (transfer syntaxes 1.2.840.10008.1.2.4.57 and .70), and neither Pillow nor
-a library under a permissive licence that pydicom knows without compiled code reads more than 8 bits of it. A damaged
-codestream raises ValueError; nothing here reads outside of an array.
+DICOM files of MR are often compressed so (transfer syntaxes 1.2.840.10008.1.2.4.57 and .70). Pillow does not read them,
+and of pydicom's plug-ins for them one is under the GPL, and the other ends the process on some damaged files. Here a
+damaged codestream raises ValueError, and nothing reads outside of an array.
 """
 
 from __future__ import annotations
