@@ -49,6 +49,14 @@ _ONNX = (
     "Give the PyTorch checkpoint that it was made from. One that python -m export wrote needs no export: "
     "python -m runtime FILE.onnx scan.jpg",
 )
+_BY_NAME = {
+    ".pb": "a TensorFlow graph",
+    ".engine": "a TensorRT engine, built for one GPU",
+    ".plan": "a TensorRT engine, built for one GPU",
+    ".mlmodel": "a Core ML model",
+    ".caffemodel": "a Caffe model",
+}
+"""What has no first bytes of its own, by suffix."""
 _PAGE = (
     "a web page, not weights: the download gave a log-in or an error page",
     "Download the file itself; its size tells which one you have",
@@ -97,13 +105,17 @@ def _stranger(path: Path) -> tuple[str, str] | None:
         return "a DICOM image, not weights", _IMAGES
     if is_safetensors(path) or head.startswith(b"\x80"):  # a pickle, which torch.save wrote before version 1.6
         return None
+    if path.suffix.lower() in _BY_NAME:
+        return _BY_NAME[path.suffix.lower()], "Give the network's PyTorch checkpoint"
     return _text(head) or (_ONNX if _looks_onnx(path, head) else None)
 
 
 def _text(head: bytes) -> tuple[str, str] | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+    if text.startswith((b"<!doctype html", b"<html", b"<head")) or (text.startswith(b"<?xml") and b"<error" in text):
         return _PAGE
+    if text.startswith((b"<?xml", b"<net ")) and b"<net " in text:
+        return "an OpenVINO model, built for that engine", "Give the PyTorch checkpoint that it was made from"
     if head.translate(None, _TEXT):
         return None
     start = head.decode("utf-8", "replace").strip().splitlines()
@@ -113,7 +125,7 @@ def _text(head: bytes) -> tuple[str, str] | None:
 def _looks_onnx(path: Path, head: bytes) -> bool:
     """By its name, or as a protobuf that begins with a small `ir_version` and goes on with a field of ModelProto."""
     return path.suffix.lower() == ".onnx" or (
-        len(head) > 3 and head[0] == 0x08 and 1 <= head[1] <= 30 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x3A, 0x42)
+        len(head) > 3 and head[0] == 0x08 and 3 <= head[1] <= 30 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x3A, 0x42)
     )
 
 

@@ -66,6 +66,8 @@ FOREIGN = {
     "TensorFlow Lite": (b"\x1c\0\0\0TFL3" + bytes(50), "a TensorFlow Lite model"),
     "web page": (b"\xef\xbb\xbf\n <!DOCTYPE html><html><title>Sign in", "a web page.*Download the file itself"),
     "error page": (b'<?xml version="1.0"?><Error><Code>AccessDenied', "a web page"),
+    "OpenVINO": (b'<?xml version="1.0"?>\n<net name="Model0" version="11"><layers>', "an OpenVINO model"),
+    "other XML": (b'<?xml version="1.0"?><catalog/>', "text, not weights"),
     "JSON": (b'{"error": "not found"}', "text, not weights; it begins '{\"error"),
     "text": (b"weights.pth\n", "text, not weights"),
     "zip": (zipped(a__best_dot_pth=b"1", readme_dot_txt=b"2"), r"a zip archive with 2 files.*a/best\.pth.*Unpack"),
@@ -91,6 +93,15 @@ def test_what_it_is_and_what_helps(tmp_path, kind, suffix):
     with pytest.raises(CheckpointError, match=rf"model\{suffix} is {message}") as caught:
         read_state(path)
     assert "pickle" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("suffix", "what"), [(".pb", "TensorFlow"), (".engine", "TensorRT"), (".mlmodel", "Core ML")])
+def test_what_only_its_name_tells(tmp_path, suffix, what):
+    (tmp_path / f"model{suffix}").write_bytes(b"\x08\x01\x12\xff\x00\x81" + bytes(50))
+    with pytest.raises(CheckpointError, match=rf"is an? {what}.*PyTorch checkpoint"):
+        read_state(tmp_path / f"model{suffix}")
+    torch.save({"w": torch.ones(1)}, tmp_path / f"model{suffix}")
+    assert set(read_state(tmp_path / f"model{suffix}")) == {"w"}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
