@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.command import exit_status, status_of
 from runtime.errors import NeuroStageError
 from runtime.extras import require
 from runtime.hints import command
+
+if TYPE_CHECKING:
+    from train.options import Options
 
 PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib")
 """What training imports, of the extra `train`."""
@@ -19,6 +22,7 @@ PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "skl
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 trained, or stopped as asked with a checkpoint; 1 the run failed; 2 invalid input."""
+    options: Options | None = None
     try:
         require("train", *PACKAGES)
         from train.options import parse
@@ -43,11 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return status_of(error)
     except KeyboardInterrupt:
-        print("Interrupted before the first step; nothing was kept.", file=sys.stderr)
+        _say(_interrupted(options))
         return 1
     if is_leader():
         _show(run, record, as_json=options.json)
     return 0
+
+
+def _interrupted(options: Options | None) -> str:
+    """What is left after an interruption that no step of training followed."""
+    from train.resume import has_checkpoint, partial_folder
+
+    if options is not None and options.out is not None and has_checkpoint(partial_folder(options.out)):
+        again = command("train", "--resume", "--out", options.out)
+        return f"Interrupted before a step; the last checkpoint is kept. Next: {again}"
+    return "Interrupted before the first step; nothing was kept."
 
 
 def _say(line: str) -> None:

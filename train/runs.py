@@ -118,7 +118,7 @@ def chosen(run: Path | None, say: Callable[[str], None], runs: Path = RUNS) -> P
         run = newest_run(runs)
         waiting = [folder for folder in unfinished_runs(runs) if _written(folder) > finished_at(run)[0]]
         if waiting:
-            say(f"WARNING: {_unfinished(waiting[-1])} It is newer than the run used here.")
+            say(f"WARNING: newer than the run used here: {_unfinished(waiting[-1])}")
     elif not (run / RECORD).is_file():
         raise CheckpointError(_why_not(run))
     say(described(run, read_record(run)))

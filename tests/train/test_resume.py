@@ -152,6 +152,17 @@ def test_an_interrupted_run_is_not_overwritten(killed, few_slices, capsys):
     assert (partial_folder(killed) / "checkpoint.pt").exists()
 
 
+def test_a_resumed_run_that_is_interrupted_at_once_says_that_its_checkpoint_is_kept(killed, monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.launch.launch", interrupted)
+    assert main(["--resume", "--out", str(killed)]) == 1
+    assert capsys.readouterr().err.endswith(f"kept. Next: python -m train --resume --out {killed}\n")
+    assert main(["--out", f"{killed}-new"]) == 1
+    assert capsys.readouterr().err.endswith("nothing was kept.\n")
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_still_there(killed, capsys):
     folder = partial_folder(killed)
     newest = folder / "checkpoint.pt"
