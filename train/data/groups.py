@@ -1,4 +1,5 @@
-"""`groups.csv`: who is who, one row a slice. The audit writes it, `--groups` takes it; users with real ids make it."""
+"""`groups.csv`: whose each slice is, one row a slice. The audit writes it, `--groups` takes it; users with real ids make
+one with the columns file and patient."""
 
 from __future__ import annotations
 
@@ -10,32 +11,46 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import DatasetError
+from train.data.csv_source import column, read_table
+from train.data.ids import Ids, numbered, session_numbers
 from train.data.samples import Samples
 
 COLUMNS = ("file", "group")
+VERDICTS = ("patients", "groups")
 
 
-def write_groups(path: Path, names: Sequence[str], groups: np.ndarray) -> None:
+def write_groups(path: Path, names: Sequence[str], groups: np.ndarray, verdict: str = "patients") -> None:
     """Write the file, UTF-8, in the order of the slices.
 
-    names: (N,) as in `Samples.names`. groups: (N,) int.
+    names: (N,) as in `Samples.names`. groups: (N,) int. verdict: ``patients``, or ``groups`` where a group may hold
+    several people; it is kept, so that nobody who reads the file counts groups as people.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(zip(names, groups.tolist(), strict=True))
+        more = [] if verdict == "patients" else [verdict]
+        writer.writerow([*COLUMNS, *(["verdict"] if more else [])])
+        writer.writerows([name, group, *more] for name, group in zip(names, groups.tolist(), strict=True))
 
 
 def with_groups(samples: Samples, path: Path) -> Samples:
-    """The samples with `groups` as the file at `path` tells them: any text is a group's name.
+    """The samples with the ids of the file at `path`: any text is an id. Raises DatasetError as `read_ids` does."""
+    ids = read_ids(samples, path)
+    return replace(samples, ids=ids, groups=ids.subjects)
+
+
+def read_ids(samples: Samples, path: Path) -> Ids:
+    """The ids of the file at `path`, for these samples.
+
+    The id is in the column group or patient, or one of the names in `train.data.csv_source.COLUMNS`; session, slice
+    and verdict may be there too.
 
     Raises DatasetError when it cannot be read, lacks a column, or does not name every slice of the samples once and
-    nothing else, or knows a single group.
+    nothing else, or names a single group.
     """
-    told = _read(path)
+    rows = _read(path)
     known = set(samples.names)
-    strangers = [name for name in told if name not in known]
-    missing = [name for name in samples.names if name not in told]
+    strangers = [name for name in rows if name not in known]
+    missing = [name for name in samples.names if name not in rows]
     wrong = f"unknown in {samples.source}" if strangers else f"of {samples.source} without a row"
     if strangers or missing:
         names = strangers or missing
@@ -43,28 +58,33 @@ def with_groups(samples: Samples, path: Path) -> Samples:
             f"{path}: {len(names)} files {wrong}, such as {names[0]!r}. Expected one row for each file, named as "
             f"{samples.names[0]!r} is; python -m train.audit writes such a groups.csv."
         )
-    if len(set(told.values())) < 2:
+    subjects = [rows[name][0] for name in samples.names]
+    if len(set(subjects)) < 2:
         raise DatasetError(f"{path} puts every file into one group. Expected one group for each patient.")
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(told[name] for name in samples.names))}
-    return replace(samples, groups=np.array([numbers[told[name]] for name in samples.names], np.int64))
+    sessions = session_numbers(subjects, [rows[name][1] for name in samples.names])
+    verdict = "groups" if any(rows[name][2] == "groups" for name in samples.names) else "patients"
+    return Ids("file", f"{path.name}", numbered(subjects), sessions, verdict=verdict)
 
 
-def _read(path: Path) -> dict[str, str]:
-    """Group by file."""
-    told: dict[str, str] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
-            rows = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
-            if missing:
-                found = ", ".join(rows.fieldnames or ()) or "nothing"
-                raise DatasetError(f"{path} has no column {' and no '.join(missing)}; its first line holds {found}.")
-            for row in rows:
-                name, group = row["file"], (row["group"] or "").strip()
-                if not name or not group:
-                    raise DatasetError(f"{path}, line {rows.line_num}: a file and its group are expected, got {row}.")
-                if told.setdefault(name, group) != group:
-                    raise DatasetError(f"{path}, line {rows.line_num}: {name!r} is in {told[name]!r} and in {group!r}.")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read as groups: {error}. Give a CSV file with file and group.") from error
+def _read(path: Path) -> dict[str, tuple[str, str, str]]:
+    """(group, session, verdict) by file."""
+    header, rows = read_table(path, "groups")
+    file, group, session = (column(kind, header) for kind in ("path", "patient", "session"))
+    missing = [name for name, found in (("file", file), ("group", group)) if found is None]
+    if file is None or group is None:
+        found = ", ".join(header) or "nothing"
+        raise DatasetError(
+            f"{path} has no column {' and no '.join(missing)}; its first line holds {found}. Expected the columns file "
+            "and group (or patient)."
+        )
+    told: dict[str, tuple[str, str, str]] = {}
+    for number, row in enumerate(rows, 2):
+        name, one = row[file], row[group]
+        verdict = row.get("verdict", "") or "patients"
+        if not name or not one:
+            raise DatasetError(f"{path}, line {number}: a file and its group are expected, got {row}.")
+        if verdict not in VERDICTS:
+            raise DatasetError(f"{path}, line {number}: verdict is {verdict!r}, expected {' or '.join(VERDICTS)}.")
+        if told.setdefault(name, (one, row.get(session or "", ""), verdict))[0] != one:
+            raise DatasetError(f"{path}, line {number}: {name!r} is in {told[name][0]!r} and in {one!r}.")
     return told

@@ -9,6 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
+from train.data.ids import Ids
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Files or folders that were not taken."""
+
+    reason: str
+    count: int
+    example: str
+    """One of them, relative to the data; empty where none is worth naming."""
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.reason}" + (f", such as {self.example}" if self.example else "")
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -24,6 +39,14 @@ class Samples:
     """(N,) int64, equal for slices of one patient; None when the source does not say."""
     source: str
     """Where they come from, for people: a path, or ``phantom(seed=0, …)``."""
+    ids: Ids | None = None
+    """Whose each slice is by what the source itself names; None where it names nobody, or `groups` says it."""
+    paths: Sequence[str] | None = None
+    """(N,) paths as the source has them, in which ids are looked for; None where they are the names."""
+    skipped: tuple[Skipped, ...] = ()
+    """Files that were not taken."""
+    notes: tuple[str, ...] = ()
+    """Ids that were seen but not used, and why."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,6 +64,10 @@ class Samples:
             names=[self.names[i] for i in indices],
             groups=None if self.groups is None else self.groups[indices],
             source=self.source,
+            ids=None if self.ids is None else self.ids.select(indices),
+            paths=None if self.paths is None else [self.paths[i] for i in indices],
+            skipped=self.skipped,
+            notes=self.notes,
         )
 
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""Where slices come from: class folders or a parquet file → `Samples`. (Phantoms: `train.data.phantom`.)"""
+"""Where slices come from: folders, a parquet file or a CSV → `Samples`. (Phantoms: `train.data.phantom`.)"""
 
 from __future__ import annotations
 
@@ -10,24 +10,35 @@ import numpy as np
 
 from runtime.errors import DatasetError
 from runtime.labels import LABELS, canonical_label
+from train.data.csv_source import SUFFIXES, column, from_table
+from train.data.find_ids import with_ids
+from train.data.folders import folder_samples
+from train.data.ids import Ids, numbered, session_numbers
 from train.data.samples import Samples
 
+_KINDS_NOT = "neither a folder of class folders, nor a .parquet file, nor a .csv file of path, label and patient"
 
-def load_samples(path: Path) -> Samples:
-    """The labelled slices at `path`: a folder of class folders, or a parquet file in the Hugging Face image schema.
+
+def load_samples(path: Path, patient_pattern: str | None = None) -> Samples:
+    """The labelled slices at `path`, with the ids that its names, tables or headers give (`train.data.find_ids`).
+
+    path: a folder (`train.data.folders`), a parquet file in the Hugging Face image schema, or a CSV of path, label and
+        patient (`train.data.csv_source`). patient_pattern: reads ids from paths instead.
 
     There is at least one slice; a class may have none. Raises DatasetError saying what was found instead.
     """
     if path.is_dir():
-        samples = class_folders(path)
-    elif path.is_file() and path.suffix == ".parquet":
+        samples = folder_samples(path)
+    elif path.is_file() and path.suffix.lower() == ".parquet":
         samples = _parquet(path)
+    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        samples = from_table(path)
     elif path.exists():
-        raise DatasetError(f"{path} is neither a folder of class folders nor a .parquet file.")
+        raise DatasetError(f"{path} is {_KINDS_NOT}.")
     else:
-        raise DatasetError(f"{path} does not exist. Give a folder of class folders, or a .parquet file.")
+        raise DatasetError(f"{path} does not exist. Give a folder of class folders, a .parquet file, or a .csv file.")
     check_classes(samples)
-    return samples
+    return with_ids(samples, path, patient_pattern)
 
 
 def check_classes(samples: Samples) -> None:
@@ -54,57 +65,6 @@ def check_trainable(samples: Samples) -> None:
         )
 
 
-def class_folders(root: Path) -> Samples:
-    """The slices of the class folders in `root`, of which some may be empty or missing. Raises DatasetError."""
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    classes = {folder: canonical_label(folder.name) for folder in folders}
-    strangers = [folder.name for folder, label in classes.items() if label is None]
-    if folders and all(holds_classes(folder) for folder in folders):
-        raise DatasetError(_dealt(root, [folder.name for folder in folders]))
-    if strangers or not folders:
-        found = ", ".join(repr(name) for name in strangers) or "no folder at all"
-        raise DatasetError(
-            f"{root}: expected one folder for each class ({', '.join(LABELS)}, in any common spelling), found "
-            f"{found}. Give the folder that holds the class folders, and move what is no class out of it."
-        )
-    labels = list(classes.values())
-    doubled = sorted({str(label) for label in labels if labels.count(label) > 1})
-    if doubled:
-        names = ", ".join(repr(folder.name) for folder, label in classes.items() if label in doubled)
-        raise DatasetError(f"{root}: {names} are the same class spelt twice. Merge them.")
-    files = [
-        (file, LABELS.index(str(label)))
-        for folder, label in classes.items()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not file.name.startswith(".")
-    ]
-    return Samples(
-        images=[file for file, _ in files],
-        labels=np.array([label for _, label in files], np.int64),
-        names=[file.relative_to(root).as_posix() for file, _ in files],
-        groups=None,
-        source=str(root),
-    )
-
-
-def _dealt(root: Path, parts: list[str]) -> str:
-    """What to do with a folder whose folders hold the classes, such as train/ and test/."""
-    training = next((part for part in parts if part.lower().startswith("train")), parts[0])
-    text = f"{root} holds {', '.join(parts)}, and the class folders are in there. Train on one: --data "
-    others = [part for part in parts if part != training]
-    if not others:
-        return f"{text}{root / training}."
-    return (
-        f"{text}{root / training}. Then python -m train.evaluate --data {root / others[0]} judges the run on those it "
-        f"has not seen; python -m train.audit --data {root} says how many are on both sides."
-    )
-
-
-def holds_classes(folder: Path) -> bool:
-    """Whether one of the folders in `folder` is called as a class."""
-    return any(canonical_label(inner.name) for inner in folder.iterdir() if inner.is_dir())
-
-
 def _parquet(path: Path) -> Samples:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -129,7 +89,24 @@ def _parquet(path: Path) -> Samples:
         names=[f"{number:06d}/{Path((row or {}).get('path') or '').name}" for number, row in enumerate(rows)],
         groups=None,
         source=str(path),
+        paths=[str((row or {}).get("path") or "") for row in rows],
+        ids=_parquet_ids(table, path),
     )
+
+
+def _parquet_ids(table: Any, path: Path) -> Ids | None:
+    """The patients, where a column of the file names one for every row."""
+    patient = column("patient", table.column_names)
+    if patient is None:
+        return None
+    subjects = table.column(patient).to_pylist()
+    if any(one in (None, "") or isinstance(one, (list, dict)) for one in subjects) or len(set(subjects)) < 2:
+        return None
+    session = column("session", table.column_names)
+    told = [None if one is None else str(one) for one in table.column(session).to_pylist()] if session else None
+    sessions = session_numbers(subjects, told) if told else None
+    said = f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if sessions is not None else "")
+    return Ids("table", said, numbered(subjects), sessions)
 
 
 def _position(value: Any, names: list[str]) -> int | None:

@@ -1,0 +1,127 @@
+"""Patients of DICOM files, from their headers; the PatientID itself never leaves this module.
+
+PatientID is a direct identifier (PS3.15 E.1), so it is replaced at once by a keyed digest (HMAC-SHA256, RFC 2104) whose
+random key is made for one call and kept nowhere: what is returned are numbers that only say which slices are alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.dicom import is_dicom
+from runtime.errors import DatasetError
+from runtime.quiet import import_without
+from train.data.ids import Ids, numbered, session_numbers
+
+_TAGS = (0x00100020, 0x0020000D, 0x00200013)  # PatientID, StudyInstanceUID, InstanceNumber
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_RASTER = {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".pgm", ".ppm"}
+_HEAD = 1 << 17
+"""Bytes of a file in which its first elements are looked for before the whole file is read."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    patient: bytes | None
+    """Keyed digest of PatientID; None for a file that is no DICOM or names no patient."""
+    study: str | None
+    number: int
+    dicom: bool
+
+
+def from_dicom(images: Sequence[bytes | Path]) -> tuple[Ids | None, str]:
+    """The patients of DICOM files; None where none is DICOM, or not all name a patient. And what was not used, in words.
+
+    images: (N,) encoded images or paths; files whose suffix is that of a raster format are not opened.
+
+    Raises DatasetError where pydicom is missing and there are DICOM files.
+    """
+    if not any(_may_be_dicom(image) for image in images):
+        return None, ""
+    key = secrets.token_bytes(32)
+    with ThreadPoolExecutor(8) as pool:
+        headers = list(pool.map(lambda image: _header(image, key), images))
+    dicom = np.array([header.dicom for header in headers], bool)
+    if not dicom.any():
+        return None, ""
+    named = np.array([header.patient is not None for header in headers], bool)
+    if not named.all():
+        bare = int((dicom & ~named).sum())
+        if not named.any():
+            return None, f"none of {int(dicom.sum())} DICOM files has a PatientID"
+        return None, (
+            f"of {len(headers)} files, {int(named.sum())} are DICOM files with a PatientID, {bare} without, and "
+            f"{int((~dicom).sum())} are no DICOM files: not used"
+        )
+    subjects = [header.patient for header in headers]
+    if len(set(subjects)) < 2:
+        return None, f"all {len(headers)} DICOM files have the same PatientID: not used"
+    studies = session_numbers(subjects, [header.study for header in headers])
+    positions = np.array([header.number for header in headers], np.int64)
+    origin = "PatientID of the DICOM headers, as a keyed digest; StudyInstanceUID is the session"
+    return Ids("dicom", origin, numbered(subjects), studies, positions), ""
+
+
+def _may_be_dicom(image: bytes | Path) -> bool:
+    """Whether it is worth a look at the first bytes."""
+    if isinstance(image, bytes):
+        return is_dicom(image[:256])
+    return image.suffix.lower() not in _RASTER
+
+
+def _header(image: bytes | Path, key: bytes) -> _Header:
+    nothing = _Header(None, None, -1, dicom=False)
+    if not _may_be_dicom(image):
+        return nothing
+    try:
+        if isinstance(image, bytes):
+            head = image
+        else:
+            with image.open("rb") as file:
+                head = file.read(_HEAD)
+    except OSError:
+        return nothing  # the loader says why it cannot be read
+    if not is_dicom(head):
+        return nothing
+    try:
+        pydicom = import_without("pydicom", "requests")
+    except ImportError as error:
+        raise DatasetError(
+            "The data holds DICOM files, which need the package pydicom: pip install 'neurostage[dicom]'."
+        ) from error
+    if _DEFLATED in head[:2048]:
+        return _Header(None, None, -1, dicom=True)  # runtime refuses it: a megabyte may inflate to gigabytes
+    try:
+        try:
+            told = _raw(pydicom, head)
+        except Exception:  # noqa: BLE001  an element longer than the head: the whole file may still be read
+            if isinstance(image, bytes):
+                raise
+            told = _raw(pydicom, image.read_bytes())
+    except Exception:  # noqa: BLE001  a damaged header names nobody; the loader says what is wrong with the file
+        return _Header(None, None, -1, dicom=True)
+    patient, study, number = told
+    digest = hmac.new(key, patient, hashlib.sha256).digest() if patient else None
+    session = hmac.new(key, study, hashlib.sha256).hexdigest() if study else None
+    position = int(number) if number.isdigit() and len(number) < 10 else -1
+    return _Header(digest, session, position, dicom=True)
+
+
+def _raw(pydicom: Any, data: bytes) -> list[bytes]:
+    """The bytes of PatientID, StudyInstanceUID and InstanceNumber, empty where they are absent.
+
+    As they are stored: pydicom warns of values that break the rules of their kind, and may quote them.
+    """
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=list(_TAGS), stop_before_pixels=True)
+    elements = [dataset.get_item(tag) if tag in dataset else None for tag in _TAGS]
+    return [(getattr(one, "value", None) or b"").strip(b" \0") for one in elements]
