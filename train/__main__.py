@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,8 +79,9 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
     if control:
         print("CONTROL: trained on shuffled labels; balanced accuracy should be at chance, and nothing be made of it.")
     print(f"validation slices   {figures['accuracy']:.1%} of {figures['slices']} right")
-    if record["split"]["leaked"] is not None:
+    if "patient_accuracy" in figures:
         print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} right")
+    units = "groups" if record["data"]["verdict"] == "groups" else "patients"
     present = sum(recall is not None for recall in figures["recall"].values())
     if present:
         print(
@@ -87,14 +89,19 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
             f"chance is {1 / present:.0%})"
         )
     for name in record["split"]["not_estimable"]:
-        print(f"not estimable       {name}: it has fewer patients than there are folds")
+        print(f"not estimable       {name}: it has fewer {units} than there are folds")
     print(f"always answering the largest class would score {figures['largest_class']:.1%}")
     leaked = record["split"]["leaked"]
     if leaked is None:
-        print("PATIENTS UNKNOWN: one person may stand on both sides, and then these figures flatter.")
-        print("Give data whose patients can be told apart: python -m train.audit shows how clearly.")
+        bound = record["split"]["leaked_at_least"]
+        print("PATIENTS UNKNOWN: no figure here is about new patients. One person may be in training and validation.")
+        if bound and bound >= 0.005:
+            print(f"LEAKAGE: at least {math.floor(100 * bound)}% of the test slices of a random split of this data")
+            print("show a head that is in training too.")
+        print(f"Give the ids: {command('train.audit', '--data', record['options']['data'])} says how.")
     elif leaked:
-        print(f"LEAKAGE: {leaked:.0%} of the validation slices show a patient who is in training too.")
+        what = "are of a group that" if units == "groups" else "show a patient who"
+        print(f"LEAKAGE: {leaked:.0%} of the validation slices {what} is in training too.")
         print("These figures say nothing about new patients. Use --split patient.")
     print(f"\nNext: {command('train.evaluate', run)}")
     if not control:

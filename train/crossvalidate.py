@@ -119,9 +119,10 @@ def _show(facts: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if facts["shuffled_labels"] is not None:
         print("CONTROL: trained on shuffled labels. The figures must be at chance.\n")
     if facts["split"]["leaked"] is None:
-        print("PATIENTS UNKNOWN: one person may stand on both sides, and then these figures flatter.\n")
+        print("PATIENTS UNKNOWN: one person may be in training and held out; no figure is about patients.\n")
     elif any(facts["split"]["leaked"]):
-        print(f"LEAKAGE: up to {max(facts['split']['leaked']):.0%} of the slices held out show a patient trained on.")
+        what = "are of a group" if facts["data"]["groups"] is not None else "show a patient"
+        print(f"LEAKAGE: up to {max(facts['split']['leaked']):.0%} of the slices held out {what} trained on.")
         print("These figures say nothing about new patients.\n")
     print("\n".join(lines(facts)))
     print(f"\nfigures {out / FACTS}")

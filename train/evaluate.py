@@ -18,6 +18,7 @@ import tyro
 
 from runtime.errors import InputError, NeuroStageError
 from runtime.hints import command
+from train.data.patient_pattern import compile_pattern
 from train.preconditions import check_evaluation
 from train.record import read_record
 from train.runs import chosen, evaluation_folder
@@ -35,8 +36,10 @@ class Options:
     data: Path | None = None
     """Folder of class folders, or .parquet; who is in the run's own is left out. Without it: what it held out."""
     groups: Path | None = None
-    """CSV file with the columns file and group: who is who in these slices. Without it: as the run was told, or, with
-    --data, told from the pixels."""
+    """CSV file with the columns file and patient (or group) for these slices. Without it: as the run has them, or, with
+    --data, ids that the data has, or image similarity."""
+    patient_pattern: str | None = None
+    """Regular expression with a named group (?P<patient>…) that reads ids from the paths of these slices."""
     target_risk: float | None = None
     """Share of wrong answers to accept, such as 0.1: the model abstains where it is less sure. Without it: never."""
     out: Path | None = None
@@ -66,6 +69,10 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         ("--seed", options.seed, options.seed >= 0, "0 or more"),
         ("--max-unreadable", options.max_unreadable, 0 <= options.max_unreadable <= 1, "between 0 and 1"),
     ]
+    if options.patient_pattern is not None:
+        if options.groups is not None:
+            raise InputError("--groups and --patient-pattern both give the patients: give one of the two.")
+        compile_pattern(options.patient_pattern)
     for option, value, holds, expected in rules:
         if not holds:
             raise InputError(f"{option} is {value:g}, expected {expected}.")
@@ -85,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run,
             options.data,
             options.groups,
+            patient_pattern=options.patient_pattern,
             out=out,
             target_risk=options.target_risk,
             resamples=options.resamples,
@@ -108,27 +116,29 @@ def _say(line: str) -> None:
 
 def _show(found: Evaluated) -> None:
     from train.evaluation.pipeline import is_control
-    from train.evaluation.words import ROWS, number, pick, resting_on, spoken
+    from train.evaluation.words import ROWS, number, pick, resting_on, spoken, unit_of
 
     facts = found.facts
     for warning in facts["warnings"]:
         print(warning, file=sys.stderr)
+    unit = unit_of(facts["data"]) if facts["method"]["resamples"] else ""
     levels = [(name, facts[name]) for name in ("slices", "patients") if facts[name]]
     for name, level in levels:
         total = f"{facts['data'][name]} {name}"
-        print(f"\n{total:<33}{'95 % interval':<43}patients")
+        print(f"\n{total:<33}{'95 % interval' if facts['method']['resamples'] else '':<43}{unit}")
         for title, path, share in ROWS:
             figure = pick(level, path)
-            print(f"{title:<33}{spoken(figure, share):<43}{resting_on(figure)}")
+            print(f"{title:<33}{spoken(figure, share):<43}{resting_on(figure) if unit else ''}")
         for label, figures in level["classes"].items():
-            print(f"{'recall ' + label:<33}{spoken(figures['recall'], True):<43}{resting_on(figures['recall'])}")
+            recall, count = figures["recall"], resting_on(figures["recall"]) if unit else ""
+            print(f"{'recall ' + label:<33}{spoken(recall, True):<43}{count}")
         print(f"{'always the largest class':<33}{number(level['largest_class'], True)}")
     calibration = facts["calibration"]
-    if calibration["after"]:
+    if calibration["after"] and unit:
         before, after = (calibration[side]["ece"]["value"] for side in ("before", "after"))
         temperature = calibration["temperature"] or 1.0
         print(f"\ntemperature {temperature:.3f}: calibration error {before:.3f} → {after:.3f}")
-        print("on other patients than those it was fitted on")
+        print(f"on other {unit_of(facts['data'])} than those it was fitted on")
     if facts["abstention"]:
         print(f"abstains below a probability of {facts['abstention']['abstain_below']:.3f}")
     print(f"\nreport {found.out / 'report.html'}")

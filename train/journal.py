@@ -45,8 +45,12 @@ class Journal:
             return
         # Whole and then renamed: a reader never meets half a line.
         new = self.folder / f"{METRICS}.writing"
-        new.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.epochs), encoding="utf-8")
+        new.write_text("".join(json.dumps(_known(epoch)) + "\n" for epoch in self.epochs), encoding="utf-8")
         new.replace(self.folder / METRICS)
+
+
+def _known(epoch: Epoch) -> dict[str, Any]:
+    return {name: value for name, value in asdict(epoch).items() if value is not None}
 
 
 def _board(folder: Path, past: int) -> Any:

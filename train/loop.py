@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +41,11 @@ class Objective:
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the run can go on)
     """The run was asked to stop, finished its step and wrote a checkpoint."""
+
+
+def _validation(figures: Mapping[str, float]) -> dict[str, Any]:
+    """The validation figures as `Epoch` has them; that of patients is None where nobody knows them."""
+    return {"validation_patient_accuracy": None, **{f"validation_{name}": value for name, value in figures.items()}}
 
 
 def run_stage(
@@ -79,7 +86,7 @@ def run_stage(
                 epoch=state.epoch,
                 loss=loss / seen,
                 accuracy=right / seen,
-                **{f"validation_{figure}": value for figure, value in figures.items()},
+                **_validation(figures),
                 learning_rate=_rate(stage, state.epoch, len(training) - 1, len(training)),
                 images_per_second=seen / state.seconds,
                 seconds=state.seconds,

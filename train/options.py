@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from runtime.errors import InputError
+from train.data.patient_pattern import compile_pattern
 from train.recipes import FOLDS, RECIPES, Recipe
 from train.record import absolute
 from train.resume import check_same, finished_name, read_options
@@ -24,9 +25,13 @@ class Options:
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
     """The recipe's own values."""
     data: Path | None = None
-    """Folder of class folders, or .parquet in the Hugging Face image schema. Without it: phantoms made on the spot."""
+    """Folder of class folders, .parquet in the Hugging Face image schema, or .csv of path, label and patient. Without
+    it: phantoms made on the spot."""
     groups: Path | None = None
-    """CSV file with the columns file and group: who is who in --data. Without it: told from the pixels."""
+    """CSV file with the columns file and patient (or group), for --data. Without it: ids that the data has, or image
+    similarity."""
+    patient_pattern: str | None = None
+    """Regular expression with a named group (?P<patient>…) that reads ids from the paths of --data."""
     recipe: str = "demo"
     """Named recipe, whose defaults are shown here: resnet50-two-stage, resnet34-gray, or demo (without --data)."""
     weights: str = "none"
@@ -38,7 +43,7 @@ class Options:
     checkpoint_minutes: float = 10.0
     """Longest time between checkpoints. One is written after an epoch too, where that takes little of the time."""
     split: Literal["patient", "slice"] = "patient"
-    """What is kept apart. 'slice' is the published protocol: it puts the same people on both sides."""
+    """What is kept whole. 'slice' is the published protocol: the same people are in training and validation."""
     fold: str = "1/5"
     """Which part of how many is for validation."""
     seed: int = 0
@@ -120,7 +125,14 @@ def _checked(options: Options) -> Options:
     """The options, when each of their numbers makes sense. Raises InputError for the first that does not."""
     recipe = options.settings
     if options.groups is not None and options.data is None:
-        raise InputError("--groups says who is who in --data, and no --data is given. The phantoms know their people.")
+        raise InputError("--groups gives the patients of --data, and no --data is given. Those of phantoms are known.")
+    if options.patient_pattern is not None:
+        if options.data is None or options.groups is not None:
+            what = "gives them too: give one of the two" if options.groups is not None else "is missing"
+            raise InputError(
+                f"--patient-pattern gives the patients of --data; {'--groups' if options.groups else '--data'} {what}."
+            )
+        compile_pattern(options.patient_pattern)
     rules: list[tuple[str, float, bool, str]] = [
         ("--batch-size", recipe.batch_size, recipe.batch_size >= 2, "2 or more"),
         ("--label-smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 or more and below 1"),

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from runtime import __version__
-from runtime.errors import TrainingError
+from runtime.errors import InputError, TrainingError
 from runtime.labels import LABELS
 from runtime.manifest import sha256_file
 from runtime.preprocess import InputSpec
@@ -26,6 +26,7 @@ from train.compute import Compute, choose_compute
 from train.data.batches import channel_statistics
 from train.data.cache import prepare_once
 from train.data.prepare import Prepared, prepare
+from train.data.unknown import at_least
 from train.distributed import Team, join
 from train.energy import EnergyMeter
 from train.engine.stopping import StopRequest
@@ -78,6 +79,10 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
         check_start(options.weights, options.settings.architecture)
         write_options(options, folder)
     data = _prepare(options, team)
+    if options.settings.keep == "patient_accuracy" and data.who.unit != "patients":
+        raise InputError(
+            f"--keep patient_accuracy needs known patients: {data.who.sentence()}. Choose another --keep, such as loss."
+        )
     spec = _input_spec(options, data)
     if team.leader:
         data.write(folder)
@@ -111,10 +116,11 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
             "fold": options.fold,
             "seed": options.seed,
             "leaked": data.leaked,
+            "leaked_at_least": data.leaks_at_least.leaked if data.leaks_at_least else None,
             "shuffled_labels": options.shuffle_labels,
             "not_estimable": list(data.not_estimable),
         },
-        "metrics": figures(logits, labels, data.groups[data.split.validation], data.not_estimable),
+        "metrics": figures(logits, labels, data.groups[data.split.validation], data.not_estimable, unit=data.who.unit),
         "versions": _versions(),
     }
     if meter:
@@ -155,6 +161,7 @@ def _prepare(options: Options, team: Team) -> Prepared:
             folds=folds,
             seed=options.seed,
             groups=options.groups,
+            patient_pattern=options.patient_pattern,
             shuffle_labels=options.shuffle_labels,
             allocate=allocate,
         ),
@@ -177,9 +184,11 @@ def _announce(
     facts, recipe = data.facts(), options.settings
     watch.say(f"run {run}")
     watch.say(
-        f"{facts['slices']} slices of {facts['patients'] or 'unknown'} patients (told apart by {data.told_by}) from "
-        f"{data.source}" + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")
+        f"{facts['slices']} slices from {data.source}"
+        + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")
     )
+    for line in (*data.who.lines(), *(f"not taken: {skipped}" for skipped in data.skipped)):
+        watch.say(line)
     devices = compute.device.type + (f" × {team.size}" if team.size > 1 else "")
     watch.say(
         f"recipe {recipe.name}: {start}, {recipe.image_size}×{recipe.image_size}, {compute.arithmetic} on "
@@ -191,15 +200,19 @@ def _announce(
         )
     for name in data.not_estimable:
         people = len(np.unique(data.groups[data.slices.labels == LABELS.index(name)]))
-        watch.say(f"{name} is {people} patients, fewer than the folds: trained on, but no figure is estimable for it.")
+        watch.say(
+            f"{name} is {people} {data.who.unit}, fewer than the folds: trained on, but no figure is estimable for it."
+        )
     if options.shuffle_labels is not None:
         watch.say(
-            "CONTROL: the people trained on have each other's labels. This network is to be judged and thrown away."
+            f"CONTROL: the {data.who.unit or 'slices'} trained on have each other's labels. This network is to be "
+            "judged and thrown away."
         )
-    if data.leaked is None:
-        watch.say("PATIENTS UNKNOWN: the pixels do not tell them apart, so one person may stand on both sides.")
+    if data.leaks_at_least is not None:
+        watch.say(f"PATIENTS UNKNOWN: no figure of this run is about patients. {at_least(data.leaks_at_least)}")
     elif data.leaked:
-        watch.say(f"LEAKAGE: {data.leaked:.0%} of the validation slices show a patient who is in training too.")
+        what = "show a patient who" if data.who.unit == "patients" else "are of a group that"
+        watch.say(f"LEAKAGE: {data.leaked:.0%} of the validation slices {what} is in training too.")
 
 
 def _plain(options: Options) -> dict[str, Any]:

@@ -153,13 +153,13 @@ class Session:
         )
 
     def _hooks(self, index: int, state: StageState, stop: StopRequest, keeper: Keeper) -> Hooks:
-        groups = self.data.groups[self.data.split.validation]
+        groups, unit = self.data.groups[self.data.split.validation], self.data.who.unit
 
         def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-            found = figures(logits, labels, groups)
+            found = figures(logits, labels, groups, unit=unit)
             loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
             names = ("accuracy", "balanced_accuracy", "patient_accuracy")
-            return {"loss": loss, **{name: float(found[name]) for name in names}}
+            return {"loss": loss, **{name: float(found[name]) for name in names if name in found}}
 
         def checkpoint() -> None:
             keeper.write(

@@ -266,10 +266,13 @@ def test_of_other_data_only_strangers_are_judged_and_the_run_stays_as_it_is(smal
     assert found["data"]["slices"] == 96
     assert "108 slices were left out" in capsys.readouterr().err
     assert contents(small_run) == before
-    # Few slices of each person: the pixels do not tell who is who.
+    # Names such as new_p000_s1.png have ids, of which nobody knows whether they are people.
+    assert found["data"]["verdict"] == "groups"
+    assert found["data"]["groups"] == 24
     assert found["data"]["patients"] is found["patients"] is None
-    assert found["slices"]["accuracy"]["low"] is None
-    assert "PATIENTS UNKNOWN" in " ".join(found["warnings"])
+    assert found["slices"]["accuracy"]["groups"] == 24
+    assert found["slices"]["accuracy"]["low"] is not None
+    assert "GROUPS, NOT PATIENTS" in " ".join(found["warnings"])
     shutil.rmtree(tmp_path / "report")
     assert main([str(small_run), *arguments, "--target-risk", "0.1"]) == 2
     assert "these slices are other data" in capsys.readouterr().err
@@ -290,7 +293,7 @@ def test_a_split_by_slice_is_shouted_and_not_calibrated(small_run, tmp_path, cap
     assert main([str(run), "--resamples", "200"]) == 1
     said = capsys.readouterr()
     assert "LEAKAGE: 100% of these slices show a patient the run was trained on" in said.err
-    assert "THE CONTROL DOES NOT HOLD" in said.err
+    assert "THE CONTROL FAILED" in said.err
     assert read_record(run)["temperature"] == 1
     card = (run / "MODEL_CARD.md").read_text()
     assert "> **LEAKAGE: 100% of these slices" in card
@@ -316,7 +319,7 @@ def test_a_run_whose_patients_nobody_knows_gets_figures_without_intervals_and_a_
     assert "PATIENTS UNKNOWN" in said.err
     assert "[" not in said.out.partition("report")[0]
     card = (run / "MODEL_CARD.md").read_text()
-    assert "Nobody knows who is who" in card
+    assert "The patients are unknown" in card
     assert "accuracy (slices, patients unknown)" in card
     assert "an unknown number of patients" in (run / "DATASET_CARD.md").read_text()
     assert main([str(run), "--target-risk", "0.5"]) == 2

@@ -36,7 +36,7 @@ def test_real_ids_in_any_order_with_other_columns(samples, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,patient\na/1.png,1\n", "has no column group; its first line holds file, patient"),
+        ("file,age\na/1.png,1\n", "has no column group; its first line holds file, age"),
         ("", "has no column file and no group; its first line holds nothing"),
         ("file,group\na/1.png,1\n", "2 files of slices without a row, such as 'b/\"two\", 2.png'"),
         ("file,group\na/1.png,1\nelse.png,2\n", "1 files unknown in slices, such as 'else.png'"),
@@ -75,5 +75,5 @@ def test_training_keeps_the_groups_of_the_file_whole(few_slices, tmp_path):
 
 
 def test_groups_without_data_are_refused(tmp_path):
-    with pytest.raises(InputError, match="--groups says who is who in --data, and no --data is given"):
+    with pytest.raises(InputError, match="--groups gives the patients of --data, and no --data is given"):
         parse(["--groups", str(tmp_path / "groups.csv")])

@@ -123,9 +123,9 @@ def test_nothing_at_all(tmp_path):
         load_samples(tmp_path)
     with pytest.raises(DatasetError, match=r"nowhere does not exist"):
         load_samples(tmp_path / "nowhere")
-    (tmp_path / "slices.csv").write_text("a,b")
-    with pytest.raises(DatasetError, match=r"neither a folder of class folders nor a \.parquet"):
-        load_samples(tmp_path / "slices.csv")
+    (tmp_path / "slices.h5").write_text("a,b")
+    with pytest.raises(DatasetError, match=r"neither a folder of class folders, nor a \.parquet file, nor a \.csv"):
+        load_samples(tmp_path / "slices.h5")
 
 
 def test_parquet_labels_go_through_the_names_in_the_file(tmp_path):

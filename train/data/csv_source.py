@@ -104,8 +104,8 @@ def _ids(path: Path, patient: str | None, session: str | None, rows: list[dict[s
         return None
     if empty:
         raise DatasetError(
-            f"{path}, row {empty[0] + 2}: the column {patient!r} is empty, as in {len(empty)} of {len(rows)} rows. Give "
-            "every slice its patient, or leave the column out."
+            f"{path}, row {empty[0] + 2}: the column {patient!r} is empty, as in {len(empty)} of {len(rows)} rows. "
+            "Give every slice its patient, or leave the column out."
         )
     if len(set(subjects)) < 2:
         raise DatasetError(f"{path} names one patient for all slices in {patient!r}. Expected one id for each patient.")

@@ -40,7 +40,7 @@ class _Header:
 
 
 def from_dicom(images: Sequence[bytes | Path]) -> tuple[Ids | None, str]:
-    """The patients of DICOM files; None where none is DICOM, or not all name a patient. And what was not used, in words.
+    """The patients of DICOM files, None where not every file names one; and what was not used, in words.
 
     images: (N,) encoded images or paths; files whose suffix is that of a raster format are not opened.
 
@@ -104,7 +104,7 @@ def _header(image: bytes | Path, key: bytes) -> _Header:
     try:
         try:
             told = _raw(pydicom, head)
-        except Exception:  # noqa: BLE001  an element longer than the head: the whole file may still be read
+        except Exception:
             if isinstance(image, bytes):
                 raise
             told = _raw(pydicom, image.read_bytes())

@@ -7,7 +7,6 @@ is counted and named.
 from __future__ import annotations
 
 import shlex
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,7 +107,7 @@ def _skipped(root: Path, debris: int, links: Sequence[Path], beside: Sequence[st
 
 def _patients(root: Path, folders: Sequence[Path]) -> Samples:
     """The slices of PATIENT/CLASS/FILE."""
-    inner = {name for folder in folders for name in map(lambda one: one.name, folders_in(folder))}
+    inner = {name.name for folder in folders for name in folders_in(folder)}
     classes = {name: canonical_label(name) for name in inner}
     known = {name: LABELS.index(label) for name, label in classes.items() if label is not None}
     return _labelled(root, known, 1)

@@ -1,5 +1,7 @@
-"""`groups.csv`: whose each slice is, one row a slice. The audit writes it, `--groups` takes it; users with real ids make
-one with the columns file and patient."""
+"""`groups.csv`: whose each slice is, one row a slice. The audit writes it, and `--groups` takes it.
+
+Users with real ids make one with the columns file and patient.
+"""
 
 from __future__ import annotations
 

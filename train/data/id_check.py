@@ -12,7 +12,7 @@ from train.data.similarity import BASELINE, SAME_HEAD, SAME_PICTURE, coarse, cor
 FEWEST = 12
 """Ids among which what heads share at one height can be seen; with fewer, only copies of a picture are found."""
 _CLOSE = 8
-"""Slices of other ids that are compared with each slice; they may show the same head, so no baseline is made of them."""
+"""Slices of other ids that are compared with each slice. No baseline is made of them: they may show the same head."""
 _LINKED, _APART = 0.5, 0.35
 _PART = 3
 """Slices that each of two heads has to show."""
@@ -31,6 +31,8 @@ class IdCheck:
     """Ids that were joined with another."""
     twins: int
     """Slices that are nearly the same picture as a slice of another id."""
+    doubled: int
+    """Slices that show a head of another id, of each two such ids those of the one with fewer."""
     pairs: tuple[tuple[int, int], ...]
     """Positions of one slice of each of two ids that show one head, for each two ids found."""
     two_heads: tuple[tuple[int, int], ...]
@@ -59,7 +61,9 @@ class IdCheck:
         if 5 * len(self.two_heads) > self.ids:
             return f"{len(self.two_heads)} of {self.ids} show two heads or more"
         if self.ordered is not None and self.ordered < 0.7:
-            return "slices with neighbouring numbers are no more similar than others, so the numbers are no slice numbers"
+            return (
+                "slices with neighbouring numbers are no more similar than others, so the numbers are no slice numbers"
+            )
         return None
 
 
@@ -89,6 +93,7 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
         ids=count,
         joined=len(np.unique(np.concatenate([subjects[rows], subjects[ends]]))),
         twins=int(((raw >= SAME_PICTURE) & (close >= 0)).any(1).sum()),
+        doubled=_doubled(subjects, rows, ends),
         pairs=_first_pairs(subjects, rows, ends),
         two_heads=_two_heads(vectors, left, others, subjects) if checked else (),
         own_nearest=float(owned.mean()),
@@ -116,6 +121,17 @@ def _first_pairs(subjects: np.ndarray, rows: np.ndarray, ends: np.ndarray) -> tu
         one, other = int(subjects[row]), int(subjects[end])
         found.setdefault((min(one, other), max(one, other)), (row, end))
     return tuple(found.values())
+
+
+def _doubled(subjects: np.ndarray, rows: np.ndarray, ends: np.ndarray) -> int:
+    """How many slices would have to change their id for no head to be under two."""
+    shown: dict[tuple[int, int], tuple[set[int], set[int]]] = {}
+    for row, end in zip(rows.tolist(), ends.tolist(), strict=True):
+        first, second = (row, end) if subjects[row] < subjects[end] else (end, row)
+        sides = shown.setdefault((int(subjects[first]), int(subjects[second])), (set(), set()))
+        sides[0].add(first)
+        sides[1].add(second)
+    return sum(min(len(one), len(other)) for one, other in shown.values())
 
 
 def _two_heads(
@@ -147,9 +163,7 @@ def _two_heads(
     return tuple(found)
 
 
-def _apart(
-    similar: np.ndarray, raw: np.ndarray, usual: np.ndarray, parts: list[np.ndarray]
-) -> tuple[int, int] | None:
+def _apart(similar: np.ndarray, raw: np.ndarray, usual: np.ndarray, parts: list[np.ndarray]) -> tuple[int, int] | None:
     """The two slices at one height of two of the parts that are not linked and overlap; None where no two are."""
     for at, one in enumerate(parts):
         for other in parts[at + 1 :]:

@@ -26,18 +26,41 @@ _CONVENTIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 _ADNI_DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})\d{6,}(?!\d)")
 _ADNI_IMAGE = re.compile(rf"{_START}(?P<patient>I\d{{4,8}}){_END}")
-_COPY = re.compile(r"(?:[_\- ](?:aug(?:mented)?|copy|flip(?:ped)?|rot(?:ated)?|mirror(?:ed)?)[_\-]?\w*)+$|\s*\(\d+\)$")
+_BIDS_SESSION = re.compile(rf"{_START}ses-([A-Za-z0-9]+)")
+_COPY_WORD = (
+    r"(?:aug(?:ment(?:ed|ation)?)?|copy|[hv]?flip(?:ped)?|rot(?:ated?|ation)?|mirror(?:ed)?|nois[ey]|bright(?:ness)?|"
+    r"blur(?:red)?|zoom(?:ed)?|shift(?:ed)?|crop(?:ped)?|contrast)"
+)
+_COPY = re.compile(
+    rf"(?:[_\- .]{_COPY_WORD}[_\-]?\d*)+$|\s*\(\d+\)$|^(?:{_COPY_WORD}\d*[_\- .])+|\s-\s?copy$", re.IGNORECASE
+)
+"""What programs that augment or copy files put before or after a name."""
+_PATIENT_WORD = re.compile(r"(?:^|[_\-. ])(?:p|pt|pat|patient|sub|subj|subject|participant)[_\-]?\d+$", re.IGNORECASE)
 _ID_SLICE = re.compile(
-    r"(?P<patient>.*\d[^_\-. ]*)[_\-. ]+(?:(?:slice|sl|s|z|axial|ax|coronal|cor|sagittal|sag|img|image|im|frame)[_\-]?)?"
-    r"(?P<slice>\d{1,4})$",
+    r"(?P<patient>.*\d[^_\-. ]*)[_\-. ]+(?:(?:slice|sl|s|z|axial|ax|coronal|cor|sagittal|sag|img|image|im|frame)"
+    r"[_\-]?)?(?P<slice>\d{1,4})$",
     re.IGNORECASE,
 )
 _NO_ID = re.compile(
-    r"(?:^|[_\-. ])(?:slice|sl|z|frame|aug|augmented|copy|batch|part|chunk|fold|shard|set|train|training|test|val|valid|"
-    r"validation|class|label|cdr|axial|coronal|sagittal|original|images?|png|jpe?g|data)s?[_\-. ]?\d*$",
+    r"(?:^|[_\-. ])(?:slice|sl|z|frame|aug|augmented|copy|batch|part|chunk|fold|shard|set|train|training|test|val|"
+    r"valid|validation|class|label|cdr|axial|coronal|sagittal|original|images?|png|jpe?g|data)s?[_\-. ]?\d*$",
     re.IGNORECASE,
 )
-_NOT_IMAGES = {".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".html", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".zip"}
+_NOT_IMAGES = {
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".xml",
+    ".md",
+    ".html",
+    ".pdf",
+    ".doc",
+    ".docx",
+    ".xls",
+    ".xlsx",
+    ".zip",
+}
 MOST_SLICES = 1023
 """The highest slice number that is taken for one; 256 is usual, and counters over a data set soon exceed it."""
 
@@ -65,7 +88,7 @@ def names_no_patient(name: str) -> bool:
 
 
 def _published(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
-    """BIDS, OASIS and ADNI names; each path by the first convention that it has, in its file name before its folders."""
+    """BIDS, OASIS and ADNI ids: each path by the first convention that it has, in its name before its folders."""
     found = [_first(path) for path in paths]
     matched = np.array([one is not None for one in found], bool)
     if not matched.any():
@@ -74,8 +97,8 @@ def _published(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> t
     if not matched[image].all():
         missed = np.flatnonzero(image & ~matched)
         return None, (
-            f"{int((matched & image).sum())} of {int(image.sum())} names have {some[0]} ids and {len(missed)} have none, "
-            f"such as {PurePosixPath(paths[missed[0]]).name!r}: not used"
+            f"{int((matched & image).sum())} of {int(image.sum())} names have {some[0]} ids, the others none, such as "
+            f"{PurePosixPath(paths[missed[0]]).name!r}: not used"
         )
     # A file that is no image stands alone: it is left out as unreadable.
     subjects = [one[1] if one else f"/{at}" for at, one in enumerate(found)]
@@ -103,14 +126,20 @@ def _first(path: str) -> tuple[str, str, str | None] | None:
         for convention, pattern in _CONVENTIONS:
             match = pattern.search(where)
             if match:
-                session = match.groupdict().get("session")
-                name = PurePosixPath(path).name
-                if convention == "ADNI" and (scan := _ADNI_IMAGE.search(name) or _ADNI_DATE.search(name)):
-                    session = scan[1]
-                elif convention == "BIDS" and session is None and (scan := re.search(r"/ses-([A-Za-z0-9]+)", path)):
-                    session = scan[1]
-                return convention, match["patient"], session
+                return convention, match["patient"], _session(convention, match, path)
     return None
+
+
+def _session(convention: str, match: re.Match[str], path: str) -> str | None:
+    """The session of a path whose subject is found: of ADNI the image id, or the date; of BIDS also from a folder."""
+    name = PurePosixPath(path).name
+    if convention == "ADNI":
+        found = _ADNI_IMAGE.search(name) or _ADNI_DATE.search(name)
+        return found[1] if found else None
+    session = match.groupdict().get("session")
+    if convention == "BIDS" and session is None and (folder := _BIDS_SESSION.search(path)):
+        return folder[1]
+    return session
 
 
 def _adni_images(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
@@ -141,10 +170,12 @@ def _folders(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tup
         return None, ""
     sessions = [part[1] if len(part) > 1 else None for part in parts]
     first = int(np.flatnonzero(image)[0])
-    said = f"a folder for each patient{' of a class' if by_class else ''}: {paths[first]} is in folder {folders[first]!r}"
+    said = (
+        f"a folder for each patient{' of a class' if by_class else ''}: {paths[first]} is in folder {folders[first]!r}"
+    )
     positions = np.array([_last_number(path) for path in paths], np.int64)
     # A second level that has one folder for each patient at most is a habit of the exporter.
-    several = len({pair for pair in zip(subjects, sessions, strict=True)}) > len(set(subjects))
+    several = len(set(zip(subjects, sessions, strict=True))) > len(set(subjects))
     found = session_numbers(subjects, sessions) if several else None
     return Ids("folders", said, numbered(subjects), found, positions, assumed=True), ""
 
@@ -160,11 +191,12 @@ def _id_slice(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tu
     shown = [one for one, is_image in zip(ids, image, strict=True) if is_image]
     if any(_NO_ID.search(one) for one in shown):
         return None, ""
+    ids, merged = _without_prefixes(ids)
     subjects, by_class = _by_class(ids, labels, image)
     if not _repeat(subjects, image, labels) or positions.max() > MOST_SLICES:
         return None, ""
     pairs = Counter(zip(subjects, positions.tolist(), [path.rpartition("/")[0] for path in paths], strict=True))
-    stripped = any(_COPY.search(PurePosixPath(path).stem) for path in paths)
+    stripped = merged or any(_COPY.search(PurePosixPath(path).stem) for path in paths)
     if max(pairs.values()) > 1 and not stripped:
         return None, ""
     numbers: dict[int, set[object]] = defaultdict(set)
@@ -178,7 +210,20 @@ def _id_slice(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tu
         f"ids in file names{', by class' if by_class else ''}: {PurePosixPath(paths[first]).name} is id {ids[first]}, "
         f"slice {positions[first]}"
     )
-    return Ids("names", said, numbered(subjects), None, positions, scans=True, assumed=True), ""
+    scans = not all(_PATIENT_WORD.search(one) for one in shown)
+    return Ids("names", said, numbered(subjects), None, positions, scans=scans, assumed=True), ""
+
+
+def _without_prefixes(ids: Sequence[str]) -> tuple[list[str], bool]:
+    """The ids, each as its shortest ending that is an id as well (``x2_p017`` as ``p017``); and whether any changed.
+
+    A prefix that only some of an id's files have is a mark of copies: these must not become another person.
+    """
+    known, short = set(ids), {}
+    for one in known:
+        ends = [one[at.end() :] for at in re.finditer(r"[_\-. ]+", one)]
+        short[one] = next((end for end in reversed(ends) if end in known and re.search(r"\d", end)), one)
+    return [short[one] for one in ids], any(one != end for one, end in short.items())
 
 
 def _by_class(ids: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[list[object], bool]:

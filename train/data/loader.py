@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.errors import DatasetError, ImageError
-from runtime.images import read_image
 from runtime.preprocess import InputSpec, resize
+from runtime.reading import read
 from runtime.threads import available_cpus
+from train.data.ids import Ids
 from train.data.patients import THUMBNAIL, thumbnail
 from train.data.samples import Samples
 
@@ -31,12 +32,14 @@ class Slices:
     pixels: np.ndarray
     """(N, channels, H, W) uint8; one channel when every image is grey, three otherwise."""
     thumbnails: np.ndarray
-    """(N, 64, 64) uint8, of the original images, to tell patients apart by; (0, 64, 64) where nobody needs them."""
+    """(N, 64, 64) uint8, of the original images, to compare heads by; (0, 64, 64) where nobody needs them."""
     labels: np.ndarray
     """(N,) int64, positions in LABELS."""
     names: tuple[str, ...]
     groups: np.ndarray | None
-    """(N,) int64, equal for slices of one patient; None when nobody has told them apart."""
+    """(N,) int64, equal for slices of one patient; None when the source does not say."""
+    ids: Ids | None = None
+    """Whose each slice is by what the source names; None where it names nobody."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,7 +89,7 @@ def safe_loader(
         raise DatasetError(f"{samples.source} holds no readable image.")
     samples = samples.select(np.array(kept, np.int64))
     number = len(kept)
-    slices = Slices(pixels[:number], small[:number], samples.labels, tuple(samples.names), samples.groups)
+    slices = Slices(pixels[:number], small[:number], samples.labels, tuple(samples.names), samples.groups, samples.ids)
     return slices, tuple(unreadable)
 
 
@@ -100,7 +103,7 @@ def _decode(
 ) -> tuple[np.ndarray, np.ndarray | None] | Unreadable:
     """(H, W) or (H, W, 3) uint8 and the thumbnail if it is wanted, or why not."""
     try:
-        image = read_image(samples.read(index))
+        image = read(samples.read(index)).image  # DICOM files too, as prediction reads them
         return resize(image, spec), thumbnail(image) if thumbnails else None
     except (ImageError, OSError) as error:
         return Unreadable(samples.names[index], str(error))

@@ -21,7 +21,8 @@ def compile_pattern(text: str) -> re.Pattern[str]:
         pattern = re.compile(text)
     except re.error as error:
         raise InputError(
-            f"--patient-pattern {text!r} is not a regular expression: {error}. Quote it for the shell, such as {_EXAMPLE}."
+            f"--patient-pattern {text!r} is not a regular expression: {error}. Quote it for the shell, such as "
+            f"{_EXAMPLE}."
         ) from error
     unknown = [name for name in pattern.groupindex if name not in _GROUPS]
     if unknown or "patient" not in pattern.groupindex:
@@ -45,8 +46,8 @@ def from_pattern(paths: Sequence[str], text: str, source: str) -> Ids:
     if missed:
         raise DatasetError(
             f"--patient-pattern {text!r} finds no patient in {len(missed)} of {len(paths)} files of {source}, such as "
-            f"{missed[0]!r}. It is searched for in the path of each file relative to the data; every file has to match. "
-            "Widen it, or give --groups."
+            f"{missed[0]!r}. It is searched for in the path of each file relative to the data; every file has to "
+            "match. Widen it, or give --groups."
         )
     found = [match for match in matches if match]
     subjects = [match["patient"] for match in found]

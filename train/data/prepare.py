@@ -11,14 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from runtime.errors import DatasetError
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
 from train.data.groups import with_groups
+from train.data.identify import Identified, identify
 from train.data.loader import Slices, Unreadable, safe_loader
-from train.data.patients import Patients, tell_apart
+from train.data.patients import Patients
 from train.data.phantom import phantom_samples
+from train.data.samples import Skipped
 from train.data.sources import absent_classes, check_trainable, load_samples
 from train.data.splits import Split, shuffled_labels, split_slices
+from train.data.unknown import refusal
+from train.evaluation.leakage import LeakBound, leak_bound
 
 
 @dataclass(frozen=True)
@@ -27,20 +32,27 @@ class Prepared:
 
     slices: Slices
     groups: np.ndarray
-    """(N,) int64, equal for slices of one patient."""
+    """(N,) int64, equal for slices of one patient, or of one group (`Identified.verdict`)."""
     split: Split
     unreadable: tuple[Unreadable, ...]
     source: str
     digest: str
-    told_by: str
-    """What told the patients apart: ``file`` (a groups file), ``source`` (its own ids), ``pixels``, or ``nothing``."""
-    likeness: Patients | None
-    """How clearly the pixels tell them apart; None when the source or a file says who is who."""
+    who: Identified
+    """Who the patients are, and how that is known."""
+    leaks_at_least: LeakBound | None = None
+    """What a random split leaks at least; None where the patients are known."""
+    skipped: tuple[Skipped, ...] = ()
+    """Files of the source that were not taken."""
 
     @property
     def leaked(self) -> float | None:
-        """Share of validation slices whose patient is also in training; None when nobody knows who is who."""
-        return None if self.told_by == "nothing" else self.split.leaked
+        """Share of validation slices whose patient or group is also in training; None when patients are unknown."""
+        return None if self.who.unit is None else self.split.leaked
+
+    @property
+    def not_estimable(self) -> tuple[str, ...]:
+        """Classes with too few patients or groups for figures; none when patients are unknown."""
+        return () if self.who.unit is None else self.split.not_estimable
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -48,13 +60,14 @@ class Prepared:
         return absent_classes(self.slices.labels)
 
     @property
-    def not_estimable(self) -> tuple[str, ...]:
-        """Classes with too few patients for figures; none when nobody knows who is who."""
-        return () if self.told_by == "nothing" else self.split.not_estimable
+    def told_by(self) -> str:
+        """Where the patients are known from: a key of `train.data.ids.WORDS`."""
+        return self.who.kind
 
-    def _count(self) -> int | None:
-        """Number of patients; None when nobody knows it."""
-        return len(np.unique(self.groups)) if self.likeness is None else self.likeness.count
+    @property
+    def likeness(self) -> Patients | None:
+        """What image similarity shows; None where ids are used."""
+        return self.who.similarity
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says of the data; JSON-ready."""
@@ -64,21 +77,25 @@ class Prepared:
             "digest": self.digest,
             "slices": len(self.slices),
             "slices_by_class": dict(zip(LABELS, counts, strict=True)),
-            "patients": self._count(),
-            "patients_told_by": self.told_by,
-            "similarity": self.likeness.similarity() if self.likeness else None,
+            **self.who.facts(),
             "unreadable": len(self.unreadable),
         }
 
     def write(self, folder: Path) -> None:
-        """Write `split.csv` (every slice: name, label, patient, side) and `unreadable.json` into `folder`."""
+        """Write `split.csv` (every slice: name, label, patient, side) and `unreadable.json` into `folder`.
+
+        The third column is called group where groups may hold several people, and is empty where nobody knows.
+        """
+        unit = self.who.unit
         side = np.full(len(self.slices), "training", dtype=object)
         side[self.split.validation] = "validation"
         with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["name", "label", "patient", "side"])
+            writer.writerow(["name", "label", "group" if unit == "groups" else "patient", "side"])
             rows = zip(self.slices.names, self.slices.labels, self.groups, side, strict=True)
-            writer.writerows((name, LABELS[label], int(group), where) for name, label, group, where in rows)
+            writer.writerows(
+                (name, LABELS[label], int(group) if unit else "", where) for name, label, group, where in rows
+            )
         left_out = json.dumps([asdict(item) for item in self.unreadable], indent=2)
         (folder / "unreadable.json").write_text(left_out + "\n", encoding="utf-8")
 
@@ -93,29 +110,34 @@ def prepare(
     folds: int,
     seed: int,
     groups: Path | None = None,
+    patient_pattern: str | None = None,
     shuffle_labels: int | None = None,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> Prepared:
-    """The slices at `path`, or phantoms when it is None, with patients told apart and dealt to two sides.
+    """The slices at `path`, or phantoms when it is None, with their patients, split into training and validation.
 
-    groups: a file that says who is who (`train.data.groups`); None looks at the pixels, unless the source says.
+    groups: a groups file (`train.data.groups`). patient_pattern: reads ids from paths (`train.data.patient_pattern`).
+        None for both uses the ids that the source has, or image similarity.
     shuffle_labels: seed of a control whose training patients have each other's labels; None leaves them.
     allocate: gives the array that the pixels are kept in; None takes memory.
 
-    Raises DatasetError for data that cannot be used.
+    Raises DatasetError for data that cannot be used, and for a split by patient where nobody knows the patients.
     """
-    samples = phantom_samples(seed=seed) if path is None else load_samples(path)
+    samples = phantom_samples(seed=seed) if path is None else load_samples(path, patient_pattern)
     check_trainable(samples)
     if groups is not None:
         samples = with_groups(samples, groups)
-    slices, unreadable = safe_loader(samples, spec, max_unreadable, allocate, thumbnails=samples.groups is None)
-    likeness = tell_apart(slices.thumbnails) if slices.groups is None else None
-    slices = replace(slices, thumbnails=slices.thumbnails[:0].copy())  # they have told what they can
-    people = likeness.groups if likeness is not None else slices.groups
-    assert people is not None, "told apart above, where nobody else did"
-    told_by = "file" if groups else "source" if likeness is None else "pixels" if likeness.found else "nothing"
-    dealt = split_slices(slices.labels, people, by=split, folds=folds, fold=fold, seed=seed)
+    made = samples.groups is not None and samples.ids is None  # phantoms: nobody doubts whose they are
+    slices, unreadable = safe_loader(samples, spec, max_unreadable, allocate, thumbnails=not made)
+    who = identify(slices.thumbnails, slices.groups, slices.ids, samples.notes)
+    bound = leak_bound(slices.thumbnails, slices.labels) if who.unit is None else None
+    if bound is not None and split == "patient":
+        raise DatasetError(refusal(path, who, bound))
+    slices = replace(slices, thumbnails=slices.thumbnails[:0].copy(), ids=None)  # not needed any more
+    dealt = split_slices(slices.labels, who.groups, by=split, folds=folds, fold=fold, seed=seed)
     if shuffle_labels is not None:
-        labels = shuffled_labels(slices.labels, people, dealt.training, shuffle_labels)
+        labels = shuffled_labels(slices.labels, who.groups, dealt.training, shuffle_labels)
         slices = replace(slices, labels=labels)
-    return Prepared(slices, people, dealt, unreadable, samples.source, samples.digest(), told_by, likeness)
+    return Prepared(
+        slices, who.groups, dealt, unreadable, samples.source, samples.digest(), who, bound, samples.skipped
+    )

@@ -1,9 +1,9 @@
 """How similar two heads are once what all heads share at one height is taken away.
 
-The correlation of two slices is mostly that of any two heads cut at the same height. The mean of the most similar slices
-of other people shows what is shared; what is left of a slice after that mean is its own head. On the public slices, on
-phantoms and on parts of both, what is left correlates up to 0.71 between two people where eight people are compared, and
-up to 0.61 where twelve or more are; neighbouring slices of one head stay above 0.85.
+The correlation of two slices is mostly that of any two heads cut at the same height. The mean of the most similar
+slices of other people shows what is shared; what is left of a slice after that mean is its own head. On the public
+slices, on phantoms and on parts of both, what is left correlates up to 0.71 between two people where eight people are
+compared, and up to 0.61 where twelve or more are; neighbouring slices of one head stay above 0.85.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ SAME_PICTURE = 0.999
 """Correlation of two slices that differ by no more than another compression makes them differ."""
 BASELINE = 40
 """Slices whose mean shows what heads share at one height."""
+NEAR = 24
+"""Most similar slices that may show the same head, where there are no ids: no baseline is made of them."""
+FEWEST_SLICES = 200
+"""Slices from which on what heads share at one height can be seen without ids."""
+_ACROSS = 8
 _MANY, _KEPT, _BLOCK = 8192, 256, 256
 
 
@@ -94,3 +99,22 @@ def correlations(vectors: np.ndarray, partners: np.ndarray) -> np.ndarray:
 def coarse(thumbnails: np.ndarray) -> np.ndarray:
     """(N, 1024) float32 directions of 32 × 32 thumbnails. thumbnails: (N, S, S) uint8, S a multiple of 32."""
     return directions(thumbnails, COARSE)
+
+
+def shows_head_of(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) bool: which slices show the head of one of the other slices, or are the same picture as one.
+
+    thumbnails, others: (N, S, S) and (M, S, S) uint8, S a multiple of 32. Of fewer than `FEWEST_SLICES` together, only
+    the same picture is found.
+    """
+    vectors = coarse(np.concatenate([thumbnails, others]))
+    mine = np.arange(len(vectors)) < len(thumbnails)
+    (near, across), _ = most_similar(vectors, [(NEAR + BASELINE, None, True), (_ACROSS, mine.astype(np.int64), False)])
+    found = correlations(vectors, across) >= SAME_PICTURE
+    if len(vectors) >= FEWEST_SLICES:
+        found |= correlations(own_head(vectors, near[:, NEAR:]), across) >= SAME_HEAD
+    shown = np.asarray(found.any(1))
+    # The other way round too: the eight most similar of a slice may all be of other people at its height.
+    reached = across[len(thumbnails) :][found[len(thumbnails) :]]
+    shown[reached] = True
+    return shown[: len(thumbnails)]

@@ -41,7 +41,8 @@ class Epoch:
     """Cross-entropy, without class weights or smoothing."""
     validation_accuracy: float
     validation_balanced_accuracy: float
-    validation_patient_accuracy: float
+    validation_patient_accuracy: float | None
+    """None, and in no file, where nobody knows the patients."""
     learning_rate: float
     """Of its last step."""
     images_per_second: float
@@ -53,7 +54,8 @@ class Hooks:
     """What the loop asks and tells; in every process, though only the leader's may write."""
 
     measure: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
-    """Logits and labels of the validation slices → loss, accuracy, balanced_accuracy, patient_accuracy."""
+    """Logits and labels of the validation slices → loss, accuracy, balanced_accuracy, and patient_accuracy where
+    patients are known."""
     on_step: Callable[[Step], None]
     on_epoch: Callable[[Epoch], None]
     checkpoint: Callable[[], None]

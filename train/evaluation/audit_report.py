@@ -1,4 +1,4 @@
-"""The audit as one self-contained HTML page: findings, the gap that parts patients, and what the patients look like."""
+"""The audit as one self-contained HTML page: the answer, the findings, similarities, and some of the patients."""
 
 from __future__ import annotations
 
@@ -9,41 +9,79 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from train.data.identify import Identified
 from train.data.loader import Slices
 from train.data.patients import Patients
-from train.evaluation.findings import lines
+from train.evaluation.audit_text import headline, statements
 from train.evaluation.page import document, picture, table
 
 _LISTED = 20
 
 
-def page(findings: dict[str, Any], slices: Slices, patients: Patients) -> str:
-    """The HTML text. Position i of `slices` and of `patients` is the same slice."""
-    gap = (
-        "Every bar counts links: pairs of slices that hold the dataset together. The line is the likeness that was "
-        "chosen: links to its right hold a patient together, links to its left would join two."
-    )
-    if not patients.found:
-        gap = "No gap is clear enough to tell patients apart: the dashed line, if any, is in the clearest there is."
-    groups = patients.groups if slices.groups is None else slices.groups
+def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Patients) -> str:
+    """The HTML text. Position i of `slices`, `who` and `patients` is the same slice."""
     parts = [
         "<h1>Dataset audit</h1>",
         f"<p>{html.escape(str(findings['source']))}</p>",
-        f"<pre>{html.escape(chr(10).join(lines(findings)))}</pre>",
+        f'<p class="headline">{html.escape(headline(findings))}</p>',
+        _counted(findings),
+        table(["finding", ""], [[head, f"{text}."] for head, text in statements(findings)]),
         _conflicts(findings["label_conflicts"]),
-        f"<h2>How alike neighbours are</h2><p>{gap}</p>{picture(_plot(patients), 'distribution of links')}",
+        f"<h2>Similarity of the most similar slices</h2><p>{html.escape(_explained(patients))}</p>",
+        picture(_plot(patients), "how similar linked slices are"),
     ]
-    if findings["patients"] is not None:
+    if who.unit is not None:
+        unit = "patient" if who.unit == "patients" else "group"
         parts += [
-            "<h2>Some of the groups</h2><p>One patient a row.</p>",
-            picture(_montage(slices.thumbnails, _rows(groups)), "slices of some groups, one group a row"),
+            f"<h2>Some of the {who.unit}</h2><p>One {unit} a row.</p>",
+            picture(_montage(slices.thumbnails, _rows(who.groups)), f"slices of some {who.unit}, one {unit} a row"),
         ]
+    for name, pairs in (("twins", _pairs(who, "pairs")), ("two heads", _pairs(who, "two_heads"))):
+        if pairs:
+            parts += [
+                f"<h2>{_PAIRS[name][0]}</h2><p>{_PAIRS[name][1]}</p>",
+                picture(_montage(slices.thumbnails, [np.array(pair) for pair in pairs], 2), _PAIRS[name][0].lower()),
+            ]
     if patients.moved.any():
         parts += [
-            "<h2>Some of the augmented copies</h2><p>Each row: copies, among the slices of one patient.</p>",
-            picture(_montage(slices.thumbnails, _rows(groups, patients.moved)), "copies in some groups"),
+            "<h2>Some of the augmented copies</h2><p>Each row: copies, among the slices of one patient or group.</p>",
+            picture(_montage(slices.thumbnails, _rows(patients.groups, patients.moved)), "copies in some groups"),
         ]
     return document("Dataset audit", parts, "Research use only.")
+
+
+_PAIRS = {
+    "twins": (
+        "One head under two ids",
+        "Each row: a slice of one id, and one of another id that shows its head.",
+    ),
+    "two heads": ("Two heads under one id", "Each row: two slices of one id that look like two heads at one height."),
+}
+
+
+def _pairs(who: Identified, name: str) -> list[tuple[int, int]]:
+    """Some pairs of slices that the check of the ids found."""
+    return [] if who.ids is None or who.check is None else list(getattr(who.check, name))[:8]
+
+
+def _counted(findings: dict[str, Any]) -> str:
+    """Slices by class, and patients where they are known."""
+    people = findings["patients_by_class"]
+    rows = [
+        [name, str(count), *([str(people[name])] if people else [])]
+        for name, count in findings["slices_by_class"].items()
+    ]
+    rows.append(["all", str(findings["slices"]), *([str(findings["patients"])] if people else [])])
+    return table(["class", "slices", *(["patients"] if people else [])], rows)
+
+
+def _explained(patients: Patients) -> str:
+    """What the histogram shows."""
+    text = "Every bar counts links: the most similar pairs of slices, which together link the whole dataset. "
+    if not patients.found:
+        return f"{text}Nothing in them separates pairs of one person from pairs of two, so nobody is identified."
+    unit = "patients" if patients.verdict == "patients" else "groups"
+    return f"{text}The line marks the level that was chosen: links to its right join slices into {unit}."
 
 
 def _conflicts(conflicts: list[dict[str, Any]] | None) -> str:
@@ -63,7 +101,7 @@ def _conflicts(conflicts: list[dict[str, Any]] | None) -> str:
 
 
 def _plot(patients: Patients) -> bytes:
-    """PNG: links by likeness, as a histogram on Fisher's z, with the gap."""
+    """PNG: links by similarity, as a histogram on Fisher's z, with the level that was chosen."""
     from matplotlib.figure import Figure
 
     z = np.arctanh(np.clip(patients.links, -1 + 1e-7, 1 - 1e-7))
@@ -74,13 +112,13 @@ def _plot(patients: Patients) -> bytes:
     if np.isfinite(patients.below):
         middle = (np.arctanh(patients.below) + np.arctanh(patients.above)) / 2
         axes.axvline(middle, color="#c0392b", linestyle="-" if patients.found else "--")
-        chosen = f"chosen: {np.tanh(middle):.4f}" if patients.found else "no gap is clear enough"
+        chosen = f"chosen: {np.tanh(middle):.4f}" if patients.found else "no level separates patients"
         axes.set_title(chosen, color="#c0392b", fontsize="medium")
     ticks = np.array([0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999])
     if len(z):
         ticks = ticks[(np.arctanh(ticks) >= z.min() - 0.1) & (np.arctanh(ticks) <= z.max() + 0.1)]
     axes.set_xticks(np.arctanh(ticks), [f"{tick:g}" for tick in ticks], rotation=45)
-    axes.set_xlabel("likeness (correlation) of the two slices of a link")
+    axes.set_xlabel("similarity (correlation) of the two slices of a link")
     axes.set_ylabel("links")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)

@@ -7,7 +7,20 @@ from typing import Any
 from runtime.labels import LABELS
 from train.evaluation.card_facts import Facts
 from train.evaluation.card_text import LIMITS, NOT_MEASURED, ONE_CLASS
-from train.evaluation.words import CALIBRATION, OF_CLASS, ROWS, WHOSE, joined, number, resting_on, spoken
+from train.evaluation.heldout import recorded_verdict
+from train.evaluation.words import (
+    CALIBRATION,
+    OF_CLASS,
+    ROWS,
+    counted_by,
+    joined,
+    number,
+    people_in,
+    resting_on,
+    spoken,
+    unit_of,
+    whose,
+)
 
 
 def what_it_is(run: Facts) -> str:
@@ -28,7 +41,8 @@ def training_data(run: Facts, found: Facts) -> str:
         rows.append([label, str(slices), number(share, True), *_people_by_class(found, label)])
     people = ["patients trained on", "patients held out"] if found.known("data.patients") else []
     heads = ["class", "slices trained on", "share", *people]
-    return f"## Training data\n\n{split(run, found)}\n\n{_table(heads, rows)}\n\n{ONE_CLASS}"
+    note = f"\n\n{ONE_CLASS}" if people else ""
+    return f"## Training data\n\n{split(run, found)}\n\n{_table(heads, rows)}{note}"
 
 
 def _people_by_class(found: Facts, label: str) -> list[str]:
@@ -43,33 +57,34 @@ def imbalance(found: Facts) -> str:
     counts = {label: found(f"data.training.slices_by_class.{label}") for label in LABELS}
     most, least = max(LABELS, key=counts.__getitem__), min(LABELS, key=counts.__getitem__)
     ratio = found("data.training.largest_to_smallest")
-    rows = []
+    rows, counted = [], counted_by(found("data"))
     for label in LABELS:
         figures = [(found(f"slices.classes.{label}.{path}"), share) for _, path, share in OF_CLASS]
         people = resting_on(found(f"slices.classes.{label}.recall"))
-        rows.append([label, *(spoken(figure, share) for figure, share in figures), people])
-    heads = ["class", *(name for name, _, _ in OF_CLASS), "number of patients"]
+        rows.append([label, *(spoken(figure, share) for figure, share in figures), *[people] * len(counted)])
+    heads = ["class", *(name for name, _, _ in OF_CLASS), *counted]
+    note = f"\n\n{whose(_unit(found))}" if counted else ""
     than = f"{most} has {ratio:.1f} times the slices of {least}."
     if none := [label for label in LABELS if not counts[label]]:
         than = f"No slice of {joined(none)} was trained on: the model cannot tell it."
     return (
         f"## What the imbalance does\n\n{than} Always answering the "
         f"largest class would be right for {number(found('slices.largest_class'), True)} of the held-out slices. By "
-        f"class, on slices:\n\n{_table(heads, rows)}\n\n{WHOSE}"
+        f"class, on slices:\n\n{_table(heads, rows)}{note}"
     )
 
 
 def figures(found: Facts) -> str:
     """The figures on what was held out, with intervals and the patients behind them."""
     known = found.known("patients")
-    rows = []
+    rows, heads = [], counted_by(found("data"))
     for name, path, share in ROWS:
         levels = [found(f"slices.{path}"), *([found(f"patients.{path}")] if known else [])]
-        rows.append([name, *(spoken(figure, share) for figure in levels), resting_on(levels[-1])])
+        rows.append([name, *(spoken(figure, share) for figure in levels), *[resting_on(levels[-1])] * len(heads)])
     counted = found("slices.counted")
     chance = f" Chance of the balanced accuracy is {number(found('slices.chance'), True)}." if counted else ""
     means = f"Macro figures and balanced accuracy are means over {joined(counted)}.{chance}" if counted else ""
-    heads = ["figure", "slices", *(["patients (mean over their slices)"] if known else []), "number of patients"]
+    heads = ["figure", "slices", *(["patients (mean over their slices)"] if known else []), *heads]
     return f"## Results on what was held out\n\n{_table(heads, rows)}\n\n{means}"
 
 
@@ -86,7 +101,7 @@ def calibration(run: Facts, found: Facts) -> str:
     ]
     text = (
         f"## Calibration\n\nLogits are divided by {run('temperature'):.3f}, fitted on all held-out slices. The figures "
-        "are those of temperatures fitted on other patients than the ones they are of.\n\n"
+        f"are those of temperatures fitted on other {_unit(found)} than the ones they are of.\n\n"
         f"{_table(['slices', 'before', 'after', 'change'], rows)}"
     )
     if not found.known("abstention"):
@@ -98,7 +113,7 @@ def calibration(run: Facts, found: Facts) -> str:
     if found.known("abstention.slices"):
         coverage, risk = found("abstention.slices.coverage"), found("abstention.slices.risk")
         text += (
-            " A threshold chosen on other patients "
+            f" A threshold chosen on other {_unit(found)} "
             f"answered {spoken(coverage, True)} of the slices, of which {spoken(risk, True)} were wrong."
         )
     return text
@@ -120,7 +135,11 @@ def limits(found: Facts) -> str:
                     "tell this stage is not known."
                 )
     else:
-        lines.append("Nobody knows who is who, so nobody knows how the model does on new people.")
+        lines.append(
+            "The number of patients is unknown: figures rest on groups, and none is about patients."
+            if _unit(found) == "groups"
+            else "The patients are unknown, so it is unknown how well the model does on new people."
+        )
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in (*lines, *LIMITS))
 
 
@@ -153,15 +172,20 @@ def environment(run: Facts) -> str:
 def method(found: Facts) -> str:
     """How the figures were made, and the control."""
     text = f"## How the figures were made\n\nBy neurostage {found('neurostage')} on {found('created')}. "
-    if not found.known("patients"):
+    if not found.known("method.resamples"):
         return text + f"Intervals: {found('method.intervals')}."
+    text += (
+        f"Intervals are {number(found('method.level'), True)} of {found('method.resamples')} resamples that draw "
+        f"{_unit(found)}, widened for their small number. Figures on fewer than {found('method.least_patients')} "
+        f"{_unit(found)} are not given."
+    )
+    if not found.known("control.permutation"):
+        return text
     control = "control.permutation"
     luck = found(f"{control}.p")
     mean, score = (number(found(f"{control}.{name}"), True) for name in ("shuffled_mean", "score"))
     text += (
-        f"Intervals hold {number(found('method.level'), True)} of {found('method.resamples')} resamples that draw "
-        f"patients, widened for their small number. Figures on fewer than {found('method.least_patients')} patients "
-        f"are not given. With labels shuffled among patients {found(f'{control}.shuffles')} times, the balanced "
+        f" With labels shuffled among patients {found(f'{control}.shuffles')} times, the balanced "
         f"accuracy of slices is {mean} on average, against {score} with the true ones (p = {luck:.3f})."
     )
     if found.known("control.memory"):
@@ -180,44 +204,91 @@ def distribution(run: Facts, found: Facts) -> str:
         slices, share = run(f"data.slices_by_class.{label}"), found(f"data.share_by_class.{label}")
         rows.append([label, str(slices), number(share, True), *_people_by_class(found, label)])
     people = ["patients trained on", "patients held out"] if found.known("data.patients") else []
-    return f"## Classes\n\n{_table(['class', 'slices', 'share', *people], rows)}\n\n{ONE_CLASS}"
+    note = f"\n\n{ONE_CLASS}" if people else ""
+    return f"## Classes\n\n{_table(['class', 'slices', 'share', *people], rows)}{note}"
 
 
 def patients(run: Facts) -> str:
     """How many patients the data is of, in words."""
-    return f"{run('data.patients')} patients" if run.known("data.patients") else "an unknown number of patients"
+    if run.known("data.patients"):
+        return f"{run('data.patients')} patients"
+    if run.known("data.groups", optional=True):
+        return f"an unknown number of patients, in {run('data.groups')} groups"
+    return "an unknown number of patients"
 
 
-def who_is_who(run: Facts) -> str:
-    """What tells patients apart."""
-    told_by = run("data.patients_told_by")
-    if told_by == "source":
-        return "The source itself says which slices are of one patient."
-    if told_by == "file":
-        return "A file that was given with the data says which slices are of one patient."
-    if told_by == "nothing":
-        return "Neither the source nor the pixels say which slices are of one patient."
-    text = "The source names no patient; they were told apart from the pixels"
-    if not run.known("data.similarity", optional=True):
-        return f"{text}."
+_FROM = {
+    "file": "a groups file that was given with the data",
+    "table": "a column of the table that lists the slices",
+    "participants": "participants.tsv",
+    "dicom": "the patient ids of the DICOM headers, kept only as keyed digests",
+    "names": "the ids in the file names",
+    "pattern": "the ids that a given pattern finds in the file names",
+    "folders": "the folder that each slice is in",
+    "source": "the source itself",
+}
+
+
+def where_from(run: Facts) -> str:
+    """Where the patients are known from."""
+    kind, verdict = run("data.patients_told_by"), recorded_verdict(run.content)
+    if kind == "pixels" and run.known("data.similarity", optional=True):
+        run("data.similarity.verdict")
+    if verdict == "unknown":
+        if kind == "pixels":
+            return "Unknown: the run identified them with a method of an earlier version that could be wrong."
+        return "Unknown: the source has no ids, and image similarity does not identify the patients."
+    if kind == "pixels":
+        if verdict == "patients":
+            return f"Identified from image similarity{_levels(run)}.{_error(run)}"
+        return f"Groups from image similarity: each holds whole people, how many is not known.{_error(run)}"
+    text = f"From {_FROM.get(kind, kind)}."
+    if verdict == "groups":
+        text += " An id may be that of a scan, or a group may hold several people, so their number is not known."
+    if run.known("data.id_check", optional=True) and run("data.id_check.joined_ids"):
+        text += (
+            f" {run('data.id_check.joined_ids')} of {run('data.id_check.ids')} ids show a head that another id shows "
+            "too; they were joined."
+        )
+    return text
+
+
+def _error(run: Facts) -> str:
+    """The stated probability that somebody is in two groups."""
+    if not run.known("data.similarity", optional=True) or not run.known("data.similarity.error", optional=True):
+        return ""
+    return f" The probability that some person is in two groups is at most {run('data.similarity.error')!r}."
+
+
+def _levels(run: Facts) -> str:
+    """How similar slices of one patient and of two are."""
+    if not run.known("data.similarity", optional=True) or not run.known("data.similarity.below"):
+        return ""
     return (
-        f"{text}: slices of different patients correlate at most {run('data.similarity.below'):.4f}, and each slice at "
-        f"least {run('data.similarity.above'):.4f} with another of its patient."
+        f": slices of different patients correlate at most {run('data.similarity.below'):.4f}, and each slice at least "
+        f"{run('data.similarity.above'):.4f} with another of its patient"
     )
+
+
+def _unit(found: Facts) -> str:
+    """What figures rest on: ``patients`` or ``groups``."""
+    return unit_of(found("data"))
 
 
 def split(run: Facts, found: Facts) -> str:
     """Who was trained on and who was held out."""
     held = found("data.slices")
-    who = f" of {found('data.patients')} patients" if found.known("data.patients") else ""
+    unit = _unit(found)
+    who = f" of {people_in(found('data'))}" if found.known(f"data.{unit}", optional=True) else ""
     text = (
         f"{found('data.training.slices')} slices were trained on and {held}{who} held out (split by {run('split.by')}, "
         f"fold {run('split.fold')}, seed {run('split.seed')})."
     )
     if not found.known("data.leaked"):
-        return f"{text} Whether somebody stands on both sides is not known."
-    leaked = found("data.leaked")
-    return f"{text} {number(leaked, True)} of the slices held out show a patient who was trained on."
+        return f"{text} How many people are in both is not known."
+    leaked = number(found("data.leaked"), True)
+    of = "are of a group" if unit == "groups" else "show a patient"
+    return f"{text} {leaked} of the slices held out {of} that was trained on."
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:

@@ -21,7 +21,7 @@ from train.evaluation.card_sections import (
     split,
     training_data,
     what_it_is,
-    who_is_who,
+    where_from,
 )
 from train.evaluation.card_text import DATASET_USE, INTENDED, OUT_OF_SCOPE, RESEARCH
 
@@ -79,7 +79,7 @@ def dataset_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
         f"Digest of names, labels and images: `{run('data.digest')}`. {run('data.unreadable')} files could not be "
         "read and were left out.",
         distribution(run, found),
-        f"## Who is who\n\n{who_is_who(run)}",
+        f"## Patients\n\n{where_from(run)}",
         f"## The split\n\n{split(run, found)}",
         DATASET_USE,
         limits(found),

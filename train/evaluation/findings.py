@@ -1,4 +1,4 @@
-"""What the audit found: counted, and as text for a terminal."""
+"""What the audit finds, JSON-ready. (As text: `train.evaluation.audit_text`.)"""
 
 from __future__ import annotations
 
@@ -9,63 +9,110 @@ from typing import Any
 import numpy as np
 
 from runtime.labels import LABELS
+from train.data.identify import Identified
 from train.data.loader import Slices, Unreadable
 from train.data.parts import in_training
 from train.data.patients import Patients
+from train.data.samples import Samples
 from train.evaluation.baseline import linear_baseline
-from train.evaluation.leakage import nearest_neighbour, shared_patients
+from train.evaluation.leakage import leak_bound, nearest_neighbour, shared_patients
 
 FEWEST_PEOPLE = 5
 """People that a class needs for each of the usual five folds to hold one out."""
 
 
 def find(
-    source: str,
+    samples: Samples,
     slices: Slices,
     unreadable: Sequence[Unreadable],
+    who: Identified,
     patients: Patients,
     part: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Every finding, JSON-ready; None where it takes knowing who is who, and nobody does.
+    """Every finding, JSON-ready; None where it takes knowing the patients, and nobody does.
 
-    slices.groups: who is who, where a file says so; the pixels tell otherwise. part: (N,) str, the folders that the
-    slices are dealt to beforehand, when they are.
+    who: the patients. patients: what image similarity shows of these slices. part: (N,) str, the folders of a split
+    that the data comes with.
     """
-    given = slices.groups is not None
-    known = given or patients.found
-    groups = slices.groups if slices.groups is not None else patients.groups
-    labels = slices.labels
-    sizes = np.bincount(groups)
-    conflicts = _two_labels(groups, labels, slices.names) if known else None
-    first = np.unique(groups, return_index=True)[1]
-    neighbour = nearest_neighbour(slices.thumbnails, labels, groups)
+    known, labels = who.unit == "patients", slices.labels
+    # Ids that were given are counted as they are; those that show one head are joined for splits alone.
+    groups = who.ids.subjects if known and who.ids is not None else who.groups
     different = len({sha256(picture).digest() for picture in slices.thumbnails})
-    people = _by_class(labels[first]) if known else None
     return {
-        "source": source,
+        "source": samples.source,
         "slices": len(slices),
         "slices_by_class": _by_class(labels),
         "unreadable": [{"name": item.name, "reason": item.reason} for item in unreadable],
+        "not_taken": [str(skipped) for skipped in samples.skipped],
         "identical_slices": len(slices) - different,
         "near_duplicates": max(different - int(patients.repeats.max()) - 1, 0),
-        "patients_told_by": "file" if given else "pixels" if known else "nothing",
+        **who.facts(),
+        "ids_from": who.origin if who.ids is not None else None,
+        "ids_not_used": list(who.notes),
         "patients_found": patients.found,
         "similarity": patients.similarity(),
-        "patients": len(sizes) if known else None,
-        "patients_by_class": people,
-        "too_few_people": [name for name, count in people.items() if 0 < count < FEWEST_PEOPLE] if people else None,
-        "slices_a_patient": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())] if known else None,
         "augmented_copies": int(patients.moved.sum()) if patients.found else None,
-        "patients_with_two_labels": len(conflicts) if conflicts is not None else None,
-        "label_conflicts": conflicts,
-        "slices_like_another_patient": _like_another(groups, patients) if given and patients.found else None,
-        "shared_by_random_split": shared_patients(groups) if known else None,
-        "given_split": _given_split(part, groups if known else None, patients) if part is not None else None,
+        **_of_patients(groups if known else None, slices, patients),
+        **_of_ids(who, slices.names, patients),
+        **_of_random_split(who, slices, groups),
+        "given_split": _given_split(part, who.groups if who.unit else None, patients) if part is not None else None,
         "largest_class": float(np.bincount(labels).max() / len(labels)),
-        "nearest_neighbour_any_slice": neighbour.any_slice,
-        "nearest_neighbour_other_patients": neighbour.other_patients if known else None,
-        "linear_baseline": linear_baseline(slices.thumbnails, labels, groups, patients.moved) if known else None,
     }
+
+
+def _of_patients(groups: np.ndarray | None, slices: Slices, patients: Patients) -> dict[str, Any]:
+    """What is said of patients; None for each where they are unknown. groups: (N,) int64 from 0."""
+    names = ("patients", "patients_by_class", "too_few_people", "slices_a_patient", "patients_with_two_labels")
+    if groups is None:
+        return dict.fromkeys((*names, "label_conflicts", "linear_baseline"))
+    labels, sizes = slices.labels, np.bincount(groups)
+    conflicts = _two_labels(groups, labels, slices.names)
+    people = _by_class(labels[np.unique(groups, return_index=True)[1]])
+    return {
+        "patients": len(sizes),
+        "patients_by_class": people,
+        "too_few_people": [name for name, count in people.items() if 0 < count < FEWEST_PEOPLE],
+        "slices_a_patient": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())],
+        "patients_with_two_labels": len(conflicts),
+        "label_conflicts": conflicts,
+        "linear_baseline": linear_baseline(slices.thumbnails, labels, groups, patients.moved),
+    }
+
+
+def _of_ids(who: Identified, names: Sequence[str], patients: Patients) -> dict[str, Any]:
+    """What the pixels say of the ids that are used; None where none are."""
+    if who.ids is None or who.check is None:
+        return {"slices_like_another_patient": None, "twins": None, "two_heads": None}
+    likes = who.check.doubled
+    if patients.verdict == "patients":
+        likes = max(likes, _like_another(who.ids.subjects, patients))
+    return {
+        "slices_like_another_patient": likes,
+        "twins": [[names[one], names[other]] for one, other in who.check.pairs],
+        "two_heads": [[names[one], names[other]] for one, other in who.check.two_heads],
+    }
+
+
+def _of_random_split(who: Identified, slices: Slices, groups: np.ndarray) -> dict[str, Any]:
+    """What a random split hides: exactly where the patients are known, else at least."""
+    neighbour = nearest_neighbour(slices.thumbnails, slices.labels, groups)
+    told: dict[str, Any] = {
+        "shared_by_random_split": None,
+        "random_split_leaks_at_least": None,
+        "slices_with_another_of_their_head": None,
+        "nearest_neighbour_any_slice": neighbour.any_slice,
+        "nearest_neighbour_other_patients": None,
+        "nearest_neighbour_other_groups": None,
+    }
+    if who.unit == "patients":
+        shared = shared_patients(who.groups)
+        return {**told, "shared_by_random_split": shared, "nearest_neighbour_other_patients": neighbour.other_patients}
+    bound = leak_bound(slices.thumbnails, slices.labels)
+    at_least = bound.leaked
+    if who.ids is not None and who.ids.scans:  # slices of one scan are of one person, whoever that is
+        at_least = max(at_least, shared_patients(who.groups))
+    told |= {"random_split_leaks_at_least": at_least, "slices_with_another_of_their_head": bound.linked}
+    return {**told, "nearest_neighbour_other_groups": neighbour.other_patients if who.unit else None}
 
 
 def _by_class(labels: np.ndarray) -> dict[str, int]:
@@ -85,7 +132,7 @@ def _two_labels(groups: np.ndarray, labels: np.ndarray, names: Sequence[str]) ->
 
 
 def _like_another(groups: np.ndarray, patients: Patients) -> int:
-    """Slices that the pixels say are of one patient, and the file not: those outside the larger part."""
+    """Slices of one patient by image similarity and of several by the ids: those outside the largest part."""
     pairs, counts = np.unique(np.stack([patients.groups, groups]), axis=1, return_counts=True)
     largest = np.zeros(patients.groups.max() + 1, np.int64)
     np.maximum.at(largest, pairs[0], counts)
@@ -93,7 +140,7 @@ def _like_another(groups: np.ndarray, patients: Patients) -> int:
 
 
 def _given_split(part: np.ndarray, groups: np.ndarray | None, patients: Patients) -> dict[str, Any]:
-    """Slices by folder; of the test slices, the share that training repeats, and whose patient it shows."""
+    """Slices by folder; of the test slices, the share that training repeats, and whose patient or group it has."""
     training = in_training(part)
     names, counts = np.unique(part, return_counts=True)
     told: dict[str, Any] = {"slices_by_folder": dict(zip(names.tolist(), counts.tolist(), strict=True))}
@@ -109,85 +156,3 @@ def _given_split(part: np.ndarray, groups: np.ndarray | None, patients: Patients
         "repeated_in_training": shown[0],
         "own_patient_in_training": shown[1],
     }
-
-
-def lines(findings: dict[str, Any]) -> list[str]:
-    """The findings for a terminal of 80 columns."""
-    people = findings["patients_by_class"] or dict.fromkeys(LABELS, "?")
-    copied, largest = findings["nearest_neighbour_any_slice"], findings["largest_class"]
-    text = [
-        f"{'':<18}{'slices':>8}{'patients':>10}",
-        *(f"{name:<18}{count:>8}{people[name]:>10}" for name, count in findings["slices_by_class"].items()),
-        f"{'all':<18}{findings['slices']:>8}{findings['patients'] or '?':>10}",
-        "",
-        f"unreadable  {len(findings['unreadable'])} files",
-        f"identical   {findings['identical_slices']} slices repeat another one",
-        f"near        {findings['near_duplicates']} more do but for another compression",
-    ]
-    if findings["patients"] is None:
-        return [
-            *text,
-            "patients    UNKNOWN: the pixels do not tell them apart clearly. No split of this",
-            "            data can be shown to keep one person on one side.",
-            *_given_lines(findings["given_split"]),
-            f"nearest     {copied:.1%} right by copying the most alike other slice;",
-            f"            always answering the largest class: {largest:.1%}",
-        ]
-    return [
-        *text,
-        *_patient_lines(findings),
-        f"LEAKAGE     {findings['shared_by_random_split']:.0%} of the test slices of a random split have their own",
-        "            patient in training",
-        *_given_lines(findings["given_split"]),
-        f"nearest     {copied:.1%} right by copying the most alike slice, without learning;",
-        f"            {findings['nearest_neighbour_other_patients']:.1%} when that slice must be another patient's;",
-        f"            always answering the largest class: {largest:.1%}",
-        *_linear_lines(findings["linear_baseline"]),
-    ]
-
-
-def _linear_lines(found: dict[str, Any] | None) -> list[str]:
-    if found is None:
-        return []
-    auc, right = (found[name] for name in ("auc", "accuracy"))
-    span = "" if auc["low"] is None else f" [{auc['low']:.3f}, {auc['high']:.3f}]"
-    return [
-        f"linear      a linear model on mean thumbnails tells of {right['value']:.1%} of people it has",
-        f"            not seen whether they are demented ({found['largest']:.1%} by one answer),",
-        f"            AUC {auc['value']:.3f}{span}; a network has to beat that",
-    ]
-
-
-def _patient_lines(findings: dict[str, Any]) -> list[str]:
-    least, middle, most = findings["slices_a_patient"]
-    span = f"{most}" if least == most else f"{least} to {most} (median {middle:g})"
-    similarity = findings["similarity"]
-    text = [f"patients    have {span} slices each; told apart by the {findings['patients_told_by']}"]
-    if findings["patients_found"]:
-        text += [
-            f"similarity  at most {similarity['below']:.4f} across patients, at least {similarity['above']:.4f} within",
-            f"            probability that a patient is in two groups: at most {similarity['error']:.2g}",
-        ]
-    if findings["augmented_copies"]:
-        text.append(f"copies      {findings['augmented_copies']} slices are turned, mirrored, shifted or zoomed ones")
-    if findings["slices_like_another_patient"]:
-        text.append(
-            f"DOUBTFUL    {findings['slices_like_another_patient']} slices look like a patient the file tells apart"
-        )
-    text.append(f"labels      {findings['patients_with_two_labels']} patients have slices of two classes")
-    counts = findings["patients_by_class"]
-    for name in findings["too_few_people"]:
-        text.append(f"too few     {name}: {counts[name]} people; no figure can be estimated for it")
-    return text
-
-
-def _given_lines(given: dict[str, Any] | None) -> list[str]:
-    if given is None:
-        return []
-    folders = ", ".join(f"{name} {count}" for name, count in given["slices_by_folder"].items())
-    text = [f"folders     {folders}"]
-    if given["repeated_in_training"] is not None:
-        text.append(f"            {given['repeated_in_training']:.0%} of the test slices are nearly a training slice")
-    if given["own_patient_in_training"] is not None:
-        text.append(f"LEAKAGE     {given['own_patient_in_training']:.0%} of them have their own patient in training")
-    return text

@@ -14,17 +14,19 @@ import torch
 
 from runtime.digests import sha256_file
 from runtime.errors import CheckpointError, DatasetError, ImageError
-from runtime.images import read_image
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
+from runtime.reading import read
 from train.checkpoint import WEIGHTS, load_weights
 from train.compute import choose_compute
 from train.data.batches import Batches
 from train.data.groups import with_groups
+from train.data.identify import identify
+from train.data.ids import Ids
 from train.data.loader import Slices, safe_loader, thumbnails_only
-from train.data.patients import directions, tell_apart
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
+from train.data.similarity import shows_head_of
 from train.data.sources import load_samples
 from train.loop import predict
 from train.models import build
@@ -32,8 +34,6 @@ from train.record import data_path
 from train.weight_files import read_state
 
 SPLIT = "split.csv"
-SAME_PICTURE = 0.999
-"""Correlation of thumbnails from which two slices are one picture, saved twice."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class HeldOut:
     slices: Slices
     """Decoded at the network's size."""
     patients: np.ndarray | None
-    """(N,) int64 from 0, equal for slices of one patient; None when nobody knows who is who."""
+    """(N,) int64 from 0, equal for slices of one patient, or of one group; None where patients are unknown."""
     told_by: str
-    """What told the patients apart: ``file``, ``source``, ``pixels``, or ``nothing``, as in `train.data.prepare`."""
+    """Where the patients are known from: a key of `train.data.ids.WORDS`."""
     source: str
     digest: str
     own: bool
@@ -61,28 +61,43 @@ class HeldOut:
     """(M,) int64, numbered as `patients` are; None where either is not known."""
     sizes: tuple[tuple[int, int, int], ...]
     """(width, height, how many) of the pictures as they were found, the commonest first; of 256 at most."""
+    verdict: str = "patients"
+    """What a group is: ``patients``, ``groups`` or ``unknown``, as `train.data.identify.Identified.verdict`."""
+    compared: bool = True
+    """Whether other data was compared with the run's own; False where that is gone or has changed."""
+
+    @property
+    def unit(self) -> str | None:
+        """What figures are counted and resampled by: ``patients`` or ``groups``; None where nobody knows."""
+        return None if self.patients is None or self.verdict == "unknown" else self.verdict
 
 
 def held_out(
-    run: Path, record: dict[str, Any], data: Path | None, groups: Path | None = None, max_unreadable: float = 0.05
+    run: Path,
+    record: dict[str, Any],
+    data: Path | None,
+    groups: Path | None = None,
+    max_unreadable: float = 0.05,
+    patient_pattern: str | None = None,
 ) -> HeldOut:
     """What the run held out, or the slices of `data` that show nobody of the run's own data.
 
     record: the content of its `run.json`.
-    groups: a file that says who is who among these slices; None believes the run of its own data, or the pixels.
+    groups: a groups file for these slices. patient_pattern: reads ids from their paths. None for both takes the run's
+        own word for its own data, and the ids that other data has, or image similarity.
 
     Raises DatasetError when the data has changed since the run, cannot be read, or leaves nothing that is new to the
     run; CheckpointError when the run does not say what it held out.
     """
     spec = InputSpec.from_dict(record["input"])
     recorded = data_path(run, record)
-    samples = load_samples(data) if data else _own_samples(record, recorded)
+    samples = load_samples(data, patient_pattern) if data else _own_samples(record, recorded)
     digest = samples.digest()
     if groups is not None:
         samples = with_groups(samples, groups)
-    told_by_file = groups is not None
+    given = samples.ids if groups is not None or patient_pattern is not None else None
     if digest == record["data"]["digest"]:
-        return _own(run, record, samples, digest, spec, max_unreadable, told_by_file)
+        return _own(run, record, samples, digest, spec, max_unreadable, given)
     if data is None or (recorded is not None and recorded.exists() and data.resolve() == recorded.resolve()):
         raise DatasetError(
             f"{samples.source} has changed since {run} was trained on it: its digest is {digest[:12]}…, the run's "
@@ -92,7 +107,7 @@ def held_out(
     own = _own_samples(record, recorded) if recorded is None or recorded.exists() else None
     if own is not None and own.digest() != record["data"]["digest"]:
         own = None
-    return _other(run, record, samples, digest, own, spec, max_unreadable, told_by_file)
+    return _other(run, samples, digest, own, spec, max_unreadable)
 
 
 def ask(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:
@@ -131,7 +146,7 @@ def _own(
     digest: str,
     spec: InputSpec,
     max_unreadable: float,
-    told_by_file: bool,
+    given: Ids | None,
 ) -> HeldOut:
     dealt = read_split(run)
     sides = np.array([dealt.get(name, ("", "unreadable"))[1] for name in samples.names])
@@ -141,9 +156,8 @@ def _own(
     slices, unreadable = safe_loader(chosen, spec, max_unreadable)
     training, _ = thumbnails_only(samples.select(np.flatnonzero(sides == "training")), max_unreadable)
     names = (*slices.names, *training.names)
-    if told_by_file:
-        assert samples.groups is not None, "the file was read"
-        who = dict(zip(samples.names, map(str, samples.groups), strict=True))
+    if given is not None:
+        who = dict(zip(samples.names, map(str, given.subjects), strict=True))
     else:
         who = {name: patient for name, (patient, _) in dealt.items()}
     people = np.unique([who[name] for name in names], return_inverse=True)[1].astype(np.int64)
@@ -151,8 +165,9 @@ def _own(
     number = np.empty(people.max() + 1, np.int64)
     number[np.concatenate([held, np.setdiff1d(people, held)])] = np.arange(len(number))  # those held out come first
     mine, theirs = number[people[: len(slices)]], number[people[len(slices) :]]
-    told_by = "file" if told_by_file else record["data"]["patients_told_by"]
-    known = told_by != "nothing"
+    told_by = record["data"]["patients_told_by"] if given is None else given.kind
+    verdict = recorded_verdict(record) if given is None else "groups" if given.scans else given.verdict
+    known = verdict != "unknown"
     return HeldOut(
         slices,
         mine if known else None,
@@ -166,30 +181,38 @@ def _own(
         training=training,
         training_patients=theirs if known else None,
         sizes=_sizes(chosen),
+        verdict=verdict,
     )
+
+
+def recorded_verdict(record: dict[str, Any]) -> str:
+    """What the groups of a run are by its record: ``patients``, ``groups`` or ``unknown``.
+
+    Runs of 0.1 record no verdict. Where they identified patients from image similarity, the method could tear one
+    person into several, so that is unknown.
+    """
+    data = record["data"]
+    verdict = data.get("verdict") or (data.get("similarity") or {}).get("verdict")
+    if verdict in ("patients", "groups", "unknown"):
+        return str(verdict)
+    return "unknown" if data["patients_told_by"] in ("pixels", "nothing") else "patients"
 
 
 def _other(
     run: Path,
-    record: dict[str, Any],
     samples: Samples,
     digest: str,
     own: Samples | None,
     spec: InputSpec,
     max_unreadable: float,
-    told_by_file: bool,
 ) -> HeldOut:
     slices, unreadable = safe_loader(samples, spec, max_unreadable)
-    likeness = tell_apart(slices.thumbnails) if slices.groups is None else None
-    groups = slices.groups if likeness is None else likeness.groups
-    assert groups is not None, "told apart above, where the source did not"
-    known = likeness is None or likeness.found
-    leaked, kept = None, np.ones(len(slices), bool)
+    who = identify(slices.thumbnails, slices.groups, slices.ids, samples.notes)
+    groups, known = who.groups, who.unit is not None
+    kept = np.ones(len(slices), bool)
     if own is not None:
-        same = _as_like_as_one_person(record)
-        alike = _most_alike(slices.thumbnails, thumbnails_only(own, 1.0)[0].thumbnails) >= same
+        alike = shows_head_of(slices.thumbnails, thumbnails_only(own, 1.0)[0].thumbnails)
         kept = ~np.isin(groups, groups[alike])
-        leaked = 0.0
     if not kept.any():
         raise DatasetError(
             f"Every slice of {samples.source} shows somebody of the data that {run} was made with, so it says nothing "
@@ -206,24 +229,28 @@ def _other(
     return HeldOut(
         left,
         np.unique(groups[rows], return_inverse=True)[1].astype(np.int64) if known else None,
-        "file" if told_by_file else "source" if likeness is None else "pixels" if known else "nothing",
+        who.kind,
         samples.source,
         digest,
         own=False,
-        leaked=leaked,
+        leaked=0.0 if known and own is not None else None,
         seen=int((~kept).sum()),
         unreadable=len(unreadable),
         training=None,
         training_patients=None,
         sizes=_sizes(samples),
+        verdict=who.verdict,
+        compared=own is not None,
     )
 
 
 def read_split(run: Path) -> dict[str, tuple[str, str]]:
-    """Slice name → patient and side."""
+    """Slice name → patient (or group) and side."""
     try:
         with (run / SPLIT).open(newline="", encoding="utf-8") as file:
-            return {row["name"]: (row["patient"], row["side"]) for row in csv.DictReader(file)}
+            rows = csv.DictReader(file)
+            column = "group" if "group" in (rows.fieldnames or ()) else "patient"
+            return {row["name"]: (row[column], row["side"]) for row in rows}
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise CheckpointError(
             f"{run / SPLIT} cannot be read: {error}. It says which slices were held out; without it none of them can "
@@ -231,25 +258,11 @@ def read_split(run: Path) -> dict[str, tuple[str, str]]:
         ) from error
 
 
-def _as_like_as_one_person(record: dict[str, Any]) -> float:
-    """Correlation of thumbnails from which the run's own data calls two slices one person's."""
-    similarity = record["data"].get("similarity") or record["data"].get("likeness") or {}  # 0.1 wrote likeness
-    if similarity.get("verdict") == "patients" or similarity.get("found"):
-        return float(similarity["below"] + similarity["above"]) / 2
-    return SAME_PICTURE
-
-
-def _most_alike(thumbnails: np.ndarray, others: np.ndarray, block: int = 1024) -> np.ndarray:
-    """(N,) float32: the highest correlation of each thumbnail with any of the others."""
-    mine, theirs = directions(thumbnails), directions(others)
-    return np.concatenate([(mine[at : at + block] @ theirs.T).max(1) for at in range(0, len(mine), block)])
-
-
 def _sizes(samples: Samples) -> tuple[tuple[int, int, int], ...]:
     found: Counter[tuple[int, int]] = Counter()
     for index in np.unique(np.linspace(0, len(samples) - 1, min(len(samples), 256)).astype(int)):
         with suppress(ImageError, OSError):  # counted as unreadable already
-            found[read_image(samples.read(index)).size] += 1
+            found[read(samples.read(index)).image.size] += 1
     return tuple((width, height, count) for (width, height), count in found.most_common())
 
 

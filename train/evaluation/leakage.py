@@ -9,6 +9,8 @@ import numpy as np
 from train.data.patients import COARSE, directions
 from train.data.similarity import (
     BASELINE,
+    FEWEST_SLICES,
+    NEAR,
     SAME_HEAD,
     SAME_PICTURE,
     coarse,
@@ -19,10 +21,6 @@ from train.data.similarity import (
 
 TEST_SHARE = 0.2
 """Share of the slices that a random split holds out, as the published protocols do."""
-_CLOSE = 24
-"""Most similar slices that may show the same head: no baseline is made of them, and partners are looked for there."""
-_FEWEST = 200
-"""Slices from which on what heads share at one height can be seen without ids."""
 _LEVELS = (SAME_HEAD, 0.8, 0.85, 0.9)
 _CONFIDENCE = 0.999
 
@@ -84,13 +82,13 @@ def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
     """
     vectors, count = coarse(thumbnails), len(labels)
     (near, same, other), _ = most_similar(
-        vectors, [(_CLOSE + BASELINE, None, True), (_CLOSE, labels, True), (8, labels, False)]
+        vectors, [(NEAR + BASELINE, None, True), (NEAR, labels, True), (8, labels, False)]
     )
-    repeated = (correlations(vectors, near[:, :_CLOSE]) >= SAME_PICTURE).sum(1)
+    repeated = (correlations(vectors, near[:, :NEAR]) >= SAME_PICTURE).sum(1)
     best = LeakBound(float((repeated > 0).mean()), float(_reached(repeated).mean()), None, 0)
-    if count < _FEWEST or len(np.unique(labels)) < 2:
+    if count < FEWEST_SLICES or len(np.unique(labels)) < 2:
         return best
-    left = own_head(vectors, near[:, _CLOSE:])
+    left = own_head(vectors, near[:, NEAR:])
     within, across = correlations(left, same), correlations(left, other).max(1)
     sizes = np.bincount(labels)
     ratio = ((sizes - 1) / np.maximum(count - sizes, 1))[labels]

@@ -37,6 +37,7 @@ NEEDED = (
     "data.patients_told_by",
 )
 """What an evaluation reads of `run.json`."""
+_OF = {"patients": "show a patient", "groups": "are of a group"}
 _SURE = 0.001
 """Chance below which a run trained on shuffled labels has told people held out better than luck does."""
 
@@ -56,6 +57,7 @@ def evaluate(
     data: Path | None = None,
     groups: Path | None = None,
     *,
+    patient_pattern: str | None = None,
     out: Path | None = None,
     target_risk: float | None = None,
     resamples: int = 2000,
@@ -65,7 +67,8 @@ def evaluate(
 ) -> Evaluated:
     """Judge the newest run, or `run`, on what it held out, or on the part of `data` that is new to it.
 
-    groups: a file that says who is who among all slices of `data`, or of the run's own data (`train.data.groups`).
+    groups: a groups file for all slices of `data`, or of the run's own data (`train.data.groups`).
+    patient_pattern: reads ids from their paths instead.
 
     On its own held-out slices the temperature and the threshold for `target_risk` are fitted too and stored in the run,
     with its cards; figures are cross-fitted, so that no patient's figure comes from a fit on that patient.
@@ -79,15 +82,22 @@ def evaluate(
     folder = out or evaluation_folder(run, data)
     check_folder(folder)
     say("reading what it held out" if data is None else f"reading {data}")
-    held = held_out(run, record, data, groups, max_unreadable)
+    held = held_out(run, record, data, groups, max_unreadable, patient_pattern)
     if target_risk is not None and (not held.own or held.leaked is None or held.leaked > 0):
         raise InputError(
             "--target-risk chooses a threshold on the run's own held-out patients; "
-            + ("these slices are other data. Leave --data out." if not held.own else "this run held no patient out.")
+            + (
+                "these slices are other data. Leave --data out."
+                if not held.own
+                else "nobody knows the patients of this run: train with --groups or --patient-pattern."
+                if held.leaked is None
+                else "this run held no patient out."
+            )
         )
     say(f"asking the network about {len(held.slices)} slices")
     logits = ask(run, record, held.slices)
-    say(f"drawing {resamples} resamples of patients")
+    if held.unit is not None:
+        say(f"drawing {resamples} resamples of {held.unit}")
     facts, written = _judge(run, record, held, logits, target_risk, resamples, seed)
     write(folder, run, record, facts, written, keep=held.own and not is_control(facts))
     return Evaluated(run, folder, facts)
@@ -125,15 +135,17 @@ def _judge(
     seed: int,
 ) -> tuple[dict[str, Any], Written]:
     labels = held.slices.labels
-    patients = held.patients if held.patients is not None else np.arange(len(labels))
-    weights = draw_patients(int(patients.max()) + 1, resamples, seed) if held.patients is not None else None
+    unit = held.unit
+    patients = held.patients if unit is not None and held.patients is not None else np.arange(len(labels))
+    weights = draw_patients(int(patients.max()) + 1, resamples, seed) if unit is not None else None
     fitted, crossed = _fit(held, logits, labels, patients, target_risk, seed)
     stored = Fit(float(record["temperature"]), None)
     chances = crossed.probabilities if crossed else probabilities(logits) if held.own else stored.apply(logits)
     before, after = Answers(probabilities(logits), labels, patients), Answers(chances, labels, patients)
-    slices = Summary(after, weights)
-    people = Summary(after.by_patient(), weights) if weights is not None else None
-    shuffled, scores = permutation_test(after, seed) if weights is not None else (None, None)
+    slices = Summary(after, weights, unit or "patients")
+    # A group may hold people of several stages, so nothing is said of groups as if each were one patient.
+    people = Summary(after.by_patient(), weights) if unit == "patients" else None
+    shuffled, scores = permutation_test(after, seed) if unit == "patients" else (None, None)
     calibrated = crossed is not None or not held.own
     facts = {
         "schema": SCHEMA,
@@ -148,15 +160,16 @@ def _judge(
             "seed": seed,
             "least_patients": LEAST_PATIENTS,
             "bins": BINS,
-            "intervals": "bootstrap that draws patients" if weights is not None else no_interval(),
+            "intervals": no_interval() if unit is None else f"bootstrap that draws {unit}",
         },
         "slices": slices.decisions(),
         "patients": people.decisions() if people else None,
         "calibration": {
             "temperature": fitted.temperature if fitted else stored.temperature,
-            "fitted_on_patients": int(patients.max()) + 1 if fitted and weights is not None else None,
+            "fitted_on_patients": int(patients.max()) + 1 if fitted and unit == "patients" else None,
+            "fitted_on_groups": int(patients.max()) + 1 if fitted and unit == "groups" else None,
             "crossfit_temperatures": [one.temperature for one in crossed.fits] if crossed else None,
-            "before": Summary(before, weights).calibration(),
+            "before": Summary(before, weights, unit or "patients").calibration(),
             "after": slices.calibration() if calibrated else None,
             "change": slices.change(before) if calibrated else None,
             "patients": people.calibration() if people and calibrated else None,
@@ -165,19 +178,20 @@ def _judge(
         "abstention": _abstention(fitted, crossed, slices, people, target_risk) if fitted else None,
         "control": {
             "permutation": shuffled,
-            "memory": memory_test(held, seed),
+            "memory": memory_test(held, seed) if unit == "patients" else None,
             "shuffled_labels": record["split"].get("shuffled_labels"),
         },
     }
     facts["warnings"] = [*_warnings(held, facts), *absent_warnings(facts, record)]
-    return facts, Written(before, after, held.slices.names, held.patients, logits, scores)
+    return facts, Written(before, after, held.slices.names, held.patients if unit else None, unit, logits, scores)
 
 
 def _fit(
     held: HeldOut, logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float | None, seed: int
 ) -> tuple[Fit | None, CrossFit | None]:
     """What to store in the run, and the same fitted apart from each patient; None where neither would be honest."""
-    if not held.own or held.leaked:  # answers about people who were trained on are surer than about any others
+    # Answers about people who were trained on are surer than about any others, and nobody knows who was not.
+    if not held.own or held.leaked is None or held.leaked:
         return None, None
     fitted = fit(logits, labels, patients, risk)
     if risk is not None and fitted.abstain_below is None:
@@ -190,7 +204,7 @@ def _fit(
 
 
 def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[str, Any]:
-    known = held.patients is not None
+    known = held.unit == "patients"
     people = stages(held.slices.labels, patients)
     whole = record["data"]["slices_by_class"]
     return {
@@ -201,6 +215,8 @@ def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[s
         "slices_by_class": class_counts(held.slices.labels),
         "patients": len(people) if known else None,
         "patients_by_class": class_counts(people) if known else None,
+        "verdict": "unknown" if held.unit is None else held.unit,
+        "groups": len(people) if held.unit == "groups" else None,
         "patients_told_by": held.told_by,
         "training": _training(held),
         "share_by_class": {label: count / record["data"]["slices"] for label, count in whole.items()},
@@ -217,7 +233,7 @@ def _training(held: HeldOut) -> dict[str, Any] | None:
         return None
     labels, patients = held.training.labels, held.training_patients
     by_class = None
-    if patients is not None:
+    if patients is not None and held.unit == "patients":
         _, trained = np.unique(patients, return_inverse=True)
         by_class = class_counts(stages(labels, trained))
     counts = class_counts(labels)
@@ -267,31 +283,42 @@ def _warnings(held: HeldOut, facts: dict[str, Any]) -> list[str]:
         said.append(f"CONTROL: this run was trained on shuffled labels. Its figures must be at chance{told}.")
     if held.leaked:
         said.append(
-            f"LEAKAGE: {held.leaked:.0%} of these slices show a patient the run was trained on. The figures say "
-            "nothing about new patients, and no temperature was fitted. Train with --split patient."
+            f"LEAKAGE: {held.leaked:.0%} of these slices {_OF[held.unit or 'patients']} the run was trained on. "
+            "The figures say nothing about new patients, and no temperature was fitted. Train with --split patient."
         )
-    if held.patients is None:
+    if held.unit is None:
+        where = "both in training and among these slices" if held.own else "the run was trained on among these"
         said.append(
-            "PATIENTS UNKNOWN: one person may stand on both sides of the split, and the figures may flatter. They have "
-            "no interval: nobody knows how many people they rest on."
+            f"PATIENTS UNKNOWN: there may be people {where}, and then the figures are too high. They have no interval, "
+            "and nothing was calibrated: nobody knows how many people they rest on."
         )
-    if not held.own and held.leaked is None:
+        if held.told_by == "pixels":
+            said.append(
+                "This run identified patients from image similarity with a method of version 0.1 that could take one "
+                "person for several. Train again, or give the ids: --groups or --patient-pattern."
+            )
+    elif held.unit == "groups":
         said.append(
-            "NOT CHECKED: the data the run was made with is not at hand, so slices it was trained on may be among "
-            "these."
+            "GROUPS, NOT PATIENTS: a group may be several people, or one scan of somebody who has others. Intervals "
+            "are of resamples of groups, and no figure is about patients."
+        )
+    if not held.compared:
+        said.append(
+            "NOT CHECKED: the data that the run was made with is gone or has changed, so slices it was trained on may "
+            "be among these."
         )
     if held.seen:
         said.append(f"{held.seen} slices were left out: they show somebody of the data the run was made with.")
     memory = facts["control"]["memory"]
     if memory and not memory["holds"]:
         said.append(
-            f"THE CONTROL DOES NOT HOLD: on shuffled labels, {memory['memory']:.0%} of the answers of a nearest "
-            "neighbour are explained by who the patient is."
+            f"THE CONTROL FAILED: on shuffled labels, {memory['memory']:.0%} of the answers of a nearest neighbour are "
+            "explained by the patient alone."
         )
-    if held.own and not held.leaked:
+    if held.own and held.leaked == 0:
         calibration = facts["calibration"]
         if calibration["temperature"] is None:
-            said.append("The temperature cannot be told from these slices; it stays 1.")
+            said.append("No temperature can be estimated from these slices; it stays 1.")
         if calibration["after"] is None:
-            said.append("Too few patients to fit on one half and judge on the other: calibration was not judged.")
+            said.append(f"Too few {held.unit} to fit on one half and judge on the other: calibration was not judged.")
     return said

@@ -14,7 +14,7 @@ from runtime.errors import CheckpointError
 from runtime.labels import LABELS
 from train.evaluation.bootstrap import LEVEL, draw_patients
 from train.evaluation.calibration import cross_fit
-from train.evaluation.heldout import HeldOut, ask, class_counts, held_out, read_split
+from train.evaluation.heldout import HeldOut, ask, class_counts, held_out, read_split, recorded_verdict
 from train.evaluation.scores import Answers, decision_scores, ranking_scores
 from train.evaluation.summary import Summary, no_interval
 from train.evaluation.words import CALIBRATION, ROWS, joined, number, spoken
@@ -50,11 +50,12 @@ def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
         fold_of.append(np.full(len(held.slices), number_of))
     if len(set(names)) < len(names):
         raise CheckpointError(f"{runs[0].parent}: a slice is held out in two folds. Train all folds with one --seed.")
-    fold, known = np.concatenate(fold_of), records[0]["data"]["patients_told_by"] != "nothing"
-    people = np.unique([who[name] for name in names], return_inverse=True)[1].astype(np.int64)
+    fold, unit = np.concatenate(fold_of), _unit(records[0])
+    known = unit == "patients"
+    people = np.unique([who[name] if unit else name for name in names], return_inverse=True)[1].astype(np.int64)
     answers = Answers(np.concatenate(chances), np.concatenate(labels), people)
-    weights = draw_patients(int(people.max()) + 1, resamples, seed) if known else None
-    slices = Summary(answers, weights).decisions()
+    weights = draw_patients(int(people.max()) + 1, resamples, seed) if unit else None
+    slices = Summary(answers, weights, unit or "patients").decisions()
     counted = [LABELS.index(label) for label in slices["counted"]]
     folds = [_fold(answers, fold == number_of, known, counted) for number_of in range(len(runs))]
     return {
@@ -66,6 +67,8 @@ def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
             "digest": records[0]["data"]["digest"],
             "slices": len(names),
             "slices_by_class": class_counts(answers.labels),
+            "verdict": unit or "unknown",
+            "groups": int(people.max()) + 1 if unit == "groups" else None,
             "patients": int(people.max()) + 1 if known else None,
             "patients_by_class": class_counts(answers.by_patient().labels) if known else None,
         },
@@ -73,21 +76,27 @@ def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
             "by": records[0]["split"]["by"],
             "seed": records[0]["split"]["seed"],
             "folds": len(runs),
-            "leaked": [record["split"]["leaked"] for record in records] if known else None,
+            "leaked": [record["split"]["leaked"] for record in records] if unit else None,
         },
         "shuffled_labels": records[0]["split"].get("shuffled_labels"),
         "method": {
             "level": LEVEL,
-            "resamples": resamples if known else None,
+            "resamples": resamples if unit else None,
             "seed": seed,
-            "intervals": "bootstrap that draws patients; the training is not varied" if known else no_interval(),
+            "intervals": no_interval() if unit is None else f"bootstrap that draws {unit}; the training is not varied",
         },
         "folds": folds,
         "over_folds": {level: _spread([one[level] for one in folds]) for level in _LEVELS if folds[0][level]},
         "slices": slices,
         "patients": Summary(answers.by_patient(), weights).decisions() if known else None,
-        "calibration": _calibration(answers, calibrated, weights),
+        "calibration": _calibration(answers, calibrated, weights, unit or "patients"),
     }
+
+
+def _unit(record: dict[str, Any]) -> str | None:
+    """What figures are resampled by: ``patients`` or ``groups``; None where patients are unknown."""
+    verdict = recorded_verdict(record)
+    return None if verdict == "unknown" else verdict
 
 
 def _calibrated(logits: np.ndarray, held: HeldOut) -> np.ndarray | None:
@@ -95,22 +104,22 @@ def _calibrated(logits: np.ndarray, held: HeldOut) -> np.ndarray | None:
 
     None where patients are unknown or were trained on, or where a half of them would be too few.
     """
-    if held.patients is None or held.leaked:
+    if held.unit is None or held.patients is None or held.leaked:
         return None
     crossed = cross_fit(logits, held.slices.labels, held.patients, None)
     return crossed.probabilities if crossed else None
 
 
 def _calibration(
-    answers: Answers, calibrated: Sequence[np.ndarray | None], weights: np.ndarray | None
+    answers: Answers, calibrated: Sequence[np.ndarray | None], weights: np.ndarray | None, unit: str
 ) -> dict[str, Any] | None:
     """Calibration of slices before and after; None unless every fold has both. calibrated: by fold."""
     told = [one for one in calibrated if one is not None]
     if len(told) < len(calibrated):
         return None
-    after = Summary(Answers(np.concatenate(told), answers.labels, answers.patients), weights)
+    after = Summary(Answers(np.concatenate(told), answers.labels, answers.patients), weights, unit)
     return {
-        "before": Summary(answers, weights).calibration(),
+        "before": Summary(answers, weights, unit).calibration(),
         "after": after.calibration(),
         "change": after.change(answers),
     }
@@ -159,6 +168,7 @@ def _spread(folds: Sequence[dict[str, float | None]]) -> dict[str, Any]:
 
 def lines(facts: dict[str, Any]) -> list[str]:
     """The figures for a terminal: mean ± SD over the folds, and all patients together with the interval."""
+    unit = "groups" if facts["data"]["groups"] is not None else "patients"
     titles = {path: (title, share) for title, path, share in ROWS}
     text = []
     for level in _LEVELS:
@@ -175,7 +185,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
             text.append(f"{title:<33}{spread:<24}{spoken(together, share)}")
         text.append(f"{'always the largest class':<33}{'':<24}{number(facts[level]['largest_class'], True)}")
     if facts["calibration"]:
-        text += ["", f"{'slices, at a temperature of other patients':<45}{'before':<25}after"]
+        text += ["", f"{'slices, at a temperature of other ' + unit:<45}{'before':<25}after"]
         for title, name in CALIBRATION:
             before, after = (spoken(facts["calibration"][side][name], False) for side in ("before", "after"))
             text.append(f"{title:<45}{before:<25}{after}")

@@ -7,7 +7,20 @@ from typing import Any
 
 from runtime.labels import LABELS
 from train.evaluation.page import document, picture, table
-from train.evaluation.words import CALIBRATION, OF_CLASS, ROWS, WHOSE, joined, number, pick, resting_on, spoken
+from train.evaluation.words import (
+    CALIBRATION,
+    OF_CLASS,
+    ROWS,
+    counted_by,
+    joined,
+    number,
+    people_in,
+    pick,
+    resting_on,
+    spoken,
+    unit_of,
+    whose,
+)
 
 _CAPTIONS = {
     "figures.png": "main figures with their intervals",
@@ -21,9 +34,9 @@ _CAPTIONS = {
 
 def page(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
     """The HTML text. facts: the content of `evaluation.json`. drawn: file name → PNG."""
-    data, known = facts["data"], facts["patients"] is not None
+    data = facts["data"]
     title = f"Evaluation of {facts['run']}"
-    people = f"{data['patients']} patients" if known else "unknown patients"
+    people = people_in(data)
     what = "held out by the run" if data["held_out_by_run"] else "other data"
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -60,32 +73,35 @@ def _levels(facts: dict[str, Any]) -> str:
     rows = []
     for name, path, share in ROWS:
         figures = [pick(level, path) for _, level in levels]
-        rows.append([name, *(spoken(figure, share) for figure in figures), resting_on(figures[-1])])
+        counts = [resting_on(figures[-1])] * len(counted_by(facts["data"]))
+        rows.append([name, *(spoken(figure, share) for figure in figures), *counts])
     counted = facts["slices"]["counted"]
+    judged = ""
+    if facts["patients"]:
+        judged = "A patient is judged by the mean of the calibrated probabilities over the slices. "
     note = f"Macro figures and balanced accuracy are means over {joined(counted)}; " if counted else ""
     chance = f"chance is {number(facts['slices']['chance'], True)}." if counted else ""
     return (
-        f"<h2>Figures</h2>{table(['', *(name for name, _ in levels), 'number of patients'], rows)}"
-        f'<p class="note">A patient is judged by the mean of the calibrated probabilities over the slices. '
-        f"{note}{chance}</p>"
+        f"<h2>Figures</h2>{table(['', *(name for name, _ in levels), *counted_by(facts['data'])], rows)}"
+        f'<p class="note">{judged}{note}{chance}</p>'
     )
 
 
 def _classes(facts: dict[str, Any]) -> str:
-    parts = []
+    parts, counted = [], counted_by(facts["data"])
     for name in ("slices", "patients"):
         if facts[name]:
             rows = [
                 [
                     label,
                     *(spoken(facts[name]["classes"][label][path], share) for _, path, share in OF_CLASS),
-                    resting_on(facts[name]["classes"][label]["recall"]),
+                    *[resting_on(facts[name]["classes"][label]["recall"])] * len(counted),
                 ]
                 for label in LABELS
             ]
-            heads = [f"class, by {name}", *(head for head, _, _ in OF_CLASS), "number of patients"]
+            heads = [f"class, by {name}", *(head for head, _, _ in OF_CLASS), *counted]
             parts.append(table(heads, rows))
-    return "".join(parts) + f'<p class="note">{WHOSE}</p>'
+    return "".join(parts) + (f'<p class="note">{whose(unit_of(facts["data"]))}</p>' if counted else "")
 
 
 def _calibration(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
@@ -96,14 +112,15 @@ def _calibration(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
     said = "No temperature was fitted." if temperature is None else f"Temperature {temperature:.3f}."
     if calibration["crossfit_temperatures"]:
         said += (
-            " Each patient's figures come from a temperature fitted on the other half of the patients ("
+            f" The figures of each half of the {unit_of(facts['data'])} come from a temperature fitted on the other "
+            + "half ("
             + joined(["none" if one is None else f"{one:.3f}" for one in calibration["crossfit_temperatures"]])
             + ")."
         )
     return (
         f"<h2>Calibration of slices</h2><p>{said}</p>{_image(drawn, 'reliability.png')}{table(['', *sides], rows)}"
-        '<p class="note">With few patients the expected calibration error lies above its true value, more so in '
-        "resamples.</p>"
+        f'<p class="note">With few {unit_of(facts["data"])} the expected calibration error lies above its true value, '
+        "more so in resamples.</p>"
     )
 
 
@@ -118,8 +135,8 @@ def _risk(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
             if abstention[name]:
                 coverage, risk = abstention[name]["coverage"], abstention[name]["risk"]
                 said += (
-                    f" Chosen on other patients it answers {spoken(coverage, True)} of the {name}; wrong: "
-                    f"{spoken(risk, True)}."
+                    f" Chosen on other {unit_of(facts['data'])} it answers {spoken(coverage, True)} of the {name}; "
+                    f"wrong: {spoken(risk, True)}."
                 )
     rows = [
         [name, spoken(facts["risk"][name]["area"], False)] for name in ("slices", "patients") if facts["risk"][name]
@@ -143,9 +160,9 @@ def _control(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
             f"{number(memory['accuracy'], True)}; chance is {number(memory['chance'], True)}. "
         )
         said += (
-            "Nothing is left of memory: nobody stands on both sides."
+            "Nothing is left of memory: nobody is in training and among these slices."
             if memory["holds"]
-            else f"{number(memory['memory'], True)} of its answers are memory: people stand on both sides."
+            else f"{number(memory['memory'], True)} of its answers are memory: people are in training and among these."
         )
     return f"<h2>Control</h2><p>{said}</p>{_image(drawn, 'control.png')}"
 
@@ -155,14 +172,12 @@ def _method(facts: dict[str, Any]) -> str:
     intervals = escape(method["intervals"])
     if method["resamples"]:
         intervals = (
-            f"in brackets, {number(method['level'], True)}: {method['resamples']} resamples that draw patients, "
-            "widened for their small number (Hesterberg 2015)"
+            f"in brackets, {number(method['level'], True)}: {method['resamples']} resamples that draw "
+            f"{unit_of(facts['data'])}, widened for their small number (Hesterberg 2015)"
         )
-    return (
-        f"<h2>Method</h2><p>Intervals: {intervals}. Figures on fewer than {method['least_patients']} patients are not "
-        f"given. neurostage {escape(facts['neurostage'])}, {facts['created']}, weights "
-        f"{facts['weights_sha256'][:16]}…</p>"
-    )
+    least = f" Figures on fewer than {method['least_patients']} {unit_of(facts['data'])} are not given."
+    made = f"neurostage {escape(facts['neurostage'])}, {facts['created']}, weights {facts['weights_sha256'][:16]}…"
+    return f"<h2>Method</h2><p>Intervals: {intervals}.{least if method['resamples'] else ''} {made}</p>"
 
 
 def _image(drawn: dict[str, bytes], name: str) -> str:

@@ -1,7 +1,8 @@
 """Figures with intervals and the patients they rest on, as `evaluation.json` holds them.
 
-A figure is {value, low, high, patients}, and `why` where something could not be said: value is None when too few
-patients stand behind it, low and high when no interval can be had.
+A figure is {value, low, high, patients}, and `why` where something could not be said: value is None when it rests on
+too few patients, low and high when there is no interval. Where figures are resampled by groups and nobody
+knows how many people these are, `patients` is None and `groups` is their number.
 """
 
 from __future__ import annotations
@@ -33,25 +34,28 @@ class Summary:
     """Makes figures of answers from the same resamples of the same patients.
 
     weights: (resamples, patients) float64 from `draw_patients`; None when patients are unknown.
+    unit: what is resampled, ``patients`` or ``groups``.
     """
 
-    def __init__(self, answers: Answers, weights: np.ndarray | None) -> None:
+    def __init__(self, answers: Answers, weights: np.ndarray | None, unit: str = "patients") -> None:
         if weights is None:  # one pretended patient holds all slices: values, and no resamples
             answers = Answers(answers.probabilities, answers.labels, np.zeros(len(answers.labels), np.int64))
-        self.answers, self.known = answers, weights is not None
+        self.answers, self.known, self.unit = answers, weights is not None, unit
         one = np.ones((1, int(answers.patients.max()) + 1))
         self.weights = one if weights is None else np.concatenate([one, weights])
         people = answers.by_patient().labels if self.known else answers.labels
         self.by_class = np.bincount(people, minlength=CLASSES)
-        """Patients of each class; slices where patients are unknown."""
+        """Patients or groups of each class; slices where patients are unknown."""
         self.counted = [label for label in range(CLASSES) if self.by_class[label] >= LEAST_PATIENTS]
 
     def figure(self, name: str, values: np.ndarray, patients: int) -> dict[str, Any]:
-        """values: (1 + resamples,) float64, the first of the data itself. patients: that the figure rests on."""
-        count = {"patients": patients if self.known else None}
+        """values: (1 + resamples,) float64, the first of the data itself. patients: or groups, that it rests on."""
+        count = {"patients": patients if self.known and self.unit == "patients" else None}
+        if self.known and self.unit == "groups":
+            count["groups"] = patients
         none = {"value": None, "low": None, "high": None, **count}
         if patients < LEAST_PATIENTS:
-            what = "patients" if self.known else "slices"
+            what = self.unit if self.known else "slices"
             return {**none, "why": f"not estimable: {patients} {what}, fewer than {LEAST_PATIENTS}"}
         if not np.isfinite(values[0]):
             why = "needs another class" if len(np.unique(self.answers.labels)) < 2 else "not defined here"

@@ -35,10 +35,13 @@ CALIBRATION: tuple[tuple[str, str], ...] = (
 )
 """The same for calibration."""
 
-WHOSE = (
-    "The number of patients is that of the class; specificity rests on all others, and an AUC on the smaller of the "
-    "two groups that it parts."
-)
+
+def whose(unit: str) -> str:
+    """What the numbers beside figures of classes count. unit: ``patients`` or ``groups``."""
+    return (
+        f"The number of {unit} is that of the class; specificity rests on all others, and an AUC on the smaller of the "
+        "two sides that it compares."
+    )
 
 
 def pick(facts: dict[str, Any], path: str) -> Any:
@@ -67,8 +70,26 @@ def spoken(figure: dict[str, Any], share: bool) -> str:
 
 
 def resting_on(figure: dict[str, Any]) -> str:
-    """How many patients stand behind a figure."""
-    return "unknown" if figure["patients"] is None else str(figure["patients"])
+    """On how many patients a figure rests, or on how many groups where nobody knows how many people they are."""
+    count = figure["patients"] if figure["patients"] is not None else figure.get("groups")
+    return "unknown" if count is None else str(count)
+
+
+def unit_of(data: dict[str, Any]) -> str:
+    """What figures rest on: ``patients`` or ``groups``. data: as `evaluation.json` has it."""
+    return "groups" if data.get("verdict") == "groups" else "patients"
+
+
+def counted_by(data: dict[str, Any]) -> list[str]:
+    """The head of the column that says what figures rest on; none where patients are unknown."""
+    return [] if data.get("verdict") == "unknown" else [f"number of {unit_of(data)}"]
+
+
+def people_in(data: dict[str, Any]) -> str:
+    """Of how many patients or groups the slices are, in words. data: as `evaluation.json` has it."""
+    if data["patients"] is not None:
+        return f"{data['patients']} patients"
+    return "unknown patients" if data.get("groups") is None else f"{data['groups']} groups (patients unknown)"
 
 
 def joined(names: list[str]) -> str:

@@ -35,6 +35,9 @@ class Written:
     """Slices, as they are reported."""
     names: tuple[str, ...]
     patients: np.ndarray | None
+    """(N,) int64 patients, or groups; None where nobody knows."""
+    unit: str | None
+    """What they are: ``patients`` or ``groups``."""
     logits: np.ndarray
     """(N, classes) float32."""
     shuffled: np.ndarray | None
@@ -60,7 +63,7 @@ def write(
     check_folder(folder)
     kept = _kept(record, facts)
     cards = {MODEL_CARD: model_card(kept, facts), DATASET_CARD: dataset_card(kept, facts)} if keep else {}
-    people = written.after.by_patient() if written.patients is not None else None
+    people = written.after.by_patient() if written.unit == "patients" else None
     drawn = pictures(facts, written.after, people, written.shuffled)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ def _write_predictions(path: Path, written: Written) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = [f"{kind}_{label}" for kind in ("logit", "probability") for label in LABELS]
-        writer.writerow(["name", "label", "patient", "decision", *columns])
+        writer.writerow(["name", "label", "group" if written.unit == "groups" else "patient", "decision", *columns])
         after = written.after
         for at, name in enumerate(written.names):
             patient = "" if written.patients is None else int(written.patients[at])
