@@ -9,8 +9,8 @@ from export.reference import Reference
 from runtime.digests import sha256_file
 from runtime.errors import InputError
 from runtime.guard import fit
-from runtime.images import read_image
 from runtime.manifest import Document
+from runtime.reading import read
 
 FILE = "guard.npz"
 IMAGES = 2048
@@ -27,7 +27,7 @@ def write_guard(reference: Reference, folder: Path, moved: Path | None = None) -
     if samples is None:
         return None, f"the bundle has no guard: {problem}"
     try:
-        guard = fit((read_image(samples.read(index)) for index in range(len(samples))), samples.groups)
+        guard = fit((read(samples.read(index)).image for index in range(len(samples))), samples.groups)
     except InputError as error:
         return None, f"the bundle has no guard: {error}"
     guard.write(folder / FILE)

@@ -11,8 +11,8 @@ import numpy as np
 
 from export.run_data import patients, run_data, side, unseen_phantoms
 from runtime.errors import DatasetError, ImageError
-from runtime.images import read_image
 from runtime.preprocess import InputSpec, preprocess
+from runtime.reading import read
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
@@ -95,7 +95,7 @@ def preprocessed(samples: Samples, spec: InputSpec) -> np.ndarray:
     images = []
     for index, name in enumerate(samples.names):
         try:
-            images.append(preprocess(read_image(samples.read(index)), spec))
+            images.append(preprocess(read(samples.read(index)).image, spec))
         except (ImageError, OSError) as error:
             raise DatasetError(f"{name} of {samples.source} cannot be compared on: {error}") from error
     return np.stack(images)

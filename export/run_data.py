@@ -109,8 +109,11 @@ def side_names(run: Path, side: str) -> set[str]:
 
 
 def patients(run: Path) -> dict[str, str]:
-    """Name of a slice → its patient, of every slice in the run's split.csv. Raises CheckpointError, as above."""
-    return {row["name"]: row["patient"] for row in _split(run)}
+    """Name of a slice → its patient, or its group where nobody knows how many people a group is.
+
+    Of every slice in the run's split.csv. Raises CheckpointError, as above.
+    """
+    return {row["name"]: row["group"] if "group" in row else row["patient"] for row in _split(run)}
 
 
 def _split(run: Path) -> list[dict[str, str]]:
@@ -120,7 +123,7 @@ def _split(run: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. It says which slices the run held out.") from error
-    if not rows or not {"name", "patient", "side"} <= set(rows[0]):
+    if not rows or not {"name", "side"} <= set(rows[0]) or not {"patient", "group"} & set(rows[0]):
         raise CheckpointError(f"{path} has no rows with name, patient and side. It says which slices were held out.")
     return rows
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from runtime.errors import DatasetError, ImageError
-from runtime.images import read_image
+from runtime.reading import read
 from train.data.samples import Samples
 
 SIZES = (
@@ -46,7 +46,7 @@ def pixel_images(samples: Samples) -> tuple[tuple[np.ndarray, ...], list[int]]:
     images = []
     for index in order:
         try:
-            grey = read_image(samples.read(index)).convert("L")
+            grey = read(samples.read(index)).image.convert("L")
         except (ImageError, OSError) as error:
             raise DatasetError(f"{samples.names[index]} of {samples.source} cannot be compared on: {error}") from error
         height, width = SIZES[index % len(SIZES)]
