@@ -56,11 +56,13 @@ def files_below(root: Path) -> Files:
             debris += left_out
         # Real folders first: what a link leads to may be inside `root`, and is then named by its own path.
         waiting = []
+        queued: set[tuple[int, int]] = set()
         for link in sorted(links):
             key = _key(link)
-            if key is None or key in seen:
+            if key is None or key in seen or key in queued:
                 ignored.append(link)
             else:
+                queued.add(key)
                 waiting.append(link)
     return Files(sorted(files), debris, sorted(ignored))
 

@@ -26,7 +26,7 @@ def one_thread(monkeypatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def few_slices(tmp_path_factory) -> Path:
-    """Class folders of 4 × 10 phantom slices of 32 × 32, each of another person."""
+    """Class folders of 4 × 10 phantom slices of 32 × 32, each of another person, as their groups.csv says."""
     from runtime.labels import LABELS
     from train.data.phantom import draw_slice
 
@@ -36,6 +36,10 @@ def few_slices(tmp_path_factory) -> Path:
         for patient in range(10):
             pixels: np.ndarray = draw_slice(stage, 100 * stage + patient, 0.5, size=32)
             Image.fromarray(pixels).save(root / label / f"{patient}.png")
+    rows = [
+        f"{label}/{patient}.png,{10 * stage + patient}" for stage, label in enumerate(LABELS) for patient in range(10)
+    ]
+    (root / "groups.csv").write_text("\n".join(["file,patient", *rows]) + "\n", encoding="utf-8")
     return root
 
 

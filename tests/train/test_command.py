@@ -54,16 +54,43 @@ def test_a_run_directory_holds_what_its_format_says(trained_run):
     assert not (trained_run.parent / f".{trained_run.name}.partial").exists()
 
 
-def test_a_run_that_cannot_tell_patients_apart_says_so(tmp_path, capsys):
+def test_unknown_patients_are_not_split_by_patient(tmp_path, capsys):
+    data = write_slices(tmp_path / "my slices", dict.fromkeys(LABELS, 6))
+    assert main([*TINY, "--data", str(data), "--out", str(tmp_path / "runs" / "run")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"DatasetError: PATIENTS UNKNOWN in {data}")
+    for words in ("--groups FILE.csv", "--patient-pattern REGEX", "participants.tsv", f"--data '{data}'"):
+        assert words in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_speaks_of_patients_that_nobody_knows(tmp_path, capsys):
     data = write_slices(tmp_path / "slices", dict.fromkeys(LABELS, 6))
-    assert main([*TINY, "--data", str(data), "--out", str(tmp_path / "run")]) == 0
+    arguments = [*TINY, "--split", "slice", "--data", str(data), "--out", str(tmp_path / "run")]
+    assert main([*arguments, "--json"]) == 0
     said = capsys.readouterr()
-    assert "PATIENTS UNKNOWN" in said.out
     assert "PATIENTS UNKNOWN" in said.err
-    assert "validation patients" not in said.out
+    assert not [key for key in json.loads(said.out) if "patient" in key]
     record = json.loads((tmp_path / "run" / "run.json").read_text(), parse_constant=pytest.fail)
-    assert record["split"]["leaked"] is record["data"]["patients"] is None
+    assert record["split"]["leaked"] is record["data"]["patients"] is record["data"]["groups"] is None
     assert record["data"]["patients_told_by"] == "nothing"
+    assert record["data"]["verdict"] == "unknown"
+    assert not [key for key in record["metrics"] if "patient" in key]
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        assert "patient" not in line
+    assert "patient" not in (tmp_path / "run" / "split.csv").read_text()
+    from train.evaluate import main as evaluate
+
+    assert evaluate([str(tmp_path / "run"), "--resamples", "200"]) == 0
+    said = capsys.readouterr()
+    assert "PATIENTS UNKNOWN" in said.err
+    assert "patient" not in said.out.lower().replace("evaluation", "")
+    facts = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
+    assert facts["calibration"]["after"] is facts["calibration"]["fitted_on_patients"] is None
+    assert facts["patients"] is facts["data"]["patients"] is None
+    card = (tmp_path / "run" / "MODEL_CARD.md").read_text()
+    assert "number of patients" not in card
+    assert "other patients" not in card
 
 
 def _patients(run: Path, side: str) -> list[str]:
@@ -72,21 +99,21 @@ def _patients(run: Path, side: str) -> list[str]:
 
 
 def only_one_class(root: Path) -> tuple[Path, str]:
-    return write_slices(
-        root, {"MildDemented": 6}
-    ), "has images of MildDemented alone: a classifier is trained on two classes"
+    return write_slices(root, {"MildDemented": 6}), "has images of MildDemented alone"
 
 
 def an_empty_class(root: Path) -> tuple[Path, str]:
-    return write_slices(root, {**dict.fromkeys(LABELS, 3), "MildDemented": 0}), "The largest class has 3 slices, fewer"
+    return write_slices(
+        root, {**dict.fromkeys(LABELS, 3), "MildDemented": 0}
+    ), "There are 3 slices in the smallest class, fewer than 5 folds"
 
 
 def three_images(root: Path) -> tuple[Path, str]:
-    return write_slices(root, dict.fromkeys(LABELS[:3], 1)), "There are 3 patients, fewer than 5 folds"
+    return write_slices(root, dict.fromkeys(LABELS[:3], 1)), "There are 1 slices in the smallest class"
 
 
 def one_image_a_class(root: Path) -> tuple[Path, str]:
-    return write_slices(root, dict.fromkeys(LABELS, 1)), "There are 4 patients, fewer than 5 folds"
+    return write_slices(root, dict.fromkeys(LABELS, 1)), "There are 1 slices in the smallest class, fewer than 5 folds"
 
 
 def every_file_broken(root: Path) -> tuple[Path, str]:
@@ -129,7 +156,7 @@ def nothing_there(root: Path) -> tuple[Path, str]:
 def test_bad_data_is_one_line_and_exit_2_with_nothing_half_written(tmp_path, capsys, source):
     (tmp_path / "data").mkdir()
     path, message = source(tmp_path / "data")
-    status = main(["--data", str(path), *TINY, "--out", str(tmp_path / "runs" / "a")])
+    status = main(["--data", str(path), *TINY, "--split", "slice", "--out", str(tmp_path / "runs" / "a")])
     captured = capsys.readouterr()
     assert status == 2
     assert captured.err.startswith("DatasetError: ")
@@ -175,7 +202,7 @@ def test_a_run_that_exists_is_left_alone(trained_run, capsys):
 def test_a_diverging_run_exits_1_and_leaves_nothing(tmp_path, capsys):
     data = write_slices(tmp_path / "data", dict.fromkeys(LABELS, 10))
     # A step of this size overflows float32 in the next forward pass.
-    arguments = ["--full.learning-rate", "1e30", "--full.schedule", "constant", "--batch-size", "8"]
+    arguments = ["--split", "slice", "--full.learning-rate", "1e30", "--full.schedule", "constant", "--batch-size", "8"]
     status = main(["--data", str(data), *TINY, *arguments, "--out", str(tmp_path / "runs" / "a")])
     error = capsys.readouterr().err.splitlines()[-1]
     assert status == 1

@@ -19,6 +19,7 @@ from train.data.ids_from_names import names_no_patient
 from train.data.participants import labelled_by_participants, participants_file
 from train.data.samples import Samples, Skipped
 
+_KNOWN = {"groups.csv", "participants.tsv", "participants.json", "dataset_description.json", "README", "README.md"}
 FEWEST_PATIENT_FOLDERS = 8
 """Folders that hold class folders are patients from so many on; fewer are parts, such as train and test."""
 
@@ -81,7 +82,8 @@ def _labelled(root: Path, classes: dict[str, int], depth: int) -> Samples:
     found = files_below(root)
     parts = [file.relative_to(root).parts for file in found.files]
     label = [classes.get(part[depth]) if len(part) > depth + 1 else None for part in parts]
-    beside = ["/".join(part) for part, one in zip(parts, label, strict=True) if one is None]
+    pairs = zip(parts, label, strict=True)
+    beside = ["/".join(part) for part, one in pairs if one is None and part[-1] not in _KNOWN]
     kept = [(file, one) for file, one in zip(found.files, label, strict=True) if one is not None]
     return Samples(
         images=[file for file, _ in kept],

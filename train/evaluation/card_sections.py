@@ -255,7 +255,7 @@ def where_from(run: Facts) -> str:
 
 def _error(run: Facts) -> str:
     """The stated probability that somebody is in two groups."""
-    if not run.known("data.similarity", optional=True) or not run.known("data.similarity.error", optional=True):
+    if not run.known("data.similarity", optional=True) or not run.known("data.similarity.error"):
         return ""
     return f" The probability that some person is in two groups is at most {run('data.similarity.error')!r}."
 
