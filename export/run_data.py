@@ -109,11 +109,12 @@ def side_names(run: Path, side: str) -> set[str]:
 
 
 def patients(run: Path) -> dict[str, str]:
-    """Name of a slice → its patient, or its group where nobody knows how many people a group is.
+    """Name of a slice → its patient, its group, or itself where nobody knows the patients.
 
     Of every slice in the run's split.csv. Raises CheckpointError, as above.
     """
-    return {row["name"]: row["group"] if "group" in row else row["patient"] for row in _split(run)}
+    column = "group" if "group" in _split(run)[0] else "patient"
+    return {row["name"]: row[column] or row["name"] for row in _split(run)}
 
 
 def _split(run: Path) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.dicom import is_dicom
+from runtime.signatures import is_dicom
 from runtime.errors import DatasetError
 from runtime.quiet import import_without
 from train.data.ids import Ids, numbered, session_numbers

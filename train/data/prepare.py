@@ -84,17 +84,19 @@ class Prepared:
     def write(self, folder: Path) -> None:
         """Write `split.csv` (every slice: name, label, patient, side) and `unreadable.json` into `folder`.
 
-        The third column is called group unless patients are known: a group may be several people, or, where nobody
-        knows them, near-identical pictures.
+        The third column is called group where groups may be several people, and is empty where nobody knows them.
         """
-        column = "patient" if self.who.unit == "patients" else "group"
+        unit = self.who.unit
+        column = "group" if unit == "groups" else "patient"
         side = np.full(len(self.slices), "training", dtype=object)
         side[self.split.validation] = "validation"
         with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["name", "label", column, "side"])
             rows = zip(self.slices.names, self.slices.labels, self.groups, side, strict=True)
-            writer.writerows((name, LABELS[label], int(group), where) for name, label, group, where in rows)
+            writer.writerows(
+                (name, LABELS[label], int(group) if unit else "", where) for name, label, group, where in rows
+            )
         left_out = json.dumps([asdict(item) for item in self.unreadable], indent=2)
         (folder / "unreadable.json").write_text(left_out + "\n", encoding="utf-8")
 
