@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.signatures import is_dicom
 from runtime.errors import DatasetError
 from runtime.quiet import import_without
+from runtime.signatures import is_dicom
 from train.data.ids import Ids, numbered, session_numbers
 
 _TAGS = (0x00100020, 0x0020000D, 0x00200013)  # PatientID, StudyInstanceUID, InstanceNumber
