@@ -48,17 +48,20 @@ def staged(bundle: Path) -> Iterator[Path]:
 
 
 def adopt(
-    bundle: Path, model: ModelInfo, folder: Path, replaced: set[str]
+    bundle: Path, model: ModelInfo, folder: Path, replaced: set[str], labels_from: str | None = None
 ) -> tuple[list[Artifact], list[Document], dict[str, Any]]:
     """Take over into `folder` what the present bundle holds of the same model, apart from the files in `replaced`.
 
     Returns its artifacts, its documents but for the parity report (the files that lie beside artifacts, a model card),
     and the artifacts' parity reports: nothing when there is no bundle, or it is of another model. Other labels or
-    another temperature are another model: they are inside the files too (`export.present`).
+    another temperature are another model: they are inside the files too (`export.present`), and so is `labels_from`,
+    where the order of the classes comes from; None takes over whatever it is.
     Raises BundleError when a file of it was changed since its export.
     """
     manifest = read_manifest(bundle) if bundle.exists() else None
     if manifest is None or manifest.model != model:
+        return [], [], {}
+    if labels_from and manifest.labels_from not in (None, labels_from):
         return [], [], {}
     artifacts = [artifact for artifact in manifest.artifacts if artifact.file not in replaced]
     stems = {Path(artifact.file).stem for artifact in artifacts}

@@ -95,9 +95,15 @@ class Job:
 
         pixels: of one that takes them.
         """
-        guarded = (self.folder / GUARD).is_file()
-        facts = {"precision": precision, "guarded": guarded, **(of_pixels(self.options.with_softmax) if pixels else {})}
-        return {**self.reference.info.to_dict(), **facts}
+        reference = self.reference
+        facts = {"precision": precision, "guarded": (self.folder / GUARD).is_file()}
+        origin = {"labels_from": reference.order.origin} if reference.order.origin else {}
+        return {
+            **reference.info.to_dict(),
+            **facts,
+            **origin,
+            **(of_pixels(self.options.with_softmax) if pixels else {}),
+        }
 
     @cached_property
     def calibration(self) -> tuple[Evidence, Evidence]:

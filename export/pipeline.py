@@ -104,7 +104,7 @@ def export(
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
     before = present(options.out)
-    options, all_wanted = with_present(options, reference.info, before, wanted, say)
+    options, all_wanted = with_present(options, reference, before, wanted, say)
     if all_wanted != wanted:
         options, wanted = check(options, lambda line: None, all_wanted)
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
@@ -196,7 +196,7 @@ def _finish(
     replaced = {file for outcome in good for file in outcome.files}
     card = None if options.rebuild else model_card(reference)  # the bundle's own is of the same model
     replaced |= set() if card is None else {CARD}
-    artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced)
+    artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced, reference.order.origin)
     artifacts += [outcome.artifact for outcome in good if outcome.artifact]
     golden = write_golden(reference, folder)
     threads, log = options.threads or available_cpus(), folder / LOGS / "latency.log"

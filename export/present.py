@@ -9,9 +9,11 @@ from pathlib import Path
 from export.formats import FORMATS
 from export.options import Options
 from export.pixels import TAKES
+from export.reference import Reference
 from runtime.carried import carried
 from runtime.errors import BundleError
 from runtime.integrity import verified
+from runtime.labels import ORIGINS
 from runtime.manifest import FILE, Artifact, Manifest, ModelInfo
 
 Wanted = dict[str, list[str]]
@@ -32,14 +34,16 @@ def present(bundle: Path) -> Manifest | None:
 
 
 def with_present(
-    options: Options, info: ModelInfo, manifest: Manifest | None, wanted: Wanted, say: Callable[[str], None]
+    options: Options, reference: Reference, manifest: Manifest | None, wanted: Wanted, say: Callable[[str], None]
 ) -> tuple[Options, Wanted]:
     """The options and what is to be built, with the artifacts that cannot stay in the bundle as they are.
 
-    An artifact carries its model's temperature and threshold. Where these changed since, as `python -m train.evaluate`
-    changes them, all that the bundle holds is built again with the new ones. A bundle of another model is replaced.
+    An artifact carries its model's temperature and threshold, and where the order of its classes comes from. Where
+    these changed since, as `python -m train.evaluate` changes them, all that the bundle holds is built again with the
+    new ones. A bundle of another model is replaced.
     """
-    if manifest is None or manifest.model == info:
+    info = reference.info
+    if manifest is None or alike(manifest, reference):
         return options, wanted
     old, files = manifest.model, ", ".join(artifact.file for artifact in manifest.artifacts) or "no artifact"
     if replace(old, temperature=info.temperature, abstain_below=info.abstain_below) != info:
@@ -49,9 +53,12 @@ def with_present(
         )
         return options, wanted
     again = [artifact for artifact in manifest.artifacts if artifact.precision not in wanted.get(artifact.format, ())]
+    was, now = _calibration(old), _calibration(info)
+    if old == info:
+        was, now = (f"a class order {ORIGINS[origin]}" for origin in (manifest.labels_from, reference.order.origin))
     say(
-        f"{options.out} was exported with {_calibration(old)}; the model now has {_calibration(info)}. An artifact "
-        f"carries these numbers, so all are built with the new ones: {files}."
+        f"{options.out} was exported with {was}; the model now has {now}. An artifact carries this, so all are built "
+        f"again: {files}."
     )
     pixels = [artifact for artifact in manifest.artifacts if artifact.takes == TAKES]
     gives = [carried(options.out / artifact.file, artifact.format) for artifact in pixels]
@@ -60,6 +67,11 @@ def with_present(
         with_preprocessing=options.with_preprocessing or bool(pixels),
         with_softmax=options.with_softmax or any(one is not None and one.gives == "probabilities" for one in gives),
     ), _merged(wanted, again)
+
+
+def alike(manifest: Manifest, reference: Reference) -> bool:
+    """Whether artifacts of the bundle carry what those made of the reference will."""
+    return manifest.model == reference.info and manifest.labels_from in (None, reference.order.origin)
 
 
 def _merged(wanted: Wanted, again: list[Artifact]) -> Wanted:

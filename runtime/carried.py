@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 
 from runtime.errors import BundleError
 from runtime.fields import exactly, field, parse, text
+from runtime.labels import LABELS_FROM
 from runtime.model import KEYS, ModelInfo
 
 METADATA_KEY = "neurostage"
@@ -37,7 +38,7 @@ LARGEST = 1 << 20
 _LARGEST_HEADER = 64 << 20
 """Bytes of a safetensors header or an OpenVINO topology: ten times those of the largest network here."""
 
-_FACTS = ("precision", "guarded", "takes", "gives")
+_FACTS = ("precision", "guarded", "labels_from", "takes", "gives")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Carried:
     """None in artifacts of version 0.1, which do not carry it."""
     guarded: bool
     """Whether it was exported into a bundle with a guard; False where the artifact does not say."""
+    labels_from: str | None
+    """Where the order of the classes comes from, one of `runtime.labels.LABELS_FROM`; None in artifacts of 0.1."""
     takes: str | None
     """None where the artifact does not say: then `runtime.entries.TENSOR`."""
     gives: str
@@ -86,10 +89,16 @@ def read_description(description: str, where: str) -> Carried:
     guarded = data.get("guarded", False)
     if not isinstance(guarded, bool):
         raise BundleError(f"{where}: 'guarded' is {guarded!r}, expected true or false. Export again.")
+    origin = text(data, "labels_from", where) if "labels_from" in data else None
+    if origin is not None and origin not in LABELS_FROM:
+        raise BundleError(
+            f"{where}: labels_from is {origin!r}, expected one of {', '.join(LABELS_FROM)}. Export again."
+        )
     return Carried(
         model=ModelInfo.from_exact({key: data[key] for key in KEYS}, where),
         precision=text(data, "precision", where) if "precision" in data else None,
         guarded=guarded,
+        labels_from=origin,
         takes=text(data, "takes", where) if "takes" in data else None,
         gives=text(data, "gives", where, "logits"),
     )

@@ -109,6 +109,8 @@ def contradiction(found: Carried, manifest: Manifest, artifact: Artifact) -> tup
     outside |= {f"input {key}": value for key, value in outside.pop("input").items()}
     if found.precision is not None:
         inside["precision"], outside["precision"] = found.precision, artifact.precision
+    if found.labels_from is not None:
+        inside["labels_from"], outside["labels_from"] = found.labels_from, manifest.labels_from
     if found.guarded and manifest.guard is None:
         inside["guard"], outside["guard"] = "of its bundle", "none"
     return next(((key, inside[key], outside[key]) for key in inside if inside[key] != outside[key]), None)

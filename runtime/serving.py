@@ -18,6 +18,7 @@ from runtime.fields import parse
 from runtime.guard import Guard
 from runtime.hints import command
 from runtime.integrity import verified
+from runtime.labels import LABELS_FROM
 from runtime.manifest import TENSOR, Artifact, Check, Document, Golden, Manifest, ModelInfo
 from runtime.tuning import ranked
 
@@ -169,13 +170,24 @@ def open_artifact(path: Path, backend: str | None, precision: str | None, device
             f"{path} carries no labels and input size of its own. Give the bundle it came from, or export it with "
             "python -m export."
         )
-    takes = parse(engine.metadata, str(path)).get("takes", TENSOR)
+    described = parse(engine.metadata, str(path))
+    takes = described.get("takes", TENSOR)
     if takes != TENSOR:
         raise BundleError(
             f"{path} takes {takes}: it does its own preprocessing, for programs without this library. Give its bundle, "
             "or the artifact that was exported beside it."
         )
-    serving = Serving(ModelInfo.from_json(engine.metadata, str(path)), engine, name, "unknown", path, device, threads)
+    origin = described.get("labels_from")
+    serving = Serving(
+        ModelInfo.from_json(engine.metadata, str(path)),
+        engine,
+        name,
+        "unknown",
+        path,
+        device,
+        threads,
+        labels_from=origin if origin in LABELS_FROM else None,
+    )
     warm_up(serving)
     return serving
 
