@@ -1,0 +1,113 @@
+"""A run on phantoms, as the demo's: no precision fails for want of images, since more phantoms are drawn."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from export.images import PHANTOMS, preprocessed
+from export.options import Options
+from export.pipeline import export
+from runtime.digests import sha256_file
+from runtime.integrity import verified
+from runtime.labels import LABELS
+from runtime.preprocess import InputSpec
+from tests import tiny
+from train.data.phantom import phantom_samples
+from train.record import write_record
+
+
+@pytest.fixture
+def phantom_run(tmp_path, monkeypatch) -> Path:
+    """A run on the 576 phantoms of the demo, here 32 × 32, which holds out 114; its network has 500 weights."""
+    from export import images, run_data
+
+    small = partial(phantom_samples, size=32)
+    for module in (images, run_data):
+        monkeypatch.setattr(module, "phantom_samples", small)
+    run_data._population.cache_clear()
+    run = tmp_path / "run"
+    run.mkdir()
+    samples = small()
+    save_file(fitted(samples), run / "model.safetensors")
+    names = samples.names
+    rows = [f"{name},x,{Path(name).name[:4]},{'training' if i % 5 else 'validation'}" for i, name in enumerate(names)]
+    rows[0] = rows[0].replace("validation", "training")
+    rows[5] = rows[5].replace("validation", "training")
+    (run / "split.csv").write_text("\n".join(["name,label,patient,side", *rows]) + "\n")
+    record = {
+        "created": "2026-01-01T00:00:00Z",
+        "architecture": tiny.NAME,
+        "labels": list(LABELS),
+        "input": InputSpec.imagenet(tiny.SIZE).to_dict(),
+        "temperature": 1.0,
+        "weights_sha256": sha256_file(run / "model.safetensors"),
+        "options": {"data": None, "seed": 0},
+        "data": {"digest": "0" * 64, "source": "phantoms"},
+        "split": {"by": "patient"},
+        "metrics": {},
+        "versions": {},
+    }
+    write_record(record, run)
+    yield run
+    run_data._population.cache_clear()
+
+
+def fitted(samples) -> dict[str, torch.Tensor]:
+    """The weights of the network with its last layer fitted by ridge regression: small ones, which half precision
+    hardly moves."""
+    torch.manual_seed(0)
+    model = tiny.build().eval().requires_grad_(False)
+    images = torch.from_numpy(preprocessed(samples, InputSpec.imagenet(tiny.SIZE)))
+    features = model.maxpool(torch.relu(model.conv1(images))).mean((2, 3))
+    wanted = torch.nn.functional.one_hot(torch.from_numpy(samples.labels), 4).float() * 8 - 2
+    middle = features.mean(0)
+    square = (features - middle).T @ (features - middle)
+    ridge = square + 1e-2 * square.trace() * torch.eye(len(square))
+    weight = torch.linalg.solve(ridge, (features - middle).T @ wanted)
+    model.fc.weight.copy_(weight.T)
+    model.fc.bias.copy_(wanted.mean(0) - middle @ weight)
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def exported(run: Path, out: Path, to: tuple[str, ...], precision: tuple[str, ...]):
+    with tiny.known():
+        return export(Options(source=run, to=to, precision=precision, out=out, threads=1), print)
+
+
+def check(found, out: Path) -> None:
+    assert found.comparison["images"] == 512
+    assert found.comparison["kind"] == "held-out" != PHANTOMS
+    assert "warning" not in found.comparison
+    assert found.comparison["source"].endswith("with 398 of people who are not in it")
+    for outcome in found.outcomes:
+        assert outcome.reports or outcome.error == "ParityError", outcome.reason
+        for report in outcome.reports:
+            allowed = report["flip_tolerance"]
+            assert report["flipped"] or report["flip_bound"] <= (allowed or 1), "rejected for want of images"
+            if report["flip_bound"] > allowed > 0:
+                assert f"flips {report['flipped']} of 512 decisions" in outcome.reason
+    assert all(outcome.status == "passed" for outcome in found.outcomes if outcome.precision == "fp32")
+    for artifact in verified(out).artifacts:
+        for made in artifact.checks:
+            assert made.parity["images"] == 512
+            assert sum(made.parity["answers"].values()) == 512
+    assert json.loads((out / "parity.json").read_text())["comparison"] == found.comparison
+
+
+def test_half_precision_of_a_run_on_phantoms_has_images_enough(phantom_run, tmp_path):
+    """114 held-out phantoms alone cannot show the 1 % that fp16 is allowed."""
+    out = tmp_path / "bundle"
+    check(exported(phantom_run, out, ("pytorch",), ("fp32", "fp16", "bf16")), out)
+
+
+@pytest.mark.slow
+def test_every_precision_of_a_run_on_phantoms_has_images_enough(phantom_run, tmp_path):
+    out = tmp_path / "bundle"
+    to = ("onnx", "openvino", "torchscript", "torch-export", "pytorch")
+    check(exported(phantom_run, out, to, ("fp32", "fp16", "bf16", "int8")), out)
