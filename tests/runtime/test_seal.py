@@ -34,7 +34,6 @@ FREE = {
     "artifacts.*.requires*": "what a compiled artifact was built for",
     "golden*": "images and logits of the self-test",
     "documents*": "model card, parity report",
-    "labels_from": "who stated the order of the classes",
     "artifacts": "which artifacts there are",
 }
 """What only a signature protects from somebody who computes the digest again."""
