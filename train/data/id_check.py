@@ -60,9 +60,10 @@ class IdCheck:
             return f"{self.joined} of {self.ids} show a head that another id shows too"
         if 5 * len(self.two_heads) > self.ids:
             return f"{len(self.two_heads)} of {self.ids} show two heads or more"
-        if self.ordered is not None and self.ordered < 0.7:
+        if 10 * self.joined > self.ids and self.ordered is not None and self.ordered < 0.7:
             return (
-                "slices with neighbouring numbers are no more similar than others, so the numbers are no slice numbers"
+                f"{self.joined} of {self.ids} show a head that another id shows too, and slices with neighbouring "
+                "numbers are no more similar than others, as of copies"
             )
         return None
 
