@@ -105,7 +105,7 @@ def _print(exported: Exported, options: Options) -> None:
         _print_outcome(outcome, exported.bundle)
     measured = [report for outcome in exported.outcomes for report in outcome.reports]
     if measured:
-        print(f"compared with eager float32 on {measured[0]['images']} slices of {measured[0]['source']}")
+        _print_wrapped(f"compared with eager float32 on {measured[0]['images']} slices of {measured[0]['source']}")
         _print_comparison(exported.comparison)
         print("flips: decisions changed. bound: upper 95 % bound on their share.")
         print("Δp: largest change of a probability. ms: an image here, engine only.")
@@ -122,7 +122,11 @@ def _print_comparison(facts: dict[str, Any]) -> None:
     counts = ", ".join(f"{label} {count}" for label, count in facts.get("answers", {}).items())
     said = [f"its answers: {counts}", *facts.get("remarks", ())]
     for line in (*said, *([facts["warning"]] if "warning" in facts else [])):
-        print(fill(line, 79, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+        _print_wrapped(line)
+
+
+def _print_wrapped(line: str) -> None:
+    print(fill(line, 79, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def _print_outcome(outcome: Outcome, bundle: Path) -> None:
