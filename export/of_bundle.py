@@ -16,6 +16,7 @@ from export.agreement import spoken
 from export.reference import Reference, from_checkpoint, from_run, run_of_weights
 from runtime.digests import sha256_file
 from runtime.errors import CheckpointError
+from runtime.hints import command
 from runtime.images import read_image
 from runtime.manifest import Manifest, ModelInfo, read_manifest
 from runtime.preprocess import preprocess
@@ -47,7 +48,7 @@ def reference_of(bundle: Path, source: Path) -> Reference:
         if differs := _difference(found.info, model):
             raise CheckpointError(
                 f"{source} and {bundle} are of the same weights and contradict each other: {differs}. One of them is "
-                f"wrong about its model. Export the run anew: python -m export {source} --out ANOTHER."
+                f"wrong about its model. Export the run anew: {command('export', source, '--out', 'ANOTHER')}"
             )
     else:
         spec = model.input

@@ -187,4 +187,4 @@ def _montage(size: int, seed: int, columns: int = 6) -> Image.Image:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(main, extra="train"))
