@@ -14,8 +14,9 @@ from typing import Any
 
 from runtime.errors import ForkError
 
-_CANNOT_RESTART = {"torch"}
-"""Libraries that hang where they run again in a child of a process in which they ran (OpenMP's threads)."""
+_CANNOT_RESTART = {"torch", "openvino"}
+"""Libraries that hang where they run again in a child of a process in which they ran: OpenMP in torch waits for its
+old threads; OpenVINO 2026.4 for locks, now and then, if it was busy during the fork. ONNX Runtime starts again."""
 
 _engines: weakref.WeakSet[Any] = weakref.WeakSet()
 _running: set[str] = set()

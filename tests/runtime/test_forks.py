@@ -56,8 +56,9 @@ def loaded_again():
     try:
         mine = Predictor(bundle, backend=backend, guard=False, threads=2)
     except ForkError as error:
-        assert backend == "torchscript" and "spawn" in str(error), error
+        assert backend != "onnx" and "spawn" in str(error), error
     else:
+        assert backend == "onnx"
         assert len(mine.predict_batch([scan] * 9)) == 9
 
 ACTIONS = {
@@ -176,6 +177,7 @@ def test_a_bundle_that_was_replaced_is_not_loaded(edit: Callable, copy: Path) ->
         pickle.loads(sent)
 
 
+@pytest.mark.filterwarnings("ignore:.*lone artifact:RuntimeWarning")
 def test_a_lone_artifact_is_pinned_too(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "lone.onnx"
     shutil.copyfile(bundle / "model.onnx", path)
