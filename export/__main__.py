@@ -62,9 +62,9 @@ def _exported(options: Options) -> Exported:
 
 def _rebuilt(options: Options) -> Exported:
     from export.agreement import assert_agrees
-    from export.class_order import given_labels
     from export.preconditions import check_numbers
     from runtime.manifest import read_manifest
+    from train.class_order import given_labels
 
     check_numbers(options)
     given_labels(options.labels)

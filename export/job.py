@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from export.class_order import given_labels
 from export.coverage import answers, remarks, why_nothing
 from export.guarding import FILE as GUARD
 from export.images import calibration_samples, comparison, distinct, preprocessed
@@ -27,6 +26,7 @@ from runtime.errors import InputError, ParityError
 from runtime.labels import LABELS
 from runtime.preprocess import preprocess
 from runtime.threads import available_cpus
+from train.class_order import given_labels
 from train.data.samples import Samples
 from train.runs import newest_run
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from export.class_order import ClassOrder
 from runtime.errors import CheckpointError
 from runtime.labels import ASSUMED
+from train.class_order import ClassOrder
 
 LEAST_GAIN = 0.2
 """Share of the images that another order must answer right in addition before it is spoken of."""

@@ -12,7 +12,6 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from export.class_order import given_labels
 from export.coverage import LEAST_IMAGES
 from export.engines import asked, missing
 from export.formats import FORMATS, assert_pixels, combinations, lacking
@@ -24,6 +23,7 @@ from export.signing import assert_can_sign
 from export.statistics import least_images
 from runtime.errors import CheckpointError, DependencyError, InputError
 from runtime.manifest import FILE, read_manifest
+from train.class_order import given_labels
 from train.foreign_files import refuse_stranger
 from train.record import data_path, read_record
 from train.runs import chosen, run_of_file

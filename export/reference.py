@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.class_order import ClassOrder, decide, given_labels
-from export.side_files import beside
-from export.stated_order import hints, stated
 from runtime.digests import sha256_file
 from runtime.errors import CheckpointError, InputError
 from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
 from runtime.manifest import FILE, ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
 from train.checkpoint import WEIGHTS, load_weights
+from train.class_order import ClassOrder, decide, given_labels
 from train.models import CHANNELS, build
 from train.record import RECORD, read_record, without_folders
 from train.runs import finished_runs, run_of, run_of_file
+from train.side_files import beside
+from train.stated_order import hints, stated
 from train.weight_files import Weights, outputs, read_state, read_weights, same_tensors
 
 

@@ -106,8 +106,14 @@ def same_tensors(state: Mapping[str, torch.Tensor], other: Path) -> bool:
 
 def outputs(state: Mapping[str, torch.Tensor]) -> int | None:
     """How many classes the head answers: rows of its last matrix. None where no matrix is called as a head is."""
+    name = last_matrix(state)
+    return len(state[name]) if name else None
+
+
+def last_matrix(state: Mapping[str, torch.Tensor]) -> str | None:
+    """The name of the head's last matrix, one row a class. None where no matrix is called as a head is."""
     heads = [name for name in state if _HEAD.search(name) and state[name].ndim == 2]
-    return len(state[max(heads, key=_by_number)]) if heads else None
+    return max(heads, key=_by_number) if heads else None
 
 
 def _by_number(name: str) -> list[int]:

@@ -10,9 +10,13 @@ import torch
 from torch import nn
 
 from runtime.errors import CheckpointError
+from runtime.labels import ASSUMED, LABELS
 from train.checkpoint import load_weights
+from train.class_order import decide
 from train.models import build
-from train.weight_files import read_state
+from train.side_files import beside
+from train.stated_order import stated
+from train.weight_files import Weights, last_matrix, outputs, read_weights
 
 _ADVICE = "Train with the --recipe of its network, or leave --weights out."
 
@@ -21,23 +25,41 @@ def initialise(model: nn.Module, weights: str) -> str:
     """Start `model` from `weights`; returns what was done, for people.
 
     weights: ``none``, ``imagenet`` (torchvision's, from its cache, fetched where it is missing), or a path to a state
-    dict. A classifier head of another shape is left as it is: only the backbone is taken then.
+    dict. A classifier head of another shape is left as it is: only the backbone is taken then. The outputs of a head
+    whose order of classes is stated (`train.stated_order`, `train.side_files`) are put in clinical order.
 
-    Raises CheckpointError when they cannot be had or do not fit.
+    Raises CheckpointError when they cannot be had, do not fit, or contradict themselves about their classes.
     """
     if weights == "none":
         return "random weights"
     path = Path(weights)
-    state = _imagenet() if weights == "imagenet" else read_state(path)
+    found = Weights(_imagenet(), {}) if weights == "imagenet" else read_weights(path)
+    state = found.state
     own = model.state_dict()
     head = {name for name in state if name.startswith("fc.")}
     if all(name in own and own[name].shape == state[name].shape for name in head) and head:
+        state, how = _in_clinical_order(found, path)
         load_weights(model, state, path, _ADVICE)
-        return f"{weights}, head included"
+        return f"{weights}, head included{how}"
     backbone = {name: tensor for name, tensor in state.items() if name not in head}
     kept = {name: tensor for name, tensor in own.items() if name.startswith("fc.")}
     load_weights(model, {**backbone, **kept}, path, _ADVICE)
     return f"{weights}, backbone only: its head has other shapes"
+
+
+def _in_clinical_order(found: Weights, path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict with its outputs in the order of LABELS, as runs have them, and what was done, for people."""
+    statements = [one for one in (*stated(found.beside, path.name), *beside(path)) if None not in one.labels]
+    order = decide(statements, (), path.name, outputs(found.state) or len(LABELS))
+    if order.origin == ASSUMED:
+        return found.state, ", the order of its classes not stated"
+    name = last_matrix(found.state)
+    if order.labels == LABELS or name is None:
+        return found.state, ""
+    rows = [order.labels.index(label) for label in LABELS]
+    last = {one for one in (name, f"{name.removesuffix('weight')}bias") if one in found.state}
+    state = {one: tensor[rows] if one in last else tensor for one, tensor in found.state.items()}
+    return state, ", its outputs put in clinical order"
 
 
 def check_start(weights: str, architecture: str) -> None:

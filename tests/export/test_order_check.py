@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from export.class_order import ClassOrder
 from export.order_check import better_order, check_order
 from runtime.errors import CheckpointError
 from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
+from train.class_order import ClassOrder
 
 
 def answers(order, right: float, count: int = 200, classes=LABELS, seed: int = 0):

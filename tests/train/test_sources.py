@@ -48,6 +48,7 @@ def write_parquet(path: Path, labels: list, names: list[str] | None, images: lis
         LABELS,
         ("Non_Demented", "Very_Mild_Demented", "Mild_Demented", "Moderate_Demented"),
         ("non demented", "very mild demented", "mild demented", "moderate demented"),
+        ("No Impairment", "Very Mild Impairment", "Mild Impairment", "Moderate Impairment"),
         ("No Dementia", "Very-Mild-Dementia", "MILD_DEMENTIA", "ModerateDementia"),
     ],
 )

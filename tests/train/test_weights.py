@@ -9,6 +9,7 @@ import torch
 from torchvision.models import resnet50
 
 from runtime.errors import CheckpointError
+from runtime.labels import LABELS
 from train.models import build
 from train.weights import initialise
 
@@ -24,7 +25,7 @@ def test_a_file_with_the_published_head_is_taken_whole(tmp_path):
     published = build("resnet50")
     torch.save({f"module.{name}": tensor for name, tensor in published.state_dict().items()}, tmp_path / "a.pth")
     model = build("resnet50")
-    assert initialise(model, str(tmp_path / "a.pth")) == f"{tmp_path / 'a.pth'}, head included"
+    assert initialise(model, str(tmp_path / "a.pth")).startswith(f"{tmp_path / 'a.pth'}, head included")
     assert all(torch.equal(published.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -77,3 +78,18 @@ def test_imagenet_weights_that_are_cached_are_taken_and_checked(tmp_path, monkey
     model = build("resnet50")
     assert initialise(model, "imagenet") == "imagenet, backbone only: its head has other shapes"
     assert torch.equal(model.conv1.weight, imagenet.conv1.weight)
+
+
+def test_a_head_in_another_order_of_classes_is_put_in_that_of_runs(tmp_path):
+    order = [LABELS[at] for at in (2, 0, 3, 1)]
+    state = {**build("resnet34-gray").state_dict(), "fc.bias": torch.tensor([20.0, 0.0, 30.0, 10.0])}
+    torch.save({"state_dict": state, "classes": order}, tmp_path / "a.pth")
+    model = build("resnet34-gray")
+    assert initialise(model, str(tmp_path / "a.pth")).endswith("head included, its outputs put in clinical order")
+    assert model.state_dict()["fc.bias"].tolist() == [0.0, 10.0, 20.0, 30.0]
+    assert torch.equal(model.state_dict()["fc.weight"], state["fc.weight"][[1, 3, 0, 2]])
+    torch.save({"state_dict": state, "classes": order, "class_names": list(LABELS)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="not alike"):
+        initialise(model, str(tmp_path / "a.pth"))
+    torch.save(state, tmp_path / "a.pth")
+    assert initialise(model, str(tmp_path / "a.pth")).endswith("head included, the order of its classes not stated")

@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from export.class_order import Statement
 from runtime.errors import CheckpointError
 from runtime.labels import LABELS, canonical_label
+from train.class_order import Statement
 
 _INDEX_OF = {
     *("classtoidx", "classtoindex", "classtoid", "classtoint", "class2idx", "class2index", "class2id", "class2int"),

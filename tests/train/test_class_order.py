@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.class_order import ClassOrder, Statement, decide, given_labels
-from export.side_files import beside
-from export.stated_order import hints, stated
 from runtime.errors import CheckpointError, InputError
 from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
+from train.class_order import ClassOrder, Statement, decide, given_labels
+from train.side_files import beside
+from train.stated_order import hints, stated
 
 ORDERS = list(itertools.permutations(LABELS))
 SPELLINGS: dict[str, Callable[[str], str]] = {

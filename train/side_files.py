@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from export.class_order import Statement
-from export.stated_order import stated
 from runtime.errors import CheckpointError
 from runtime.labels import LABELS, canonical_label
+from train.class_order import Statement
+from train.stated_order import stated
 
 _NAMED = {
     *("class_to_idx", "class_to_index", "class_indices", "label2id", "label_to_idx"),
@@ -26,7 +26,7 @@ _LARGEST = 1_000_000
 def beside(checkpoint: Path) -> list[Statement]:
     """What the files in the checkpoint's folder state of the order of its classes.
 
-    Raises CheckpointError for a file about the classes that cannot be read, and as `export.class_order.stated` does.
+    Raises CheckpointError for a file about the classes that cannot be read, and as `train.stated_order.stated` does.
     """
     found: list[Statement] = []
     for path in sorted(checkpoint.parent.iterdir()):
@@ -44,9 +44,11 @@ def beside(checkpoint: Path) -> list[Statement]:
 def _json(path: Path, about_classes: bool) -> list[Statement]:
     try:
         content: Any = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, CheckpointError) as error:
         if not about_classes:
             return []
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(
             f"{path}, beside the checkpoint, is not JSON ({error}), so what it says of the classes is not known. "
             "Correct it, or move it away."

@@ -1,7 +1,7 @@
 """The order of a checkpoint's classes: read from all that states it, compared, and never guessed in silence.
 
 An output of a network is a number; which class it stands for is known only where somebody wrote it down. What was
-written down is a `Statement`: in the checkpoint (`export.stated_order`), in a file beside it, or in `--labels`. All of
+written down is a `Statement`: in the checkpoint (`train.stated_order`), in a file beside it, or in `--labels`. All of
 them must agree, or nothing is exported. Where there is none, the order is that of torchvision's ImageFolder,
 alphabetical, and is called assumed everywhere.
 
