@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runtime import report
+from runtime.arguments import outside
 from runtime.backends import BACKENDS, DEVICES
 from runtime.command import exit_status, status_of
 from runtime.command_paths import STDIN, bundle_and_images
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not found.images and not (options.info or options.self_test):
             example = command("runtime", "--bundle", bundle, "scan.jpg")
             parser.error(f"no image was given for {bundle}. For example: {example}")
+        outside(bundle, **{"--output": options.output})
         written = before(options.output, resume=options.resume) if options.output else Before()
         if found.skipped:
             print(found.skipped_words(), file=sys.stderr)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import numpy as np
 from PIL import Image
 
 from runtime.backends import DEVICES
-from runtime.errors import InputError
+from runtime.errors import BundleError, InputError
 from runtime.folders import images_in
+from runtime.hints import command
 from runtime.reading import Picture, Source
+
+if TYPE_CHECKING:
+    from runtime.audit import AuditLog
 
 
 def at_least_one(**numbers: int | None) -> None:
@@ -31,6 +35,33 @@ def check_options(device: str, threads: int | None, abstain_below: float | None)
         raise InputError(f"threads is {threads}, expected at least 1, or None for all this process may use.")
     if abstain_below is not None and not 0 <= abstain_below < 1:
         raise InputError(f"abstain_below is {abstain_below}, expected 0 or more and below 1.")
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """The path of a bundle or lone artifact. Raises BundleError where there is none."""
+    where = Path(path)
+    if not where.exists():
+        raise BundleError(f"{where} does not exist. Make a bundle with: {command('export', '--out', where)}")
+    return where
+
+
+def outside(bundle: Path, **written: bool | str | os.PathLike[str] | None) -> None:
+    """Raise InputError naming the first of `written` that is a path inside the bundle, which is sealed."""
+    for name, path in written.items():
+        if path is None or isinstance(path, bool) or not bundle.is_dir():
+            continue
+        if Path(path).absolute().is_relative_to(bundle.absolute()):
+            raise InputError(
+                f"{name} is {os.fspath(path)}, inside the bundle {bundle}, which a file of another kind makes invalid. "
+                "Name a file elsewhere."
+            )
+
+
+def opened_log(log: str | os.PathLike[str] | None, key: str | os.PathLike[str] | None) -> AuditLog | None:
+    """The audit log in that file, signed by that key; None without one. Raises AuditError."""
+    from runtime.audit import AuditLog  # here, since `python -m runtime.audit` may not find itself imported already
+
+    return None if log is None else AuditLog(Path(log), Path(key) if key else None)
 
 
 def check_pixels(images: np.ndarray, shape: tuple[int, int, int]) -> None:

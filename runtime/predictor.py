@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from runtime.answers import Answers
-from runtime.arguments import at_least_one, check_options, check_pixels, several, slices_of
+from runtime.arguments import (
+    at_least_one,
+    check_options,
+    check_pixels,
+    existing,
+    opened_log,
+    outside,
+    several,
+    slices_of,
+)
 from runtime.calibration import probabilities
 from runtime.caller import warn
-from runtime.errors import BackendError, BundleError, InputError
+from runtime.errors import BackendError, InputError
 from runtime.forks import check_process
 from runtime.identity import OPTIONS, Identity, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
@@ -30,9 +38,6 @@ from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
 from runtime.streams import Batches
 from runtime.threads import available_cpus
-
-if TYPE_CHECKING:
-    from runtime.audit import AuditLog
 
 __all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
 
@@ -84,11 +89,8 @@ class Predictor:
     ) -> None:
         self._process = os.getpid()
         check_options(device, threads, abstain_below)
-        where = Path(path)
-        if not where.exists():
-            raise BundleError(
-                f"{where} does not exist. Make a bundle with: python -m export --out {shlex.quote(str(where))}"
-            )
+        where = existing(path)
+        outside(where, tune=tune, audit=audit, audit_key=audit_key)
         self._identity = Identity(where)
         paths = (absolute(tune), absolute(audit), absolute(audit_key))
         options = (backend, precision, device, threads, guard, abstain_below, self_test, *paths)
@@ -96,6 +98,8 @@ class Predictor:
         cpus = available_cpus()
         threads = threads or cpus
         self._lanes = max(LANES[0], min(LANES[1], cpus))
+        self._audit = opened_log(audit, audit_key)
+        self._digest = None if self._audit is None else self._audit.pixels
         if where.is_file():
             self._serving = open_artifact(where, backend, precision, device, threads)
         else:
@@ -105,8 +109,6 @@ class Predictor:
         self._guard = self._serving.guard if guard else None
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
         self._answers = Answers(self.model, self.backend, self.precision, self._abstain_below, self.guarded)
-        self._audit = None if audit is None else _audit_log(Path(audit), Path(audit_key) if audit_key else None)
-        self._digest = None if self._audit is None else self._audit.pixels
         if guard and where.is_file():
             warn(unguarded(where))
         if self_test and not (result := self.self_test()).passed:
@@ -302,9 +304,3 @@ def unguarded(path: Path) -> str:
     what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
     advice = " Give its bundle folder instead." if path.is_file() else ""
     return f"{path} {what}: every image gets a stage, also one that shows no brain. Results say guard: none.{advice}"
-
-
-def _audit_log(path: Path, key: Path | None) -> AuditLog:
-    from runtime.audit import AuditLog  # here, since `python -m runtime.audit` may not find itself imported already
-
-    return AuditLog(path, key)

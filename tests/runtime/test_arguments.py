@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import InputError, Predictor
+from runtime import AuditError, InputError, Predictor
+from runtime.__main__ import main
 from runtime.arguments import several, slices_of
 
 GREY, COLOUR = np.zeros((40, 30), np.uint8), np.zeros((40, 30, 3), np.uint8)
@@ -144,3 +145,21 @@ def test_nothing_is_taken_before_the_first_prediction(onnx_predictor: Predictor)
     stream = onnx_predictor.stream(taken.append(image) or image for image in [GREY] * 3)
     assert taken == []
     assert len(list(stream)) == 3
+
+
+@pytest.mark.parametrize("name", ["audit", "audit_key", "tune"])
+def test_nothing_is_written_into_the_bundle(bundle: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is .*inside the bundle .* Name a file elsewhere"):
+        Predictor(bundle, **{name: bundle / "golden" / "file"})
+
+
+def test_results_are_not_written_into_the_bundle(bundle: Path, scan: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["--bundle", str(bundle), str(scan), "--output", str(bundle / "out.csv")]) == 2
+    assert "--output is " in capsys.readouterr().err
+    assert not (bundle / "out.csv").exists()
+
+
+def test_a_log_that_cannot_be_written_is_said_before_an_engine_is_loaded(bundle: Path, monkeypatch) -> None:
+    monkeypatch.setattr("runtime.predictor.open_bundle", lambda *given: pytest.fail("an engine was loaded"))
+    with pytest.raises(AuditError, match="not a regular file"):
+        Predictor(bundle, audit="/dev/full")
