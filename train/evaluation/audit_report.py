@@ -25,7 +25,7 @@ def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Pa
         f"<p>{html.escape(str(findings['source']))}</p>",
         f'<p class="headline">{html.escape(headline(findings))}</p>',
         _counted(findings),
-        table(["finding", ""], [[head, f"{text}."] for head, text in statements(findings)]),
+        table(["finding", ""], [[head, _sentence(text)] for head, text in statements(findings)]),
         _conflicts(findings["label_conflicts"]),
         f"<h2>Similarity of the most similar slices</h2><p>{html.escape(_explained(patients))}</p>",
         picture(_plot(patients), "how similar linked slices are"),
@@ -62,6 +62,10 @@ _PAIRS = {
 def _pairs(who: Identified, name: str) -> list[tuple[int, int]]:
     """Some pairs of slices that the check of the ids found."""
     return [] if who.ids is None or who.check is None else list(getattr(who.check, name))[:8]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _counted(findings: dict[str, Any]) -> str:
