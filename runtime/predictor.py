@@ -69,7 +69,7 @@ class Predictor:
     audit_key: file with the key of `audit`; None takes that of `runtime.audit_chain.key_path`, LOG.key by default.
 
     Raises BundleError for a bundle that cannot be trusted, BackendUnavailable when no engine here can serve it,
-    BackendError when the engine fails, InputError for arguments that make no sense.
+    BackendError when the engine fails, AuditError when the log cannot be written, InputError for senseless arguments.
     """
 
     def __init__(
@@ -217,8 +217,7 @@ class Predictor:
         """
         check_process(self._process)
         at_least_one(batch_size=batch_size, workers=workers)
-        images = several(images)
-        return self._stream(images, batch_size, workers, length_hint(images))
+        return self._stream(several(images), batch_size, workers)
 
     def predict_study(self, images: Source | Iterable[Source], batch_size: int | None = None) -> StudyPrediction:
         """One patient's result from slices of one scan: the mean over those that were not rejected.
@@ -229,8 +228,7 @@ class Predictor:
         """
         check_process(self._process)
         at_least_one(batch_size=batch_size)
-        sources = slices_of(images)
-        slices = list(self._stream(sources, batch_size, None, length_hint(sources), frames=True))
+        slices = list(self._stream(slices_of(images), batch_size, None, frames=True))
         if not slices:
             raise InputError("images is empty; expected the slices of one patient.")
         return study(slices, self._abstain_below)
@@ -250,18 +248,10 @@ class Predictor:
         return self_test(self._serving)
 
     def _stream(
-        self,
-        images: Iterable[Source],
-        batch_size: int | None,
-        workers: int | None,
-        known: int,
-        *,
-        frames: bool = False,
+        self, images: Iterable[Source], batch_size: int | None, workers: int | None, *, frames: bool = False
     ) -> Iterator[Prediction]:
-        """known: how many there are at least; a stream that does not say so is a long one once it has shown it.
-
-        frames: every frame of a DICOM file is an image.
-        """
+        """frames: every frame of a DICOM file is an image."""
+        known = length_hint(images)  # a stream that does not say so is a long one once it has shown it
         rows = Rows(self.model.input.shape)
         first = batch_size or self._batches.largest  # as long as a stream is not known to be a long one
         batches = itertools.count()
