@@ -127,6 +127,7 @@ def guarded_bundle(bundle: Path, phantoms, tmp_path_factory: pytest.TempPathFact
         Document("guard-of-phantoms.npz", sha256_file(folder / "guard-of-phantoms.npz")),
         tuple(golden),
         tuple(Document(entry.file, entry.sha256) for entry in documents),
+        plain.labels_from,
     )
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     return folder

@@ -32,6 +32,7 @@ def whole(copy: Path, scan: Path) -> Path:
         manifest.guard,
         (*manifest.golden, golden),
         (*manifest.documents, note),
+        manifest.labels_from,
     )
     (copy / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     return copy
