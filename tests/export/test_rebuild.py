@@ -52,7 +52,7 @@ def test_golden_images_that_move_are_a_reason(bundle):
 def test_a_changed_bundle_is_refused_not_mended(bundle, capsys):
     (bundle / "model.onnx").unlink()
     (bundle / "model.onnx").write_bytes(b"changed")
-    assert main(["--rebuild", "--out", str(bundle)]) == 1
+    assert main(["--rebuild", "--out", str(bundle)]) == 2
     assert "the file was changed after export" in capsys.readouterr().err
 
 
@@ -61,7 +61,7 @@ def test_without_its_run_it_says_so_and_the_bundle_stands(bundle, tmp_path, monk
     rewritten(bundle, lambda check: replace(check, engine="an engine 0.1"))
     before = (bundle / FILE).read_bytes()
     assert main(["--rebuild", "--out", str(bundle)]) == 2
-    assert "does not hold the run that" in capsys.readouterr().err
+    assert "Name the run or checkpoint" in capsys.readouterr().err
     assert (bundle / FILE).read_bytes() == before
 
 
