@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the second of two runs compared is slower somewhere, 2 invalid input. A
-    measurement that fails ends with 1."""
+    """Exit status: 0 done, 1 a measurement or what --compare checks (--fail-on) failed, 2 invalid input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
@@ -33,7 +32,7 @@ def _inference(arguments: list[str]) -> int:
 
     options = parse(arguments)
     if options.compare:
-        return _compare(*options.compare)
+        return _compare(*options.compare, options.margin, options.fail_on)
     from benchmarks.report_reading import parsed, read_record
     from benchmarks.report_text import lines
     from benchmarks.report_writing import write_reports
@@ -64,15 +63,15 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _compare(before: Path, after: Path) -> int:
-    from benchmarks.compare import compare
+def _compare(before: Path, after: Path, margin: float, fail_on: str) -> int:
+    from benchmarks.compare import compare, fails
     from benchmarks.compare_text import lines
     from benchmarks.report_reading import read_record
 
-    found = compare(read_record(before), read_record(after))
-    for line in lines(found):
+    found = compare(read_record(before), read_record(after), margin)
+    for line in lines(found, margin):
         print(line)
-    return int(any(one.judgement == "slower" for one in found.verdicts))
+    return int(fails(found, unproven=fail_on == "unproven"))
 
 
 def _train(arguments: list[str]) -> int:

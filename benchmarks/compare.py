@@ -1,9 +1,11 @@
-"""Two records → a verdict for each row that both have: faster, slower, cannot tell.
+"""Two records → a verdict for each row that both have: faster, slower, no slower, cannot tell.
 
-A row is held against what nobody changed: the peers that were asked in the same rounds. What moved them from one run to
-the other moved the machine, and is taken out; how far they moved apart shows what untouched code does between runs, and
-no verdict rests on less. Beyond that a change must exceed `MARGIN`, in blocks of rounds (`compare_statistics`), after
-Holm's correction for the number of rows.
+A row is compared with the peers measured in the same rounds, which nobody changed: what moved them from one run to the
+other was the machine, and is subtracted. Processes of the same code differ by chance; that spread is measured where a
+run used several processes (`--processes`), estimated from the peers' own changes where there are enough of them, and
+assumed to be 2 % otherwise. Faster and slower: the change exceeds `MARGIN`, after Holm's correction for the number of
+rows. No slower: the upper 95 % bound of the change lies below a margin that the user names (a one-sided equivalence
+test, Schuirmann 1987).
 """
 
 from __future__ import annotations
@@ -15,7 +17,18 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.compare_statistics import LEAST_SAMPLES, Estimate, beyond, combined, holm, interval, level
+from benchmarks.compare_statistics import (
+    ASSUMED_SPREAD,
+    LEAST_SAMPLES,
+    Estimate,
+    assumed,
+    below,
+    beyond,
+    combined,
+    holm,
+    interval,
+    level,
+)
 from benchmarks.record import Row
 from benchmarks.report_reading import Record
 from runtime.errors import InputError
@@ -28,10 +41,12 @@ LONE_MARGIN = 0.10
 """The same where no control was measured in both runs, so that the machine's own drift stays in the figures."""
 ALPHA = 0.05
 """Runs in which any row may be called faster or slower although nothing changed."""
-_USUAL, _WEIGHT = 0.005, 8
-"""What two runs of the same code differ by beside all that they share, as a share; how many controls that is worth."""
+NO_SLOWER = 0.05
+"""The margin of "no slower", unless the user names another."""
+_ENOUGH = 6
+"""Peers from which their own changes between two runs estimate the spread between processes."""
 
-Judgement = Literal["faster", "slower", "cannot tell"]
+Judgement = Literal["faster", "slower", "no slower", "cannot tell"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,11 @@ class Comparison:
 Pair = tuple[Row, Row]
 
 
-def compare(before: Record, after: Record) -> Comparison:
-    """Raises InputError where the runs have no row in common, or did different work."""
+def compare(before: Record, after: Record, no_slower: float = NO_SLOWER) -> Comparison:
+    """The verdicts on the second run. no_slower: the slowdown, as a share, that "no slower" excludes.
+
+    Raises InputError where the runs have no row in common, or did different work.
+    """
     _check_work(before, after)
     first, second = ({_key(row): row for row in record.rows} for record in (before, after))
     pairs = [(first[key], row) for key, row in second.items() if key in first]
@@ -85,32 +103,42 @@ def compare(before: Record, after: Record) -> Comparison:
             estimates[at] = _estimate(pair, [other for other in controls if other is not pair])
     adjusted = holm([beyond(estimate, margin) for estimate, margin in estimates.values()])
     sure = {at: p <= ALPHA for at, p in zip(estimates, adjusted, strict=True)}
-    verdicts = tuple(_verdict(pair, estimates.get(at), sure.get(at, False)) for at, pair in enumerate(pairs))
+    verdicts = tuple(_verdict(pair, estimates.get(at), sure.get(at, False), no_slower) for at, pair in enumerate(pairs))
     only = [(before, set(first) - set(second)), (after, set(second) - set(first))]
     return Comparison(verdicts, tuple(_notes(before, after, changed, controls, only)), bool(controls))
+
+
+def fails(comparison: Comparison, *, unproven: bool) -> bool:
+    """Whether a row is slower; with `unproven`, whether a row that is no peer's is neither faster nor no slower."""
+    ours = [one for one in comparison.verdicts if one.row.kind != "peer"]
+    if unproven:
+        return not ours or any(one.judgement not in ("faster", "no slower") for one in ours)
+    return any(one.judgement == "slower" for one in comparison.verdicts)
 
 
 def _estimate(pair: Pair, controls: Sequence[Pair]) -> tuple[Estimate, float]:
     """The logarithm of time after over time before, less the machine's own, and the margin it must exceed."""
     own = [np.log(row.samples_ms) for row in pair]
+    mine = [row.processes for row in pair]
     paired = [other for other in controls if _same_rounds(pair, other)]
     near = paired or [other for other in controls if other[0].scenario == "single_stream"]
     if not near:
-        levels = [level(samples) for samples in own]
-        return combined(levels[1].value - levels[0].value, levels), LONE_MARGIN
+        levels = [level(samples, counts) for samples, counts in zip(own, mine, strict=True)]
+        return combined(levels[1].value - levels[0].value, [*levels, *_unmeasured(pair)]), LONE_MARGIN
     common = _common(near)
     if paired:
-        series = [samples - shared for samples, shared in zip(own, common, strict=True)]
-        levels = [level(samples) for samples in series]
+        levels = [level(samples - shared, counts) for samples, shared, counts in zip(own, common, mine, strict=True)]
         moved = levels[1].value - levels[0].value
     else:
-        levels = [level(samples) for samples in (*own, *common)]
+        theirs = [near[0][run].processes for run in (0, 1)]
+        levels = [level(samples, counts) for samples, counts in zip((*own, *common), (*mine, *theirs), strict=True)]
         moved = levels[1].value - levels[0].value - (levels[3].value - levels[2].value)
-    return combined(moved, [*levels, _between(near)]), MARGIN if len(near) > 1 else ONE_PEER_MARGIN
+    return combined(moved, [*levels, *_spread(pair, near)]), MARGIN if len(near) > 1 else ONE_PEER_MARGIN
 
 
 def _common(controls: Sequence[Pair]) -> list[np.ndarray]:
-    """Of each run: what its controls took in each round, as a logarithm, relative to their level over both runs."""
+    """Of each run: the median over the controls of their times in each round, as logarithms, relative to their level
+    over both runs."""
     logs = [[np.log(row.samples_ms) for row in pair] for pair in controls]
     middles = [(np.median(first) + np.median(second)) / 2 for first, second in logs]
     return [
@@ -118,28 +146,40 @@ def _common(controls: Sequence[Pair]) -> list[np.ndarray]:
     ]
 
 
-def _between(controls: Sequence[Pair]) -> Estimate:
-    """How far untouched code moves between two runs beside what it shares: the controls' own spread, and a prior.
+def _unmeasured(pair: Pair) -> list[Estimate]:
+    """The assumed spread of each run of the row that was measured in a single process."""
+    return [assumed() for row in pair if not _several(row)]
 
-    Few controls tell little of their spread, so it is drawn towards what is usual (Smyth 2004).
+
+def _spread(pair: Pair, controls: Sequence[Pair]) -> list[Estimate]:
+    """The spread between processes that the samples of the row and its controls do not show.
+
+    Nothing where all of them ran in several processes. Otherwise the controls' own changes between the two runs
+    estimate it where they are `_ENOUGH`; fewer say too little, and it is assumed.
     """
-    moved = [
-        float(np.median(np.log(after.samples_ms)) - np.median(np.log(before.samples_ms))) for before, after in controls
-    ]
-    seen = len(moved) - 1
-    squares = _WEIGHT * _USUAL**2 + float(np.var(moved) * len(moved))
-    return Estimate(0.0, math.sqrt(squares / (_WEIGHT + seen) * (1 + 1 / len(moved))), _WEIGHT + seen)
+    if all(_several(row) for one in (pair, *controls) for row in one):
+        return []
+    if len(controls) < _ENOUGH:
+        several = math.sqrt(1 + 1 / len(controls))
+        return [assumed(ASSUMED_SPREAD * several) for _ in (0, 1)]
+    moved = [np.median(np.log(after.samples_ms)) - np.median(np.log(before.samples_ms)) for before, after in controls]
+    share = math.sqrt(1 + 1 / len(controls))
+    return [Estimate(0.0, float(np.std(moved, ddof=1)) * share, len(moved) - 1)]
+
+
+def _several(row: Row) -> bool:
+    return row.processes is not None and len(row.processes) > 1
 
 
 def _same_rounds(pair: Pair, other: Pair) -> bool:
     """Whether sample i of both was taken in the same round, in either run."""
     return pair[0].scenario != "server" and all(
-        (mine.scenario, len(mine.samples_ms)) == (its.scenario, len(its.samples_ms))
+        (mine.scenario, len(mine.samples_ms), mine.processes) == (its.scenario, len(its.samples_ms), its.processes)
         for mine, its in zip(pair, other, strict=True)
     )
 
 
-def _verdict(pair: Pair, found: tuple[Estimate, float] | None, sure: bool) -> Verdict:
+def _verdict(pair: Pair, found: tuple[Estimate, float] | None, sure: bool, no_slower: float) -> Verdict:
     before, after = (float(np.median(row.samples_ms)) for row in pair)
     if found is None:
         fewest = min(len(row.samples_ms) for row in pair)
@@ -148,7 +188,11 @@ def _verdict(pair: Pair, found: tuple[Estimate, float] | None, sure: bool) -> Ve
         return Verdict(pair[1], before, after, None, None, None, "cannot tell", why)
     estimate, _ = found
     low, high = interval(estimate)
-    judgement: Judgement = "cannot tell" if not sure else "slower" if estimate.value > 0 else "faster"
+    judgement: Judgement = "cannot tell"
+    if sure:
+        judgement = "slower" if estimate.value > 0 else "faster"
+    elif below(estimate, math.log1p(no_slower)) <= ALPHA:
+        judgement = "no slower"
     change, least, most = (math.expm1(value) for value in (estimate.value, low, high))
     return Verdict(pair[1], before, after, change, least, most, judgement, "")
 
@@ -260,6 +304,12 @@ def _notes(
         notes.append(
             f"No peer was measured in both runs as it is: what the machine itself did between them stays in the "
             f"figures, so only changes beyond ±{LONE_MARGIN:.0%} are told. Measure both with peers."
+        )
+    rows = [row for record in (before, after) for row in record.rows]
+    if not all(_several(row) for row in rows) and len(controls) < _ENOUGH:
+        notes.append(
+            f"One process each: processes of the same code are assumed to differ by {ASSUMED_SPREAD:.0%}. Measure both "
+            "with --processes 5 for narrower intervals."
         )
     notes += [f"only in {record.name}: {', '.join(sorted(key[1] for key in keys))}" for record, keys in only if keys]
     return notes

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from itertools import groupby
 from textwrap import wrap
 
-from benchmarks.compare import ALPHA, Comparison, Verdict
+from benchmarks.compare import ALPHA, NO_SLOWER, Comparison, Verdict
 from benchmarks.report_figures import number
 
 _NAME = 33
 
 
-def lines(comparison: Comparison) -> Iterator[str]:
-    """A row for each verdict, by scenario; then what the verdicts rest on."""
+def lines(comparison: Comparison, margin: float = NO_SLOWER) -> Iterator[str]:
+    """A row for each verdict, by scenario; then what the verdicts rest on. margin: as `compare` had it."""
     for scenario, group in groupby(comparison.verdicts, key=lambda one: one.row.scenario):
         yield f"{scenario.replace('_', ' '):<{_NAME}}{'before':>7}{'after':>7}{'change in % [95 %]':>21} verdict"
         for one in group:
@@ -22,6 +22,7 @@ def lines(comparison: Comparison) -> Iterator[str]:
     for note in comparison.notes:
         yield from wrap(note, 80)
     sure = f" In at most {ALPHA:.0%} of pairs of runs of the same code is any row called faster or slower."
+    sure += f" No slower: not by {margin:.0%} or more, with 95 % confidence for each row."
     said = "Times are medians in ms; changes are corrected, so they need not be their ratio." + sure
     yield from wrap(said if comparison.controlled else "Times are medians in ms, not corrected.", 80)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.compare_statistics import interval_of_times
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -23,14 +25,14 @@ class Measured:
         """Milliseconds."""
         return float(np.median(self.milliseconds))
 
-    def interval(self, resamples: int = 2000) -> tuple[float, float]:
-        """95 % percentile-bootstrap interval of the median, milliseconds (Efron 1979)."""
-        return _interval(self.milliseconds, resamples)
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the median, milliseconds, of samples that may be correlated with their neighbours."""
+        return interval_of_times(self.milliseconds)
 
-    def ratio(self, other: Measured, resamples: int = 2000) -> tuple[float, float, float]:
+    def ratio(self, other: Measured) -> tuple[float, float, float]:
         """How many times faster this is than `other`: median of the paired ratios, and its 95 % interval."""
         ratios = other.milliseconds / self.milliseconds
-        return (float(np.median(ratios)), *_interval(ratios, resamples))
+        return (float(np.median(ratios)), *interval_of_times(ratios))
 
 
 def in_turn(
@@ -51,9 +53,3 @@ def in_turn(
             if turn >= 0:
                 samples[position, turn] = (time.perf_counter() - start) * 1e3
     return [Measured(name, samples[position]) for position, name in enumerate(names)]
-
-
-def _interval(samples: np.ndarray, resamples: int) -> tuple[float, float]:
-    drawn = np.random.default_rng(0).choice(samples, (resamples, len(samples)))
-    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
-    return float(low), float(high)

@@ -42,6 +42,9 @@ class Options:
     samples: int | None = None
     """Timed answers of each contender, all contenders in turn; twice as many where they do not settle. Without it: 120,
     and 24 with --quick."""
+    processes: int = 1
+    """Start every contender this many times, and share the samples among these processes. Processes of the same code
+    differ by a per cent or so: 5 or more are needed to compare two runs closely."""
     images: int = 32
     """Most different images to answer."""
     server_seconds: float = 60.0
@@ -63,12 +66,22 @@ class Options:
     report: Path | None = None
     """Measure nothing: show, and write as asked, what an earlier --out holds."""
     compare: tuple[Path, Path] | None = None
-    """Measure nothing: a verdict for each row of two earlier --out: faster, slower, cannot tell. 1 if any is slower."""
+    """Measure nothing: a verdict for each row of two earlier --out: faster, slower, no slower, cannot tell."""
+    margin: float = 0.05
+    """The slowdown that "no slower" excludes, as a share."""
+    fail_on: Literal["slower", "unproven"] = "slower"
+    """When --compare ends with 1. slower: any row is slower. unproven: any row of ours is neither faster nor no
+    slower."""
 
     @property
     def counted(self) -> int:
         """`samples`, or what stands in for it."""
         return self.samples or (QUICK_SAMPLES if self.quick else SAMPLES)
+
+    @property
+    def per_process(self) -> int:
+        """Samples of each process, 12 or more."""
+        return max(12, -(-self.counted // self.processes))
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -93,12 +106,15 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         "--images": (options.images, 8),
         "--server-seconds": (options.server_seconds, 1),
         "--threads": (options.threads, 1),
+        "--processes": (options.processes, 1),
     }
     for option, (value, lowest) in least.items():
         if value is not None and value < lowest:
             raise InputError(f"{option} is {value}, expected {lowest} or more.")
     if not 0 < options.server_load < 1:
         raise InputError(f"--server-load is {options.server_load}, expected a share between 0 and 1, such as 0.7.")
+    if not 0 < options.margin < 1:
+        raise InputError(f"--margin is {options.margin}, expected a share between 0 and 1, such as 0.05.")
     for option, path in (("--out", options.out), ("--html", options.html), ("--markdown", options.markdown)):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise InputError(f"{option} {path} is no file in a folder that exists. Make the folder, or give another.")

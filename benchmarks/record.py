@@ -74,6 +74,8 @@ class Row:
     """`floor_ms` over the median sample, in [0, 1]."""
     server: dict[str, float] | None = None
     """{offered_per_s, latency_bound_ms, lost, seconds}."""
+    processes: list[int] | None = None
+    """Samples of each process, in the order of `samples_ms`; None: all are of one process."""
 
 
 def build(rows: list[Row], **about: Any) -> dict[str, Any]:

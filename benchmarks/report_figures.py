@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.compare_statistics import interval, level
+from benchmarks.compare_statistics import interval_of_times
 from benchmarks.record import Row
 
 LEAST_FOR = {0.9: 64, 0.99: 662}
@@ -38,7 +38,8 @@ class Figures:
     row: Row
     median: float
     interval: Interval | None
-    """95 %, from resamples of blocks; None with fewer than `LEAST_FOR_INTERVAL` samples."""
+    """95 %, for samples correlated with their neighbours, and over the processes where there are several; None with
+    fewer than `LEAST_FOR_INTERVAL` samples."""
     p90: float | None
     p99: float | None
     faster: float | None
@@ -73,12 +74,12 @@ def tail(samples: np.ndarray, share: float) -> float | None:
 def _figures(number: int, row: Row, rows: Sequence[Row]) -> Figures:
     samples = np.array(row.samples_ms)
     snippet = next((one for one in rows if one.name.startswith(SNIPPET) and one.scenario == row.scenario), None)
-    faster, within = (None, None) if snippet in (None, row) else _ratio(np.array(snippet.samples_ms), samples)
+    faster, within = (None, None) if snippet in (None, row) else _ratio(snippet, row)
     return Figures(
         number,
         row,
         float(np.median(samples)),
-        _above_zero(samples),
+        _within(samples, row.processes),
         tail(samples, 0.9),
         tail(samples, 0.99),
         faster,
@@ -86,22 +87,15 @@ def _figures(number: int, row: Row, rows: Sequence[Row]) -> Figures:
     )
 
 
-def _ratio(slow: np.ndarray, quick: np.ndarray) -> tuple[float, Interval | None]:
-    if len(slow) != len(quick):
-        return float(np.median(slow) / np.median(quick)), None
-    ratios = np.log(slow) - np.log(quick)
-    within = _within(ratios)
-    return math.exp(np.median(ratios)), within and (math.exp(within[0]), math.exp(within[1]))
+def _ratio(slow: Row, quick: Row) -> tuple[float, Interval | None]:
+    if len(slow.samples_ms) != len(quick.samples_ms):
+        return float(np.median(slow.samples_ms) / np.median(quick.samples_ms)), None
+    ratios = np.array(slow.samples_ms) / np.array(quick.samples_ms)
+    return float(np.median(ratios)), _within(ratios, quick.processes)
 
 
-def _above_zero(samples: np.ndarray) -> Interval | None:
-    """Of a time, which is never negative: symmetric about the median of its logarithm."""
-    within = _within(np.log(samples)) if samples.min(initial=1.0) > 0 else None
-    return within and (math.exp(within[0]), math.exp(within[1]))
-
-
-def _within(samples: np.ndarray) -> Interval | None:
-    return interval(level(samples)) if len(samples) >= LEAST_FOR_INTERVAL else None
+def _within(samples: np.ndarray, processes: Sequence[int] | None) -> Interval | None:
+    return interval_of_times(samples, processes) if len(samples) >= LEAST_FOR_INTERVAL else None
 
 
 def contenders(found: Sequence[Figures]) -> list[Row]:

@@ -80,6 +80,9 @@ def _row(entry: Any, where: str) -> Row:
     if wrong or not all(isinstance(entry[key], kind) for key, kind in _TYPES.items()):
         named = wrong or [key for key, kind in _TYPES.items() if not isinstance(entry[key], kind)]
         raise InputError(f"{where}: {', '.join(named)} cannot be read. {_AGAIN}")
+    counts = entry.get("processes")
+    if counts is not None and sum(counts) != len(samples):
+        raise InputError(f"{where}: processes sum to {sum(counts)}, but samples_ms has {len(samples)}. {_AGAIN}")
     return Row(**{field.name: entry.get(field.name) for field in fields(Row)})  # type: ignore[arg-type]
 
 
@@ -97,6 +100,10 @@ def _has_numbers(*keys: str) -> Callable[[Any], bool]:
 
 def _is_stages(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(of, list) and all(map(_is_number, of)) for of in value.values())
+
+
+def _is_counts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(one) is int and one > 0 for one in value)
 
 
 def _is_floors(value: Any) -> bool:
@@ -126,6 +133,7 @@ _OPTIONAL: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("peak_rss_bytes", "load_s", "first_answer_s", "floor_ms", "floor_share"), _is_number),
     "settings": lambda value: isinstance(value, str),
     "stages_ms": _is_stages,
+    "processes": _is_counts,
     "flips": _has_numbers("count", "images"),
     "server": _has_numbers("offered_per_s", "latency_bound_ms", "lost", "seconds"),
 }

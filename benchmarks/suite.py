@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import scenarios
+from benchmarks.compare import MARGIN
+from benchmarks.compare_statistics import ASSUMED_SPREAD, detectable
 from benchmarks.floors import floors, gflop_per_image
 from benchmarks.images import images_for
 from benchmarks.machine import circumstances, commit
@@ -21,7 +23,7 @@ from benchmarks.peers import peers
 from benchmarks.peers.eager import SNIPPET
 from benchmarks.peers.given import Given
 from benchmarks.record import Row, build
-from benchmarks.rows import Facts, row
+from benchmarks.rows import Facts, pooled, row
 from benchmarks.scaling import scaling
 from benchmarks.worker import Contender, Worker
 from export.images import calibration_samples
@@ -37,6 +39,8 @@ from train.record import read_record
 from train.runs import described
 
 Say = Callable[[str], None]
+_ONCE = ("server", "scaling")
+"""Scenarios that run in the last process only: they take minutes."""
 
 
 def run(options: Options, say: Say) -> dict[str, Any]:
@@ -77,11 +81,20 @@ def run(options: Options, say: Say) -> dict[str, Any]:
         if not options.quick:
             ceilings = in_own_process(floors, (threads, options.device), work / "floors.log", say)
         work_done = gflop_per_image(manifest.model.architecture, manifest.model.input.shape)
-        with ExitStack() as stack:
-            workers = _start(contenders, images, work, stack, notes, say)
-            facts = _facts(workers, ceilings, work_done, threads, say)
-            rows = _rows(options, workers, images, facts, work, say)
-            cost = scaling(workers[0].contender, images, work, say) if "scaling" in options.scenarios else None
+        say(power(options, len(contenders)))
+        facts: Facts | None = None
+        batches: dict[str, int] = {}
+        by_process = []
+        for number in range(1, options.processes + 1):
+            last = number == options.processes
+            with ExitStack() as stack:
+                # What did not load the first time is noted once.
+                workers = _start(contenders, images, work, stack, notes if number == 1 else [], say)
+                facts = facts or _facts(workers, ceilings, work_done, threads, say)
+                asked = tuple(one for one in options.scenarios if last or one not in _ONCE)
+                by_process.append(_rows(options, asked, workers, images, facts, work, batches, say))
+                cost = scaling(workers[0].contender, images, work, say) if last and "scaling" in asked else None
+        rows = pooled(by_process, notes)
     after = circumstances()
     about |= {"busy": about["busy"] or after["busy"], "noise_after": after["noise"], "others_after": after["others"]}
     notes += [f"{one.name} in {one.scenario} did not settle: its thirds differ" for one in rows if not one.stable]
@@ -100,31 +113,58 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     )
 
 
+def power(options: Options, rows: int) -> str:
+    """What change two such runs would show with a probability of 80 %, at spreads between processes that are usual."""
+    if options.processes == 1:
+        found = detectable(1, options.per_process, rows, MARGIN, ASSUMED_SPREAD)
+        return (
+            f"Two runs like this one show a change of {found:.1%} with a probability of 80 % (one process each: their "
+            f"spread is assumed to be {ASSUMED_SPREAD:.0%}); --processes 5 measures it."
+        )
+    found, worse = (
+        detectable(options.processes, options.per_process, rows, MARGIN, spread) for spread in (0.005, ASSUMED_SPREAD)
+    )
+    return (
+        f"Two runs like this one ({options.processes} processes of {options.per_process} samples) show a change of "
+        f"{found:.1%} with a probability of 80 % where processes differ by 0.5 %, of {worse:.1%} where they differ by "
+        f"{ASSUMED_SPREAD:.0%}."
+    )
+
+
 def _rows(
-    options: Options, workers: Sequence[Worker], images: Sequence[bytes], facts: Facts, work: Path, say: Say
+    options: Options,
+    asked: Sequence[str],
+    workers: Sequence[Worker],
+    images: Sequence[bytes],
+    facts: Facts,
+    work: Path,
+    batches: dict[str, int],
+    say: Say,
 ) -> list[Row]:
+    """The rows of one process of each contender. batches: sizes chosen in an earlier process, filled by the first."""
     ours = [worker for worker in workers if worker.contender.kind == "predictor"]
     rows: list[Row] = []
-    if "single_stream" in options.scenarios:
-        taken = scenarios.single_stream(workers, options.counted, say)
+    if "single_stream" in asked:
+        taken = scenarios.single_stream(workers, options.per_process, say)
         rows += [row(worker, "single_stream", 1, taken, facts) for worker in workers]
-    if "multi_stream" in options.scenarios:
-        taken = scenarios.multi_stream(workers, max(10, options.counted // 4), say)
+    if "multi_stream" in asked:
+        taken = scenarios.multi_stream(workers, max(10, options.per_process // 4), say)
         rows += [row(worker, "multi_stream", scenarios.QUESTION, taken, facts) for worker in workers]
-    if "offline" in options.scenarios:
+    if "offline" in asked:
         for worker in () if options.quick else ours:
             worker.ask("throughput", scenarios.LONG, scenarios.QUESTION)
-        batches = scenarios.best_batches(workers, 16 if options.quick else scenarios.TRIED)
+        if not batches:
+            batches.update(scenarios.best_batches(workers, 16 if options.quick else scenarios.TRIED))
         count = len(images) if options.quick else max(len(images), scenarios.OFFLINE)
         taken = scenarios.offline(workers, batches, count, 3 if options.counted < 60 else 5, say)
         rows += [row(worker, "offline", batches[worker.contender.name], taken, facts) for worker in workers]
-    if "engine" in options.scenarios:
+    if "engine" in asked:
         for batch in (1, 8, 32):
-            samples = max(12, options.counted // batch)
+            samples = max(12, options.per_process // batch)
             taken = scenarios.engine(ours, batch, samples, say)
             rows += [row(worker, "engine", batch, taken, facts) for worker in ours]
-        rows += _one_thread(ours, images, facts, work, options.counted, say)
-    if "server" in options.scenarios:
+        rows += _one_thread(ours, images, facts, work, options.per_process, say)
+    if "server" in asked:
         rows.append(_server(options, ours, images, facts, say))
     return rows
 

@@ -60,20 +60,34 @@ def timed(amounts, rounds: int, warm_up: int = 20) -> list[Row]:
     ]
 
 
-def simulated(random, rounds: int, peers: int = 3, ours: int = 2, slower: float = 1.0, **about) -> Record:
+def simulated(
+    random,
+    rounds: int,
+    peers: int = 3,
+    ours: int = 2,
+    slower: float = 1.0,
+    processes: int = 1,
+    spread: float = 0.005,
+    memory: float = 0.5,
+    **about,
+) -> Record:
     """A run on a machine that drifts, where the first of ours takes `slower` times as long.
 
-    For all rows alike: ±5 % from run to run, 3 % up and down and a slope within the run. For each row: half a per cent
-    from run to run, 3 % from sample to sample, half of it remembered, and now and then one half as slow again.
+    For all rows alike: ±5 % from run to run, 3 % up and down and a slope within the run. For each row: `spread` from
+    process to process, 3 % from sample to sample, autocorrelated by `memory`, and now and then one half as slow again.
     """
+    rounds -= rounds % processes
     common = 0.05 * random.normal() + _wandering(random, rounds, 0.97, 0.03)
     common += np.linspace(-1, 1, rounds) * 0.03 * random.normal()
     rows = []
     for at in range(peers + ours):
-        own = 0.005 * random.normal() + _wandering(random, rounds, 0.5, 0.03)
+        own = np.repeat(spread * random.normal(size=processes), rounds // processes)
+        own += _wandering(random, rounds, memory, 0.03)
         own += (random.random(rounds) < 0.02) * random.exponential(0.5, rounds)
         level = (5 + 10 * at) * (slower if at == peers else 1)
-        rows.append(row(f"row {at}", level * np.exp(common + own), "peer" if at < peers else "predictor"))
+        counts = None if processes == 1 else [rounds // processes] * processes
+        kind = "peer" if at < peers else "predictor"
+        rows.append(row(f"row {at}", level * np.exp(common + own), kind, processes=counts))
     return record(rows, **about)
 
 

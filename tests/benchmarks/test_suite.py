@@ -57,6 +57,26 @@ def test_a_quick_run_keeps_every_sample(measured, bundle):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_samples_are_shared_among_processes(measured):
+    options = (
+        "--quick",
+        "--no-peers",
+        "--only",
+        "onnx fp32",
+        "--processes",
+        "2",
+        "--scenario",
+        "single_stream",
+        "engine",
+    )
+    record, _, err = measured(*options)
+    assert {row["scenario"] for row in record["rows"]} == {"single_stream", "engine"}
+    for row in record["rows"]:
+        assert len(row["processes"]) == 2
+        assert sum(row["processes"]) == len(row["samples_ms"])
+    assert "Two runs like this one (2 processes of 12 samples) show a change of" in err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_everything_is_measured_and_none_decides_otherwise_in_float32(measured, tmp_path):
