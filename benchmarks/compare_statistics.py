@@ -133,7 +133,7 @@ def interval(estimate: Estimate, confidence: float = 0.95) -> tuple[float, float
 def interval_of_times(values: np.ndarray, processes: Sequence[int] | None = None) -> tuple[float, float]:
     """95 % interval of the level of times or ratios (N,), all above 0: taken on logarithms, so that it is above 0."""
     low, high = interval(level(np.log(values), processes))
-    return math.exp(min(low, 700.0)), math.exp(min(high, 700.0))
+    return math.exp(max(low, -700.0)), math.exp(min(high, 700.0))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -11,9 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks import report_figures
 from benchmarks.__main__ import main
-from benchmarks.compare_statistics import interval, level
+from benchmarks.compare_statistics import interval, interval_of_times, level
 from benchmarks.record import STAGES
 from benchmarks.report_figures import LEAST_FOR, SNIPPET, contenders, figures, number
 from benchmarks.report_markdown import markdown
@@ -309,6 +308,6 @@ def test_the_interval_of_a_time_never_reaches_below_zero():
     draw = np.random.default_rng(4)
     for _ in range(20):
         samples = np.repeat(np.exp(draw.normal(0, 2, 6)), 10)
-        low, high = report_figures._above_zero(samples)
+        low, high = interval_of_times(samples)
         assert 0 < low <= np.median(samples) <= high
         assert interval(level(samples))[0] < low
