@@ -3,7 +3,7 @@
 A slice is found again among others by what these changes leave alone: magnitudes of the Fourier transform over the
 angle, on rings about the middle of what is bright (Reddy & Chatterji 1996 do so in the frequency plane). The phases
 give the turn; shift, zoom and turn are then fitted by Gauss-Newton steps (Baker & Matthews 2004, the inverse
-compositional algorithm), and the likeness is the correlation over what both pictures show.
+compositional algorithm).
 """
 
 from __future__ import annotations
@@ -43,24 +43,16 @@ class Alignment:
         flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
         return flat
 
-    def likeness(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(K,) float32 correlations of the pairs as they lie, and once aligned where that is more.
+    def laid(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """(K, S, S) uint8: the second picture of each pair, laid onto the first; 0 outside its frame.
 
         first, second: (K,) int64 positions.
         """
-        # Into one place: small results kept between large tensors would keep the heap from using the room of these.
-        still, moved = np.empty((2, len(first)), np.float32)
-        for start in range(0, len(first), _BATCH):
-            rows = slice(start, start + _BATCH)
-            still[rows], moved[rows] = self._pairs(first[rows], second[rows])
-        return still, np.maximum(still, moved)
-
-    def _pairs(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         one, other = (torch.from_numpy(self.thumbnails[index]).float()[:, None] for index in (first, second))
         onto = torch.from_numpy(self._first_guess(first, second))
         onto = _fit(F.adaptive_avg_pool2d(one, _COARSE), F.adaptive_avg_pool2d(other, _COARSE), onto)
-        still = _correlation(one, other, torch.ones_like(one))
-        return still.numpy(), _correlation(one, *_moved(other, onto)).numpy()
+        seen, inside = _moved(other, onto)
+        return (seen * inside)[:, 0].round().to(torch.uint8).numpy()
 
     def _first_guess(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """(K, 2, 3) float32 map from places in the first picture to places in the second, by poses and phases."""

@@ -1,9 +1,8 @@
-"""Who is the same patient, told from the pixels where the dataset publishes no ids.
+"""Patients identified from image similarity, where the dataset publishes no ids.
 
-Neighbouring slices of one head are nearly the same picture, and so is an augmented copy once it is laid onto its
-original. Joined by a chain of most-alike pairs, the slices of a dataset fall into patients, if there is a level of
-likeness that clearly parts pairs within a head from pairs across heads. That level is looked for in the data itself;
-where the data has none, nobody is told apart and that is said.
+Three answers are possible: each group is one patient; each group is a union of whole patients, which is enough for a
+split that leaks nobody; or unknown. No answer but the last puts slices of one person into two groups: in doubt, groups
+are joined, and in more doubt the answer is unknown. docs/PATIENTS.md gives the argument and the measurements.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ THUMBNAIL = 64
 COARSE = 32
 _NEAR = 0.999  # correlation of pictures that differ by no more than another compression makes them
 _ENDS = ("below", "above")
+_FEWEST = 16  # slices, for any answer
+_NULL = 3.5  # spreads above the centre from which residual correlations across groups are looked at
+_CLEAR = 0.2  # residual correlation between links within and links across groups, for each group to be one patient
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class Patients:
     error: float
     """Upper bound of the probability that the slices of some person are in two groups, in [0, 1]; 1 when unknown."""
     below: float
-    """Similarity of the most similar pair in two groups; NaN where there is none."""
+    """Correlation of the most similar slices of two groups; NaN where there is one group."""
     above: float
-    """Similarity of the least similar pair that joins two slices into one group; NaN where there is none."""
+    """Correlation that each slice has, at least, with another one of its group; NaN where no group has two."""
     links: np.ndarray
-    """(K,) similarities of the pairs that join slices or groups most strongly, ascending: what a histogram shows."""
+    """(N,) correlation of each slice with the one most similar to it, ascending: what a histogram shows."""
     moved: np.ndarray
     """(N,) bool, slices that show their patient turned, mirrored, shifted or zoomed: copies made by augmentation."""
     repeats: np.ndarray
@@ -67,33 +69,68 @@ def thumbnail(image: Image.Image) -> np.ndarray:
 
 
 def tell_apart(thumbnails: np.ndarray) -> Patients:
-    """The patients among the slices, at a likeness chosen from the data.
+    """The patients among the slices, or groups of whole patients, or neither, as far as image similarity shows it.
 
-    thumbnails: (N, S, S) uint8, S a multiple of 32, from `thumbnail` of the original images: who is who must not depend
+    thumbnails: (N, S, S) uint8, S a multiple of 32, from `thumbnail` of the original images: the result must not depend
         on the size that a network happens to be trained at.
-
-    Likeness is the correlation of two slices, as they lie or aligned (`train.data.alignment`). The links of a maximum
-    spanning tree are searched for gaps (`train.data.gap`). The clearest counts when two tests with nothing in common
-    together leave it a chance below 0.01: how probable so wide a gap is where links spread at random around it, and how
-    probable it is that as many links drawn at random part the slices as evenly. And it must part them as patients do:
-    no group holds more than half of them, and no more than a quarter of them are alone.
     """
-    from train.data.gap import SAME, part
-    from train.data.linking import components, link
+    from train.data.linking import components
+    from train.data.residual import close_pairs
 
-    count = len(thumbnails)
-    tree, seen = link(thumbnails)
-    likeness = np.sort(tree.likeness)
-    gap, parted = part(count, tree)
-    moved = np.zeros(count, bool)
-    if gap is not None and parted is not None:
-        moved = _moved(parted, components(count, seen.select(seen.still > gap.below)))
-    repeats = components(count, seen.select(seen.still >= _NEAR))
-    below, above = (gap.below, gap.above) if gap is not None else (math.nan, math.nan)
-    groups, verdict, error = components(count, tree.select(tree.likeness >= SAME)), "unknown", 1.0
-    if gap is not None and parted is not None and _whole(thumbnails, parted, repeats):
-        groups, verdict, error = parted, "patients", gap.chance
-    return Patients(groups, verdict, error, below, above, likeness, moved, repeats)
+    raw = directions(thumbnails, COARSE)
+    first, second, _ = close_pairs(raw, _NEAR)
+    repeats = components(len(raw), first, second)
+    kept, inverse = np.unique(repeats, return_index=True)[1], repeats
+    found = _parted(thumbnails[kept], raw[kept]) if len(kept) >= _FEWEST else None
+    groups, error, single, moved = found if found is not None else (np.arange(len(kept)), 1.0, False, None)
+    moved = np.zeros(len(kept), bool) if moved is None else moved
+    verdict = "unknown" if found is None else "patients" if single else "groups"
+    below, above, links = _ends(raw, groups[inverse])
+    return Patients(groups[inverse], verdict, error, below, above, links, moved[inverse], repeats)
+
+
+def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float, bool, np.ndarray] | None:
+    """Groups of whole people, probability that somebody is torn, whether each is one person, and which slices are
+    copies; None where no such groups are certain.
+
+    thumbnails: (N, S, S) uint8, no two nearly the same. raw: (N, D) their directions.
+    """
+    from train.data.copies import copy_links
+    from train.data.linking import components, weakest_link
+    from train.data.residual import close_pairs, residuals
+    from train.data.tearing import part, strong_level
+
+    slices = residuals(raw)
+    level = strong_level(slices)
+    first, second, alike = close_pairs(slices.left, min(slices.centre + _NULL * slices.spread, level))
+    strong = alike > level
+    fragments = components(len(raw), first[strong], second[strong])
+    copy, shown = copy_links(thumbnails, slices, fragments)
+    people = components(len(raw), np.concatenate([first[strong], copy]), np.concatenate([second[strong], shown]))
+    groups, error = part(slices, fragments, people)
+    if error >= 1 or 2 * np.bincount(groups).max() > len(groups):
+        return None
+    across = alike[people[first] != people[second]].max(initial=slices.centre)
+    within = weakest_link(len(raw), first[strong], second[strong], alike[strong])
+    single = groups.max() == people.max() and within - across > _CLEAR
+    return groups, error, bool(single), _moved(people, fragments)
+
+
+def _ends(raw: np.ndarray, groups: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """`below`, `above` and `links` of `Patients`. raw: (N, D) directions. groups: (N,) int64."""
+    from train.data.residual import products
+
+    own, other = np.full((2, len(raw)), -np.inf, np.float32)
+    for at, likeness in products(raw, raw):
+        same = groups[at, None] == groups
+        other[at] = np.where(same, -np.inf, likeness).max(axis=1)
+        likeness[np.arange(len(likeness)), np.arange(at.start, at.stop)] = -np.inf
+        own[at] = np.where(same, likeness, -np.inf).max(axis=1)
+    several = own[np.isfinite(own)]
+    below, above = float(other.max(initial=-np.inf)), float(several.min(initial=np.inf))
+    links = np.maximum(own, other)
+    ends = [value if math.isfinite(value) else math.nan for value in (below, above)]
+    return ends[0], ends[1], np.sort(links[np.isfinite(links)])
 
 
 def directions(thumbnails: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
@@ -114,31 +151,12 @@ def directions(thumbnails: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
     return vectors
 
 
-def _whole(thumbnails: np.ndarray, groups: np.ndarray, repeats: np.ndarray) -> bool:
-    """Whether no two groups look like parts of one person.
+def _moved(people: np.ndarray, fragments: np.ndarray) -> np.ndarray:
+    """(N,) bool: slices that are not of the largest fragment of their group.
 
-    What all heads share at one height is taken away: the mean of the 60 most similar slices of other groups. What is
-    left of two slices of one person still correlates when slices between them are missing. groups, repeats: (N,) int64.
+    people, fragments: (N,) int64 from 0.
     """
-    first = np.unique(repeats, return_index=True)[1]
-    vectors, groups = directions(thumbnails[first], COARSE * 2), groups[first]
-    raw = vectors @ vectors.T
-    own = groups[:, None] == groups
-    nearest = np.argpartition(-np.where(own, -1, raw), min(60, len(raw) - 1), axis=1)[:, :60]
-    left = vectors - vectors[nearest].mean(axis=1)
-    left /= np.maximum(np.linalg.norm(left, axis=1, keepdims=True), 1e-6)
-    likeness = left @ left.T
-    np.fill_diagonal(likeness, -1)
-    within, across = np.where(own, likeness, -1).max(axis=1), np.where(own, -1, likeness)
-    return bool(across.max() < 0.5 * np.quantile(within[within > -1], 0.05))
-
-
-def _moved(groups: np.ndarray, still: np.ndarray) -> np.ndarray:
-    """(N,) bool: slices that are not of the largest part of their group that holds together as it lies.
-
-    groups, still: (N,) int64 from 0.
-    """
-    sizes = np.bincount(still)[still]
-    order = np.lexsort((still, -sizes, groups))
-    largest = still[order[np.unique(groups[order], return_index=True)[1]]]
-    return still != largest[groups]
+    sizes = np.bincount(fragments)[fragments]
+    order = np.lexsort((fragments, -sizes, people))
+    largest = fragments[order[np.unique(people[order], return_index=True)[1]]]
+    return fragments != largest[people]

@@ -1,0 +1,88 @@
+"""Residual similarity: what two slices share beyond what all heads share at their height.
+
+Most of the correlation of two slices is anatomy that everybody has. The mean of a slice's neighbours in other heads
+estimates it; what is left after it is subtracted is the person's own, and correlates only within a person, up to a
+few slices away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+_BLOCK = 512  # rows whose products with all others are held at once
+_OWN, _MOST, _LEAST = 6, 60, 8  # nearest slices left out as the person's own; how many of the next make the mean
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """N slices as directions, before and after the mean of their neighbours is subtracted."""
+
+    raw: np.ndarray
+    """(N, D) float32, mean-free, unit norm."""
+    means: np.ndarray
+    """(N, D) float32, mean of the neighbours of each slice."""
+    left: np.ndarray
+    """(N, D) float32, `raw` less `means`, unit norm."""
+    typical: np.ndarray
+    """(N,) float32, mean correlation of each slice with these neighbours: low for a slice unlike all others."""
+    centre: float
+    """Median residual correlation of slices at similar height."""
+    spread: float
+    """Standard deviation of it among slices of different people, from the lower half, where no own slice is."""
+
+
+def products(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of rows @ columns.T: (K, D) and (N, D) float32 give slices of K and (block, N) float32."""
+    for start in range(0, len(rows), _BLOCK):
+        at = slice(start, min(start + _BLOCK, len(rows)))
+        yield at, rows[at] @ columns.T
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """The rows at unit norm; a row of zeros stays."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+
+def residuals(raw: np.ndarray) -> Residuals:
+    """Residuals of (N, D) float32 directions, N of 16 or more.
+
+    The mean is over up to 60 slices, fewer in a small set (about two a head at 32 slices a head), after the 6 nearest,
+    which are mostly the person's own.
+    """
+    count = len(raw)
+    taken = int(np.clip(count // 16, _LEAST, _MOST))
+    near = np.empty((count, min(_OWN + taken, count - 1)), np.int64)
+    typical = np.empty(count, np.float32)
+    means = np.empty_like(raw)
+    for at, likeness in products(raw, raw):
+        likeness[np.arange(len(likeness)), np.arange(at.start, at.stop)] = -2
+        found = np.argpartition(-likeness, near.shape[1] - 1, axis=1)[:, : near.shape[1]]
+        values = np.take_along_axis(likeness, found, 1)
+        near[at] = np.take_along_axis(found, np.argsort(-values, axis=1, kind="stable"), 1)
+        typical[at] = np.take_along_axis(likeness, near[at][:, _OWN:], 1).mean(axis=1)
+        for row in range(at.start, at.stop):
+            means[row] = raw[near[row, _OWN:]].mean(axis=0)
+    left = unit(raw - means)
+    # The neighbours beyond the nearest ten are other people's; the few that are not lie in the upper half.
+    others = near[:, min(10, near.shape[1] // 2) :]
+    sample = np.concatenate([(left[row] @ left[others[row]].T) for row in range(0, count, max(count // 4000, 1))])
+    centre = float(np.median(sample))
+    return Residuals(raw, means, left, typical, centre, max(centre - float(np.quantile(sample, 0.1587)), 1e-3))
+
+
+def close_pairs(vectors: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(K,) int64, int64 and float32: pairs, the first before the second, with products above `level`, and the products.
+
+    vectors: (N, D) float32.
+    """
+    first, second, values = [], [], []
+    for at, likeness in products(vectors, vectors):
+        row, column = np.nonzero(likeness > level)
+        keep = row + at.start < column
+        first.append(row[keep] + at.start)
+        second.append(column[keep])
+        values.append(likeness[row[keep], column[keep]])
+    return np.concatenate(first), np.concatenate(second), np.concatenate(values)

@@ -1,0 +1,206 @@
+"""Which groups of slices are certainly different people: learned by tearing groups that are certainly one person.
+
+Groups that strong links hold together are torn where slices are taken out, as if these were missing from the set: that
+shows how parts of one person look to each other. A logistic regression tells them from pairs of groups; the lower tail
+of the scores of torn parts, extrapolated (peaks over threshold, Pickands 1975), says how probable it is that parts of
+one person score as low as some level. Groups are kept apart only below a level at which the expected number of people
+torn is small. In doubt groups are joined.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.data.evidence import EXPECTED, References, gaps_in, ordered
+from train.data.linking import components
+from train.data.residual import Residuals
+
+RISK = 0.005
+"""Expected number of people torn, at most."""
+_STRONG, _LEAST_STRONG = 7.5, 0.3  # a strong link: so many spreads above the centre, and at least so much
+_SURE = 4.0  # score from which two groups are joined as one person before the next round
+_ROUNDS, _TEARS, _MOST_TEARS, _FEWEST_TEARS = 4, 30, 5000, 200
+_WIDEST = 12  # slices taken out, at most
+_SOMETHING = 0.35  # expected residual correlation below which not being alike means nothing
+_FEWEST_GROUPS = 5
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Groups that are unions of whole people, and how sure that is."""
+
+    groups: np.ndarray
+    """(N,) int64 from 0."""
+    error: float
+    """Expected number of people torn, at most; 1 where nothing can be said."""
+    single: bool
+    """Whether each group is one person: no two groups were joined in doubt, and all links within are far clear of
+    those across."""
+    below: float
+    """Highest residual correlation across groups."""
+    above: float
+    """Lowest residual correlation that a group needs to be connected."""
+
+
+def strong_level(slices: Residuals) -> float:
+    """Residual correlation from which two slices are of one person."""
+    return max(slices.centre + _STRONG * slices.spread, _LEAST_STRONG)
+
+
+def part(slices: Residuals, fragments: np.ndarray, joined: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
+    """(N,) int64 groups, unions of whole people, and the expected number of people torn (1: nothing can be said).
+
+    fragments: (N,) int64 from 0, slices that strong links hold together. joined: (N,) int64 from 0, unions of
+    fragments that are one person for another reason (copies).
+    """
+    nothing = np.zeros(len(joined), np.int64), 1.0
+    size = np.bincount(fragments)
+    if not _FEWEST_GROUPS <= len(size) <= len(fragments) / 3 or len(size) * len(fragments) > 1.2e8:
+        return nothing
+    orders = [ordered(members, slices) for members in _members(fragments)]
+    start, torn = int(joined.max()) + 1, np.empty(0)
+    share = 0.0
+    for number in range(_ROUNDS):
+        known = References(slices, joined)
+        tears, source = _torn(known, orders, fragments, seed)
+        if len(tears) < _FEWEST_TEARS or len(np.unique(source)) < _FEWEST_GROUPS:
+            return nothing
+        holes = np.zeros(len(joined))
+        for members in _members(joined):
+            line = ordered(members, slices)
+            holes[line] = gaps_in(line, slices)
+        pairs, features = _pairs(known, joined, holes)
+        model = _Scores(features, tears, source)
+        scores, torn = model.of(features), model.torn
+        share = max(share, float((torn > _SURE).mean()))
+        sure = scores > _SURE
+        if number == _ROUNDS - 1 or not sure.any():
+            break
+        joined = components_of(int(joined.max()) + 1, pairs[sure])[joined]
+    found = start - int(joined.max()) - 1
+    # Each tear that was mended was one of a share of all tears: what is left, with a Poisson bound on what was seen.
+    tears_there = (found + 2 * math.sqrt(found + 1) + 2) / max(share, 0.1)
+    level, error = _level(torn, tears_there)
+    doubt = pairs[(scores > level) | (features[:, EXPECTED] < _SOMETHING)]
+    closed = [doubt, *_fragment_doubts(known, model, fragments, joined, holes, level)]
+    return components_of(int(joined.max()) + 1, np.concatenate(closed))[joined], error
+
+
+def components_of(count: int, pairs: np.ndarray) -> np.ndarray:
+    """(count,) int64 from 0: what the (K, 2) pairs join."""
+    return components(count, pairs[:, 0], pairs[:, 1])
+
+
+def _members(groups: np.ndarray) -> list[np.ndarray]:
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+
+
+def _pairs(known: References, groups: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K, 2) all pairs of groups, the smaller first, and their (K, 11) features."""
+    size = np.bincount(groups)
+    rank = np.lexsort((np.arange(len(size)), size))
+    members = _members(groups)
+    pairs, features = [], []
+    for place, g in enumerate(rank[:-1]):
+        larger = rank[place + 1 :]
+        features.append(known.against(members[g], larger, holes))
+        pairs.append(np.stack([np.full(len(larger), g), larger], axis=1))
+    return np.concatenate(pairs), np.concatenate(features)
+
+
+def _torn(
+    known: References, orders: list[np.ndarray], fragments: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(T, 11) features of parts of one group that no strong link joins, and the group of each.
+
+    A group is cut at a random place, and slices are taken out beside it until no strong link is left across.
+    """
+    rng = np.random.default_rng(seed)
+    level = strong_level(known.slices)
+    usual = np.median(np.bincount(fragments)[fragments])
+    long = [g for g, order in enumerate(orders) if len(order) >= max(6, 0.5 * usual)]
+    features, source = [], []
+    for g in long:
+        order = orders[g]
+        left = known.slices.left[order]
+        alike = left @ left.T
+        for _ in range(min(_TEARS, max(_MOST_TEARS // len(long), 3))):
+            cut = int(rng.integers(1, len(order)))
+            turned = rng.random() < 0.5
+            for gap in range(_WIDEST):
+                low, high = np.arange(cut), np.arange(cut + gap, len(order))
+                if turned:
+                    low, high = np.arange(cut - gap), np.arange(cut, len(order))
+                if not len(low) or not len(high):
+                    break
+                if alike[np.ix_(low, high)].max() <= level:
+                    features.append(known.torn(order[low], order[high]))
+                    source.append(g)
+                    break
+    return (np.concatenate(features) if features else np.empty((0, 11))), np.array(source, np.int64)
+
+
+class _Scores:
+    """Log odds of two groups being parts of one person, up to a constant; of tears by a model that has not seen their
+    group."""
+
+    def __init__(self, features: np.ndarray, tears: np.ndarray, source: np.ndarray) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        terms = np.concatenate([_terms(features), _terms(tears)])
+        self.middle, self.scale = terms.mean(axis=0), terms.std(axis=0) + 1e-9
+        values = (terms - self.middle) / self.scale
+        target = np.r_[np.zeros(len(features)), np.ones(len(tears))]
+        self.models = []
+        self.torn = np.empty(len(tears))
+        for half in range(2):
+            unseen = np.r_[np.zeros(len(features), bool), source % 2 == half]
+            model = LogisticRegression(C=0.3, max_iter=200, class_weight="balanced")
+            model.fit(values[~unseen], target[~unseen])
+            self.models.append(model)
+            self.torn[source % 2 == half] = model.decision_function(values[unseen])
+
+    def of(self, features: np.ndarray) -> np.ndarray:
+        """(K,) scores: the higher of the two models'."""
+        values = (_terms(features) - self.middle) / self.scale
+        return np.max([model.decision_function(values) for model in self.models], axis=0)
+
+
+def _terms(features: np.ndarray) -> np.ndarray:
+    """(K, 22) features, their squares and products, for a regression that is linear in them."""
+    alike, six = features[:, :2], features[:, :6]
+    products = [alike * features[:, [2]], alike * features[:, [4]], six**2, features[:, [6]] * features[:, [0, 2, 4]]]
+    return np.concatenate([features, *products], axis=1)
+
+
+def _level(torn: np.ndarray, tears: float) -> tuple[float, float]:
+    """Score below which parts of one person are expected less than RISK times among so many tears; and that number."""
+    rank = np.sort(torn)
+    beyond = max(len(rank) // 20, 20)
+    start = rank[beyond]
+    # An exponential tail; the mean excess of the lowest hundredth, where that is more: the tail may be heavier.
+    lowest = max(len(rank) // 100, 10)
+    excess = max(float((start - rank[:beyond]).mean()), float((rank[lowest] - rank[:lowest]).mean()))
+    level = start - excess * math.log(max(tears * (beyond / len(rank)) / RISK, 1.0))
+    return min(level, float(rank[0])), RISK
+
+
+def _fragment_doubts(
+    known: References, model: _Scores, fragments: np.ndarray, joined: np.ndarray, holes: np.ndarray, level: float
+) -> list[np.ndarray]:
+    """(K, 2) pairs of groups that a fragment within one of them has doubts about: it may have been joined to the
+    wrong one."""
+    found = []
+    for members in _members(fragments):
+        own = joined[members[0]]
+        if (joined == own).sum() == len(members):
+            continue
+        others = np.delete(np.arange(int(joined.max()) + 1), own)
+        features = known.against(members, others, holes)
+        doubt = others[(model.of(features) > level) & (features[:, EXPECTED] >= _SOMETHING)]
+        found.append(np.stack([np.full(len(doubt), own), doubt], axis=1))
+    return found
