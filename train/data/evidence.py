@@ -8,6 +8,7 @@ people. Where no reference shows both, nothing is known.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +23,25 @@ _FEWEST = 4  # references that must show both slices, for an expectation
 _SHOWN = 0.05  # quantile of the slices' correlation with their references from which a reference shows a slice
 
 
+def most_similar(slices: Residuals, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, G) float32 and int32: correlation of each slice with the most similar one of each group, and that slice.
+
+    groups: (N,) int64 from 0.
+    """
+    order = np.argsort(groups, kind="stable")
+    bounds = np.append(np.flatnonzero(np.diff(groups[order], prepend=-1)), len(order))
+    best = np.empty((len(groups), len(bounds) - 1), np.float32)
+    partner = np.empty(best.shape, np.int32)
+    columns = np.ascontiguousarray(slices.raw[order])
+    for at, likeness in products(slices.raw, columns):
+        rows = np.arange(len(likeness))
+        for g, (first, last) in enumerate(pairwise(bounds)):
+            place = likeness[:, first:last].argmax(axis=1)
+            best[at, g] = likeness[rows, first + place]
+            partner[at, g] = order[first + place]
+    return best, partner
+
+
 @dataclass
 class References:
     """What is known of N slices from the groups that are used as references."""
@@ -29,6 +49,10 @@ class References:
     slices: Residuals
     groups: np.ndarray
     """(N,) int64 from 0, people as far as known."""
+    best: np.ndarray
+    """(N, G) float32, correlation of each slice with the most similar one of each group."""
+    partner: np.ndarray
+    """(N, G) int32, that slice."""
     number: np.ndarray = field(init=False)
     """(M,) int64, the groups that are references."""
     nearest: np.ndarray = field(init=False)
@@ -37,10 +61,6 @@ class References:
     """(N, M) bool, whether the reference shows each slice: that slice is as like it as such slices usually are."""
     within: list[np.ndarray] = field(init=False)
     """M matrices of residual correlations within a reference; on the diagonal, that of the nearest other slice."""
-    best: np.ndarray = field(init=False)
-    """(N, G) float32, correlation of each slice with the most similar one of each group."""
-    partner: np.ndarray = field(init=False)
-    """(N, G) int32, that slice."""
 
     def __post_init__(self) -> None:
         slices, groups = self.slices, self.groups
@@ -50,15 +70,6 @@ class References:
         self.number = np.array(fit[:_REFERENCES], np.int64)
         order = np.argsort(groups, kind="stable")
         bounds = np.searchsorted(groups[order], np.arange(len(size) + 1))
-        self.best = np.empty((len(groups), len(size)), np.float32)
-        self.partner = np.empty((len(groups), len(size)), np.int32)
-        columns = np.ascontiguousarray(slices.raw[order])
-        for at, likeness in products(slices.raw, columns):
-            for g in range(len(size)):
-                part = likeness[:, bounds[g] : bounds[g + 1]]
-                place = part.argmax(axis=1)
-                self.best[at, g] = part[np.arange(len(part)), place]
-                self.partner[at, g] = order[bounds[g] + place]
         own = np.zeros(len(groups), np.int64)
         own[order] = np.arange(len(order)) - bounds[groups[order]]
         self.nearest = own[self.partner[:, self.number]]
@@ -73,6 +84,20 @@ class References:
             np.fill_diagonal(matrix, matrix.max(axis=1))
             self.within.append(matrix)
 
+    def joined(self, groups: np.ndarray) -> References:
+        """The same where groups are joined. groups: (N,) int64 from 0, unions of those before."""
+        if np.array_equal(groups, self.groups):
+            return self
+        best = np.full((len(groups), int(groups.max()) + 1), -np.inf, np.float32)
+        partner = np.zeros(best.shape, np.int32)
+        into = np.zeros(int(self.groups.max()) + 1, np.int64)
+        into[self.groups] = groups
+        for g, new in enumerate(into):
+            more = self.best[:, g] > best[:, new]
+            best[more, new] = self.best[more, g]
+            partner[more, new] = self.partner[more, g]
+        return References(self.slices, groups, best, partner)
+
     def features(
         self, one: np.ndarray, other: np.ndarray, holes: np.ndarray, skip: np.ndarray, sizes: np.ndarray
     ) -> np.ndarray:
@@ -81,9 +106,7 @@ class References:
         one, other: (P, K) int64 slices. holes: (P, K) residual correlations across the worse side of `other` in its
         group's order, 0 at the ends. skip: (K, M) bool, references that are one of the two. sizes: (K, 2) of groups.
         """
-        slices = self.slices
-        alike = np.einsum("pkd,pkd->pk", slices.left[one], slices.left[other])
-        raw = np.einsum("pkd,pkd->pk", slices.raw[one], slices.raw[other])
+        alike, raw = (_products(vectors, one, other) for vectors in (self.slices.left, self.slices.raw))
         total, known = np.zeros(one.shape), np.zeros(one.shape)
         for m, matrix in enumerate(self.within):
             usable = self.shown[one, m] & self.shown[other, m] & ~skip[:, m]
@@ -108,16 +131,45 @@ class References:
         sizes = np.stack([np.full(len(columns), len(rows)), np.bincount(self.groups)[columns]], axis=1)
         return self.features(one, other, holes[other], skip, sizes)
 
-    def torn(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """(1, 11) features of two parts of one group, each in order, as if they were two groups."""
-        small, large = (low, high) if len(low) <= len(high) else (high, low)
-        holes = np.zeros(len(self.groups))
-        holes[large] = gaps_in(large, self.slices)
-        likeness = self.slices.raw[small] @ self.slices.raw[large].T
-        top = np.argsort(-likeness.max(axis=1), kind="stable")[:PAIRS]
-        one, other = small[top][:, None], large[likeness[top].argmax(axis=1)][:, None]
-        skip = (self.number == self.groups[low[0]])[None]
-        return self.features(one, other, holes[other], skip, np.array([[len(small), len(large)]]))
+
+@dataclass(frozen=True)
+class Tears:
+    """T groups torn into two parts, each with P pairs of slices to compare."""
+
+    one: np.ndarray
+    """(P, T) int64 slices of the smaller parts."""
+    other: np.ndarray
+    """(P, T) int64 slices of the larger parts."""
+    holes: np.ndarray
+    """(P, T) as in `References.features`."""
+    sizes: np.ndarray
+    """(T, 2)."""
+
+    def features(self, known: References) -> np.ndarray:
+        """(T, 11) features of the parts, as if they were two groups."""
+        skip = known.groups[self.one[0]][:, None] == known.number
+        return known.features(self.one, self.other, self.holes, skip, self.sizes)
+
+
+def tear(low: np.ndarray, high: np.ndarray, slices: Residuals) -> Tears:
+    """One group torn into two parts, each in order."""
+    small, large = (low, high) if len(low) <= len(high) else (high, low)
+    likeness = slices.raw[small] @ slices.raw[large].T
+    top = np.argsort(-likeness.max(axis=1), kind="stable")[:PAIRS]
+    place = likeness[top].argmax(axis=1)
+    holes = gaps_in(large, slices)[place]
+    columns = (small[top], large[place], holes)
+    return Tears(*(column[:, None] for column in columns), sizes=np.array([[len(small), len(large)]]))
+
+
+def _products(vectors: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(P, K) products of pairs of the vectors."""
+    first, second = one.ravel(), other.ravel()
+    found = np.empty(len(first), np.float32)
+    for start in range(0, len(first), 1024):
+        rows = slice(start, start + 1024)
+        found[rows] = np.einsum("kd,kd->k", vectors[first[rows]], vectors[second[rows]])
+    return found.reshape(one.shape)
 
 
 def ordered(members: np.ndarray, slices: Residuals) -> np.ndarray:
@@ -130,7 +182,7 @@ def ordered(members: np.ndarray, slices: Residuals) -> np.ndarray:
 
 
 def gaps_in(members: np.ndarray, slices: Residuals) -> np.ndarray:
-    """(K,) residual correlation of each of the members, in order, with the less similar of its neighbours; 0 at ends."""
+    """(K,) residual correlation of each of the members, in order, with its less similar neighbour; 0 at ends."""
     found = np.zeros(len(members))
     if len(members) > 2:
         steps = (slices.left[members[:-1]] * slices.left[members[1:]]).sum(axis=1)

@@ -18,6 +18,7 @@ COARSE = 32
 _NEAR = 0.999  # correlation of pictures that differ by no more than another compression makes them
 _ENDS = ("below", "above")
 _FEWEST = 16  # slices, for any answer
+_MANY = 8192  # slices above which thumbnails of 32 x 32 are compared, for time
 _NULL = 3.5  # spreads above the centre from which residual correlations across groups are looked at
 _CLEAR = 0.2  # residual correlation between links within and links across groups, for each group to be one patient
 
@@ -77,7 +78,7 @@ def tell_apart(thumbnails: np.ndarray) -> Patients:
     from train.data.linking import components
     from train.data.residual import close_pairs
 
-    raw = directions(thumbnails, COARSE)
+    raw = directions(thumbnails, THUMBNAIL if len(thumbnails) <= _MANY else COARSE)
     first, second, _ = close_pairs(raw, _NEAR)
     repeats = components(len(raw), first, second)
     kept, inverse = np.unique(repeats, return_index=True)[1], repeats

@@ -10,11 +10,10 @@ torn is small. In doubt groups are joined.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from train.data.evidence import EXPECTED, References, gaps_in, ordered
+from train.data.evidence import EXPECTED, References, Tears, gaps_in, most_similar, ordered, tear
 from train.data.linking import components
 from train.data.residual import Residuals
 
@@ -22,27 +21,11 @@ RISK = 0.005
 """Expected number of people torn, at most."""
 _STRONG, _LEAST_STRONG = 7.5, 0.3  # a strong link: so many spreads above the centre, and at least so much
 _SURE = 4.0  # score from which two groups are joined as one person before the next round
+_FAR = 7.0  # lead in log odds of a fragment's own group over another from which the other is out of the question
 _ROUNDS, _TEARS, _MOST_TEARS, _FEWEST_TEARS = 4, 30, 5000, 200
 _WIDEST = 12  # slices taken out, at most
 _SOMETHING = 0.35  # expected residual correlation below which not being alike means nothing
 _FEWEST_GROUPS = 5
-
-
-@dataclass(frozen=True)
-class Parting:
-    """Groups that are unions of whole people, and how sure that is."""
-
-    groups: np.ndarray
-    """(N,) int64 from 0."""
-    error: float
-    """Expected number of people torn, at most; 1 where nothing can be said."""
-    single: bool
-    """Whether each group is one person: no two groups were joined in doubt, and all links within are far clear of
-    those across."""
-    below: float
-    """Highest residual correlation across groups."""
-    above: float
-    """Lowest residual correlation that a group needs to be connected."""
 
 
 def strong_level(slices: Residuals) -> float:
@@ -61,21 +44,22 @@ def part(slices: Residuals, fragments: np.ndarray, joined: np.ndarray, seed: int
     if not _FEWEST_GROUPS <= len(size) <= len(fragments) / 3 or len(size) * len(fragments) > 1.2e8:
         return nothing
     orders = [ordered(members, slices) for members in _members(fragments)]
-    start, torn = int(joined.max()) + 1, np.empty(0)
-    share = 0.0
+    cuts, source = _tears(slices, orders, fragments, seed)
+    if len(source) < _FEWEST_TEARS or len(np.unique(source)) < _FEWEST_GROUPS:
+        return nothing
+    known = References(slices, fragments, *most_similar(slices, fragments))
+    start, share = int(joined.max()) + 1, 0.0
     for number in range(_ROUNDS):
-        known = References(slices, joined)
-        tears, source = _torn(known, orders, fragments, seed)
-        if len(tears) < _FEWEST_TEARS or len(np.unique(source)) < _FEWEST_GROUPS:
-            return nothing
+        known = known.joined(joined)
+        tears = np.concatenate([cut.features(known) for cut in cuts])
         holes = np.zeros(len(joined))
         for members in _members(joined):
             line = ordered(members, slices)
             holes[line] = gaps_in(line, slices)
         pairs, features = _pairs(known, joined, holes)
         model = _Scores(features, tears, source)
-        scores, torn = model.of(features), model.torn
-        share = max(share, float((torn > _SURE).mean()))
+        scores = model.of(features)
+        share = max(share, float((model.torn > _SURE).mean()))
         sure = scores > _SURE
         if number == _ROUNDS - 1 or not sure.any():
             break
@@ -83,7 +67,7 @@ def part(slices: Residuals, fragments: np.ndarray, joined: np.ndarray, seed: int
     found = start - int(joined.max()) - 1
     # Each tear that was mended was one of a share of all tears: what is left, with a Poisson bound on what was seen.
     tears_there = (found + 2 * math.sqrt(found + 1) + 2) / max(share, 0.1)
-    level, error = _level(torn, tears_there)
+    level, error = _level(model.torn, tears_there)
     doubt = pairs[(scores > level) | (features[:, EXPECTED] < _SOMETHING)]
     closed = [doubt, *_fragment_doubts(known, model, fragments, joined, holes, level)]
     return components_of(int(joined.max()) + 1, np.concatenate(closed))[joined], error
@@ -112,36 +96,39 @@ def _pairs(known: References, groups: np.ndarray, holes: np.ndarray) -> tuple[np
     return np.concatenate(pairs), np.concatenate(features)
 
 
-def _torn(
-    known: References, orders: list[np.ndarray], fragments: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(T, 11) features of parts of one group that no strong link joins, and the group of each.
+def _tears(
+    slices: Residuals, orders: list[np.ndarray], fragments: np.ndarray, seed: int
+) -> tuple[list[Tears], np.ndarray]:
+    """Parts of one fragment that no strong link joins, by number of pairs, and (T,) int64 the fragment of each.
 
-    A group is cut at a random place, and slices are taken out beside it until no strong link is left across.
+    A fragment is cut at a random place, and slices are taken out beside it until no strong link is left across.
     """
     rng = np.random.default_rng(seed)
-    level = strong_level(known.slices)
+    level = strong_level(slices)
     usual = np.median(np.bincount(fragments)[fragments])
     long = [g for g, order in enumerate(orders) if len(order) >= max(6, 0.5 * usual)]
-    features, source = [], []
+    found: dict[int, list[tuple[Tears, int]]] = {}
     for g in long:
         order = orders[g]
-        left = known.slices.left[order]
-        alike = left @ left.T
+        alike = slices.left[order] @ slices.left[order].T
         for _ in range(min(_TEARS, max(_MOST_TEARS // len(long), 3))):
-            cut = int(rng.integers(1, len(order)))
-            turned = rng.random() < 0.5
+            cut, turned = int(rng.integers(1, len(order))), rng.random() < 0.5
             for gap in range(_WIDEST):
-                low, high = np.arange(cut), np.arange(cut + gap, len(order))
-                if turned:
-                    low, high = np.arange(cut - gap), np.arange(cut, len(order))
-                if not len(low) or not len(high):
+                low, high = (cut - gap, cut) if turned else (cut, cut + gap)
+                if low < 1 or high >= len(order):
                     break
-                if alike[np.ix_(low, high)].max() <= level:
-                    features.append(known.torn(order[low], order[high]))
-                    source.append(g)
+                if alike[:low, high:].max() <= level:
+                    one = tear(order[:low], order[high:], slices)
+                    found.setdefault(len(one.one), []).append((one, g))
                     break
-    return (np.concatenate(features) if features else np.empty((0, 11))), np.array(source, np.int64)
+    batches = [
+        Tears(
+            *(np.concatenate([getattr(one, name) for one, _ in same], axis=1) for name in ("one", "other", "holes")),
+            sizes=np.concatenate([one.sizes for one, _ in same]),
+        )
+        for same in found.values()
+    ]
+    return batches, np.array([g for same in found.values() for _, g in same], np.int64)
 
 
 class _Scores:
@@ -192,15 +179,21 @@ def _level(torn: np.ndarray, tears: float) -> tuple[float, float]:
 def _fragment_doubts(
     known: References, model: _Scores, fragments: np.ndarray, joined: np.ndarray, holes: np.ndarray, level: float
 ) -> list[np.ndarray]:
-    """(K, 2) pairs of groups that a fragment within one of them has doubts about: it may have been joined to the
-    wrong one."""
+    """(K, 2) pairs of groups, where a fragment in the first may have been joined to the wrong one.
+
+    A fragment is of one person, so that its score with the rest of its group counts against all others.
+    """
     found = []
+    slices = known.slices
     for members in _members(fragments):
         own = joined[members[0]]
-        if (joined == own).sum() == len(members):
+        rest = np.setdiff1d(np.flatnonzero(joined == own), members)
+        if not len(rest):
             continue
+        parts = tear(ordered(members, slices), ordered(rest, slices), slices)
+        mine = float(model.of(parts.features(known))[0])
         others = np.delete(np.arange(int(joined.max()) + 1), own)
-        features = known.against(members, others, holes)
-        doubt = others[(model.of(features) > level) & (features[:, EXPECTED] >= _SOMETHING)]
+        scores = model.of(known.against(members, others, holes))
+        doubt = others[(scores > level) & (scores > mine - _FAR)]
         found.append(np.stack([np.full(len(doubt), own), doubt], axis=1))
     return found
