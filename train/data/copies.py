@@ -14,7 +14,7 @@ from train.data.residual import Residuals, products, unit
 
 _PROPOSED = 3  # slices with the most similar signature that are looked at, for each slice
 _IN_PLACE = 0.9  # correlation as they lie from which two slices need no alignment
-_COPY = 0.5  # residual correlation of a copy laid onto its original, at least
+_COPY = 0.6  # residual correlation of a copy laid onto its original, at least
 
 
 def copy_links(thumbnails: np.ndarray, slices: Residuals, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ COARSE = 32
 _NEAR = 0.999  # correlation of pictures that differ by no more than another compression makes them
 _ENDS = ("below", "above")
 _FEWEST = 16  # slices, for any answer
+_LARGEST = 2 / 3  # share of the slices in one group, at most: it takes others to hold out
 _MANY = 8192  # slices above which thumbnails of 32 x 32 are compared, for time
 _NULL = 3.5  # spreads above the centre from which residual correlations across groups are looked at
 _CLEAR = 0.2  # residual correlation between links within and links across groups, for each group to be one patient
@@ -109,7 +110,7 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     copy, shown = copy_links(thumbnails, slices, fragments)
     people = components(len(raw), np.concatenate([first[strong], copy]), np.concatenate([second[strong], shown]))
     groups, error = part(slices, fragments, people)
-    if error >= 1 or 2 * np.bincount(groups).max() > len(groups):
+    if error >= 1 or np.bincount(groups).max() > _LARGEST * len(groups):
         return None
     across = alike[people[first] != people[second]].max(initial=slices.centre)
     within = weakest_link(len(raw), first[strong], second[strong], alike[strong])

@@ -31,7 +31,7 @@ class Residuals:
     centre: float
     """Median residual correlation of slices at similar height."""
     spread: float
-    """Standard deviation of it among slices of different people, from the lower half, where no own slice is."""
+    """Standard deviation of it among slices of different people."""
 
 
 def products(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -66,11 +66,19 @@ def residuals(raw: np.ndarray) -> Residuals:
         for row in range(at.start, at.stop):
             means[row] = raw[near[row, _OWN:]].mean(axis=0)
     left = unit(raw - means)
-    # The neighbours beyond the nearest ten are other people's; the few that are not lie in the upper half.
-    others = near[:, min(10, near.shape[1] // 2) :]
-    sample = np.concatenate([(left[row] @ left[others[row]].T) for row in range(0, count, max(count // 4000, 1))])
-    centre = float(np.median(sample))
-    return Residuals(raw, means, left, typical, centre, max(centre - float(np.quantile(sample, 0.1587)), 1e-3))
+    sample = np.concatenate([left[others] @ left[row] for row, others in _others(raw)])
+    low, centre, high = np.quantile(sample, (0.1587, 0.5, 0.8413))
+    # A person's own slices further away lie at one end; the other end is other people's alone.
+    spread = max(float(min(centre - low, high - centre)), 1e-3)
+    return Residuals(raw, means, left, typical, float(centre), spread)
+
+
+def _others(raw: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Some slices, and of each the nearest third of the others but for the nearest 10: mostly other people's."""
+    rows = np.arange(0, len(raw), max(len(raw) // 1000, 1))
+    for at, likeness in products(np.ascontiguousarray(raw[rows]), raw):
+        order = np.argsort(-likeness, axis=1)[:, 11 : max(len(raw) // 3, 14)]
+        yield from zip(rows[at].tolist(), order, strict=True)
 
 
 def close_pairs(vectors: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

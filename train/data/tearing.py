@@ -19,10 +19,10 @@ from train.data.residual import Residuals
 
 RISK = 0.005
 """Expected number of people torn, at most."""
-_STRONG, _LEAST_STRONG = 7.5, 0.3  # a strong link: so many spreads above the centre, and at least so much
+_STRONG, _STRONG_FROM, _STRONG_TO = 7.5, 0.3, 0.75  # a strong link: spreads above the centre, within these limits
 _SURE = 4.0  # score from which two groups are joined as one person before the next round
-_FAR = 7.0  # lead in log odds of a fragment's own group over another from which the other is out of the question
-_ROUNDS, _TEARS, _MOST_TEARS, _FEWEST_TEARS = 4, 30, 5000, 200
+_FAR = 5.0  # lead in log odds of a fragment's own group over another from which the other is out of the question
+_ROUNDS, _TEARS, _MOST_TEARS, _FEWEST_TEARS = 4, 100, 5000, 200
 _WIDEST = 12  # slices taken out, at most
 _SOMETHING = 0.35  # expected residual correlation below which not being alike means nothing
 _FEWEST_GROUPS = 5
@@ -30,7 +30,7 @@ _FEWEST_GROUPS = 5
 
 def strong_level(slices: Residuals) -> float:
     """Residual correlation from which two slices are of one person."""
-    return max(slices.centre + _STRONG * slices.spread, _LEAST_STRONG)
+    return min(max(slices.centre + _STRONG * slices.spread, _STRONG_FROM), _STRONG_TO)
 
 
 def part(slices: Residuals, fragments: np.ndarray, joined: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
