@@ -277,4 +277,5 @@ def rows(names: list[str]) -> Iterator[tuple[str, Row, float]]:
 
 if __name__ == "__main__":
     for name, row, seconds in rows(sys.argv[1:]):
-        print(row.line(name), f"{seconds:.0f} s", "WRONG" if row.wrong else "", flush=True)
+        sys.stdout.write(f"{row.line(name)} {seconds:.0f} s {'WRONG' if row.wrong else ''}\n")
+        sys.stdout.flush()

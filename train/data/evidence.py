@@ -16,11 +16,15 @@ from train.data.residual import Residuals, products
 
 PAIRS = 4
 """Pairs of slices that are compared for two groups."""
-EXPECTED = 3
-"""Column of the features with the highest expected residual correlation."""
+BETWEEN = 0.45
+"""Residual correlation of neighbours in a group from which no slice of that person is missing between them."""
+EXPECTED, BESIDE = 3, 6
+"""Columns of the features: highest expected residual correlation; mean of that across the nearest slice."""
 _REFERENCES = 40
 _FEWEST = 4  # references that must show both slices, for an expectation
-_SHOWN = 0.05  # quantile of the slices' correlation with their references from which a reference shows a slice
+_SHARE = 0.1  # and share of all references
+_INNER = 0.5  # share of a reference's usual similarity of neighbours, without which there is a hole
+_SHOWN = 1.5  # distance of a slice from a reference that shows it, at most, over that from its fourth best reference
 
 
 def most_similar(slices: Residuals, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +63,8 @@ class References:
     """(N, M) int64, place within the reference of the slice most like each."""
     shown: np.ndarray = field(init=False)
     """(N, M) bool, whether the reference shows each slice: that slice is as like it as such slices usually are."""
+    holes: np.ndarray = field(init=False)
+    """(N,) residual correlation of each slice with the less similar of its neighbours in its group; 0 at the ends."""
     within: list[np.ndarray] = field(init=False)
     """M matrices of residual correlations within a reference; on the diagonal, that of the nearest other slice."""
 
@@ -73,9 +79,18 @@ class References:
         own = np.zeros(len(groups), np.int64)
         own[order] = np.arange(len(order)) - bounds[groups[order]]
         self.nearest = own[self.partner[:, self.number]]
-        like = self.best[:, self.number]
-        foreign = like[groups[:, None] != self.number]
-        self.shown = like >= (np.quantile(foreign, _SHOWN) if foreign.size else 1.0)
+        self.holes = np.zeros(len(groups))
+        for members in np.split(order, bounds[1:-1]):
+            line = ordered(members, slices)
+            self.holes[line] = gaps_in(line, slices)
+        # Far below what the best references of a slice have, a reference lacks that height; and a slice that is nearest
+        # to the end of a reference, or to a hole in it, may lie anywhere beyond.
+        like = np.where(groups[:, None] == self.number, -1.0, self.best[:, self.number])
+        usual_like = np.sort(like, axis=1)[:, -min(_FEWEST, len(self.number)), None]
+        inner = np.zeros(len(groups), bool)
+        for g in self.number:
+            inner[groups == g] = self.holes[groups == g] >= _INNER * np.median(self.holes[groups == g])
+        self.shown = (1 - like <= _SHOWN * (1 - usual_like)) & inner[self.partner[:, self.number]]
         self.within = []
         for g in self.number:
             left = slices.left[order[bounds[g] : bounds[g + 1]]]
@@ -112,24 +127,23 @@ class References:
             usable = self.shown[one, m] & self.shown[other, m] & ~skip[:, m]
             total += np.where(usable, matrix[self.nearest[one, m], self.nearest[other, m]], 0)
             known += usable
-        expected = np.where(known >= _FEWEST, total / np.maximum(known, 1), 0)
+        expected = np.where(known >= max(_FEWEST, _SHARE * len(self.number)), total / np.maximum(known, 1), 0)
         distinct = 1 + (np.diff(np.sort(other, axis=0), axis=0) != 0).sum(axis=0)
         columns = [alike.mean(0), alike.max(0), expected.mean(0), expected.max(0), raw.mean(0), raw.max(0)]
         columns += [holes.mean(0), holes.max(0), distinct / len(one), *np.log(sizes.T)]
         return np.stack(columns, axis=1)
 
-    def against(self, rows: np.ndarray, columns: np.ndarray, holes: np.ndarray) -> np.ndarray:
-        """(K, 11) features of the slices `rows` of one group against each of the K groups `columns`.
-
-        holes: (N,) from `holes_of`.
-        """
+    def against(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(K, 11) features of the slices `rows` of one group against each of the K groups `columns`."""
         likeness = self.best[np.ix_(rows, columns)]
-        top = np.argsort(-likeness, axis=0, kind="stable")[:PAIRS]
+        # First those that lie between neighbours in the other group: these are at heights that both groups have.
+        between = self.holes[self.partner[np.ix_(rows, columns)]] >= BETWEEN
+        top = np.argsort(-likeness - between, axis=0, kind="stable")[:PAIRS]
         one = rows[top]
         other = self.partner[one, columns[None]].astype(np.int64)
         skip = (self.number == self.groups[rows[0]]) | (self.number == columns[:, None])
         sizes = np.stack([np.full(len(columns), len(rows)), np.bincount(self.groups)[columns]], axis=1)
-        return self.features(one, other, holes[other], skip, sizes)
+        return self.features(one, other, self.holes[other], skip, sizes)
 
 
 @dataclass(frozen=True)
@@ -155,9 +169,10 @@ def tear(low: np.ndarray, high: np.ndarray, slices: Residuals) -> Tears:
     """One group torn into two parts, each in order."""
     small, large = (low, high) if len(low) <= len(high) else (high, low)
     likeness = slices.raw[small] @ slices.raw[large].T
-    top = np.argsort(-likeness.max(axis=1), kind="stable")[:PAIRS]
-    place = likeness[top].argmax(axis=1)
-    holes = gaps_in(large, slices)[place]
+    holes, place = gaps_in(large, slices), likeness.argmax(axis=1)
+    top = np.argsort(-likeness.max(axis=1) - (holes[place] >= BETWEEN), kind="stable")[:PAIRS]
+    place = place[top]
+    holes = holes[place]
     columns = (small[top], large[place], holes)
     return Tears(*(column[:, None] for column in columns), sizes=np.array([[len(small), len(large)]]))
 

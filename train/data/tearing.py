@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from train.data.evidence import EXPECTED, References, Tears, gaps_in, most_similar, ordered, tear
+from train.data.evidence import BESIDE, BETWEEN, EXPECTED, PAIRS, References, Tears, most_similar, ordered, tear
 from train.data.linking import components
 from train.data.residual import Residuals
 
@@ -21,11 +21,12 @@ RISK = 0.005
 """Expected number of people torn, at most."""
 _STRONG, _STRONG_FROM, _STRONG_TO = 7.5, 0.3, 0.75  # a strong link: spreads above the centre, within these limits
 _SURE = 4.0  # score from which two groups are joined as one person before the next round
-_FAR = 5.0  # lead in log odds of a fragment's own group over another from which the other is out of the question
+_FAR = 2.0  # lead in log odds of a fragment's own group over another from which that is out of the question
 _ROUNDS, _TEARS, _MOST_TEARS, _FEWEST_TEARS = 4, 100, 5000, 200
-_WIDEST = 12  # slices taken out, at most
-_SOMETHING = 0.35  # expected residual correlation below which not being alike means nothing
-_FEWEST_GROUPS = 5
+_WIDEST = 8  # slices that are taken out beyond those with strong links, at most
+_SOMETHING = 0.45  # expected residual correlation below which not being alike means nothing
+_FEWEST_GROUPS, _FEWEST_SEEN = 5, 40
+_ODD = 0.001  # quantile of the likeness of slices to other heads below which a slice alone is spoilt
 
 
 def strong_level(slices: Residuals) -> float:
@@ -43,6 +44,8 @@ def part(slices: Residuals, fragments: np.ndarray, joined: np.ndarray, seed: int
     size = np.bincount(fragments)
     if not _FEWEST_GROUPS <= len(size) <= len(fragments) / 3 or len(size) * len(fragments) > 1.2e8:
         return nothing
+    if _spoilt(slices, fragments):
+        return nothing
     orders = [ordered(members, slices) for members in _members(fragments)]
     cuts, source = _tears(slices, orders, fragments, seed)
     if len(source) < _FEWEST_TEARS or len(np.unique(source)) < _FEWEST_GROUPS:
@@ -52,11 +55,7 @@ def part(slices: Residuals, fragments: np.ndarray, joined: np.ndarray, seed: int
     for number in range(_ROUNDS):
         known = known.joined(joined)
         tears = np.concatenate([cut.features(known) for cut in cuts])
-        holes = np.zeros(len(joined))
-        for members in _members(joined):
-            line = ordered(members, slices)
-            holes[line] = gaps_in(line, slices)
-        pairs, features = _pairs(known, joined, holes)
+        pairs, features = _pairs(known, joined)
         model = _Scores(features, tears, source)
         scores = model.of(features)
         share = max(share, float((model.torn > _SURE).mean()))
@@ -67,9 +66,10 @@ def part(slices: Residuals, fragments: np.ndarray, joined: np.ndarray, seed: int
     found = start - int(joined.max()) - 1
     # Each tear that was mended was one of a share of all tears: what is left, with a Poisson bound on what was seen.
     tears_there = (found + 2 * math.sqrt(found + 1) + 2) / max(share, 0.1)
-    level, error = _level(model.torn, tears_there)
-    doubt = pairs[(scores > level) | (features[:, EXPECTED] < _SOMETHING)]
-    closed = [doubt, *_fragment_doubts(known, model, fragments, joined, holes, level)]
+    # Where little is expected groups are joined anyway: the level has to be safe where much is.
+    level, error = _level(model.torn, _blind(tears), tears_there)
+    doubt = pairs[(scores > level) | _blind(features)]
+    closed = [doubt, *_fragment_doubts(known, model, fragments, joined, level)]
     return components_of(int(joined.max()) + 1, np.concatenate(closed))[joined], error
 
 
@@ -83,7 +83,14 @@ def _members(groups: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
 
 
-def _pairs(known: References, groups: np.ndarray, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _spoilt(slices: Residuals, fragments: np.ndarray) -> bool:
+    """Whether a slice without strong links is unlike all heads: it may be anybody's, and noise hides whose."""
+    size = np.bincount(fragments)[fragments]
+    alone, held = slices.typical[size < 3], slices.typical[size >= 6]
+    return bool(len(alone) and len(held) and alone.min() < np.quantile(held, _ODD))
+
+
+def _pairs(known: References, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(K, 2) all pairs of groups, the smaller first, and their (K, 11) features."""
     size = np.bincount(groups)
     rank = np.lexsort((np.arange(len(size)), size))
@@ -91,7 +98,7 @@ def _pairs(known: References, groups: np.ndarray, holes: np.ndarray) -> tuple[np
     pairs, features = [], []
     for place, g in enumerate(rank[:-1]):
         larger = rank[place + 1 :]
-        features.append(known.against(members[g], larger, holes))
+        features.append(known.against(members[g], larger))
         pairs.append(np.stack([np.full(len(larger), g), larger], axis=1))
     return np.concatenate(pairs), np.concatenate(features)
 
@@ -101,7 +108,8 @@ def _tears(
 ) -> tuple[list[Tears], np.ndarray]:
     """Parts of one fragment that no strong link joins, by number of pairs, and (T,) int64 the fragment of each.
 
-    A fragment is cut at a random place, and slices are taken out beside it until no strong link is left across.
+    A fragment is cut at a random place, and slices are taken out beside it until no strong link is left across, and of
+    every second one some more.
     """
     rng = np.random.default_rng(seed)
     level = strong_level(slices)
@@ -113,11 +121,13 @@ def _tears(
         alike = slices.left[order] @ slices.left[order].T
         for _ in range(min(_TEARS, max(_MOST_TEARS // len(long), 3))):
             cut, turned = int(rng.integers(1, len(order))), rng.random() < 0.5
-            for gap in range(_WIDEST):
+            more = max(int(rng.integers(-_WIDEST, _WIDEST)), 0)
+            for gap in range(len(order)):
                 low, high = (cut - gap, cut) if turned else (cut, cut + gap)
                 if low < 1 or high >= len(order):
                     break
                 if alike[:low, high:].max() <= level:
+                    low, high = max(low - turned * more, 1), min(high + (not turned) * more, len(order) - 1)
                     one = tear(order[:low], order[high:], slices)
                     found.setdefault(len(one.one), []).append((one, g))
                     break
@@ -164,20 +174,31 @@ def _terms(features: np.ndarray) -> np.ndarray:
     return np.concatenate([features, *products], axis=1)
 
 
-def _level(torn: np.ndarray, tears: float) -> tuple[float, float]:
-    """Score below which parts of one person are expected less than RISK times among so many tears; and that number."""
-    rank = np.sort(torn)
+def _blind(features: np.ndarray) -> np.ndarray:
+    """(K,) bool: pairs of groups that nothing shows to have a height in common; they are never kept apart."""
+    return (features[:, EXPECTED] < _SOMETHING) & (features[:, BESIDE] < BETWEEN / PAIRS)
+
+
+def _level(torn: np.ndarray, blind: np.ndarray, tears: float) -> tuple[float, float]:
+    """Score below which parts of one person are expected less than RISK times among so many tears; and that number.
+
+    torn: (T,) scores of torn parts. blind: (T,) bool, those that are joined whatever they score.
+    """
+    rank = np.sort(torn[~blind])
+    if len(rank) < _FEWEST_SEEN:
+        lowest = rank[0] if len(rank) else float(np.quantile(torn, 0.05))
+        return float(lowest - 1.5 * math.log(max(tears / (len(torn) * RISK), 1.0))), RISK
     beyond = max(len(rank) // 20, 20)
     start = rank[beyond]
     # An exponential tail; the mean excess of the lowest hundredth, where that is more: the tail may be heavier.
     lowest = max(len(rank) // 100, 10)
     excess = max(float((start - rank[:beyond]).mean()), float((rank[lowest] - rank[:lowest]).mean()))
-    level = start - excess * math.log(max(tears * (beyond / len(rank)) / RISK, 1.0))
-    return min(level, float(rank[0])), RISK
+    level = start - excess * math.log(max(tears * (beyond / len(torn)) / RISK, 1.0))
+    return min(float(level), float(rank[0])), RISK
 
 
 def _fragment_doubts(
-    known: References, model: _Scores, fragments: np.ndarray, joined: np.ndarray, holes: np.ndarray, level: float
+    known: References, model: _Scores, fragments: np.ndarray, joined: np.ndarray, level: float
 ) -> list[np.ndarray]:
     """(K, 2) pairs of groups, where a fragment in the first may have been joined to the wrong one.
 
@@ -193,7 +214,7 @@ def _fragment_doubts(
         parts = tear(ordered(members, slices), ordered(rest, slices), slices)
         mine = float(model.of(parts.features(known))[0])
         others = np.delete(np.arange(int(joined.max()) + 1), own)
-        scores = model.of(known.against(members, others, holes))
+        scores = model.of(known.against(members, others))
         doubt = others[(scores > level) & (scores > mine - _FAR)]
         found.append(np.stack([np.full(len(doubt), own), doubt], axis=1))
     return found
