@@ -51,9 +51,9 @@ def copy_links(thumbnails: np.ndarray, slices: Residuals, groups: np.ndarray) ->
     side = round(slices.raw.shape[1] ** 0.5)
     left = np.empty(len(first), np.float32)
     for start in range(0, len(first), 512):
-        rows = slice(start, start + 512)
-        laid = directions(alignment.laid(first[rows], second[rows]), side)
-        left[rows] = (unit(laid - slices.means[first[rows]]) * slices.left[first[rows]]).sum(axis=1)
+        part = slice(start, start + 512)
+        laid = directions(alignment.laid(first[part], second[part]), side)
+        left[part] = (unit(laid - slices.means[first[part]]) * slices.left[first[part]]).sum(axis=1)
     alone = np.bincount(groups)[groups]
     alone = np.minimum(alone[first], alone[second]) < _FEW
     found = left > np.where(alone, _COPY, _AGAIN)

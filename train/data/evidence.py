@@ -173,8 +173,8 @@ def tear(low: np.ndarray, high: np.ndarray, slices: Residuals) -> Tears:
     top = np.argsort(-likeness.max(axis=1) - (holes[place] >= BETWEEN), kind="stable")[:PAIRS]
     place = place[top]
     holes = holes[place]
-    columns = (small[top], large[place], holes)
-    return Tears(*(column[:, None] for column in columns), sizes=np.array([[len(small), len(large)]]))
+    sizes = np.array([[len(small), len(large)]])
+    return Tears(small[top][:, None], large[place][:, None], holes[:, None], sizes)
 
 
 def _products(vectors: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:

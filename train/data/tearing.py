@@ -98,7 +98,10 @@ def _pairs(known: References, groups: np.ndarray) -> tuple[np.ndarray, np.ndarra
     pairs, features = [], []
     for place, g in enumerate(rank[:-1]):
         larger = rank[place + 1 :]
-        features.append(known.against(members[g], larger))
+        found = known.against(members[g], larger)
+        for at in np.flatnonzero(_blind(found)):  # seen from the other group, a common height may show
+            found[at] = known.against(members[larger[at]], np.array([g]))[0]
+        features.append(found)
         pairs.append(np.stack([np.full(len(larger), g), larger], axis=1))
     return np.concatenate(pairs), np.concatenate(features)
 
@@ -131,13 +134,12 @@ def _tears(
                     one = tear(order[:low], order[high:], slices)
                     found.setdefault(len(one.one), []).append((one, g))
                     break
-    batches = [
-        Tears(
-            *(np.concatenate([getattr(one, name) for one, _ in same], axis=1) for name in ("one", "other", "holes")),
-            sizes=np.concatenate([one.sizes for one, _ in same]),
+    batches = []
+    for same in found.values():
+        one, other, holes = (
+            np.concatenate([getattr(cut, name) for cut, _ in same], axis=1) for name in ("one", "other", "holes")
         )
-        for same in found.values()
-    ]
+        batches.append(Tears(one, other, holes, np.concatenate([cut.sizes for cut, _ in same])))
     return batches, np.array([g for same in found.values() for _, g in same], np.int64)
 
 
