@@ -92,18 +92,6 @@ def test_the_digest_is_the_identity_of_names_labels_and_bytes(phantoms):
     assert replace(phantoms, images=[b"", *phantoms.images[1:]]).digest() != phantoms.digest()
 
 
-def test_slices_are_linked_through_a_chain_of_alike_neighbours():
-    rng = np.random.default_rng(0)
-    people = rng.integers(0, 256, (24, 32, 32)).astype(float)
-    stack = [np.clip(person + rng.normal(0, 9, (32, 32)), 0, 255) for person in people for _ in range(6)]
-    order = rng.permutation(144)
-    patients = tell_apart(np.array(stack).astype(np.uint8)[order])
-    assert patients.found
-    assert patients.below < patients.above
-    assert patients.groups.dtype == np.int64
-    assert np.array_equal(patients.groups[:, None] == patients.groups, order[:, None] // 6 == order // 6)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_no_patients_are_invented_where_there_are_none(seed):
     rng = np.random.default_rng(seed)

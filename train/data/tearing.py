@@ -136,10 +136,10 @@ def _tears(
                     break
     batches = []
     for same in found.values():
-        one, other, holes = (
+        smaller, larger, holes = (
             np.concatenate([getattr(cut, name) for cut, _ in same], axis=1) for name in ("one", "other", "holes")
         )
-        batches.append(Tears(one, other, holes, np.concatenate([cut.sizes for cut, _ in same])))
+        batches.append(Tears(smaller, larger, holes, np.concatenate([cut.sizes for cut, _ in same])))
     return batches, np.array([g for same in found.values() for _, g in same], np.int64)
 
 
