@@ -17,6 +17,7 @@ THUMBNAIL = 64
 COARSE = 32
 _NEAR = 0.999  # correlation of pictures that differ by no more than another compression makes them
 _ENDS = ("below", "above")
+_STACK = 3  # slices that strong links hold: more than a copy or two
 _FEWEST = 16  # slices, for any answer
 _LARGEST = 2 / 3  # share of the slices in one group, at most: it takes others to hold out
 _MANY = 8192  # slices above which thumbnails of 32 x 32 are compared, for time
@@ -114,7 +115,11 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
         return None
     across = alike[people[first] != people[second]].max(initial=slices.centre)
     within = weakest_link(len(raw), first[strong], second[strong], alike[strong])
-    single = groups.max() == people.max() and within - across > _CLEAR
+    # Several stacks in one group: a head scanned again, or two heads that look so; how many people is not certain.
+    stacks = np.flatnonzero(np.bincount(fragments) >= _STACK)
+    owner = people[np.unique(fragments, return_index=True)[1][stacks]]
+    rescans = len(np.unique(owner)) < len(owner)
+    single = groups.max() == people.max() and within - across > _CLEAR and not rescans
     return groups, error, bool(single), _moved(people, fragments)
 
 
