@@ -39,7 +39,7 @@ def planted(function):
 
 
 def plant_in_read(ours, monkeypatch):
-    monkeypatch.setattr(pipeline, "read", planted(pipeline.read))
+    monkeypatch.setattr(pipeline, "read_all", planted(pipeline.read_all))
 
 
 def plant_in_resizing(ours, monkeypatch):
@@ -59,7 +59,8 @@ def plant_in_compute(ours, monkeypatch):
 
 
 def plant_in_post(ours, monkeypatch):
-    monkeypatch.setattr(ours.predictor, "_prediction", planted(ours.predictor._prediction))
+    answers = ours.predictor._answers
+    monkeypatch.setattr(answers, "_prediction", planted(answers._prediction))
 
 
 PLANTS = [

@@ -15,7 +15,8 @@ from benchmarks.peers.given import Given
 from runtime import Predictor
 from runtime.manifest import read_manifest
 
-NEAR = {"fp32": 1e-4, "bf16": 0.03, "int8": 0.25}
+NEAR = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.25}
+"""bf16 moves logits by some 0.15 here, and a probability near 1/2 by a quarter of that."""
 
 
 @pytest.fixture

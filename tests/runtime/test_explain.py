@@ -115,7 +115,7 @@ def test_what_it_cannot_do_it_says(bundle: Path, other_formats: Path, scan: Path
     out = tmp_path / "out.png"
     assert "has no float32 .pt2, the artifact whose gradients" in says(bundle, scan, "--out", out)
     assert "--to torch-export --out" in says(bundle, scan, "--out", out)
-    assert "The model has no class 'Demented'. It has: " in says(
+    assert "'Demented' is no class. Expected one of NonDemented, " in says(
         other_formats, scan, "--label", "Demented", "--out", out
     )
     assert "no such file" in says(other_formats, tmp_path / "none.png", "--out", out)
