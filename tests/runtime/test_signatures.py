@@ -125,9 +125,12 @@ def test_every_format_that_is_read_is_known_by_its_first_bytes(form: str) -> Non
     assert not is_dicom(saved(form))
 
 
-@pytest.mark.parametrize("data", [part for part, _ in FILES.values() if not part.startswith((b"\x89PNG", b"\xff\xd8"))])
-def test_nothing_else_is_taken_for_an_image(data: bytes) -> None:
-    assert image_format(data) is None
+NO_IMAGES = [name for name, (data, _) in FILES.items() if not data.startswith((b"\x89PNG", b"\xff\xd8"))]
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_nothing_else_is_taken_for_an_image(name: str) -> None:
+    assert image_format(FILES[name][0]) is None
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 8, 20])
