@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"Stopped in {stopped}, with a checkpoint. The same command goes on.", file=sys.stderr)
             return 0
         if is_leader():
-            facts = _judge([run for run, _ in runs], own.out, own.resamples)
+            facts = _judge([run for run, _ in runs], own.out)
             _show(facts, own.out, as_json=own.json)
     except NeuroStageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -91,7 +91,7 @@ def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
             launch(options)
 
 
-def _judge(runs: Sequence[Path], out: Path, resamples: int) -> dict[str, Any]:
+def _judge(runs: Sequence[Path], out: Path) -> dict[str, Any]:
     """The figures, also written to `out`. Raises InputError where they cannot be."""
     from train.evaluation.pooled import pool
     from train.record import read_record
@@ -99,7 +99,7 @@ def _judge(runs: Sequence[Path], out: Path, resamples: int) -> dict[str, Any]:
 
     for run in runs:
         _say(described(run, read_record(run)))
-    facts = pool(runs, resamples)
+    facts = pool(runs)
     try:
         with tempfile.TemporaryDirectory(prefix=".figures-", dir=out) as folder:
             staged = Path(folder) / FACTS
@@ -138,9 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, fold-1 and so on, and the figures")
     parser.add_argument("--folds", type=int, default=5, help="how many parts the patients are dealt to (default: 5)")
-    parser.add_argument(
-        "--resamples", type=int, default=2000, help="resamples of patients behind each interval (default: 2000)"
-    )
+    parser.add_argument("--resamples", type=int, default=2000, help="no effect: intervals need no resamples")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     return parser
 

@@ -45,9 +45,9 @@ class Options:
     out: Path | None = None
     """Folder for the report. Without it: RUN/evaluation. An earlier evaluation there is replaced."""
     resamples: int = 2000
-    """Resamples of patients behind each interval."""
+    """No effect: intervals need no resamples. Accepted for commands written for version 0.1."""
     seed: int = 0
-    """Seeds the resamples, the shuffles, and the halves that calibration is judged on."""
+    """Seeds the shuffles, and the halves that calibration is judged on."""
     max_unreadable: float = 0.05
     """Share of files that may be unreadable."""
     json: bool = False
@@ -95,7 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             patient_pattern=options.patient_pattern,
             out=out,
             target_risk=options.target_risk,
-            resamples=options.resamples,
             seed=options.seed,
             max_unreadable=options.max_unreadable,
             say=_say,
@@ -116,16 +115,16 @@ def _say(line: str) -> None:
 
 def _show(found: Evaluated) -> None:
     from train.evaluation.pipeline import is_control
-    from train.evaluation.words import ROWS, number, pick, resting_on, spoken, unit_of
+    from train.evaluation.words import ROWS, counted_by, number, pick, resting_on, spoken, unit_of
 
     facts = found.facts
     for warning in facts["warnings"]:
         print(warning, file=sys.stderr)
-    unit = unit_of(facts["data"]) if facts["method"]["resamples"] else ""
+    unit = unit_of(facts["data"]) if counted_by(facts["data"]) else ""
     levels = [(name, facts[name]) for name in ("slices", "patients") if facts[name]]
     for name, level in levels:
         total = f"{facts['data'][name]} {name}"
-        print(f"\n{total:<33}{'95 % interval' if facts['method']['resamples'] else '':<43}{unit}")
+        print(f"\n{total:<33}{'95 % interval' if unit else '':<43}{unit}")
         for title, path, share in ROWS:
             figure = pick(level, path)
             print(f"{title:<33}{spoken(figure, share):<43}{resting_on(figure) if unit else ''}")

@@ -102,5 +102,5 @@ def test_the_agreement_of_slices_of_one_class_is_not_defined():
     chances = np.eye(4)[[0, 1, 0, 2, 3, 0]]
     answers = Answers(chances, np.zeros(6, np.int64), np.arange(6))
     assert np.isnan(decision_scores(answers, np.ones((1, 6)), [0])["kappa"]).all()
-    figure = Summary(answers, np.ones((200, 6))).decisions()["kappa"]
+    figure = Summary(answers).decisions()["kappa"]
     assert (figure["value"], figure["why"]) == (None, "not estimable: needs another class")

@@ -15,7 +15,6 @@ from runtime.calibration import probabilities
 from runtime.errors import CheckpointError
 from runtime.labels import LABELS
 from train.crossvalidate import main
-from train.evaluation.bootstrap import draw_patients
 from train.evaluation.calibration import cross_fit, fit_temperature
 from train.evaluation.heldout import ask, held_out
 from train.evaluation.pooled import _fold, _said, _spread, lines, pool
@@ -159,13 +158,13 @@ def test_runs_that_are_no_folds_of_each_other(crossed, tmp_path):
     twice = tmp_path / "twice"
     shutil.copytree(crossed / "fold-1", twice, copy_function=os.link)
     with pytest.raises(CheckpointError, match="is held out in two folds"):
-        pool([crossed / "fold-1", twice], 200)
+        pool([crossed / "fold-1", twice])
     record = json.loads((twice / "run.json").read_text())
     record["split"]["seed"] = 9
     (twice / "run.json").unlink()
     (twice / "run.json").write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match="has other data, another recipe or another split than"):
-        pool([crossed / "fold-1", twice], 200)
+        pool([crossed / "fold-1", twice])
 
 
 def test_leakage_is_said_before_the_figures(crossed, people, tmp_path, capsys):
@@ -210,7 +209,7 @@ def test_balanced_accuracy_is_over_the_same_classes_in_every_column():
     answers = Answers(np.eye(4)[decisions], labels, np.arange(len(labels)))
     folds = [_fold(answers, fold == number, True, [0, 1, 2]) for number in (0, 1)]
     assert [one["slices"]["balanced_accuracy"] for one in folds] == pytest.approx([0.5, 0.5])
-    summary = Summary(answers, draw_patients(len(labels), 200, 0)).decisions()
+    summary = Summary(answers).decisions()
     assert summary["counted"] == list(LABELS[:3])
     assert summary["balanced_accuracy"]["value"] == pytest.approx(
         _spread([f["slices"] for f in folds])["balanced_accuracy"]["mean"]

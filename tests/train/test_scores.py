@@ -1,4 +1,4 @@
-"""Figures against scikit-learn, intervals against cases whose answer is known, and what is not estimable."""
+"""Figures against scikit-learn, cases whose answer is known, and what is not estimable."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn import metrics
 
 from runtime.calibration import probabilities
 from runtime.labels import LABELS
-from train.evaluation.bootstrap import draw_patients, exact_interval, interval
+from train.evaluation.intervals import leave_one_out
 from train.evaluation.scores import Answers, calibration_scores, decision_scores, ranking_scores, risk_at
 from train.evaluation.summary import Summary
 
@@ -70,22 +69,19 @@ def test_every_figure_is_scikit_learns(seed):
     assert {name: ours[name][0] for name in theirs} == pytest.approx(theirs, abs=1e-12)
 
 
-def test_a_resample_is_the_data_with_patients_repeated():
+def test_a_weighting_leaves_one_patient_out():
     answers = people(seed=7)
-    weights = draw_patients(38, 20, seed=1)
-    assert (weights.sum(1) == 38).all()
-    drawn = decision_scores(answers, weights, ALL) | ranking_scores(answers, weights, ALL)
+    weights = leave_one_out(38)
+    assert weights.shape == (39, 38)
+    out = decision_scores(answers, weights, ALL) | ranking_scores(answers, weights, ALL)
     calibrated = calibration_scores(answers, weights)
-    for row in range(20):
-        rows = np.concatenate(
-            [np.flatnonzero(answers.patients == p) for p in range(38) for _ in range(int(weights[row, p]))]
-        )
-        again = Answers(answers.probabilities[rows], answers.labels[rows], np.zeros(len(rows), np.int64))
-        if len(np.unique(again.labels)) < 4:
-            continue
-        assert {name: drawn[name][row] for name in of_sklearn(again)} == pytest.approx(of_sklearn(again), abs=1e-12)
-        expected = calibration_scores(again, once(again))
-        assert {name: values[row] for name, values in calibrated.items()} == pytest.approx(
+    for patient in (0, 20, 37):
+        rows = np.flatnonzero(answers.patients != patient)
+        rest = Answers(answers.probabilities[rows], answers.labels[rows], np.zeros(len(rows), np.int64))
+        found = {name: out[name][1 + patient] for name in of_sklearn(rest)}
+        assert found == pytest.approx(of_sklearn(rest), abs=1e-12)
+        expected = calibration_scores(rest, once(rest))
+        assert {name: values[1 + patient] for name, values in calibrated.items()} == pytest.approx(
             {name: values[0] for name, values in expected.items()}, abs=1e-12
         )
 
@@ -120,7 +116,7 @@ def test_a_patient_is_the_mean_over_the_slices():
 
 def test_few_patients_give_no_figure_instead_of_zero_or_one():
     answers = people((16, 11, 5, 2))
-    summary = Summary(answers, draw_patients(34))
+    summary = Summary(answers)
     figures = summary.decisions()
     assert figures["counted"] == list(LABELS[:3])
     assert figures["chance"] == pytest.approx(1 / 3)
@@ -128,29 +124,18 @@ def test_few_patients_give_no_figure_instead_of_zero_or_one():
         figure = figures["classes"]["ModerateDemented"][name]
         assert figure["value"] is figure["low"] is figure["high"] is None
         assert figure["why"] == "not estimable: 2 patients, fewer than 5"
-        assert figures["classes"]["MildDemented"][name]["patients"] == 5
+        said = len(np.unique(answers.patients[answers.decisions == 2]))
+        assert figures["classes"]["MildDemented"][name]["patients"] == (said if name == "precision" else 5)
     assert figures["classes"]["ModerateDemented"]["specificity"]["patients"] == 32
     recalls = [figures["classes"][label]["recall"]["value"] for label in LABELS[:3]]
     assert figures["balanced_accuracy"]["value"] == pytest.approx(np.mean(recalls))
-
-
-def test_what_never_varies_gets_the_exact_interval_of_so_many_patients_or_none():
-    right = Answers(np.eye(4)[np.repeat([0, 1], 8)], np.repeat([0, 1], 8), np.arange(16))
-    figures = Summary(right, draw_patients(16)).decisions()
-    assert figures["accuracy"]["value"] == figures["accuracy"]["high"] == 1
-    assert figures["accuracy"]["low"] == pytest.approx(0.025 ** (1 / 16))
-    assert figures["classes"]["NonDemented"]["recall"]["low"] == pytest.approx(0.025 ** (1 / 8))
-    assert figures["kappa"]["value"] == 1
-    assert figures["kappa"]["low"] is None
-    assert "resamples agree" in figures["kappa"]["why"]
-    assert exact_interval(0, 5) == pytest.approx((0, 1 - 0.025 ** (1 / 5)))
 
 
 def test_a_class_that_is_never_answered_has_no_precision():
     answers = people((8, 8, 8, 8))
     chances = answers.probabilities.copy()
     chances[:, 2] = 0
-    figures = Summary(Answers(chances, answers.labels, answers.patients), draw_patients(32)).decisions()
+    figures = Summary(Answers(chances, answers.labels, answers.patients)).decisions()
     assert figures["classes"]["MildDemented"]["precision"]["why"] == "not estimable: never answered"
     assert figures["macro"]["precision"]["value"] is None
     assert figures["classes"]["MildDemented"]["recall"]["value"] == 0
@@ -160,95 +145,26 @@ def test_a_class_that_is_never_answered_has_no_precision():
 def test_unknown_patients_give_figures_without_intervals():
     answers = people((16, 11, 6, 5))
     unknown = Summary(Answers(answers.probabilities, answers.labels, np.arange(len(answers.labels))), None).decisions()
-    known = Summary(answers, draw_patients(38)).decisions()
+    known = Summary(answers).decisions()
     for path in ("accuracy", "kappa", "balanced_accuracy"):
         assert unknown[path]["value"] == pytest.approx(known[path]["value"], abs=1e-12)
         assert unknown[path]["low"] is unknown[path]["patients"] is None
+        assert unknown[path]["why"] == "interval not estimable: patients unknown"
         assert known[path]["low"] < known[path]["value"] < known[path]["high"]
 
 
 def test_an_interval_over_slices_would_be_far_too_narrow():
     """What the patients are drawn for: eight slices of a person are not eight times the evidence."""
     answers = people((20, 20, 20, 20))
-    patients = Summary(answers, draw_patients(80)).decisions()["accuracy"]
+    patients = Summary(answers).decisions()["accuracy"]
     alone = Answers(answers.probabilities, answers.labels, np.arange(len(answers.labels)))
-    slices = Summary(alone, draw_patients(len(answers.labels))).decisions()["accuracy"]
+    slices = Summary(alone).decisions()["accuracy"]
     assert patients["high"] - patients["low"] > 1.5 * (slices["high"] - slices["low"])
-
-
-def covered(simulate, score, truth: float, patients: int, times: int, resamples: int = 1000) -> float:
-    """Share of simulated data sets whose interval holds the truth."""
-    held = 0
-    for seed in range(times):
-        answers = simulate(np.random.default_rng(seed))
-        found = interval(score(answers, draw_patients(patients, resamples, seed)), patients)
-        assert found is not None
-        held += found[0] <= truth <= found[1]
-    return held / times
-
-
-def one_of_two(rng: np.random.Generator, patients: int, slices: int = 32) -> Answers:
-    """Slices of people whose share of right answers is drawn from Beta(2, 1.2): on the whole 62.5 %."""
-    skill = np.repeat(rng.beta(2, 1.2, patients), slices)
-    right = rng.random(len(skill)) < skill
-    labels = np.repeat(np.arange(patients) % 2, slices)
-    said = np.where(right, labels, 1 - labels)
-    return Answers(np.eye(4)[said] * 0.8 + 0.05, labels, np.repeat(np.arange(patients), slices))
-
-
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    share = covered(
-        lambda rng: one_of_two(rng, 32),
-        lambda answers, weights: (weights @ answers.tally(1.0 * (answers.decisions == answers.labels))) / 32 / 32,
-        2 / 3.2,
-        32,
-        times=600,
-    )
-    assert 0.90 <= share <= 0.98
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("patients", [12, 32, 100])
-def test_coverage_of_accuracy(patients):
-    def score(answers, weights):
-        return decision_scores(answers, weights, [0, 1])["accuracy"]
-
-    assert 0.90 <= covered(lambda rng: one_of_two(rng, patients), score, 2 / 3.2, patients, times=400) <= 0.98
-
-
-def ranked(rng: np.random.Generator, counts: tuple[int, ...], slices: int = 16) -> Answers:
-    """Slices whose evidence for each class is normal: it varies by person and by slice, 1.5 higher for its own."""
-    stage = np.repeat(np.arange(len(counts)), counts)
-    patients = np.repeat(np.arange(len(stage)), slices)
-    logits = rng.normal(size=(len(patients), 4)) + rng.normal(size=(len(stage), 4))[patients]
-    logits[np.arange(len(patients)), stage[patients]] += 1.5
-    return Answers(probabilities(logits), stage[patients], patients)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["demented.auc", "kappa", "balanced_accuracy", "classes.VeryMildDemented.recall"])
-def test_coverage_of_other_figures(name):
-    def score(answers, weights):
-        both = ranking_scores if name.endswith("auc") else decision_scores
-        return both(answers, weights, [0, 1, 2])[name]
-
-    counts = (16, 10, 8)
-    many = ranked(np.random.default_rng(0), tuple(400 * count for count in counts), slices=16)
-    truth = float(score(many, once(many))[0])
-    assert 0.90 <= covered(lambda rng: ranked(rng, counts), score, truth, sum(counts), times=300, resamples=600) <= 0.98
-
-
-def test_the_expanded_interval_is_students():
-    """Where the bootstrap distribution is normal, as it is here, the ends are those of the t interval."""
-    values = stats.norm.ppf((np.arange(100_000) + 0.5) / 100_000)
-    low, high = interval(values, 12)
-    width = np.sqrt(12 / 11) * stats.t.ppf(0.975, 11)  # the bootstrap's own deviation is too small by that root
-    assert (low, high) == pytest.approx((-width, width), rel=1e-3)
 
 
 def test_absent_classes_warn_nobody():
     answers = people((6, 6, 6, 0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures = Summary(answers, draw_patients(18)).decisions()
+        figures = Summary(answers).decisions()
     assert figures["classes"]["ModerateDemented"]["recall"]["value"] is None

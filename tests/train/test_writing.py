@@ -29,7 +29,7 @@ def judged(small_run):
     import numpy as np
 
     logits = np.random.default_rng(0).normal(size=(len(held.slices), 4)).astype(np.float32)
-    facts, written = _judge(small_run, record, held, logits, None, 200, 0)
+    facts, written = _judge(small_run, record, held, logits, None, 0)
     facts["calibration"]["temperature"] = 7.0
     return record, facts, written
 

@@ -172,11 +172,11 @@ def environment(run: Facts) -> str:
 def method(found: Facts) -> str:
     """How the figures were made, and the control."""
     text = f"## How the figures were made\n\nBy neurostage {found('neurostage')} on {found('created')}. "
-    if not found.known("method.resamples"):
+    if not counted_by(found("data")):
         return text + f"Intervals: {found('method.intervals')}."
     text += (
-        f"Intervals are {number(found('method.level'), True)} of {found('method.resamples')} resamples that draw "
-        f"{_unit(found)}, widened for their small number. Figures on fewer than {found('method.least_patients')} "
+        f"Intervals are {number(found('method.level'), True)}, {found('method.intervals')}. Figures on "
+        f"fewer than {found('method.least_patients')} "
         f"{_unit(found)} are not given."
     )
     if not found.known("control.permutation"):

@@ -13,12 +13,12 @@ from runtime import __version__
 from runtime.calibration import probabilities
 from runtime.errors import CheckpointError, InputError, TrainingError
 from train.evaluation.absent import absent_warnings
-from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL, draw_patients
+from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL
 from train.evaluation.calibration import CrossFit, Fit, cross_fit, enough_patients, fit
 from train.evaluation.control import memory_test, permutation_test
 from train.evaluation.heldout import HeldOut, ask, class_counts, held_out
 from train.evaluation.scores import BINS, Answers, stages
-from train.evaluation.summary import Summary, no_interval
+from train.evaluation.summary import Summary, no_interval, over_units
 from train.evaluation.writing import Written, check_folder, write
 from train.record import RECORD, now, read_record
 from train.runs import chosen, evaluation_folder
@@ -60,7 +60,6 @@ def evaluate(
     patient_pattern: str | None = None,
     out: Path | None = None,
     target_risk: float | None = None,
-    resamples: int = 2000,
     seed: int = 0,
     max_unreadable: float = 0.05,
     say: Callable[[str], None] = lambda text: None,
@@ -97,8 +96,8 @@ def evaluate(
     say(f"asking the network about {len(held.slices)} slices")
     logits = ask(run, record, held.slices)
     if held.unit is not None:
-        say(f"drawing {resamples} resamples of {held.unit}")
-    facts, written = _judge(run, record, held, logits, target_risk, resamples, seed)
+        say(f"computing intervals over {held.unit}")
+    facts, written = _judge(run, record, held, logits, target_risk, seed)
     write(folder, run, record, facts, written, keep=held.own and not is_control(facts))
     return Evaluated(run, folder, facts)
 
@@ -131,20 +130,18 @@ def _judge(
     held: HeldOut,
     logits: np.ndarray,
     target_risk: float | None,
-    resamples: int,
     seed: int,
 ) -> tuple[dict[str, Any], Written]:
     labels = held.slices.labels
     unit = held.unit
     patients = held.patients if unit is not None and held.patients is not None else np.arange(len(labels))
-    weights = draw_patients(int(patients.max()) + 1, resamples, seed) if unit is not None else None
     fitted, crossed = _fit(held, logits, labels, patients, target_risk, seed)
     stored = Fit(float(record["temperature"]), None)
     chances = crossed.probabilities if crossed else probabilities(logits) if held.own else stored.apply(logits)
     before, after = Answers(probabilities(logits), labels, patients), Answers(chances, labels, patients)
-    slices = Summary(after, weights, unit or "patients")
+    slices = Summary(after, unit)
     # A group may hold people of several stages, so nothing is said of groups as if each were one patient.
-    people = Summary(after.by_patient(), weights) if unit == "patients" else None
+    people = Summary(after.by_patient()) if unit == "patients" else None
     shuffled, scores = permutation_test(after, seed) if unit == "patients" else (None, None)
     calibrated = crossed is not None or not held.own
     facts = {
@@ -156,11 +153,10 @@ def _judge(
         "data": _data(record, held, patients),
         "method": {
             "level": LEVEL,
-            "resamples": resamples if weights is not None else None,
             "seed": seed,
             "least_patients": LEAST_PATIENTS,
             "bins": BINS,
-            "intervals": no_interval() if unit is None else f"bootstrap that draws {unit}",
+            "intervals": no_interval() if unit is None else over_units(unit),
         },
         "slices": slices.decisions(),
         "patients": people.decisions() if people else None,
@@ -169,7 +165,7 @@ def _judge(
             "fitted_on_patients": int(patients.max()) + 1 if fitted and unit == "patients" else None,
             "fitted_on_groups": int(patients.max()) + 1 if fitted and unit == "groups" else None,
             "crossfit_temperatures": [one.temperature for one in crossed.fits] if crossed else None,
-            "before": Summary(before, weights, unit or "patients").calibration(),
+            "before": Summary(before, unit).calibration(),
             "after": slices.calibration() if calibrated else None,
             "change": slices.change(before) if calibrated else None,
             "patients": people.calibration() if people and calibrated else None,
@@ -300,7 +296,7 @@ def _warnings(held: HeldOut, facts: dict[str, Any]) -> list[str]:
     elif held.unit == "groups":
         said.append(
             "GROUPS, NOT PATIENTS: a group may be several people, or one scan of somebody who has others. Intervals "
-            "are of resamples of groups, and no figure is about patients."
+            "are over groups, and no figure is about patients."
         )
     if not held.compared:
         said.append(

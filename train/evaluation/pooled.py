@@ -12,11 +12,11 @@ import numpy as np
 from runtime.calibration import probabilities
 from runtime.errors import CheckpointError
 from runtime.labels import LABELS
-from train.evaluation.bootstrap import LEVEL, draw_patients
+from train.evaluation.bootstrap import LEVEL
 from train.evaluation.calibration import cross_fit
 from train.evaluation.heldout import HeldOut, ask, class_counts, held_out, read_split, recorded_verdict
 from train.evaluation.scores import Answers, decision_scores, ranking_scores
-from train.evaluation.summary import Summary, no_interval
+from train.evaluation.summary import Summary, no_interval, over_units
 from train.evaluation.words import CALIBRATION, ROWS, joined, number, spoken
 from train.record import read_record
 
@@ -25,13 +25,13 @@ _OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "demented.accuracy", "dem
 _LEVELS = ("slices", "patients")
 
 
-def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
+def pool(runs: Sequence[Path]) -> dict[str, Any]:
     """The content of `crossvalidation.json`, from the run of each fold and the data that they were trained on.
 
     Probabilities are at temperature 1. Only `calibration` tells what a temperature does: each fold's is fitted on half
     of the patients that it held out, and judged on the other half. A patient's answer is the mean of the probabilities
-    over its slices, of whichever fold each slice was held out in. The intervals are of resamples of patients, and do
-    not vary the training.
+    over its slices, of whichever fold each slice was held out in. The intervals are over patients, and do not vary
+    the training. Macro figures of all levels and folds are over one set of classes.
 
     Raises CheckpointError for runs that are no folds of one cross-validation, DatasetError when the data has changed.
     """
@@ -54,8 +54,7 @@ def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
     known = unit == "patients"
     people = np.unique([who[name] if unit else name for name in names], return_inverse=True)[1].astype(np.int64)
     answers = Answers(np.concatenate(chances), np.concatenate(labels), people)
-    weights = draw_patients(int(people.max()) + 1, resamples, seed) if unit else None
-    slices = Summary(answers, weights, unit or "patients").decisions()
+    slices = Summary(answers, unit).decisions()
     counted = [LABELS.index(label) for label in slices["counted"]]
     folds = [_fold(answers, fold == number_of, known, counted) for number_of in range(len(runs))]
     return {
@@ -81,15 +80,13 @@ def pool(runs: Sequence[Path], resamples: int, seed: int = 0) -> dict[str, Any]:
         "shuffled_labels": records[0]["split"].get("shuffled_labels"),
         "method": {
             "level": LEVEL,
-            "resamples": resamples if unit else None,
-            "seed": seed,
-            "intervals": no_interval() if unit is None else f"bootstrap that draws {unit}; the training is not varied",
+            "intervals": no_interval() if unit is None else f"{over_units(unit)}; the training is not varied",
         },
         "folds": folds,
         "over_folds": {level: _spread([one[level] for one in folds]) for level in _LEVELS if folds[0][level]},
         "slices": slices,
-        "patients": Summary(answers.by_patient(), weights).decisions() if known else None,
-        "calibration": _calibration(answers, calibrated, weights, unit or "patients"),
+        "patients": Summary(answers.by_patient(), counted=counted).decisions() if known else None,
+        "calibration": _calibration(answers, calibrated, unit),
     }
 
 
@@ -110,16 +107,14 @@ def _calibrated(logits: np.ndarray, held: HeldOut) -> np.ndarray | None:
     return crossed.probabilities if crossed else None
 
 
-def _calibration(
-    answers: Answers, calibrated: Sequence[np.ndarray | None], weights: np.ndarray | None, unit: str
-) -> dict[str, Any] | None:
+def _calibration(answers: Answers, calibrated: Sequence[np.ndarray | None], unit: str | None) -> dict[str, Any] | None:
     """Calibration of slices before and after; None unless every fold has both. calibrated: by fold."""
     told = [one for one in calibrated if one is not None]
     if len(told) < len(calibrated):
         return None
-    after = Summary(Answers(np.concatenate(told), answers.labels, answers.patients), weights, unit)
+    after = Summary(Answers(np.concatenate(told), answers.labels, answers.patients), unit)
     return {
-        "before": Summary(answers, weights, unit).calibration(),
+        "before": Summary(answers, unit).calibration(),
         "after": after.calibration(),
         "change": after.change(answers),
     }

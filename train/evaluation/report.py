@@ -170,14 +170,12 @@ def _control(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
 def _method(facts: dict[str, Any]) -> str:
     method = facts["method"]
     intervals = escape(method["intervals"])
-    if method["resamples"]:
-        intervals = (
-            f"in brackets, {number(method['level'], True)}: {method['resamples']} resamples that draw "
-            f"{unit_of(facts['data'])}, widened for their small number (Hesterberg 2015)"
-        )
+    known = bool(counted_by(facts["data"]))
+    if known:
+        intervals = f"in brackets, {number(method['level'], True)}, {intervals}"
     least = f" Figures on fewer than {method['least_patients']} {unit_of(facts['data'])} are not given."
     made = f"neurostage {escape(facts['neurostage'])}, {facts['created']}, weights {facts['weights_sha256'][:16]}…"
-    return f"<h2>Method</h2><p>Intervals: {intervals}.{least if method['resamples'] else ''} {made}</p>"
+    return f"<h2>Method</h2><p>Intervals: {intervals}.{least if known else ''} {made}</p>"
 
 
 def _image(drawn: dict[str, bytes], name: str) -> str:

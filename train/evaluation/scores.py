@@ -1,5 +1,5 @@
 """Figures of a classifier, for any number of weightings of the patients at once: one weighting is the data itself, the
-others are its resamples, so that both go through the same lines."""
+others leave one patient out each, so that both go through the same lines."""
 
 from __future__ import annotations
 
@@ -73,11 +73,16 @@ def decision_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int
 
     weights: (B, patients) float64.
     counted: the classes whose figures the macro figures are the mean of.
+    """
+    return table_scores(confusion(answers, weights), counted)
+
+
+def table_scores(table: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndarray]:
+    """The figures of `decision_scores`, of confusion matrices. table: (B, classes, classes) float64 as `confusion` has.
 
     Precision of a class that was never answered is not defined, nor is kappa of slices of one class. Kappa: Cohen
     1968, weighted by the square of the distance in clinical order.
     """
-    table = confusion(answers, weights)
     total = table.sum((1, 2))
     right = np.diagonal(table, axis1=1, axis2=2)
     is_class, answered = table.sum(2), table.sum(1)
@@ -134,17 +139,32 @@ def area(score: np.ndarray, positive: np.ndarray, answers: Answers, weights: np.
 
     score: (N,) float64. positive: (N,) bool. weights: (B, patients) float64.
     """
+    above = _wins(score, positive, answers)
+    tops, bottoms = weights @ answers.tally(1.0 * positive), weights @ answers.tally(1.0 * ~positive)
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = ((weights @ above) * weights).sum(1) / (tops * bottoms)
+    return found
+
+
+def _wins(score: np.ndarray, positive: np.ndarray, answers: Answers) -> np.ndarray:
+    """(patients, patients) float64: pairs in which a positive of the row's patient scores above a negative of the
+    column's, ties halved. Every weighting of the patients gets its area from this one count."""
     order = np.argsort(score, kind="stable")
-    first_of_tie = np.flatnonzero(np.diff(score[order], prepend=-np.inf) > 0)
-    positive = positive[order]
-    found = []
-    for part in _parts(answers, weights, order):
-        above = np.add.reduceat(part * positive, first_of_tie, axis=1)
-        same = np.add.reduceat(part * ~positive, first_of_tie, axis=1)
-        below = np.cumsum(same, axis=1) - same
-        with np.errstate(invalid="ignore"):
-            found.append((above * (below + same / 2)).sum(1) / (above.sum(1) * same.sum(1)))
-    return np.concatenate(found)
+    starts = np.diff(score[order], prepend=-np.inf) > 0
+    first_of_tie, tie = np.flatnonzero(starts), np.cumsum(starts) - 1
+    people, is_positive = answers.patients[order], positive[order]
+    total = int(answers.patients.max()) + 1
+    mine = np.flatnonzero(is_positive)
+    mine = mine[np.argsort(people[mine], kind="stable")]
+    rows, starts_of = np.unique(people[mine], return_index=True)
+    above = np.zeros((total, total))
+    step = max(1, _AT_ONCE // len(order))
+    for start in range(0, total if len(mine) else 0, step):
+        columns = np.arange(start, min(start + step, total))
+        same = np.add.reduceat(1.0 * ((people[:, None] == columns) & ~is_positive[:, None]), first_of_tie, axis=0)
+        below = np.cumsum(same, axis=0) - same / 2
+        above[np.ix_(rows, columns)] = np.add.reduceat(below[tie[mine]], starts_of, axis=0)
+    return above
 
 
 def calibration_scores(answers: Answers, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -39,8 +39,8 @@ CALIBRATION: tuple[tuple[str, str], ...] = (
 def whose(unit: str) -> str:
     """What the numbers beside figures of classes count. unit: ``patients`` or ``groups``."""
     return (
-        f"The number of {unit} is that of the class; specificity rests on all others, and an AUC on the smaller of the "
-        "two sides that it compares."
+        f"The number of {unit} is that of the class; precision rests on the {unit} predicted as it, specificity on all "
+        "others, and an AUC on the smaller of the two sides that it compares."
     )
 
 

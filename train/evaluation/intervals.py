@@ -1,0 +1,106 @@
+"""Intervals over patients: slices of one person are not independent, so what is left out is a whole patient.
+
+Which one a figure gets, and how often each holds the truth, is in docs/statistics/intervals.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from train.evaluation.bootstrap import LEVEL
+
+MOST_ROWS = 1000
+"""More patients than this are left out in so many parts of equal size, not one at a time."""
+_FLAT = 1e-12
+
+
+def leave_one_out(patients: int, most: int = MOST_ROWS) -> np.ndarray:
+    """(1 + parts, patients) float64: the data itself, then the data without each patient in turn.
+
+    With more than `most` patients each row leaves out a part of them, dealt in the order of their numbers.
+    """
+    parts = min(patients, most)
+    rest = np.ones((1 + parts, patients))
+    rest[1 + np.arange(patients) % parts, np.arange(patients)] = 0
+    return rest
+
+
+def exact(right: float, total: float, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of a share, `right` of `total` independent ones (Clopper and Pearson 1934).
+
+    Neither has to be whole: effective numbers of Korn and Graubard (1998) go through the same formula.
+    """
+    from scipy import special
+
+    tail = (1 - level) / 2
+    low = 0.0 if right <= 0 else float(special.betaincinv(right, total - right + 1, tail))
+    high = 1.0 if right >= total else float(special.betaincinv(right + 1, total - right, 1 - tail))
+    return low, high
+
+
+def newcombe(area: float, positives: float, negatives: float, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of an area under the ROC curve, also of 0 and 1 (Newcombe 2006, method 5).
+
+    positives, negatives: patients on either side.
+    """
+    from scipy import optimize, stats
+
+    square = stats.norm.ppf((1 + level) / 2) ** 2 / (positives * negatives)
+    alike = (positives + negatives) / 2 - 1
+
+    def end(found: float) -> float:
+        def excess(true: float) -> float:
+            spread = 1 + alike * ((1 - true) / (2 - true) + true / (1 + true))
+            return float((found - true) ** 2 - square * true * (1 - true) * spread)
+
+        return 0.0 if found <= 0 else float(optimize.brentq(excess, 0, found - _FLAT))
+
+    return end(area), 1 - end(1 - area)
+
+
+def jackknife(
+    values: np.ndarray, patients: int, limits: tuple[float, float] = (0.0, 1.0), level: float = LEVEL
+) -> tuple[float, float] | None:
+    """Interval of a figure between `limits`, from its values without each patient in turn.
+
+    values: (1 + parts,) float64 from the weightings of `leave_one_out`, the first of the data itself.
+    patients: how many the figure rests on.
+    limits: least and greatest value; infinite ones are none.
+
+    On the logit scale (log with one limit, linear with none) Student's t times the delete-one-patient jackknife's
+    standard error, with as many degrees of freedom as patients determine that error (Satterthwaite 1946, from the
+    kurtosis of what they contribute) and room for one more of them; between two limits joined with the interval of a
+    share of Korn and Graubard's effective number of patients, whose upper end keeps its level where few are wrong.
+
+    None where leaving out any patient changes nothing: that says nothing of how far the figure may be off.
+    """
+    from scipy import special
+
+    value, without = float(values[0]), values[1:][np.isfinite(values[1:])]
+    change = without - without.mean() if len(without) > 1 else np.zeros(1)
+    if np.abs(change).max() < _FLAT:
+        return None
+    squares, count = change**2, len(change)
+    variance = (count - 1) / count * squares.sum()
+    excess = count * (squares**2).sum() / squares.sum() ** 2 - 1
+    carrying = max(1.0, min(count / max(excess, _FLAT), count - 1))
+    tail = (1 + level) / 2
+    times = float(special.stdtrit(carrying, tail)) * math.sqrt(variance * (1 + 1 / carrying))
+    low, high = limits
+    if not math.isfinite(high):
+        if not math.isfinite(low):
+            return value - times, value + times
+        factor = math.exp(times / max(value - low, _FLAT))
+        return low + (value - low) / factor, low + (value - low) * factor
+    share = (value - low) / (high - low)
+    if not 0 < share < 1:
+        return None
+    variance, times = variance / (high - low) ** 2, times / (high - low)
+    centre, half = float(special.logit(share)), times / (share * (1 - share))
+    narrower = float(special.ndtri(tail) / special.stdtrit(max(min(patients, count) - 1, 1), tail))
+    effective = share * (1 - share) / variance * narrower**2
+    ends = exact(share * effective, effective, level)
+    first, last = float(special.expit(centre - half)), float(special.expit(centre + half))
+    return low + (high - low) * min(first, ends[0]), low + (high - low) * max(last, ends[1])
