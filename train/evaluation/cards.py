@@ -7,22 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from train.evaluation import card_data, card_results, card_training
 from train.evaluation.card_facts import Facts
-from train.evaluation.card_sections import (
-    calibration,
-    distribution,
-    environment,
-    figures,
-    hyperparameters,
-    imbalance,
-    limits,
-    method,
-    patients,
-    split,
-    training_data,
-    what_it_is,
-    where_from,
-)
 from train.evaluation.card_text import DATASET_USE, INTENDED, OUT_OF_SCOPE, RESEARCH
 
 
@@ -47,17 +33,17 @@ def model_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
     parts = [
         f"# {found('run')}\n\n{RESEARCH}",
         *(f"> **{warning}**" for warning in found("warnings")),
-        what_it_is(run),
+        card_training.what_it_is(run),
         INTENDED,
         OUT_OF_SCOPE,
-        training_data(run, found),
-        imbalance(found),
-        figures(found),
-        calibration(run, found),
-        limits(found),
-        hyperparameters(run),
-        environment(run),
-        method(found),
+        card_data.training_data(run, found),
+        card_results.imbalance(found),
+        card_results.figures(found),
+        card_results.calibration(run, found),
+        card_results.limits(found),
+        card_training.hyperparameters(run),
+        card_training.environment(run),
+        card_results.method(found),
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
 
@@ -75,14 +61,14 @@ def dataset_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
     )
     parts = [
         f"# {found('data.source')}\n\n{RESEARCH}",
-        f"{run('data.slices')} axial brain-MRI slices of {patients(run)}, as `python -m train` found them. "
+        f"{run('data.slices')} axial brain-MRI slices of {card_data.patients(run)}, as `python -m train` found them. "
         f"Digest of names, labels and images: `{run('data.digest')}`. {run('data.unreadable')} files could not be "
         "read and were left out.",
-        distribution(run, found),
-        f"## Patients\n\n{where_from(run)}",
-        f"## The split\n\n{split(run, found)}",
+        card_data.distribution(run, found),
+        f"## Patients\n\n{card_data.where_from(run)}",
+        f"## The split\n\n{card_data.split(run, found)}",
         DATASET_USE,
-        limits(found),
+        card_results.limits(found),
     ]
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
 

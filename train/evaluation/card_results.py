@@ -1,0 +1,140 @@
+"""Sections of the model card with figures: by class, overall, calibration, and how they were made."""
+
+from __future__ import annotations
+
+from runtime.labels import LABELS
+from train.evaluation.card_data import people_by_class
+from train.evaluation.card_facts import Facts
+from train.evaluation.card_text import LIMITS
+from train.evaluation.markdown import table
+from train.evaluation.words import (
+    CALIBRATION,
+    OF_CLASS,
+    ROWS,
+    counted_by,
+    joined,
+    number,
+    resting_on,
+    spoken,
+    unit_of,
+    whose,
+)
+
+
+def imbalance(found: Facts) -> str:
+    """What the unequal classes did to each of them."""
+    counts = {label: found(f"data.training.slices_by_class.{label}") for label in LABELS}
+    most, least = max(LABELS, key=counts.__getitem__), min(LABELS, key=counts.__getitem__)
+    ratio = found("data.training.largest_to_smallest")
+    rows, counted = [], counted_by(found("data"))
+    for label in LABELS:
+        figures = [(found(f"slices.classes.{label}.{path}"), share) for _, path, share in OF_CLASS]
+        people = resting_on(found(f"slices.classes.{label}.recall"))
+        rows.append([label, *(spoken(figure, share) for figure, share in figures), *[people] * len(counted)])
+    heads = ["class", *(name for name, _, _ in OF_CLASS), *counted]
+    note = f"\n\n{whose(unit_of(found('data')))}" if counted else ""
+    than = f"{most} has {ratio:.1f} times the slices of {least}."
+    if none := [label for label in LABELS if not counts[label]]:
+        than = f"No slice of {joined(none)} was trained on: the model cannot tell it."
+    return (
+        f"## What the imbalance does\n\n{than} Always answering the "
+        f"largest class would be right for {number(found('slices.largest_class'), True)} of the held-out slices. By "
+        f"class, on slices:\n\n{table(heads, rows)}{note}"
+    )
+
+
+def figures(found: Facts) -> str:
+    """The figures on what was held out, with intervals and the patients behind them."""
+    known = found.known("patients")
+    rows, heads = [], counted_by(found("data"))
+    for name, path, share in ROWS:
+        levels = [found(f"slices.{path}"), *([found(f"patients.{path}")] if known else [])]
+        rows.append([name, *(spoken(figure, share) for figure in levels), *[resting_on(levels[-1])] * len(heads)])
+    counted = found("slices.counted")
+    chance = f" Chance of the balanced accuracy is {number(found('slices.chance'), True)}." if counted else ""
+    means = f"Macro figures and balanced accuracy are means over {joined(counted)}.{chance}" if counted else ""
+    heads = ["figure", "slices", *(["patients (mean over their slices)"] if known else []), *heads]
+    return f"## Results on what was held out\n\n{table(heads, rows)}\n\n{means}"
+
+
+def calibration(run: Facts, found: Facts) -> str:
+    """The temperature and what it does; the threshold and what it does."""
+    if not found.known("calibration.after"):
+        return (
+            f"## Calibration\n\nNot judged. The temperature is {run('temperature'):.3f}; before it the expected "
+            f"calibration error is {spoken(found('calibration.before.ece'), False)}."
+        )
+    rows = [
+        [name, *(spoken(found(f"calibration.{side}.{path}"), False) for side in ("before", "after", "change"))]
+        for name, path in CALIBRATION
+    ]
+    text = (
+        f"## Calibration\n\nLogits are divided by {run('temperature'):.3f}, fitted on all held-out slices. The figures "
+        f"are those of temperatures fitted on other {unit_of(found('data'))} than the ones they are of.\n\n"
+        f"{table(['slices', 'before', 'after', 'change'], rows)}"
+    )
+    if not found.known("abstention"):
+        return f"{text}\n\nThe model never abstains."
+    text += (
+        f"\n\nIt abstains below a probability of {found('abstention.abstain_below'):.3f}, chosen for "
+        f"{number(found('abstention.target_risk'), True)} wrong answers among those given."
+    )
+    if found.known("abstention.slices"):
+        coverage, risk = found("abstention.slices.coverage"), found("abstention.slices.risk")
+        text += (
+            f" A threshold chosen on other {unit_of(found('data'))} "
+            f"answered {spoken(coverage, True)} of the slices, of which {spoken(risk, True)} were wrong."
+        )
+    return text
+
+
+def limits(found: Facts) -> str:
+    """What the figures cannot say, that which was measured first."""
+    lines = []
+    count = len(found("data.sizes"))
+    sizes = [tuple(found(f"data.sizes.{at}.{side}") for side in ("width", "height")) for at in range(min(count, 3))]
+    said = joined([f"{width} × {height}" for width, height in sizes])
+    lines.append(f"The pictures were {said} pixels{', and of other sizes' if count > 3 else ''}.")
+    if found.known("data.patients"):
+        for label in LABELS:
+            trained, held = people_by_class(found, label)
+            if int(held) < found("method.least_patients"):
+                lines.append(
+                    f"{label}: {trained} patients trained on, {held} held out. Whether the model can "
+                    "tell this stage is not known."
+                )
+    else:
+        lines.append(
+            "The number of patients is unknown: figures rest on groups, and none is about patients."
+            if unit_of(found("data")) == "groups"
+            else "The patients are unknown, so it is unknown how well the model does on new people."
+        )
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in (*lines, *LIMITS))
+
+
+def method(found: Facts) -> str:
+    """How the figures were made, and the control."""
+    text = f"## How the figures were made\n\nBy neurostage {found('neurostage')} on {found('created')}. "
+    if not counted_by(found("data")):
+        return text + f"Intervals: {found('method.intervals')}."
+    text += (
+        f"Intervals are {number(found('method.level'), True)}, {found('method.intervals')}. Figures on "
+        f"fewer than {found('method.least_patients')} "
+        f"{unit_of(found('data'))} are not given."
+    )
+    if not found.known("control.permutation"):
+        return text
+    control = "control.permutation"
+    luck = found(f"{control}.p")
+    mean, score = (number(found(f"{control}.{name}"), True) for name in ("shuffled_mean", "score"))
+    text += (
+        f" With labels shuffled among patients {found(f'{control}.shuffles')} times, the balanced "
+        f"accuracy of slices is {mean} on average, against {score} with the true ones (p = {luck:.3f})."
+    )
+    if found.known("control.memory"):
+        right, chance = (number(found(f"control.memory.{name}"), True) for name in ("accuracy", "chance"))
+        text += (
+            f" A nearest neighbour that learns shuffled labels is right for {right} of the slices, where chance is "
+            f"{chance}."
+        )
+    return text
