@@ -17,7 +17,7 @@ from train.evaluation.scores import Answers, decision_scores, ranking_scores
 from train.evaluation.summary import Summary
 from train.evaluation.words import pick
 
-SLICES = 8
+SLICES = 4
 TARGETS = (
     *(("demented.auc", target) for target in (0.75, 0.985, 0.997)),
     *(("accuracy", target) for target in (0.5, 0.88, 0.95)),
@@ -37,7 +37,7 @@ PATHS = {
 
 
 def simulate(rng: np.random.Generator, people: tuple[int, ...], skill: float, alike: float) -> Answers:
-    """Eight slices of each of so many people of each class.
+    """Four slices of each of so many people of each class.
 
     The evidence for each class is normal; `alike` is the share of its variance that slices of a person have in common.
     """
@@ -64,7 +64,7 @@ def truths(skill: float, alike: float, level: str) -> dict[str, float]:
 def skill_for(name: str, target: float, alike: float, level: str) -> float:
     """The skill at which the true figure `name` is `target`."""
     low, high = 0.0, 6.0
-    for _ in range(14):
+    for _ in range(11):
         middle = (low + high) / 2
         low, high = (middle, high) if truths(middle, alike, level)[name] < target else (low, middle)
     return low

@@ -139,32 +139,17 @@ def area(score: np.ndarray, positive: np.ndarray, answers: Answers, weights: np.
 
     score: (N,) float64. positive: (N,) bool. weights: (B, patients) float64.
     """
-    above = _wins(score, positive, answers)
-    tops, bottoms = weights @ answers.tally(1.0 * positive), weights @ answers.tally(1.0 * ~positive)
-    with np.errstate(invalid="ignore"):
-        found: np.ndarray = ((weights @ above) * weights).sum(1) / (tops * bottoms)
-    return found
-
-
-def _wins(score: np.ndarray, positive: np.ndarray, answers: Answers) -> np.ndarray:
-    """(patients, patients) float64: pairs in which a positive of the row's patient scores above a negative of the
-    column's, ties halved. Every weighting of the patients gets its area from this one count."""
     order = np.argsort(score, kind="stable")
-    starts = np.diff(score[order], prepend=-np.inf) > 0
-    first_of_tie, tie = np.flatnonzero(starts), np.cumsum(starts) - 1
-    people, is_positive = answers.patients[order], positive[order]
-    total = int(answers.patients.max()) + 1
-    mine = np.flatnonzero(is_positive)
-    mine = mine[np.argsort(people[mine], kind="stable")]
-    rows, starts_of = np.unique(people[mine], return_index=True)
-    above = np.zeros((total, total))
-    step = max(1, _AT_ONCE // len(order))
-    for start in range(0, total if len(mine) else 0, step):
-        columns = np.arange(start, min(start + step, total))
-        same = np.add.reduceat(1.0 * ((people[:, None] == columns) & ~is_positive[:, None]), first_of_tie, axis=0)
-        below = np.cumsum(same, axis=0) - same / 2
-        above[np.ix_(rows, columns)] = np.add.reduceat(below[tie[mine]], starts_of, axis=0)
-    return above
+    first_of_tie = np.flatnonzero(np.diff(score[order], prepend=-np.inf) > 0)
+    positive = positive[order]
+    found = []
+    for part in _parts(answers, weights, order):
+        above = np.add.reduceat(part * positive, first_of_tie, axis=1)
+        same = np.add.reduceat(part * ~positive, first_of_tie, axis=1)
+        below = np.cumsum(same, axis=1) - same
+        with np.errstate(invalid="ignore"):
+            found.append((above * (below + same / 2)).sum(1) / (above.sum(1) * same.sum(1)))
+    return np.concatenate(found)
 
 
 def calibration_scores(answers: Answers, weights: np.ndarray) -> dict[str, np.ndarray]:
