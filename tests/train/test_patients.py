@@ -25,10 +25,11 @@ from tests.train.patient_sets import (
 )
 from train.data.alignment import Alignment
 from train.data.copies import copy_links
-from train.data.evidence import ordered
+from train.data.heights import gaps, heights, ordered
 from train.data.patients import Patients, directions, tell_apart, thumbnail
+from train.data.rejoining import strong_level
 from train.data.residual import close_pairs, residuals
-from train.data.tearing import RISK, _level, strong_level
+from train.data.tails import chance_above, exceeded
 
 real = pytest.mark.skipif(not HEADS.exists(), reason="the real slices are not beside this checkout")
 
@@ -98,17 +99,53 @@ def test_close_pairs_are_those_of_all_products():
     assert np.allclose(values, (rows @ rows.T)[first, second])
 
 
-@pytest.mark.parametrize("tail", [lambda rng: rng.normal(5, 2, 4000), lambda rng: 8 - rng.exponential(1.5, 4000)])
-def test_the_level_leaves_no_more_than_the_risk(tail):
-    """Of tears drawn anew, the expected number below the level is within the risk; heavier than normal tails too."""
-    level, error = _level(tail(np.random.default_rng(0)), np.zeros(4000, bool), tears=30)
-    anew = tail_many(tail)
-    assert 30 * (anew < level).mean() <= 2 * RISK
-    assert error <= RISK
+TAILS = {
+    "normal": lambda rng, count: rng.normal(5, 2, count),
+    "exponential": lambda rng, count: rng.exponential(1.5, count),
+    "heavy": lambda rng, count: rng.standard_t(6, count),
+}
 
 
-def tail_many(tail) -> np.ndarray:
-    return np.concatenate([tail(np.random.default_rng(seed)) for seed in range(1, 101)])
+@pytest.mark.parametrize(("tail", "count"), [("normal", 300), ("exponential", 300), ("normal", 4000), ("heavy", 4000)])
+def test_a_level_is_exceeded_no_more_often_than_was_said(tail, count):
+    """Over many samples, a value drawn anew is above the level no more often than stated: the mean is what counts."""
+    drawn = [TAILS[tail](np.random.default_rng(seed), count) for seed in range(200)]
+    anew = np.sort(TAILS[tail](np.random.default_rng(1000), 4_000_000))
+    for stated in (1e-3, 1e-4):
+        levels = [exceeded(values, stated) for values in drawn]
+        true = 1 - np.searchsorted(anew, levels) / len(anew)
+        assert true.mean() <= 1.1 * stated
+        assert chance_above(drawn[0], levels[0]) <= 1.01 * stated
+
+
+def test_few_values_say_nothing_of_a_tail():
+    assert exceeded(np.zeros(20), 0.1) == np.inf
+    assert chance_above(np.zeros(20), 5.0) == 1
+
+
+def test_heights_of_a_person_s_slices_are_in_order_and_evenly_spaced():
+    """Two parts of one person lie as far apart as slices are missing: that, and no more, the claims rest on."""
+    pixels, people = phantoms(24, 32)
+    steps = np.diff(heights(residuals(directions(pixels)), people).reshape(24, 32)[:, 6:26], axis=1)
+    assert (np.sign(steps) == np.sign(np.median(steps))).mean() > 0.99
+    assert np.median(np.abs(steps)) == pytest.approx(1, abs=0.3)
+
+
+def test_where_nobody_has_slices_side_by_side_no_distance_is_known(drawn):
+    pixels, people = without_middle(drawn, 7)
+    half = np.arange(len(people)) % 8 >= 4
+    line = heights(residuals(directions(pixels)), people * 2 + half)
+    assert np.abs(line[half][:, None] - line[~half]).min() > 8
+
+
+def test_gaps_are_least_distances():
+    line, groups = np.random.default_rng(0).uniform(0, 9, 40), np.arange(40) % 7
+    found = gaps(line, groups)
+    for g in range(7):
+        for h in range(g + 1, 7):
+            least = np.abs(line[groups == g][:, None] - line[groups == h]).min()
+            assert found[g, h] == pytest.approx(least, abs=1e-5)
+    assert not np.tril(found).any()
 
 
 @pytest.mark.slow

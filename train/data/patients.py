@@ -100,8 +100,9 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     """
     from train.data.copies import copy_links
     from train.data.linking import components, weakest_link
+    from train.data.rejoining import strong_level
     from train.data.residual import close_pairs, residuals
-    from train.data.tearing import part, strong_level
+    from train.data.tearing import part
 
     slices = residuals(raw)
     level = strong_level(slices)

@@ -26,6 +26,8 @@ class Residuals:
     """(N, D) float32, mean of the neighbours of each slice."""
     left: np.ndarray
     """(N, D) float32, `raw` less `means`, unit norm."""
+    near: np.ndarray
+    """(N, K) int32, the slices whose mean that is: mostly other people's."""
     typical: np.ndarray
     """(N,) float32, mean correlation of each slice with these neighbours: low for a slice unlike all others."""
     centre: float
@@ -70,7 +72,7 @@ def residuals(raw: np.ndarray) -> Residuals:
     low, centre, high = np.quantile(sample, (0.1587, 0.5, 0.8413))
     # A person's own slices further away lie at one end; the other end is other people's alone.
     spread = max(float(min(centre - low, high - centre)), 1e-3)
-    return Residuals(raw, means, left, typical, float(centre), spread)
+    return Residuals(raw, means, left, near[:, _OWN:].astype(np.int32), typical, float(centre), spread)
 
 
 def _others(raw: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
