@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from train.data.residual import Residuals
 
 THUMBNAIL = 64
 COARSE = 32
@@ -105,23 +109,45 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     from train.data.tearing import part
 
     slices = residuals(raw)
-    level = strong_level(slices)
-    first, second, alike = close_pairs(slices.left, min(slices.centre + _NULL * slices.spread, level))
-    strong = alike > level
-    fragments = components(len(raw), first[strong], second[strong])
+    fragments, *_ = _fragments(slices)
     copy, shown = copy_links(thumbnails, slices, fragments)
-    people = components(len(raw), np.concatenate([first[strong], copy]), np.concatenate([second[strong], shown]))
-    groups, error = part(slices, fragments, people)
+    every = np.arange(len(raw))
+    first = np.unique(fragments, return_index=True)[1][fragments]  # a slice of each fragment
+    people = components(len(raw), np.concatenate([every, copy]), np.concatenate([first, shown]))
+    moved = _moved(people, fragments)
+    # Copies show no height of their own: what is claimed rests on the slices that they were made from.
+    own = np.flatnonzero(~moved)
+    if len(own) < _FEWEST:
+        return None
+    slices = residuals(raw[own]) if moved.any() else slices
+    parts, first, second, alike = _fragments(slices)
+    whole = np.unique(people[own], return_inverse=True)[1]
+    origin = np.unique(whole, return_index=True)[1][whole]
+    joined = components(len(own), np.concatenate([first, np.arange(len(own))]), np.concatenate([second, origin]))
+    groups, error = part(slices, parts, joined)
     if error >= 1 or np.bincount(groups).max() > _LARGEST * len(groups):
         return None
-    across = alike[people[first] != people[second]].max(initial=slices.centre)
-    within = weakest_link(len(raw), first[strong], second[strong], alike[strong])
+    a, b, near = close_pairs(slices.left, min(slices.centre + _NULL * slices.spread, strong_level(slices)))
+    across = near[joined[a] != joined[b]].max(initial=slices.centre)
+    within = weakest_link(len(own), first, second, alike)
     # Several stacks in one group: a head scanned again, or two heads that look so; how many people is not certain.
     stacks = np.flatnonzero(np.bincount(fragments) >= _STACK)
     owner = people[np.unique(fragments, return_index=True)[1][stacks]]
     rescans = len(np.unique(owner)) < len(owner)
-    single = groups.max() == people.max() and within - across > _CLEAR and not rescans
-    return groups, error, bool(single), _moved(people, fragments)
+    single = groups.max() == joined.max() and within - across > _CLEAR and not rescans
+    found = np.empty(int(people.max()) + 1, np.int64)
+    found[people[own]] = groups
+    return found[people], error, bool(single), moved
+
+
+def _fragments(slices: Residuals) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(N,) int64 groups that strong links hold, and those: (K,) pairs and their residual correlations."""
+    from train.data.linking import components
+    from train.data.rejoining import strong_level
+    from train.data.residual import close_pairs
+
+    first, second, alike = close_pairs(slices.left, strong_level(slices))
+    return components(len(slices.left), first, second), first, second, alike
 
 
 def _ends(raw: np.ndarray, groups: np.ndarray) -> tuple[float, float, np.ndarray]:
