@@ -14,6 +14,9 @@ from train.evaluation.bootstrap import LEVEL
 MOST_ROWS = 1000
 """More patients than this are left out in so many parts of equal size, not one at a time."""
 _FLAT = 1e-12
+_DEGREES = 1.5
+"""Degrees of freedom for each patient that a standard error rests on: two if their contributions were normal (the error
+of a variance), fewer because they are skewed; chosen by simulation (docs/statistics/intervals.md)."""
 
 
 def leave_one_out(patients: int, most: int = MOST_ROWS) -> np.ndarray:
@@ -70,9 +73,10 @@ def jackknife(
     limits: least and greatest value; infinite ones are none.
 
     On the logit scale (log with one limit, linear with none) Student's t times the delete-one-patient jackknife's
-    standard error, with as many degrees of freedom as patients determine that error (Satterthwaite 1946, from the
-    kurtosis of what they contribute) and room for one more of them; between two limits joined with the interval of a
-    share of Korn and Graubard's effective number of patients, whose upper end keeps its level where few are wrong.
+    standard error, which has room for one more patient of its kind, and degrees of freedom by how many patients it
+    rests on (after Satterthwaite 1946, from the kurtosis of what they contribute); between two limits joined with the
+    interval of a share of Korn and Graubard's effective number of patients, whose upper end keeps its level where few
+    are wrong.
 
     None where leaving out any patient changes nothing: that says nothing of how far the figure may be off.
     """
@@ -87,7 +91,8 @@ def jackknife(
     excess = count * (squares**2).sum() / squares.sum() ** 2 - 1
     carrying = max(1.0, min(count / max(excess, _FLAT), count - 1))
     tail = (1 + level) / 2
-    times = float(special.stdtrit(carrying, tail)) * math.sqrt(variance * (1 + 1 / carrying))
+    degrees = min(_DEGREES * carrying, count - 1)
+    times = float(special.stdtrit(degrees, tail)) * math.sqrt(variance * (1 + 1 / carrying))
     low, high = limits
     if not math.isfinite(high):
         if not math.isfinite(low):

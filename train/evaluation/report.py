@@ -119,8 +119,8 @@ def _calibration(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
         )
     return (
         f"<h2>Calibration of slices</h2><p>{said}</p>{_image(drawn, 'reliability.png')}{table(['', *sides], rows)}"
-        f'<p class="note">With few {unit_of(facts["data"])} the expected calibration error lies above its true value, '
-        "more so in resamples.</p>"
+        f'<p class="note">With few {unit_of(facts["data"])} the expected calibration error lies above its true '
+        "value.</p>"
     )
 
 
