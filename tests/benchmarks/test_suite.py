@@ -51,8 +51,7 @@ def test_a_quick_run_keeps_every_sample(measured, bundle):
         if row["scenario"] == "single_stream":
             assert set(row["stages_ms"]) == set(STAGES)
             sums = np.sum([row["stages_ms"][stage] for stage in STAGES], axis=0)
-            # The median, since a process may lose its CPU between one clock and the next.
-            assert np.median(np.array(row["samples_ms"]) - sums) < 0.2
+            assert (sums <= np.array(row["samples_ms"])).all(), "stages are within the answer"
     assert all(name in out for name in names)
     assert max(map(len, out.splitlines())) <= 80
 

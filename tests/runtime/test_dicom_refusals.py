@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from runtime import ImageError, InputError, Predictor
@@ -48,7 +46,6 @@ def test_every_file_that_pydicom_ships(onnx_predictor: Predictor) -> None:
     assert len(SHIPPED) > 150
     answered = 0
     for path in SHIPPED:
-        begun = time.perf_counter()
         try:
             prediction = onnx_predictor.predict_study([path]).slices[0]
         except InputError as error:
@@ -56,5 +53,4 @@ def test_every_file_that_pydicom_ships(onnx_predictor: Predictor) -> None:
         assert prediction.status in ("ok", "rejected")
         assert prediction.code == ("unreadable" if prediction.status == "rejected" else "")
         answered += prediction.status == "ok"
-        assert time.perf_counter() - begun < 10, path  # 2 s on a machine that does nothing else
     assert answered >= 90

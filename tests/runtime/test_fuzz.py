@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Prints one JSON line. Everything is derived from the number of the mutation, so a finding can be repeated by it.
 FUZZ = """
-import io, json, random, resource, sys, time, warnings
+import io, json, random, resource, signal, sys, warnings
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -88,20 +88,20 @@ for seed in seeds:
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (pages + (1 << 30), pages + (1 << 30)))
-slow, wrong, answered, longest = [], [], 0, 0.0
+wrong, answered = [], 0
+def hangs(*_):
+    raise TimeoutError("not done after 60 s of CPU")
+signal.signal(signal.SIGVTALRM, hangs)
 for number in range(first, first + count):
     data = mutate(number)
-    begun = time.process_time()
+    signal.setitimer(signal.ITIMER_VIRTUAL, 60)
     try:
         answered += fill(rows, prepare([data], spec, None), spec)[0]
     except BaseException as error:
         wrong.append([number, type(error).__name__, str(error)[:200]])
-    spent = time.process_time() - begun
-    longest = max(longest, spent)
-    if spent > 2:
-        slow.append([number, spent])
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-print(json.dumps({"wrong": wrong, "slow": slow, "answered": answered, "longest_s": longest, "grown_mib": grown}))
+print(json.dumps({"wrong": wrong, "answered": answered, "grown_mib": grown}))
 """
 
 
@@ -120,7 +120,6 @@ def fuzz(first: int, count: int) -> dict:
 
 def check(result: dict, count: int) -> None:
     assert result["wrong"] == []
-    assert result["slow"] == []
     assert result["grown_mib"] < 500
     assert 0.05 * count < result["answered"] < 0.95 * count  # neither so gentle nor so harsh that it tests nothing
 

@@ -10,7 +10,6 @@ import pkgutil
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -80,29 +79,22 @@ def test_nothing_beyond_numpy_pillow_and_the_standard_library_at_module_top() ->
             assert {name.split(".")[0] for name in names} <= allowed, path
 
 
-def test_import_is_light(tmp_path: Path) -> None:
-    """What `import runtime` adds to numpy and Pillow, in CPU time: what else the machine does is not its cost."""
-    code = "import numpy, PIL.Image, time; t = time.process_time(); import runtime; print(time.process_time() - t)"
-    # Compiled once and kept, as pip leaves an installed package, whatever this environment does with bytecode.
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    assert min(float(run(code, env=environment)) for _ in range(7)) < 0.060
+def test_import_is_light() -> None:
+    """What `import runtime` adds to numpy and Pillow: part of the package, and little of the standard library."""
+    code = "import sys, numpy, PIL.Image; before = set(sys.modules); import runtime; print(*set(sys.modules) - before)"
+    added = set(run(code).split())
+    own = {name for name in added if name.split(".")[0] == "runtime"}
+    needed_later = {"audit", "explain", "command", "summary", "audit_log", "heatmaps"}  # commands, not predictions
+    assert not {name.split(".")[1] for name in own if "." in name} & needed_later
+    assert {name.split(".")[0] for name in added - own} <= {*sys.stdlib_module_names, "PIL"}
+    slow = {"argparse", "asyncio", "csv", "email", "http", "multiprocessing", "socket", "ssl", "subprocess", "unittest"}
+    assert not added & {*slow, "ctypes.util", "importlib.metadata", "platform", "urllib.request", "xml"}
+    assert len(added - own) <= 80  # 58 with Python 3.11, numpy 2 and Pillow 12
 
 
-def test_help_is_quick() -> None:
-    spent = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "runtime", "--help"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        spent.append(time.perf_counter() - begun)
-    assert min(spent) < 0.5
+def test_help_fits_a_terminal_and_says_what_this_is_not() -> None:
+    command = [sys.executable, "-m", "runtime", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "not a medical device" in done.stdout
 
