@@ -13,12 +13,20 @@ from filelock import FileLock
 if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that waits leaves its processor to another worker
+
 REAL = Path(__file__).resolve().parents[2] / "shared" / "alzheimer_mri" / "train.parquet"
 
 
 def pytest_collection_modifyitems(items) -> None:
     """The longest file first: at the end it would run alone."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their place: what they hold (a time stamp, an address) may differ from process to process,
+    and workers that collect other names run nothing."""
+    return argname if isinstance(val, bytes) and len(val) > 16 else None
 
 
 @pytest.fixture(scope="session")
