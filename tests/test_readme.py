@@ -40,7 +40,7 @@ def walk(tmp_path_factory) -> Path:
     said = []
     for command in commands(block):
         done = subprocess.run(
-            command, shell=True, cwd=folder, env=environment, text=True, capture_output=True, timeout=540
+            command, shell=True, cwd=folder, env=environment, text=True, capture_output=True, check=False
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
         said.append(f"$ {command}\n{done.stdout}")
@@ -48,7 +48,7 @@ def walk(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_the_default_run_learns_people_it_was_not_trained_on(walk):
     record = json.loads(next((walk / "runs").glob("*/run.json")).read_text())
     assert record["split"]["leaked"] == 0

@@ -62,7 +62,7 @@ def test_it_answers_batches_side_by_side(bundle: Path, phantoms, backend: str, m
     predictor.predict_batch(phantoms.images[:24], batch_size=4)
     several = predictor._batches._several
     assert several is not None
-    real, together = several.engine.run, threading.Barrier(2, timeout=20)
+    real, together = several.engine.run, threading.Barrier(2, timeout=120)
 
     def run(images: np.ndarray) -> np.ndarray:
         together.wait()  # fails unless two are here

@@ -110,7 +110,7 @@ def test_the_next_batch_is_read_while_the_engine_runs(copy: Path, phantoms, monk
     def run(images: np.ndarray) -> np.ndarray:
         if next(held, False):
             for _ in range(4):  # this batch's two images, and the next batch's two
-                assert read.acquire(timeout=20), "the next batch was not read while this one ran"
+                assert read.acquire(timeout=120), "the next batch was not read while this one ran"
         return real(images)
 
     monkeypatch.setattr(predictor._serving.engine, "run", run)
