@@ -79,6 +79,8 @@ class Prepared:
             "slices_by_class": dict(zip(LABELS, counts, strict=True)),
             **self.who.facts(),
             "unreadable": len(self.unreadable),
+            "not_taken": [{"reason": one.reason, "count": one.count} for one in self.skipped],
+            "copies": int(self.likeness.moved.sum()) if self.likeness else None,
         }
 
     def write(self, folder: Path) -> None:

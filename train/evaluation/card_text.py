@@ -26,7 +26,7 @@ sites are not recorded in the data; ask its source before any other use."""
 LIMITS = (
     "Not for clinical use. No prospective or external study stands behind any figure.",
     "The stage is that of the person, given to each of the person's slices, also to those that show nothing of it.",
-    "Age, sex, scanner and site are not in the data, so nothing is known of how the figures differ between them.",
+    "Scanner and site are not read from the data, so nothing is known of how the figures differ between them.",
     "Results on one split; other people in the held-out part give other figures, as the intervals show.",
 )
 

@@ -14,7 +14,7 @@ def what_it_is(run: Facts) -> str:
     """What goes in and what comes out."""
     width, height, channels = run("input.width"), run("input.height"), run("input.channels")
     return (
-        f"`{run('architecture')}` tells axial brain-MRI slices into {joined(list(run('labels')))}, in "
+        f"`{run('architecture')}` assigns axial brain-MRI slices to {joined(list(run('labels')))}, in "
         f"the order of its outputs as the training run recorded it. It takes {width} × "
         f"{height} pixels in {channels} channel{'s' if channels > 1 else ''} and started from {run('start')}."
     )

@@ -10,6 +10,8 @@ from typing import Any
 from train.evaluation import card_data, card_results, card_training
 from train.evaluation.card_facts import Facts
 from train.evaluation.card_text import DATASET_USE, INTENDED, OUT_OF_SCOPE, RESEARCH
+from train.evaluation.clinical_sections import Section, all_sections, demographics, flow_section, reference_standard
+from train.evaluation.markdown import table
 
 
 def model_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
@@ -36,10 +38,12 @@ def model_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
         card_training.what_it_is(run),
         INTENDED,
         OUT_OF_SCOPE,
+        _markdown(flow_section(found)),
         card_data.training_data(run, found),
         card_results.imbalance(found),
         card_results.figures(found),
         card_results.calibration(run, found),
+        *map(_markdown, all_sections(found)),
         card_results.limits(found),
         card_training.hyperparameters(run),
         card_training.environment(run),
@@ -67,10 +71,18 @@ def dataset_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
         card_data.distribution(run, found),
         f"## Patients\n\n{card_data.where_from(run)}",
         f"## The split\n\n{card_data.split(run, found)}",
+        *map(_markdown, (reference_standard(found), demographics(found))),
         DATASET_USE,
         card_results.limits(found),
     ]
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+
+
+def _markdown(section: Section) -> str:
+    parts = [f"## {section.heading}", section.text]
+    if section.rows:
+        parts.append(table(section.heads, section.rows))
+    return "\n\n".join([*parts, section.note] if section.note else parts)
 
 
 def _results(found: Facts) -> list[Any]:

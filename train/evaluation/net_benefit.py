@@ -57,4 +57,4 @@ def net_benefit(
 
 
 def _negative(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return -value, -high, -low
+    return 0.0 - value, 0.0 - high, 0.0 - low  # never -0

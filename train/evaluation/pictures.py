@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
 from runtime.labels import LABELS
+from train.evaluation.clinical_pictures import clinical_pictures
 from train.evaluation.scores import Answers
 
 _SLICES, _PATIENTS = "#4a7ab5", "#c0392b"
@@ -32,6 +33,7 @@ def pictures(
         "reliability.png": _reliability(facts),
         "risk-coverage.png": _drawn((6.4, 3.8), lambda axes: _risk(axes, facts)),
     }
+    drawn |= {name: _drawn((6.4, 3.8), draw) for name, draw in clinical_pictures(facts).items()}
     if shuffled is not None:
         drawn["control.png"] = _drawn((6.4, 3.2), lambda axes: _control(axes, facts, shuffled))
     return drawn

@@ -15,6 +15,7 @@ from runtime.errors import CheckpointError, InputError, TrainingError
 from train.evaluation.absent import absent_warnings
 from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL
 from train.evaluation.calibration import CrossFit, Fit, cross_fit, enough_patients, fit
+from train.evaluation.clinical import clinical
 from train.evaluation.control import memory_test, permutation_test
 from train.evaluation.heldout import HeldOut, ask, class_counts, held_out
 from train.evaluation.scores import BINS, Answers, stages
@@ -155,6 +156,7 @@ def _judge(
             "level": LEVEL,
             "seed": seed,
             "least_patients": LEAST_PATIENTS,
+            "least_runs": 2,
             "bins": BINS,
             "intervals": no_interval() if unit is None else over_units(unit),
         },
@@ -178,6 +180,7 @@ def _judge(
             "shuffled_labels": record["split"].get("shuffled_labels"),
         },
     }
+    facts |= clinical(run, record, held, people.answers if people else None, facts)
     facts["warnings"] = [*_warnings(held, facts), *absent_warnings(facts, record)]
     return facts, Written(before, after, held.slices.names, held.patients if unit else None, unit, logits, scores)
 

@@ -6,6 +6,9 @@ from html import escape
 from typing import Any
 
 from runtime.labels import LABELS
+from train.evaluation.card_facts import Facts
+from train.evaluation.clinical_sections import Section, all_sections, flow_section
+from train.evaluation.flow_diagram import diagram
 from train.evaluation.page import document, picture, table
 from train.evaluation.words import (
     CALIBRATION,
@@ -29,13 +32,20 @@ _CAPTIONS = {
     "reliability.png": "reliability diagram before and after temperature",
     "risk-coverage.png": "risk against coverage",
     "control.png": "score with shuffled labels",
+    "net-benefit.png": "net benefit against the probability from which somebody would act, with intervals",
+    "predictive-values.png": "predictive values against the share of people with dementia, with intervals",
 }
+
+
+_BESIDE = {"Net benefit": "net-benefit.png", "Predictive values at other prevalences": "predictive-values.png"}
+"""The picture of a section."""
 
 
 def page(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
     """The HTML text. facts: the content of `evaluation.json`. drawn: file name → PNG."""
     data = facts["data"]
     title = f"Evaluation of {facts['run']}"
+    found = Facts("evaluation.json", facts)
     people = people_in(data)
     what = "held out by the run" if data["held_out_by_run"] else "other data"
     parts = [
@@ -44,6 +54,7 @@ def page(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
         *(f'<p class="warning">{escape(warning)}</p>' for warning in facts["warnings"]),
         _headline(facts),
         _image(drawn, "figures.png"),
+        _clinical(flow_section(found), diagram(facts["flow"])),
         _levels(facts),
         "<h2>Confusion</h2>",
         _image(drawn, "confusion.png"),
@@ -52,6 +63,7 @@ def page(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
         _image(drawn, "roc.png"),
         _calibration(facts, drawn),
         _risk(facts, drawn),
+        *(_clinical(section, _image(drawn, _BESIDE.get(section.heading, ""))) for section in all_sections(found)),
         _control(facts, drawn),
         _method(facts),
     ]
@@ -165,6 +177,12 @@ def _control(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
             else f"{number(memory['memory'], True)} of its answers are memory: people are in training and among these."
         )
     return f"<h2>Control</h2><p>{said}</p>{_image(drawn, 'control.png')}"
+
+
+def _clinical(section: Section, drawing: str) -> str:
+    rows = table(section.heads, section.rows) if section.rows else ""
+    note = f'<p class="note">{escape(section.note)}</p>' if section.note else ""
+    return f"<h2>{escape(section.heading)}</h2><p>{escape(section.text)}</p>{drawing}{rows}{note}"
 
 
 def _method(facts: dict[str, Any]) -> str:

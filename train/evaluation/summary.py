@@ -152,7 +152,8 @@ class Summary:
         return {
             "precision": self.share(f"{path}.precision", truth, said, mine),
             "recall": self.share(f"{path}.recall", said, truth, mine),
-            "specificity": self.share(f"{path}.specificity", ~said, ~truth, self.total - mine),
+            # Of a class that nobody has, a specificity would be a number about nobody.
+            "specificity": self.share(f"{path}.specificity", ~said, ~truth, self.total - mine if mine else 0),
             "f1": self._of_table(f"{path}.f1", mine),
         }
 

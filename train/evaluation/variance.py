@@ -1,0 +1,64 @@
+"""How figures differ between the runs of one recipe on one dataset: other seeds, other folds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_FIGURES = {"accuracy": ("accuracy",), "balanced_accuracy": ("balanced_accuracy",), "auc": ("demented", "auc")}
+
+
+def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1) over this run and the evaluated ones beside it that differ only by seed or
+    fold; JSON-ready, `sd` None for a single run.
+
+    facts: of this run: ``slices``, ``patients``, and ``data``. Runs that cannot be read are not counted.
+    """
+    same = [(record, facts)]
+    for folder in sorted(run.resolve().parent.iterdir()):
+        if folder != run.resolve() and (found := _evaluated(folder)) is not None and _alike(record, found[0]):
+            same.append(found)
+    level = "patients" if all(one[1]["patients"] for one in same) else "slices"
+    spread: dict[str, Any] = {}
+    for name, path in _FIGURES.items():
+        values = []
+        for _, one in same:
+            figure = one[level]
+            for key in path:
+                figure = figure[key]
+            values += [] if figure["value"] is None else [figure["value"]]
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        spread[name] = {"mean": float(np.mean(values)) if values else None, "sd": sd, "runs": len(values)}
+    splits = [one["split"] for one, _ in same]
+    return {
+        "runs": len(same),
+        "seeds": len({split.get("seed") for split in splits}),
+        "folds": len({split.get("fold") for split in splits}),
+        "of": level,
+        "spread": spread,
+    }
+
+
+def _evaluated(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Record and evaluation of a run; None for a folder that is none."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        facts = json.loads((folder / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+        whole = facts["data"]["held_out_by_run"] and facts["weights_sha256"] == record["weights_sha256"]
+        whole = whole and all(facts["slices"][path[0]] for path in _FIGURES.values()) and "patients" in facts
+        return (record, facts) if whole and isinstance(record["split"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two runs have the same data and recipe, and the true labels."""
+
+    def kind(record: dict[str, Any]) -> tuple[Any, ...]:
+        return record["data"].get("digest"), record.get("recipe"), record["split"].get("by")
+
+    shuffled = [record["split"].get("shuffled_labels") for record in (one, other)]
+    return kind(one) == kind(other) and shuffled == [None, None]
