@@ -50,8 +50,8 @@ def reference_standard(found: Facts) -> Section:
     """What the answers were compared with."""
     return Section(
         "Reference standard",
-        f"The stage that the data set ({found('data.source')}) records for each slice. Who made the diagnosis, by which "
-        "criteria, how long before or after the scan, and whether they knew the image, is not recorded.",
+        f"The stage that the data set ({found('data.source')}) records for each slice. Who made the diagnosis, by "
+        "which criteria, how long before or after the scan, and whether they knew the image, is not recorded.",
     )
 
 
@@ -165,8 +165,8 @@ def decision_curve(found: Facts) -> Section:
         ("threshold", "model", "act on everybody", "model less everybody"),
         tuple(rows),
         f"Of {found('net_benefit.patients')} patients, {number(found('net_benefit.prevalence'), True)} of whom have "
-        "dementia; net benefit changes with this share. Intervals are of each threshold alone. This is a description of "
-        "the evaluated people and no advice to act.",
+        "dementia; net benefit changes with this share. Intervals are of each threshold alone. This is a description "
+        "of the evaluated people and no advice to act.",
     )
 
 

@@ -109,8 +109,8 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if found["left_out"]:
         table.append(("left out: show somebody the run was made with", str(found["left_out"]), blank))
     table += [cells(one["name"], one["slices"], one["people"]) for one in found["parts"]]
-    table.append(cells("evaluated", **found["evaluated"]))
-    table.append(cells("answered", **found["answered"]))
-    table.append(cells("abstained", **found["abstained"]))
+    table.append(cells("evaluated", found["evaluated"]["slices"], found["evaluated"]["people"]))
+    table.append(cells("answered", found["answered"]["slices"], found["answered"]["people"]))
+    table.append(cells("abstained", found["abstained"]["slices"], found["abstained"]["people"]))
     table.append(("rejected by the input check", "not applied", "not applied"))
     return table
