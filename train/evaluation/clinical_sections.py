@@ -172,11 +172,11 @@ def decision_curve(found: Facts) -> Section:
 
 def selection(found: Facts) -> Section:
     """What was chosen on which slices."""
+    names = ("what", "by", "on")
+    rows = tuple(tuple(str(found(f"selection.{at}.{name}")) for name in names) for at in range(len(found("selection"))))
     warned = ""
     if selected_on_evaluated(found("selection")):
         warned = " Choices were made on the evaluated slices: the figures are too high by an unknown amount."
-    names = ("what", "by", "on")
-    rows = tuple(tuple(str(found(f"selection.{at}.{name}")) for name in names) for at in range(len(found("selection"))))
     return Section(
         "What was selected on what",
         f"A figure on slices that something was chosen on is too high.{warned}",
