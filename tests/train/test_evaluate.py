@@ -107,7 +107,7 @@ def test_the_run_keeps_temperature_and_threshold_for_the_manifest(evaluated, fac
 
 def test_the_report_is_one_page_that_fetches_nothing(evaluated):
     page = (evaluated / "evaluation" / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == page.count("<img") == 6
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 8
     assert "http" not in page
     assert page.count("<table") == page.count("</table>") >= 5
     assert page.count(",\N{NO-BREAK SPACE}") > 20  # intervals in cells, not broken over two lines

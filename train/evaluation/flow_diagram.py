@@ -96,7 +96,7 @@ class _Drawing:
 
     def text(self) -> str:
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {self.bottom + 4}" role="img" '
+            f'<svg viewBox="0 0 {_WIDTH} {self.bottom + 4}" role="img" '
             'aria-label="flow of slices and patients; the table below has the same numbers" '
             'style="width:100%;max-width:34rem;display:block;margin:1rem 0" font-family="system-ui, sans-serif" '
             'font-size="12" stroke="#4a7ab5" fill="none"><defs><marker id="head" viewBox="0 0 6 6" refX="6" refY="3" '
