@@ -5,7 +5,7 @@ other was the machine, and is subtracted. Processes of the same code differ by c
 run used several processes (`--processes`), estimated from the peers' own changes where there are enough of them, and
 assumed to be 2 % otherwise. Faster and slower: the change exceeds `MARGIN`, after Holm's correction for the number of
 rows. No slower: the upper 95 % bound of the change lies below a margin that the user names (a one-sided equivalence
-test, Schuirmann 1987).
+test, Schuirmann 1987); without a peer it is not judged, since the machine's own drift may hide a change.
 """
 
 from __future__ import annotations
@@ -186,12 +186,12 @@ def _verdict(pair: Pair, found: tuple[Estimate, float] | None, sure: bool, no_sl
         few = f"{fewest} samples, {LEAST_SAMPLES} needed" if fewest < LEAST_SAMPLES else ""
         why = _incomparable(pair) or few or "the only control: nothing to hold it against"
         return Verdict(pair[1], before, after, None, None, None, "cannot tell", why)
-    estimate, _ = found
+    estimate, margin = found
     low, high = interval(estimate)
     judgement: Judgement = "cannot tell"
     if sure:
         judgement = "slower" if estimate.value > 0 else "faster"
-    elif below(estimate, math.log1p(no_slower)) <= ALPHA:
+    elif margin < LONE_MARGIN and below(estimate, math.log1p(no_slower)) <= ALPHA:
         judgement = "no slower"
     change, least, most = (math.expm1(value) for value in (estimate.value, low, high))
     return Verdict(pair[1], before, after, change, least, most, judgement, "")

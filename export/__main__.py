@@ -100,14 +100,14 @@ def _print(exported: Exported, options: Options) -> None:
     print(f"{model.architecture}, {spec.channels} × {spec.height} × {spec.width}, weights {model.digest[:12]}…")
     print(f"classes {', '.join(model.labels)}")
     print(f"        {ORIGINS[exported.manifest.labels_from]}")
-    print(f"{'file':<23}{'built':<5}{'MB':>6} {'backend':<13}{'flips':>7}{'bound':>7}{'Δp':>8}{'ms':>9}")
+    print(f"{'file':<23}{'built':<5}{'MB':>6} {'backend':<13}{'changed':>9}{'bound':>7}{'Δp':>8}{'ms':>9}")
     for outcome in exported.outcomes:
         _print_outcome(outcome, exported.bundle)
     measured = [report for outcome in exported.outcomes for report in outcome.reports]
     if measured:
         _print_wrapped(f"compared with eager float32 on {measured[0]['images']} slices of {measured[0]['source']}")
         _print_comparison(exported.comparison)
-        print("flips: decisions changed. bound: upper 95 % bound on their share.")
+        print(_counted(measured[0]))
         print("Δp: largest change of a probability. ms: an image here, engine only.")
     if any(outcome.status == "rejected" for outcome in exported.outcomes):
         print(f"rejected: kept with a report in {exported.bundle / 'rejected'}")
@@ -115,6 +115,16 @@ def _print(exported: Exported, options: Options) -> None:
         named = () if str(exported.bundle) == "bundle" else (exported.bundle,)
         print(f"\nNext: {command('runtime', *named, 'scan.jpg')}")
         print(f"      {command('benchmarks', *named)}")
+
+
+def _counted(report: dict[str, Any]) -> str:
+    """What the columns count, of how many people, and how sure the bound is; two lines."""
+    whose = "of unknown patients" if report["people"] is None else f"of {report['people']} {report['unit']}"
+    several = f" over {report['artifacts']} artifacts" if report["artifacts"] > 1 else ""
+    return (
+        f"changed: predictions, or answers with those that abstain, {whose}.\n"
+        f"bound: upper bound on their share, over patients; 95 %{several}."
+    )
 
 
 def _print_comparison(facts: dict[str, Any]) -> None:
@@ -138,10 +148,11 @@ def _print_outcome(outcome: Outcome, bundle: Path) -> None:
     start = f"{outcome.file:<23}{precision:<5}{size:>6} "
     latency = {check.backend: f"{check.latency_ms:.1f}" for check in artifact.checks} if artifact else {}
     for report in outcome.reports:
-        flips = f"{report['flipped']}/{report['images']}"
+        changed = f"{report['changed']}/{report['images']}"
+        bound = max(float(str(report[name])) for name in ("flip_bound", "changed_bound"))
         end = latency.get(str(report["backend"]), "rejected" if outcome.status == "rejected" else "")
         print(
-            f"{start}{report['backend']:<13}{flips:>7}{report['flip_bound']:>7.1%}"
+            f"{start}{report['backend']:<13}{changed:>9}{bound:>7.1%}"
             f"{report['max_probability_difference']:>8.1e}{end:>9}"
         )
     if not outcome.reports:

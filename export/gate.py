@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from export.formats.aotinductor import TAKES as COMPILED
 from export.job import LONG_S, Evidence, Job
 from export.parity import Parity, compare, tolerance_for
 from export.pixels.evidence import PixelEvidence
+from export.served import Served, serve
 from runtime.backends import Backend
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BackendUnavailable, BundleError, ExportError, NeuroStageError, ParityError
@@ -159,7 +161,16 @@ def _compared(
         names=evidence.names,
         truth=evidence.truth,
         batches=others,
+        people=evidence.people,
+        unit=job.evidence.unit,
+        # Programs that give pixels are not the runtime: nothing abstains there, and nothing is rejected.
+        serve=partial(_served, job) if isinstance(evidence, Evidence) else None,
+        artifacts=job.evidence.artifacts,
     )
+
+
+def _served(job: Job, logits: np.ndarray) -> Served:
+    return serve(job.reference.info, logits, job.evidence.people, job.evidence.rejected)
 
 
 def log_probabilities(rows: np.ndarray, temperature: float) -> np.ndarray:

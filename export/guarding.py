@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from export.images import training_samples
 from export.reference import Reference
 from runtime.digests import sha256_file
 from runtime.errors import InputError
-from runtime.guard import fit
+from runtime.guard import Guard, fit
 from runtime.manifest import Document
 from runtime.reading import read
+from train.data.samples import Samples
 
 FILE = "guard.npz"
 IMAGES = 2048
@@ -32,3 +35,12 @@ def write_guard(reference: Reference, folder: Path, moved: Path | None = None) -
         return None, f"the bundle has no guard: {error}"
     guard.write(folder / FILE)
     return Document(FILE, sha256_file(folder / FILE)), ""
+
+
+def rejections(folder: Path, samples: Samples) -> np.ndarray | None:
+    """(N,) bool: which of the samples the guard in `folder` rejects, as `Predictor` does; None without a guard."""
+    if not (folder / FILE).is_file():
+        return None
+    guard = Guard.read(folder / FILE)
+    scores = (guard.scores(read(samples.read(index)).image) for index in range(len(samples)))
+    return np.array([guard.judge(one) is not None for one in scores], bool)

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from export.apart import pixel_digests
 from export.coverage import answers, remarks, why_nothing
+from export.draw import UNKNOWN
+from export.family import FEW, check_count, limit_of
 from export.guarding import FILE as GUARD
 from export.images import calibration_samples, comparison, distinct, preprocessed
 from export.of_bundle import reference_of
 from export.options import ARCHITECTURE, IMAGE_SIZE, Options
 from export.pixels import description as of_pixels
 from export.pixels.evidence import PixelEvidence, as_image, pixel_images
-from export.preconditions import check_count
+from export.preconditions import CALIBRATED
 from export.reference import Reference, from_checkpoint, from_run, run_of_weights
 from runtime.calibration import probabilities
 from runtime.errors import InputError, ParityError
@@ -30,6 +33,7 @@ from train.class_order import given_labels
 from train.data.samples import Samples
 from train.runs import newest_run
 
+_OPTIONAL = ("truth", "people", "rejected")
 LONG_S = 10
 """Seconds of work of which it is said beforehand how long it will take."""
 
@@ -50,25 +54,46 @@ class Evidence:
     """Positions of these images among those that `export.images.comparison` gives: the first of each set of equals."""
     facts: dict[str, Any] = field(default_factory=dict)
     """JSON-ready, for parity.json and the manifest: where the images come from, and what the reference answers."""
+    people: np.ndarray | None = None
+    """(N,) int64, equal for images of one person (or group, `unit`); None where nobody knows."""
+    rejected: np.ndarray | None = None
+    """(N,) bool, images that the bundle's guard rejects, so that no artifact is asked; None without a guard."""
+    samples: Samples | None = None
+    """The encoded images, for the process that gathered them."""
+    digests: tuple[str, ...] = ()
+    """`export.apart.pixel_digests` of the images: nothing is calibrated on them."""
+
+    @property
+    def unit(self) -> str:
+        """``patients``, ``groups`` of one or more people each, or ``unknown``."""
+        return UNKNOWN if self.people is None else str(self.facts.get("unit", UNKNOWN))
+
+    @property
+    def artifacts(self) -> int:
+        """How many artifacts of the bundle are judged by a bound."""
+        return int(self.facts.get("family", {}).get("bounded_artifacts", 1))
 
     def save(self, folder: Path) -> None:
         """Write it for other processes; the images stay on the disk there, shared by all of them."""
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "images.npy", self.images)
         np.save(folder / "logits.npy", self.logits)
-        if self.truth is not None:
-            np.save(folder / "truth.npy", self.truth)
-        texts = {"names": self.names, "source": self.source, "kept": self.kept, "facts": self.facts}
+        for name in _OPTIONAL:
+            if (values := getattr(self, name)) is not None:
+                np.save(folder / f"{name}.npy", values)
+        texts = {name: getattr(self, name) for name in ("names", "source", "kept", "facts", "digests")}
         (folder / "facts.json").write_text(json.dumps(texts), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Evidence:
         """What `save` wrote."""
-        truth = np.load(folder / "truth.npy") if (folder / "truth.npy").exists() else None
+        stored = {name: folder / f"{name}.npy" for name in _OPTIONAL}
+        arrays = {name: np.load(path) for name, path in stored.items() if path.exists()}
         images = np.load(folder / "images.npy", mmap_mode="c")
         texts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        names, kept = tuple(texts["names"]), tuple(texts["kept"])
-        return cls(images, np.load(folder / "logits.npy"), truth, names, texts["source"], kept, texts["facts"])
+        lists = {name: tuple(texts[name]) for name in ("names", "kept", "digests")}
+        rest = {"truth": None, **lists, **arrays, "source": texts["source"], "facts": texts["facts"]}
+        return cls(images, np.load(folder / "logits.npy"), **rest)
 
 
 @dataclass(frozen=True)
@@ -112,19 +137,25 @@ class Job:
         Raises DatasetError.
         """
         calibration, selection = calibration_samples(
-            self.reference.run, self.options.calibration_data, moved=self.options.parity_data
+            self.reference.run,
+            self.options.calibration_data,
+            moved=self.options.parity_data,
+            compared=self.evidence.digests,
+            say=self.say,
         )
         return self._asked(calibration), self._asked(selection)
 
     def _asked(self, samples: Samples) -> Evidence:
         images = preprocessed(samples, self.reference.info.input)
-        return Evidence(images, self.reference.logits(images), None, tuple(samples.names), samples.source)
+        logits, people = self.reference.logits(images), samples.groups
+        return Evidence(images, logits, None, tuple(samples.names), samples.source, people=people)
 
     @cached_property
     def pixels(self) -> PixelEvidence:
         """What artifacts that take pixels are measured on. Made once an export, for the first format that asks."""
         options, reference = self.options, self.reference
-        samples = comparison(reference.run, options.parity_images, options.parity_data).samples
+        limit = int(self.evidence.facts.get("limit", options.parity_images or FEW))
+        samples = comparison(reference.run, limit, options.parity_data).samples
         samples = samples.select(np.array(self.evidence.kept, np.int64))
         images, order = pixel_images(samples)
         stored = self.work / "pixels.npy"
@@ -133,8 +164,10 @@ class Job:
             spec = reference.info.input
             np.save(stored, reference.logits(np.stack([preprocess(as_image(image), spec) for image in images])))
         truth = None if self.evidence.truth is None else self.evidence.truth[order]
+        people = None if self.evidence.people is None else self.evidence.people[order]
         names = tuple(samples.names[index] for index in order)
-        return PixelEvidence(images, np.load(stored), truth, names, f"{samples.source}, ten sizes, grey and colour")
+        source = f"{samples.source}, ten sizes, grey and colour"
+        return PixelEvidence(images, np.load(stored), truth, names, source, people)
 
 
 def load_reference(options: Options) -> Reference:
@@ -168,14 +201,17 @@ def gather(
     reference: Reference,
     precisions: Sequence[str] = (),
     say: Callable[[str], None] = lambda text: None,
+    family: dict[str, Any] | None = None,
 ) -> Evidence:
     """The images to compare on, no two of them alike, and the reference's logits.
 
-    precisions: what will be built; there must be images enough for each.
+    precisions: what will be built; there must be images enough, of people enough, for each.
+    family: how many artifacts share the 5 % (`export.family.family`); None for one.
 
     Raises DatasetError or InputError for images of no use, ParityError where the reference's answers show nothing.
     """
-    found = comparison(reference.run, options.parity_images, options.parity_data)
+    limit = limit_of(options, precisions)
+    found = comparison(reference.run, limit, options.parity_data)
     if found.warning:
         say(found.warning)
     samples, info = found.samples, reference.info
@@ -185,7 +221,9 @@ def gather(
     if repeated:
         say(f"{repeated} of {len(images)} images of {samples.source} repeat another one: left out")
         images, samples = images[kept], samples.select(kept)
-    check_count(len(images), samples.source, precisions, options)
+    artifacts = 1 if family is None else int(family["bounded_artifacts"])
+    people = samples.groups
+    check_count(len(images) if people is None else people, samples.source, precisions, options, artifacts, found.unit)
     logits = _logits(reference, images, say)
     expected = probabilities(logits, info.temperature)
     if why := why_nothing(expected, info.labels):
@@ -196,9 +234,12 @@ def gather(
         say(line)
     order = np.array([info.labels.index(label) if label in info.labels else -1 for label in LABELS])
     truth = order[samples.labels] if found.labelled and set(info.labels) == set(LABELS) else None
-    facts = {**found.facts(), "images": len(images), "repeated": repeated, "answers": counts, "remarks": open_points}
-    where = tuple(int(index) for index in kept)
-    return Evidence(images, logits, truth, tuple(samples.names), samples.source, where, facts)
+    facts = {**found.facts(), "images": len(images), "limit": limit, "repeated": repeated, "answers": counts}
+    facts |= {"people": None if people is None else len(np.unique(people)), "remarks": open_points}
+    facts |= {} if family is None else {"family": family}
+    where, names = tuple(int(index) for index in kept), tuple(samples.names)
+    digests = tuple(pixel_digests(samples)) if set(CALIBRATED) & set(precisions) else ()
+    return Evidence(images, logits, truth, names, samples.source, where, facts, people, None, samples, digests)
 
 
 def _logits(reference: Reference, images: np.ndarray, say: Callable[[str], None]) -> np.ndarray:

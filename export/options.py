@@ -46,17 +46,18 @@ class Options:
     """Images to compare on: a folder of class folders, a folder of images, or a parquet file; or the run's own data,
     where it has moved. Without it: slices the run did not train on, or phantoms where its data is gone, with a
     warning."""
-    parity_images: int = 512
-    """At most so many of them, 14 or more. fp16 needs 299 different ones, bf16 and int8 149: fewer cannot show that
-    their predictions stay."""
+    parity_images: int | None = None
+    """At most so many of them, 14 or more, of as many people as there are. Without it: 512 for fp32, 1280 where any
+    other precision is asked for. fp16, bf16, int8 and fp8 need enough people, or fewer cannot show that their
+    predictions stay (docs/GATE.md)."""
     calibration_data: Path | None = None
-    """Images to calibrate int8 on, for a checkpoint that has no run: labelled, and not those of --parity-data. A run
-    is calibrated on its own training slices."""
+    """Images to calibrate int8 on, for a checkpoint that has no run: labelled. Images with the pixels of one that is
+    compared on are left out. A run is calibrated on its own training slices."""
     tolerance: float | None = None
     """Largest difference of a probability to accept, in place of each precision's own. It is recorded."""
     flip_tolerance: float | None = None
-    """Largest upper 95 % bound on the share of changed decisions to accept, in place of each precision's own. It is
-    recorded. 0 accepts no changed decision at all."""
+    """Largest upper bound on the share of changed predictions to accept, in place of each precision's own: 95 % over
+    all artifacts together. It is recorded. 0 accepts no changed prediction at all."""
     compute_capability: tuple[str, ...] = ("8.9",)
     """Of the GPU, or GPUs, that a TensorRT for RTX engine is built for; it needs none of them here."""
     compatible: bool = False

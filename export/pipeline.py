@@ -14,11 +14,12 @@ from typing import Any
 from export.agreement import assert_agrees
 from export.bundle import REPORT, adopt, kept_rejections, link, reject, staged
 from export.card import CARD, model_card
+from export.family import artifacts_by_bound, family
 from export.files import write
 from export.formats import FORMATS, file_name, variants
 from export.golden import write_golden
 from export.guarding import FILE as GUARD
-from export.guarding import write_guard
+from export.guarding import rejections, write_guard
 from export.job import Evidence, gather, load_reference
 from export.latency import timed
 from export.of_bundle import assert_same_answers, calibration_since
@@ -27,7 +28,7 @@ from export.order_check import check_order
 from export.pixels import TAKES
 from export.pixels.onnx import assert_bilinear
 from export.preconditions import check
-from export.present import present, with_present
+from export.present import alike, present, with_present
 from export.processes import in_own_process
 from export.produce import Outcome, produce_apart
 from export.rebuild import combinations_of, stale
@@ -108,11 +109,15 @@ def export(
     if all_wanted != wanted:
         options, wanted = check(options, lambda line: None, all_wanted)
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
-    evidence = gather(options, reference, precisions, say)
+    kept = before.artifacts if before is not None and alike(before, reference) else ()
+    shared = family(artifacts_by_bound(options, wanted, kept), kept, _files(options, wanted))
+    evidence = gather(options, reference, precisions, say, shared)
     if reference.run is None and options.parity_data is not None and evidence.truth is not None:
         check_order(reference.order, evidence.logits, evidence.truth, evidence.source, say)
     with staged(options.out) as folder:
         guard = _guard(options, reference, before, folder, say)
+        if evidence.samples is not None:
+            evidence = replace(evidence, rejected=rejections(folder, evidence.samples), samples=None)
         work = folder / ".work"
         try:
             evidence.save(work)
@@ -128,6 +133,12 @@ def export(
         elif (options.out / SIGNATURE).exists():
             say(f"{options.out} was signed and no longer is, since it changed. Sign it again: --sign KEY")
     return Exported(options.out, manifest, tuple(outcomes), evidence.facts)
+
+
+def _files(options: Options, wanted: dict[str, list[str]]) -> set[str]:
+    """Names of the artifacts that will be built."""
+    pairs = [(name, *one) for name, each in wanted.items() for one in variants(name, each, options.with_preprocessing)]
+    return {file_name(FORMATS[name], precision, pixels) for name, precision, pixels in pairs}
 
 
 def _guard(

@@ -12,15 +12,18 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
+from export.apart import pixel_digests
 from export.coverage import LEAST_IMAGES
+from export.draw import PATIENTS
 from export.engines import asked, missing
+from export.family import artifacts_by_bound, check_count, limit_of
 from export.formats import FORMATS, assert_pixels, combinations, lacking
-from export.images import calibration_pool, check_calibration, comparison
+from export.images import GIVEN, calibration_samples, check_calibration, comparison
 from export.options import IMAGE_SIZE, Options
-from export.parity import tolerance_for
 from export.run_data import run_data, side_names
 from export.signing import assert_can_sign
-from export.statistics import least_images
 from runtime.errors import CheckpointError, DependencyError, InputError
 from runtime.manifest import FILE, read_manifest
 from train.class_order import given_labels
@@ -56,15 +59,20 @@ def check(
     say(f"bundle {options.out}")
     if options.sign:
         assert_can_sign(options.sign)
-    check_images(options, asked_for)
     check_calibrated(options, asked_for)
+    check_images(options, asked_for)
     return options, asked_for
 
 
 def check_numbers(options: Options) -> None:
     """Raise InputError for an option whose number makes no sense."""
     rules = [
-        ("--parity-images", options.parity_images, options.parity_images >= LEAST_IMAGES, f"{LEAST_IMAGES} or more"),
+        (
+            "--parity-images",
+            options.parity_images,
+            options.parity_images is None or options.parity_images >= LEAST_IMAGES,
+            f"{LEAST_IMAGES} or more",
+        ),
         ("--threads", options.threads, options.threads is None or options.threads >= 1, "1 or more"),
         ("--image-size", options.image_size, options.image_size is None or options.image_size >= 8, "8 or more"),
         ("--tolerance", options.tolerance, options.tolerance is None or 0 < options.tolerance <= 1, "in (0, 1]"),
@@ -152,54 +160,33 @@ def _bytes(options: Options, wanted: Mapping[str, Sequence[str]]) -> float:
     weights = max((file.stat().st_size for file in files), default=0)
     artifacts = sum(_SIZE.get(precision, 1.0) for precisions in wanted.values() for precision in precisions)
     height = options.image_size or IMAGE_SIZE if source.is_file() else int(read_record(source)["input"]["height"])
-    images = options.parity_images * 3 * height * height * 4
+    images = limit_of(options, (one for listed in wanted.values() for one in listed)) * 3 * height * height * 4
     return weights * (artifacts * (2 if options.with_preprocessing else 1) + _WORK) + images
 
 
 def check_images(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
-    """Raise InputError where there are fewer images to compare on than a precision's tolerance takes."""
+    """Raise InputError where there are fewer images, or people, to compare on than a precision's tolerance takes."""
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
-    count, source = _available(options)
-    check_count(count, source, precisions, options)
+    people, unit, source = _available(options, limit_of(options, precisions))
+    check_count(people, source, precisions, options, artifacts_by_bound(options, wanted), unit)
 
 
-def check_count(count: int, source: str, precisions: Sequence[str], options: Options) -> None:
-    """As `check_images`, for so many different images of `source`."""
-    if count < LEAST_IMAGES:
-        raise InputError(
-            f"{source} gives {count} different images to compare on; at least {LEAST_IMAGES} are needed: with fewer "
-            "not even one changed prediction in five is excluded at 95 % confidence. Give more: --parity-data "
-            "DIR_OR_PARQUET."
-        )
-    for precision in precisions:
-        allowed = tolerance_for(precision, options.tolerance, options.flip_tolerance).flips
-        needed = least_images(allowed) if allowed else LEAST_IMAGES
-        if count >= needed:
-            continue
-        bound = 1 - 0.05 ** (1 / count)
-        limited = count == options.parity_images
-        more = f"--parity-images {needed} or more" if limited else "--parity-data DIR_OR_PARQUET with more images"
-        raise InputError(
-            f"{precision} cannot pass on {count} images of {source}: even with no changed prediction the upper 95 % "
-            f"bound on their share is {bound:.1%}, and {allowed:.1%} is allowed; that takes {needed} images. Give "
-            f"{more}, leave {precision} out, or allow more, which is recorded: --flip-tolerance {_rounded_up(bound)}. "
-            "Nothing was built."
-        )
+def _available(options: Options, limit: int) -> tuple[np.ndarray | int, str, str]:
+    """The people of the images to compare on, or how many images where they are unknown; what they are, and of what.
 
-
-def _rounded_up(share: float) -> str:
-    return f"{int(share * 1000 + 1) / 1000:g}"
-
-
-def _available(options: Options) -> tuple[int, str]:
-    """How many images there will be to compare on, and of what. Phantoms are not drawn yet: there are enough."""
+    Phantoms are not drawn yet: there are enough. People whom only image similarity may identify are not looked for
+    yet: each image counts as one.
+    """
     source = options.source
     assert source is not None, "named above"
     run = source if source.is_dir() else None
     if options.parity_data is None and (run is None or _phantoms(run) or run_data(run).samples is None):
-        return options.parity_images, "phantoms"
-    found = comparison(run, options.parity_images, options.parity_data)
-    return len(found.samples), found.samples.source
+        return np.arange(limit) // (4 if run is None or not _phantoms(run) else 6), PATIENTS, "phantoms"
+    found = comparison(run, limit, options.parity_data, look=False)
+    people = found.samples.groups
+    if people is None and found.kind == GIVEN:
+        people = np.arange(len(found.samples))
+    return len(found.samples) if people is None else people, found.unit, found.samples.source
 
 
 def _phantoms(run: Path) -> bool:
@@ -216,4 +203,12 @@ def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> N
     if run is not None and options.calibration_data is None and _phantoms(run):
         check_calibration(len(side_names(run, "training")), f"the training part of {run}")
     else:
-        calibration_pool(run, options.calibration_data, options.parity_data)
+        real = options.parity_data is not None or (run is not None and not _phantoms(run))
+        limit = limit_of(options, (one for listed in wanted.values() for one in listed))
+        compared = comparison(run, limit, options.parity_data, look=False).samples if real else None
+        calibration_samples(
+            run,
+            options.calibration_data,
+            moved=options.parity_data,
+            compared=() if compared is None else pixel_digests(compared),
+        )

@@ -117,6 +117,18 @@ def patients(run: Path) -> dict[str, str]:
     return {row["name"]: row[column] or row["name"] for row in _split(run)}
 
 
+def unit_of(run: Path) -> str:
+    """What the people of the run's split.csv are: ``patients``, ``groups`` of one or more people each, or ``unknown``.
+
+    Raises CheckpointError, as above.
+    """
+    rows = _split(run)
+    column = "group" if "group" in rows[0] else "patient"
+    if not all(row[column] for row in rows):
+        return "unknown"
+    return "groups" if column == "group" else "patients"
+
+
 def _split(run: Path) -> list[dict[str, str]]:
     path = run / "split.csv"
     try:

@@ -9,13 +9,20 @@ import numpy as np
 
 
 def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
-    """Upper one-sided bound on a rate, in [0, 1] (Clopper & Pearson 1934): exact, so never too low.
+    """Upper one-sided bound on a rate, in [0, 1] (Clopper & Pearson 1934): exact for independent trials.
 
-    0 events of 512 still leave 0.6 %: that is what 512 images can show.
+    0 events of 512 still leave 0.6 %. Images of one person are not independent: `export.clustered.bound`.
     """
     from scipy.stats import beta
 
     return 1.0 if events >= trials else float(beta.ppf(confidence, events + 1, trials - events))
+
+
+def lower_bound(events: int, trials: int, confidence: float = 0.95) -> float:
+    """Lower one-sided bound on a rate, in [0, 1] (Clopper & Pearson 1934)."""
+    from scipy.stats import beta
+
+    return 0.0 if events <= 0 else float(beta.ppf(1 - confidence, events, trials - events + 1))
 
 
 def least_images(tolerance: float, confidence: float = 0.95) -> int:

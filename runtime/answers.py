@@ -35,15 +35,16 @@ class Answers:
         spare.give_back(rows)
         each = iter(answered)
         return [
-            self._prediction(one, None, 0.0, 0.0)
+            self.prediction(one, None)
             if one.pixels is None
-            else self._prediction(one, next(each), normalise_ms, engine_ms / count)
+            else self.prediction(one, next(each), normalise_ms, engine_ms / count)
             for one in batch
         ]
 
-    def _prediction(
-        self, prepared: Prepared, answer: list[float] | None, normalise_ms: float, inference_ms: float
+    def prediction(
+        self, prepared: Prepared, answer: list[float] | None, normalise_ms: float = 0.0, inference_ms: float = 0.0
     ) -> Prediction:
+        """Of one image. answer: probabilities in the order of the model's outputs; None where it was rejected."""
         by_label = {} if answer is None else dict(zip(self._model.labels, answer, strict=True))
         top = max(by_label, key=by_label.__getitem__) if by_label else None
         code, reason = prepared.code, prepared.reason

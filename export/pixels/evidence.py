@@ -31,6 +31,8 @@ class PixelEvidence:
     truth: np.ndarray | None
     names: tuple[str, ...]
     source: str
+    people: np.ndarray | None = None
+    """(N,) int64, equal for images of one person; None where nobody knows."""
 
     def groups(self) -> list[np.ndarray]:
         """(N, H, W, C) uint8: the images in their order, those of one shape in one array."""

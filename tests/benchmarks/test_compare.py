@@ -139,6 +139,12 @@ def test_without_a_peer_it_is_said_and_only_large_changes_are_told(make):
     assert judgements(first, make.record([make.row("ours", 1.2 * times)])) == ["slower"]
 
 
+def test_without_a_peer_nothing_is_called_no_slower(make):
+    """The machine's own drift of 5 % from run to run would hide a row that is 5 % slower in 7 of 100 pairs."""
+    for said in drawn(make, 20, 20, 1000, slower=1.0, peers=0, processes=10):
+        assert set(said) <= {"cannot tell", "slower", "faster"}
+
+
 def test_a_peer_whose_library_changed_is_no_control(make, machine):
     random = np.random.default_rng(7)
     rows = [

@@ -76,12 +76,12 @@ def answers_not_numbers(model):
 
 
 FAULTS = {
-    "weights perturbed by 1 %": (weights_perturbed, "decisions|moves a probability"),
+    "weights perturbed by 1 %": (weights_perturbed, "predictions|moves a probability"),
     "channels swapped": (channels_swapped, "moves a probability by up to"),
     "mean and std forgotten": (mean_and_std_forgotten, "moves a probability by up to"),
-    "classes permuted": (classes_permuted, "flips [1-9]"),
+    "classes permuted": (classes_permuted, "changes [1-9]"),
     "batch axis frozen at 1": (batch_frozen, "the batch axis of 'images' is frozen at 1"),
-    "not a number": (answers_not_numbers, "flips 64 of 64"),
+    "not a number": (answers_not_numbers, "changes 64 of 64"),
 }
 
 

@@ -52,7 +52,7 @@ def test_int8_holds_while_the_bound_on_flips_is_within_two_percent(logits, flips
 def test_too_few_images_cannot_show_a_bound(logits):
     parity = judge(logits[:64], logits[:64], "int8")
     assert not parity.holds
-    assert "0 of 64 decisions (upper bound 4.6%, allowed a bound of 2.0%)" in str(parity)
+    assert "changes 0 of 64 predictions (upper 0.95 bound 4.6%, allowed 2.0%)" in str(parity)
 
 
 def test_a_probability_beyond_tolerance_fails_without_any_flip(logits):

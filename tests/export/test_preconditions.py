@@ -20,9 +20,9 @@ from train.record import write_record
 ROOT = Path(__file__).parents[2]
 
 
-def write_images(folder: Path, count: int) -> Path:
-    """Class folders with so many different images."""
-    for index in range(count):
+def write_images(folder: Path, count: int, first: int = 0) -> Path:
+    """Class folders with so many images, of whose grey levels 256 are different."""
+    for index in range(first, first + count):
         path = folder / LABELS[index % 4] / f"s{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), index % 256).save(path)
@@ -53,6 +53,17 @@ def make_run(folder: Path, data: Path | None, training: int, validation: int) ->
         "split": {"by": "patient"},
     }
     write_record(record, folder)
+    return folder
+
+
+def data_of_its_own(folder: Path) -> Path:
+    """101 images with the pixels of none that `write_images` writes."""
+    for index in range(101):
+        path = folder / LABELS[index % 4] / f"s{index:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.new("L", (8, 8), index)
+        image.putpixel((0, 0), 255 - index)
+        image.save(path)
     return folder
 
 
@@ -170,12 +181,13 @@ def test_calibration_data_of_int8_for_a_run(options, tmp_path):
 @pytest.mark.parametrize(("precision", "needed"), [("fp16", 299), ("bf16", 149), ("int8", 149)])
 def test_too_few_images_for_a_precision_are_counted_before_anything_is_built(options, tmp_path, precision, needed):
     data = write_images(tmp_path / "data", needed + 110)
-    calibration = replace(options, calibration_data=write_images(tmp_path / "more", 101), precision=(precision,))
+    calibration = replace(options, calibration_data=data_of_its_own(tmp_path / "more"), precision=(precision,))
     short = make_run(tmp_path / "short", data, 0, needed - 1)
     refused(
         replace(calibration, source=short),
         InputError,
-        rf"{precision} cannot pass on {needed - 1} images .* that takes {needed} images.*--flip-tolerance 0\.0",
+        rf"{precision} cannot pass on {needed - 1} images of {needed - 1} patients .* that takes about {needed} "
+        r"patients with 1 images each.*--flip-tolerance 0\.0",
     )
     check(replace(calibration, source=make_run(tmp_path / "enough", data, 0, needed)), lambda text: None)
     # fp32 has no bound to show.
@@ -197,7 +209,7 @@ def test_phantoms_are_as_many_as_are_needed(options, tmp_path):
     run = make_run(tmp_path / "run", None, 462, 114)
     check(replace(options, source=run, precision=("fp32", "fp16", "bf16", "int8")), lambda text: None)
     few = replace(options, source=run, precision=("fp16",), parity_images=114)
-    refused(few, InputError, "Give --parity-images 299 or more")
+    refused(few, InputError, "of 19 patients.* takes about 89 patients with 6 images each.*--parity-images")
 
 
 def test_a_key_that_cannot_sign(options, tmp_path, monkeypatch):
