@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.expectation import chance_of_at_most, flip_chances, most_flips
+from export.apart import two_halves
+from export.changes import level
+from export.clustered import Counts, within
+from export.expectation import changes, probability_to_pass
 from export.job import Evidence, Job
 from export.parity import tolerance_for
 from export.qdq import float_layers_of, has_float_additions, layers, with_float_layers
@@ -39,7 +42,8 @@ def holding(job: Job, graphs: Sequence[ModelProto], original: ModelProto, precis
     Ranges come from one set of training slices, the choice of float layers from the errors on another. How often such
     an error changes a decision is counted at the reference's logits of the gate's slices, since a network is surer of
     slices it was trained on; what the artifact says of those slices has no part in the choice, so that the gate's
-    figures do not flatter.
+    figures do not flatter. The choice is made on half of the people whose errors were measured, and the probability
+    that is stated comes from the others (cross-fitting), whom the choice cannot have favoured.
 
     The head is always float: it is a thousandth of the work and most of the logit error. Raises ParityError when none
     has an even chance to pass, DatasetError when there is nothing to calibrate on.
@@ -48,15 +52,15 @@ def holding(job: Job, graphs: Sequence[ModelProto], original: ModelProto, precis
     original: the float graph that was quantised.
     precision: ``int8`` or ``fp8``.
     """
-    allowed = _allowed_flips(job, precision)
+    _assert_can_pass(job, precision)
     calibration, selection = job.calibration
 
     def tried(graph: ModelProto, floated: Sequence[str]) -> _Choice:
         model = with_float_layers(graph, floated, original)
         fit_head(model, *few(calibration, FITTING_IMAGES), job.threads, precision)
-        choice = _weighed(job, model, len(floated), selection, allowed, precision)
+        choice = _weighed(job, model, len(floated), selection, precision)
         additions = " and additions" if has_float_additions(model) else ""
-        job.say(f"{precision}: with {len(floated)} convolutions{additions} in float {choice.found}")
+        job.say(f"{precision}: {len(floated)} convolutions{additions} in float32: {choice.found}")
         return choice
 
     best, full = tried(graphs[0], ()), graphs[0]
@@ -74,11 +78,11 @@ def holding(job: Job, graphs: Sequence[ModelProto], original: ModelProto, precis
             best, worse = (choice, 0) if choice.better_than(best) else (best, worse + 1)
     if best.chance < LEAST_CONFIDENCE:
         raise ParityError(
-            f"{precision} is not expected to hold: by its errors on {len(selection.images)} training slices "
+            f"{precision} is not expected to pass the gate: by its errors on {len(selection.images)} training slices "
             f"{best.found}, with {best.step} of {len(layers(full))} layers put back to float, the worst first, and "
             "more did not help. Fine-tune with quantisation, or use fp16 or bf16."
         )
-    facts = _facts(job, best.model, best.flips)
+    facts = {**_facts(job, best.model, best.flips), "passes_with_probability": best.stated}
     _facts_file(job, precision).write_text(json.dumps(facts), encoding="utf-8")
     return best.model
 
@@ -91,7 +95,9 @@ class _Choice:
     step: int
     """Convolutions in float."""
     chance: float
-    """To pass the gate, in the engine that is worst at it."""
+    """To pass the gate, in the engine that is worst at it, by the people that the choice is made on."""
+    stated: float
+    """The same by the other people; `chance` where there are too few to halve."""
     flips: dict[str, float]
     """Engine → decisions expected to change."""
     found: str
@@ -103,19 +109,32 @@ class _Choice:
         return mine > others
 
 
-def _weighed(job: Job, model: ModelProto, step: int, selection: Evidence, allowed: int, precision: str) -> _Choice:
+def _weighed(job: Job, model: ModelProto, step: int, selection: Evidence, precision: str) -> _Choice:
     from export.formats import onnx
 
     onnx.describe(model, job.description(precision))
     candidate = job.work / f"candidate.{precision}.onnx"
     candidate.write_bytes(model.SerializeToString())
     errors = _errors(job, candidate, selection, precision)
-    chances = {name: flip_chances(job.evidence.logits, rows) for name, rows in errors.items()}
-    sure = {name: chance_of_at_most(allowed, each) for name, each in chances.items()}
-    flips = {name: float(each.sum()) for name, each in chances.items()}
-    found = ", ".join(f"{flips[name]:.1f} in {name} ({sure[name]:.0%} sure of at most {allowed})" for name in sure)
-    found = f"{found} of {len(job.evidence.images)} decisions are expected to flip"
-    return _Choice(model, step, min(sure.values()), flips, found)
+    info, gate = job.reference.info, job.evidence
+    changed = {name: changes(gate.logits, rows, info.temperature, info.abstain_below) for name, rows in errors.items()}
+    flips = {name: float(each.mean(1).sum()) for name, each in changed.items()}
+    tolerance = tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance).flips
+    whose = selection.people
+    half = None if whose is None else two_halves(whose, np.zeros(len(whose), np.int64))
+
+    def worst(part: np.ndarray) -> float:
+        mine = None if whose is None else whose[part]
+        confidence = level(gate.artifacts)
+        every = changed.values()
+        return min(probability_to_pass(one[:, part], gate.people, mine, tolerance, confidence) for one in every)
+
+    everyone = np.ones(len(selection.images), bool)
+    chance = worst(everyone if half is None else ~half)
+    stated = chance if half is None else worst(half)
+    expected = ", ".join(f"{flips[name]:.1f} ({name})" for name in flips)
+    found = f"{expected} of {len(gate.images)} predictions are expected to change; passes with probability {stated:.2f}"
+    return _Choice(model, step, chance, stated, flips, found)
 
 
 def fit_head(model: ModelProto, images: np.ndarray, logits: np.ndarray, threads: int, precision: str = "int8") -> None:
@@ -184,17 +203,16 @@ def run(model: ModelProto, images: np.ndarray, threads: int, precision: str = "i
     return np.concatenate([session.run(None, {"images": np.ascontiguousarray(part)})[0] for part in parts])
 
 
-def _allowed_flips(job: Job, precision: str) -> int:
-    """How many changed decisions the gate will allow. Raises ParityError where no such graph could pass."""
-    images = len(job.evidence.images)
+def _assert_can_pass(job: Job, precision: str) -> None:
+    """Raise ParityError where not even an artifact that changes nothing could pass."""
+    gate = job.evidence
     tolerance = tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance).flips
-    allowed = most_flips(images, tolerance)
-    if allowed < 0:
+    none = Counts.of(np.zeros(len(gate.images), bool), gate.people)
+    if tolerance and not within(none, tolerance, level(gate.artifacts)):
         raise ParityError(
-            f"{precision} was not tried: {images} images cannot show that fewer than {tolerance:.1%} of decisions "
-            "flip, even if none does. Give more: --parity-data DIR_OR_PARQUET."
+            f"{precision} was not tried: {none.images} images of {none.people} patients cannot show that fewer than "
+            f"{tolerance:.1%} of predictions change, even if none does. Give more: --parity-data DIR_OR_PARQUET."
         )
-    return allowed
 
 
 def _errors(job: Job, path: Path, evidence: Evidence, precision: str) -> dict[str, np.ndarray]:
