@@ -95,18 +95,14 @@ def korn_graubard(counts: Counts, confidence: float = 0.95) -> float:
 
     The design effect is not taken below 1, nor below 1 where it cannot be estimated.
     """
-    from scipy.stats import beta, t
+    from scipy.special import betaincinv
 
-    if counts.total >= counts.images:
+    if counts.total >= counts.images or counts.people < 2:
         return 1.0
     effect = max(design_effect(counts) or 1.0, 1.0)
-    degrees = (counts.people - 1, counts.images - 1)
-    if degrees[0] < 1:
-        return 1.0
-    adjusted = (float(t.ppf(confidence, degrees[1])) / float(t.ppf(confidence, degrees[0]))) ** 2
-    effective = counts.images / effect * adjusted
+    effective = counts.images / effect * _t_ratio(confidence, counts.images, counts.people)
     events = effective * counts.total / counts.images
-    return float(beta.ppf(confidence, events + 1, effective - events))
+    return float(betaincinv(events + 1, effective - events, confidence))
 
 
 def probability_of_so_few(counts: Counts, share: float) -> float:
@@ -118,8 +114,7 @@ def probability_of_so_few(counts: Counts, share: float) -> float:
     sizes = _key(counts.sizes)
     if not counts.known:
         return max(_probability_of_total(sizes, counts.total, share, icc) for icc in _GRID)
-    fits = [_likelihood(counts, share, icc) for icc in _GRID]
-    return _probability_of_total(sizes, counts.total, share, _GRID[int(np.argmax(fits))])
+    return _probability_of_total(sizes, counts.total, share, _most_probable_icc(counts, share))
 
 
 def beta_binomial_bound(counts: Counts, confidence: float = 0.95) -> float:
@@ -159,10 +154,13 @@ def within(counts: Counts, share: float, confidence: float = 0.95) -> bool:
     """Whether `bound` is at most `share`, without the search for it."""
     if not counts.images or counts.total >= share * counts.images:
         return False
-    if counts.known and korn_graubard(counts, confidence) > share:
-        return False
-    independent = upper_bound(counts.total, counts.images, confidence) <= share
-    return independent and probability_of_so_few(counts, share) <= 1 - confidence
+    # Korn and Graubard's is never below the bound for independent images.
+    first = (korn_graubard if counts.known else _independent)(counts, confidence)
+    return first <= share and probability_of_so_few(counts, share) <= 1 - confidence
+
+
+def _independent(counts: Counts, confidence: float) -> float:
+    return upper_bound(counts.total, counts.images, confidence)
 
 
 def fewest_people(share: float, slices: int, confidence: float = 0.95) -> int:
@@ -214,7 +212,18 @@ def _cumulative(sizes: tuple[tuple[int, int], ...], share: float, icc: float) ->
     return np.cumsum(np.maximum(np.fft.irfft(transformed, length), 0.0))
 
 
-def _likelihood(counts: Counts, share: float, icc: float) -> float:
-    pairs, people = np.unique(np.stack([counts.sizes, counts.changed]), axis=1, return_counts=True)
-    terms = [_log_terms(int(size), share, icc)[int(changed)] for size, changed in pairs.T]
-    return float(np.dot(terms, people))
+def _most_probable_icc(counts: Counts, share: float) -> float:
+    """Of `_GRID`: the one at which the changes of each person are the most probable."""
+    width = int(counts.sizes.max()) + 1
+    pairs, people = np.unique(counts.sizes * width + counts.changed, return_counts=True)
+    each = [divmod(pair, width) for pair in pairs.tolist()]
+    fits = [float(np.dot([_log_terms(size, share, icc)[at] for size, at in each], people)) for icc in _GRID]
+    return _GRID[int(np.argmax(fits))]
+
+
+@lru_cache(maxsize=1024)
+def _t_ratio(confidence: float, images: int, people: int) -> float:
+    """Student's quantile for images over that for people, squared."""
+    from scipy.stats import t
+
+    return float((t.ppf(confidence, images - 1) / t.ppf(confidence, people - 1)) ** 2)

@@ -81,27 +81,28 @@ def exported(run: Path, out: Path, to: tuple[str, ...], precision: tuple[str, ..
 
 
 def check(found, out: Path) -> None:
-    assert found.comparison["images"] == 512
+    assert found.comparison["images"] == 1280
     assert found.comparison["kind"] == "held-out" != PHANTOMS
     assert "warning" not in found.comparison
-    assert found.comparison["source"].endswith("with 398 of people who are not in it")
+    assert found.comparison["source"].endswith("with 1166 of people who are not in it")
     for outcome in found.outcomes:
         assert outcome.reports or outcome.error == "ParityError", outcome.reason
         for report in outcome.reports:
             allowed = report["flip_tolerance"]
-            assert report["flipped"] or report["flip_bound"] <= (allowed or 1), "rejected for want of images"
-            if report["flip_bound"] > allowed > 0:
-                assert f"flips {report['flipped']} of 512 decisions" in outcome.reason
+            assert report["changed"] or report["changed_bound"] <= (allowed or 1), "rejected for want of images"
+            assert (report["unit"], report["people"]) == ("patients", found.comparison["people"])
+            if report["changed_bound"] > allowed > 0:
+                assert f"changes {report['flipped']} of 1280 predictions" in outcome.reason
     assert all(outcome.status == "passed" for outcome in found.outcomes if outcome.precision == "fp32")
     for artifact in verified(out).artifacts:
         for made in artifact.checks:
-            assert made.parity["images"] == 512
-            assert sum(made.parity["answers"].values()) == 512
+            assert made.parity["images"] == 1280
+            assert sum(made.parity["answers"].values()) == 1280
     assert json.loads((out / "parity.json").read_text())["comparison"] == found.comparison
 
 
 def test_half_precision_of_a_run_on_phantoms_has_images_enough(phantom_run, tmp_path):
-    """114 held-out phantoms alone cannot show the 1 % that fp16 is allowed."""
+    """114 held-out phantoms of 19 people cannot show the 1 % that fp16 is allowed."""
     out = tmp_path / "bundle"
     check(exported(phantom_run, out, ("pytorch",), ("fp32", "fp16", "bf16")), out)
 
