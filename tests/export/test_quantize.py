@@ -161,8 +161,8 @@ def test_the_first_graph_that_is_expected_to_hold_is_taken(full, original, job):
     allowing = replace(job, options=replace(job.options, flip_tolerance=0.1), say=said.append)
     assert float_layers_of(holding(allowing, [coarse, original], original, "int8")) == layers(original)
     assert len(said) == 2
-    assert re.match(r"int8: with 0 convolutions in float \d+\.\d in .* of 64 decisions are expected to flip", said[0])
-    assert "with 0 convolutions and additions in float 0.0 in" in said[1]
+    assert re.match(r"int8: 0 convolutions in float32: \d+\.\d \(.* of 64 predictions are expected to change", said[0])
+    assert "0 convolutions and additions in float32: 0.0 (" in said[1]
     assert facts_of(allowing, "int8")["float_layers"] == layers(original)
     said.clear()
     holding(allowing, [original, coarse], original, "int8")
@@ -270,8 +270,8 @@ def test_where_too_few_images_could_show_it_int8_is_not_even_tried(job):
     (outcome,) = produce(job, "onnx", ["int8"])
     assert outcome.status == "rejected"
     assert outcome.reason == (
-        "int8 was not tried: 64 images cannot show that fewer than 2.0% of decisions flip, even if none does. Give "
-        "more: --parity-data DIR_OR_PARQUET."
+        "int8 was not tried: 64 images of 16 patients cannot show that fewer than 2.0% of predictions change, even if "
+        "none does. Give more: --parity-data DIR_OR_PARQUET."
     )
 
 
@@ -313,7 +313,7 @@ def test_int8_that_is_not_expected_to_hold_says_so_and_is_rejected(fragile, slic
     strict = replace(job, options=replace(job.options, flip_tolerance=0.0))
     (first,) = produce(strict, "onnx", ["int8"])
     assert first.status == "rejected"
-    assert re.search(r"int8 is not expected to hold: by its errors on \d+ training slices", first.reason)
+    assert re.search(r"int8 is not expected to pass the gate: by its errors on \d+ training slices", first.reason)
     assert "layers put back to float, the worst first" in first.reason
     (second,) = produce(strict, "openvino", ["int8"])
     assert second.reason == first.reason
