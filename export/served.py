@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime import prediction
 from runtime.answers import Answers
 from runtime.calibration import probabilities
 from runtime.model import ModelInfo
 from runtime.pipeline import Prepared
-from runtime.prediction import Prediction, StudyPrediction, study
+from runtime.prediction import Prediction, StudyPrediction
 
 Answer = tuple[str, str | None]
 """Status (``ok``, ``abstained``, ``rejected``) and label, which is None unless the status is ``ok``."""
@@ -66,7 +67,9 @@ def serve(model: ModelInfo, logits: np.ndarray, people: np.ndarray | None, rejec
 
 def _study(slices: Sequence[Prediction], model: ModelInfo) -> StudyPrediction:
     """As `Predictor.predict_study` makes it: the one place here that knows the rule's name."""
-    return study(slices, model.abstain_below)
+    by_model = getattr(prediction, "study_by", None)  # a runtime whose models carry a rule of their own for studies
+    made: StudyPrediction = by_model(model, slices) if by_model else prediction.study(slices, model.abstain_below)
+    return made
 
 
 def differing(before: Sequence[Answer], after: Sequence[Answer]) -> np.ndarray:
