@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.bootstrap import LEAST_PATIENTS, RESAMPLES, draw_patients, exact_interval, interval
+from train.evaluation.bootstrap import LEAST_PATIENTS
+from train.evaluation.repeated import fold_figures, mean_of_folds
 from train.evaluation.scores import Answers, area, stages
 
 FOLDS, REPEATS = 5, 5
@@ -19,36 +20,55 @@ def linear_baseline(
     """Demented or not, by logistic regression on each patient's mean thumbnail; JSON-ready.
 
     Five-fold over patients, dealt five times; principal components (120 at most) and regression are fitted without the
-    patients they are asked about. The score of a patient is the mean of its five log-odds; `auc` and `accuracy` are
-    of these, with 95 % intervals from resamples of patients. None with fewer than five patients on either side.
+    patients they are tested on. `auc` and `accuracy` are means over the 25 folds, with 95 % intervals that include the
+    variance of the training (`train.evaluation.repeated`). None with fewer than five patients of either kind.
 
     thumbnails: (N, S, S) uint8. labels: (N,) int64. groups: (N,) int64 from 0, whose each slice is. left_out: (N,)
     bool, slices that do not count, such as augmented copies; None leaves none out.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import RepeatedStratifiedKFold
-    from sklearn.pipeline import make_pipeline
-
     stage = stages(labels, groups)
     demented, people = stage > 0, len(stage)
     if min(demented.sum(), people - demented.sum()) < LEAST_PATIENTS:
         return None
     mean = np.stack([_mean(thumbnails, groups == group, left_out) for group in range(people)])
-    odds = np.zeros(people)
-    for train, test in RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0).split(mean, demented):
-        reduced = PCA(min(COMPONENTS, len(train) - 1), random_state=0)
-        model = make_pipeline(reduced, LogisticRegression(max_iter=1000)).fit(mean[train], demented[train])
-        odds[test] += model.decision_function(mean[test]) / REPEATS
-    weights = np.concatenate([np.ones((1, people)), draw_patients(people, RESAMPLES)])
-    everyone = Answers(np.empty((people, 0)), stage, np.arange(people))
-    right = weights @ ((odds > 0) == demented) / people
+    return cross_validated(mean, demented)
+
+
+def cross_validated(features: np.ndarray, demented: np.ndarray) -> dict[str, Any]:
+    """`linear_baseline` of people with these features. features: (P, D) float. demented: (P,) bool, both kinds."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import RepeatedStratifiedKFold
+    from sklearn.pipeline import make_pipeline
+
+    people = len(demented)
+    found: list[dict[str, tuple[float, float]]] = []
+    dealt = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0)
+    for train, test in dealt.split(features, demented):
+        reduced = PCA(min(COMPONENTS, len(train) - 1, features.shape[1]), random_state=0)
+        model = make_pipeline(reduced, LogisticRegression(max_iter=1000)).fit(features[train], demented[train])
+        found.append(_fold(model.decision_function(features[test]), demented[test]))
+    figures = {
+        name: mean_of_folds(*zip(*(one[name] for one in found), strict=True), people, repeats=REPEATS)
+        for name in ("auc", "accuracy")
+    }
     return {
         "patients": people,
-        "auc": _figure(area(odds, demented, everyone, weights), people),
-        "accuracy": _figure(right, people, share=True),
+        **figures,
         "largest": float(max(demented.mean(), 1 - demented.mean())),
     }
+
+
+def _fold(odds: np.ndarray, demented: np.ndarray) -> dict[str, tuple[float, float]]:
+    """AUC and accuracy of one fold, each with its variance over patients."""
+    count = len(demented)
+    everyone = Answers(np.empty((count, 0)), demented.astype(np.int64), np.arange(count))
+    right = (odds > 0) == demented
+
+    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {"auc": area(odds, demented, everyone, weights), "accuracy": weights @ right / weights.sum(1)}
+
+    return fold_figures(scores, ("auc", "accuracy"), count)
 
 
 def _mean(thumbnails: np.ndarray, mine: np.ndarray, left_out: np.ndarray | None) -> np.ndarray:
@@ -56,12 +76,3 @@ def _mean(thumbnails: np.ndarray, mine: np.ndarray, left_out: np.ndarray | None)
     counting = mine if left_out is None or (left_out | ~mine).all() else mine & ~left_out
     mean: np.ndarray = thumbnails[counting].mean(axis=0).ravel() / 255
     return mean
-
-
-def _figure(values: np.ndarray, people: int, share: bool = False) -> dict[str, float | None]:
-    """values: (1 + resamples,), the first of the data itself."""
-    ends = interval(values[1:], people)
-    if ends is None and share:
-        ends = exact_interval(float(values[0]), people)
-    low, high = ends if ends is not None else (None, None)
-    return {"value": float(values[0]), "low": low, "high": high}
