@@ -49,7 +49,7 @@ class Options:
     seed: int = 0
     """Seeds the phantoms, the split, the weights, the order and the augmentation."""
     shuffle_labels: int | None = None
-    """A control: people trained on get each other's labels, by this seed. It must be at chance and is not exported."""
+    """A control: all people get each other's labels, by this seed. It must be at chance and is not exported."""
     max_unreadable: float = 0.05
     """Share of files that may be unreadable before the run stops."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -58,9 +58,16 @@ class Recipe:
     ema: float = 0.0
     """Decay of a moving average of the weights, which is then validated and kept; 0 is off, 0.999 is usual."""
     keep: Literal["last", "loss", "accuracy", "balanced_accuracy", "patient_accuracy"] = "last"
-    """Which epoch's weights a stage ends with: the last, or the best on the validation slices."""
+    """Which epoch's weights a stage ends with: the last, or the best on a third part of the data, which is neither
+    trained on nor reported."""
     patience: int = 0
-    """Epochs without a better validation (loss, or what keep names) after which a stage ends; 0: never early."""
+    """Epochs without a better figure (loss, or what keep names) on that third part after which a stage ends; 0: never
+    early."""
+
+    @property
+    def selects(self) -> bool:
+        """Whether an epoch is selected, which takes patients of its own."""
+        return self.keep != "last" or self.patience > 0
 
 
 def _resnet50_two_stage(pretrained: bool) -> Recipe:

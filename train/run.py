@@ -118,6 +118,7 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
             "leaked": data.leaked,
             "leaked_at_least": data.leaks_at_least.leaked if data.leaks_at_least else None,
             "shuffled_labels": options.shuffle_labels,
+            **_selection(options, data),
             "not_estimable": list(data.not_estimable),
         },
         "metrics": figures(logits, labels, data.groups[data.split.validation], data.not_estimable, unit=data.who.unit),
@@ -128,6 +129,15 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
     if team.leader:
         _write(session, record, logits, labels, folder)
     return record
+
+
+def _selection(options: Options, data: Prepared) -> dict[str, Any]:
+    """On which part of the split an epoch was selected, and how many that part has; None where none was."""
+    if not options.settings.selects:
+        return {"selected_on": None, "selection": None}
+    rows = data.split.selection
+    people = len(np.unique(data.groups[rows])) if data.who.unit else None
+    return {"selected_on": "selection", "selection": {"slices": len(rows), data.who.unit or "patients": people}}
 
 
 def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels: np.ndarray, folder: Path) -> None:
@@ -163,6 +173,7 @@ def _prepare(options: Options, team: Team) -> Prepared:
             groups=options.groups,
             patient_pattern=options.patient_pattern,
             shuffle_labels=options.shuffle_labels,
+            select=recipe.selects,
             allocate=allocate,
         ),
     )
@@ -193,6 +204,7 @@ def _announce(
     watch.say(
         f"recipe {recipe.name}: {start}, {recipe.image_size}×{recipe.image_size}, {compute.arithmetic} on "
         f"{devices}, {len(data.split.training)} slices to train on, {len(data.split.validation)} to validate"
+        + (f", {len(data.split.selection)} apart from both to select an epoch on" if len(data.split.selection) else "")
     )
     for name in data.absent:
         watch.say(
@@ -205,7 +217,7 @@ def _announce(
         )
     if options.shuffle_labels is not None:
         watch.say(
-            f"CONTROL: the {data.who.unit or 'slices'} trained on have each other's labels. This network is to be "
+            f"CONTROL: the {data.who.unit or 'slices'} of all parts have each other's labels. This network is to be "
             "judged and thrown away."
         )
     if data.leaks_at_least is not None:

@@ -125,7 +125,7 @@ class Session:
         if self._from and self._from["stage"] == index:
             state.load_state_dict(self._from["state"])
         training = self._side(pixels, labels, "training", seed, stage.augment)
-        validation = self._side(pixels, labels, "validation", seed)
+        validation = self._side(pixels, labels, self._watched, seed)
         model = self.model
         if name == "head" and not stage.augment and state.epoch <= stage.epochs:
             # The backbone says the same of a slice every time, so it is asked once.
@@ -152,8 +152,13 @@ class Session:
             patience=recipe.patience,
         )
 
+    @property
+    def _watched(self) -> str:
+        """The part of the split that epochs are measured on: never the one reported where an epoch is selected."""
+        return "selection" if len(self.data.split.selection) else "validation"
+
     def _hooks(self, index: int, state: StageState, stop: StopRequest, keeper: Keeper) -> Hooks:
-        groups, unit = self.data.groups[self.data.split.validation], self.data.who.unit
+        groups, unit = self.data.groups[getattr(self.data.split, self._watched)], self.data.who.unit
 
         def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
             found = figures(logits, labels, groups, unit=unit)

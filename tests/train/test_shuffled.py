@@ -22,19 +22,17 @@ from train.options import parse
 from train.record import read_record
 
 
-def test_labels_are_dealt_anew_among_the_patients_trained_on():
+def test_labels_are_permuted_among_all_patients():
     rng = np.random.default_rng(0)
     groups = rng.permutation(np.repeat(np.arange(40), 3))
     labels = groups % 4
-    training = np.flatnonzero(groups < 30)
-    given = shuffled_labels(labels, groups, training, seed=1)
-    assert np.array_equal(given[groups >= 30], labels[groups >= 30])
-    before, after = (stages(values[training], groups[training]) for values in (labels, given))
-    assert np.array_equal(given[training], after[groups[training]])  # one label a patient
+    given = shuffled_labels(labels, groups, seed=1)
+    before, after = (stages(values, groups) for values in (labels, given))
+    assert np.array_equal(given, after[groups])  # one label a patient
     assert np.array_equal(np.bincount(before), np.bincount(after))
     assert 0.4 < (before != after).mean() < 1
-    assert np.array_equal(given, shuffled_labels(labels, groups, training, seed=1))
-    assert not np.array_equal(given, shuffled_labels(labels, groups, training, seed=2))
+    assert np.array_equal(given, shuffled_labels(labels, groups, seed=1))
+    assert not np.array_equal(given, shuffled_labels(labels, groups, seed=2))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +48,7 @@ def control(small_run, tmp_path_factory) -> Path:
     return root / "run"
 
 
-def test_only_people_trained_on_have_other_labels(control):
+def test_people_of_both_parts_have_other_labels(control):
     assert read_record(control)["split"]["shuffled_labels"] == 3
     with (control / "split.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -58,7 +56,7 @@ def test_only_people_trained_on_have_other_labels(control):
         side: [r["label"] != r["name"].split("/")[0] for r in rows if r["side"] == side]
         for side in ("training", "validation")
     }
-    assert not any(changed["validation"])
+    assert np.mean(changed["validation"]) > 0.5
     assert np.mean(changed["training"]) > 0.5
 
 

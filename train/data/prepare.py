@@ -21,7 +21,7 @@ from train.data.patients import Patients
 from train.data.phantom import phantom_samples
 from train.data.samples import Skipped
 from train.data.sources import absent_classes, check_trainable, load_samples
-from train.data.splits import Split, shuffled_labels, split_slices
+from train.data.splits import Split, shuffled_labels, split_slices, with_selection
 from train.data.unknown import refusal
 from train.evaluation.leakage import LeakBound, leak_bound
 
@@ -92,6 +92,7 @@ class Prepared:
         column = "group" if unit == "groups" else "patient"
         side = np.full(len(self.slices), "training", dtype=object)
         side[self.split.validation] = "validation"
+        side[self.split.selection] = "selection"
         with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["name", "label", column, "side"])
@@ -115,13 +116,15 @@ def prepare(
     groups: Path | None = None,
     patient_pattern: str | None = None,
     shuffle_labels: int | None = None,
+    select: bool = False,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> Prepared:
     """The slices at `path`, or phantoms when it is None, with their patients, split into training and validation.
 
     groups: a groups file (`train.data.groups`). patient_pattern: reads ids from paths (`train.data.patient_pattern`).
         None for both uses the ids that the source has, or image similarity.
-    shuffle_labels: seed of a control whose training patients have each other's labels; None leaves them.
+    shuffle_labels: seed of a control whose patients, of every part, have each other's labels; None leaves them.
+    select: whether an epoch is selected, for which patients are taken from training to a third part.
     allocate: gives the array that the pixels are kept in; None takes memory.
 
     Raises DatasetError for data that cannot be used, and for a split by patient where nobody knows the patients.
@@ -137,10 +140,11 @@ def prepare(
     if bound is not None and split == "patient":
         raise DatasetError(refusal(path, who, bound))
     slices = replace(slices, thumbnails=slices.thumbnails[:0].copy(), ids=None)  # not needed any more
+    if shuffle_labels is not None:  # before the split, which is stratified by the labels that are learned
+        slices = replace(slices, labels=shuffled_labels(slices.labels, who.groups, shuffle_labels))
     dealt = split_slices(slices.labels, who.groups, by=split, folds=folds, fold=fold, seed=seed)
-    if shuffle_labels is not None:
-        labels = shuffled_labels(slices.labels, who.groups, dealt.training, shuffle_labels)
-        slices = replace(slices, labels=labels)
+    if select:
+        dealt = with_selection(dealt, slices.labels, who.groups, by=split, folds=folds, seed=seed, unit=who.unit)
     return Prepared(
         slices, who.groups, dealt, unreadable, samples.source, samples.digest(), who, bound, samples.skipped
     )

@@ -1,14 +1,17 @@
-"""Training and validation slices. A patient stays on one side, unless the published protocol is asked for."""
+"""Training, selection and validation slices, each patient in one of them unless a split by slice is asked for."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from runtime.errors import DatasetError
 from runtime.labels import LABELS
+
+LEAST_SELECTION = 5
+"""Patients in the part that an epoch is selected on, at least."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Split:
     """Share of validation slices whose patient is also in training, in [0, 1], as far as `groups` tells."""
     not_estimable: tuple[str, ...] = ()
     """Classes with fewer patients than folds: not every fold holds one out, and one person says nothing of a class."""
+    selection: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Positions of the third part, on which an epoch is selected; empty where nothing is selected."""
 
 
 def split_slices(
@@ -60,6 +65,28 @@ def split_slices(
     return Split(training, validation, float(np.isin(groups[validation], groups[training]).mean()), scarce)
 
 
+def with_selection(
+    dealt: Split, labels: np.ndarray, groups: np.ndarray, *, by: str, folds: int, seed: int, unit: str | None
+) -> Split:
+    """The split with a third part taken from its training slices: the epoch is selected on it, not on those reported.
+
+    It is as large as the part held out, and a quarter of the training slices where there are fewer than five folds.
+    unit: ``patients`` or ``groups``; None where nobody knows them, and slices are dealt. Raises DatasetError when the
+    part would have fewer than five of them.
+    """
+    rows, parts = dealt.training, max(folds - 1, 4)
+    units = len(np.unique(groups[rows])) if unit is not None and by == "patient" else len(rows)
+    if units // parts < LEAST_SELECTION:
+        what = unit if unit is not None and by == "patient" else "slices"
+        raise DatasetError(
+            f"--keep and --patience select an epoch on a third part of the data, of {LEAST_SELECTION} {what} or more; "
+            f"the {units} {what} that are not held out give {units // parts}. Leave --keep and --patience out (the "
+            f"last epoch is kept), or add data: {LEAST_SELECTION * parts} {what} besides those held out."
+        )
+    inner = split_slices(labels[rows], groups[rows], by=by, folds=parts, seed=seed)
+    return replace(dealt, training=rows[inner.training], selection=rows[inner.validation])
+
+
 def _train_on_every_class(held_in: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int) -> None:
     """Change the fold of a patient where all of a class would be held out at once; -1 is held out in none."""
     for label in np.unique(labels):
@@ -69,18 +96,17 @@ def _train_on_every_class(held_in: np.ndarray, labels: np.ndarray, groups: np.nd
             held_in[groups == people[-1]] = -1 if len(people) == 1 else (dealt[0] + 1) % folds
 
 
-def shuffled_labels(labels: np.ndarray, groups: np.ndarray, training: np.ndarray, seed: int) -> np.ndarray:
-    """(N,) int64: the labels, those of the patients in `training` dealt anew among these patients.
+def shuffled_labels(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) int64: the labels, those of the patients permuted among all patients, of every part of the split.
 
     All slices of a patient get one label, that of a patient drawn without replacement, whose own is the one that most
-    of its slices have. Labels of all other slices stay. A patient on both sides has two.
+    of its slices have. A patient in training and test has the same label in both, so a network that remembers patients
+    is right about it; about anybody else it can only be right by chance (Ojala and Garriga 2010).
 
-    labels, groups: (N,) int64. training: (K,) positions.
+    labels, groups: (N,) int64.
     """
     from train.evaluation.scores import stages
 
-    _, patients = np.unique(groups[training], return_inverse=True)
-    given = np.random.default_rng(seed).permutation(stages(labels[training], patients))
-    shuffled = labels.copy()
-    shuffled[training] = given[patients]
-    return shuffled
+    _, patients = np.unique(groups, return_inverse=True)
+    given: np.ndarray = np.random.default_rng(seed).permutation(stages(labels, patients))[patients]
+    return given

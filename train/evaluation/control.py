@@ -1,4 +1,4 @@
-"""What is left when labels are shuffled among patients: whatever rises above chance then is memory of people."""
+"""The control on shuffled labels, its power, and evidence from the images alone on who is in training and test."""
 
 from __future__ import annotations
 
@@ -6,26 +6,38 @@ from typing import Any
 
 import numpy as np
 
-from train.data.patients import directions
+from train.data.similarity import FEWEST_SLICES, shows_head_of
 from train.evaluation.heldout import HeldOut
-from train.evaluation.scores import CLASSES, Answers, stages
+from train.evaluation.scores import CLASSES, Answers
 
 SHUFFLES = 1000
-_BLOCK = 1024
+ALPHA = 0.01
+"""A control fails at a p below this: so often, at most, one without leakage fails."""
+LEAKED = 0.2
+"""Share of the patients tested that the power of the control is stated for."""
+POWER = 0.8
+"""Power below which a control that does not fail is no evidence."""
+SEEN = 0.005
+"""Share of the slices tested that may match a training slice before the check fails: room for false matches."""
+_SIMULATIONS, _INNER = 200, 200
+_LARGEST = 5120  # patients, the most that a stated number is searched among
 
 
 def permutation_test(answers: Answers, seed: int = 0) -> tuple[dict[str, Any], np.ndarray]:
     """How the same answers score when each patient is given another patient's label; and the score of each shuffle.
 
     The score is balanced accuracy of slices over the classes present, all slices of a patient taken for the class that
-    most of them have. p is the chance of a score as high by luck (Phipson and Smyth 2010).
+    most of them have. p is the chance of a score as high by luck (Phipson and Smyth 2010). For a run trained on
+    shuffled labels, which `answers` has too, this is the test of leakage (Ojala and Garriga 2010), and `power` is its
+    chance to fail when the answers about `leaked` of the patients are remembered.
     """
     people = answers.by_patient()
     counts = answers.tally(np.eye(CLASSES)[answers.decisions])  # how often each class was answered, by patient
     rng = np.random.default_rng(seed)
-    shuffled = np.array([_balanced(counts, rng.permutation(people.labels)) for _ in range(SHUFFLES)])
-    score = _balanced(counts, people.labels)
+    shuffled = balanced(counts, _permutations(people.labels, SHUFFLES, rng))
+    score = float(balanced(counts, people.labels[None])[0])
     present = len(np.unique(people.labels))
+    power = control_power(counts, people.labels, rng)
     facts = {
         "score": score,
         "shuffles": SHUFFLES,
@@ -33,54 +45,93 @@ def permutation_test(answers: Answers, seed: int = 0) -> tuple[dict[str, Any], n
         "shuffled_95": float(np.quantile(shuffled, 0.95)),
         "chance": 1 / present,
         "p": float((1 + (shuffled >= score - 1e-12).sum()) / (SHUFFLES + 1)),
+        "alpha": ALPHA,
+        "leaked": LEAKED,
+        "power": power,
+        "has_power": power >= POWER,
+        "patients_needed": None if power >= POWER else patients_needed(counts, people.labels, rng),
     }
     return facts, shuffled
 
 
-def memory_test(data: HeldOut, seed: int = 0) -> dict[str, Any] | None:
-    """What a learner that can only remember (nearest neighbour among the training slices) scores on shuffled labels.
+def control_fails(facts: dict[str, Any]) -> bool:
+    """Whether a run on shuffled labels knew those of the patients tested. facts: of `permutation_test`."""
+    return bool(facts["p"] < facts.get("alpha", 0.001))
 
-    Labels are shuffled among all patients of both sides, so a neighbour's label is right by chance unless the neighbour
-    is the same person. `memory` is the share of answers that the person explains, in [0, 1]; `holds` says that it is
-    none, up to what the shuffles vary. None where the training slices are not at hand.
-    """
-    if data.training is None or data.training_patients is None or data.patients is None:
-        return None
-    nearest = _nearest(data.slices.thumbnails, data.training.thumbnails)
-    mine, neighbours = data.patients, data.training_patients[nearest]
-    labels = stages(
-        np.concatenate([data.slices.labels, data.training.labels]),
-        np.concatenate([data.patients, data.training_patients]),
+
+def power_sentence(facts: dict[str, Any], patients: int) -> str:
+    """What a control that does not fail is worth. facts: of `permutation_test`."""
+    if "power" not in facts:
+        return "The power of this control was not computed: evaluate again."
+    found = f"would be found in {facts['power']:.0%} of controls"
+    if facts["has_power"]:
+        return f"Power: leakage of {facts['leaked']:.0%} of the {patients} patients {found}."
+    needed = facts["patients_needed"]
+    return (
+        f"NO POWER: with {patients} patients tested, leakage of {facts['leaked']:.0%} of them {found}, so a control "
+        "that does not fail is no evidence. "
+        + (f"About {needed} patients tested are needed." if needed else "More patients tested are needed.")
     )
-    rng = np.random.default_rng(seed)
-    right = []
-    for _ in range(SHUFFLES):
-        given = rng.permutation(labels)
-        right.append(float((given[mine] == given[neighbours]).mean()))
-    counts, total = np.bincount(labels), len(labels)
-    chance = float((counts * (counts - 1)).sum() / (total * (total - 1)))  # that two people share a label
-    error = float(np.std(right) / np.sqrt(SHUFFLES))
-    accuracy = float(np.mean(right))
-    return {
-        "accuracy": accuracy,
-        "chance": chance,
-        "standard_error": error,
-        "shuffles": SHUFFLES,
-        "memory": max(0.0, (accuracy - chance) / (1 - chance)),
-        "holds": accuracy - chance <= 4 * error,
-    }
 
 
-def _balanced(counts: np.ndarray, labels: np.ndarray) -> float:
-    """Balanced accuracy of answers counted by patient ((P, classes)), were the patients of these classes ((P,))."""
-    table = np.zeros((CLASSES, CLASSES))
-    np.add.at(table, labels, counts)
-    present = table.sum(1) > 0
-    return float((np.diagonal(table)[present] / table.sum(1)[present]).mean())
+def control_power(counts: np.ndarray, labels: np.ndarray, rng: np.random.Generator, leaked: float = LEAKED) -> float:
+    """Chance, in [0, 1], that `permutation_test` has p < ALPHA when the answers about so many patients are remembered.
+
+    counts: (P, classes) float64, how often each class was answered. labels: (P,) int64, the patients' classes.
+    Simulated on these answers: labels permuted, the answers of a random share of the patients made those labels.
+    """
+    people, found = len(labels), 0
+    remembered = max(1, round(leaked * people))
+    for _ in range(_SIMULATIONS):
+        truth = rng.permutation(labels)
+        known = rng.permutation(people)[:remembered]
+        mine = counts.copy()
+        mine[known] = np.eye(CLASSES)[truth[known]] * counts[known].sum(1, keepdims=True)
+        luck = balanced(mine, _permutations(truth, _INNER, rng))
+        score = balanced(mine, truth[None])[0]
+        found += (1 + (luck >= score - 1e-12).sum()) / (_INNER + 1) < ALPHA
+    return float(found / _SIMULATIONS)
 
 
-def _nearest(thumbnails: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """(N,) int64: which training thumbnail each is most alike."""
-    mine, theirs = directions(thumbnails), directions(training)
-    parts = [(mine[at : at + _BLOCK] @ theirs.T).argmax(1) for at in range(0, len(mine), _BLOCK)]
-    return np.concatenate(parts).astype(np.int64)
+def patients_needed(counts: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> int | None:
+    """Patients like these, to the next doubling of their number, that give the control its power; None beyond 5,120."""
+    copies = 2
+    while copies * len(labels) <= _LARGEST:
+        if control_power(np.tile(counts, (copies, 1)), np.tile(labels, copies), rng) >= POWER:
+            return copies * len(labels)
+        copies *= 2
+    return None
+
+
+def identity_test(data: HeldOut) -> dict[str, Any] | None:
+    """Whether slices that were tested show heads of training slices, by the images: no id is used.
+
+    `shown`: share of the slices tested whose own features (`train.data.similarity`) match a training slice, in [0, 1].
+    `complete`: whether heads were compared, for which it takes 200 slices; else only identical pictures were found.
+    `holds`: at most 0.5 % matched. None where the training slices are not available.
+    """
+    if data.training is None:
+        return None
+    shown = float(shows_head_of(data.slices.thumbnails, data.training.thumbnails).mean())
+    slices = len(data.slices.thumbnails) + len(data.training.thumbnails)
+    return {"shown": shown, "allowed": SEEN, "complete": slices >= FEWEST_SLICES, "holds": shown <= SEEN}
+
+
+def _permutations(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, P) int64: the labels in random order."""
+    return rng.permuted(np.broadcast_to(labels, (count, len(labels))), axis=1)
+
+
+def balanced(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(B,) float64: balanced accuracy of answers counted by patient, were the patients of these classes.
+
+    counts: (P, classes) float64. labels: (B, P) int64.
+    """
+    total, right, present = counts.sum(1), np.zeros(len(labels)), np.zeros(len(labels))
+    for label in range(CLASSES):
+        mine = (labels == label).astype(np.float64)
+        slices = mine @ total
+        right += np.where(slices > 0, mine @ counts[:, label] / np.maximum(slices, 1e-300), 0)
+        present += slices > 0
+    found: np.ndarray = right / present
+    return found

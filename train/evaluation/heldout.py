@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,10 @@ def _own(
     chosen = samples.select(np.flatnonzero(sides == "validation"))
     slices, unreadable = safe_loader(chosen, spec, max_unreadable)
     training, _ = thumbnails_only(samples.select(np.flatnonzero(sides == "training")), max_unreadable)
-    names = (*slices.names, *training.names)
+    if record.get("split", {}).get("shuffled_labels") is not None:
+        slices, training = _as_trained(slices, run), _as_trained(training, run)
+    others = tuple(name for name, side in zip(samples.names, sides, strict=True) if side == "selection")
+    names = (*slices.names, *training.names, *others)
     if given is not None:
         who = dict(zip(samples.names, map(str, given.subjects), strict=True))
     else:
@@ -164,7 +167,8 @@ def _own(
     held = np.unique(people[: len(slices)])
     number = np.empty(people.max() + 1, np.int64)
     number[np.concatenate([held, np.setdiff1d(people, held)])] = np.arange(len(number))  # those held out come first
-    mine, theirs = number[people[: len(slices)]], number[people[len(slices) :]]
+    mine, seen = number[people[: len(slices)]], number[people[len(slices) :]]
+    theirs = seen[: len(training)]
     told_by = record["data"]["patients_told_by"] if given is None else given.kind
     verdict = recorded_verdict(record) if given is None else "groups" if given.scans else given.verdict
     known = verdict != "unknown"
@@ -175,7 +179,7 @@ def _own(
         samples.source,
         digest,
         own=True,
-        leaked=float(np.isin(mine, theirs).mean()) if known else None,
+        leaked=float(np.isin(mine, seen).mean()) if known else None,
         seen=0,
         unreadable=len(unreadable),
         training=training,
@@ -242,6 +246,13 @@ def _other(
         verdict=who.verdict,
         compared=own is not None,
     )
+
+
+def _as_trained(slices: Slices, run: Path) -> Slices:
+    """The slices with the labels of split.csv: those that a control run was given in place of the data's own."""
+    with (run / SPLIT).open(newline="", encoding="utf-8") as file:
+        given = {row["name"]: LABELS.index(row["label"]) for row in csv.DictReader(file)}
+    return replace(slices, labels=np.array([given[name] for name in slices.names], np.int64))
 
 
 def read_split(run: Path) -> dict[str, tuple[str, str]]:

@@ -16,9 +16,10 @@ from train.evaluation.absent import absent_warnings
 from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL
 from train.evaluation.calibration import CrossFit, Fit, cross_fit, enough_patients, fit
 from train.evaluation.clinical import clinical
-from train.evaluation.control import memory_test, permutation_test
+from train.evaluation.control import control_fails, identity_test, permutation_test, power_sentence
 from train.evaluation.heldout import HeldOut, ask, class_counts, held_out
 from train.evaluation.scores import BINS, Answers, stages
+from train.evaluation.selected import on_evaluated, selection_sentence
 from train.evaluation.summary import Summary, no_interval, over_units
 from train.evaluation.writing import Written, check_folder, write
 from train.record import RECORD, now, read_record
@@ -39,8 +40,6 @@ NEEDED = (
 )
 """What an evaluation reads of `run.json`."""
 _OF = {"patients": "show a patient", "groups": "are of a group"}
-_SURE = 0.001
-"""Chance below which a run trained on shuffled labels has told people held out better than luck does."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,14 @@ def is_control(facts: dict[str, Any]) -> bool:
 
 def fails(facts: dict[str, Any]) -> bool:
     """Whether a control that `evaluation.json` holds did not hold."""
-    memory, shuffled = facts["control"]["memory"], facts["control"]["permutation"]
-    learned = is_control(facts) and shuffled is not None and shuffled["p"] < _SURE
-    return learned or (memory is not None and not memory["holds"])
+    identity, shuffled = facts["control"].get("identity"), facts["control"]["permutation"]
+    learned = is_control(facts) and shuffled is not None and control_fails(shuffled)
+    return learned or _contradicted(facts, identity)
+
+
+def _contradicted(facts: dict[str, Any], identity: dict[str, Any] | None) -> bool:
+    """Whether the images show people in training and test whom the ids put in one of them only."""
+    return identity is not None and not identity["holds"] and facts["data"]["leaked"] == 0
 
 
 def _check_record(run: Path, record: dict[str, Any]) -> None:
@@ -176,11 +180,13 @@ def _judge(
         "abstention": _abstention(fitted, crossed, slices, people, target_risk) if fitted else None,
         "control": {
             "permutation": shuffled,
-            "memory": memory_test(held, seed) if unit == "patients" else None,
+            "identity": identity_test(held),
             "shuffled_labels": record["split"].get("shuffled_labels"),
         },
     }
     facts |= clinical(run, record, held, people.answers if people else None, facts)
+    facts["selection_sentence"] = selection_sentence(record)
+    facts["selected_on_evaluated"] = on_evaluated(record, held.own)
     facts["warnings"] = [*_warnings(held, facts), *absent_warnings(facts, record)]
     return facts, Written(before, after, held.slices.names, held.patients if unit else None, unit, logits, scores)
 
@@ -279,7 +285,8 @@ def _warnings(held: HeldOut, facts: dict[str, Any]) -> list[str]:
     if is_control(facts):
         shuffled = facts["control"]["permutation"]
         told = f"; as good by luck: p = {shuffled['p']:.3f}" if shuffled else ""
-        said.append(f"CONTROL: this run was trained on shuffled labels. Its figures must be at chance{told}.")
+        power = f" {power_sentence(shuffled, facts['data']['patients'])}" if shuffled else ""
+        said.append(f"CONTROL: this run was trained on shuffled labels. Its figures must be at chance{told}.{power}")
     if held.leaked:
         said.append(
             f"LEAKAGE: {held.leaked:.0%} of these slices {_OF[held.unit or 'patients']} the run was trained on. "
@@ -308,11 +315,16 @@ def _warnings(held: HeldOut, facts: dict[str, Any]) -> list[str]:
         )
     if held.seen:
         said.append(f"{held.seen} slices were left out: they show somebody of the data the run was made with.")
-    memory = facts["control"]["memory"]
-    if memory and not memory["holds"]:
+    identity = facts["control"]["identity"]
+    if identity and _contradicted(facts, identity):
         said.append(
-            f"THE CONTROL FAILED: on shuffled labels, {memory['memory']:.0%} of the answers of a nearest neighbour are "
-            "explained by the patient alone."
+            f"THE SPLIT IS CONTRADICTED: {identity['shown']:.1%} of these slices show a head of the training slices, "
+            "by the images alone, though the ids say that nobody is in both. Check the ids: python -m train.audit."
+        )
+    if facts["selected_on_evaluated"]:
+        said.append(
+            "SELECTED ON THESE SLICES: this run chose its epoch (--keep or --patience) on the slices that are reported "
+            "here, so the figures are too high. Train again: the epoch is then selected on other patients."
         )
     if held.own and held.leaked == 0:
         calibration = facts["calibration"]

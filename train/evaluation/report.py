@@ -9,6 +9,7 @@ from runtime.labels import LABELS
 from train.evaluation.card_facts import Facts
 from train.evaluation.clinical_sections import Section, all_sections, flow_section
 from train.evaluation.flow_diagram import diagram
+from train.evaluation.control import power_sentence
 from train.evaluation.page import document, picture, table
 from train.evaluation.words import (
     CALIBRATION,
@@ -158,23 +159,26 @@ def _risk(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
 
 
 def _control(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
-    shuffled, memory = facts["control"]["permutation"], facts["control"]["memory"]
-    if shuffled is None:
+    control = facts["control"]
+    shuffled, identity = control["permutation"], control.get("identity")
+    if shuffled is None and identity is None:
         return ""
-    said = (
-        f"With labels shuffled among patients {shuffled['shuffles']} times, the balanced accuracy of slices is "
-        f"{number(shuffled['shuffled_mean'], True)} on average and below {number(shuffled['shuffled_95'], True)} in "
-        f"95 of 100; with the true labels {number(shuffled['score'], True)} (p = {shuffled['p']:.3f})."
-    )
-    if memory:
-        said += (
-            " A nearest neighbour among the training slices, given shuffled labels, is right for "
-            f"{number(memory['accuracy'], True)}; chance is {number(memory['chance'], True)}. "
+    said = ""
+    if shuffled:
+        learned = (
+            "the labels that the run was trained on" if control["shuffled_labels"] is not None else "the true labels"
         )
+        said = (
+            f"With labels shuffled among patients {shuffled['shuffles']} times, the balanced accuracy of slices is "
+            f"{number(shuffled['shuffled_mean'], True)} on average and below {number(shuffled['shuffled_95'], True)} "
+            f"in 95 of 100; with {learned} {number(shuffled['score'], True)} (p = {shuffled['p']:.3f}). "
+            f"As a control on shuffled labels: {power_sentence(shuffled, facts['data']['patients'])}"
+        )
+    if identity:
+        heads = "heads" if identity["complete"] else "identical pictures; fewer than 200 slices: heads not compared"
         said += (
-            "Nothing is left of memory: nobody is in training and among these slices."
-            if memory["holds"]
-            else f"{number(memory['memory'], True)} of its answers are memory: people are in training and among these."
+            f" By the images alone, without ids, {number(identity['shown'], True)} of these slices match a training "
+            f"slice ({heads}); allowed {number(identity['allowed'], True)}."
         )
     return f"<h2>Control</h2><p>{said}</p>{_image(drawn, 'control.png')}"
 
@@ -193,7 +197,7 @@ def _method(facts: dict[str, Any]) -> str:
         intervals = f"in brackets, {number(method['level'], True)}, {intervals}"
     least = f" Figures on fewer than {method['least_patients']} {unit_of(facts['data'])} are not given."
     made = f"neurostage {escape(facts['neurostage'])}, {facts['created']}, weights {facts['weights_sha256'][:16]}…"
-    return f"<h2>Method</h2><p>Intervals: {intervals}.{least if known else ''} {made}</p>"
+    return f"<h2>Method</h2><p>Intervals: {intervals}.{least if known else ''} {escape(facts['selection'])} {made}</p>"
 
 
 def _image(drawn: dict[str, bytes], name: str) -> str:

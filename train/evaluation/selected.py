@@ -49,3 +49,24 @@ def selections(record: dict[str, Any], fitted: bool, threshold: bool, own: bool)
 def selected_on_evaluated(found: list[dict[str, str]]) -> bool:
     """Whether weights or the end of training were chosen on the evaluated slices."""
     return any("(the evaluated slices)" in one["on"] for one in found)
+
+
+def on_evaluated(record: dict[str, Any], own: bool) -> bool:
+    """Whether the epoch was chosen on the slices that the run held out and that are evaluated (own).
+
+    True of runs with --keep or --patience from before these had a part of the split to themselves.
+    """
+    return selected_on_evaluated(selections(record, fitted=False, threshold=False, own=own))
+
+
+def selection_sentence(record: dict[str, Any]) -> str:
+    """How the epoch was chosen, and on which patients. record: the content of `run.json`."""
+    recipe, split = record.get("recipe") or {}, record.get("split") or {}
+    if recipe.get("keep", "last") == "last" and not recipe.get("patience", 0):
+        return "No epoch was selected: the last one was kept, after a fixed number of epochs."
+    part = split.get("selection")
+    if not part:
+        return "The epoch was selected on the slices that the run held out."
+    unit = "groups" if "groups" in part else "patients"
+    people = f" of {part[unit]} {unit}" if part[unit] is not None else ""
+    return f"The epoch was selected on {part['slices']} slices{people} that are in neither training nor test."
