@@ -20,7 +20,6 @@ POWER = 0.8
 SEEN = 0.005
 """Share of the slices tested that may match a training slice before the check fails: room for false matches."""
 _SIMULATIONS, _INNER = 200, 200
-_LARGEST = 5120  # patients, the most that a stated number is searched among
 
 
 def permutation_test(answers: Answers, seed: int = 0) -> tuple[dict[str, Any], np.ndarray]:
@@ -37,7 +36,7 @@ def permutation_test(answers: Answers, seed: int = 0) -> tuple[dict[str, Any], n
     shuffled = balanced(counts, _permutations(people.labels, SHUFFLES, rng))
     score = float(balanced(counts, people.labels[None])[0])
     present = len(np.unique(people.labels))
-    power = control_power(counts, people.labels, rng)
+    power, needed = control_power(counts, people.labels, rng)
     facts = {
         "score": score,
         "shuffles": SHUFFLES,
@@ -49,7 +48,7 @@ def permutation_test(answers: Answers, seed: int = 0) -> tuple[dict[str, Any], n
         "leaked": LEAKED,
         "power": power,
         "has_power": power >= POWER,
-        "patients_needed": None if power >= POWER else patients_needed(counts, people.labels, rng),
+        "patients_needed": None if power >= POWER else needed,
     }
     return facts, shuffled
 
@@ -74,14 +73,20 @@ def power_sentence(facts: dict[str, Any], patients: int) -> str:
     )
 
 
-def control_power(counts: np.ndarray, labels: np.ndarray, rng: np.random.Generator, leaked: float = LEAKED) -> float:
-    """Chance, in [0, 1], that `permutation_test` has p < ALPHA when the answers about so many patients are remembered.
+def control_power(
+    counts: np.ndarray, labels: np.ndarray, rng: np.random.Generator, leaked: float = LEAKED
+) -> tuple[float, int | None]:
+    """Chance, in [0, 1], that `permutation_test` has p < ALPHA when the answers about so many patients are remembered;
+    and how many patients like these would give it a power of 0.8, None where that cannot be extrapolated.
 
     counts: (P, classes) float64, how often each class was answered. labels: (P,) int64, the patients' classes.
     Simulated on these answers: labels permuted, the answers of a random share of the patients made those labels.
     """
+    from scipy import stats
+
     people, found = len(labels), 0
     remembered = max(1, round(leaked * people))
+    above, spread = [], []
     for _ in range(_SIMULATIONS):
         truth = rng.permutation(labels)
         known = rng.permutation(people)[:remembered]
@@ -90,17 +95,14 @@ def control_power(counts: np.ndarray, labels: np.ndarray, rng: np.random.Generat
         luck = balanced(mine, _permutations(truth, _INNER, rng))
         score = balanced(mine, truth[None])[0]
         found += (1 + (luck >= score - 1e-12).sum()) / (_INNER + 1) < ALPHA
-    return float(found / _SIMULATIONS)
-
-
-def patients_needed(counts: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> int | None:
-    """Patients like these, to the next doubling of their number, that give the control its power; None beyond 5,120."""
-    copies = 2
-    while copies * len(labels) <= _LARGEST:
-        if control_power(np.tile(counts, (copies, 1)), np.tile(labels, copies), rng) >= POWER:
-            return copies * len(labels)
-        copies *= 2
-    return None
+        above.append(score - luck.mean())
+        spread.append(luck.std())
+    shift = float(np.mean(above))
+    needed = None
+    if shift > 0:  # the spread falls with the square root of the number, the shift stays
+        reach = (stats.norm.ppf(1 - ALPHA) + stats.norm.ppf(POWER)) * float(np.mean(spread)) / shift
+        needed = int(np.ceil(people * reach**2))
+    return float(found / _SIMULATIONS), needed
 
 
 def identity_test(data: HeldOut) -> dict[str, Any] | None:
