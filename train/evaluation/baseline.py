@@ -49,7 +49,7 @@ def cross_validated(features: np.ndarray, demented: np.ndarray) -> dict[str, Any
         model = make_pipeline(reduced, LogisticRegression(max_iter=1000)).fit(features[train], demented[train])
         found.append(_fold(model.decision_function(features[test]), demented[test]))
     figures = {
-        name: mean_of_folds(*zip(*(one[name] for one in found), strict=True), people, repeats=REPEATS)
+        name: mean_of_folds([one[name][0] for one in found], [one[name][1] for one in found], people, repeats=REPEATS)
         for name in ("auc", "accuracy")
     }
     return {
