@@ -108,10 +108,10 @@ def is_control(facts: dict[str, Any]) -> bool:
 
 
 def fails(facts: dict[str, Any]) -> bool:
-    """Whether a control that `evaluation.json` holds did not hold."""
+    """Whether a control that `evaluation.json` holds failed, or patients that were trained on were evaluated."""
     identity, shuffled = facts["control"].get("identity"), facts["control"]["permutation"]
     learned = is_control(facts) and shuffled is not None and control_fails(shuffled)
-    return learned or _contradicted(facts, identity)
+    return learned or _contradicted(facts, identity) or bool(facts["data"]["leaked"])
 
 
 def _contradicted(facts: dict[str, Any], identity: dict[str, Any] | None) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 from runtime.labels import LABELS
 from train.evaluation.card_facts import Facts
 from train.evaluation.clinical_sections import Section, all_sections, flow_section
-from train.evaluation.flow_diagram import diagram
 from train.evaluation.control import power_sentence
+from train.evaluation.flow_diagram import diagram
 from train.evaluation.page import document, picture, table
 from train.evaluation.words import (
     CALIBRATION,
@@ -197,7 +197,8 @@ def _method(facts: dict[str, Any]) -> str:
         intervals = f"in brackets, {number(method['level'], True)}, {intervals}"
     least = f" Figures on fewer than {method['least_patients']} {unit_of(facts['data'])} are not given."
     made = f"neurostage {escape(facts['neurostage'])}, {facts['created']}, weights {facts['weights_sha256'][:16]}…"
-    return f"<h2>Method</h2><p>Intervals: {intervals}.{least if known else ''} {escape(facts['selection'])} {made}</p>"
+    chosen = escape(facts["selection_sentence"])
+    return f"<h2>Method</h2><p>Intervals: {intervals}.{least if known else ''} {chosen} {made}</p>"
 
 
 def _image(drawn: dict[str, bytes], name: str) -> str:
