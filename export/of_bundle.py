@@ -77,11 +77,12 @@ def assert_same_answers(reference: Reference, bundle: Path, manifest: Manifest) 
 def calibration_since(source: Path, model: ModelInfo) -> str | None:
     """What to say where the run was calibrated anew since the bundle was made; None where it was not."""
     info = from_run(source).info if source.is_dir() else model
-    if (info.temperature, info.abstain_below) == (model.temperature, model.abstain_below):
+    if (info.temperature, info.abstain_below, info.study) == (model.temperature, model.abstain_below, model.study):
         return None
+    other = "" if info.study == model.study else ", and its rule for studies another"
     return (
         f"{source} was evaluated since: its temperature is {info.temperature:.4g}, its abstention threshold "
-        f"{info.abstain_below:.4g}. --rebuild keeps the bundle's own, {model.temperature:.4g} and "
+        f"{info.abstain_below:.4g}{other}. --rebuild keeps the bundle's own, {model.temperature:.4g} and "
         f"{model.abstain_below:.4g}. To take them over: python -m export RUN"
     )
 
@@ -89,5 +90,6 @@ def calibration_since(source: Path, model: ModelInfo) -> str | None:
 def _difference(run: ModelInfo, bundle: ModelInfo) -> str:
     ours = {**run.to_dict(), **run.input.to_dict()}
     theirs = {**bundle.to_dict(), **bundle.input.to_dict()}
-    keys = [key for key in ours if key not in ("input", "temperature", "abstain_below") and ours[key] != theirs[key]]
+    fitted = ("input", "temperature", "abstain_below", "study")
+    keys = [key for key in ours if key not in fitted and ours[key] != theirs[key]]
     return "; ".join(f"{key} is {spoken(ours[key])} there and {spoken(theirs[key])} here" for key in keys)

@@ -38,15 +38,15 @@ def with_present(
 ) -> tuple[Options, Wanted]:
     """The options and what is to be built, with the artifacts that cannot stay in the bundle as they are.
 
-    An artifact carries its model's temperature and threshold, and where the order of its classes comes from. Where
-    these changed since, as `python -m train.evaluate` changes them, all that the bundle holds is built again with the
-    new ones. A bundle of another model is replaced.
+    An artifact carries its model's temperature, thresholds and rule for studies, and where the order of its classes
+    comes from. Where these changed since, as `python -m train.evaluate` changes them, all that the bundle holds is
+    built again with the new ones. A bundle of another model is replaced.
     """
     info = reference.info
     if manifest is None or alike(manifest, reference):
         return options, wanted
     old, files = manifest.model, ", ".join(artifact.file for artifact in manifest.artifacts) or "no artifact"
-    if replace(old, temperature=info.temperature, abstain_below=info.abstain_below) != info:
+    if replace(old, temperature=info.temperature, abstain_below=info.abstain_below, study=info.study) != info:
         say(
             f"{options.out} holds another model ({_differences(old, info)}). Its artifacts are replaced: {files}. Give "
             "another --out to keep them."
@@ -85,7 +85,11 @@ def _merged(wanted: Wanted, again: list[Artifact]) -> Wanted:
 
 
 def _calibration(model: ModelInfo) -> str:
-    return f"temperature {model.temperature:.4g} and an abstention threshold of {model.abstain_below:.4g}"
+    rule = model.study
+    study = "the mean of slices for studies"
+    if rule is not None:
+        study = f"a rule for studies with a slope of {rule.slope:.4g} and a threshold of {rule.abstain_below:.4g}"
+    return f"temperature {model.temperature:.4g}, an abstention threshold of {model.abstain_below:.4g} and {study}"
 
 
 def _differences(old: ModelInfo, new: ModelInfo) -> str:

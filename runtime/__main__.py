@@ -18,6 +18,7 @@ from runtime.csv_file import Before, CsvFile, before
 from runtime.errors import ImageError, NeuroStageError
 from runtime.hints import command
 from runtime.labels import ASSUMED, ORIGINS, order_line
+from runtime.model import ModelInfo
 from runtime.prediction import Prediction
 from runtime.predictor import DEFAULT_BUNDLE, Predictor, unguarded
 from runtime.sources import encoded
@@ -203,6 +204,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _studies(model: ModelInfo) -> str:
+    """How `predict_study` makes one probability of many slices, and below which it abstains."""
+    rule = model.study
+    if rule is None:
+        return "mean of the slices' probabilities, not calibrated for studies (no rule in this bundle, as in 0.1)"
+    sure = f"abstain below {rule.abstain_below:.0%}" if rule.abstain_below else "never abstain"
+    return f"calibrated on patients from the evidence of all slices; {sure}"
+
+
 def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     model = predictor.model
     facts = {
@@ -227,6 +237,7 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     guard = "rejects images unlike the training slices" if predictor.guarded else "none: any image gets a stage"
     sure = f"abstains below {model.abstain_below:.0%}" if model.abstain_below else "never abstains"
     print(f"guard      {guard}; {sure}")
+    print(f"studies    {_studies(model)}")
     if considered := predictor.explain():
         print("considered, the one measured fastest first:")
         print("\n".join(f"  {line}" for line in considered))

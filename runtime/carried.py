@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 from runtime.errors import BundleError
 from runtime.fields import exactly, field, parse, text
 from runtime.labels import LABELS_FROM
-from runtime.model import KEYS, ModelInfo
+from runtime.model import KEYS, OPTIONAL, ModelInfo
 
 METADATA_KEY = "neurostage"
 """Under this key an artifact carries its description."""
@@ -85,7 +85,7 @@ def read_description(description: str, where: str) -> Carried:
     """The description that `description` spells. Raises BundleError, naming `where`, for a key more or less."""
     where = f"the description in {where}"
     data = parse(description, where)
-    exactly(data, where, KEYS, _FACTS)
+    exactly(data, where, KEYS, (*OPTIONAL, *_FACTS))
     guarded = data.get("guarded", False)
     if not isinstance(guarded, bool):
         raise BundleError(f"{where}: 'guarded' is {guarded!r}, expected true or false. Export again.")
@@ -95,7 +95,7 @@ def read_description(description: str, where: str) -> Carried:
             f"{where}: labels_from is {origin!r}, expected one of {', '.join(LABELS_FROM)}. Export again."
         )
     return Carried(
-        model=ModelInfo.from_exact({key: data[key] for key in KEYS}, where),
+        model=ModelInfo.from_exact({key: data[key] for key in (*KEYS, *OPTIONAL) if key in data}, where),
         precision=text(data, "precision", where) if "precision" in data else None,
         guarded=guarded,
         labels_from=origin,

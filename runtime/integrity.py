@@ -107,6 +107,7 @@ def contradiction(found: Carried, manifest: Manifest, artifact: Artifact) -> tup
     outside: dict[str, Any] = {**manifest.model.to_dict(), "takes": artifact.takes}
     inside |= {f"input {key}": value for key, value in inside.pop("input").items()}
     outside |= {f"input {key}": value for key, value in outside.pop("input").items()}
+    inside["study"], outside["study"] = inside.get("study"), outside.get("study")  # in one of the two only: changed
     if found.precision is not None:
         inside["precision"], outside["precision"] = found.precision, artifact.precision
     if found.labels_from is not None:

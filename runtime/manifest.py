@@ -3,7 +3,8 @@
 A bundle is a folder with a `manifest.json` (this module) and the files it names. Schema 1; * marks optional keys:
 
     schema        1
-    model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature, abstain_below
+    model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature, abstain_below,
+                  study* (runtime.study): how the slices of a study make its probability; not in bundles of 0.1
     provenance    dataset digest, split, checkpoint digest, versions: what the chain of evidence starts from
     artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks`, `requires`, `takes`
       checks      [Check]: one for each backend that ran this very file at export and passed parity

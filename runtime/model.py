@@ -11,9 +11,12 @@ from runtime.errors import BundleError
 from runtime.fields import exactly, field, number, parse, text
 from runtime.labels import canonical_label, clinical_order
 from runtime.preprocess import InputSpec
+from runtime.study import StudyRule
 
 KEYS = ("architecture", "digest", "labels", "clinical_order", "input", "temperature", "abstain_below")
 """Of a model's description in the manifest and in an artifact; `ModelInfo.to_dict` writes every one of them."""
+OPTIONAL = ("study",)
+"""Written where the model has it: not in version 0.1, and not where too few patients were held out to fit it."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class ModelInfo:
     """Logits are divided by this before softmax (Guo et al. 2017)."""
     abstain_below: float = 0.0
     """A prediction whose calibrated probability is below this abstains; 0 never does."""
+    study: StudyRule | None = None
+    """How the slices of a study make its probability; None: by their mean, as in version 0.1."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back exactly."""
@@ -41,6 +46,7 @@ class ModelInfo:
             "input": self.input.to_dict(),
             "temperature": self.temperature,
             "abstain_below": self.abstain_below,
+            **({} if self.study is None else {"study": self.study.to_dict()}),
         }
 
     @classmethod
@@ -66,13 +72,14 @@ class ModelInfo:
             input=_input(field(data, "input", dict, where), where),
             temperature=temperature,
             abstain_below=abstain_below,
+            study=_study(data, len(labels), where),
         )
 
     @classmethod
     def from_exact(cls, data: Mapping[str, Any], where: str) -> ModelInfo:
         """As `from_dict`, from an object that `to_dict` wrote: a key more or less is a BundleError too, and so is a
         clinical order that is not that of the labels."""
-        exactly(data, where, KEYS)
+        exactly(data, where, KEYS, OPTIONAL)
         model = cls.from_dict(data, where)
         if not DIGEST.fullmatch(model.digest):
             raise BundleError(f"{where}: 'digest' is {model.digest!r}, expected 64 hexadecimal digits. Export again.")
@@ -87,6 +94,12 @@ class ModelInfo:
     def from_json(cls, text: str, where: str) -> ModelInfo:
         """As `from_dict`, from the text that an artifact carries."""
         return cls.from_dict(parse(text, where), where)
+
+
+def _study(data: Mapping[str, Any], classes: int, where: str) -> StudyRule | None:
+    if "study" not in data:
+        return None
+    return StudyRule.from_dict(field(data, "study", dict, where), classes, f"{where}: study")
 
 
 def _input(data: dict[str, Any], where: str) -> InputSpec:

@@ -7,7 +7,11 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from runtime.labels import CDR
+from runtime.model import ModelInfo
+from runtime.study import StudyRule, evidence_of
 
 Status: TypeAlias = Literal["ok", "abstained", "rejected"]
 """ok: there is a label. abstained: a slice the model knows, not surely enough. rejected: nothing it may speak about."""
@@ -82,15 +86,19 @@ class Prediction:
         return cls(**{**data, **lists, "timings": Timings(**data["timings"])})
 
 
+Method: TypeAlias = Literal["calibrated", "mean"]
+"""Where the probabilities of a study come from: see `StudyPrediction.method`."""
+
+
 @dataclass(frozen=True)
 class StudyPrediction:
     """One patient's result, from many slices. For research: not a diagnosis.
 
-    The probabilities are the mean over the slices with status ``ok`` or ``abstained``.
+    The probabilities rest on the slices with status ``ok`` or ``abstained``; `method` says how.
     """
 
     status: Status
-    """rejected: no slice was usable. abstained: the mean is not sure enough. ok: there is a label."""
+    """rejected: no slice was usable. abstained: the study is not sure enough. ok: there is a label."""
     label: str | None
     cdr: float | None
     probability: float | None
@@ -100,14 +108,18 @@ class StudyPrediction:
     """By class: standard deviation of the probability over the slices used. Slices of one head are not independent, so
     this says how far they disagree, and is no confidence interval."""
     agreement: float | None
-    """Share of the slices used whose own most probable class is that of the mean; None where none was used."""
+    """Share of the slices used whose own most probable class is that of the study; None where none was used."""
     reason: str
     used: tuple[int, ...]
-    """Positions of the slices that the mean is over, from 0."""
+    """Positions of the slices that the probabilities rest on, from 0."""
     rejected: tuple[int, ...]
     """Positions of the slices that were rejected, from 0."""
     slices: tuple[Prediction, ...] = field(repr=False)
     """Every slice's own result, in the order given."""
+    method: Method = "mean"
+    """calibrated: a model over the evidence of all slices, fitted on patients (`runtime.study`). mean: the mean of the
+    slices' probabilities, as bundles of 0.1 have it and those whose run held out too few patients; it was not
+    calibrated for studies."""
 
     def __post_init__(self) -> None:
         for name in ("probabilities", "spread"):
@@ -139,8 +151,21 @@ def stage_of(label: str) -> float:
     return CDR[label]
 
 
-def study(slices: Sequence[Prediction], abstain_below: float = 0.0) -> StudyPrediction:
-    """The patient-level result of the slices of one patient."""
+def study(
+    slices: Sequence[Prediction],
+    abstain_below: float = 0.0,
+    rule: StudyRule | None = None,
+    *,
+    labels: Sequence[str] = (),
+    temperature: float = 1.0,
+) -> StudyPrediction:
+    """The patient-level result of the slices of one patient.
+
+    abstain_below: least probability to answer from; that of `rule` is not looked at.
+    rule: of the model; None takes the mean of the slices' probabilities.
+    labels, temperature: with a rule, the order of the model's outputs, and what the slices' logits were divided by.
+    """
+    method: Method = "mean" if rule is None else "calibrated"
     used = tuple(index for index, one in enumerate(slices) if one.probabilities)
     rejected = tuple(index for index, one in enumerate(slices) if not one.probabilities)
     if not used:
@@ -156,6 +181,7 @@ def study(slices: Sequence[Prediction], abstain_below: float = 0.0) -> StudyPred
             used=used,
             rejected=rejected,
             slices=tuple(slices),
+            method=method,
         )
     names = list(slices[used[0]].probabilities)
     mean = {name: sum(slices[i].probabilities[name] for i in used) / len(used) for name in names}
@@ -163,22 +189,42 @@ def study(slices: Sequence[Prediction], abstain_below: float = 0.0) -> StudyPred
         name: (sum((slices[i].probabilities[name] - mean[name]) ** 2 for i in used) / len(used)) ** 0.5
         for name in names
     }
-    label = max(names, key=mean.__getitem__)
+    answer = mean if rule is None else _by_rule([slices[i] for i in used], rule, labels or names, temperature, names)
+    label = max(names, key=answer.__getitem__)
     agreeing = sum(max(names, key=slices[i].probabilities.__getitem__) == label for i in used)
-    sure = mean[label] >= abstain_below
+    sure = answer[label] >= abstain_below
     return StudyPrediction(
         status="ok" if sure else "abstained",
         label=label if sure else None,
         cdr=stage_of(label) if sure else None,
-        probability=mean[label] if sure else None,
-        probabilities=mean,
+        probability=answer[label] if sure else None,
+        probabilities=answer,
         spread=spread,
         agreement=agreeing / len(used),
-        reason="" if sure else unsure(mean[label], abstain_below),
+        reason="" if sure else unsure(answer[label], abstain_below),
         used=used,
         rejected=rejected,
         slices=tuple(slices),
+        method=method,
     )
+
+
+def study_by(model: ModelInfo, slices: Sequence[Prediction], abstain_below: float | None = None) -> StudyPrediction:
+    """The patient-level result as `model` has it. abstain_below: None takes the model's own threshold for studies."""
+    rule = model.study
+    if abstain_below is None:
+        abstain_below = model.abstain_below if rule is None else rule.abstain_below
+    return study(slices, abstain_below, rule, labels=model.labels, temperature=model.temperature)
+
+
+def _by_rule(
+    used: Sequence[Prediction], rule: StudyRule, labels: Sequence[str], temperature: float, names: Sequence[str]
+) -> dict[str, float]:
+    """By class, in the order of `names`: the rule's probabilities of the slices' mean evidence."""
+    chances = np.array([[one.probabilities[label] for label in labels] for one in used])
+    found = rule.probabilities(evidence_of(chances, temperature).mean(0, keepdims=True))[0].tolist()
+    by_label = dict(zip(labels, found, strict=True))
+    return {name: by_label[name] for name in names}
 
 
 def unsure(probability: float, abstain_below: float) -> str:

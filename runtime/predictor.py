@@ -32,7 +32,7 @@ from runtime.identity import OPTIONS, Identity, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
 from runtime.manifest import ModelInfo
 from runtime.pipeline import Prepared, Rows, prepare, prepare_frames
-from runtime.prediction import Prediction, StudyPrediction, study
+from runtime.prediction import Prediction, StudyPrediction, study_by
 from runtime.reading import Source
 from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
@@ -61,7 +61,7 @@ class Predictor:
     threads: CPU threads for the engine; None takes all this process may use.
     guard: False lets every readable image through to the model, for measurements: a bundle's guard is there to be used.
         A lone artifact has none, which is a RuntimeWarning unless False says that this is known.
-    abstain_below: answer only from this probability on; None takes what the bundle says.
+    abstain_below: answer only from this probability on, slices and studies; None takes what the bundle says of each.
     self_test: True replays the bundle's golden images first, and raises BackendError where they do not agree.
     tune: True times every artifact on this machine and serves the fastest; the path of a JSON file also remembers the
         times there, for this bundle and machine.
@@ -140,7 +140,7 @@ class Predictor:
 
     @property
     def model(self) -> ModelInfo:
-        """Architecture, digest, labels, `InputSpec`, temperature and abstention threshold."""
+        """Architecture, digest, labels, `InputSpec`, temperature, abstention threshold and rule for studies."""
         return self._serving.model
 
     @property
@@ -220,7 +220,8 @@ class Predictor:
         return self._stream(several(images), batch_size, workers)
 
     def predict_study(self, images: Source | Iterable[Source], batch_size: int | None = None) -> StudyPrediction:
-        """One patient's result from slices of one scan: the mean over those that were not rejected.
+        """One patient's result from slices of one scan: by the bundle's rule for studies, or by the mean of the slices'
+        probabilities where it has none, as in 0.1; `StudyPrediction.method` says which. Rejected slices do not count.
 
         images: as for `predict`; each frame of a multi-frame DICOM file counts as a slice. One file that holds all
             slices may be given as it is, and so may the folder that they are in (`runtime.folders.images_in`).
@@ -231,7 +232,8 @@ class Predictor:
         slices = list(self._stream(slices_of(images), batch_size, None, frames=True))
         if not slices:
             raise InputError("images is empty; expected the slices of one patient.")
-        return study(slices, self._abstain_below)
+        given = self._options["abstain_below"] is not None
+        return study_by(self.model, slices, self._abstain_below if given else None)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(N, classes) float32 logits, before temperature, of (N, C, H, W) float32 images from `preprocess`."""

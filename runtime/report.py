@@ -47,6 +47,8 @@ def study_text(study: StudyPrediction) -> str:
     else:
         lines.append(f"  {study.status}: {study.reason}")
     lines += _wrapped([f"{name} {value:.1%} ± {study.spread[name]:.1%}" for name, value in study.probabilities.items()])
+    if study.method == "mean" and study.used:
+        lines.append("  note: mean of the slices, not calibrated for studies: the bundle has no rule for them")
     lines += ["  note: guard: none"] if any(one.guard == "none" for one in study.slices) else []
     return "\n".join(lines)
 

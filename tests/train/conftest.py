@@ -135,5 +135,5 @@ def evaluated(small_run, tmp_path_factory) -> Path:
     from train.evaluate import main
 
     run = Path(shutil.copytree(small_run, tmp_path_factory.mktemp("evaluated") / "small", copy_function=os.link))
-    assert main([str(run), "--target-risk", "0.5", "--resamples", "400"]) == 0
+    assert main([str(run), "--target-risk", "0.8", "--resamples", "400"]) == 0
     return run

@@ -97,8 +97,11 @@ def test_the_run_keeps_temperature_and_threshold_for_the_manifest(evaluated, fac
     info = ModelInfo.from_dict({**record, "digest": record["weights_sha256"]}, "run")
     assert info.temperature == facts["calibration"]["temperature"] != 1
     assert info.abstain_below == facts["abstention"]["abstain_below"]
+    assert info.study is not None
+    assert info.study.to_dict() == facts["calibration"]["study"]
+    assert info.study.abstain_below == facts["abstention"]["study_abstain_below"]
     before = read_record(small_run)
-    fitted = {"temperature", "abstain_below", "target_risk", "evaluated"}
+    fitted = {"temperature", "abstain_below", "study", "target_risk", "target_confidence", "evaluated"}
     assert {key: value for key, value in record.items() if key not in fitted} == {
         key: value for key, value in before.items() if key not in fitted
     }
@@ -118,7 +121,7 @@ def test_evaluating_again_gives_the_same_and_replaces_it(evaluated, facts, tmp_p
     run = copied(evaluated, tmp_path)
     stray = run / "evaluation" / "old.txt"
     stray.write_text("left from before")
-    assert main([str(run), "--target-risk", "0.5", "--resamples", "400", "--json"]) == 0
+    assert main([str(run), "--target-risk", "0.8", "--resamples", "400", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert {**said, "created": "", "run": ""} == {**facts, "created": "", "run": ""}
     assert not stray.exists()
@@ -153,7 +156,7 @@ def test_a_risk_that_cannot_be_kept_is_refused(small_run, tmp_path, capsys):
     run = copied(small_run, tmp_path)
     before = contents(run)
     assert main([str(run), "--target-risk", "0.0001"]) == 1
-    assert "No threshold keeps the risk at 0.0%" in capsys.readouterr().err
+    assert "No threshold is certified to keep the risk at 0.0%" in capsys.readouterr().err
     assert contents(run) == before
     assert not (run / "evaluation").exists()
 

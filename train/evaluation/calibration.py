@@ -1,31 +1,52 @@
-"""Temperature and the threshold below which the model abstains, fitted on patients, judged on other patients."""
+"""Temperature, rule for studies and thresholds below which the model abstains: fitted on patients, judged on others."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from runtime.calibration import probabilities
+from runtime.study import StudyRule
+from train.evaluation.abstention import (
+    Certified,
+    certify_slices,
+    certify_studies,
+    fewest_for_slices,
+    held_out_for,
+    split_patients,
+)
 from train.evaluation.bootstrap import LEAST_PATIENTS
-from train.evaluation.scores import stages
+from train.evaluation.scores import Answers, stages
+from train.evaluation.study_fit import cross_fit_study, fit_study, fittable, study_evidence
 
 _LIMITS = (0.05, 20.0)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What is stored in the run, and through the manifest decides what Predictor says."""
+    """What is stored in the run, and through the manifest decides what Predictor answers."""
 
     temperature: float | None
-    """Logits are divided by this; None where the slices do not tell it."""
-    abstain_below: float | None
-    """Least probability to answer from; None where none was asked for, or none keeps the risk."""
+    """Logits are divided by this; None where the slices do not determine it."""
+    abstain_below: float = 0.0
+    """Least probability to answer a slice from; 0 where no risk was asked for."""
+    study: StudyRule | None = None
+    """With its own threshold; None where the patients are too few or unknown."""
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
         """(N, classes) float64 probabilities of (N, classes) logits."""
         return probabilities(logits, self.temperature or 1.0)
+
+    def studies(self, logits: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> Answers | None:
+        """One answer a patient; None without a rule. logits: (N, classes). labels, patients: (N,) int64."""
+        if self.study is None:
+            return None
+        chances = self.study.probabilities(study_evidence(probabilities(logits), patients))
+        return Answers(chances, stages(labels, patients), np.arange(len(chances)))
 
 
 @dataclass(frozen=True)
@@ -34,12 +55,34 @@ class CrossFit:
 
     probabilities: np.ndarray
     """(N, classes) float64, of slices, calibrated without their patient."""
-    answered: np.ndarray
-    """(N,) bool, whether they are sure enough by a threshold chosen without their patient."""
     half: np.ndarray
     """(N,) int64, 0 or 1: which half of the patients each slice is in."""
-    fits: tuple[Fit, Fit]
+    temperatures: tuple[float | None, float | None]
     """Fitted on half 0, and on half 1."""
+    studies: np.ndarray | None
+    """(patients, classes) float64, of studies, by a rule fitted without their patient; None where they are too few."""
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """A fit with thresholds, and the certificates of these."""
+
+    fit: Fit
+    """Its thresholds are 0 where nothing was certified: look at the certificates first."""
+    slices: Certified
+    studies: Certified
+    fitted: np.ndarray
+    """(patients,) bool: whom temperature and rule were fitted on; the others certified the thresholds."""
+
+
+def stored_fit(record: Mapping[str, Any], where: str) -> Fit:
+    """What an earlier evaluation stored in the record of a run; runs of 0.1 have no rule for studies.
+
+    Raises BundleError, naming `where`, for a rule that cannot be read.
+    """
+    study = record.get("study")
+    rule = None if study is None else StudyRule.from_dict(study, len(record["labels"]), f"{where}: study")
+    return Fit(float(record["temperature"]), float(record.get("abstain_below") or 0.0), rule)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
@@ -64,40 +107,42 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     return math.exp(found)
 
 
-def choose_threshold(chances: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float) -> float | None:
-    """The least probability at which at most `risk` of the slices answered are wrong; 0 where all may be answered.
+def fit(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray | None) -> Fit:
+    """Temperature, and the rule for studies, from the same slices.
 
-    None where no threshold keeps that risk on slices of enough patients: one wrong in ten can only be told from ten,
-    and nothing from fewer than five.
-
-    chances: (N, classes) float64. labels, patients: (N,) int64. risk: share in (0, 1).
+    patients: (N,) int64 from 0; None where a group may be several people: then there is no rule for studies.
     """
-    confidence, wrong = chances.max(1), chances.argmax(1) != labels
-    order = np.argsort(-confidence, kind="stable")
-    shares = np.cumsum(wrong[order]) / np.arange(1, len(order) + 1)
-    people = np.cumsum(np.isin(np.arange(len(order)), np.unique(patients[order], return_index=True)[1]))
-    last_of_tie = np.diff(confidence[order], append=-1.0) < 0
-    held = np.flatnonzero((shares <= risk) & last_of_tie & (people >= enough_patients(risk)))
-    if not len(held):
-        return None
-    return 0.0 if held[-1] == len(order) - 1 else min(float(confidence[order][held[-1]]), np.nextafter(1.0, 0.0))
-
-
-def enough_patients(risk: float) -> int:
-    """How many patients a threshold for `risk` must leave answered."""
-    return max(LEAST_PATIENTS, math.ceil(1 / risk - 1e-9))
-
-
-def fit(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float | None) -> Fit:
-    """Temperature, and the threshold for `risk` at that temperature, from the same slices."""
     temperature = fit_temperature(logits, labels)
-    chances = probabilities(logits, temperature or 1.0)
-    return Fit(temperature, None if risk is None else choose_threshold(chances, labels, patients, risk))
+    if patients is None or not fittable(stage := stages(labels, patients)):
+        return Fit(temperature)
+    return Fit(temperature, study=fit_study(study_evidence(probabilities(logits), patients), stage))
 
 
-def cross_fit(
-    logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float | None, seed: int = 0
-) -> CrossFit | None:
+def certify(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float, seed: int = 0) -> Guarantee:
+    """A fit on a quarter of the patients, or ten, and the thresholds that the others certify for it.
+
+    logits: (N, classes) float. labels, patients: (N,) int64, patients from 0. risk: share in (0, 1).
+    """
+    stage = stages(labels, patients)
+    fitted = split_patients(stage, seed)
+    rows, evidence = fitted[patients], study_evidence(probabilities(logits), patients)
+    temperature = fit_temperature(logits[rows], labels[rows])
+    rule = fit_study(evidence[fitted], stage[fitted])
+    if fitted.all():
+        nobody = Certified(None, 0, held_out_for(fewest_for_slices(risk)), "no patient is left to certify on")
+        return Guarantee(Fit(temperature, study=rule), nobody, nobody, fitted)
+    slices = Answers(probabilities(logits, temperature or 1.0), labels, patients)
+    wrong = slices.decisions != labels
+    _, people = np.unique(patients[~rows], return_inverse=True)
+    of_slices = certify_slices(slices.confidence[~rows], wrong[~rows], people, risk, slices.confidence[rows])
+    studies = Answers(rule.probabilities(evidence), stage, np.arange(len(stage)))
+    mistaken = studies.decisions != stage
+    of_studies = certify_studies(studies.confidence[~fitted], mistaken[~fitted], risk)
+    rule = replace(rule, abstain_below=of_studies.threshold or 0.0)
+    return Guarantee(Fit(temperature, of_slices.threshold or 0.0, rule), of_slices, of_studies, fitted)
+
+
+def cross_fit(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int = 0) -> CrossFit | None:
     """Fit on each half of the patients, apply to the other; None where a half would have fewer than five patients.
 
     logits: (N, classes) float. labels: (N,) int64. patients: (N,) int64 from 0.
@@ -106,18 +151,16 @@ def cross_fit(
     if min(np.bincount(side, minlength=2)) < LEAST_PATIENTS:
         return None
     half = side[patients]
-    fits = [fit(logits[half == one], labels[half == one], patients[half == one], risk) for one in (0, 1)]
-    chances, answered = np.empty(logits.shape), np.zeros(len(logits), bool)
-    for one, fitted in enumerate(reversed(fits)):
-        rows = half == one
-        chances[rows] = fitted.apply(logits[rows])
-        if fitted.abstain_below is not None:
-            answered[rows] = chances[rows].max(1) >= fitted.abstain_below
-    return CrossFit(chances, answered, half, (fits[0], fits[1]))
+    found = [fit_temperature(logits[half == one], labels[half == one]) for one in (0, 1)]
+    chances = np.empty(logits.shape)
+    for one, temperature in enumerate(reversed(found)):
+        chances[half == one] = probabilities(logits[half == one], temperature or 1.0)
+    studies = cross_fit_study(study_evidence(probabilities(logits), patients), stages(labels, patients), seed)
+    return CrossFit(chances, half, (found[0], found[1]), studies)
 
 
 def halves(labels: np.ndarray, patients: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(patients,) int64, 0 or 1: the patients of each class dealt to two halves in turn, in an order drawn from `seed`.
+    """(patients,) int64, 0 or 1: the patients of each class split evenly over two halves, in an order from `seed`.
 
     labels, patients: (N,) int64 of slices.
     """

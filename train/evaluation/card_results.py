@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runtime.labels import LABELS
+from train.evaluation.calibration_words import calibration_heads, calibration_rows, guarantee, studies_by
 from train.evaluation.card_data import people_by_class
 from train.evaluation.card_facts import Facts
 from train.evaluation.card_text import LIMITS
@@ -53,7 +54,7 @@ def figures(found: Facts) -> str:
     counted = found("slices.counted")
     chance = f" Chance of the balanced accuracy is {number(found('slices.chance'), True)}." if counted else ""
     means = f"Macro figures and balanced accuracy are means over {joined(counted)}.{chance}" if counted else ""
-    heads = ["figure", "slices", *(["patients (mean over their slices)"] if known else []), *heads]
+    heads = ["figure", "slices", *(["patients (studies of their slices)"] if known else []), *heads]
     return f"## Results on what was held out\n\n{table(heads, rows)}\n\n{means}"
 
 
@@ -69,22 +70,23 @@ def calibration(run: Facts, found: Facts) -> str:
         for name, path in CALIBRATION
     ]
     text = (
-        f"## Calibration\n\nLogits are divided by {run('temperature'):.3f}, fitted on all held-out slices. The figures "
+        f"## Calibration\n\nLogits are divided by {run('temperature'):.3f}, fitted on held-out slices. The figures "
         f"are those of temperatures fitted on other {unit_of(found('data'))} than the ones they are of.\n\n"
         f"{table(['slices', 'before', 'after', 'change'], rows)}"
     )
+    assessed = calibration_rows(found("calibration"))
+    if len(assessed[0]) > 1:
+        text += (
+            f"\n\n{studies_by(found('calibration'))} Skill is what is gained over the prevalence.\n\n"
+            f"{table(['calibration', *calibration_heads(found('calibration'))[1:]], assessed)}"
+        )
     if not found.known("abstention"):
         return f"{text}\n\nThe model never abstains."
     text += (
-        f"\n\nIt abstains below a probability of {found('abstention.abstain_below'):.3f}, chosen for "
-        f"{number(found('abstention.target_risk'), True)} wrong answers among those given."
+        f"\n\n{guarantee(found('abstention'))} Of those {unit_of(found('data'))} it answered "
+        f"{spoken(found('abstention.slices.coverage'), True)} of the slices, of which "
+        f"{spoken(found('abstention.slices.risk'), True)} were wrong."
     )
-    if found.known("abstention.slices"):
-        coverage, risk = found("abstention.slices.coverage"), found("abstention.slices.risk")
-        text += (
-            f" A threshold chosen on other {unit_of(found('data'))} "
-            f"answered {spoken(coverage, True)} of the slices, of which {spoken(risk, True)} were wrong."
-        )
     return text
 
 

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
 from runtime.labels import LABELS
+from train.evaluation.calibration_plots import draw_reliability
 from train.evaluation.clinical_pictures import clinical_pictures
 from train.evaluation.scores import Answers
 
@@ -119,23 +120,9 @@ def _roc(axes: Axes, slices: Answers, people: Answers | None) -> None:
 
 
 def _reliability(facts: dict[str, Any]) -> bytes:
-    calibration = facts["calibration"]
-    sides = [("before", calibration["before"]), ("after", calibration["after"])]
-    sides = [(name, side) for name, side in sides if side]
-    figure = Figure(figsize=(4.2 * len(sides), 5), layout="constrained")
+    figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2, len(sides), squeeze=False, height_ratios=[4, 1], sharex=True)
-    for column, (name, side) in enumerate(sides):
-        bins = [one for one in side["reliability"] if one["count"]]
-        sure, right = [one["confidence"] for one in bins], [one["accuracy"] for one in bins]
-        axes = grid[0][column]
-        axes.plot([0, 1], [0, 1], color="0.7", linestyle=":")
-        axes.plot(sure, right, marker="o", color=_SLICES)
-        axes.set(ylim=(0, 1.02), xlim=(0, 1.02), ylabel="share right" if column == 0 else "")
-        axes.set_title(f"{name} temperature: ECE {side['ece']['value']:.3f}")
-        counts = [one["count"] for one in side["reliability"]]
-        grid[1][column].bar((np.arange(len(counts)) + 0.5) / len(counts), counts, 0.9 / len(counts), color="0.7")
-        grid[1][column].set(xlabel="probability of the answer", ylabel="slices" if column == 0 else "")
+    draw_reliability(figure, facts)
     return _png(figure)
 
 

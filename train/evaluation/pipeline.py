@@ -11,12 +11,13 @@ import numpy as np
 
 from runtime import __version__
 from runtime.calibration import probabilities
-from runtime.errors import CheckpointError, InputError, TrainingError
+from runtime.errors import CheckpointError, InputError
 from train.evaluation.absent import absent_warnings
 from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL
-from train.evaluation.calibration import CrossFit, Fit, cross_fit, enough_patients, fit
+from train.evaluation.calibration import Guarantee, stored_fit
 from train.evaluation.clinical import clinical
 from train.evaluation.control import control_fails, identity_test, permutation_test, power_sentence
+from train.evaluation.fitting import abstention, assessed, debiased, fitted_on, studies_of
 from train.evaluation.heldout import HeldOut, ask, class_counts, held_out
 from train.evaluation.scores import BINS, Answers, stages
 from train.evaluation.selected import on_evaluated, selection_sentence
@@ -82,7 +83,7 @@ def evaluate(
     check_folder(folder)
     say("reading what it held out" if data is None else f"reading {data}")
     held = held_out(run, record, data, groups, max_unreadable, patient_pattern)
-    if target_risk is not None and (not held.own or held.leaked is None or held.leaked > 0):
+    if target_risk is not None and (not held.own or held.unit != "patients" or held.leaked is None or held.leaked > 0):
         raise InputError(
             "--target-risk chooses a threshold on the run's own held-out patients; "
             + (
@@ -90,6 +91,8 @@ def evaluate(
                 if not held.own
                 else "nobody knows the patients of this run: train with --groups or --patient-pattern."
                 if held.leaked is None
+                else "a group of this run may be several people: give the ids of its patients, --groups."
+                if held.unit == "groups"
                 else "this run held no patient out."
             )
         )
@@ -140,15 +143,17 @@ def _judge(
     labels = held.slices.labels
     unit = held.unit
     patients = held.patients if unit is not None and held.patients is not None else np.arange(len(labels))
-    fitted, crossed = _fit(held, logits, labels, patients, target_risk, seed)
-    stored = Fit(float(record["temperature"]), None)
+    fitted, crossed, guarantee = fitted_on(held, logits, labels, patients, target_risk, seed)
+    stored = stored_fit(record, str(run))
     chances = crossed.probabilities if crossed else probabilities(logits) if held.own else stored.apply(logits)
     before, after = Answers(probabilities(logits), labels, patients), Answers(chances, labels, patients)
     slices = Summary(after, unit)
     # A group may hold people of several stages, so nothing is said of groups as if each were one patient.
-    people = Summary(after.by_patient()) if unit == "patients" else None
+    studies, rule = studies_of(held, stored, crossed, logits, after) if unit == "patients" else (None, None)
+    people = Summary(studies) if studies else None
     shuffled, scores = permutation_test(after, seed) if unit == "patients" else (None, None)
     calibrated = crossed is not None or not held.own
+    chance = assessed(before, after if calibrated else None, studies, seed)
     facts = {
         "schema": SCHEMA,
         "created": now(),
@@ -168,16 +173,16 @@ def _judge(
         "patients": people.decisions() if people else None,
         "calibration": {
             "temperature": fitted.temperature if fitted else stored.temperature,
-            "fitted_on_patients": int(patients.max()) + 1 if fitted and unit == "patients" else None,
+            "fitted_on_patients": _number(guarantee, patients) if fitted and unit == "patients" else None,
             "fitted_on_groups": int(patients.max()) + 1 if fitted and unit == "groups" else None,
-            "crossfit_temperatures": [one.temperature for one in crossed.fits] if crossed else None,
-            "before": Summary(before, unit).calibration(),
-            "after": slices.calibration() if calibrated else None,
-            "change": slices.change(before) if calibrated else None,
-            "patients": people.calibration() if people and calibrated else None,
+            "crossfit_temperatures": list(crossed.temperatures) if crossed else None,
+            "study": fitted.study.to_dict() if fitted and fitted.study else None,
+            "studies_by": rule,
+            "assessment": chance,
+            **_sides(Summary(before, unit), slices, people, chance, calibrated),
         },
         "risk": {"slices": slices.risk(), "patients": people.risk() if people else None},
-        "abstention": _abstention(fitted, crossed, slices, people, target_risk) if fitted else None,
+        "abstention": abstention(guarantee, held, logits, target_risk) if guarantee and target_risk else None,
         "control": {
             "permutation": shuffled,
             "identity": identity_test(held),
@@ -189,23 +194,6 @@ def _judge(
     facts["selected_on_evaluated"] = on_evaluated(record, held.own)
     facts["warnings"] = [*_warnings(held, facts), *absent_warnings(facts, record)]
     return facts, Written(before, after, held.slices.names, held.patients if unit else None, unit, logits, scores)
-
-
-def _fit(
-    held: HeldOut, logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float | None, seed: int
-) -> tuple[Fit | None, CrossFit | None]:
-    """What to store in the run, and the same fitted apart from each patient; None where neither would be honest."""
-    # Answers about people who were trained on are surer than about any others, and nobody knows who was not.
-    if not held.own or held.leaked is None or held.leaked:
-        return None, None
-    fitted = fit(logits, labels, patients, risk)
-    if risk is not None and fitted.abstain_below is None:
-        raise TrainingError(
-            f"No threshold keeps the risk at {risk:.1%} on slices of {enough_patients(risk)} patients or more: the "
-            "model is wrong too often where it is surest, or the patients are too few. Give a larger --target-risk, or "
-            "train better; nothing was written."
-        )
-    return fitted, cross_fit(logits, labels, patients, risk, seed)
 
 
 def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[str, Any]:
@@ -232,6 +220,26 @@ def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[s
     }
 
 
+def _number(guarantee: Guarantee | None, patients: np.ndarray) -> int:
+    """Of patients that temperature and rule for studies were fitted on."""
+    return int(patients.max()) + 1 if guarantee is None else int(guarantee.fitted.sum())
+
+
+def _sides(
+    before: Summary, slices: Summary, people: Summary | None, chance: dict[str, Any] | None, calibrated: bool
+) -> dict[str, Any]:
+    """Brier score, NLL and debiased ECE of slices before and after, of their change, and of studies."""
+    why = "not estimable: patients unknown"
+    return {
+        "before": debiased(before.calibration(), chance and chance["before"], why),
+        "after": debiased(slices.calibration(), chance and chance["after"], why) if calibrated else None,
+        "change": debiased(slices.change(before.answers), None, "see the bands") if calibrated else None,
+        "patients": debiased(people.calibration(), chance and chance["patients"], why)
+        if people and calibrated
+        else None,
+    }
+
+
 def _training(held: HeldOut) -> dict[str, Any] | None:
     """What the run learned from, by class."""
     if held.training is None:
@@ -248,34 +256,6 @@ def _training(held: HeldOut) -> dict[str, Any] | None:
         "share_by_class": {label: count / len(labels) for label, count in counts.items()},
         "largest_to_smallest": max(counts.values()) / max(1, min(counts.values())),
         "patients_by_class": by_class,
-    }
-
-
-def _abstention(
-    fitted: Fit, crossed: CrossFit | None, slices: Summary, people: Summary | None, target: float | None
-) -> dict[str, Any] | None:
-    """The threshold, and what one chosen on other patients did for these."""
-    if target is None:
-        return None
-    facts: dict[str, Any] = {"target_risk": target, "abstain_below": fitted.abstain_below, "slices": None}
-    if crossed is None or people is None or any(one.abstain_below is None for one in crossed.fits):
-        return {**facts, "patients": None}
-    everyone = np.ones(len(crossed.answered), bool)
-    wrong = slices.answers.decisions != slices.answers.labels
-    half = crossed.half[np.unique(slices.answers.patients, return_index=True)[1]]
-    least = np.array([one.abstain_below for one in reversed(crossed.fits)], float)
-    answered = people.answers.confidence >= least[half]
-    mistaken = people.answers.decisions != people.answers.labels
-    return {
-        **facts,
-        "slices": {
-            "coverage": slices.share("coverage", crossed.answered, everyone),
-            "risk": slices.share("risk", wrong, crossed.answered),
-        },
-        "patients": {
-            "coverage": people.share("coverage", answered, np.ones(len(answered), bool)),
-            "risk": people.share("risk", mistaken, answered),
-        },
     }
 
 

@@ -103,7 +103,7 @@ def _calibrated(logits: np.ndarray, held: HeldOut) -> np.ndarray | None:
     """
     if held.unit is None or held.patients is None or held.leaked:
         return None
-    crossed = cross_fit(logits, held.slices.labels, held.patients, None)
+    crossed = cross_fit(logits, held.slices.labels, held.patients)
     return crossed.probabilities if crossed else None
 
 

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from runtime.labels import LABELS
+from train.evaluation.calibration_words import calibration_heads, calibration_rows, guarantee, studies_by
 from train.evaluation.card_facts import Facts
 from train.evaluation.clinical_sections import Section, all_sections, flow_section
 from train.evaluation.control import power_sentence
@@ -131,26 +132,30 @@ def _calibration(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
             + ")."
         )
     return (
-        f"<h2>Calibration of slices</h2><p>{said}</p>{_image(drawn, 'reliability.png')}{table(['', *sides], rows)}"
-        f'<p class="note">With few {unit_of(facts["data"])} the expected calibration error lies above its true '
-        "value.</p>"
+        f"<h2>Calibration</h2><p>{said} {escape(studies_by(calibration))}</p>{_image(drawn, 'reliability.png')}"
+        f"{table(['slices', *sides], rows)}{_assessment(calibration)}"
     )
+
+
+def _assessment(calibration: dict[str, Any]) -> str:
+    rows = calibration_rows(calibration)
+    if len(rows[0]) == 1:
+        return ""
+    note = (
+        "Grey: where the curve of perfectly calibrated probabilities stays in 95 % of cases, with as many patients "
+        "(Bröcker and Smith 2007). The calibration error has the error subtracted that these would show by chance. "
+        "Skill: 0 says no more than the prevalence, 1 is perfect."
+    )
+    return f'{table(calibration_heads(calibration), rows)}<p class="note">{note}</p>'
 
 
 def _risk(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
     said, abstention = "The model never abstains.", facts["abstention"]
     if abstention:
-        said = (
-            f"The model abstains below a probability of {abstention['abstain_below']:.3f}, chosen for "
-            f"{number(abstention['target_risk'], True)} wrong answers among those given."
-        )
+        said = guarantee(abstention)
         for name in ("slices", "patients"):
-            if abstention[name]:
-                coverage, risk = abstention[name]["coverage"], abstention[name]["risk"]
-                said += (
-                    f" Chosen on other {unit_of(facts['data'])} it answers {spoken(coverage, True)} of the {name}; "
-                    f"wrong: {spoken(risk, True)}."
-                )
+            coverage, risk = abstention[name]["coverage"], abstention[name]["risk"]
+            said += f" Of these it answers {spoken(coverage, True)} of the {name}; wrong: {spoken(risk, True)}."
     rows = [
         [name, spoken(facts["risk"][name]["area"], False)] for name in ("slices", "patients") if facts["risk"][name]
     ]

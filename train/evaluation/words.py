@@ -29,7 +29,7 @@ OF_CLASS: tuple[tuple[str, str, bool], ...] = (
 """The same for the figures of one class."""
 
 CALIBRATION: tuple[tuple[str, str], ...] = (
-    ("expected calibration error", "ece"),
+    ("calibration error, less that of chance", "ece"),
     ("Brier score", "brier"),
     ("negative log-likelihood", "nll"),
 )

@@ -114,11 +114,14 @@ def _around(moves: list[Move], run: Path, record: dict[str, Any], cards: dict[st
 def _kept(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """The run's record with what was fitted; `python -m export` carries it into the manifest."""
     calibration, abstention = facts["calibration"], facts["abstention"]
+    rest = {key: value for key, value in record.items() if key != "study"}
     return {
-        **record,
+        **rest,
+        **({"study": calibration["study"]} if calibration["study"] else {}),
         "temperature": calibration["temperature"] or 1.0,
         "abstain_below": abstention["abstain_below"] if abstention else 0.0,
         "target_risk": abstention["target_risk"] if abstention else None,
+        "target_confidence": abstention["confidence"] if abstention else None,
         "evaluated": facts["created"],
     }
 

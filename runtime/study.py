@@ -1,0 +1,73 @@
+"""A study's probability: a calibrated model over the evidence of its slices, stored in the bundle as `ModelInfo.study`.
+
+Slices of one head repeat one another, so the mean of their calibrated probabilities is too close to the middle (Ranjan
+and Gneiting 2010), and their product is too extreme. The evidence of a study is the mean over its slices of the
+logarithm of the network's probabilities; `intercepts` and `slope`, fitted on patients that the network was not trained
+on, turn it into a probability: softmax(intercepts + slope × evidence).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import BundleError
+from runtime.fields import exactly, is_number, number
+
+KEYS = ("intercepts", "slope", "abstain_below")
+FLOOR = math.log(1e-12)
+"""Least evidence of a slice for a class, nats: one slice with an absurd logit does not decide a study alone."""
+
+
+@dataclass(frozen=True)
+class StudyRule:
+    """From the evidence of a study's slices to its probabilities."""
+
+    intercepts: tuple[float, ...]
+    """One for each label, in the order of the model's outputs; they sum to 0."""
+    slope: float
+    """0 or more: what the mean evidence counts; 0 where the network tells nothing of patients."""
+    abstain_below: float = 0.0
+    """A study whose most probable class has less than this abstains; 0 never does."""
+
+    def probabilities(self, evidence: np.ndarray) -> np.ndarray:
+        """(N, classes) float64, rows sum to 1, of (N, classes) mean evidence, as `evidence_of` makes it of slices."""
+        scores = np.asarray(self.intercepts) + self.slope * evidence
+        scores = np.exp(scores - scores.max(1, keepdims=True))
+        found: np.ndarray = scores / scores.sum(1, keepdims=True)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back exactly."""
+        return {"intercepts": list(self.intercepts), "slope": self.slope, "abstain_below": self.abstain_below}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], classes: int, where: str) -> StudyRule:
+        """The rule that `to_dict` wrote. Raises BundleError, naming `where`, for anything else."""
+        exactly(data, where, KEYS)
+        intercepts = data["intercepts"]
+        numbers = isinstance(intercepts, list) and all(is_number(one) for one in intercepts)
+        if not numbers or len(intercepts) != classes:
+            raise BundleError(f"{where}: 'intercepts' is not one finite number for each of {classes} labels.")
+        slope = number(data, "slope", where)
+        if slope < 0:
+            raise BundleError(f"{where}: slope is {slope}, expected 0 or more.")
+        below = number(data, "abstain_below", where)
+        if not 0 <= below < 1:
+            raise BundleError(f"{where}: abstain_below is {below}, expected 0 or more and below 1.")
+        return cls(tuple(map(float, intercepts)), slope, below)
+
+
+def evidence_of(probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """(N, classes) float64 evidence of slices, nats: log-probabilities at temperature 1, at least `FLOOR`.
+
+    probabilities: (N, classes) at `temperature`. A temperature is undone, so that a rule does not depend on it.
+    """
+    logits = temperature * np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    logits -= logits.max(1, keepdims=True)
+    found: np.ndarray = np.maximum(logits - np.log(np.exp(logits).sum(1, keepdims=True)), FLOOR)
+    return found
