@@ -42,7 +42,7 @@ class Options:
     """Regular expression with a named group (?P<patient>…) that reads ids from the paths of these slices."""
     target_risk: float | None = None
     """Share of wrong answers to accept, such as 0.1: the model abstains where it is less sure, by thresholds for slices
-    and studies certified with 95 % confidence. 0.1 needs 46 patients held out, 0.2 needs 27. Without it: never."""
+    and studies certified with 95 % confidence. 0.1 needs 46 patients held out, 0.2 needs 26. Without it: never."""
     out: Path | None = None
     """Folder for the report. Without it: RUN/evaluation. An earlier evaluation there is replaced."""
     resamples: int = 2000

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runtime.carried import read_description
 from runtime.digests import UNSEALED, seal
 from runtime.errors import BundleError
+from runtime.integrity import contradiction
 from runtime.manifest import Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
 from runtime.preprocess import InputSpec
+from runtime.study import StudyRule
 
 MODEL = ModelInfo(
     "resnet50",
@@ -38,6 +42,7 @@ FULL = Manifest(
     labels_from="checkpoint",
 )
 PLAIN = Manifest(MODEL, FULL.artifacts[:1], {})
+STUDIES = replace(PLAIN, model=replace(MODEL, study=StudyRule((0.1, -0.2, 0.3, -0.2), 1.4, 0.6)))
 
 
 def written(manifest: Manifest, folder: Path) -> Path:
@@ -45,7 +50,7 @@ def written(manifest: Manifest, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("manifest", [FULL, PLAIN], ids=["full", "plain"])
+@pytest.mark.parametrize("manifest", [FULL, PLAIN, STUDIES], ids=["full", "plain", "studies"])
 def test_round_trip_is_exact(manifest: Manifest, tmp_path: Path) -> None:
     assert read_manifest(written(manifest, tmp_path)) == manifest
     assert Manifest.from_dict(json.loads(json.dumps(manifest.to_dict())), "here") == manifest
@@ -233,3 +238,29 @@ def test_only_a_regular_file_of_a_sensible_size_is_read(tmp_path: Path, monkeypa
     monkeypatch.setattr("runtime.manifest.LARGEST", 100)
     with pytest.raises(BundleError, match=r"bytes, expected at most 100"):
         read_manifest(written(FULL, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slope": -1.0}, "slope is -1.0, expected 0 or more"),
+        ({"abstain_below": 1.0}, "abstain_below is 1.0"),
+        ({"intercepts": [0.0, 0.0]}, "not one finite number for each of 4 labels"),
+        ({"intercepts": [0.0, 0.0, 0.0, "0"]}, "not one finite number"),
+        ({"more": 1}, "has keys that its schema does not have: 'more'"),
+    ],
+)
+def test_a_rule_for_studies_that_makes_no_sense_is_refused(change: dict[str, Any], message: str) -> None:
+    data = json.loads(json.dumps(STUDIES.to_dict()))
+    data["model"]["study"].update(change)
+    with pytest.raises(BundleError, match=message):
+        Manifest.from_dict(data, "here")
+
+
+@pytest.mark.parametrize("inside", [MODEL, STUDIES.model])
+def test_a_rule_for_studies_must_be_in_manifest_and_artifact_alike(inside: ModelInfo) -> None:
+    found = read_description(json.dumps(inside.to_dict()), "model.onnx")
+    for manifest in (PLAIN, STUDIES):
+        different = contradiction(found, manifest, manifest.artifacts[0])
+        assert (different is None) == (manifest.model == inside)
+        assert different is None or different[0] == "study"

@@ -22,11 +22,23 @@ def test_it_answers_as_it_did(backend: str) -> None:
     assert predictor.predict(OLD / "golden" / "00.png").probabilities
 
 
+@pytest.mark.parametrize("backend", SERVED[:1])
+def test_its_studies_are_the_mean_of_their_slices(backend: str) -> None:
+    predictor = Predictor(OLD, backend=backend, threads=1, guard=False)
+    images = sorted((OLD / "golden").glob("*.png"))
+    found = predictor.predict_study(images)
+    slices = predictor.predict_batch(images)
+    mean = sum(one.probabilities["MildDemented"] for one in slices) / len(slices)
+    assert found.probabilities["MildDemented"] == pytest.approx(mean)
+    assert found.method == "mean"
+
+
 def test_what_it_does_not_record_is_not_made_up() -> None:
     manifest = verified(OLD)
     assert manifest.labels_from is None
     assert manifest.model.temperature == 1.25
     assert manifest.model.abstain_below == 0.375
+    assert manifest.model.study is None
     assert {artifact.format for artifact in manifest.artifacts} == {
         "onnx",
         "openvino",

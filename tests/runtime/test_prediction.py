@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import pickle
 
 import pytest
 
 from runtime.prediction import Prediction, StudyPrediction, Timings, study
+from runtime.study import StudyRule
 
 OK = Prediction(
     status="ok",
@@ -77,3 +79,33 @@ def test_a_study_abstains_by_its_mean() -> None:
     unsure = study([OK, OTHER], abstain_below=0.41)
     assert (unsure.status, unsure.label, unsure.cdr, unsure.probability) == ("abstained", None, None, None)
     assert "40.0%, below the 41.0%" in unsure.reason
+
+
+RULE = StudyRule((0.5, -0.5, 0.25, -0.25), 2.0, 0.4)
+NAMES = ("MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented")
+
+
+def test_a_study_by_its_rule_is_surer_than_the_mean() -> None:
+    result = study([OK, REJECTED, OTHER], 0.4, RULE, labels=NAMES, temperature=1.5)
+    logs = [[1.5 * math.log(one.probabilities[name]) for name in NAMES] for one in (OK, OTHER)]
+    logs = [[value - math.log(sum(map(math.exp, row))) for value in row] for row in logs]
+    scores = [math.exp(b + 2 * (one + other) / 2) for b, one, other in zip(RULE.intercepts, *logs, strict=True)]
+    expected = {name: score / sum(scores) for name, score in zip(NAMES, scores, strict=True)}
+    assert result.probabilities == pytest.approx(expected)
+    assert list(result.probabilities) == list(OK.probabilities)
+    assert result.method == "calibrated"
+    assert result.used == (0, 2)
+    assert study([OK]).method == "mean"
+    assert type(result).from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_one_absurd_slice_does_not_decide_a_study() -> None:
+    absurd = dataclasses.replace(OK, probabilities=dict.fromkeys(OK.probabilities, 0.0) | {"MildDemented": 1.0})
+    others = [dataclasses.replace(OK, probabilities=dict(zip(OK.probabilities, (0.94, 0.02, 0.02, 0.02), strict=True)))]
+    found = study([absurd, *others * 20], 0.0, RULE, labels=NAMES)
+    assert found.label == "NonDemented"
+
+
+def test_a_study_of_0_1_without_its_method_is_read() -> None:
+    old = {key: value for key, value in study([OK]).to_dict().items() if key != "method"}
+    assert StudyPrediction.from_dict(old) == study([OK])
