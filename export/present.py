@@ -85,11 +85,10 @@ def _merged(wanted: Wanted, again: list[Artifact]) -> Wanted:
 
 
 def _calibration(model: ModelInfo) -> str:
-    rule = model.study
-    study = "the mean of slices for studies"
-    if rule is not None:
-        study = f"a rule for studies with a slope of {rule.slope:.4g} and a threshold of {rule.abstain_below:.4g}"
-    return f"temperature {model.temperature:.4g}, an abstention threshold of {model.abstain_below:.4g} and {study}"
+    said = f"temperature {model.temperature:.4g} and an abstention threshold of {model.abstain_below:.4g}"
+    if (rule := model.study) is None:
+        return said
+    return f"{said}, studies by a rule with a slope of {rule.slope:.4g} and a threshold of {rule.abstain_below:.4g}"
 
 
 def _differences(old: ModelInfo, new: ModelInfo) -> str:

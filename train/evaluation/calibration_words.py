@@ -26,7 +26,7 @@ def calibration_rows(calibration: dict[str, Any]) -> list[list[str]]:
         ("miscalibration", lambda one: _verdict(one["miscalibration"])),
         ("calibration error, less that of chance", lambda one: _band(one["ece"])),
         ("demented, predicted less observed", lambda one: spoken(one["in_the_large"]["demented"], True)),
-        ("calibration slope (1: calibrated)", lambda one: spoken(one["slope"], False)),
+        ("calibration slope", lambda one: spoken(one["slope"], False)),
         ("Brier skill over the prevalence", lambda one: spoken(one["skill"]["brier"], True)),
         ("NLL skill over the prevalence", lambda one: spoken(one["skill"]["nll"], True)),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runtime.labels import LABELS
 from train.evaluation.calibration_words import calibration_heads, calibration_rows, guarantee, studies_by
 from train.evaluation.card_data import people_by_class
-from train.evaluation.card_facts import Facts
+from train.evaluation.card_facts import CardError, Facts
 from train.evaluation.card_text import LIMITS
 from train.evaluation.markdown import table
 from train.evaluation.words import (
@@ -74,20 +74,34 @@ def calibration(run: Facts, found: Facts) -> str:
         f"are those of temperatures fitted on other {unit_of(found('data'))} than the ones they are of.\n\n"
         f"{table(['slices', 'before', 'after', 'change'], rows)}"
     )
-    assessed = calibration_rows(found("calibration"))
-    if len(assessed[0]) > 1:
-        text += (
-            f"\n\n{studies_by(found('calibration'))} Skill is what is gained over the prevalence.\n\n"
-            f"{table(['calibration', *calibration_heads(found('calibration'))[1:]], assessed)}"
-        )
-    if not found.known("abstention"):
-        return f"{text}\n\nThe model never abstains."
+    for side in ("before", "after"):
+        ece = found(f"calibration.{side}.ece")
+        if ece["value"] is None and "raw" in ece:  # its band is no reason for a missing value
+            raise CardError(
+                f"calibration.{side}.ece of {found.name} is {ece!r}, which no card can say. Evaluate again."
+            )
+    try:
+        text += _against_chance(found)
+        if not found.known("abstention"):
+            return f"{text}\n\nThe model never abstains."
+        text += f"\n\n{guarantee(found('abstention'))} Of those {unit_of(found('data'))} it answered "
+    except (KeyError, TypeError) as error:
+        raise CardError(f"{found.name} lacks {error}, which the card needs. Evaluate the run again.") from error
     text += (
-        f"\n\n{guarantee(found('abstention'))} Of those {unit_of(found('data'))} it answered "
         f"{spoken(found('abstention.slices.coverage'), True)} of the slices, of which "
         f"{spoken(found('abstention.slices.risk'), True)} were wrong."
     )
     return text
+
+
+def _against_chance(found: Facts) -> str:
+    """Calibration of slices and of studies, compared with what calibrated probabilities would show."""
+    rows = calibration_rows(found("calibration"))
+    if len(rows[0]) == 1:
+        return ""
+    heads = ["calibration", *calibration_heads(found("calibration"))[1:]]
+    said = f"{studies_by(found('calibration'))} Skill is what is gained over the prevalence."
+    return f"\n\n{said}\n\n{table(heads, rows)}"
 
 
 def limits(found: Facts) -> str:

@@ -144,7 +144,8 @@ def _assessment(calibration: dict[str, Any]) -> str:
     note = (
         "Grey: where the curve of perfectly calibrated probabilities stays in 95 % of cases, with as many patients "
         "(Bröcker and Smith 2007). The calibration error has the error subtracted that these would show by chance. "
-        "Skill: 0 says no more than the prevalence, 1 is perfect."
+        "Slope: 1 is calibrated, below it "
+        "too extreme. Skill: 0 says no more than the prevalence, 1 is perfect."
     )
     return f'{table(calibration_heads(calibration), rows)}<p class="note">{note}</p>'
 
