@@ -181,7 +181,9 @@ def lines(facts: dict[str, Any]) -> list[str]:
         text.append(f"{'always the largest class':<33}{'':<24}{number(facts[level]['largest_class'], True)}")
     if facts["calibration"]:
         text += ["", f"{'slices, at a temperature of other ' + unit:<45}{'before':<25}after"]
-        for title, name in CALIBRATION:
+        for title, name in CALIBRATION[
+            1:
+        ]:  # the first needs what calibrated probabilities would show, and is not pooled
             before, after = (spoken(facts["calibration"][side][name], False) for side in ("before", "after"))
             text.append(f"{title:<45}{before:<25}{after}")
     return [*text[1:], "", *_explained(facts)]
