@@ -115,7 +115,7 @@ def test_calibration_is_that_of_temperatures_fitted_on_other_patients(crossed):
         assert facts["calibration"][side]["nll"]["value"] == pytest.approx(loss)
     ece = {side: facts["calibration"][side]["ece"]["value"] for side in ("before", "after", "change")}
     assert ece["change"] == pytest.approx(ece["after"] - ece["before"])
-    assert f"{ece['after']:.3f} [" in "\n".join(lines(facts))
+    assert f"{facts['calibration']['after']['brier']['value']:.3f} [" in "\n".join(lines(facts))
 
 
 def test_what_is_missing_is_trained_and_nothing_else(crossed, people, tmp_path, capsys):
