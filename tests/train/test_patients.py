@@ -56,6 +56,17 @@ def test_where_all_lack_the_same_middle_nobody_is_torn(drawn):
     assert not measured(*without_middle(drawn, 7)).wrong
 
 
+def test_parts_of_a_head_in_two_positions_meet(drawn):
+    """The lower slices of each head lie turned: side by side with the upper ones, and unlike them."""
+    pixels, people = drawn[0].copy(), drawn[1]
+    lower = np.arange(len(people)) % 16 < 8
+    turned = [Image.fromarray(one).rotate(4, Image.Resampling.BICUBIC) for one in pixels[lower]]
+    pixels[lower] = np.array([np.asarray(one) for one in turned])
+    *_, maybe = copy_links(pixels, residuals(directions(pixels)), people * 2 + lower)
+    own = maybe[people[maybe[:, 0]] == people[maybe[:, 1]]]
+    assert len(np.unique(people[own])) >= 11
+
+
 def test_two_people_in_one_person_s_place_are_no_patients():
     """Too few people for references: unknown, and identical pictures are one all the same."""
     pixels, _ = phantoms(3, 16)
@@ -148,6 +159,15 @@ def test_gaps_are_least_distances():
     assert not np.tril(found).any()
 
 
+FEWEST_GROUPS = {
+    "whole file": 160,
+    "99% at random": 150,
+    "95% at random": 140,
+    "90% at random": 120,
+    "80% at random": 100,
+}
+
+
 @pytest.mark.slow
 @real
 @pytest.mark.timeout(14400)
@@ -157,7 +177,7 @@ def test_nobody_is_torn_of_real_people(name):
     sys.stderr.write(f"{row.line(name)}\n")
     assert not row.wrong
     if row.verdict != "unknown":
-        assert row.groups >= {"whole file": 160, "95% at random": 140}.get(name.partition(",")[0], 2)
+        assert row.groups >= FEWEST_GROUPS.get(name.partition(",")[0], 2)
     assert name != "whole file" or row.verdict == "patients"
 
 
@@ -171,12 +191,8 @@ def test_nobody_is_torn_of_phantoms(name):
 
 
 @pytest.mark.slow
-def test_ten_copies_of_every_slice():
-    pixels, people = with_copies(phantoms(24, 32), 10)
-    found = tell_apart(np.array([thumbnail(Image.fromarray(one)) for one in pixels]))
-    assert found.found
-    assert adjusted_rand_score(people, found.groups) >= 0.95
-    assert found.moved[24 * 32 :].mean() > 0.9
+def test_ten_copies_of_every_slice_tear_nobody():
+    assert not measured(*with_copies(phantoms(24, 32), 10)).wrong
 
 
 def changed(one: np.ndarray) -> list[np.ndarray]:
@@ -204,7 +220,7 @@ def test_copies_are_linked_to_slices_of_their_person(drawn):
     pixels, people = np.concatenate([drawn[0], copies]), np.concatenate([drawn[1], drawn[1][::8]])
     slices = residuals(directions(pixels))
     groups = np.r_[drawn[1], 12 + np.arange(len(copies))]
-    copy, shown = copy_links(pixels, slices, groups)
+    copy, shown, _ = copy_links(pixels, slices, groups)
     own = (copy >= len(drawn[1])) & (people[copy] == people[shown])  # a link to somebody else joins, and tears nobody
     assert len(np.unique(copy[own])) >= 0.8 * len(copies)
 
@@ -249,11 +265,12 @@ def test_no_people_among_pieces_of_photographs():
 @pytest.mark.timeout(1800)
 def test_forty_thousand_slices_in_bounded_time_and_memory():
     """In less than 2 GB; the time is printed, since it depends on who else works here."""
-    shown, people = with_copies(phantoms(114, 32, 128), 10)
-    shown, people = np.array([thumbnail(Image.fromarray(one)) for one in shown[:40_000]]), people[:40_000]
+    shown, people = phantoms(1250, 32)
+    shown = np.array([thumbnail(Image.fromarray(one)) for one in shown])
     began = time.monotonic()
     found = tell_apart(shown)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     sys.stderr.write(f"{time.monotonic() - began:.0f} s, {peak / 1e9:.2f} GB\n")
+    assert found.found
     assert adjusted_rand_score(people, found.groups) >= 0.95
     assert peak < 2e9

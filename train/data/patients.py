@@ -110,7 +110,7 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
 
     slices = residuals(raw)
     fragments, *_ = _fragments(slices)
-    copy, shown = copy_links(thumbnails, slices, fragments)
+    copy, shown, maybe = copy_links(thumbnails, slices, fragments)
     every = np.arange(len(raw))
     first = np.unique(fragments, return_index=True)[1][fragments]  # a slice of each fragment
     people = components(len(raw), np.concatenate([every, copy]), np.concatenate([first, shown]))
@@ -125,7 +125,10 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     origin = np.unique(whole, return_index=True)[1][whole]
     joined = components(len(own), np.concatenate([first, np.arange(len(own))]), np.concatenate([second, origin]))
     groups, error = part(slices, parts, joined)
-    if error >= 1 or np.bincount(groups).max() > _LARGEST * len(groups):
+    found = np.empty(int(people.max()) + 1, np.int64)
+    found[people[own]] = groups
+    found = components(int(groups.max()) + 1, *found[people[maybe]].T)[found]
+    if error >= 1 or np.bincount(found[people]).max() > _LARGEST * len(people):
         return None
     a, b, near = close_pairs(slices.left, min(slices.centre + _NULL * slices.spread, strong_level(slices)))
     across = near[joined[a] != joined[b]].max(initial=slices.centre)
@@ -134,9 +137,7 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     stacks = np.flatnonzero(np.bincount(fragments) >= _STACK)
     owner = people[np.unique(fragments, return_index=True)[1][stacks]]
     rescans = len(np.unique(owner)) < len(owner)
-    single = groups.max() == joined.max() and within - across > _CLEAR and not rescans
-    found = np.empty(int(people.max()) + 1, np.int64)
-    found[people[own]] = groups
+    single = found.max() == joined.max() and within - across > _CLEAR and not rescans
     return found[people], error, bool(single), moved
 
 
