@@ -1,6 +1,6 @@
 """What a user of the runtime gets from an artifact's logits: status and label of each image, and of each study.
 
-The runtime's own code makes them (`runtime.answers`, `runtime.prediction.study`), so that a change of its rules is a
+The runtime's own code makes them (`runtime.answers`, `runtime.prediction.study_by`), so that a change of its rules is a
 change of what the gate compares.
 """
 
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime import prediction
 from runtime.answers import Answers
 from runtime.calibration import probabilities
 from runtime.model import ModelInfo
 from runtime.pipeline import Prepared
-from runtime.prediction import Prediction, StudyPrediction
+from runtime.prediction import Prediction, StudyPrediction, study_by
 
 Answer = tuple[str, str | None]
 """Status (``ok``, ``abstained``, ``rejected``) and label, which is None unless the status is ``ok``."""
@@ -66,10 +65,8 @@ def serve(model: ModelInfo, logits: np.ndarray, people: np.ndarray | None, rejec
 
 
 def _study(slices: Sequence[Prediction], model: ModelInfo) -> StudyPrediction:
-    """As `Predictor.predict_study` makes it: the one place here that knows the rule's name."""
-    by_model = getattr(prediction, "study_by", None)  # a runtime whose models carry a rule of their own for studies
-    made: StudyPrediction = by_model(model, slices) if by_model else prediction.study(slices, model.abstain_below)
-    return made
+    """As `Predictor.predict_study` makes it: by the rule that the model carries."""
+    return study_by(model, slices)
 
 
 def differing(before: Sequence[Answer], after: Sequence[Answer]) -> np.ndarray:
