@@ -72,7 +72,7 @@ def plant_in_compute(ours, monkeypatch):
 
 def plant_in_post(ours, monkeypatch):
     answers = ours.predictor._answers
-    monkeypatch.setattr(answers, "_prediction", planted(answers._prediction))
+    monkeypatch.setattr(answers, "prediction", planted(answers.prediction))
 
 
 PLANTS = [

@@ -63,6 +63,7 @@ def test_a_slowed_artifact_is_ranked_last_whatever_was_measured_before(bundle):
         quick,
         file="model.slow.onnx",
         sha256=sha256_file(bundle / "model.slow.onnx"),
+        size_bytes=(bundle / "model.slow.onnx").stat().st_size,
         checks=tuple(replace(check, latency_ms=0.001) for check in quick.checks),
     )
     quick = replace(quick, checks=tuple(replace(check, latency_ms=1e6, machine=ELSEWHERE) for check in quick.checks))
