@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from train.data.alignment import Alignment
+from train.data.rejoining import strong_level
 from train.data.residual import Residuals, products, unit
 
 _PROPOSED = 3  # slices with the most similar signature that are looked at, for each slice
 _SHARE = 0.3  # share of a group's slices that need such a pair with one other group
 _COPY, _FEW = 0.6, 3  # residual correlation of a copy laid onto its original, at least, in groups of fewer than this
-_MAYBE = 0.4  # the same for single slices: parts of a head that was scanned in two positions meet there
 _AGAIN = 0.45  # the same for whole stacks: copied ones, or the same head scanned again
 
 
@@ -24,7 +24,7 @@ def copy_links(
     thumbnails: np.ndarray, slices: Residuals, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(K,) int64 each: the copy, or the less usual of the two slices, and the slice that it shows; and (L, 2) int64
-    slices that are as alike, once they are laid onto each other, as slices of two people hardly are.
+    slices with a strong link once they are laid onto each other: parts of a head in two positions meet there.
 
     thumbnails: (N, S, S) uint8. groups: (N,) int64; pairs within one of these are left alone.
     """
@@ -60,7 +60,7 @@ def copy_links(
         left[part] = (unit(laid - slices.means[first[part]]) * slices.left[first[part]]).sum(axis=1)
     alone = np.bincount(groups)[groups]
     alone = np.minimum(alone[first], alone[second]) < _FEW
-    maybe = np.stack([first, second], axis=1)[left > _MAYBE]
+    maybe = np.stack([first, second], axis=1)[left > strong_level(slices)]
     found = left > np.where(alone, _COPY, _AGAIN)
     first, second = first[found], second[found]
     kept = _by_many(first, second, groups)
