@@ -229,7 +229,7 @@ def _sides(
     before: Summary, slices: Summary, people: Summary | None, chance: dict[str, Any] | None, calibrated: bool
 ) -> dict[str, Any]:
     """Brier score, NLL and debiased ECE of slices before and after, of their change, and of studies."""
-    why = "not estimable: patients unknown"
+    why = "not estimable: which slices are of one person is unknown"
     return {
         "before": debiased(before.calibration(), chance and chance["before"], why),
         "after": debiased(slices.calibration(), chance and chance["after"], why) if calibrated else None,

@@ -31,7 +31,7 @@ from train.evaluation.scores import (
 
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _NO_PATIENTS = "patients unknown: slices of one person are no independent evidence, so there is no interval"
-_UNKNOWN = "interval not estimable: patients unknown"
+_UNKNOWN = "interval not estimable: which slices are of one person is unknown"
 _SAME = "interval not estimable: all patients contribute the same"
 Ends = tuple[float, float] | None
 _CALIBRATION = {"ece": (0.0, 1.0), "brier": (0.0, 2.0), "nll": (0.0, float("inf"))}
