@@ -122,12 +122,11 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     slices = residuals(raw[own]) if moved.any() else slices
     parts, first, second, alike = _fragments(slices)
     whole = np.unique(people[own], return_inverse=True)[1]
-    origin = np.unique(whole, return_index=True)[1][whole]
-    joined = components(len(own), np.concatenate([first, np.arange(len(own))]), np.concatenate([second, origin]))
-    groups, error = part(slices, parts, joined)
+    one_of = np.unique(whole, return_index=True)[1]
+    joined = components(len(own), np.concatenate([first, np.arange(len(own))]), np.concatenate([second, one_of[whole]]))
+    groups, error = part(slices, parts, joined, one_of[people[maybe]])
     found = np.empty(int(people.max()) + 1, np.int64)
     found[people[own]] = groups
-    found = components(int(groups.max()) + 1, *found[people[maybe]].T)[found]
     if error >= 1 or np.bincount(found[people]).max() > _LARGEST * len(people):
         return None
     a, b, near = close_pairs(slices.left, min(slices.centre + _NULL * slices.spread, strong_level(slices)))

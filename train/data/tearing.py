@@ -27,14 +27,18 @@ RISK = 0.01
 _NEAR = (1.0, 0.9, 0.8, 0.7)  # spacings within which slices lie side by side: the widest at which they are surely alike
 _UNLIKE = 4.0  # spreads above the centre below which two slices are not alike
 _FEWEST_GROUPS, _LONG = 5, 6  # fragments; slices of those that are torn
+_SEVERAL = 5  # slices that show two people where their ends alone may be unlike for another reason
 _ODD = 0.001  # quantile of the likeness of slices to other heads below which a slice alone is spoilt
 
 
-def part(slices: Residuals, fragments: np.ndarray, joined: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
+def part(
+    slices: Residuals, fragments: np.ndarray, joined: np.ndarray, maybe: np.ndarray, seed: int = 0
+) -> tuple[np.ndarray, float]:
     """(N,) int64 groups, unions of whole people, and the expected number of people torn (1: nothing can be said).
 
     fragments: (N,) int64 from 0, slices that strong links hold together. joined: (N,) int64 from 0, unions of
-    fragments that are one person for another reason (copies).
+    fragments that are one person for another reason (copies). maybe: (L, 2) slices, whose groups may be one head in two
+    positions: they are joined unless several slices show two people.
     """
     nothing = np.zeros(len(joined), np.int64), 1.0
     size = np.bincount(fragments)
@@ -65,10 +69,13 @@ def part(slices: Residuals, fragments: np.ndarray, joined: np.ndarray, seed: int
         return nothing
     least = -exceeded(-rooms, RISK / 4 / (tears + 2 * math.sqrt(tears + 1) + 2))
     members, apart = in_order(groups), gaps(line, groups)
-    doubts = np.argwhere((apart <= near) & np.triu(~_different(slices, line, groups, near, level), 1))
+    evidence = _evidence(slices, line, groups, near, level)
+    doubts = np.argwhere((apart <= near) & np.triu(evidence == 0, 1))
+    meeting = groups[maybe]
+    meeting = meeting[evidence[tuple(meeting.T)] < _SEVERAL]
     far = np.argwhere(apart > near)
     room = score.room(apart[tuple(far.T)], score.of([(members[g], members[h]) for g, h in far]))
-    doubts = np.concatenate([doubts, far[room >= least]])
+    doubts = np.concatenate([doubts, far[room >= least], meeting])
     return components(len(members), *doubts.T)[groups], float(unlike) + RISK * 3 / 4
 
 
@@ -90,15 +97,15 @@ def _beside(slices: Residuals, line: np.ndarray, long: list[np.ndarray], within:
     return np.concatenate(found)
 
 
-def _different(slices: Residuals, line: np.ndarray, groups: np.ndarray, beside: float, level: float) -> np.ndarray:
-    """(G, G) bool: groups where some slice has slices of the other beside it in height, and is like none of them."""
+def _evidence(slices: Residuals, line: np.ndarray, groups: np.ndarray, beside: float, level: float) -> np.ndarray:
+    """(G, G) int64, symmetric: slices of two groups that have slices of the other beside them and are like none."""
     order = np.argsort(groups, kind="stable")
     starts = np.searchsorted(groups[order], np.arange(int(groups.max()) + 1))
     columns, at_height = np.ascontiguousarray(slices.left[order]), line[order]
-    found = np.zeros((len(starts), len(starts)), bool)
+    found = np.zeros((len(starts), len(starts)), np.int64)
     for at, alike in products(slices.left, columns):
         alike[np.abs(line[at, None] - at_height) >= beside] = -2
         best = np.maximum.reduceat(alike, starts, axis=1)
         row, column = np.nonzero((best > -2) & (best < level))
-        found[groups[at][row], column] = True
-    return found | found.T
+        np.add.at(found, (groups[at][row], column), 1)
+    return found + found.T
