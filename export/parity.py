@@ -188,8 +188,6 @@ def compare(
     artifacts: how many artifacts are judged by a bound in this bundle.
     """
     expected, got = probabilities(reference, temperature), probabilities(artifact, temperature)
-    by_image = np.abs(expected - got).max(1)
-    logits_by_image = np.abs(reference - artifact).max(1)
     flips = (expected.argmax(1) != got.argmax(1)) | ~np.isfinite(got).all(1)
     ties, counts = near_ties(expected), answers(expected, labels)
     nothing = why_nothing(expected, labels) or why_too_loose(expected, labels, tolerance.probability, tolerance.flips)
@@ -202,16 +200,11 @@ def compare(
     flipped_counts, changed_counts = Counts.of(flips, people), Counts.of(changed, people)
     flip_bound = bound(flipped_counts, confidence)
     moved = [np.abs(probabilities(other, temperature) - got[: len(other)]).max() for other in batches]
-    pair = {"reference": expected, "artifact": got}
     return Parity(
         images=len(expected),
         source=source,
-        max_logit_difference=float(logits_by_image.max()),
-        max_probability_difference=float(by_image.max()),
-        mean_logit_difference=float(np.abs(reference - artifact).mean()),
-        mean_probability_difference=float(np.abs(expected - got).mean()),
-        logit_quantiles=_quantiles(logits_by_image),
-        probability_quantiles=_quantiles(by_image),
+        **_differences("logit", np.abs(reference - artifact)),
+        **_differences("probability", np.abs(expected - got)),
         flipped=int(flips.sum()),
         flipped_by_class={label: int((flips & (decided == i)).sum()) for i, label in enumerate(labels)},
         flip_bound=flip_bound,
@@ -229,8 +222,7 @@ def compare(
         flipped_near_ties=int((flips & ties).sum()),
         flipped_images=tuple(names[i] for i in np.flatnonzero(flips)[:50]) if names else (),
         batch_difference=float(np.max(moved)) if moved else 0.0,
-        calibration_error=None if truth is None else {k: calibration_error(p, truth) for k, p in pair.items()},
-        sensitivity=None if truth is None else {k: sensitivity(p, truth, labels) for k, p in pair.items()},
+        **_against_truth({"reference": expected, "artifact": got}, truth, labels),
         tolerance=tolerance.probability,
         flip_tolerance=tolerance.flips,
         answers=counts,
@@ -240,5 +232,21 @@ def compare(
     )
 
 
-def _quantiles(values: np.ndarray) -> dict[str, float]:
-    return {str(q): float(np.quantile(values, q)) for q in QUANTILES}
+def _against_truth(pair: dict[str, np.ndarray], truth: np.ndarray | None, labels: Sequence[str]) -> dict[str, Any]:
+    """Calibration error and sensitivity of both. pair: (N, classes) probabilities. truth: (N,) int, or None."""
+    if truth is None:
+        return {"calibration_error": None, "sensitivity": None}
+    return {
+        "calibration_error": {name: calibration_error(one, truth) for name, one in pair.items()},
+        "sensitivity": {name: sensitivity(one, truth, labels) for name, one in pair.items()},
+    }
+
+
+def _differences(name: str, values: np.ndarray) -> dict[str, Any]:
+    """Greatest, mean, and quantiles of the largest of each image. values: (N, classes), 0 or more."""
+    by_image = values.max(1)
+    return {
+        f"max_{name}_difference": float(by_image.max()),
+        f"mean_{name}_difference": float(values.mean()),
+        f"{name}_quantiles": {str(q): float(np.quantile(by_image, q)) for q in QUANTILES},
+    }

@@ -209,8 +209,14 @@ def _studies(model: ModelInfo) -> str:
     rule = model.study
     if rule is None:
         return "mean of the slices' probabilities, not calibrated for studies (no rule in this bundle, as in 0.1)"
-    sure = f"abstain below {rule.abstain_below:.0%}" if rule.abstain_below else "never abstain"
-    return f"calibrated on patients from the evidence of all slices; {sure}"
+    return f"calibrated on patients from the evidence of all slices; {_abstains(rule.abstain_below)}"
+
+
+def _abstains(below: float) -> str:
+    """Of one kind of answer. Nearly 1: no threshold was certified for it (`train.evaluate --target-risk`)."""
+    if below > 1 - 1e-9:
+        return "not answered: no threshold is certified"
+    return f"abstains below {below:.1%}" if below else "never abstains"
 
 
 def _print_info(predictor: Predictor, *, as_json: bool) -> None:
@@ -235,8 +241,8 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     print(f"labels     {', '.join(model.labels)}")
     print(f"           {ORIGINS[predictor.labels_from]}")
     guard = "rejects images unlike the training slices" if predictor.guarded else "none: any image gets a stage"
-    sure = f"abstains below {model.abstain_below:.0%}" if model.abstain_below else "never abstains"
-    print(f"guard      {guard}; {sure}")
+    print(f"guard      {guard}")
+    print(f"slices     {_abstains(model.abstain_below)}")
     print(f"studies    {_studies(model)}")
     if considered := predictor.explain():
         print("considered, the one measured fastest first:")

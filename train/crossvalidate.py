@@ -114,7 +114,7 @@ def _show(facts: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts))
         return
-    from train.evaluation.pooled import lines
+    from train.evaluation.pooled_text import lines
 
     if facts["shuffled_labels"] is not None:
         print("CONTROL: trained on shuffled labels. The figures must be at chance.\n")
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, fold-1 and so on, and the figures")
-    parser.add_argument("--folds", type=int, default=5, help="how many parts the patients are dealt to (default: 5)")
+    parser.add_argument("--folds", type=int, default=5, help="how many parts the patients are split into (default: 5)")
     parser.add_argument("--resamples", type=int, default=2000, help="no effect: intervals need no resamples")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     return parser

@@ -42,7 +42,8 @@ class Options:
     """Regular expression with a named group (?P<patient>…) that reads ids from the paths of these slices."""
     target_risk: float | None = None
     """Share of wrong answers to accept, such as 0.1: the model abstains where it is less sure, by thresholds for slices
-    and studies certified with 95 % confidence. 0.1 needs 46 patients held out, 0.2 needs 26. Without it: never."""
+    and studies certified with 95 % confidence. 0.1 needs 46 patients held out (studies alone: 39), 0.2 needs 26 (24).
+    A kind that cannot be certified is not answered; where neither can, nothing is written. Without it: never."""
     out: Path | None = None
     """Folder for the report. Without it: RUN/evaluation. An earlier evaluation there is replaced."""
     resamples: int = 2000
@@ -87,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = chosen(options.run, _say)
         out = options.out or evaluation_folder(run, options.data)
         check_evaluation(run, read_record(run), options.data, options.groups, out)
-        from train.evaluation.pipeline import evaluate, fails
+        from train.evaluation.pipeline import evaluate
+        from train.evaluation.warned import fails
 
         found = evaluate(
             run,
@@ -116,7 +118,7 @@ def _say(line: str) -> None:
 
 def _show(found: Evaluated) -> None:
     from train.evaluation.calibration_words import calibration_lines, guarantee
-    from train.evaluation.pipeline import is_control
+    from train.evaluation.warned import is_control
     from train.evaluation.words import ROWS, counted_by, number, pick, resting_on, spoken, unit_of
 
     facts = found.facts

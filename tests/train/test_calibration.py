@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from runtime.calibration import probabilities
+from runtime.errors import TrainingError
 from tests.train.simulated_people import draw, flat, posteriors
 from train.evaluation.abstention import (
     binomial_p,
@@ -15,7 +18,9 @@ from train.evaluation.abstention import (
     fewest_for_slices,
     held_out_for,
 )
-from train.evaluation.calibration import certify, cross_fit, fit_temperature, halves
+from train.evaluation.calibration import NEVER, certify, cross_fit, fit_temperature, halves
+from train.evaluation.calibration_words import guarantee
+from train.evaluation.fitting import abstention, fitted_on
 from train.evaluation.miscalibration import assess
 from train.evaluation.scores import Answers, calibration_scores
 from train.evaluation.study_fit import cross_fit_study, fit_study, folds, study_evidence
@@ -146,6 +151,31 @@ def test_thresholds_are_certified_on_patients_that_nothing_was_fitted_on():
     changed = np.where(rows, labels, (labels + 1) % 4)  # the others have no part in the fit
     again = certify(logits, changed, patients, 0.6)
     assert np.array_equal(again.fitted, found.fitted) is False or again.fit.temperature == found.fit.temperature
+
+
+def test_studies_are_certified_where_slices_are_not():
+    """Slices that are wrong too often by themselves, whose studies are right: only studies are answered."""
+    stage, scores = draw(np.random.default_rng(5), 160, 0.0, 0.6)
+    logits, labels, patients = flat(scores, stage)
+    held = SimpleNamespace(
+        own=True, leaked=0.0, unit="patients", slices=SimpleNamespace(labels=labels), patients=patients
+    )
+    fitted, _, certified = fitted_on(held, logits, labels, patients, 0.1, seed=0)
+    assert certified.slices.threshold is None
+    assert certified.studies.threshold is not None
+    assert fitted.abstain_below == NEVER
+    assert fitted.study.abstain_below == certified.studies.threshold < 1
+    assert (fitted.apply(logits).max(1) < fitted.abstain_below).all()
+    facts = abstention(certified, held, logits, 0.1)
+    assert (facts["slices"]["certified"], facts["patients"]["certified"]) == (False, True)
+    assert facts["slices"]["coverage"]["value"] == 0
+    assert "not estimable" in facts["slices"]["risk"]["why"]
+    said = guarantee(facts)
+    assert said.startswith("The model abstains below a probability of 0.")
+    assert "for a study. With" in said
+    assert "No threshold is certified for a slice (" in said
+    with pytest.raises(TrainingError, match=r"for slices .*; for studies .*nothing was written"):
+        fitted_on(held, np.zeros_like(logits), labels, patients, 0.1, seed=0)
 
 
 def test_a_study_is_surer_than_the_mean_of_its_slices():

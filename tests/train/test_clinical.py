@@ -18,11 +18,12 @@ from train.evaluation.clinical_sections import all_sections, demographics, flow_
 from train.evaluation.demographics import by_patient, described
 from train.evaluation.flow import flow, parts_of, rows
 from train.evaluation.flow_diagram import diagram
+from train.evaluation.intervals import exact_ends
 from train.evaluation.net_benefit import net_benefit
 from train.evaluation.prevalence import predictive_values
 from train.evaluation.scores import Answers
 from train.evaluation.selected import selected_on_evaluated, selections
-from train.evaluation.shares import difference_ends, exact_ends, ratio_ends
+from train.evaluation.shares import difference_ends, ratio_ends
 from train.evaluation.subgroups import subgroups as figures_of
 from train.evaluation.summary import Summary
 

@@ -17,9 +17,10 @@ from runtime.labels import LABELS
 from train.crossvalidate import main
 from train.evaluation.calibration import cross_fit, fit_temperature
 from train.evaluation.heldout import ask, held_out
-from train.evaluation.pooled import _fold, _said, _spread, lines, pool
+from train.evaluation.pooled import Folds, figures, pool
+from train.evaluation.pooled_text import lines, spread
 from train.evaluation.scores import Answers
-from train.evaluation.summary import Summary
+from train.evaluation.study_fit import cross_fit_study, study_evidence
 from train.record import read_record
 
 TINY = [
@@ -81,17 +82,34 @@ def test_every_patient_is_judged_once_by_the_network_that_never_saw_them(crossed
 def test_the_figures_are_those_of_the_folds(crossed):
     facts = json.loads((crossed / "crossvalidation.json").read_text())
     records = [read_record(crossed / f"fold-{fold}") for fold in (1, 2)]
-    for level, name in (("slices", "accuracy"), ("patients", "patient_accuracy")):
-        told = [record["metrics"][name] for record in records]
-        assert [fold[level]["accuracy"] for fold in facts["folds"]] == pytest.approx(told)
-        spread = facts["over_folds"][level]["accuracy"]
-        assert spread == {"mean": pytest.approx(np.mean(told)), "sd": pytest.approx(np.std(told, ddof=1)), "folds": 2}
-        weights = [record["metrics"][level] for record in records]
-        assert facts[level]["accuracy"]["value"] == pytest.approx(np.average(told, weights=weights))
-        assert facts[level]["accuracy"]["low"] < facts[level]["accuracy"]["high"]
+    told = [record["metrics"]["accuracy"] for record in records]
+    assert [fold["slices"]["accuracy"] for fold in facts["folds"]] == pytest.approx(told)
+    mean = facts["over_folds"]["slices"]["accuracy"]
+    assert (mean["mean"], mean["sd"], mean["folds"]) == pytest.approx((np.mean(told), np.std(told, ddof=1), 2))
+    assert mean["low"] < mean["mean"] < mean["high"]
+    weights = [record["metrics"]["slices"] for record in records]
+    assert facts["slices"]["accuracy"]["value"] == pytest.approx(np.average(told, weights=weights))
+    assert facts["slices"]["accuracy"]["low"] < facts["slices"]["accuracy"]["high"]
     said = lines(facts)
     assert max(map(len, said)) <= 100
-    assert f"{100 * spread['mean']:.1f} ± {100 * spread['sd']:.1f} %" in "\n".join(said)
+    assert f"{100 * mean['mean']:.1f} % [{100 * mean['low']:.1f}, {100 * mean['high']:.1f}], SD" in "\n".join(said)
+
+
+def test_patients_are_judged_by_the_rule_for_studies_as_evaluate_judges_them(crossed):
+    facts = json.loads((crossed / "crossvalidation.json").read_text())
+    assert facts["studies_by"] == "cross-fitted"
+    right = 0
+    for number in (1, 2):
+        run = crossed / f"fold-{number}"
+        record = read_record(run)
+        held = held_out(run, record, None)
+        evidence = study_evidence(probabilities(ask(run, record, held.slices)), held.patients)
+        stage = np.empty(len(evidence), np.int64)
+        stage[held.patients] = held.slices.labels
+        good = (cross_fit_study(evidence, stage).argmax(1) == stage).sum()
+        assert facts["folds"][number - 1]["patients"]["accuracy"] == pytest.approx(good / len(stage))
+        right += good
+    assert facts["patients"]["accuracy"]["value"] == pytest.approx(right / 48)
 
 
 def test_calibration_is_that_of_temperatures_fitted_on_other_patients(crossed):
@@ -113,8 +131,11 @@ def test_calibration_is_that_of_temperatures_fitted_on_other_patients(crossed):
     for side, chances in (("before", before), ("after", after)):
         loss = -np.log(np.concatenate(chances)[rows, right]).mean()
         assert facts["calibration"][side]["nll"]["value"] == pytest.approx(loss)
-    ece = {side: facts["calibration"][side]["ece"]["value"] for side in ("before", "after", "change")}
-    assert ece["change"] == pytest.approx(ece["after"] - ece["before"])
+    brier = {side: facts["calibration"][side]["brier"]["value"] for side in ("before", "after", "change")}
+    assert brier["change"] == pytest.approx(brier["after"] - brier["before"])
+    for side in ("before", "after", "patients"):
+        ece = facts["calibration"][side]["ece"]
+        assert ece["value"] == pytest.approx(ece["raw"] - ece["expected"])
     assert f"{facts['calibration']['after']['brier']['value']:.3f} [" in "\n".join(lines(facts))
 
 
@@ -198,6 +219,11 @@ def answers_of(recalls: dict[int, float], fold: int, people: int) -> list[tuple]
     return told
 
 
+def folds_of(told: list[tuple]) -> Folds:
+    labels, decisions, fold = (np.array(column) for column in zip(*told, strict=True))
+    return Folds(Answers(np.eye(4)[decisions], labels, np.arange(len(labels))), fold, "patients")
+
+
 def test_balanced_accuracy_is_over_the_same_classes_in_every_column():
     """Folds of one size in which each class is as often right: the mean over folds is the figure over all of them.
 
@@ -205,34 +231,55 @@ def test_balanced_accuracy_is_over_the_same_classes_in_every_column():
     that fold's mean.
     """
     told = [row for fold in (0, 1) for row in answers_of({0: 0.5, 1: 0.25, 2: 0.75}, fold, 12)] + [(3, 3, 1)]
-    labels, decisions, fold = (np.array(column) for column in zip(*told, strict=True))
-    answers = Answers(np.eye(4)[decisions], labels, np.arange(len(labels)))
-    folds = [_fold(answers, fold == number, True, [0, 1, 2]) for number in (0, 1)]
-    assert [one["slices"]["balanced_accuracy"] for one in folds] == pytest.approx([0.5, 0.5])
-    summary = Summary(answers).decisions()
-    assert summary["counted"] == list(LABELS[:3])
-    assert summary["balanced_accuracy"]["value"] == pytest.approx(
-        _spread([f["slices"] for f in folds])["balanced_accuracy"]["mean"]
-    )
+    facts = figures(folds_of(told))
+    assert [one["slices"]["balanced_accuracy"] for one in facts["folds"]] == pytest.approx([0.5, 0.5])
+    assert facts["slices"]["counted"] == facts["patients"]["counted"] == list(LABELS[:3])
+    for level in ("slices", "patients"):
+        assert facts["over_folds"][level]["balanced_accuracy"]["mean"] == pytest.approx(0.5)
+        assert facts[level]["balanced_accuracy"]["value"] == pytest.approx(0.5)
 
 
 def test_a_fold_without_a_class_that_counts_has_no_balanced_accuracy():
     told = [*answers_of({0: 0.5, 1: 0.5, 2: 0.5, 3: 1.0}, 0, 12), *answers_of({0: 0.5, 1: 0.5, 2: 0.5}, 1, 12)]
-    labels, decisions, fold = (np.array(column) for column in zip(*told, strict=True))
-    answers = Answers(np.eye(4)[decisions], labels, np.arange(len(labels)))
-    folds = [_fold(answers, fold == number, True, [0, 1, 2, 3])["slices"] for number in (0, 1)]
-    assert folds[0]["balanced_accuracy"] == pytest.approx(0.625)
-    assert folds[1]["balanced_accuracy"] is None
-    spread = _spread([*folds, folds[0]])
-    assert spread["balanced_accuracy"]["folds"] == 2
-    assert _said(spread["balanced_accuracy"], True, 3) == "62.5 ± 0.0 % (2 folds)"
-    assert _said(spread["accuracy"], True, 3).endswith("%")
+    told += answers_of({0: 0.5, 1: 0.5, 2: 0.5, 3: 1.0}, 2, 12)
+    facts = figures(folds_of(told))
+    assert facts["folds"][0]["slices"]["balanced_accuracy"] == pytest.approx(0.625)
+    assert facts["folds"][1]["slices"]["balanced_accuracy"] is None
+    mean = facts["over_folds"]["slices"]["balanced_accuracy"]
+    assert (mean["folds"], mean["mean"]) == (2, pytest.approx(0.625))
+    assert spread(mean, True, 3).startswith("62.5 % [")
+    assert spread(mean, True, 3).endswith("SD 0.0 (2 folds)")
+    assert facts["over_folds"]["slices"]["accuracy"]["folds"] == 3
+
+
+def test_a_shift_between_folds_lowers_the_pooled_area_only():
+    rng = np.random.default_rng(0)
+    labels, fold = np.arange(400) % 2, np.arange(400) // 2 % 5
+    score = rng.normal(size=400) + labels
+    for shift in (0.0, 3.0):
+        chance = 1 / (1 + np.exp(-score - shift * fold))
+        chances = np.stack([1 - chance, chance, 0 * chance, 0 * chance], 1)
+        facts = figures(Folds(Answers(chances, labels, np.arange(400)), fold, "patients"))
+        mean, pooled = facts["over_folds"]["patients"]["demented.auc"], facts["patients"]["demented"]["auc"]
+        assert mean["mean"] == pytest.approx(0.76, abs=0.04)
+        assert (pooled["value"] < 0.65) == (shift > 0)
+        assert mean["low"] < 0.76 < mean["high"]
+
+
+def test_unknown_patients_have_means_without_intervals():
+    facts = figures(
+        Folds(Answers(np.eye(4)[[0, 1] * 20], np.array([0, 1] * 20), np.arange(40)), np.arange(40) % 5, None)
+    )
+    mean = facts["over_folds"]["slices"]["accuracy"]
+    assert (mean["mean"], mean["low"]) == (1.0, None)
+    assert "unknown" in mean["why"]
+    assert "patients" not in facts["over_folds"]
 
 
 def test_the_lines_say_which_classes_balanced_accuracy_is_over(crossed):
     facts = json.loads((crossed / "crossvalidation.json").read_text())
     text = "\n".join(lines(facts))
-    assert "without" not in text
+    assert "too few to estimate" not in text
     facts["slices"]["counted"] = list(LABELS[:3])
     assert lines(facts)[-2:] == [
         f"balanced accuracy: in both columns the mean recall of {LABELS[0]}, {LABELS[1]} and {LABELS[2]},",

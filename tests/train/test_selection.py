@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from train.data.batches import Batches
 from train.data.splits import split_slices, with_selection
 from train.engine.reports import Hooks
 from train.engine.stage import StageState
+from train.evaluate import main as evaluate_main
 from train.evaluation.selected import on_evaluated, selection_sentence
 from train.loop import Objective, predict, run_stage
 from train.recipes import Stage
@@ -44,10 +46,11 @@ def test_too_few_people_for_a_third_part_are_refused_with_what_to_do():
         dealt(20)
 
 
-def test_a_run_says_on_whom_it_selected_and_they_are_not_those_it_reports(few_slices, tmp_path):
+@pytest.mark.parametrize("how", [["--keep", "loss"], ["--keep", "accuracy", "--patience", "1"]], ids="-".join)
+def test_a_run_says_on_whom_it_selected_and_they_are_not_those_it_reports(few_slices, tmp_path, how):
     words = ["--data", str(few_slices), "--recipe", "resnet34-gray", "--image-size", "32", "--fold", "1/5"]
-    words += ["--groups", str(few_slices / "groups.csv"), "--keep", "loss", "--full.epochs", "1", "--device", "cpu"]
-    assert main([*words, "--precision", "fp32", "--out", str(tmp_path / "run")]) == 0
+    words += ["--groups", str(few_slices / "groups.csv"), *how, "--full.epochs", "1" if len(how) == 2 else "3"]
+    assert main([*words, "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "run")]) == 0
     record = read_record(tmp_path / "run")
     with (tmp_path / "run" / "split.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -60,6 +63,11 @@ def test_a_run_says_on_whom_it_selected_and_they_are_not_those_it_reports(few_sl
     assert record["metrics"]["slices"] == len(held) == 8
     assert "selected on 8 slices of 8 patients that are in neither" in selection_sentence(record)
     assert not on_evaluated(record, own=True)
+    assert evaluate_main([str(tmp_path / "run")]) == 0
+    facts = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
+    assert facts["data"]["slices"] == 8
+    assert not facts["selected_on_evaluated"]
+    assert not any("SELECTED" in warning for warning in facts["warnings"])
 
 
 def test_a_run_of_before_says_that_it_selected_on_what_it_reports():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.bootstrap import LEAST_PATIENTS
+from train.evaluation.intervals import LEAST_PATIENTS
 from train.evaluation.repeated import fold_figures, mean_of_folds
 from train.evaluation.scores import Answers, area, stages
 

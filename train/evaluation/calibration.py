@@ -19,10 +19,12 @@ from train.evaluation.abstention import (
     held_out_for,
     split_patients,
 )
-from train.evaluation.bootstrap import LEAST_PATIENTS
+from train.evaluation.intervals import LEAST_PATIENTS
 from train.evaluation.scores import Answers, stages
 from train.evaluation.study_fit import cross_fit_study, fit_study, fittable, study_evidence
 
+NEVER = math.nextafter(1.0, 0.0)
+"""Threshold of a kind of answer for which no threshold is certified: it is given at a probability of 1 only."""
 _LIMITS = (0.05, 20.0)
 
 
@@ -68,7 +70,7 @@ class Guarantee:
     """A fit with thresholds, and the certificates of these."""
 
     fit: Fit
-    """Its thresholds are 0 where nothing was certified: look at the certificates first."""
+    """A kind of answer without a certificate has the threshold `NEVER`."""
     slices: Certified
     studies: Certified
     fitted: np.ndarray
@@ -130,7 +132,7 @@ def certify(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: 
     rule = fit_study(evidence[fitted], stage[fitted])
     if fitted.all():
         nobody = Certified(None, 0, held_out_for(fewest_for_slices(risk)), "no patient is left to certify on")
-        return Guarantee(Fit(temperature, study=rule), nobody, nobody, fitted)
+        return Guarantee(Fit(temperature, NEVER, replace(rule, abstain_below=NEVER)), nobody, nobody, fitted)
     slices = Answers(probabilities(logits, temperature or 1.0), labels, patients)
     wrong = slices.decisions != labels
     _, people = np.unique(patients[~rows], return_inverse=True)
@@ -138,8 +140,8 @@ def certify(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: 
     studies = Answers(rule.probabilities(evidence), stage, np.arange(len(stage)))
     mistaken = studies.decisions != stage
     of_studies = certify_studies(studies.confidence[~fitted], mistaken[~fitted], risk)
-    rule = replace(rule, abstain_below=of_studies.threshold or 0.0)
-    return Guarantee(Fit(temperature, of_slices.threshold or 0.0, rule), of_slices, of_studies, fitted)
+    least, least_study = (NEVER if one.threshold is None else one.threshold for one in (of_slices, of_studies))
+    return Guarantee(Fit(temperature, least, replace(rule, abstain_below=least_study)), of_slices, of_studies, fitted)
 
 
 def cross_fit(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int = 0) -> CrossFit | None:

@@ -49,12 +49,25 @@ def calibration_lines(calibration: dict[str, Any]) -> list[str]:
 
 def guarantee(abstention: dict[str, Any]) -> str:
     """The thresholds and what is certified of them. abstention: as `evaluation.json` has it, not None."""
-    return (
-        f"The model abstains below a probability of {abstention['abstain_below']:.3f} for a slice and "
-        f"{abstention['study_abstain_below']:.3f} for a study. With {number(abstention['confidence'], True)} "
-        f"confidence each, at most {number(abstention['target_risk'], True)} of the answers about new patients like "
-        f"these are wrong: certified on {abstention['certified_on_patients']} patients, with a calibration fitted on "
-        f"{abstention['fitted_on_patients']} others."
+    said, limits = [], []
+    for kind, level, key in (("slice", "slices", "abstain_below"), ("study", "patients", "study_abstain_below")):
+        one = abstention[level]
+        if one.get("certified", True):  # earlier evaluations have both or none
+            limits.append(f"{abstention[key]:.3f} for a {kind}")
+        else:
+            said.append(
+                f"No threshold is certified for a {kind} ({one['why']}), so a {kind} is not answered below a "
+                "probability of exactly one."
+            )
+    return " ".join(
+        [
+            f"The model abstains below a probability of {' and '.join(limits)}. With "
+            f"{number(abstention['confidence'], True)} confidence{' each' if len(limits) > 1 else ''}, at most "
+            f"{number(abstention['target_risk'], True)} of these answers about new patients like these are wrong: "
+            f"certified on {abstention['certified_on_patients']} patients, with a calibration fitted on "
+            f"{abstention['fitted_on_patients']} others.",
+            *said,
+        ]
     )
 
 

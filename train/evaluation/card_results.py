@@ -87,11 +87,12 @@ def calibration(run: Facts, found: Facts) -> str:
         text += f"\n\n{guarantee(found('abstention'))} Of those {unit_of(found('data'))} it answered "
     except (KeyError, TypeError) as error:
         raise CardError(f"{found.name} lacks {error}, which the card needs. Evaluate the run again.") from error
-    text += (
-        f"{spoken(found('abstention.slices.coverage'), True)} of the slices, of which "
-        f"{spoken(found('abstention.slices.risk'), True)} were wrong."
-    )
-    return text
+    parts = [
+        f"{spoken(found(f'abstention.{level}.coverage'), True)} of the {name} (wrong: "
+        f"{spoken(found(f'abstention.{level}.risk'), True)})"
+        for level, name in (("slices", "slices"), ("patients", "studies"))
+    ]
+    return f"{text}{joined(parts)}."
 
 
 def _against_chance(found: Facts) -> str:

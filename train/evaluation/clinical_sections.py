@@ -119,13 +119,18 @@ def subgroups(found: Facts) -> Section:
     )
 
 
+def _missing(found: Facts, path: str, figures: str) -> str | None:
+    """Why there are no figures; None where there are."""
+    if not found.known(path):
+        return UNKNOWN
+    return None if found.known(f"{path}.{figures}") else f"{str(found(f'{path}.why')).capitalize()}."
+
+
 def predictive(found: Facts) -> Section:
     """Predictive values at other prevalences."""
     heading = "Predictive values at other prevalences"
-    if not found.known("predictive_values"):
-        return Section(heading, UNKNOWN)
-    if not found.known("predictive_values.at"):
-        return Section(heading, f"{str(found('predictive_values.why')).capitalize()}.")
+    if (why := _missing(found, "predictive_values", "at")) is not None:
+        return Section(heading, why)
     rows = []
     for at in range(len(found("predictive_values.at"))):
         one = f"predictive_values.at.{at}"
@@ -147,10 +152,8 @@ def predictive(found: Facts) -> Section:
 def decision_curve(found: Facts) -> Section:
     """Net benefit at some thresholds."""
     heading = "Net benefit"
-    if not found.known("net_benefit"):
-        return Section(heading, UNKNOWN)
-    if not found.known("net_benefit.curve"):
-        return Section(heading, f"{str(found('net_benefit.why')).capitalize()}.")
+    if (why := _missing(found, "net_benefit", "curve")) is not None:
+        return Section(heading, why)
     rows = []
     for at in range(1, len(found("net_benefit.curve")), 2):
         one = f"net_benefit.curve.{at}"

@@ -20,7 +20,8 @@ def fitted_on(
 ) -> tuple[Fit | None, CrossFit | None, Guarantee | None]:
     """What to store in the run, the same fitted apart from each patient, and the certificates of the thresholds.
 
-    None where neither would be honest. Raises TrainingError where a threshold for `risk` cannot be certified.
+    None where neither would be honest. Raises TrainingError where a threshold for `risk` can be certified neither for
+    slices nor for studies; where for one of them, the other is not answered.
     """
     # Answers about people who were trained on are surer than about any others, and nobody knows who was not.
     if not held.own or held.leaked is None or held.leaked:
@@ -29,14 +30,14 @@ def fitted_on(
     if risk is None:
         return fit(logits, labels, patients if held.unit == "patients" else None), crossed, None
     guarantee = certify(logits, labels, patients, risk, seed)
-    if guarantee.slices.threshold is None or guarantee.studies.threshold is None:
+    if guarantee.slices.threshold is None and guarantee.studies.threshold is None:
         raise TrainingError(_refused(risk, len(guarantee.fitted), guarantee))
     return guarantee.fit, crossed, guarantee
 
 
 def _refused(risk: float, patients: int, guarantee: Guarantee) -> str:
     kinds = [("slices", guarantee.slices), ("studies", guarantee.studies)]
-    said = "; ".join(f"for {name} {_why(one)}" for name, one in kinds if one.threshold is None)
+    said = "; ".join(f"for {name} {_why(one)}" for name, one in kinds)
     return (
         f"No threshold is certified to keep the risk at {risk:.1%} with {CONFIDENCE:.0%} confidence: {said}. The run "
         f"held out {patients} patients, of whom {int(guarantee.fitted.sum())} are needed for the calibration. Hold "
@@ -104,8 +105,8 @@ def abstention(guarantee: Guarantee, held: HeldOut, logits: np.ndarray, target: 
         raise AssertionError("a guarantee has a rule for studies")
     studies = Summary(found)
     kinds = [
-        ("slices", slices, rest[patients], guarantee.fit.abstain_below),
-        ("patients", studies, rest, guarantee.fit.study.abstain_below),
+        ("slices", slices, rest[patients], guarantee.fit.abstain_below, guarantee.slices),
+        ("patients", studies, rest, guarantee.fit.study.abstain_below, guarantee.studies),
     ]
     facts: dict[str, Any] = {
         "target_risk": target,
@@ -115,10 +116,12 @@ def abstention(guarantee: Guarantee, held: HeldOut, logits: np.ndarray, target: 
         "fitted_on_patients": int(guarantee.fitted.sum()),
         "certified_on_patients": int(rest.sum()),
     }
-    for name, level, among, least in kinds:
+    for name, level, among, least, certified in kinds:
         answered = among & (level.answers.confidence >= least)
         wrong = level.answers.decisions != level.answers.labels
         facts[name] = {
+            "certified": certified.threshold is not None,
+            "why": None if certified.threshold is not None else _why(certified),
             "coverage": level.share("coverage", answered, among),
             "risk": level.share("risk", wrong, answered),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from train.evaluation.bootstrap import LEVEL
+from train.evaluation.intervals import LEVEL
 
 
 def imagined(table: np.ndarray, by_class: np.ndarray, level: float = LEVEL) -> np.ndarray:
@@ -16,7 +16,7 @@ def imagined(table: np.ndarray, by_class: np.ndarray, level: float = LEVEL) -> n
     that was not seen can do.
 
     table: (classes, classes) float64, as `train.evaluation.scores.confusion` has it.
-    by_class: (classes,) int64, patients of each class; its classes without any are left alone.
+    by_class: (classes,), patients of each class, or an effective number of them; classes without any are left alone.
     """
     tail = (1 - level) / 2
     seen = np.flatnonzero((by_class > 0) | (table.sum(0) > 0))

@@ -9,8 +9,9 @@ import math
 
 import numpy as np
 
-from train.evaluation.bootstrap import LEVEL
-
+LEVEL = 0.95
+LEAST_PATIENTS = 5
+"""Fewer patients than this give no figure: what one or two people do is no rate."""
 MOST_ROWS = 1000
 """More patients than this are left out in so many parts of equal size, not one at a time."""
 _FLAT = 1e-12
@@ -31,16 +32,24 @@ def leave_one_out(patients: int, most: int = MOST_ROWS) -> np.ndarray:
 
 
 def exact(right: float, total: float, level: float = LEVEL) -> tuple[float, float]:
-    """Interval of a share, `right` of `total` independent ones (Clopper and Pearson 1934).
+    """Interval of one share, as `exact_ends` has it of many."""
+    low, high = exact_ends(np.array(right), np.array(total), level)
+    return float(low), float(high)
 
-    Neither has to be whole: effective numbers of Korn and Graubard (1998) go through the same formula.
+
+def exact_ends(right: np.ndarray, total: np.ndarray | float, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Interval of each share, `right` of `total` independent patients (Clopper and Pearson 1934).
+
+    right: (…) 0 or more. total: the same shape, or one number. Neither has to be whole: effective numbers of Korn and
+    Graubard (1998) go through the same formula. Both ends have the shape of `right`.
     """
     from scipy import special
 
-    tail = (1 - level) / 2
-    low = 0.0 if right <= 0 else float(special.betaincinv(right, total - right + 1, tail))
-    high = 1.0 if right >= total else float(special.betaincinv(right + 1, total - right, 1 - tail))
-    return low, high
+    right, total = np.asarray(right, float), np.broadcast_to(np.asarray(total, float), np.shape(right))
+    tail, some, not_all = (1 - level) / 2, right > 0, right < total
+    low = special.betaincinv(np.where(some, right, 1), np.where(some, total - right, 0) + 1, tail)
+    high = special.betaincinv(np.where(not_all, right, 0) + 1, np.where(not_all, total - right, 1), 1 - tail)
+    return np.where(some, low, 0.0), np.where(not_all, high, 1.0)
 
 
 def newcombe(area: float, positives: float, negatives: float, level: float = LEVEL) -> tuple[float, float]:
@@ -64,13 +73,18 @@ def newcombe(area: float, positives: float, negatives: float, level: float = LEV
 
 
 def jackknife(
-    values: np.ndarray, patients: int, limits: tuple[float, float] = (0.0, 1.0), level: float = LEVEL
+    values: np.ndarray,
+    patients: int,
+    limits: tuple[float, float] = (0.0, 1.0),
+    level: float = LEVEL,
+    inflation: float = 1.0,
 ) -> tuple[float, float] | None:
     """Interval of a figure between `limits`, from its values without each patient in turn.
 
     values: (1 + parts,) float64 from the weightings of `leave_one_out`, the first of the data itself.
     patients: how many the figure rests on.
     limits: least and greatest value; infinite ones are none.
+    inflation: variance of the figure by that over independent patients.
 
     On the logit scale (log with one limit, linear with none) Student's t times the delete-one-patient jackknife's
     standard error, which has room for one more patient of its kind, and degrees of freedom by how many patients it
@@ -87,7 +101,7 @@ def jackknife(
     if np.abs(change).max() < _FLAT:
         return None
     squares, count = change**2, len(change)
-    variance = (count - 1) / count * squares.sum()
+    variance = inflation * (count - 1) / count * squares.sum()
     excess = count * (squares**2).sum() / squares.sum() ** 2 - 1
     carrying = max(1.0, min(count / max(excess, _FLAT), count - 1))
     tail = (1 + level) / 2

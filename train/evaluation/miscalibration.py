@@ -17,9 +17,9 @@ import numpy as np
 
 from runtime.labels import LABELS
 from runtime.study import evidence_of
-from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL
+from train.evaluation.intervals import LEAST_PATIENTS, LEVEL
 from train.evaluation.recalibration import recalibration_slope
-from train.evaluation.scores import BINS, CLASSES, Answers, bin_of, stages
+from train.evaluation.scores import BINS, CLASSES, Answers, bin_of, losses, stages
 
 DRAWS = 500
 POINTS = 21
@@ -240,18 +240,12 @@ def _jackknifed_shares(sums: _Sums, patients: int) -> dict[str, Any]:
 
 def _skill(answers: Answers, patients: int) -> dict[str, Any]:
     """1 less the score over that of the prevalence among the other patients: 0 says no more than the prevalence."""
-    rows, one = np.arange(len(answers.labels)), np.eye(CLASSES)
-    share = one[stages(answers.labels, answers.patients)]
+    share = np.eye(CLASSES)[stages(answers.labels, answers.patients)]
     others = (share.sum(0) - share + 1 / CLASSES) / patients  # one patient's worth of the uniform, so that none is 0
-    said = np.maximum(answers.probabilities, np.finfo(float).tiny)
-    constant, truth = others[answers.patients], one[answers.labels]
-    losses = {
-        "brier": (((said - truth) ** 2).sum(1), ((constant - truth) ** 2).sum(1)),
-        "nll": (-np.log(said[rows, answers.labels]), -np.log(constant[rows, answers.labels])),
-    }
+    model, constant = (losses(one, answers.labels) for one in (answers.probabilities, others[answers.patients]))
     found = {}
-    for name, (mine, base) in losses.items():
-        mine, base = answers.tally(mine), answers.tally(base)
+    for name in model:
+        mine, base = answers.tally(model[name]), answers.tally(constant[name])
         left_out = 1 - (mine.sum() - mine) / (base.sum() - base)
         found[name] = jackknife(1 - mine.sum() / base.sum(), left_out, patients)
     return found

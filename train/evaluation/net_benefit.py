@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL
-from train.evaluation.shares import difference_ends, exact_ends
+from train.evaluation.intervals import LEAST_PATIENTS, LEVEL, exact_ends
+from train.evaluation.shares import difference_ends
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Probabilities from which somebody would act: the harm of acting in vain relative to that of not acting."""

@@ -13,15 +13,16 @@ from runtime import __version__
 from runtime.calibration import probabilities
 from runtime.errors import CheckpointError, InputError
 from train.evaluation.absent import absent_warnings
-from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL
 from train.evaluation.calibration import Guarantee, stored_fit
 from train.evaluation.clinical import clinical
-from train.evaluation.control import control_fails, identity_test, permutation_test, power_sentence
+from train.evaluation.control import identity_test, permutation_test
 from train.evaluation.fitting import abstention, assessed, debiased, fitted_on, studies_of
 from train.evaluation.heldout import HeldOut, ask, class_counts, held_out
+from train.evaluation.intervals import LEAST_PATIENTS, LEVEL
 from train.evaluation.scores import BINS, Answers, stages
 from train.evaluation.selected import on_evaluated, selection_sentence
 from train.evaluation.summary import Summary, no_interval, over_units
+from train.evaluation.warned import is_control, warnings_of
 from train.evaluation.writing import Written, check_folder, write
 from train.record import RECORD, now, read_record
 from train.runs import chosen, evaluation_folder
@@ -40,7 +41,6 @@ NEEDED = (
     "data.patients_told_by",
 )
 """What an evaluation reads of `run.json`."""
-_OF = {"patients": "show a patient", "groups": "are of a group"}
 
 
 @dataclass(frozen=True)
@@ -103,23 +103,6 @@ def evaluate(
     facts, written = _judge(run, record, held, logits, target_risk, seed)
     write(folder, run, record, facts, written, keep=held.own and not is_control(facts))
     return Evaluated(run, folder, facts)
-
-
-def is_control(facts: dict[str, Any]) -> bool:
-    """Whether the run that `evaluation.json` is of was trained on shuffled labels."""
-    return facts["control"]["shuffled_labels"] is not None
-
-
-def fails(facts: dict[str, Any]) -> bool:
-    """Whether a control that `evaluation.json` holds failed, or patients that were trained on were evaluated."""
-    identity, shuffled = facts["control"].get("identity"), facts["control"]["permutation"]
-    learned = is_control(facts) and shuffled is not None and control_fails(shuffled)
-    return learned or _contradicted(facts, identity) or bool(facts["data"]["leaked"])
-
-
-def _contradicted(facts: dict[str, Any], identity: dict[str, Any] | None) -> bool:
-    """Whether the images show people in training and test whom the ids put in one of them only."""
-    return identity is not None and not identity["holds"] and facts["data"]["leaked"] == 0
 
 
 def _check_record(run: Path, record: dict[str, Any]) -> None:
@@ -192,7 +175,7 @@ def _judge(
     facts |= clinical(run, record, held, people.answers if people else None, facts)
     facts["selection_sentence"] = selection_sentence(record)
     facts["selected_on_evaluated"] = on_evaluated(record, held.own)
-    facts["warnings"] = [*_warnings(held, facts), *absent_warnings(facts, record)]
+    facts["warnings"] = [*warnings_of(held, facts), *absent_warnings(facts, record)]
     return facts, Written(before, after, held.slices.names, held.patients if unit else None, unit, logits, scores)
 
 
@@ -257,59 +240,3 @@ def _training(held: HeldOut) -> dict[str, Any] | None:
         "largest_to_smallest": max(counts.values()) / max(1, min(counts.values())),
         "patients_by_class": by_class,
     }
-
-
-def _warnings(held: HeldOut, facts: dict[str, Any]) -> list[str]:
-    """What a reader must know before any figure."""
-    said = []
-    if is_control(facts):
-        shuffled = facts["control"]["permutation"]
-        told = f"; as good by luck: p = {shuffled['p']:.3f}" if shuffled else ""
-        power = f" {power_sentence(shuffled, facts['data']['patients'])}" if shuffled else ""
-        said.append(f"CONTROL: this run was trained on shuffled labels. Its figures must be at chance{told}.{power}")
-    if held.leaked:
-        said.append(
-            f"LEAKAGE: {held.leaked:.0%} of these slices {_OF[held.unit or 'patients']} the run was trained on. "
-            "The figures say nothing about new patients, and no temperature was fitted. Train with --split patient."
-        )
-    if held.unit is None:
-        where = "both in training and among these slices" if held.own else "the run was trained on among these"
-        said.append(
-            f"PATIENTS UNKNOWN: there may be people {where}, and then the figures are too high. They have no interval, "
-            "and nothing was calibrated: nobody knows how many people they rest on."
-        )
-        if held.told_by == "pixels":
-            said.append(
-                "This run identified patients from image similarity with a method of version 0.1 that could take one "
-                "person for several. Train again, or give the ids: --groups or --patient-pattern."
-            )
-    elif held.unit == "groups":
-        said.append(
-            "GROUPS, NOT PATIENTS: a group may be several people, or one scan of somebody who has others. Intervals "
-            "are over groups, and no figure is about patients."
-        )
-    if not held.compared:
-        said.append(
-            "NOT CHECKED: the data that the run was made with is gone or has changed, so slices it was trained on may "
-            "be among these."
-        )
-    if held.seen:
-        said.append(f"{held.seen} slices were left out: they show somebody of the data the run was made with.")
-    identity = facts["control"]["identity"]
-    if identity and _contradicted(facts, identity):
-        said.append(
-            f"THE SPLIT IS CONTRADICTED: {identity['shown']:.1%} of these slices show a head of the training slices, "
-            "by the images alone, though the ids say that nobody is in both. Check the ids: python -m train.audit."
-        )
-    if facts["selected_on_evaluated"]:
-        said.append(
-            "SELECTED ON THESE SLICES: this run chose its epoch (--keep or --patience) on the slices that are reported "
-            "here, so the figures are too high. Train again: the epoch is then selected on other patients."
-        )
-    if held.own and held.leaked == 0:
-        calibration = facts["calibration"]
-        if calibration["temperature"] is None:
-            said.append("No temperature can be estimated from these slices; it stays 1.")
-        if calibration["after"] is None:
-            said.append(f"Too few {held.unit} to fit on one half and judge on the other: calibration was not judged.")
-    return said

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.bootstrap import LEAST_PATIENTS, LEVEL
+from train.evaluation.intervals import LEAST_PATIENTS, LEVEL
 from train.evaluation.shares import ratio_ends
 
 PREVALENCES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.bootstrap import LEVEL
+from train.evaluation.intervals import LEVEL
 from train.evaluation.study_fit import design_of, fit_parameters
 
 

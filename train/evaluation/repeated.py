@@ -3,7 +3,7 @@
 The folds' figures are not independent: the patients tested in one fold train the networks of the others. Where nothing
 can be learned, each pair of patients in two folds counts twice, once from either side, so the variance of the mean over
 K folds is twice that of K independent test sets (Bates, Hastie and Tibshirani 2024; Nadeau and Bengio 2003 give
-1 + K / (K - 1)). Repeats with other folds add pairs that one dealing leaves out: see `correlated`.
+1 + K / (K - 1)). Repeats with other folds add pairs that one split leaves out: see `correlated`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,37 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.bootstrap import LEVEL, exact_interval
+from train.evaluation.intervals import LEVEL, exact, leave_one_out
+
+DEPENDENCE = 2.0
+"""Variance of a figure over all folds together, by that over independent patients."""
 
 
 def correlated(folds: int, repeats: int = 1) -> float:
     """Variance of the mean over all folds, by the variance of one fold's figure.
 
-    2 / K for one dealing into K folds. Of all pairs of patients one dealing tests the share (K - 1) / K; R dealings
-    come nearer to all of them, so the factor is 2 / K * ((K - 1) / K + 1 / (K R)).
+    2 / K for one split into K folds. Of all pairs of patients one split tests the share (K - 1) / K; R splits come
+    nearer to all of them, so the factor is 2 / K * ((K - 1) / K + 1 / (K R)).
     """
-    return 2 / folds * ((folds - 1) / folds + 1 / (folds * repeats))
+    return DEPENDENCE / folds * ((folds - 1) / folds + 1 / (folds * repeats))
 
 
-def jackknife(values: np.ndarray) -> tuple[float, float]:
-    """A figure and its variance over patients. values: (1 + P,) float64, the figure, and it without each patient."""
+def fold_figures(
+    scores: Callable[[np.ndarray], Mapping[str, np.ndarray]], names: Iterable[str], patients: int
+) -> dict[str, tuple[float, float]]:
+    """Name → figure of one fold and its variance over patients (NaN where not defined), of the delete-one jackknife.
+
+    scores: weights (B, patients) → name → (B,).
+    """
+    found = scores(leave_one_out(patients))
+    return {name: _with_variance(found[name]) for name in names}
+
+
+def _with_variance(values: np.ndarray) -> tuple[float, float]:
     left = values[1:][np.isfinite(values[1:])]
     if not np.isfinite(values[0]) or len(left) < 2:
         return float(values[0]), math.nan
     return float(values[0]), float((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum())
-
-
-def delete_one(patients: int) -> np.ndarray:
-    """(1 + P, P) float64 weights of the patients: all of them, then all but each."""
-    return np.concatenate([np.ones((1, patients)), 1 - np.eye(patients)])
 
 
 def mean_of_folds(
@@ -44,8 +52,8 @@ def mean_of_folds(
 ) -> dict[str, Any]:
     """{value, sd, folds, low, high}, and `why` where there is no interval: the mean over folds, 95 % interval.
 
-    values, variances: of each fold of each repeat in turn, NaN where not defined. The variance of a fold is the larger
-    of that over patients and that seen between folds of one repeat: the second has that of the training too.
+    values, variances: of each fold of each repeat in turn, NaN where not defined. What the folds of one repeat vary
+    more than their patients explain is added, as variance of the training, where it is more than chance (5 %).
     patients: tested in one repeat. least: lowest value that the figure can have (-1 for kappa); the highest is 1.
     """
     found, spread = np.asarray(values, float), np.asarray(variances, float)
@@ -60,59 +68,39 @@ def mean_of_folds(
     facts = {**none, "value": value, "sd": math.sqrt(np.mean(between)) if between else None}
     folds = len(found) // repeats
     if count < len(found) / 2 or count < 2 or not np.isfinite(spread[defined]).any():
-        return {**facts, "why": "not estimable: defined in too few folds"}
-    one = max(float(np.nanmean(spread[defined])), float(np.mean(between)) if between else 0.0)
-    share = (value - least) / (1 - least)
-    if one == 0 or not 0 < share < 1:
-        low, high = exact_interval(share, patients) if share in (0.0, 1.0) else (math.nan, math.nan)
+        return {**facts, "why": "interval not estimable: defined in too few folds"}
+    share, factor = (value - least) / (1 - least), correlated(folds, repeats)
+    over_patients = float(np.nanmean(spread[defined]))
+    variance = factor * over_patients
+    if between:
+        degrees = sum(len(part) - 1 for part in by_repeat if len(part) > 1)
+        variance += _of_training(float(np.mean(between)), over_patients, folds, degrees) / (folds * repeats)
+    if share in (0.0, 1.0):
+        effective = patients / (folds * factor)
+        low, high = exact(share * effective, effective)
+    elif variance > 0:
+        low, high = _logit_interval(share, math.sqrt(variance) / (1 - least), patients)
     else:
-        low, high = _logit_interval(share, math.sqrt(one * correlated(folds, repeats)) / (1 - least), patients)
-    if not math.isfinite(low):
-        return {**facts, "why": "not estimable: all folds agree"}
+        return {**facts, "why": "interval not estimable: all folds agree"}
     return {**facts, "low": least + (1 - least) * low, "high": least + (1 - least) * high}
+
+
+def _of_training(between: float, over_patients: float, folds: int, degrees: int) -> float:
+    """Variance of the folds' figures that their patients do not explain; 0 where it may be chance.
+
+    Folds that train on each other's patients differ less from one another than independent test sets do.
+    """
+    from scipy import special
+
+    expected = over_patients * (1 - (DEPENDENCE - 1) / (folds - 1)) if folds > 2 else over_patients
+    chance = float(special.chdtri(degrees, 1 - LEVEL)) / degrees
+    return between - expected if between > chance * expected else 0.0
 
 
 def _logit_interval(share: float, error: float, patients: int) -> tuple[float, float]:
     """Interval of a share in (0, 1) of this standard error, symmetric on the logit scale."""
-    from scipy import stats
+    from scipy import special
 
-    half = stats.t.ppf((1 + LEVEL) / 2, max(patients - 2, 1)) * error / (share * (1 - share))
-    return tuple(float(1 / (1 + math.exp(-(math.log(share / (1 - share)) + side * half)))) for side in (-1, 1))  # type: ignore[return-value]
-
-
-def fold_figures(
-    scores: Callable[[np.ndarray], Mapping[str, np.ndarray]], names: Iterable[str], patients: int
-) -> dict[str, tuple[float, float]]:
-    """Name → figure of one fold and its variance over patients. scores: weights (B, patients) → name → (B,)."""
-    found = scores(delete_one(patients))
-    return {name: jackknife(found[name]) for name in names}
-
-
-def widened(figure: dict[str, Any], least: float = 0.0) -> dict[str, Any]:
-    """A pooled figure whose interval, of resamples of patients alone, is widened by the correlation of the folds.
-
-    Both ends go away from the value by the square root of 2 on the logit scale; an end at a bound stays.
-    """
-    ends = [figure.get(name) for name in ("low", "value", "high")]
-    if any(end is None for end in ends):
-        return figure
-    shares = [(float(end) - least) / (1 - least) for end in ends if end is not None]
-    if not 0 < shares[1] < 1:
-        return figure
-    middle = math.log(shares[1] / (1 - shares[1]))
-    out = []
-    for share in (shares[0], shares[2]):
-        if 0 < share < 1:
-            moved = middle + math.sqrt(2) * (math.log(share / (1 - share)) - middle)
-            share = 1 / (1 + math.exp(-moved))
-        out.append(least + (1 - least) * share)
-    return {**figure, "low": out[0], "high": out[1]}
-
-
-def all_widened(facts: Any, name: str = "") -> Any:
-    """The same figures, in whatever nesting, each `widened`."""
-    if isinstance(facts, dict):
-        if {"value", "low", "high"} <= set(facts):
-            return widened(facts, -1.0 if name == "kappa" else 0.0)
-        return {key: all_widened(value, key) for key, value in facts.items()}
-    return facts
+    half = float(special.stdtrit(max(patients - 2, 1), (1 + LEVEL) / 2)) * error / (share * (1 - share))
+    middle = float(special.logit(share))
+    return float(special.expit(middle - half)), float(special.expit(middle + half))

@@ -92,7 +92,7 @@ def _levels(facts: dict[str, Any]) -> str:
     counted = facts["slices"]["counted"]
     judged = ""
     if facts["patients"]:
-        judged = "A patient is judged by the mean of the calibrated probabilities over the slices. "
+        judged = f"{escape(studies_by(facts['calibration']))} "
     note = f"Macro figures and balanced accuracy are means over {joined(counted)}; " if counted else ""
     chance = f"chance is {number(facts['slices']['chance'], True)}." if counted else ""
     return (

@@ -164,13 +164,16 @@ def calibration_scores(answers: Answers, weights: np.ndarray) -> dict[str, np.nd
     excess = (answers.decisions == answers.labels) - answers.confidence
     binned = np.zeros((len(rows), BINS))
     binned[rows, bin_of(answers.confidence)] = excess
-    squares = ((chances - np.eye(CLASSES)[answers.labels]) ** 2).sum(1)
-    surprise = -np.log(np.maximum(chances[rows, answers.labels], np.finfo(float).tiny))
-    return {
-        "ece": np.abs(weights @ answers.tally(binned)).sum(1) / count,
-        "brier": weights @ answers.tally(squares) / count,
-        "nll": weights @ answers.tally(surprise) / count,
-    }
+    found = {"ece": np.abs(weights @ answers.tally(binned)).sum(1) / count}
+    for name, loss in losses(chances, answers.labels).items():
+        found[name] = weights @ answers.tally(loss) / count
+    return found
+
+
+def losses(chances: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Name → (N,) float64 of each thing: Brier score, and negative log-likelihood in nats. chances: (N, classes)."""
+    said = np.maximum(chances[np.arange(len(labels)), labels], np.finfo(float).tiny)
+    return {"brier": ((chances - np.eye(CLASSES)[labels]) ** 2).sum(1), "nll": -np.log(said)}
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:

@@ -1,24 +1,10 @@
-"""Intervals of shares of independent patients, for many shares at once, and of what two of them give together."""
+"""Intervals of what two shares of independent patients give together, for many shares at once."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from train.evaluation.bootstrap import LEVEL
-
-
-def exact_ends(right: np.ndarray, total: np.ndarray | int, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of each share, `right` of `total` independent patients (Clopper and Pearson 1934).
-
-    right: (…) whole numbers. total: the same shape, or one number, 1 or more. Both ends have the shape of `right`.
-    """
-    from scipy import special
-
-    right, total = np.asarray(right, float), np.broadcast_to(np.asarray(total, float), np.shape(right))
-    tail = (1 - level) / 2
-    low = special.betaincinv(np.maximum(right, 1), total - right + 1, tail)
-    high = special.betaincinv(right + 1, np.maximum(total - right, 1), 1 - tail)
-    return np.where(right > 0, low, 0.0), np.where(right < total, high, 1.0)
+from train.evaluation.intervals import LEVEL, exact_ends
 
 
 def difference_ends(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from runtime.study import StudyRule, evidence_of
-from train.evaluation.bootstrap import LEAST_PATIENTS
+from train.evaluation.intervals import LEAST_PATIENTS
 
 FOLDS = 5
 _STEEPEST = 1e3

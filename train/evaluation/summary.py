@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from runtime.labels import LABELS
-from train.evaluation.bootstrap import LEAST_PATIENTS
 from train.evaluation.imagined import imagined
-from train.evaluation.intervals import exact, jackknife, leave_one_out, newcombe
+from train.evaluation.intervals import LEAST_PATIENTS, exact, jackknife, leave_one_out, newcombe
 from train.evaluation.scores import (
     BINS,
     CLASSES,
@@ -43,12 +42,21 @@ class Summary:
     unit: what a group of `answers.patients` is, ``patients`` or ``groups``; None where nobody knows, and then figures
         have no interval.
     counted: the classes whose figures macro figures are the mean of; None for those of five patients or more here.
+    inflation: variance of the figures by that over independent patients; more than 1 where the answers for one patient
+        depend on the others (`train.evaluation.repeated`). Exact intervals then have so many times fewer patients.
     """
 
-    def __init__(self, answers: Answers, unit: str | None = "patients", counted: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        unit: str | None = "patients",
+        counted: Sequence[int] | None = None,
+        *,
+        inflation: float = 1.0,
+    ) -> None:
         if unit is None:  # one pretended patient holds all slices: values, and no intervals
             answers = Answers(answers.probabilities, answers.labels, np.zeros(len(answers.labels), np.int64))
-        self.answers, self.known, self.unit = answers, unit is not None, unit
+        self.answers, self.known, self.unit, self._inflation = answers, unit is not None, unit, inflation
         total = int(answers.patients.max()) + 1
         self.weights = leave_one_out(total) if self.known else np.ones((1, 1))
         self.single = self.known and total == len(answers.labels)
@@ -94,7 +102,7 @@ class Summary:
         value = float(values[0])
         if not self.known:
             return {**none, "value": value, "why": _UNKNOWN}
-        ends = ends or jackknife(values, patients, limits) or flat()
+        ends = ends or jackknife(values, patients, limits, inflation=self._inflation) or flat()
         if ends is None:
             return {**none, "value": value, "why": _SAME}
         return {"value": value, "low": min(ends[0], value), "high": max(ends[1], value), **count}
@@ -109,9 +117,12 @@ class Summary:
                 self.weights @ self.answers.tally(1.0 * among)
             )
         people = len(np.unique(self.answers.patients[among])) if self.known else int(among.sum())
-        ends = exact(int((of & among).sum()), people) if self.single and people else None
+        ends = self._exact(int((of & among).sum()), people) if self.single and people else None
         share = float(values[0])
-        return self.figure(name, values, people, ends=ends, flat=lambda: exact(share * people, people), of=least)
+        return self.figure(name, values, people, ends=ends, flat=lambda: self._exact(share * people, people), of=least)
+
+    def _exact(self, right: float, total: float) -> tuple[float, float]:
+        return exact(right / self._inflation, total / self._inflation)
 
     def decisions(self) -> dict[str, Any]:
         """Everything that is said of decisions and of ranking; JSON-ready."""
@@ -162,7 +173,7 @@ class Summary:
         values = self._values[name]
 
         def flat() -> Ends:
-            tables = imagined(confusion(self.answers, self.weights[:1])[0], self.by_class)
+            tables = imagined(confusion(self.answers, self.weights[:1])[0], self.by_class / self._inflation)
             reached = table_scores(tables, self.counted)[name]
             reached = reached[np.isfinite(reached)]
             varies = len(reached) and np.ptp(reached) > 1e-9  # of a single class, precision is 1 whatever is answered
@@ -178,7 +189,8 @@ class Summary:
         values, others = self._values[name], self.total - positives
         smaller = min(positives, others)
         count = smaller if patients is None else patients
-        return self.figure(name, values, count, flat=lambda: newcombe(float(values[0]), positives, others))
+        sides = positives / self._inflation, others / self._inflation
+        return self.figure(name, values, count, flat=lambda: newcombe(float(values[0]), *sides))
 
     def calibration(self) -> dict[str, Any]:
         """ECE, Brier score, NLL, and the bins of the reliability diagram; JSON-ready."""
@@ -216,7 +228,7 @@ class Summary:
             figures.append(self._risk(risks[:, at], len(np.unique(surest[:things]))))
         curve = {name: [figure[name] for figure in figures] for name in ("value", "low", "high")}
         area = float(areas[0])
-        flat = exact(area * self.total, self.total)
+        flat = self._exact(area * self.total, self.total)
         return {
             "coverage": list(COVERAGES),
             "risk": curve["value"],
@@ -227,7 +239,7 @@ class Summary:
 
     def _risk(self, values: np.ndarray, people: int) -> dict[str, Any]:
         """The share wrong among slices of so many patients."""
-        share = exact(float(values[0]) * people, people)
+        share = self._exact(float(values[0]) * people, people)
         ends = share if self.single else None
         return self.figure("risk", values, people, ends=ends, flat=lambda: share, of=self.total)
 
