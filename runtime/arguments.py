@@ -27,8 +27,9 @@ def at_least_one(**numbers: int | None) -> None:
             raise InputError(f"{name} is {value}, expected at least 1.")
 
 
-def check_options(device: str, threads: int | None, abstain_below: float | None) -> None:
+def check_options(device: str, threads: int | None, abstain_below: float | None, max_pixels: int) -> None:
     """Raise InputError for options of `Predictor` that make no sense."""
+    at_least_one(max_pixels=max_pixels)
     if device not in DEVICES:
         raise InputError(f"device is {device!r}, expected one of {', '.join(map(repr, DEVICES))}.")
     if threads is not None and threads < 1:
@@ -163,3 +164,10 @@ def _is_buffer(images: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def unguarded(path: Path) -> str:
+    """What to say once of a bundle or lone artifact that checks no image, for people."""
+    what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
+    advice = " Give its bundle folder instead." if path.is_file() else ""
+    return f"{path} {what}: every image gets a stage, also one that shows no brain. Results say guard: none.{advice}"

@@ -2,16 +2,15 @@
 
 Needs the extra `dicom` (pydicom; pylibjpeg with pylibjpeg-openjpeg for HTJ2K, pyjpegls for JPEG-LS). Only the
 elements listed here are read, none of which names a patient, so no message, result or log can repeat an identifier.
-What pydicom says of a broken file is dropped for the same reason.
+pydicom is given no other element either: what it warns of or logs cannot name a patient (`runtime.dicom_elements`).
 """
 
 from __future__ import annotations
 
-import io
 import math
 import re
-import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from PIL import Image
 
 from runtime.dicom_codecs import INSTALL, check_codec
 from runtime.dicom_display import displayed
+from runtime.dicom_elements import parse
 from runtime.dicom_values import check_native_length, check_pixel_module, whole
 from runtime.errors import ImageError
-from runtime.images import MAX_PIXELS
+from runtime.limits import ALL_FRAMES, MAX_FRAMES, MAX_PIXELS, TooLargeError
 from runtime.quiet import import_without
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -48,8 +48,6 @@ _VETTED = {
     *("LUTDescriptor", "LUTData"),
 }
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-
 _OBLIQUE = 0.8  # cosine of 37 degrees: tilted more than that from the axial plane, a slice is called something else
 
 
@@ -65,29 +63,23 @@ class DicomImage:
     """What makes the file another thing than an axial MR slice, and what it states and was not followed."""
 
 
-def read_dicom(data: bytes, where: str, most: int | None = None) -> DicomImage:
+def read_dicom(data: bytes, where: str, most: int | None = None, max_pixels: int = MAX_PIXELS) -> DicomImage:
     """Every frame of the DICOM file `data`, which messages call `where`.
 
     most: more frames than these are refused.
-    Raises ImageError for what holds no pixels, cannot be decoded here (naming the codec), or is larger in all its
-    frames than `runtime.images.MAX_PIXELS`.
+    max_pixels: of one frame; all of them together may have `ALL_FRAMES` times as many values.
+    Raises ImageError for what holds no pixels, cannot be decoded here (naming the codec), or is larger.
     """
     try:
         # For its test data pydicom imports requests where that is installed, which probes for IPv6 with a socket.
-        pydicom = import_without("pydicom", "requests")
+        import_without("pydicom", "requests")
     except ImportError as error:
         raise ImageError(f"{where} is a DICOM file, which needs the package pydicom: {INSTALL}") from error
     try:
-        if _DEFLATED.encode() in data[:2048]:
-            # Inflating is all or nothing in pydicom, and a megabyte may hold a gigabyte of zeros.
-            raise ImageError(
-                f"{where} is compressed as Deflated Explicit VR Little Endian ({_DEFLATED}), which is not read. "
-                "Convert it to Explicit VR Little Endian, for example with DCMTK's dcmconv +te."
-            )
-        _vet_head(data, where)
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS)
+        dataset = parse(data, *_wanted()).dataset()
         _vet(dataset, where)
-        shown = [displayed(dataset, index, where) for index in range(_check_pixels(dataset, where, most))]
+        count = _check_pixels(dataset, where, most, max_pixels)
+        shown = list(displayed(dataset, count, where))
         frames = tuple(one.image for one in shown)
         return DicomImage(frames, shown[0].transforms, (*_warnings(dataset), *shown[0].notes))
     except ImageError:
@@ -97,6 +89,16 @@ def read_dicom(data: bytes, where: str, most: int | None = None) -> DicomImage:
             f"{where} could not be decoded as DICOM{_compression(data)} ({type(error).__name__}): it is truncated, "
             "damaged, or of a kind that is not read. Export it again, or convert it to PNG with the window you want."
         ) from None
+
+
+@cache
+def _wanted() -> tuple[frozenset[int], frozenset[int]]:
+    """Tags of the elements that are read, and of the sequences that they may stand in."""
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+    tags = [tag for tag in map(tag_for_keyword, _VETTED) if tag is not None]
+    sequences = frozenset(tag for tag in tags if dictionary_VR(tag) == "SQ")
+    return frozenset(tags) - sequences, sequences
 
 
 def _compression(data: bytes) -> str:
@@ -109,20 +111,10 @@ def _compression(data: bytes) -> str:
 
 # pydicom logs and warns of values that break the rules of their kind, and quotes them. Silencing it would change the
 # logging and warnings of the host, so such values are refused before pydicom looks at them.
-_ALLOWED = {"DS": rb"[-+0-9.eE\\ \0]*", "IS": rb"[-+0-9\\ \0]*", "CS": rb"[A-Z0-9_\\ \0]*", "UI": rb"[0-9.\\ \0]*"}
+_ALLOWED = {"DS": rb"[-+0-9.eE\\ \0]*", "IS": rb"[-+0-9\\ \0]*", "CS": rb"[A-Z0-9_\\ \0]*"}
 
 _WIDTHS = {"US": 2, "SS": 2, "US or SS": 2, "FL": 4, "FD": 8}
 """Bytes of one value (PS3.5 6.2)."""
-
-
-def _vet_head(data: bytes, where: str) -> None:
-    """Refuse a transfer syntax and a character set that are none; pydicom interprets both while it reads."""
-    for tag in (rb"\x02\x00\x10\x00UI", rb"\x08\x00\x05\x00CS", rb"\x00\x08\x00\x05CS"):
-        for found in re.finditer(tag + rb"(..)", data[: 1 << 16], re.DOTALL):
-            order = ">H" if tag.startswith(rb"\x00") else "<H"
-            (length,) = struct.unpack(order, found.group(1))
-            if not re.fullmatch(rb"[-A-Z0-9_.\\ \0]*", data[found.end() : found.end() + length]):
-                raise ImageError(f"{where} has a transfer syntax or character set that DICOM does not have.")
 
 
 def _vet(dataset: Any, where: str, depth: int = 0) -> None:
@@ -167,13 +159,19 @@ def _allowed(value: bytes, kind: str) -> bool:
         return False
 
 
-def _frame_count(dataset: Any, where: str, most: int | None) -> int:
+def _frame_count(dataset: Any, where: str, most: int | None, max_pixels: int) -> int:
     rows, columns, samples = (whole(dataset, name, where) for name in ("Rows", "Columns", "SamplesPerPixel"))
     count = whole(dataset, "NumberOfFrames", where) if "NumberOfFrames" in dataset else 1
-    if min(rows, columns, count, samples) < 1 or rows * columns * count * samples > MAX_PIXELS:
-        raise ImageError(
-            f"{where} is {columns} x {rows} with {count} frames of {samples} samples; from 1 to {MAX_PIXELS} values "
-            "are decoded. Split or resize it."
+    allowed = max_pixels * ALL_FRAMES
+    if (
+        min(rows, columns, count, samples) < 1
+        or rows * columns > max_pixels
+        or rows * columns * count * samples > allowed
+        or count > MAX_FRAMES
+    ):
+        raise TooLargeError(
+            f"{where} is {columns} x {rows} with {count} frames of {samples} samples; from 1 to {max_pixels} pixels a "
+            f"frame, {MAX_FRAMES} frames and {allowed} values are decoded. Split or resize it, or raise max_pixels."
         )
     if most is not None and count > most:
         raise ImageError(
@@ -183,7 +181,7 @@ def _frame_count(dataset: Any, where: str, most: int | None) -> int:
     return count
 
 
-def _check_pixels(dataset: Any, where: str, most: int | None) -> int:
+def _check_pixels(dataset: Any, where: str, most: int | None, max_pixels: int) -> int:
     """The number of frames, after everything that can be refused before anything is decoded."""
     names = [name for name in _PIXELS if name in dataset]
     if not names and "Rows" in dataset and "Columns" in dataset:
@@ -199,7 +197,7 @@ def _check_pixels(dataset: Any, where: str, most: int | None) -> int:
     if len(names) > 1:
         raise ImageError(f"{where} holds both {' and '.join(names)}, of which DICOM allows one. Export it again.")
     check_pixel_module(dataset, where)
-    count = _frame_count(dataset, where, most)
+    count = _frame_count(dataset, where, most, max_pixels)
     check_codec(dataset, count, where)
     if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         check_native_length(dataset, names[0], count, where)

@@ -11,6 +11,7 @@ import numpy as np
 from runtime import jpeg_lossless
 from runtime.dicom_values import high_bit, whole
 from runtime.errors import ImageError
+from runtime.header_checks import check_jpeg, check_jpeg2000, check_rle
 
 INSTALL = "pip install 'neurostage[dicom]'"
 
@@ -145,10 +146,14 @@ def _check_fragments(dataset: Any, count: int, where: str) -> None:
 
 def _check_frame(frame: bytes, dataset: Any, syntax: Any, where: str) -> None:
     if str(syntax) == _RLE:
+        allocated = whole(dataset, "BitsAllocated", where)
+        planes = whole(dataset, "SamplesPerPixel", where) * -(-allocated // 8)
+        check_rle(frame, planes, whole(dataset, "Rows", where) * whole(dataset, "Columns", where), where)
         return
     if b"\xff\xf7" in frame[:4096] and b"\xff\xd9" not in frame and frame.startswith(b"\xff\xd8"):
         # CharLS works for seconds on a JPEG-LS stream that has no end (ISO/IEC 14495-1 C.1.2).
         raise ImageError(f"{where} is truncated: its JPEG-LS codestream has no end. Export it again.")
+    check_jpeg(frame, where)
     found = _codestream(frame)
     expected = (whole(dataset, "Columns", where), whole(dataset, "Rows", where))
     if (found.width, found.height) != expected:
@@ -157,6 +162,7 @@ def _check_frame(frame: bytes, dataset: Any, syntax: Any, where: str) -> None:
             f"{where} says {expected[0]} x {expected[1]}, and its compressed frame {found.width} x {found.height}. It "
             "is damaged: export it again."
         )
+    check_jpeg2000(frame, where, expected[0] * expected[1])
     if (found.process == "lossless") != (syntax in _JPEG_LOSSLESS):
         raise ImageError(
             f"{where} states the transfer syntax {syntax.name}, and its compressed frame is {found.process} JPEG. "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,26 +35,39 @@ class Shown:
     """What the file states and was not followed."""
 
 
-def displayed(dataset: Any, index: int, where: str) -> Shown:
-    """Frame `index` as the standard shows it: modality, VOI, then inversion (PS3.4 N.2).
+def displayed(dataset: Any, count: int, where: str) -> Iterator[Shown]:
+    """The `count` frames as the standard shows them: modality, VOI, then inversion (PS3.4 N.2).
 
     dataset: a pydicom Dataset without empty elements that `check_pixel_module` let through. Lets pydicom's exceptions
     through.
     """
-    from pydicom.pixels import pixel_array
-
-    big_endian = not dataset.file_meta.TransferSyntaxUID.is_little_endian
     photometric = str(dataset.PhotometricInterpretation)
+    grey = photometric in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+    options: dict[str, Any] = {"correct_unused_bits": False} if grey else {}
+    for index, stored in enumerate(_stored(dataset, count, options)):
+        yield _shown(stored, dataset, index, photometric, where)
+
+
+def _stored(dataset: Any, count: int, options: dict[str, Any]) -> Iterator[NDArray[Any]]:
+    """Each frame, decoded. One by one from the start: `pixel_array` would look for each frame from there again."""
+    from pydicom.pixels import iter_pixels, pixel_array
+
+    if count == 1:
+        yield pixel_array(dataset, index=0, **options)
+    else:
+        yield from islice(iter_pixels(dataset, **options), count)
+
+
+def _shown(stored: NDArray[Any], dataset: Any, index: int, photometric: str, where: str) -> Shown:
+    big_endian = not dataset.file_meta.TransferSyntaxUID.is_little_endian
     if photometric in ("MONOCHROME1", "MONOCHROME2"):
-        stored = aligned(pixel_array(dataset, index=index, correct_unused_bits=False), dataset, where)
         pipeline = _Monochrome(_described(dataset, index), where, big_endian=big_endian)
-        return pipeline.shown(stored, inverted=photometric == "MONOCHROME1")
+        return pipeline.shown(aligned(stored, dataset, where), inverted=photometric == "MONOCHROME1")
     if photometric == "PALETTE COLOR":
-        stored = aligned(pixel_array(dataset, index=index, correct_unused_bits=False), dataset, where)
-        colours, bits = coloured(stored, dataset, where, big_endian=big_endian)
+        colours, bits = coloured(aligned(stored, dataset, where), dataset, where, big_endian=big_endian)
         transforms: tuple[str, ...] = ("palette",)
     else:
-        colours = pixel_array(dataset, index=index)
+        colours = stored
         transforms = ("YBR to RGB",) if photometric.startswith("YBR") else ()
         bits = int(dataset.BitsStored)
     if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype.kind != "u":

@@ -7,6 +7,7 @@
     ├── DependencyError       an optional package that a command needs is not installed
     ├── BackendUnavailable    the engine asked for is not installed or cannot run here
     ├── BackendError          the engine is here and failed
+    ├── IsolationError        no process can be started to decode images in
     ├── ForkError             a Predictor that was loaded before the process was forked
     ├── AuditError            the audit log cannot be written, or does not hold
     ├── DatasetError          training images, labels or patient groups
@@ -33,6 +34,12 @@ class ImageError(InputError):
     """The source cannot be read as one still image."""
 
 
+def shed(error: ImageError) -> ImageError:
+    """`error` without its traceback and the exceptions that led to it, whose frames keep whole files in memory."""
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
+
+
 class BundleError(NeuroStageError):
     """A bundle or a lone artifact is missing, changed, newer than this runtime, or malformed."""
 
@@ -47,6 +54,10 @@ class BackendUnavailable(NeuroStageError):  # noqa: N818  (the state, not the ev
 
 class BackendError(NeuroStageError):
     """An engine that is installed failed to load or to run an artifact."""
+
+
+class IsolationError(NeuroStageError):
+    """No process can be started to decode images in, which is what was asked for."""
 
 
 class ForkError(NeuroStageError):

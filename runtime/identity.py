@@ -13,7 +13,7 @@ from runtime.manifest import FILE
 
 OPTIONS = (
     *("backend", "precision", "device", "threads", "guard"),
-    *("abstain_below", "self_test", "tune", "audit", "audit_key"),
+    *("abstain_below", "self_test", "tune", "audit", "audit_key", "isolate", "max_pixels"),
 )
 """Of `Predictor`, which travel with it to another process."""
 

@@ -14,7 +14,9 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from runtime.eight_bits import NARROW, as_stored, from_sixteen_bits, is_narrow, to_eight_bits
-from runtime.errors import ImageError
+from runtime.errors import ImageError, shed
+from runtime.header_checks import check_headers, check_size
+from runtime.limits import MAX_PIXELS, TooLargeError
 from runtime.pages import several
 from runtime.signatures import what_is
 from runtime.sources import encoded
@@ -28,9 +30,6 @@ FORMATS: tuple[str, ...] = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", 
 """Pillow's names of the formats that are read."""
 # Named, because Pillow would otherwise try every plugin on untrusted bytes: EPS starts Ghostscript, and others are
 # rarely exercised parsers. The ones that Pillow imports at once stand first, so a PNG never waits for all to load.
-
-MAX_PIXELS = 64 * 1024 * 1024
-"""The largest image decoded, in pixels, known from the header: 8192 x 8192. An MRI slice has a tenth of a million."""
 
 _ORIENTATION_TAG = 0x0112  # EXIF 2.32, section 4.6.4 A
 _UPRIGHT = {
@@ -55,11 +54,12 @@ _ARRAY_HELP = (
 )
 
 
-def read_image(source: ImageSource) -> Image.Image:
+def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """One still image in mode L or RGB, decoded, upright, without metadata, and independent of the source.
 
     source: a path; an encoded image (bytes, bytearray, memoryview); a binary file object, read from its start; a PIL
     image, which stays as it is; or an array: uint8 (H, W), (H, W, 1), (H, W, 3), or uint16 (H, W).
+    max_pixels: larger images are refused, by their header.
 
     - PNG, JPEG, BMP, TIFF, GIF, WebP, PPM and JPEG 2000, of one image: animations and stacks are refused.
     - Grey stays grey (mode L), as do palettes whose visible colours are all grey; everything else becomes RGB.
@@ -69,24 +69,41 @@ def read_image(source: ImageSource) -> Image.Image:
       turns warnings into errors, that becomes an ImageError.)
 
     Raises ImageError for anything else: missing, empty, truncated or damaged files, other formats (saying which),
-    files of several images (saying how many), more than `MAX_PIXELS`, 16-bit images that use only 12 bits or fewer,
-    32-bit and floating-point pixels.
+    files of several images (saying how many), more than `max_pixels`, headers made to exhaust a decoder
+    (`runtime.header_checks`), 16-bit images that use only 12 bits or fewer, 32-bit and floating-point pixels.
+
+    It decodes in this process. `Predictor`, unless told otherwise, decodes in one with limits (`runtime.decoders`).
     """
+    try:
+        if isinstance(source, (np.ndarray, Image.Image)):
+            return unencoded(source, max_pixels)
+        return decode(*encoded(source), max_pixels)
+    except ImageError as error:
+        del source
+        raise shed(error) from None
+
+
+def unencoded(source: np.ndarray[Any, Any] | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """As `read_image`, of an array or a PIL image."""
     if isinstance(source, np.ndarray):
-        return _from_array(source)
-    if isinstance(source, Image.Image):
-        _check_single(source, None, "the PIL image")
-        return _decode(source, "the PIL image")
-    return decode(*encoded(source))
+        return _from_array(source, max_pixels)
+    _check_single(source, None, "the PIL image")
+    return _decode(source, "the PIL image", max_pixels)
 
 
-def decode(data: bytes, where: str) -> Image.Image:
+def decode(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """As `read_image`, of an encoded image that messages call `where`."""
-    with _open(data, where) as image:
-        return _decode(image, where)
+    try:
+        data = check_headers(data, where, max_pixels)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(_damaged(where, error)) from error
+    with _open(data, where, max_pixels) as image:
+        return _decode(image, where, max_pixels)
 
 
-def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+def _from_array(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
     shape, got = array.shape, f"the array is {array.dtype} of shape {array.shape}"
     if array.ndim == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
         raise ImageError(f"{got}, channel first; expected channel last. Pass numpy.moveaxis(array, 0, -1).")
@@ -95,14 +112,14 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if not (bits == 8 and ((grey and array.ndim <= 3) or colour)) and not (bits == 16 and array.ndim == 2):
         raise ImageError(f"{got}; {_ARRAY_HELP}")
     height, width = shape[:2]
-    _check_size((width, height), "the array")
+    check_size(width, height, "the array", max_pixels)
     if bits == 16:
         return from_sixteen_bits(array, "the array")
     # frombytes copies; Image.fromarray would lend the caller's memory to the image.
     return Image.frombytes("L" if grey else "RGB", (width, height), array.tobytes())
 
 
-def _open(data: bytes, where: str) -> Image.Image:
+def _open(data: bytes, where: str, max_pixels: int) -> Image.Image:
     """The image with its header parsed and its pixels not yet decoded."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError(
@@ -112,11 +129,14 @@ def _open(data: bytes, where: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # a warning, where they are errors
-        raise ImageError(f"{where} has more pixels than the {MAX_PIXELS} allowed. Resize it.") from error
+        raise TooLargeError(
+            f"{where} has more pixels than the {max_pixels} allowed. Resize it, or raise max_pixels."
+        ) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{where} {what_is(data) or _UNKNOWN}") from error
     except Exception as error:
         raise ImageError(_damaged(where, error)) from error
+    check_size(*image.size, where, max_pixels)
     _check_single(image, data, where)
     if image.format == "JPEG2000" and data.rfind(_JPEG2000_END) <= data.rfind(_JPEG2000_TILE):
         # OpenJPEG, alone among the decoders, fills tiles that are missing as a whole with black and says nothing.
@@ -125,7 +145,10 @@ def _open(data: bytes, where: str) -> Image.Image:
 
 
 def _check_single(image: Image.Image, data: bytes | None, where: str) -> None:
-    found = several(image, data)
+    try:
+        found = several(image, data)
+    except Exception as error:
+        raise ImageError(_damaged(where, error)) from error
     if found is not None:
         step = "Save the one you want as PNG, or each as a file of its own for predict_study()."
         if data is None:
@@ -133,8 +156,8 @@ def _check_single(image: Image.Image, data: bytes | None, where: str) -> None:
         raise ImageError(f"{where} holds {found}; expected one image. {step}")
 
 
-def _decode(image: Image.Image, where: str) -> Image.Image:
-    _check_size(image.size, where)
+def _decode(image: Image.Image, where: str, max_pixels: int) -> Image.Image:
+    check_size(*image.size, where, max_pixels)
     try:
         # How the file stored its pixels is gone after load.
         raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
@@ -155,14 +178,6 @@ def _decode(image: Image.Image, where: str) -> Image.Image:
     return result
 
 
-def _check_size(size: tuple[int, int], where: str) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError(f"{where} is {width} x {height}: it has no pixels. Pass at least one.")
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{where} is {width} x {height}; at most {MAX_PIXELS} pixels are decoded. Resize it.")
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -172,7 +187,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _damaged(where: str, error: Exception) -> str:
-    # Pillow's own text can quote bytes of the file; it stays in the chained exception.
+    # Pillow's own text can quote bytes of the file.
     return (
         f"{where} could not be decoded ({type(error).__name__}): it is truncated, damaged or unsafe to decode. "
         "Copy or export it again."

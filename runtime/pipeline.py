@@ -6,15 +6,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from runtime.errors import ImageError
+from runtime.errors import ImageError, shed
 from runtime.guard import Guard
+from runtime.limits import MAX_PIXELS
 from runtime.preprocess import InputSpec, normalise_all, resized
 from runtime.reading import Picture, Source, read_all
 from runtime.thumbnails import Thumbnail
+
+if TYPE_CHECKING:
+    from runtime.decoders import Decoders
 
 
 @dataclass
@@ -42,12 +47,15 @@ def prepare(
     spec: InputSpec,
     guard: Guard | None,
     digest: Callable[[Image.Image], str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    pool: Decoders | None = None,
 ) -> list[Prepared]:
     """Each of `sources` read, resized, and judged by `guard` if there is one. Raises nothing for a bad image.
 
+    max_pixels, pool: as for `runtime.reading.read_all`.
     Keeps eight bits a pixel of the model's size, and nothing else of an image, however large that was.
     """
-    several = [_read(source, spec, guard, digest, most=1)[0] for source in sources]
+    several = [_read(source, spec, guard, digest, 1, max_pixels, pool)[0] for source in sources]
     if guard is not None:
         _judge([one for one in several if one.error is None], guard)
     return several
@@ -58,24 +66,32 @@ def prepare_frames(
     spec: InputSpec,
     guard: Guard | None,
     digest: Callable[[Image.Image], str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    pool: Decoders | None = None,
 ) -> list[list[Prepared]]:
     """As `prepare`, and for each source a list: one for each frame of a DICOM file, one for anything else."""
-    several = [_read(source, spec, guard, digest, most=None) for source in sources]
+    several = [_read(source, spec, guard, digest, None, max_pixels, pool) for source in sources]
     if guard is not None:
         _judge([one for frames in several for one in frames if one.error is None], guard)
     return several
 
 
 def _read(
-    source: Source, spec: InputSpec, guard: Guard | None, digest: Callable[[Image.Image], str] | None, most: int | None
+    source: Source,
+    spec: InputSpec,
+    guard: Guard | None,
+    digest: Callable[[Image.Image], str] | None,
+    most: int | None,
+    max_pixels: int,
+    pool: Decoders | None,
 ) -> list[Prepared]:
     """One or more, not yet judged. most: frames of a file, more of which are an ImageError."""
     start = time.perf_counter()
     try:
-        pictures = read_all(source, most)
+        pictures = read_all(source, most, max_pixels, pool)
     except ImageError as error:
         spent = (time.perf_counter() - start) * 1e3
-        return [Prepared(code="unreadable", reason=str(error), error=error, read_ms=spent)]
+        return [Prepared(code="unreadable", reason=str(error), error=shed(error), read_ms=spent)]
     read_ms = (time.perf_counter() - start) * 1e3 / len(pictures)
     pictures.reverse()
     prepared = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from operator import length_hint
@@ -23,13 +22,16 @@ from runtime.arguments import (
     outside,
     several,
     slices_of,
+    unguarded,
 )
 from runtime.calibration import probabilities
 from runtime.caller import warn
-from runtime.errors import BackendError, InputError
+from runtime.decoders import decoding_pool
+from runtime.errors import BackendError, InputError, shed
 from runtime.forks import check_process
 from runtime.identity import OPTIONS, Identity, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
+from runtime.limits import MAX_PIXELS
 from runtime.manifest import ModelInfo
 from runtime.pipeline import Prepared, Rows, prepare, prepare_frames
 from runtime.prediction import Prediction, StudyPrediction, study_by
@@ -67,9 +69,13 @@ class Predictor:
         times there, for this bundle and machine.
     audit: a file to which every prediction adds a line without patient data (`runtime.audit`), before it is returned.
     audit_key: file with the key of `audit`; None takes that of `runtime.audit_chain.key_path`, LOG.key by default.
+    isolate: decode files in processes with limits, which end with the last Predictor (docs/SECURITY-DECODING.md); False
+        for hosts that are confined themselves. Arrays and PIL images are taken as they are.
+    max_pixels: images, or frames, of more pixels are an ImageError.
 
     Raises BundleError for a bundle that cannot be trusted, BackendUnavailable when no engine here can serve it,
-    BackendError when the engine fails, AuditError when the log cannot be written, InputError for senseless arguments.
+    BackendError when the engine fails, AuditError when the log cannot be written, IsolationError where no process can
+    be started to decode in, InputError for senseless arguments.
     """
 
     def __init__(
@@ -86,20 +92,21 @@ class Predictor:
         tune: bool | str | os.PathLike[str] = False,
         audit: str | os.PathLike[str] | None = None,
         audit_key: str | os.PathLike[str] | None = None,
+        isolate: bool = True,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._process = os.getpid()
-        check_options(device, threads, abstain_below)
+        check_options(device, threads, abstain_below, max_pixels)
         where = existing(path)
         outside(where, tune=tune, audit=audit, audit_key=audit_key)
         self._identity = Identity(where)
         paths = (absolute(tune), absolute(audit), absolute(audit_key))
-        options = (backend, precision, device, threads, guard, abstain_below, self_test, *paths)
+        options = (backend, precision, device, threads, guard, abstain_below, self_test, *paths, isolate, max_pixels)
         self._options = dict(zip(OPTIONS, options, strict=True))
-        cpus = available_cpus()
-        threads = threads or cpus
+        threads, cpus = threads or available_cpus(), available_cpus()
         self._lanes = max(LANES[0], min(LANES[1], cpus))
         self._audit = opened_log(audit, audit_key)
-        self._digest = None if self._audit is None else self._audit.pixels
+        self._pool = decoding_pool() if isolate else None
         if where.is_file():
             self._serving = open_artifact(where, backend, precision, device, threads)
         else:
@@ -107,6 +114,8 @@ class Predictor:
         self._rows = Rows(self.model.input.shape)
         self._batches = Batches(self._serving)
         self._guard = self._serving.guard if guard else None
+        digest = None if self._audit is None else self._audit.pixels
+        self._reading = (self.model.input, self._guard, digest, max_pixels, self._pool)
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
         self._answers = Answers(self.model, self.backend, self.precision, self._abstain_below, self.guarded)
         if guard and where.is_file():
@@ -145,8 +154,7 @@ class Predictor:
 
     @property
     def labels_from(self) -> str | None:
-        """Where the order of the classes comes from, one of `runtime.labels.LABELS_FROM`; None where the bundle does
-        not record it, and for a lone artifact."""
+        """Where the order of the classes comes from, one of `runtime.labels.LABELS_FROM`; None: not recorded."""
         return self._serving.labels_from
 
     @property
@@ -174,6 +182,11 @@ class Predictor:
         """Whether images are judged before the model sees them: the bundle has a guard, and it was not turned off."""
         return self._guard is not None
 
+    @property
+    def isolation(self) -> tuple[str, ...]:
+        """What the kernel limits or refuses to processes that decode; empty where files are decoded in this one."""
+        return () if self._pool is None else self._pool.enforced()
+
     def explain(self) -> list[str]:
         """One line for each artifact and backend considered, in order of preference, with the reason."""
         return [*map(str, self._serving.considered), *self._serving.never_served]
@@ -186,10 +199,11 @@ class Predictor:
         is not sure, is a result: see `Prediction.status`.
         """
         check_process(self._process)
-        (prepared,) = prepare([image], self.model.input, self._guard, self._digest)
+        (prepared,) = prepare([image], *self._reading)
         if prepared.error is not None:
-            raise prepared.error
-        (result,) = self._answers.of([prepared], self._rows, self._one)
+            del image  # which the traceback would keep
+            raise shed(prepared.error)
+        (result,) = self._answers.of([prepared], self._rows, self._serving.timed)
         if self._audit is not None:
             self._audit.record(result, prepared.digest)
         return result
@@ -257,12 +271,12 @@ class Predictor:
         rows = Rows(self.model.input.shape)
         first = batch_size or self._batches.largest  # as long as a stream is not known to be a long one
         batches = itertools.count()
-        how = (self.model.input, self._guard, self._digest)
 
         def size(taken: int) -> int:
             return batch_size or self._batches.size(many=known > SHORT or taken >= SHORT)
 
         def prepared(sources: list[Source]) -> list[list[Prepared]]:
+            how = self._reading
             return prepare_frames(sources, *how) if frames else [[one] for one in prepare(sources, *how)]
 
         def answers(several: list[list[Prepared]]) -> list[list[tuple[Prediction, str | None]]]:
@@ -284,15 +298,3 @@ class Predictor:
             for result, _ in batch:
                 yield result
                 check_process(self._process)  # before the next of a batch that a parent process has answered
-
-    def _one(self, images: np.ndarray) -> tuple[np.ndarray, float]:
-        start = time.perf_counter()
-        logits = self._serving.logits(images)
-        return logits, (time.perf_counter() - start) * 1e3
-
-
-def unguarded(path: Path) -> str:
-    """What to say once of a bundle or lone artifact that checks no image, for people."""
-    what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
-    advice = " Give its bundle folder instead." if path.is_file() else ""
-    return f"{path} {what}: every image gets a stage, also one that shows no brain. Results say guard: none.{advice}"

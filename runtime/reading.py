@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from runtime.dicom import read_dicom
-from runtime.images import ImageSource, decode, read_image
+from runtime.errors import ImageError, shed
+from runtime.images import ImageSource, decode, unencoded
+from runtime.limits import MAX_PIXELS
 from runtime.signatures import is_dicom
-from runtime.sources import encoded
+from runtime.sources import encoded, stated_size
+
+if TYPE_CHECKING:
+    from runtime.decoders import Decoders
 
 
 @dataclass(frozen=True)
@@ -29,20 +34,41 @@ Source: TypeAlias = ImageSource | Picture
 """What `Predictor` takes: an `ImageSource`, DICOM files included, or a `Picture` that was read before."""
 
 
-def read(source: Source) -> Picture:
+def read(source: Source, max_pixels: int = MAX_PIXELS, pool: Decoders | None = None) -> Picture:
     """The one image of `source`. Raises ImageError when it cannot be read, or is a DICOM file of several frames."""
-    pictures = read_all(source, most=1)
-    return pictures[0]
+    try:
+        return read_all(source, 1, max_pixels, pool)[0]
+    except ImageError as error:
+        del source  # which the traceback would keep
+        raise shed(error) from None
 
 
-def read_all(source: Source, most: int | None = None) -> list[Picture]:
-    """Every frame of a DICOM file, or the one image of anything else; more frames than `most` are an ImageError."""
+def read_all(
+    source: Source, most: int | None = None, max_pixels: int = MAX_PIXELS, pool: Decoders | None = None
+) -> list[Picture]:
+    """Every frame of a DICOM file, or the one image of anything else; more frames than `most` are an ImageError.
+
+    max_pixels: larger images, and larger frames, are an ImageError.
+    pool: decodes what is encoded, in processes with limits (`runtime.decoders`); None decodes here.
+    """
     if isinstance(source, Picture):
         return [source]
-    if isinstance(source, (np.ndarray, Image.Image)):
-        return [Picture(read_image(source))]
-    data, where = encoded(source)
+    try:
+        if isinstance(source, (np.ndarray, Image.Image)):
+            return [Picture(unencoded(source, max_pixels))]
+        if pool is None:
+            return decoded(*encoded(source), most, max_pixels)
+        size = stated_size(source)
+        with pool.large(size) as alone:
+            return pool.decoded(*encoded(source), most, max_pixels, alone=bool(alone))
+    except ImageError as error:
+        del source
+        raise shed(error) from None
+
+
+def decoded(data: bytes, where: str, most: int | None, max_pixels: int) -> list[Picture]:
+    """As `read_all`, of an encoded image that messages call `where`."""
     if is_dicom(data):
-        file = read_dicom(data, where, most=most)
+        file = read_dicom(data, where, most=most, max_pixels=max_pixels)
         return [Picture(frame, file.transforms, file.warnings) for frame in file.frames]
-    return [Picture(decode(data, where))]
+    return [Picture(decode(data, where, max_pixels))]

@@ -35,8 +35,10 @@ def watch(event, arguments):
         if not os.path.realpath(os.fsdecode(arguments[0])).startswith(allowed):
             seen.append((event, str(arguments)))
     elif event in ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn"):
-        # `import torch` asks the linker for its libraries, `import matplotlib` the system for its fonts.
-        if not str(arguments[:1]).startswith(("('/sbin/ldconfig'", "('fc-list'")):
+        # `import torch` asks the linker for its libraries, `import matplotlib` the system for its fonts; and images are
+        # decoded in processes of their own (runtime.decoders), which open nothing.
+        ours = event == "subprocess.Popen" and arguments[0] == sys.executable and "decoder_process" in str(arguments[1])
+        if not ours and not str(arguments[:1]).startswith(("('/sbin/ldconfig'", "('fc-list'")):
             seen.append((event, str(arguments)))
 
 sys.dont_write_bytecode = True

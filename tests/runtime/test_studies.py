@@ -53,9 +53,9 @@ def test_few_images_are_alive_at_full_size(onnx_predictor: Predictor, phantoms, 
     alive: list[weakref.ref] = []
     most = 0
 
-    def watched(source, most_frames=None) -> list[Picture]:
+    def watched(source, most_frames=None, *settings) -> list[Picture]:
         nonlocal most
-        pictures = read_all(source, most_frames)
+        pictures = read_all(source, most_frames, *settings)
         alive.extend(weakref.ref(picture.image) for picture in pictures)
         most = max(most, sum(ref() is not None for ref in alive))
         return pictures
@@ -73,7 +73,7 @@ def test_frames_of_a_file_are_slices(onnx_predictor: Predictor, monkeypatch) -> 
     frames = [rng.integers(0, 256, (64, 64), np.uint8) for _ in range(70)]
     counts = {b"many": 70, b"one": 1}
 
-    def read(source, most=None) -> list[Picture]:
+    def read(source, most=None, *settings) -> list[Picture]:
         count = counts.get(source) if isinstance(source, bytes) else None
         return read_all(source, most) if count is None else [read_all(frame)[0] for frame in frames[:count]]
 

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import io
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from runtime.dicom_elements import parse
 from runtime.errors import DatasetError
-from runtime.quiet import import_without
 from runtime.signatures import is_dicom
+from runtime.sources import encoded
 from train.data.ids import Ids, numbered, session_numbers
 
 _TAGS = (0x00100020, 0x0020000D, 0x00200013)  # PatientID, StudyInstanceUID, InstanceNumber
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _RASTER = {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".pgm", ".ppm"}
 _HEAD = 1 << 17
 """Bytes of a file in which its first elements are looked for before the whole file is read."""
@@ -93,21 +92,17 @@ def _header(image: bytes | Path, key: bytes) -> _Header:
         return nothing  # the loader says why it cannot be read
     if not is_dicom(head):
         return nothing
-    try:
-        pydicom = import_without("pydicom", "requests")
-    except ImportError as error:
+    if find_spec("pydicom") is None:
         raise DatasetError(
             "The data holds DICOM files, which need the package pydicom: pip install 'neurostage[dicom]'."
-        ) from error
-    if _DEFLATED in head[:2048]:
-        return _Header(None, None, -1, dicom=True)  # runtime refuses it: a megabyte may inflate to gigabytes
+        )
     try:
         try:
-            told = _raw(pydicom, head)
+            told = _raw(head)
         except Exception:
             if isinstance(image, bytes):
                 raise
-            told = _raw(pydicom, image.read_bytes())
+            told = _raw(encoded(image)[0])
     except Exception:  # noqa: BLE001  a damaged header names nobody; the loader says what is wrong with the file
         return _Header(None, None, -1, dicom=True)
     patient, study, number = told
@@ -117,11 +112,7 @@ def _header(image: bytes | Path, key: bytes) -> _Header:
     return _Header(digest, session, position, dicom=True)
 
 
-def _raw(pydicom: Any, data: bytes) -> list[bytes]:
-    """The bytes of PatientID, StudyInstanceUID and InstanceNumber, empty where they are absent.
-
-    As they are stored: pydicom warns of values that break the rules of their kind, and may quote them.
-    """
-    dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=list(_TAGS), stop_before_pixels=True)
-    elements = [dataset.get_item(tag) if tag in dataset else None for tag in _TAGS]
-    return [(getattr(one, "value", None) or b"").strip(b" \0") for one in elements]
+def _raw(data: bytes) -> list[bytes]:
+    """The bytes of PatientID, StudyInstanceUID and InstanceNumber, empty where they are absent. As they are stored."""
+    elements = parse(data, _TAGS).elements
+    return [elements[tag].value.strip(b" \0") if tag in elements else b"" for tag in _TAGS]
