@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.decoders import supported
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Prints one JSON line. Everything is derived from the number of the mutation, so a finding can be repeated by it.
@@ -132,3 +134,33 @@ def test_300_mutations() -> None:
 @pytest.mark.timeout(1800)
 def test_10000_mutations() -> None:
     check(fuzz(1000, 10_000), 10_000)
+
+
+def fuzz_in_decoders(first: int, count: int) -> dict:
+    command = [sys.executable, "-m", "tests.runtime.fuzzing", str(first), str(count)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3500, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
+    assert done.stderr == ""
+    assert "Zyxwvut" not in done.stdout
+    return json.loads(done.stdout)
+
+
+def check_in_decoders(result: dict, count: int) -> None:
+    assert result["wrong"] == result["leaked"] == []
+    assert result["neighbours"] == count // 25
+    assert result["grown_mib"] < 200
+    assert result["decoder_mib"] < 512
+    assert 0.05 * count < result["answered"] < 0.95 * count
+
+
+@pytest.mark.skipif(not supported(), reason="needs Linux")
+def test_400_mutations_in_processes_with_limits() -> None:
+    check_in_decoders(fuzz_in_decoders(0, 400), 400)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not supported(), reason="needs Linux")
+def test_100000_mutations_in_processes_with_limits() -> None:
+    """Of all formats, by header fields and at random, and of bombs. Figures: docs/SECURITY-DECODING.md."""
+    check_in_decoders(fuzz_in_decoders(0, 100_000), 100_000)
