@@ -107,15 +107,12 @@ class Predictor:
         self._lanes = max(LANES[0], min(LANES[1], cpus))
         self._audit = opened_log(audit, audit_key)
         self._pool = decoding_pool() if isolate else None
-        if where.is_file():
-            self._serving = open_artifact(where, backend, precision, device, threads)
-        else:
-            self._serving = open_bundle(where, backend, precision, device, threads, tune)
+        given = (where, backend, precision, device, threads)
+        self._serving = open_artifact(*given) if where.is_file() else open_bundle(*given, tune)
         self._rows = Rows(self.model.input.shape)
         self._batches = Batches(self._serving)
         self._guard = self._serving.guard if guard else None
-        digest = None if self._audit is None else self._audit.pixels
-        self._reading = (self.model.input, self._guard, digest, max_pixels, self._pool)
+        self._max_pixels = max_pixels
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
         self._answers = Answers(self.model, self.backend, self.precision, self._abstain_below, self.guarded)
         if guard and where.is_file():
@@ -126,11 +123,10 @@ class Predictor:
     def __reduce__(self) -> tuple[Any, ...]:
         return restored, (type(self), str(self._identity.path), self._options, self._identity.digest())
 
-    def __copy__(self) -> Predictor:
+    def __deepcopy__(self, memo: Any = None) -> Predictor:
         return self  # nothing of it changes, and threads share it
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Predictor:
-        return self
+    __copy__ = __deepcopy__
 
     @property
     def path(self) -> Path:
@@ -186,6 +182,12 @@ class Predictor:
     def isolation(self) -> tuple[str, ...]:
         """What the kernel limits or refuses to processes that decode; empty where files are decoded in this one."""
         return () if self._pool is None else self._pool.enforced()
+
+    @property
+    def _reading(self) -> tuple[Any, ...]:
+        """What `prepare` takes beside the images."""
+        digest = None if self._audit is None else self._audit.pixels
+        return self.model.input, self._guard, digest, self._max_pixels, self._pool
 
     def explain(self) -> list[str]:
         """One line for each artifact and backend considered, in order of preference, with the reason."""
