@@ -1,4 +1,4 @@
-"""What a linear model tells of people it has not seen: the figure that a network has to beat."""
+"""How well a linear model classifies unseen patients: the figure that a network has to beat."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from train.evaluation.intervals import LEAST_PATIENTS
-from train.evaluation.repeated import fold_figures, mean_of_folds
+from train.evaluation.repeated import DECIDED, DEPENDENCE, fold_figures, mean_of_folds
 from train.evaluation.scores import Answers, area, stages
 
 FOLDS, REPEATS = 5, 5
@@ -19,7 +19,7 @@ def linear_baseline(
 ) -> dict[str, Any] | None:
     """Demented or not, by logistic regression on each patient's mean thumbnail; JSON-ready.
 
-    Five-fold over patients, dealt five times; principal components (120 at most) and regression are fitted without the
+    Five-fold over patients, split five times; principal components (120 at most) and regression are fitted without the
     patients they are tested on. `auc` and `accuracy` are means over the 25 folds, with 95 % intervals that include the
     variance of the training (`train.evaluation.repeated`). None with fewer than five patients of either kind.
 
@@ -43,15 +43,15 @@ def cross_validated(features: np.ndarray, demented: np.ndarray) -> dict[str, Any
 
     people = len(demented)
     found: list[dict[str, tuple[float, float]]] = []
-    dealt = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0)
-    for train, test in dealt.split(features, demented):
+    splits = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0)
+    for train, test in splits.split(features, demented):
         reduced = PCA(min(COMPONENTS, len(train) - 1, features.shape[1]), random_state=0)
         model = make_pipeline(reduced, LogisticRegression(max_iter=1000)).fit(features[train], demented[train])
         found.append(_fold(model.decision_function(features[test]), demented[test]))
-    figures = {
-        name: mean_of_folds([one[name][0] for one in found], [one[name][1] for one in found], people, repeats=REPEATS)
-        for name in ("auc", "accuracy")
-    }
+    figures = {}
+    for name, dependence in (("auc", DEPENDENCE), ("accuracy", DECIDED)):
+        values, variances = zip(*(one[name] for one in found), strict=True)
+        figures[name] = mean_of_folds(values, variances, people, repeats=REPEATS, dependence=dependence)
     return {
         "patients": people,
         **figures,

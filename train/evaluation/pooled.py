@@ -17,7 +17,7 @@ from train.evaluation.calibration import CrossFit, cross_fit
 from train.evaluation.fitting import assessed, debiased
 from train.evaluation.heldout import HeldOut, ask, class_counts, held_out, read_split, recorded_verdict
 from train.evaluation.intervals import LEVEL
-from train.evaluation.repeated import DEPENDENCE, fold_figures, mean_of_folds
+from train.evaluation.repeated import DECIDED, DEPENDENCE, fold_figures, mean_of_folds
 from train.evaluation.scores import Answers, decision_scores, ranking_scores
 from train.evaluation.summary import Summary, no_interval, over_units
 from train.record import read_record
@@ -123,7 +123,7 @@ def figures(folds: Folds) -> dict[str, Any]:
     everyone = Summary(folds.patients(), counted=counted, inflation=DEPENDENCE) if folds.unit == "patients" else None
     return {
         "folds": [_values(one) for one in by_fold],
-        "over_folds": {level: _over_folds([one[level] for one in by_fold], folds) for level in levels},
+        "over_folds": {level: _over_folds([one[level] for one in by_fold], folds, level) for level in levels},
         "slices": slices,
         "patients": everyone.decisions() if everyone else None,
         "studies_by": None if everyone is None else "mean" if folds.studies is None else "cross-fitted",
@@ -247,12 +247,14 @@ def _values(fold: dict[str, Any]) -> dict[str, Any]:
     return {"held_out": fold["held_out"], **{level: plain(fold[level]) for level in LEVELS}}
 
 
-def _over_folds(found: Sequence[dict[str, tuple[float, float]]], folds: Folds) -> dict[str, Any]:
+def _over_folds(found: Sequence[dict[str, tuple[float, float]]], folds: Folds, level: str) -> dict[str, Any]:
     """Name → {mean, sd, folds, low, high}, and `why` where there is no interval."""
     people, means = int(folds.slices.patients.max()) + 1, {}
     for name in OF_FOLDS:
         values, variances = zip(*(one[name] for one in found), strict=True)
-        figure = mean_of_folds(values, variances, people, least=-1.0 if name == "kappa" else 0.0)
+        least = -1.0 if name == "kappa" else 0.0
+        dependence = DECIDED if level == "patients" and name != "demented.auc" else DEPENDENCE
+        figure = mean_of_folds(values, variances, people, least=least, dependence=dependence)
         if folds.unit is None:
             figure |= {"low": None, "high": None, "why": _UNKNOWN}
         means[name] = {"mean": figure.pop("value"), **figure}

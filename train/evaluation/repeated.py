@@ -17,16 +17,18 @@ import numpy as np
 from train.evaluation.intervals import LEVEL, exact, leave_one_out
 
 DEPENDENCE = 2.0
-"""Variance of a figure over all folds together, by that over independent patients."""
+"""Variance of a figure over all folds together, by that over independent patients: of rankings, and at most."""
+DECIDED = 1 + 2 / math.pi
+"""The same of decisions on patients: signs of two normal scores are less correlated than the scores, by 2 / π."""
 
 
-def correlated(folds: int, repeats: int = 1) -> float:
+def correlated(folds: int, repeats: int = 1, dependence: float = DEPENDENCE) -> float:
     """Variance of the mean over all folds, by the variance of one fold's figure.
 
-    2 / K for one split into K folds. Of all pairs of patients one split tests the share (K - 1) / K; R splits come
-    nearer to all of them, so the factor is 2 / K * ((K - 1) / K + 1 / (K R)).
+    With a dependence of 2: 2 / K for one split into K folds. Of all pairs of patients one split tests the share
+    (K - 1) / K; R splits come nearer to all of them, so the factor is 2 / K * ((K - 1) / K + 1 / (K R)).
     """
-    return DEPENDENCE / folds * ((folds - 1) / folds + 1 / (folds * repeats))
+    return dependence / folds * ((folds - 1) / folds + 1 / (folds * repeats))
 
 
 def fold_figures(
@@ -48,13 +50,20 @@ def _with_variance(values: np.ndarray) -> tuple[float, float]:
 
 
 def mean_of_folds(
-    values: Sequence[float], variances: Sequence[float], patients: int, *, repeats: int = 1, least: float = 0.0
+    values: Sequence[float],
+    variances: Sequence[float],
+    patients: int,
+    *,
+    repeats: int = 1,
+    least: float = 0.0,
+    dependence: float = DEPENDENCE,
 ) -> dict[str, Any]:
     """{value, sd, folds, low, high}, and `why` where there is no interval: the mean over folds, 95 % interval.
 
     values, variances: of each fold of each repeat in turn, NaN where not defined. What the folds of one repeat vary
     more than their patients explain is added, as variance of the training, where it is more than chance (5 %).
     patients: tested in one repeat. least: lowest value that the figure can have (-1 for kappa); the highest is 1.
+    dependence: `DEPENDENCE`, or `DECIDED` for decisions on patients.
     """
     found, spread = np.asarray(values, float), np.asarray(variances, float)
     defined = np.isfinite(found)
@@ -69,12 +78,13 @@ def mean_of_folds(
     folds = len(found) // repeats
     if count < len(found) / 2 or count < 2 or not np.isfinite(spread[defined]).any():
         return {**facts, "why": "interval not estimable: defined in too few folds"}
-    share, factor = (value - least) / (1 - least), correlated(folds, repeats)
+    share, factor = (value - least) / (1 - least), correlated(folds, repeats, dependence)
     over_patients = float(np.nanmean(spread[defined]))
     variance = factor * over_patients
     if between:
         degrees = sum(len(part) - 1 for part in by_repeat if len(part) > 1)
-        variance += _of_training(float(np.mean(between)), over_patients, folds, degrees) / (folds * repeats)
+        shared = (dependence - 1) / (folds - 1)  # covariance of two folds, by the variance of one
+        variance += _of_training(float(np.mean(between)), over_patients, shared, degrees) / (folds * repeats)
     if share in (0.0, 1.0):
         effective = patients / (folds * factor)
         low, high = exact(share * effective, effective)
@@ -85,14 +95,14 @@ def mean_of_folds(
     return {**facts, "low": least + (1 - least) * low, "high": least + (1 - least) * high}
 
 
-def _of_training(between: float, over_patients: float, folds: int, degrees: int) -> float:
+def _of_training(between: float, over_patients: float, shared: float, degrees: int) -> float:
     """Variance of the folds' figures that their patients do not explain; 0 where it may be chance.
 
     Folds that train on each other's patients differ less from one another than independent test sets do.
     """
     from scipy import special
 
-    expected = over_patients * (1 - (DEPENDENCE - 1) / (folds - 1)) if folds > 2 else over_patients
+    expected = over_patients * (1 - shared if shared < 1 else 1)
     chance = float(special.chdtri(degrees, 1 - LEVEL)) / degrees
     return between - expected if between > chance * expected else 0.0
 
