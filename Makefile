@@ -17,13 +17,13 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m export --to onnx
 	@echo '--- predict slices of people who were not trained on' >&2
 	test -d phantoms || $(BIN)/python -m train.data.phantom --out phantoms
-	$(BIN)/python -m runtime scan.jpg phantoms/*/p00[0-3]_s12.png
+	$(BIN)/python -m runtime --bundle bundle scan.jpg phantoms/*/p00[0-3]_s12.png
 	@echo
 	@echo 'Next, with your own slices (a folder of class folders, or .parquet):'
 	@echo '  . $(BIN)/activate'
 	@echo '  python -m train --data DIR_OR_PARQUET --weights imagenet'
 	@echo '  python -m export --to onnx'
-	@echo '  python -m runtime scan.jpg'
+	@echo '  python -m runtime --bundle bundle scan.jpg'
 	@echo '  python -m benchmarks'
 
 test: $(VENV)/.installed

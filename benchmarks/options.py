@@ -55,6 +55,8 @@ class Options:
     """CPU threads for every contender. Without it: all this process may use."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where all contenders run."""
+    trust_code: bool = False
+    """Also measure artifacts that carry code (.ts, .pt2, .engine): of a bundle whose maker you trust."""
     work: Path | None = None
     """Folder that keeps what peers compile, for the next time. Without it: a temporary one."""
     out: Path | None = None

@@ -124,6 +124,15 @@ class Ours:
         return self.predictor.model.labels
 
 
-def load(bundle: Path, backend: str, precision: str, device: str, threads: int) -> Ours:
+def load(bundle: Path, backend: str, precision: str, device: str, threads: int, trust_code: bool = False) -> Ours:
     """A Predictor over one artifact of the bundle in one backend."""
-    return Ours(Predictor(bundle, backend=backend, precision=precision, device=device, threads=threads))
+    return Ours(
+        Predictor(
+            bundle,
+            backend=backend,
+            precision=precision,
+            device=device,
+            threads=threads,
+            trust_code=trust_code,
+        )
+    )

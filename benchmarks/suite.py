@@ -34,6 +34,7 @@ from runtime.errors import BackendError, BundleError, CheckpointError, DatasetEr
 from runtime.integrity import verified
 from runtime.labels import ASSUMED, order_line
 from runtime.manifest import TENSOR, Manifest
+from runtime.model_file import CODE
 from runtime.threads import available_cpus
 from train.record import read_record
 from train.runs import described
@@ -231,12 +232,16 @@ def _predictors(options: Options, manifest: Manifest, threads: int, notes: list[
         if reason:
             notes.append(f"{name} was not measured: it {reason}.")
             continue
+        if artifact.format in CODE and not options.trust_code:
+            notes.append(f"{name} was not measured: {artifact.file} carries code. --trust-code loads it.")
+            continue
         arguments = {
             "bundle": options.bundle,
             "backend": check.backend,
             "precision": artifact.precision,
             "device": options.device,
             "threads": threads,
+            "trust_code": options.trust_code,
         }
         settings = f"{check.backend} as the runtime loads it, guard {'on' if manifest.guard else 'not in the bundle'}"
         found[name] = Contender(

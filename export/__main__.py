@@ -113,7 +113,7 @@ def _print(exported: Exported, options: Options) -> None:
         print(f"rejected: kept with a report in {exported.bundle / 'rejected'}")
     if any(artifact.checks for artifact in exported.manifest.artifacts):
         named = () if str(exported.bundle) == "bundle" else (exported.bundle,)
-        print(f"\nNext: {command('runtime', *named, 'scan.jpg')}")
+        print(f"\nNext: {command('runtime', '--bundle', exported.bundle, 'scan.jpg')}")
         print(f"      {command('benchmarks', *named)}")
 
 

@@ -8,7 +8,10 @@ from types import ModuleType
 
 from runtime import backends
 from runtime.backends import BACKENDS, Backend
-from runtime.errors import BackendUnavailable
+from runtime.entries import TENSOR
+from runtime.errors import BackendUnavailable, TrustError
+from runtime.examined import untrusted
+from runtime.model_file import ModelFile
 
 
 def asked() -> dict[str, ModuleType]:
@@ -25,13 +28,26 @@ def missing(name: str) -> str | None:
     return None if name in asked() else "is not known to this version"
 
 
-def load(name: str, path: Path, precision: str, threads: int) -> Backend:
+def load(
+    name: str, path: Path, precision: str, threads: int, *, takes: str = TENSOR, trust_code: bool = False
+) -> Backend:
     """The artifact at `path` in one of `asked`, on the CPU where it can run there, so that figures compare, else on the
-    GPU. Raises BackendUnavailable or BackendError."""
+    GPU.
+
+    takes: as `runtime.entries.Artifact.takes`.
+    trust_code: the file was built by this export, or the user trusts whoever did: formats that carry code are loaded.
+
+    Raises BackendUnavailable, BackendError or BundleError, TrustError among these.
+    """
     if reason := missing(name):
         raise BackendUnavailable(f"{name!r} {reason}.")
     module = BACKENDS[name] if name in BACKENDS else asked()[name]
     device = "cpu" if "cpu" in module.DEVICES else module.DEVICES[0]
+    if name in BACKENDS:
+        model = ModelFile.read(path, takes)
+        return backends.load(name, model, precision=precision, device=device, threads=threads, trust_code=trust_code)
+    if not trust_code:
+        raise TrustError(untrusted(path, module.NAME))
     backend: Backend = module.load(path, precision=precision, device=device, threads=threads)
     return backend
 

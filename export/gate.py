@@ -17,13 +17,14 @@ from export.engines import asked, load, machine, missing, one_line
 from export.formats.aotinductor import TAKES as COMPILED
 from export.job import LONG_S, Evidence, Job
 from export.parity import Parity, compare, tolerance_for
+from export.pixels import TAKES as PIXELS
 from export.pixels.evidence import PixelEvidence
 from export.served import Served, serve
 from runtime.backends import Backend
 from runtime.calibration import probabilities
 from runtime.errors import BackendError, BackendUnavailable, BundleError, ExportError, NeuroStageError, ParityError
 from runtime.fields import parse
-from runtime.manifest import Check, ModelInfo
+from runtime.manifest import TENSOR, Check, ModelInfo
 from train.record import without_folders
 
 BATCHES = (1, 8, 32)
@@ -67,15 +68,16 @@ def judge(
     pixels: the artifact takes pixels, and is asked with images of ten sizes, grey and colour.
     """
     verdict = Verdict()
-    for name, loaded in loaded_in_each(job, path, format_name, precision, verdict.skipped):
+    for name, loaded in loaded_in_each(job, path, format_name, precision, verdict.skipped, pixels=pixels):
         _ask(job, verdict, name, loaded, f"{path.name} in {loaded.engine}", precision, timed, pixels)
     return verdict
 
 
 def loaded_in_each(
-    job: Job, path: Path, format_name: str, precision: str, skipped: list[str]
+    job: Job, path: Path, format_name: str, precision: str, skipped: list[str], *, pixels: bool = False
 ) -> Iterator[tuple[str, Backend]]:
-    """Name and backend, one after the other, of all here that run the file; `skipped` gains why any other does not."""
+    """Name and backend, one after the other, of all here that run the file, which this export built; `skipped` gains
+    why any other does not. pixels: it takes pixels."""
     for name, module in asked().items():
         if format_name not in module.FORMATS:
             continue
@@ -83,8 +85,9 @@ def loaded_in_each(
             skipped.append(f"{path.name} was not checked in {name!r}, which {reason}")
             continue
         try:
-            yield name, load(name, path, precision, job.threads)
-        except (BackendUnavailable, BackendError) as error:
+            takes = PIXELS if pixels else TENSOR
+            yield name, load(name, path, precision, job.threads, takes=takes, trust_code=True)
+        except (BackendUnavailable, BackendError, BundleError) as error:
             skipped.append(f"{path.name} does not load in {name!r}: {one_line(error, path)}")
 
 

@@ -74,6 +74,9 @@ class Options:
     of the bundle. --to and --precision are not looked at."""
     sign: Path | None = None
     """A private elliptic-curve key (PEM) to sign the bundle with. Needs neurostage[sign]."""
+    trust_code: bool = False
+    """Also load artifacts that carry code (.ts, .pt2, .engine) of the bundle at --out, to look at them with --rebuild
+    and to time them again. Those that this export builds are loaded in any case."""
     json: bool = False
     """Print the result as one JSON object."""
 

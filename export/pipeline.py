@@ -38,6 +38,7 @@ from runtime import __version__
 from runtime.entries import LOGS
 from runtime.integrity import verified
 from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
+from runtime.model_file import CODE
 from runtime.threads import available_cpus
 from train.record import without_folders
 
@@ -66,7 +67,7 @@ def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) ->
     """
     manifest = read_manifest(options.out)
     assert_agrees(options, manifest.model, options.out)
-    found = stale(options.out, options.threads or available_cpus(), say)
+    found = stale(options.out, options.threads or available_cpus(), say, trust_code=options.trust_code)
     for entry in found:
         say(f"{entry.artifact.file}: {entry.reason}")
     if not found:
@@ -208,10 +209,11 @@ def _finish(
     card = None if options.rebuild else model_card(reference)  # the bundle's own is of the same model
     replaced |= set() if card is None else {CARD}
     artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced, reference.order.origin)
+    foreign = set() if options.trust_code else {one.file for one in artifacts if one.format in CODE}
     artifacts += [outcome.artifact for outcome in good if outcome.artifact]
     golden = write_golden(reference, folder)
     threads, log = options.threads or available_cpus(), folder / LOGS / "latency.log"
-    artifacts = timed(folder, artifacts, golden, reference.info.input, threads, log, say)
+    artifacts = timed(folder, artifacts, golden, reference.info.input, threads, log, say, foreign)
     by_file = {artifact.file: artifact for artifact in artifacts}
     for outcome in good:
         outcome.artifact = by_file[outcome.file]

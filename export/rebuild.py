@@ -17,6 +17,7 @@ from runtime.errors import BackendError, BackendUnavailable
 from runtime.images import read_image
 from runtime.integrity import verified
 from runtime.manifest import TENSOR, Artifact, Check, Manifest
+from runtime.model_file import CODE
 from runtime.preprocess import preprocess
 
 
@@ -30,11 +31,12 @@ class Stale:
     """``probabilities`` or ``logits``."""
 
 
-def stale(bundle: Path, threads: int, say: Callable[[str], None]) -> list[Stale]:
+def stale(bundle: Path, threads: int, say: Callable[[str], None], *, trust_code: bool = False) -> list[Stale]:
     """The artifacts of a bundle that on this machine do not load, do not decide as they did, or run in another engine.
 
     Parity belongs to a file in an engine of one version, so a newer engine is a reason too. What cannot be asked here,
-    since its engine is not installed or needs a GPU, is left as it is. Raises BundleError for a changed bundle.
+    since its engine is not installed or needs a GPU, or since it carries code that is not trusted, is left as it is.
+    Raises BundleError for a changed bundle.
     """
     manifest = verified(bundle)
     found = []
@@ -44,7 +46,12 @@ def stale(bundle: Path, threads: int, say: Callable[[str], None]) -> list[Stale]
             if reason := missing(check.backend):
                 say(f"{artifact.file}: not looked at in {check.backend!r}, which {reason}")
                 continue
-            reason, carried = _reason(bundle, manifest, artifact, check, threads)
+            if artifact.format in CODE and not trust_code:
+                say(
+                    f"{artifact.file}: not looked at in {check.backend!r}, since it carries code: --trust-code loads it"
+                )
+                continue
+            reason, carried = _reason(bundle, manifest, artifact, check, threads, trust_code)
             gives = carried or gives
             reasons += [reason] if reason else []
         if reasons:
@@ -63,12 +70,12 @@ def combinations_of(found: list[Stale]) -> dict[str, list[str]]:
 
 
 def _reason(
-    bundle: Path, manifest: Manifest, artifact: Artifact, check: Check, threads: int
+    bundle: Path, manifest: Manifest, artifact: Artifact, check: Check, threads: int, trust_code: bool
 ) -> tuple[str | None, str | None]:
     """Why the artifact no longer fits, or None; and what it says that it gives."""
     path = bundle / artifact.file
     try:
-        loaded = load(check.backend, path, artifact.precision, threads)
+        loaded = load(check.backend, path, artifact.precision, threads, takes=artifact.takes, trust_code=trust_code)
     except (BackendUnavailable, BackendError) as error:
         return f"does not load in {check.backend!r}: {one_line(error, path)}", None
     gives = json.loads(loaded.metadata or "{}").get("gives")

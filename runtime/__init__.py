@@ -25,6 +25,7 @@ from runtime.errors import (
     NeuroStageError,
     ParityError,
     TrainingError,
+    TrustError,
 )
 from runtime.images import read_image
 from runtime.labels import LABELS, canonical_label
@@ -56,6 +57,7 @@ __all__ = [
     "StudyPrediction",
     "Timings",
     "TrainingError",
+    "TrustError",
     "canonical_label",
     "preprocess",
     "read_image",

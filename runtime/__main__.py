@@ -1,4 +1,4 @@
-"""`python -m runtime [--bundle BUNDLE] FILES…`: predict from the command line."""
+"""`python -m runtime --bundle BUNDLE FILES…`: predict from the command line."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from runtime.prediction import Prediction
 from runtime.predictor import DEFAULT_BUNDLE, Predictor, unguarded
 from runtime.sources import encoded
 
-_EPILOG = f"""\
-Without --bundle the first path is the bundle where it is one; else ./{DEFAULT_BUNDLE}
-is. Which one answers is said on the standard error. A folder stands for the
+_EPILOG = """\
+Only --bundle names a model: every other path is an image, whatever it holds.
+Which bundle answers is said on the standard error. A folder stands for the
 images in it, at any depth, by their content where the name does not say; what
 is skipped is counted. - stands for one image on the standard input.
 DICOM files need the extra: pip install 'neurostage[dicom]'
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_intermixed_args(argv)  # images may follow options
     if not options.paths and not (options.info or options.self_test):
-        parser.error("no image was given. For example: python -m runtime scan.jpg")
+        parser.error(f"no image was given. For example: python -m runtime --bundle {DEFAULT_BUNDLE} scan.jpg")
     if options.resume and not options.output:
         parser.error("--resume needs --output, the file to go on with")
     if options.output and (options.json or options.csv or options.study):
@@ -81,6 +81,9 @@ def _loaded(bundle: Path, options: argparse.Namespace) -> Predictor:
             threads=options.threads,
             audit=options.audit,
             audit_key=options.audit_key,
+            trust_code=options.trust_code,
+            trusted_key=options.trusted_key,
+            trusted_digest=options.trusted_digest,
         )
     said = [str(one.message) for one in caught] + ([] if predictor.guarded else [unguarded(bundle)])
     for line in dict.fromkeys(said):
@@ -184,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images, or folders of them")
-    bundle = f"folder that python -m export wrote, or a lone artifact (default: {DEFAULT_BUNDLE})"
+    bundle = "folder that python -m export wrote, or a lone artifact; nothing else is ever the model"
     parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help=bundle)
     parser.add_argument("--info", action="store_true", help="say what the bundle holds and why this artifact serves")
     parser.add_argument("--self-test", action="store_true", help="replay the bundle's golden images on this machine")
@@ -197,6 +200,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, metavar="N", help="batches under way at once (default: by CPUs)")
     parser.add_argument("--audit", type=Path, metavar="LOG", help="add a line without patient data for each image")
     parser.add_argument("--audit-key", type=Path, metavar="FILE", help="key of the audit log (default: LOG.key)")
+    code = "also load artifacts that carry code (.ts, .pt2, .engine), of a bundle whose maker you trust"
+    parser.add_argument("--trust-code", action="store_true", help=code)
+    parser.add_argument("--trusted-key", type=Path, metavar="FILE", help="answer only if this public key signed it")
+    parser.add_argument("--trusted-digest", metavar="SHA256", help="answer only if its manifest has this SHA-256")
     parser.add_argument("--backend", choices=list(BACKENDS), metavar="NAME", help=_BACKEND_HELP)
     parser.add_argument("--precision", metavar="NAME", help="this precision or none, such as fp32")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run (default: cpu)")

@@ -58,27 +58,39 @@ class Carried:
     """``logits`` or ``probabilities``."""
 
 
-def carried(path: Path, format_name: str) -> Carried | None:
+def carried(path: Path, format_name: str, content: bytes | None = None) -> Carried | None:
     """The description in the file at `path`; None for a format that has no place for one.
+
+    content: the file's bytes, where they were read already: then the path is not opened.
 
     Raises BundleError, naming the file, where there is none, where two differ, or what is there cannot be read.
     """
+    found = descriptions(path, format_name, content)
+    if found is None:
+        return None
+    if len(found) != 1:
+        how = "no labels and input size of its own" if not found else f"{len(found)} different descriptions of itself"
+        raise BundleError(f"{path} carries {how}, expected one. Not loaded. Export again.")
+    return read_description(found[0], str(path))
+
+
+def descriptions(path: Path, format_name: str, content: bytes | None = None) -> list[str] | None:
+    """The different texts under our key in the file; None for a format that has no place for one. Raises BundleError,
+    naming the file, for what cannot be read."""
     suffix, reader = FORMATS[format_name]
     if reader is None:
         return None
     if not path.name.endswith(suffix):
         raise BundleError(f"{path} is no {format_name} file, whose names end in {suffix}. Not loaded.")
     try:
-        with path.open("rb") as file:
-            found = sorted(set(reader(file)))
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
+            return sorted(set(reader(file)))
+    except BundleError as error:  # of a JSON text inside, which knows no path
+        raise BundleError(f"{path} cannot be read as {format_name}: {error}") from error
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
     except (zlib.error, SyntaxError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
-    if len(found) != 1:
-        how = "no labels and input size of its own" if not found else f"{len(found)} different descriptions of itself"
-        raise BundleError(f"{path} carries {how}, expected one. Not loaded. Export again.")
-    return read_description(found[0], str(path))
 
 
 def read_description(description: str, where: str) -> Carried:
@@ -191,8 +203,8 @@ def _safetensors(file: BinaryIO) -> list[str]:
     length = int.from_bytes(file.read(8), "little")
     if length > _LARGEST_HEADER:
         raise ValueError(f"its header would have {length} bytes")
-    header = parse(file.read(length).decode("utf-8"), f"the header of {file.name}")
-    metadata: dict[str, Any] = field(header, "__metadata__", dict, f"the header of {file.name}", {})
+    header = parse(file.read(length).decode("utf-8"), "its header")
+    metadata: dict[str, Any] = field(header, "__metadata__", dict, "its header", {})
     return [str(metadata[METADATA_KEY])] if METADATA_KEY in metadata else []
 
 

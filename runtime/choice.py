@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from runtime import backends
 from runtime.errors import InputError
 from runtime.manifest import TENSOR, Artifact, Check, Manifest
+from runtime.model_file import CODE
 
 
 @dataclass
@@ -16,6 +17,8 @@ class Candidate:
     artifact: Artifact
     check: Check
     verdict: str = "not tried: an earlier one serves"
+    held_back: bool = False
+    """Whether it carries code, and the caller did not say that it is trusted."""
 
     def __str__(self) -> str:
         name = f"{self.artifact.file} in {self.check.backend}"
@@ -43,7 +46,8 @@ def built_for(artifact: Artifact) -> str:
 
 
 def candidates(manifest: Manifest, backend: str | None, precision: str | None) -> list[Candidate]:
-    """Every artifact × backend that passed parity and fits what was asked for, fastest at export first.
+    """Every artifact × backend that passed parity and fits what was asked for, fastest at export first; those that
+    carry code after all others.
 
     Raises InputError when nothing in the bundle fits, saying what there is.
     """
@@ -64,4 +68,4 @@ def candidates(manifest: Manifest, backend: str | None, precision: str | None) -
             f"{there}. Export what you need with python -m export --to FORMAT."
         )
     order = list(backends.BACKENDS)
-    return sorted(fitting, key=lambda c: (c.check.latency_ms, order.index(c.check.backend)))
+    return sorted(fitting, key=lambda c: (c.artifact.format in CODE, c.check.latency_ms, order.index(c.check.backend)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
+import stat
 from pathlib import Path
 
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -11,14 +14,18 @@ UNSEALED = "0" * 64
 """Stands in a text for the digest that `seal` puts there."""
 
 _BLOCK = 256 * 1024
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""Without waiting: a FIFO in place of the file would have no end."""
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
+    """SHA-256 of a regular file's content, hexadecimal. Raises OSError, also for a FIFO or a device."""
     digest = hashlib.sha256()
     # One buffer, small enough to go back to the system: blocks read by several threads stay in each one's arena.
     buffer = memoryview(bytearray(_BLOCK))
-    with path.open("rb", buffering=0) as file:
+    with os.fdopen(os.open(path, _READ), "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()

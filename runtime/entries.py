@@ -9,7 +9,7 @@ from typing import Any
 
 from runtime.digests import DIGEST
 from runtime.errors import BundleError
-from runtime.fields import exactly, field, is_number, number, objects, text
+from runtime.fields import assert_plain, exactly, field, is_number, number, objects, text
 
 TENSOR = "float32 (N, C, H, W)"
 """What an artifact takes unless its manifest says otherwise: the output of `runtime.preprocess`."""
@@ -122,6 +122,7 @@ def read_golden(entry: dict[str, Any], where: str) -> Golden:
 def _check(entry: dict[str, Any], where: str) -> Check:
     exactly(entry, where, _CHECK)
     parity = field(entry, "parity", dict, where)
+    assert_plain(parity, f"{where}.parity")
     for key in _MEASURED:
         if key in parity:
             number(parity, key, f"{where}.parity")

@@ -4,6 +4,7 @@
     ├── InputError            an image, array or argument that the caller handed over
     │   └── ImageError        ... that cannot be read as one still image
     ├── BundleError           a bundle or lone artifact that cannot be trusted or understood
+    │   └── TrustError        ... that runs code nobody vouched for, or is not signed by, or not, what was named
     ├── DependencyError       an optional package that a command needs is not installed
     ├── BackendUnavailable    the engine asked for is not installed or cannot run here
     ├── BackendError          the engine is here and failed
@@ -42,6 +43,10 @@ def shed(error: ImageError) -> ImageError:
 
 class BundleError(NeuroStageError):
     """A bundle or a lone artifact is missing, changed, newer than this runtime, or malformed."""
+
+
+class TrustError(BundleError):
+    """A file that may run code was not declared trusted, or the bundle is not the one whose key or digest was named."""
 
 
 class DependencyError(NeuroStageError, ImportError):

@@ -29,7 +29,8 @@ BACKEND, PRECISION = "torch-export", "fp32"
 
 _EPILOG = """\
 Needs a bundle with a float32 .pt2 (python -m export --to torch-export) and the
-extra: pip install 'neurostage[explain]'. A Grad-CAM is coarse: it shows which
+extra: pip install 'neurostage[explain]'. A .pt2 carries code: --trust-code says
+that you trust whoever made the bundle. A Grad-CAM is coarse: it shows which
 cells of the last layer raised a class, not where a disease is.
 
 Exit status: 0 written, 1 the guard rejected the image, 2 usage.
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f"{out} exists. Remove it, or name another --out.")
         if (options.bundle / MANIFEST).is_file() and (manifest := read_manifest(options.bundle)).labels_from == ASSUMED:
             print(order_line(manifest.model.labels, ASSUMED), file=sys.stderr)  # noqa: T201
-        prediction, png = explained(options.bundle, options.image, options.label)
+        prediction, png = explained(options.bundle, options.image, options.label, trust_code=options.trust_code)
         if png is None:
             print(f"{options.image} was rejected: {prediction.reason}. Nothing was written.", file=sys.stderr)  # noqa: T201
             return 1
@@ -59,11 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def explained(bundle: Path, source: Source, label: str | None = None) -> tuple[Prediction, bytes | None]:
+def explained(
+    bundle: Path, source: Source, label: str | None = None, *, trust_code: bool = False
+) -> tuple[Prediction, bytes | None]:
     """What the bundle's float32 `.pt2` predicts, and a PNG of the slice beside itself under its Grad-CAM.
 
     source: as for `Predictor.predict`.
     label: the class to explain, in any common spelling; None takes the most probable one.
+    trust_code: as for `Predictor`: a `.pt2` carries code, and is not loaded without.
 
     The PNG is None where the guard rejected the image: nothing was decided that could be explained. Raises what
     `Predictor` raises, and InputError for a bundle without that artifact or a label that it does not have.
@@ -74,7 +78,7 @@ def explained(bundle: Path, source: Source, label: str | None = None) -> tuple[P
     if label is not None and canonical_label(label) is None:
         raise InputError(f"{label!r} is no class. Expected one of {', '.join(LABELS)}, in any common spelling.")
     label = canonical_label(label) if label is not None else None
-    predictor = Predictor(bundle, backend=BACKEND, precision=PRECISION)
+    predictor = Predictor(bundle, backend=BACKEND, precision=PRECISION, trust_code=trust_code)
     labels = predictor.model.labels
     if label is not None and label not in labels:
         raise InputError(f"The model has no class {label!r}. It has: {', '.join(labels)}.")
@@ -84,7 +88,8 @@ def explained(bundle: Path, source: Source, label: str | None = None) -> tuple[P
         return prediction, None
     target = label or max(prediction.probabilities, key=prediction.probabilities.__getitem__)
     pixels = preprocess(picture.image, predictor.model.input)
-    cells = grad_cam(predictor.artifact, predictor.model.architecture, pixels, labels.index(target))
+    assert predictor._serving.reread is not None, "a bundle's artifact"
+    cells = grad_cam(predictor._serving.reread().content, predictor.model.architecture, pixels, labels.index(target))
     return prediction, drawn(picture.image, cells, _caption(predictor, prediction, target, cells))
 
 
@@ -135,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder that python -m export wrote")
     parser.add_argument("image", type=Path, metavar="IMAGE", help="one slice: any image file, or DICOM")
     parser.add_argument("--label", help="the class to explain (default: the most probable one)")
+    parser.add_argument("--trust-code", action="store_true", help="load the .pt2, which carries code, of a known maker")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="picture to write (default: IMAGE.gradcam.png)")
     return parser
 

@@ -9,6 +9,9 @@ from typing import Any, TypeGuard
 
 from runtime.errors import BundleError
 
+DEEPEST = 32
+"""Levels of objects and lists within each other; ours have at most seven."""
+
 
 def parse(text: str, where: str) -> dict[str, Any]:
     """The JSON object that `text` spells (RFC 8259): no key twice in one object, no NaN, no infinite number.
@@ -73,6 +76,29 @@ def number(data: Mapping[str, Any], key: str, where: str, default: float | None 
     return float(value)
 
 
+def assert_plain(value: Any, where: str) -> None:
+    """Raise BundleError, naming `where`, for text in `value`, at any depth, that a terminal or a page would not show as
+    it stands (control characters, line breaks, marks that turn the direction of writing), for an integer beyond 64 bits
+    and for more than `DEEPEST` levels."""
+    waiting = [(value, 0)]
+    while waiting:
+        one, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise BundleError(f"{where} is nested more than {DEEPEST} levels deep. Export again.")
+        if isinstance(one, str) and not one.isprintable():
+            shown = repr(one[:80])
+            raise BundleError(f"{where} holds {shown}, expected text without control characters. Export again.")
+        if isinstance(one, int) and not -(2**63) <= one < 2**64:
+            raise BundleError(
+                f"{where} holds an integer of {one.bit_length()} bits, expected at most 64. Export again."
+            )
+        if isinstance(one, dict):
+            waiting += [(key, depth + 1) for key in one]
+            waiting += [(inside, depth + 1) for inside in one.values()]
+        elif isinstance(one, list):
+            waiting += [(inside, depth + 1) for inside in one]
+
+
 def objects(data: Mapping[str, Any], key: str, where: str, default: list[Any] | None = None) -> list[dict[str, Any]]:
     """The list of objects at `key`."""
     entries: list[dict[str, Any]] = field(data, key, list, where, default)
@@ -99,8 +125,11 @@ class _NotStrictError(Exception):
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _NotStrictError(f"has the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _NotStrictError(f"has the key {key[:80]!r} twice in one object")
+            seen.add(key)
     return data
 
 

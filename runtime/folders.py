@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,18 +64,18 @@ def images_in(folder: str | os.PathLike[str]) -> Images:
     return Images(images, skipped)
 
 
-def images_of(paths: Iterable[Path]) -> Images:
+def images_of(paths: Iterable[Path], closed: Collection[Path] = ()) -> Images:
     """The images that `paths` stand for: a folder for those in it, any other path for itself.
 
-    A folder without an image stays, to be answered with the reader's own error. What a system left behind is left out
-    even where it is named, as a pattern of a shell does, unless nothing else is.
+    A folder without an image, or one of `closed`, stays, to be answered with the reader's own error. What a system
+    left behind is left out even where it is named, as a pattern of a shell does, unless nothing else is.
     """
     given = list(paths)
     images: list[Path] = []
     skipped: Counter[str] = Counter()
     wanted = [path for path in given if not is_left_behind(path.name)]
     for path in wanted or given:
-        if path.is_dir():
+        if path.is_dir() and path not in closed:
             found = images_in(path)
             images += found.images or [path]
             skipped += found.skipped

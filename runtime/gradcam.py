@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 
@@ -13,12 +13,12 @@ LAYERS = {"resnet50": "layer4", "resnet34-gray": "layer3"}
 """Architecture → its last layer that still has a height and a width."""
 
 
-def grad_cam(path: Path, architecture: str, image: np.ndarray, target: int) -> np.ndarray:
+def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) -> np.ndarray:
     """(h, w) float32 in [0, 1]: how much each cell of the last convolutional layer raises one class's logit.
 
     The largest cell is 1; all are 0 where none raises it. At 128 × 128 pixels a ResNet50 has 4 × 4 cells.
 
-    path: a float32 `.pt2` that torch.export wrote, verified by the caller.
+    content: a float32 `.pt2` that torch.export wrote, of a maker whose code is trusted, verified by the caller.
     image: (C, H, W) float32 from `runtime.preprocess`.
     target: the class, as a position among the model's outputs.
 
@@ -32,7 +32,7 @@ def grad_cam(path: Path, architecture: str, image: np.ndarray, target: int) -> n
     from captum.attr import LayerGradCam
 
     # The layers under their own names again, which the exported program has flattened into one graph.
-    model = torch.export.unflatten(torch.export.load(path))
+    model = torch.export.unflatten(torch.export.load(io.BytesIO(content)))
     layer = model.get_submodule(LAYERS[architecture])
     pixels = torch.from_numpy(image[None]).requires_grad_(True)
     cells = LayerGradCam(model, layer).attribute(pixels, target=target, relu_attributions=True)

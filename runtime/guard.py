@@ -9,7 +9,6 @@ Technometrics 21:341, for the two distances.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,9 @@ import numpy as np
 from PIL import Image
 
 from runtime.errors import BundleError, InputError
+from runtime.fields import exactly, is_number, parse
+from runtime.files import read_once
+from runtime.npz import arrays_of
 from runtime.thumbnails import SIZE, Thumbnail, measured, thumbnail
 
 if TYPE_CHECKING:
@@ -38,6 +40,27 @@ _FORMAT = 1
 _DISTANCES = ("residual", "distance", "orientation")
 
 _ARRAYS = ("mean", "components", "scales")
+
+LARGEST = 1 << 20
+"""Bytes of a guard file; one with `COMPONENTS` has 203 kB."""
+_SIZES = {
+    "about": ("U", 64 << 10),
+    "mean": ("f", 4 * SIZE**2),
+    "components": ("f", 4 * SIZE**2 * COMPONENTS),
+    "scales": ("f", 4 * COMPONENTS),
+}
+"""What a guard file holds, and bytes of each at most."""
+_MOST = {
+    # Of a score's range: at a larger threshold nothing would ever be rejected.
+    "blank": 1.0,
+    "colour": 1.5,
+    "border": 2.0,
+    "smooth": 1.0,
+    "residual": 10.0,
+    "distance": 1e5,
+    "orientation": 1e4,
+}
+"""The largest threshold of each score."""
 
 _AT_ONCE = 16
 """Thumbnails whose turned copies are in memory at a time: with the components they fit a core's cache."""
@@ -141,9 +164,18 @@ class Guard:
     def read(cls, path: Path) -> Guard:
         """The guard that `write` wrote. Raises BundleError for anything else. Compare its SHA-256 before."""
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                arrays = {name: np.ascontiguousarray(file[name], dtype=np.float32) for name in _ARRAYS}
+            return cls.of(read_once(path, LARGEST, "guard"), path)
+        except FileNotFoundError as error:
+            raise BundleError(f"{path} does not exist. Copy the bundle again, or export again.") from error
+
+    @classmethod
+    def of(cls, content: bytes, path: Path) -> Guard:
+        """The guard that these bytes are. path: where they were read, for messages. Raises BundleError as `read`."""
+        try:
+            found = arrays_of(content, _SIZES)
+            about = parse(str(found.pop("about")), str(path))
+            exactly(about, str(path), ("format", "thresholds", "fitted"))
+            arrays = {name: np.ascontiguousarray(found[name], dtype=np.float32) for name in _ARRAYS}
             guard = cls(thresholds=about["thresholds"], fitted=about["fitted"], **arrays)
             _check(guard, about["format"])
         except Exception as error:  # zipfile, zlib, numpy and json raise each their own
@@ -234,6 +266,10 @@ def _check(guard: Guard, form: object) -> None:
         raise ValueError(f"arrays of shapes {shapes}")
     if not all(np.isfinite(getattr(guard, name)).all() for name in _ARRAYS) or guard.scales.min() <= 0:
         raise ValueError("values that are not finite, or scales that are not positive")
-    wrong = [code for code in _REASONS if not isinstance(guard.thresholds[code], float)]
-    if wrong or set(guard.thresholds) != set(_REASONS):
-        raise ValueError(f"thresholds {sorted(guard.thresholds)}, expected numbers for {sorted(_REASONS)}")
+    if not isinstance(guard.thresholds, dict) or set(guard.thresholds) != set(_REASONS):
+        raise ValueError(f"thresholds of {list(guard.thresholds)[:8]}, expected those of {sorted(_REASONS)}")
+    for code, value in guard.thresholds.items():
+        if not is_number(value) or not 0 <= value <= _MOST[code]:
+            raise ValueError(f"threshold {value!r} of {code}, expected a number from 0 to {_MOST[code]:g}")
+    if not isinstance(guard.fitted, dict) or not all(map(is_number, guard.fitted.values())):
+        raise ValueError("what it was fitted to is not told in numbers")

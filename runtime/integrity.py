@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from runtime.backends import BACKENDS
 from runtime.carried import FORMATS, Carried, carried
-from runtime.entries import FILE, LOGS, REJECTED, SIGNATURE, TENSOR, Artifact
+from runtime.entries import FILE, LOGS, REJECTED, SIGNATURE, TENSOR, Artifact, Document, Golden
 from runtime.errors import BundleError
-from runtime.manifest import Manifest, artifact_path, read_manifest
+from runtime.files import LARGEST_MODEL
+from runtime.manifest import Manifest, artifact_bytes, artifact_path, read_manifest
+from runtime.model_file import ModelFile
 
 UNSEALED_FOLDERS = {REJECTED: (".rejected", ".json"), LOGS: (".log",)}
 """Folders whose files no manifest names and nothing loads, and what the names in them end in."""
@@ -24,13 +27,55 @@ def verified(bundle: Path) -> Manifest:
     Raises BundleError naming the file. Hashes in parallel: about a second for a gigabyte a core.
     """
     manifest = read_manifest(bundle)
-    assert_nothing_else(bundle, manifest)
-    with ThreadPoolExecutor(max_workers=4, thread_name_prefix="neurostage-hash") as pool:
-        for _ in pool.map(lambda entry: artifact_path(bundle, entry), manifest.files):
-            pass
-    for artifact in manifest.artifacts:
-        assert_described(bundle, manifest, artifact)
+    Sealed(bundle, manifest)
     return manifest
+
+
+class Sealed:
+    """A bundle whose files were verified, and the bytes of them that were.
+
+    keep: names of files whose bytes are kept until `read` gives them away, since they are loaded next. Others are read
+    and verified once more by `read`: what it returns has the manifest's digest in any case.
+    """
+
+    def __init__(self, bundle: Path, manifest: Manifest, keep: Collection[str] = ()) -> None:
+        self.bundle, self.manifest = bundle, manifest
+        assert_nothing_else(bundle, manifest)
+
+        def look(entry: Artifact | Document | Golden) -> bytes | None:
+            if entry.file in keep:
+                return artifact_bytes(bundle, entry)
+            artifact_path(bundle, entry)
+            return None
+
+        with ThreadPoolExecutor(max_workers=4, thread_name_prefix="neurostage-hash") as pool:
+            found = pool.map(look, manifest.files)
+            kept = {entry.file: content for entry, content in zip(manifest.files, found, strict=True) if content}
+        self._kept = kept
+        for artifact in manifest.artifacts:
+            assert_described(bundle, manifest, artifact, kept.get(artifact.file))
+
+    def read(self, entry: Artifact | Document | Golden, most: int = LARGEST_MODEL) -> bytes:
+        """The content of the file, which has the manifest's digest. Raises BundleError where it no longer has."""
+        content = self._kept.pop(entry.file, None)
+        return artifact_bytes(self.bundle, entry, most) if content is None else content
+
+    def model(self, artifact: Artifact) -> ModelFile:
+        """The artifact, with the weights beside it, for an engine. Raises BundleError, also where what it carries is
+        not what the manifest says."""
+        content = self.read(artifact)
+        assert_described(self.bundle, self.manifest, artifact, content)
+        beside = weights_of(self.manifest, artifact)
+        weights = None if beside is None else self.read(beside)
+        return ModelFile(self.bundle / artifact.file, content, weights, artifact.takes)
+
+
+def weights_of(manifest: Manifest, artifact: Artifact) -> Document | None:
+    """The weights of an OpenVINO network, a file beside it; None for other formats."""
+    if artifact.format != "openvino":
+        return None
+    name = artifact.file.removesuffix(".xml") + ".bin"
+    return next((document for document in manifest.documents if document.file == name), None)
 
 
 def assert_nothing_else(bundle: Path, manifest: Manifest) -> None:
@@ -67,9 +112,11 @@ def assert_nothing_else(bundle: Path, manifest: Manifest) -> None:
             )
 
 
-def assert_described(bundle: Path, manifest: Manifest, artifact: Artifact) -> None:
+def assert_described(bundle: Path, manifest: Manifest, artifact: Artifact, content: bytes | None = None) -> None:
     """Raise BundleError, naming file and key, where an artifact, whose SHA-256 is right, and its manifest contradict
-    each other: a digest is computed again by whoever changes the manifest, an artifact is not so easily."""
+    each other: a digest is computed again by whoever changes the manifest, an artifact is not so easily.
+
+    content: the artifact's bytes, where they were read already."""
     path, where = bundle / artifact.file, bundle / FILE
     if artifact.format not in FORMATS or not artifact.file.endswith(FORMATS[artifact.format][0]):
         raise BundleError(
@@ -82,15 +129,16 @@ def assert_described(bundle: Path, manifest: Manifest, artifact: Artifact) -> No
                 f"{where}: backend {check.backend!r} does not run {artifact.format}, which {artifact.file} is. Not "
                 "loaded. Export again."
             )
-    beside = artifact.file.removesuffix(".xml") + ".bin"
-    if artifact.format == "openvino" and beside not in {document.file for document in manifest.documents}:
+    if artifact.format == "openvino" and weights_of(manifest, artifact) is None:
+        beside = artifact.file.removesuffix(".xml") + ".bin"
         raise BundleError(f"{where} does not name {beside}, the weights of {artifact.file}. Not loaded. Export again.")
-    if (size := path.stat().st_size) != artifact.size_bytes:
+    size = path.stat().st_size if content is None else len(content)
+    if size != artifact.size_bytes:
         raise BundleError(
             f"{path} has {size} bytes, and {where} says 'size_bytes' {artifact.size_bytes}: it was changed after "
             "export. Not loaded. Copy the bundle again, or export again."
         )
-    found = carried(path, artifact.format)
+    found = carried(path, artifact.format, content)
     if found is not None and (different := contradiction(found, manifest, artifact)):
         key, inside, outside = different
         raise BundleError(

@@ -25,9 +25,8 @@ in another. That is why figures are part of a Check, not of an Artifact.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import stat
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -48,7 +47,8 @@ from runtime.entries import (
     read_golden,
 )
 from runtime.errors import BundleError
-from runtime.fields import exactly, field, objects, parse
+from runtime.fields import assert_plain, exactly, field, objects, parse
+from runtime.files import LARGEST_MODEL, read_once
 from runtime.hints import command
 from runtime.labels import LABELS_FROM
 from runtime.model import ModelInfo
@@ -65,7 +65,10 @@ __all__ = [
     "Golden",
     "Manifest",
     "ModelInfo",
+    "artifact_bytes",
     "artifact_path",
+    "manifest_bytes",
+    "parse_manifest",
     "read_manifest",
     "sha256_file",
 ]
@@ -73,8 +76,8 @@ __all__ = [
 SCHEMA = 1
 _REQUIRED = ("model", "provenance", "artifacts")
 _OPTIONAL = ("schema", "guard", "labels_from", "golden", "documents", "sha256")
-LARGEST = 16 << 20
-"""Bytes of a manifest: a hundred times those of a bundle with every format in every precision."""
+LARGEST = 4 << 20
+"""Bytes of a manifest: 25 times those of a bundle with every format in every precision. Parsed, it takes 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Manifest:
                 f"{where} has schema {schema!r}, this runtime reads {SCHEMA}. Export again, or upgrade neurostage."
             )
         exactly(data, where, _REQUIRED, _OPTIONAL)
+        assert_plain(data["provenance"], f"{where}: provenance")
         manifest = cls(
             model=ModelInfo.from_exact(field(data, "model", dict, where), f"{where}: model"),
             artifacts=tuple(read_artifact(*entry) for entry in _entries(data, "artifacts", where)),
@@ -156,8 +160,26 @@ class Manifest:
 def read_manifest(bundle: Path) -> Manifest:
     """The manifest of the bundle folder. Raises BundleError when it is missing, changed since its export, or cannot be
     read by this runtime."""
-    path = bundle / FILE
-    text = _text(path, bundle)
+    return parse_manifest(manifest_bytes(bundle), bundle / FILE)
+
+
+def manifest_bytes(bundle: Path) -> bytes:
+    """The content of the bundle's `manifest.json`. Raises BundleError where there is none that could be one."""
+    try:
+        return read_once(bundle / FILE, LARGEST, "manifest")
+    except FileNotFoundError as error:
+        made = command(
+            "export", "--out", "NEW_FOLDER" if bundle.exists() else bundle
+        )  # export replaces no other folder
+        raise BundleError(f"{bundle} holds no {FILE}: it is not a bundle. Make one with: {made}") from error
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """The manifest that these bytes are. path: where they were read, for messages. Raises as `read_manifest`."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path} cannot be read: {error}.") from error
     data = parse(text, str(path))
     changed = "" if is_sealed(text, data.get("sha256")) else _changed(data)
     try:
@@ -184,29 +206,34 @@ def _changed(data: Mapping[str, Any]) -> str:
     )
 
 
-def _text(path: Path, bundle: Path) -> str:
-    """The content of a manifest. Only of a regular file: a FIFO would wait for ever, a device would never end."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BundleError(f"{path} is no regular file. Copy the bundle again.")
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise BundleError(f"{path} has {status.st_size} bytes, expected at most {LARGEST}: it is no manifest.")
-        return content.decode("utf-8")
-    except FileNotFoundError as error:
-        made = command(
-            "export", "--out", "NEW_FOLDER" if bundle.exists() else bundle
-        )  # export replaces no other folder
-        raise BundleError(f"{bundle} holds no {FILE}: it is not a bundle. Make one with: {made}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} cannot be read: {error}.") from error
-
-
 def artifact_path(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
-    """Where the file lies, after comparing its SHA-256. Raises BundleError if missing, changed or outside."""
+    """Where the file lies, after comparing its SHA-256. Raises BundleError if missing, changed or outside.
+
+    For files that are copied or hashed. What is loaded is read by `artifact_bytes`: between this call and the next one
+    that opens the path, somebody could replace the file.
+    """
+    path = _inside(bundle, artifact)
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}. Copy the bundle again.") from error
+    _assert_digest(path, found, artifact.sha256)
+    return path
+
+
+def artifact_bytes(bundle: Path, artifact: Artifact | Document | Golden, most: int = LARGEST_MODEL) -> bytes:
+    """The content of the file, whose SHA-256 is that of these very bytes. Raises BundleError as `artifact_path`, and
+    for more than `most` bytes."""
+    path = _inside(bundle, artifact)
+    try:
+        content = read_once(path, most, f"{path.suffix or path.name} file")
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing though the manifest names it. Copy the bundle again.") from error
+    _assert_digest(path, hashlib.sha256(content).hexdigest(), artifact.sha256)
+    return content
+
+
+def _inside(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
     path = bundle / artifact.file
     try:
         inside = path.resolve().is_relative_to(bundle.resolve())
@@ -216,16 +243,15 @@ def artifact_path(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
         raise BundleError(f"{artifact.file} leaves the bundle {bundle}. Not loaded.")
     if not path.is_file():
         raise BundleError(f"{path} is missing though the manifest names it. Copy the bundle again, or export again.")
-    try:
-        found = sha256_file(path)
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}. Copy the bundle again.") from error
-    if found != artifact.sha256:
+    return path
+
+
+def _assert_digest(path: Path, found: str, expected: str) -> None:
+    if found != expected:
         raise BundleError(
-            f"{path} has SHA-256 {found[:12]}…, the manifest says {artifact.sha256[:12]}…: the file was changed after "
+            f"{path} has SHA-256 {found[:12]}…, the manifest says {expected[:12]}…: the file was changed after "
             "export. Not loaded. Copy the bundle again, or export again."
         )
-    return path
 
 
 def _labels_from(data: Mapping[str, Any], where: str) -> str | None:

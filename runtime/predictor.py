@@ -29,7 +29,7 @@ from runtime.caller import warn
 from runtime.decoders import decoding_pool
 from runtime.errors import BackendError, InputError, shed
 from runtime.forks import check_process
-from runtime.identity import OPTIONS, Identity, absolute, restored
+from runtime.identity import OPTIONS, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
 from runtime.limits import MAX_PIXELS
 from runtime.manifest import ModelInfo
@@ -40,6 +40,7 @@ from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
 from runtime.streams import Batches
 from runtime.threads import available_cpus
+from runtime.trust import Trust, existing_key
 
 __all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
 
@@ -54,7 +55,7 @@ class Predictor:
     as for a worker process, it is its path and options, and loads there if the bundle is still the same. It opens no
     connection and writes nothing but `audit` and `tune`.
 
-    path: a bundle folder, or a lone artifact (`.onnx`, `.ts`, …) that python -m export wrote.
+    path: a bundle folder, or a lone artifact of data (`.onnx`, `.xml`, `.safetensors`) that python -m export wrote.
     backend: ``openvino``, ``onnx``, ``tensorrt``, ``torchscript``, ``torch-export`` or ``pytorch``. Named, it never
         falls back to another; None takes the fastest one that passed parity at export and runs here.
     precision: ``fp32``, …; None takes any.
@@ -72,10 +73,15 @@ class Predictor:
     isolate: decode files in processes with limits, which end with the last Predictor (docs/SECURITY-DECODING.md); False
         for hosts that are confined themselves. Arrays and PIL images are taken as they are.
     max_pixels: images, or frames, of more pixels are an ImageError.
+    trust_code: also load artifacts that carry code (`.ts`, `.pt2`, `.engine`): loading one runs what its maker wrote.
+        Only from a bundle, and after all others.
+    trusted_key: a public key (PEM): load only a bundle that its owner signed (`python -m export --sign`). Needs the
+        extra verify.
+    trusted_digest: load only the bundle of this `digest`, the SHA-256 of its manifest, or the lone artifact of it.
 
-    Raises BundleError for a bundle that cannot be trusted, BackendUnavailable when no engine here can serve it,
-    BackendError when the engine fails, AuditError when the log cannot be written, IsolationError where no process can
-    be started to decode in, InputError for senseless arguments.
+    Raises TrustError for a bundle or file that is not trusted, BundleError for one that was changed,
+    BackendUnavailable when no engine here can serve it, BackendError when the engine fails, AuditError when the log
+    cannot be written, IsolationError where no process can be started to decode in, InputError for senseless arguments.
     """
 
     def __init__(
@@ -94,20 +100,26 @@ class Predictor:
         audit_key: str | os.PathLike[str] | None = None,
         isolate: bool = True,
         max_pixels: int = MAX_PIXELS,
+        trust_code: bool = False,
+        trusted_key: str | os.PathLike[str] | None = None,
+        trusted_digest: str | None = None,
     ) -> None:
         self._process = os.getpid()
         check_options(device, threads, abstain_below, max_pixels)
         where = existing(path)
         outside(where, tune=tune, audit=audit, audit_key=audit_key)
-        self._identity = Identity(where)
+        trust = Trust.of(trust_code, trusted_key, trusted_digest)
+        existing_key(trust.key)
+        self._path = where.absolute()  # links are not resolved: a bundle is often replaced by turning one
         paths = (absolute(tune), absolute(audit), absolute(audit_key))
-        options = (backend, precision, device, threads, guard, abstain_below, self_test, *paths, isolate, max_pixels)
+        limits, vouched = (isolate, max_pixels), (trust_code, absolute(trusted_key), trusted_digest)
+        options = (backend, precision, device, threads, guard, abstain_below, self_test, *paths, *limits, *vouched)
         self._options = dict(zip(OPTIONS, options, strict=True))
         threads, cpus = threads or available_cpus(), available_cpus()
         self._lanes = max(LANES[0], min(LANES[1], cpus))
         self._audit = opened_log(audit, audit_key)
         self._pool = decoding_pool() if isolate else None
-        given = (where, backend, precision, device, threads)
+        given = (where, backend, precision, device, threads, trust)
         self._serving = open_artifact(*given) if where.is_file() else open_bundle(*given, tune)
         self._rows = Rows(self.model.input.shape)
         self._batches = Batches(self._serving)
@@ -121,7 +133,7 @@ class Predictor:
             raise BackendError(f"The self-test failed: {result}. Do not use {self.artifact} on this machine.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return restored, (type(self), str(self._identity.path), self._options, self._identity.digest())
+        return restored, (type(self), str(self._path), self._options, self.digest)
 
     def __deepcopy__(self, memo: Any = None) -> Predictor:
         return self  # nothing of it changes, and threads share it
@@ -131,12 +143,12 @@ class Predictor:
     @property
     def path(self) -> Path:
         """The bundle or lone artifact that was given, absolute."""
-        return self._identity.path
+        return self._path
 
     @property
     def digest(self) -> str:
         """SHA-256 of the bundle's manifest, which has those of all its files; of the file for a lone artifact."""
-        return self._identity.digest()
+        return self._serving.digest
 
     @property
     def audit_anchor(self) -> str | None:

@@ -11,7 +11,6 @@ from runtime.calibration import probabilities
 from runtime.errors import InputError
 from runtime.fields import is_number
 from runtime.images import read_image
-from runtime.manifest import artifact_path
 from runtime.preprocess import preprocess
 from runtime.serving import Serving
 
@@ -52,7 +51,8 @@ def self_test(serving: Serving) -> SelfTest:
         )
     temperature = serving.model.temperature
     expected = probabilities(np.array([golden.logits for golden in serving.golden]), temperature)
-    images = [read_image(artifact_path(serving.bundle, golden)) for golden in serving.golden]
+    assert serving.read is not None, "a bundle's files can be read"
+    images = [read_image(serving.read(golden)) for golden in serving.golden]
     logits = np.concatenate([serving.logits(preprocess(image, serving.model.input)[None]) for image in images])
     got = probabilities(logits, temperature)
     tolerance = allowed(serving)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from runtime import backends
 from runtime.backends import Backend
 from runtime.caller import warn
+from runtime.carried import descriptions
 from runtime.choice import Candidate, built_for, candidates, never_served
-from runtime.errors import BackendError, BackendUnavailable, BundleError, InputError
+from runtime.errors import BackendError, BackendUnavailable, BundleError, InputError, TrustError
+from runtime.examined import lone, untrusted
 from runtime.fields import parse
 from runtime.guard import Guard
 from runtime.hints import command
-from runtime.integrity import verified
+from runtime.integrity import Sealed, weights_of
 from runtime.labels import LABELS_FROM
-from runtime.manifest import TENSOR, Artifact, Check, Document, Golden, Manifest, ModelInfo
+from runtime.manifest import FILE, TENSOR, Check, Golden, Manifest, ModelInfo, manifest_bytes, parse_manifest
+from runtime.model_file import CODE, ModelFile
+from runtime.sources import MAX_FILE_BYTES
+from runtime.trust import NOBODY, Trust
 from runtime.tuning import ranked
 
 
@@ -41,8 +47,14 @@ class Serving:
     """What export measured of this artifact in this backend; None for a lone artifact."""
     bundle: Path | None = None
     """None for a lone artifact, which has no guard and no golden images."""
-    files: tuple[Artifact | Document, ...] = ()
-    """The artifact as the manifest names it, and what it needs beside it."""
+    digest: str = ""
+    """SHA-256, hexadecimal, of the manifest's bytes that were read, or of the lone artifact's."""
+    again: Callable[[int], Backend] | None = None
+    """Load the same artifact once more, verified anew, for so many calls at once; None for a lone artifact."""
+    reread: Callable[[], ModelFile] | None = None
+    """The artifact's bytes, read and verified once more; None for a lone artifact."""
+    read: Callable[[Golden], bytes] | None = None
+    """The verified bytes of a golden image."""
     guard: Guard | None = None
     golden: tuple[Golden, ...] = ()
     labels_from: str | None = None
@@ -82,22 +94,37 @@ def open_bundle(
     precision: str | None,
     device: str,
     threads: int,
+    trust: Trust = NOBODY,
     tune: bool | str | os.PathLike[str] = False,
 ) -> Serving:
     """The artifact of a verified bundle that was fastest among those that load and run here.
 
+    trust: what the caller vouches for. Artifacts that carry code come last, and only where they are trusted.
     tune: False goes by the times of the export; True measures here, and a path remembers that (`runtime.tuning`).
 
     An artifact whose engine is here and that does not run is passed over with a RuntimeWarning, unless its backend was
-    asked for by name: then its own error is raised. Raises BundleError, BackendUnavailable, BackendError, InputError.
+    asked for by name: then its own error is raised. Raises BundleError, TrustError, BackendUnavailable, BackendError,
+    InputError.
     """
-    manifest = verified(bundle)
-    guard = Guard.read(bundle / manifest.guard.file) if manifest.guard else None
+    content = manifest_bytes(bundle)
+    digest = trust.assert_bundle(bundle, content)
+    manifest = parse_manifest(content, bundle / FILE)
+    sealed = Sealed(bundle, manifest, _next(manifest, backend, precision, device, trust))
+    guard = Guard.of(sealed.read(manifest.guard), bundle / manifest.guard.file) if manifest.guard else None
     considered = candidates(manifest, backend, precision)
+    _hold_back(considered, bundle, trust, named=backend is not None or precision is not None)
 
-    def load(candidate: Candidate) -> Backend:
+    def load(candidate: Candidate, at_once: int = 1) -> Backend:
         artifact, name = candidate.artifact, candidate.check.backend
-        return backends.load(name, bundle / artifact.file, precision=artifact.precision, device=device, threads=threads)
+        return backends.load(
+            name,
+            sealed.model(artifact),
+            precision=artifact.precision,
+            device=device,
+            threads=threads,
+            at_once=at_once,
+            trust_code=trust.code,
+        )
 
     if tune:
         cache = None if tune is True else Path(tune)
@@ -105,10 +132,11 @@ def open_bundle(
     failed: list[str] = []
     for candidate in considered:
         artifact, name = candidate.artifact, candidate.check.backend
+        if candidate.held_back:
+            continue
         if backend is None and (reason := backends.missing(name) or backends.elsewhere(name, device)):
             candidate.verdict = reason
             continue
-        path = bundle / artifact.file
         try:
             engine = load(candidate)
             serving = Serving(
@@ -116,12 +144,15 @@ def open_bundle(
                 engine,
                 name,
                 artifact.precision,
-                path,
+                bundle / artifact.file,
                 device,
                 threads,
                 candidate.check,
                 bundle,
-                _files(manifest, artifact),
+                digest,
+                partial(load, candidate),
+                partial(sealed.model, artifact),
+                partial(sealed.read, most=MAX_FILE_BYTES),
                 guard,
                 manifest.golden,
                 manifest.labels_from,
@@ -143,16 +174,46 @@ def open_bundle(
             )
         return serving
     reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *never_served(manifest)))
+    held = next((candidate for candidate in considered if candidate.held_back), None)
+    if held is not None and not backends.missing(held.check.backend):
+        what = untrusted(bundle / held.artifact.file, held.artifact.format)
+        raise TrustError(f"No other artifact of {bundle} can serve here. {what} {reasons}")
     raise BackendUnavailable(f"No artifact of {bundle} can serve here. {reasons}")
 
 
-def _files(manifest: Manifest, artifact: Artifact) -> tuple[Artifact | Document, ...]:
-    weights = PurePosixPath(artifact.file).with_suffix(".bin").as_posix()  # OpenVINO's, beside its .xml
-    return (artifact, *(document for document in manifest.documents if document.file == weights))
+def _next(manifest: Manifest, backend: str | None, precision: str | None, device: str, trust: Trust) -> set[str]:
+    """Names of the files that will be loaded first, as far as the manifest tells."""
+    files = {manifest.guard.file} if manifest.guard else set()
+    try:
+        considered = candidates(manifest, backend, precision)
+    except InputError:  # which is said once the files are known to be the manifest's
+        return files
+    for candidate in considered:
+        name, artifact = candidate.check.backend, candidate.artifact
+        held = artifact.format in CODE and not trust.code
+        if not (held or backends.missing(name) or backends.elsewhere(name, device)):
+            weights = weights_of(manifest, artifact)
+            return files | {artifact.file} | ({weights.file} if weights else set())
+    return files
 
 
-def open_artifact(path: Path, backend: str | None, precision: str | None, device: str, threads: int) -> Serving:
-    """A lone file that python -m export wrote, which carries labels and input size of its own."""
+def _hold_back(considered: Sequence[Candidate], bundle: Path, trust: Trust, *, named: bool) -> None:
+    """Mark the candidates that carry code and are not trusted. Raises TrustError where the caller asked for nothing
+    else."""
+    held = [] if trust.code else [candidate for candidate in considered if candidate.artifact.format in CODE]
+    engines = any(backends.missing(candidate.check.backend) is None for candidate in held)
+    if engines and named and len(held) == len(considered):
+        raise TrustError(untrusted(bundle / held[0].artifact.file, held[0].artifact.format))
+    for candidate in held if engines else []:
+        candidate.held_back = True
+        candidate.verdict = "carries code: loaded only with trust_code=True (--trust-code)"
+
+
+def open_artifact(
+    path: Path, backend: str | None, precision: str | None, device: str, threads: int, trust: Trust = NOBODY
+) -> Serving:
+    """A lone file that python -m export wrote, which carries labels and input size of its own. Raises TrustError for
+    one that carries code, whatever is trusted: nothing shows that it is what an export wrote."""
     if precision is not None:
         raise InputError(f"{path} is one file, whose precision cannot be chosen. Give a bundle, or no precision.")
     kind = backends.SUFFIXES.get(path.suffix)
@@ -171,19 +232,19 @@ def open_artifact(path: Path, backend: str | None, precision: str | None, device
             f"Nothing here runs {path.suffix} files: " + "; ".join(f"{n!r} {reason}" for n, reason in lacking.items())
         )
     name = backend or usable[0]
-    engine = backends.load(name, path, precision="unknown", device=device, threads=threads)
+    if kind in CODE:
+        raise TrustError(lone(path, kind))
+    model = ModelFile.read(path)
+    digest = model.digest
+    trust.assert_lone(path, digest)
+    _assert_takes_tensors(model, kind)
+    engine = backends.load(name, model, precision="unknown", device=device, threads=threads)
     if engine.metadata is None:
         raise BundleError(
             f"{path} carries no labels and input size of its own. Give the bundle it came from, or export it with "
             "python -m export."
         )
     described = parse(engine.metadata, str(path))
-    takes = described.get("takes", TENSOR)
-    if takes != TENSOR:
-        raise BundleError(
-            f"{path} takes {takes}: it does its own preprocessing, for programs without this library. Give its bundle, "
-            "or the artifact that was exported beside it."
-        )
     origin = described.get("labels_from")
     serving = Serving(
         ModelInfo.from_json(engine.metadata, str(path)),
@@ -193,10 +254,22 @@ def open_artifact(path: Path, backend: str | None, precision: str | None, device
         path,
         device,
         threads,
+        digest=digest,
         labels_from=origin if origin in LABELS_FROM else None,
     )
     warm_up(serving)
     return serving
+
+
+def _assert_takes_tensors(model: ModelFile, kind: str) -> None:
+    """Raise BundleError for an artifact that does its own preprocessing."""
+    for described in descriptions(model.path, kind, model.content) or []:
+        takes = parse(described, str(model)).get("takes", TENSOR)
+        if takes != TENSOR:
+            raise BundleError(
+                f"{model} takes {takes}: it does its own preprocessing, for programs without this library. Give its "
+                "bundle, or the artifact that was exported beside it."
+            )
 
 
 def warm_up(serving: Serving) -> None:

@@ -19,7 +19,6 @@ from runtime.batch_sizes import BatchSizes, largest
 from runtime.calibration import probabilities
 from runtime.errors import NeuroStageError
 from runtime.lanes import LANES
-from runtime.manifest import artifact_path
 from runtime.selftest import allowed
 from runtime.serving import Serving, warm_up
 
@@ -31,8 +30,8 @@ class Batches:
     """Answers batches from several threads at once: one after another with the engine of single images; those of long
     streams, in time, with one that answers several at a time, where the backend has it.
 
-    That one must be the same: its files have the manifest's digests still, and it answers a batch as the first one
-    does, within the self-test's tolerance. Else the first one goes on.
+    That one must be the same: it is made of bytes that have the manifest's digests, and it answers a batch as the first
+    one does, within the self-test's tolerance. Else the first one goes on.
     """
 
     def __init__(self, serving: Serving) -> None:
@@ -84,18 +83,9 @@ class Batches:
     def _loaded(self, images: np.ndarray) -> Serving | None:
         """The artifact loaded once more; None where that fails or it does not answer `images` as the first one does."""
         one = self._serving
-        assert one.bundle is not None
+        assert one.again is not None, "only a bundle's artifact is loaded again"
         try:
-            for file in one.files:
-                artifact_path(one.bundle, file)
-            engine = backends.load(
-                one.name,
-                one.artifact,
-                precision=one.precision,
-                device=one.device,
-                threads=one.threads,
-                at_once=self._at_once,
-            )
+            engine = one.again(self._at_once)
             several = replace(one, engine=engine)
             warm_up(several)
             answers = [probabilities(each.logits(images), one.model.temperature) for each in (one, several)]

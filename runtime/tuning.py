@@ -19,6 +19,7 @@ from runtime.choice import Candidate
 from runtime.errors import BackendError, BackendUnavailable
 from runtime.fields import is_number
 from runtime.manifest import Manifest
+from runtime.model_file import CODE
 
 RUNS = 15
 """Single images timed for each candidate, after three to warm up; the median counts."""
@@ -31,7 +32,8 @@ def ranked(
     settings: str,
     cache: Path | None,
 ) -> list[Candidate]:
-    """The candidates by the time one image takes here; those that do not run here follow in their old order.
+    """The candidates by the time one image takes here; those that do not run here follow in their old order, then those
+    that carry code, and those held back, which are not loaded, are last.
 
     load: loads one; it may raise BackendUnavailable or BackendError.
     settings: what else the times depend on: device and threads.
@@ -41,14 +43,16 @@ def ranked(
     key = _key(manifest, settings)
     known = _read(cache).get(key) if cache else None
     times = known if isinstance(known, dict) else {}
-    if not all(_name(candidate) in times for candidate in considered):
-        times = {_name(candidate): _measure(manifest, candidate, load) for candidate in considered}
+    asked = [candidate for candidate in considered if not candidate.held_back]
+    if not all(_name(candidate) in times for candidate in asked):
+        times = {_name(candidate): _measure(manifest, candidate, load) for candidate in asked}
         if cache:
             _write(cache, key, times)
 
-    def rank(candidate: Candidate) -> float:
+    def rank(candidate: Candidate) -> tuple[bool, bool, float]:
         value = times.get(_name(candidate))
-        return float(value) if is_number(value) else float("inf")
+        known = float(value) if is_number(value) else float("inf")
+        return candidate.held_back, candidate.artifact.format in CODE, known
 
     return sorted(considered, key=rank)
 

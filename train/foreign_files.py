@@ -47,7 +47,7 @@ _LEADS: tuple[tuple[bytes, str, str], ...] = (
 _ONNX = (
     "an ONNX graph, not a checkpoint",
     "Give the PyTorch checkpoint that it was made from. One that python -m export wrote needs no export: "
-    "python -m runtime FILE.onnx scan.jpg",
+    "python -m runtime --bundle FILE.onnx scan.jpg",
 )
 _BY_NAME = {
     ".pb": "a TensorFlow graph",

@@ -7,7 +7,7 @@ A backend module has
     REQUIRES      {importable module, or several of which one is enough, as a|b: extra of neurostage that installs it}
     DEVICES       where it can run: among cpu, cuda and tensorrt, which is CUDA through TensorRT
     AT_ONCE       those of them on which an engine of it can answer several calls at once, with a thread or more each
-    load(...)     path and settings → Backend; the engine is imported here and nowhere earlier
+    load(...)     model file and settings → Backend; the engine is imported here and nowhere earlier
 
 `BACKENDS` is the one table; its order breaks ties between backends whose speed was not measured.
 """
@@ -24,6 +24,8 @@ import numpy as np
 from runtime import forks
 from runtime.backends import onnx, openvino, pytorch, tensorrt, torch_export, torchscript
 from runtime.errors import BackendUnavailable, InputError
+from runtime.examined import assert_harmless
+from runtime.model_file import ModelFile
 
 
 class Backend(Protocol):
@@ -96,16 +98,27 @@ def answers_several(name: str, device: str) -> bool:
     return device in BACKENDS[name].AT_ONCE
 
 
-def load(name: str, path: Path, *, precision: str, device: str, threads: int, at_once: int = 1) -> Backend:
-    """The artifact at `path`, loaded by the backend called `name`.
+def load(
+    name: str,
+    model: Path | ModelFile,
+    *,
+    precision: str,
+    device: str,
+    threads: int,
+    at_once: int = 1,
+    trust_code: bool = False,
+) -> Backend:
+    """The model, loaded by the backend called `name`, from the bytes of `model` and from no path.
 
     precision: of the artifact, as its manifest says (``fp32``, …): an engine must not compute in less on its own.
     device: one of `DEVICES`.
     threads: CPU threads the engine may use.
     at_once: calls that share them, each of which has its part of them to itself; more than one for `answers_several`.
+    trust_code: load formats that carry code too (`runtime.model_file.CODE`).
 
-    Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails, and
-    ForkError where it ran before this process was forked and cannot start again.
+    Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails,
+    ForkError where it ran before this process was forked and cannot start again, TrustError for code that is not
+    trusted, and BundleError for a file that declares what no network here has (`runtime.examined`).
     """
     module = backend_module(name)
     if reason := missing(name):
@@ -116,7 +129,10 @@ def load(name: str, path: Path, *, precision: str, device: str, threads: int, at
         raise BackendUnavailable(f"{name!r} {reason}. On {device!r} run: {others}.")
     library = next(iter(module.REQUIRES))
     forks.check_library(library)
+    if isinstance(model, Path):
+        model = ModelFile.read(model)
+    assert_harmless(model, SUFFIXES.get(model.path.suffix, ""), trust_code=trust_code)
     several = {"at_once": at_once} if at_once > 1 else {}
-    backend: Backend = module.load(path, precision=precision, device=device, threads=threads, **several)
+    backend: Backend = module.load(model, precision=precision, device=device, threads=threads, **several)
     forks.loaded(backend, library)
     return backend

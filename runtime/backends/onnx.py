@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from runtime.errors import BackendError, BackendUnavailable
+from runtime.model_file import ModelFile
 
 NAME = "onnx"
 FORMATS = ("onnx",)
@@ -41,7 +41,7 @@ class OnnxBackend:
         return logits
 
 
-def load(path: Path, *, precision: str, device: str, threads: int, at_once: int = 1) -> OnnxBackend:
+def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once: int = 1) -> OnnxBackend:
     """A session of which every operation runs on `device`.
 
     Raises BackendUnavailable rather than run any of them elsewhere: ONNX Runtime left alone falls to the CPU.
@@ -64,20 +64,21 @@ def load(path: Path, *, precision: str, device: str, threads: int, at_once: int 
     try:
         # Its fallback, on unless told otherwise, goes to the CPU while loading and while running, and says so by print.
         session = onnxruntime.InferenceSession(
-            str(path),
+            model.content,
             options,
             providers=[provider],
             disabled_optimizers=WRONG_OPTIMIZERS.get(precision),
             enable_fallback=0,
         )
+        session._model_bytes = None  # which it keeps for the fallback, as much memory as the file
         if session.get_providers()[0] != provider:
             raise RuntimeError(f"it runs by {session.get_providers()[0]} instead.")
     except Exception as error:  # its exceptions share no class but this one
         if device == "cpu":
-            raise BackendError(f"{engine} cannot load {path}: {error}") from error
+            raise BackendError(f"{engine} cannot load {model}: {error}") from error
         raise BackendUnavailable(
-            f"{engine} cannot run {path.name} by {provider}: {error} Check the driver and the CUDA, cuDNN and TensorRT "
-            "versions that this onnxruntime-gpu needs, or ask for device='cpu'."
+            f"{engine} cannot run {model.path.name} by {provider}: {error} Check the driver and the CUDA, cuDNN and "
+            "TensorRT versions that this onnxruntime-gpu needs, or ask for device='cpu'."
         ) from error
     metadata = session.get_modelmeta().custom_metadata_map.get("neurostage")
     return OnnxBackend(session, engine if device == "cpu" else f"{engine} {provider}", metadata)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from itertools import cycle
-from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any
 
 import numpy as np
 
 from runtime.errors import BackendError
+from runtime.model_file import ModelFile
 from runtime.quiet import import_without
 from runtime.threads import available_cpus
 
@@ -27,7 +28,10 @@ _REDUCED = {"bf16": ("BF16", "bf16"), "fp16": ("FP16", "f16")}
 class OpenVinoBackend:
     """Compiled models with a pool of infer requests: one request must never serve two threads at once."""
 
-    def __init__(self, compiled: Sequence[Any], tensor: Any, engine: str, metadata: str | None) -> None:
+    def __init__(
+        self, compiled: Sequence[Any], tensor: Any, engine: str, metadata: str | None, weights: bytes | None
+    ) -> None:
+        self._weights = weights  # compiled models go on reading them where they lie
         self.engine = engine
         self.metadata = metadata
         self._compiled = cycle(compiled)
@@ -49,7 +53,7 @@ class OpenVinoBackend:
             self._idle.put(request)
 
 
-def load(path: Path, *, precision: str, device: str, threads: int, at_once: int = 1) -> OpenVinoBackend:
+def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once: int = 1) -> OpenVinoBackend:
     """A model compiled for `at_once` calls at a time, which share `threads` CPU threads.
 
     It is compiled once for each of them. One with several streams would run them in threads of its own, and the system
@@ -70,12 +74,22 @@ def load(path: Path, *, precision: str, device: str, threads: int, at_once: int 
             "ENABLE_CPU_PINNING": threads >= available_cpus(),
             "INFERENCE_PRECISION_HINT": _hint(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         }
-        model = core.read_model(path)
-        metadata = _metadata(model)
-        compiled = [core.compile_model(model, "CPU", settings) for _ in range(at_once)]
+        network = _read(core, openvino, model)
+        metadata = _metadata(network)
+        compiled = [core.compile_model(network, "CPU", settings) for _ in range(at_once)]
     except RuntimeError as error:
-        raise BackendError(f"openvino {version} cannot load {path}: {error}") from error
-    return OpenVinoBackend(compiled, openvino.Tensor, f"openvino {version}", metadata)
+        raise BackendError(f"openvino {version} cannot load {model}: {error}") from error
+    return OpenVinoBackend(compiled, openvino.Tensor, f"openvino {version}", metadata, model.weights)
+
+
+def _read(core: Any, openvino: Any, model: ModelFile) -> Any:
+    """The network, from memory: a path that OpenVINO opens could be another file by then."""
+    if model.weights is None:
+        return core.read_model(model.content)
+    # OpenVINO takes no read-only array, and writes to none of its constants: the same memory, not declared so.
+    start = ctypes.cast(ctypes.c_char_p(model.weights), ctypes.POINTER(ctypes.c_ubyte))
+    weights = np.ctypeslib.as_array(start, (len(model.weights),))
+    return core.read_model(model.content, openvino.Tensor(weights, shared_memory=True))
 
 
 def _hint(precision: str, abilities: list[str]) -> str:

@@ -5,14 +5,15 @@ The file holds tensors and text, and nothing that could run.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from runtime.backends.networks import network
 from runtime.backends.torch_module import AT_ONCE, DEVICES, TorchBackend, imported
 from runtime.backends.torch_module import REQUIRES as TORCH
+from runtime.carried import descriptions
 from runtime.errors import BackendError, BundleError
 from runtime.fields import field, parse
+from runtime.model_file import ModelFile
 
 __all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 
@@ -20,28 +21,26 @@ NAME = "pytorch"
 FORMATS = ("pytorch",)
 REQUIRES = {**TORCH, "safetensors": "torch"}
 
-_KEY = "neurostage"
 
-
-def load(path: Path, *, precision: str, device: str, threads: int) -> TorchBackend:
+def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TorchBackend:
     """The network with the file's weights on `device`, computing in their own type."""
     torch = imported(device, threads)
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load as tensors_of
 
     engine = f"torch {torch.__version__}"
     try:
-        with safe_open(path, framework="pt", device=device) as file:
-            told = (file.metadata() or {}).get(_KEY)
-            weights: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights: dict[str, Any] = {name: value.to(device) for name, value in tensors_of(model.content).items()}
+        told = next(iter(descriptions(model.path, NAME, model.content) or []), None)
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
-        raise BackendError(f"{engine} cannot load {path}: {error}") from error
+        raise BackendError(f"{engine} cannot load {model}: {error}") from error
     if told is None:
         raise BackendError(
-            f"{engine} cannot load {path}: it holds weights and does not say of which network. Export it: "
+            f"{engine} cannot load {model}: it holds weights and does not say of which network. Export it: "
             "python -m export RUN_OR_CHECKPOINT --to pytorch."
         )
     try:
-        module = network(field(parse(told, str(path)), "architecture", str, str(path)), weights, torch)
+        module = network(field(parse(told, str(model)), "architecture", str, str(model)), weights, torch)
     except (BundleError, ValueError) as error:
-        raise BackendError(f"{engine} cannot load {path}: {error}") from error
+        raise BackendError(f"{engine} cannot load {model}: {error}") from error
     return TorchBackend(module, torch, device, told)

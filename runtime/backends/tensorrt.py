@@ -1,4 +1,4 @@
-"""TensorRT engines on CUDA, of both flavours: `tensorrt`, and TensorRT for RTX.
+"""TensorRT engines on CUDA, of both flavours: `tensorrt`, and TensorRT for RTX. An engine is machine code.
 
 The engine file is what the vendor's own tools write and read. An engine fits the flavour, the version and the kind of
 GPU it was built for; where it does not, loading says so.
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
 from queue import Empty, LifoQueue
 from types import ModuleType
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import BackendError, BackendUnavailable
+from runtime.model_file import ModelFile
 
 NAME = "tensorrt"
 FORMATS = ("tensorrt",)
@@ -120,7 +120,7 @@ class _Lane:
             self._cuda.cudaStreamDestroy(self._stream)
 
 
-def load(path: Path, *, precision: str, device: str, threads: int) -> TensorRtBackend:
+def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TensorRtBackend:
     """The engine on the first CUDA device. Its precision is in the file, and it takes no CPU threads."""
     from cuda.bindings import runtime as cuda
 
@@ -130,14 +130,14 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> TensorRtBa
     version = f"{FLAVOURS[name]} {library.__version__}"
     messages: deque[str] = deque(maxlen=5)
     runtime = library.Runtime(_logger(library, messages.append))
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine = runtime.deserialize_cuda_engine(model.content)
     if engine is None:
         major, minor = (
             _checked(cuda, cuda.cudaDeviceGetAttribute(getattr(cuda.cudaDeviceAttr, attribute), 0))
             for attribute in ("cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor")
         )
         raise BackendError(
-            f"{version} cannot load {path} on a GPU of compute capability {major}.{minor}: {' '.join(messages)} Build "
+            f"{version} cannot load {model} on a GPU of compute capability {major}.{minor}: {' '.join(messages)} Build "
             "it for this GPU and version: python -m export --to tensorrt."
         )
     return TensorRtBackend(engine, cuda, version, messages)

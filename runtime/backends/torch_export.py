@@ -1,15 +1,18 @@
-"""torch.export: `.pt2` through PyTorch, on CPU or CUDA.
+"""torch.export: `.pt2` through PyTorch, on CPU or CUDA. Such a file is a program, and loading it runs code.
 
+PyTorch evaluates the expressions for shapes in it, and unpickles what it holds: where reading tensors alone fails, it
+tries again without that limit. `runtime.torch_archive` therefore refuses every pickle but those of tensors before.
 PyTorch makes its cache folder, which stays empty, where temporary files go as soon as this part of it is imported.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import Any
 
 from runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, imported
 from runtime.errors import BackendError
+from runtime.model_file import ModelFile
 
 __all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 
@@ -17,12 +20,12 @@ NAME = "torch-export"
 FORMATS = ("torch-export",)
 
 
-def load(path: Path, *, precision: str, device: str, threads: int) -> TorchBackend:
+def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TorchBackend:
     """The program on `device`."""
     torch = imported(device, threads)
     extra: dict[str, Any] = {"neurostage": ""}
     try:
-        module = torch.export.load(path, extra_files=extra).module().to(device)
+        module = torch.export.load(io.BytesIO(model.content), extra_files=extra).module().to(device)
     except Exception as error:  # zip, JSON and schema errors, each of its own kind
-        raise BackendError(f"torch {torch.__version__} cannot load {path}: {error}") from error
+        raise BackendError(f"torch {torch.__version__} cannot load {model}: {error}") from error
     return TorchBackend(module, torch, device, extra["neurostage"])

@@ -1,13 +1,18 @@
-"""TorchScript: `.ts` through PyTorch, on CPU or CUDA."""
+"""TorchScript: `.ts` through PyTorch, on CPU or CUDA. Such a file is a program, which can read and write files.
+
+Its functions run when the file is loaded and at every image, and may never end. Only files of a trusted maker are
+loaded; docs/SECURITY-MODELS.md.
+"""
 
 from __future__ import annotations
 
+import io
 import warnings
-from pathlib import Path
 from typing import Any
 
 from runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, imported
 from runtime.errors import BackendError
+from runtime.model_file import ModelFile
 
 __all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 
@@ -15,7 +20,7 @@ NAME = "torchscript"
 FORMATS = ("torchscript",)
 
 
-def load(path: Path, *, precision: str, device: str, threads: int) -> TorchBackend:
+def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TorchBackend:
     """The frozen module on `device`."""
     torch = imported(device, threads)
     extra: dict[str, str | bytes] = {"neurostage": ""}
@@ -23,9 +28,9 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> TorchBacke
         with warnings.catch_warnings():
             # Deprecated since torch 2.9, still asked for: export says so once, a predictor need not.
             warnings.simplefilter("ignore", FutureWarning)
-            module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+            module = torch.jit.load(io.BytesIO(model.content), map_location=device, _extra_files=extra)
     except (RuntimeError, ValueError) as error:
-        raise BackendError(f"torch {torch.__version__} cannot load {path}: {error}") from error
+        raise BackendError(f"torch {torch.__version__} cannot load {model}: {error}") from error
     module = module.eval()
     return TorchBackend(module if device == "cuda" else _plainly(module, torch), torch, device, extra["neurostage"])
 

@@ -34,7 +34,7 @@ def measured(bundle, trained_run, tmp_path, capsys):
 
 
 def test_a_quick_run_keeps_every_sample(measured, bundle):
-    record, out, _ = measured("--quick", "--no-peers", "--scenario", "single_stream", "offline")
+    record, out, _ = measured("--quick", "--no-peers", "--trust-code", "--scenario", "single_stream", "offline")
     assert record["schema"] == 1
     assert record["bundle"]["labels"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00", record["started"])

@@ -57,9 +57,9 @@ def test_without_a_statement_every_command_says_that_it_is_assumed(network, slic
     assert f"classes {order}\n        {ASSUMED}" in out
     assert json.loads((bundle / "manifest.json").read_text())["labels_from"] == ASSUMED
     assert f"The order of the classes is {ASSUMED}" in (bundle / "MODEL_CARD.md").read_text()
-    assert predict([str(bundle), str(next(slices.rglob("*.png")))]) == 0
+    assert predict(["--bundle", str(bundle), str(next(slices.rglob("*.png")))]) == 0
     assert f"class order {ASSUMED}: {order}" in capsys.readouterr().err
-    assert predict([str(bundle), "--info"]) == 0
+    assert predict(["--bundle", str(bundle), "--info"]) == 0
     assert ASSUMED in capsys.readouterr().out
     # Labelled images speak against it, and are believed.
     command = [str(tmp_path / "best.pth"), *OPTIONS, "--out", str(tmp_path / "other"), "--parity-data", str(slices)]

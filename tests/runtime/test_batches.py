@@ -162,7 +162,8 @@ def test_the_weights_beside_an_xml_are_looked_at_too(other_formats: Path) -> Non
     if "openvino" not in backends.available():
         pytest.skip("openvino is not installed")
     predictor = Predictor(other_formats, backend="openvino", guard=False)
-    assert [file.file for file in predictor._serving.files] == ["model.xml", "model.bin"]
+    again = predictor._serving.reread()
+    assert again.weights == (other_formats / "model.bin").read_bytes()
     assert "model.bin" in [document.file for document in read_manifest(other_formats).documents]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from runtime.__main__ import main
 from runtime.command_paths import bundle_and_images
-from runtime.errors import BundleError, InputError
+from runtime.errors import InputError
 
 OURS = '{"schema": 1, "model": {}, "artifacts": []}'
 
@@ -39,95 +40,98 @@ def chosen(*paths: str, named: str | None = None) -> tuple[str, list[str]]:
     return str(bundle), [str(image) for image in found.images]
 
 
-def test_the_default_and_the_named_ones(here: Path) -> None:
-    assert chosen("scan.png") == ("bundle", ["scan.png"])
-    assert chosen("scans") == ("bundle", ["scans/0.png", "scans/1.png"])
-    assert chosen("-") == ("bundle", ["-"])
-    assert chosen() == ("bundle", [])
+def test_only_the_named_one_is_the_model(here: Path) -> None:
     bundle(here / "other")
-    assert chosen("other", "scan.png") == ("other", ["scan.png"])
     assert chosen("scan.png", named="other") == ("other", ["scan.png"])
-    assert chosen("other/model.onnx") == ("other/model.onnx", [])
+    assert chosen("scans", named="other") == ("other", ["scans/0.png", "scans/1.png"])
+    assert chosen("-", named="other") == ("other", ["-"])
+    assert chosen(named="other") == ("other", [])
+    assert chosen("scan.png", named="other/model.onnx") == ("other/model.onnx", ["scan.png"])
+    assert chosen("scan.png", "none.png", named="other") == ("other", ["scan.png", "none.png"])
+
+
+@pytest.mark.parametrize(
+    "paths", [(), ("scan.png",), ("bundle", "scan.png"), ("bundle/model.onnx", "scan.png"), ("-",)]
+)
+def test_without_one_nothing_answers(here: Path, paths: tuple[str, ...]) -> None:
+    """Row 9: whoever brings the images can bring a folder called bundle."""
+    with pytest.raises(InputError, match=r"no bundle was named\. .*python -m runtime --bundle bundle "):
+        chosen(*paths)
     shutil.rmtree(here / "bundle")
-    assert chosen("other/model.onnx", "scan.png") == ("other/model.onnx", ["scan.png"])
+    with pytest.raises(InputError, match=r"no bundle was named\. Make one with: python -m export --out bundle"):
+        chosen("scan.png")
 
 
-@pytest.mark.parametrize("first", ["bundl", "bundle/", "scam.png", "bundle/manifest.jsn", "no/such/folder", "x\ny.png"])
-def test_a_first_path_that_does_not_exist_is_usage(here: Path, first: str) -> None:
-    if first == "bundle/":
-        shutil.rmtree(here / "bundle")
-        bundle(here / "bundles")
-    with pytest.raises((InputError, BundleError)) as refused:
-        chosen(first, "scan.png")
-    assert f"{Path(first)} does not exist" in str(refused.value)
+def test_the_command_that_was_meant_is_quoted_for_a_shell(here: Path) -> None:
+    bundle(here / "my bundle; rm -rf x")
+    with pytest.raises(InputError) as refused:
+        chosen("my bundle; rm -rf x", "scan.png")
+    assert "--bundle 'my bundle; rm -rf x' scan.png" in str(refused.value)
 
 
-def test_what_was_meant_is_suggested(here: Path) -> None:
-    with pytest.raises(InputError, match=r"bundl does not exist: it is no image and no bundle\. Did you mean bundle\?"):
-        chosen("bundl", "scan.png")
+MODELS = ["000_localizer.pt2", "a.onnx", "a.ts", "a.safetensors", "a.engine", "a.xml", "manifest.json", "a.pth"]
 
 
-def test_later_paths_that_do_not_exist_are_answered_as_rejected(here: Path) -> None:
-    assert chosen("scan.png", "none.png") == ("bundle", ["scan.png", "none.png"])
-    assert chosen("none.png", named="bundle") == ("bundle", ["none.png"])
-
-
-@pytest.mark.parametrize("name", ["000_localizer.pt2", "a.onnx", "a.ts", "a.safetensors", "a.engine", "a.xml"])
+@pytest.mark.parametrize("name", MODELS)
 def test_a_file_among_images_never_becomes_the_model(here: Path, name: str) -> None:
-    """What a pattern of a shell gives: the first of a folder's files."""
+    """Row 3: what a pattern of a shell gives, the first of a folder's files."""
     (here / "scans" / name).write_bytes(b"code")
-    with pytest.raises(InputError, match=rf"{name} is a model, and bundle is here too. Say which of them shall answer"):
-        chosen(f"scans/{name}", "scans/0.png", "scans/1.png")
-    assert chosen(f"scans/{name}", "scan.png", named="bundle") == ("bundle", [f"scans/{name}", "scan.png"])
+    found = chosen(f"scans/{name}", "scans/0.png", named="bundle")
+    assert found == ("bundle", [f"scans/{name}", "scans/0.png"])
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "model.pth", "model.bin", "model.pt"])
-def test_a_part_of_a_model_is_no_image(here: Path, name: str) -> None:
-    (here / name).write_bytes(b"{}")
-    with pytest.raises(InputError, match=f"{name} is no image"):
-        chosen(name, "scan.png")
-
-
-def test_folders_that_are_no_whole_bundle(here: Path) -> None:
-    bundle(here / "half")
-    (here / "half" / "manifest.json").unlink()
-    with pytest.raises(InputError, match=r"half holds a model and no manifest\.json"):
-        chosen("half", "scan.png")
-    bundle(here / "damaged", '{"schema": 1, "mod')
-    assert chosen("damaged", "scan.png")[0] == "damaged", "which loading refuses by name"
-    (here / "empty").mkdir()
-    with pytest.raises(InputError, match="empty is a folder that holds no image and is no bundle"):
-        chosen("empty", "scan.png")
-    assert chosen("scan.png", "empty")[1] == ["scan.png", "empty"]
+def test_a_folder_with_a_manifest_is_an_image_that_fails(here: Path) -> None:
+    """Row 3: a patient's folder with a model of its own answered the next patient."""
+    bundle(here / "patient")
+    assert chosen("scan.png", "patient", "scans", named="bundle") == (
+        "bundle",
+        ["scan.png", "patient", "scans/0.png", "scans/1.png"],
+    )
+    assert chosen("patient", named="bundle") == ("bundle", ["patient"])
 
 
 def test_a_manifest_of_another_program_is_nobodys_bundle(here: Path) -> None:
-    (here / "scans" / "manifest.json").write_text('{"name": "a web page", "icons": []}', encoding="utf-8")
-    assert chosen("scans") == ("bundle", ["scans/0.png", "scans/1.png"])
+    for other in ('{"name": "a web page", "icons": []}', "[1", "[" * 100_000, '{"schema": 1}', '"\xff"'):
+        (here / "scans" / "manifest.json").write_text(other, encoding="utf-8")
+        assert chosen("scans", named="bundle") == ("bundle", ["scans/0.png", "scans/1.png"])
 
 
-def test_a_bundle_where_images_stand_is_refused(here: Path) -> None:
-    """Else its golden images would be answered."""
-    with pytest.raises(InputError, match="other is a bundle, and stands where images do"):
-        chosen("scan.png", str(bundle(here / "other").relative_to(here)))
-    with pytest.raises(InputError, match="other is a bundle, and stands where images do"):
-        chosen("bundle", "other", "scan.png")
+def test_a_manifest_that_would_never_end_stops_nothing(here: Path) -> None:
+    os.mkfifo(here / "scans" / "manifest.json")
+    assert chosen("scans", named="bundle")[1][:2] == ["scans/0.png", "scans/1.png"]
+    (here / "scans" / "manifest.json").unlink()
+    (here / "scans" / "manifest.json").symlink_to("/dev/zero")
+    assert chosen("scans", named="bundle")[1][:2] == ["scans/0.png", "scans/1.png"]
 
 
 def test_the_command(bundle: Path, scan: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bundle").symlink_to(bundle)
-    assert main(["bundl", str(scan)]) == 2
+    assert main([str(scan)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("InputError: bundl does not exist")
-    assert main([str(scan), "--backend", "onnx"]) == 0
+    assert captured.err.startswith("InputError: no bundle was named.")
+    assert main(["--bundle", "bundle", str(scan), "--backend", "onnx"]) == 0
     assert capsys.readouterr().err.startswith("bundle bundle, SHA-256 ")
     assert main(["--bundle", "bundle/model.onnx", str(scan)]) == 0
     assert "lone artifact bundle/model.onnx, weights " in capsys.readouterr().err
-    assert main(["bundle", "--self-test"]) in (0, 2)
+    assert main(["--bundle", "bundle", "--self-test"]) in (0, 2)
     assert capsys.readouterr().err.startswith("bundle bundle, SHA-256 ")
     with pytest.raises(SystemExit) as usage:
         main(["--bundle", "bundle"])
     assert usage.value.code == 2
     assert "no image was given" in capsys.readouterr().err
+
+
+def test_a_planted_model_is_answered_as_an_image_that_cannot_be_read(
+    bundle: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    planted = tmp_path / "000_localizer.pt2"
+    planted.write_bytes((bundle / "model.ts").read_bytes())
+    shutil.copytree(bundle, tmp_path / "patient")
+    status = main(["--bundle", str(bundle), "--backend", "onnx", str(planted), str(tmp_path / "patient"), str(scan)])
+    captured = capsys.readouterr()
+    assert status == 1
+    assert captured.err.startswith(f"bundle {bundle}, SHA-256 ")
+    assert captured.out.count("  rejected: ") == 2
+    assert captured.out.count("(CDR ") == 1

@@ -60,7 +60,17 @@ def test_a_patients_name_goes_nowhere(
     (tmp_path / "cut.dcm").write_bytes(whole[:-40])
     said.append(json.dumps(predictor.predict_study([whole, whole[:700]]).to_dict()))
     for form in ([], ["--json"], ["--study"], ["--output", str(tmp_path / "results.csv")]):
-        main([str(bundle), str(tmp_path / "slice.dcm"), str(tmp_path / "cut.dcm"), "--backend", "onnx", *form])
+        main(
+            [
+                "--bundle",
+                str(bundle),
+                str(tmp_path / "slice.dcm"),
+                str(tmp_path / "cut.dcm"),
+                "--backend",
+                "onnx",
+                *form,
+            ]
+        )
     said.append((tmp_path / "results.csv").read_text(encoding="utf-8"))
     captured = capfd.readouterr()
     assert captured.out.count("slice.dcm") >= 2

@@ -21,7 +21,9 @@ needs_captum = pytest.mark.skipif(lacking() is not None, reason=f"Grad-CAM {lack
 @needs_captum
 def test_the_picture_says_what_it_is(other_formats: Path, scan: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "cam.png"
-    assert main([str(other_formats), str(scan), "--out", str(out)]) == 0
+    assert main([str(other_formats), str(scan), "--out", str(out)]) == 2
+    assert "TrustError: " in capsys.readouterr().err
+    assert main([str(other_formats), str(scan), "--trust-code", "--out", str(out)]) == 0
     captured = capsys.readouterr()
     assert captured.out == f"{out}\n"
     assert captured.err == "Research use only: not a diagnosis.\n"
@@ -50,12 +52,14 @@ def test_a_patients_name_is_neither_said_nor_drawn(other_formats: Path, scan: Pa
         setattr(file, element, "Zyxwvut^Qponml")
     file.save_as(tmp_path / "slice.dcm")
     assert b"Zyxwvut" in (tmp_path / "slice.dcm").read_bytes()
-    assert main([str(other_formats), str(tmp_path / "slice.dcm"), "--out", str(tmp_path / "cam.png")]) == 0
+    assert (
+        main([str(other_formats), str(tmp_path / "slice.dcm"), "--trust-code", "--out", str(tmp_path / "cam.png")]) == 0
+    )
     png = (tmp_path / "cam.png").read_bytes()
     captured = capfd.readouterr()
     for text in (captured.out, captured.err, str(Image.open(io.BytesIO(png)).info), png.decode("latin1")):
         assert "Zyxwvut" not in text
-    assert png == explained(other_formats, pixels)[1], "nothing but pixels reaches the picture"
+    assert png == explained(other_formats, pixels, trust_code=True)[1], "nothing but pixels reaches the picture"
 
 
 @needs_captum
@@ -65,7 +69,7 @@ def test_it_is_the_gradient_of_the_eager_network(other_formats: Path, trained_ru
 
     from export.reference import from_run
 
-    predictor = Predictor(other_formats, backend="torch-export", guard=False)
+    predictor = Predictor(other_formats, backend="torch-export", guard=False, trust_code=True)
     pixels = preprocess(read_image(scan), predictor.model.input)
     model = from_run(trained_run).model
     kept = {}
@@ -75,7 +79,7 @@ def test_it_is_the_gradient_of_the_eager_network(other_formats: Path, trained_ru
         (gradient,) = torch.autograd.grad(logits[0, target], kept["maps"])
         weights = gradient.mean(dim=(2, 3), keepdim=True)
         expected = torch.relu((weights * kept["maps"]).sum(1))[0].detach().numpy()
-        got = grad_cam(predictor.artifact, "resnet50", pixels, target)
+        got = grad_cam(predictor.artifact.read_bytes(), "resnet50", pixels, target)
         assert got.shape == expected.shape
         assert np.allclose(got, expected / max(expected.max(), 1e-12), atol=1e-4)
 
@@ -101,7 +105,7 @@ def test_what_the_guard_rejects_is_not_explained(other_formats: Path, tmp_path: 
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     out = tmp_path / "out.png"
-    assert main([str(other_formats), str(tmp_path / "noise.png"), "--out", str(out)]) == 1
+    assert main([str(other_formats), str(tmp_path / "noise.png"), "--trust-code", "--out", str(out)]) == 1
     assert "was rejected: " in capsys.readouterr().err
     assert not out.exists()
 
@@ -113,14 +117,15 @@ def test_what_it_cannot_do_it_says(bundle: Path, other_formats: Path, scan: Path
         return capsys.readouterr().err
 
     out = tmp_path / "out.png"
+    trusted = (other_formats, "--trust-code")
     assert "has no float32 .pt2, the artifact whose gradients" in says(bundle, scan, "--out", out)
     assert "--to torch-export --out" in says(bundle, scan, "--out", out)
     assert "'Demented' is no class. Expected one of NonDemented, " in says(
         other_formats, scan, "--label", "Demented", "--out", out
     )
-    assert "no such file" in says(other_formats, tmp_path / "none.png", "--out", out)
+    assert "no such file" in says(*trusted, tmp_path / "none.png", "--out", out)
     assert "does not exist" in says(tmp_path / "no-bundle", scan, "--out", out)
-    assert "cannot be written" in says(other_formats, scan, "--out", tmp_path / "no" / "out.png")
+    assert "cannot be written" in says(*trusted, scan, "--out", tmp_path / "no" / "out.png")
     assert list(tmp_path.iterdir()) == []
     out.write_bytes(b"mine")
     assert "exists. Remove it" in says(other_formats, scan, "--out", out)

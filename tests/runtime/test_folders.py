@@ -152,7 +152,7 @@ def test_the_command_on_a_folder_of_files_named_by_uid(
         pixels = np.asarray(Image.open(io.BytesIO(phantoms.read(index))).convert("L"))
         plant(tmp_path, **{f"study/1.2.840.113619.2.5.{index}": dicoms.encoded(dicoms.dataset(pixels))})
     plant(tmp_path, **{"study/DICOMDIR": dicom("1.2.840.10008.1.3.10"), "study/__MACOSX/._a.dcm": b"x"})
-    assert main([str(bundle), str(tmp_path / "study"), "--json"]) == 0
+    assert main(["--bundle", str(bundle), str(tmp_path / "study"), "--json"]) == 0
     captured = capsys.readouterr()
     assert [json.loads(line)["status"] for line in captured.out.splitlines()] == ["ok", "ok"]
     assert "skipped 2 files: 1 hidden or left behind by a system, 1 DICOMDIR" in captured.err

@@ -35,7 +35,7 @@ def folder(tmp_path: Path, phantoms) -> Path:
 
 
 def test_text_fits_a_terminal(bundle: Path, scan: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main([str(bundle), str(scan), "--backend", "onnx"]) == 0
+    assert main(["--bundle", str(bundle), str(scan), "--backend", "onnx"]) == 0
     captured = capsys.readouterr()
     name, answer, *rest = captured.out.splitlines()
     assert name == str(scan)
@@ -51,21 +51,21 @@ def test_a_lone_artifact_says_once_and_in_each_result_that_it_has_no_guard(
     bundle: Path, folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     lone = str(bundle / "model.onnx")
-    assert main([lone, str(folder)]) == 0
+    assert main(["--bundle", lone, str(folder)]) == 0
     captured = capsys.readouterr()
     assert captured.err.count("has no guard") == 1
     assert f"warning: {lone} is a lone artifact, which has no guard: every image gets a stage" in captured.err
     assert captured.out.count("  note: guard: none") == 5
-    assert main([lone, str(folder), "--json"]) == 0
+    assert main(["--bundle", lone, str(folder), "--json"]) == 0
     assert all(json.loads(line)["guard"] == "none" for line in capsys.readouterr().out.splitlines())
-    assert main([lone, str(folder), "--csv"]) == 0
+    assert main(["--bundle", lone, str(folder), "--csv"]) == 0
     assert {row["warnings"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == {"guard: none"}
-    assert main([lone, str(folder), "--study"]) == 0
+    assert main(["--bundle", lone, str(folder), "--study"]) == 0
     assert "  note: guard: none" in capsys.readouterr().out
 
 
 def test_json_is_a_prediction_a_line(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["--json", str(bundle), str(folder)]) == 0
+    assert main(["--json", "--bundle", str(bundle), str(folder)]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [Path(line.pop("file")).name for line in lines] == ["0.png", "1.png", "2.png", "3.PNG", "4.PNG"]
     assert all(Prediction.from_dict(line).status == "ok" for line in lines)
@@ -73,7 +73,7 @@ def test_json_is_a_prediction_a_line(bundle: Path, folder: Path, capsys: pytest.
 
 def test_one_bad_image_stops_nothing(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     (folder / "1.png").write_bytes(b"not an image")
-    assert main([str(bundle), str(folder), str(folder / "none.png")]) == 1
+    assert main(["--bundle", str(bundle), str(folder), str(folder / "none.png")]) == 1
     out = capsys.readouterr().out
     assert out.count("(CDR ") == 4
     assert out.count("  rejected: ") == 2
@@ -82,7 +82,7 @@ def test_one_bad_image_stops_nothing(bundle: Path, folder: Path, capsys: pytest.
 
 def test_csv(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     (folder / "1.png").write_bytes(b"")
-    assert main([str(bundle), str(folder), "--csv"]) == 1
+    assert main(["--bundle", str(bundle), str(folder), "--csv"]) == 1
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert tuple(rows[0]) == COLUMNS
     assert [row["status"] for row in rows] == ["ok", "rejected", "ok", "ok", "ok"]
@@ -93,7 +93,7 @@ def test_csv(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
 
 def test_output_is_resumed(bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     whole, partial = tmp_path / "whole.csv", tmp_path / "partial.csv"
-    arguments = [str(bundle), str(folder), "--backend", "onnx"]
+    arguments = ["--bundle", str(bundle), str(folder), "--backend", "onnx"]
     assert main([*arguments, "--output", str(whole)]) == 0
     lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
     assert len(lines) == 6
@@ -111,7 +111,7 @@ def test_output_is_resumed(bundle: Path, folder: Path, tmp_path: Path, capsys: p
 
 def test_output_never_mixes_or_overwrites(bundle: Path, scan: Path, tmp_path: Path, capsys) -> None:
     path = tmp_path / "results.csv"
-    arguments = [str(bundle), str(scan), "--output", str(path)]
+    arguments = ["--bundle", str(bundle), str(scan), "--output", str(path)]
     path.write_text("my table\n", encoding="utf-8")
     assert main(arguments) == 2
     assert "exists. Go on with it by --resume" in capsys.readouterr().err
@@ -129,20 +129,20 @@ def test_output_never_mixes_or_overwrites(bundle: Path, scan: Path, tmp_path: Pa
 
 def test_study(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     (folder / "1.png").write_bytes(b"")
-    assert main([str(bundle), str(folder), "--study"]) == 0
+    assert main(["--bundle", str(bundle), str(folder), "--study"]) == 0
     assert "5 slices, 4 used, 1 rejected" in capsys.readouterr().out
-    assert main([str(bundle), str(folder), "--study", "--json"]) == 0
+    assert main(["--bundle", str(bundle), str(folder), "--study", "--json"]) == 0
     study = json.loads(capsys.readouterr().out)
     assert study["rejected"] == [1]
     assert len(study["files"]) == len(study["slices"]) == 5
 
 
 def test_info_and_self_test(guarded_bundle: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main([str(guarded_bundle), "--info", "--self-test"]) == 0
+    assert main(["--bundle", str(guarded_bundle), "--info", "--self-test"]) == 0
     out = capsys.readouterr().out
     for word in ("serves", "model", "input", "labels", "guard      rejects images", "considered", "self-test  ok: 6"):
         assert word in out
-    assert main([str(guarded_bundle), "--info", "--json"]) == 0
+    assert main(["--bundle", str(guarded_bundle), "--info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["guarded"] is True
     assert len(facts["considered"]) >= 2
@@ -150,7 +150,7 @@ def test_info_and_self_test(guarded_bundle: Path, capsys: pytest.CaptureFixture)
 
 def test_a_reader_that_leaves_early(bundle: Path) -> None:
     """As in `python -m runtime … | head -1`: no traceback."""
-    command = [sys.executable, "-m", "runtime", str(bundle), "--info", "--json"]
+    command = [sys.executable, "-m", "runtime", "--bundle", str(bundle), "--info", "--json"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
@@ -159,7 +159,7 @@ def test_a_reader_that_leaves_early(bundle: Path) -> None:
 
 def test_a_rejected_image_is_not_answered(guarded_bundle: Path, tmp_path: Path, capsys) -> None:
     Image.new("L", (64, 64), 255).save(tmp_path / "white.png")
-    assert main([str(guarded_bundle), str(tmp_path / "white.png")]) == 1
+    assert main(["--bundle", str(guarded_bundle), str(tmp_path / "white.png")]) == 1
     assert (
         "rejected: it has almost no contrast at 32 x 32 pixels, as a blank image or noise has"
         in capsys.readouterr().out
@@ -167,14 +167,14 @@ def test_a_rejected_image_is_not_answered(guarded_bundle: Path, tmp_path: Path, 
 
 
 def test_audit(bundle: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main([str(bundle), str(scan), "--audit", str(tmp_path / "log")]) == 0
+    assert main(["--bundle", str(bundle), str(scan), "--audit", str(tmp_path / "log")]) == 0
     assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) == 2
     anchor = check(tmp_path / "log").anchor
     assert f"audit log {tmp_path / 'log'}: anchor {anchor}\n" in capsys.readouterr().err
 
 
 def test_standard_input_and_options_before_images(bundle: Path, scan: Path) -> None:
-    command = [sys.executable, "-m", "runtime", "--json", str(bundle), "--backend", "onnx", "-"]
+    command = [sys.executable, "-m", "runtime", "--json", "--bundle", str(bundle), "--backend", "onnx", "-"]
     done = subprocess.run(command, input=scan.read_bytes(), capture_output=True, cwd=ROOT, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "ok"
@@ -186,7 +186,7 @@ def test_standard_input_and_options_before_images(bundle: Path, scan: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ([], "no image was given. For example: python -m runtime scan.jpg"),
+        ([], "no image was given. For example: python -m runtime --bundle bundle scan.jpg"),
         (["a.png", "--resume"], "--resume needs --output"),
         (["a.png", "--output", "x.csv", "--json"], "--output writes CSV"),
         (["a.png", "--csv", "--json"], "not allowed with"),
@@ -205,16 +205,16 @@ def test_usage(arguments: list[str], match: str, capsys: pytest.CaptureFixture) 
 def test_a_bundle_that_cannot_serve_is_usage(tmp_path: Path, bundle: Path, scan: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["scan.jpg"]) == 2
-    assert "BundleError: bundle does not exist, and scan.jpg does not exist" in capsys.readouterr().err
-    assert main([str(scan)]) == 2
-    assert "BundleError: bundle does not exist. Make a bundle with" in capsys.readouterr().err
-    assert main([str(bundle), "scan.jpg", "--precision", "int2"]) == 2
+    assert "InputError: no bundle was named. Make one with" in capsys.readouterr().err
+    assert main(["--bundle", "none", str(scan)]) == 2
+    assert "BundleError: none does not exist. Make a bundle with" in capsys.readouterr().err
+    assert main(["--bundle", str(bundle), "scan.jpg", "--precision", "int2"]) == 2
     assert "InputError: The bundle has nothing" in capsys.readouterr().err
 
 
 def test_an_empty_folder_is_said_to_be_one(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
-    assert main([str(bundle), str(tmp_path / "empty")]) == 1
+    assert main(["--bundle", str(bundle), str(tmp_path / "empty")]) == 1
     assert "is a folder; expected one image file" in capsys.readouterr().out
 
 
@@ -224,7 +224,7 @@ def test_dicom_files_without_a_suffix_are_found(bundle: Path, tmp_path: Path, ca
     (tmp_path / "study").mkdir()
     shutil.copy(source, tmp_path / "study" / "IM000001")
     (tmp_path / "study" / "README").write_text("x", encoding="utf-8")
-    main([str(bundle), str(tmp_path / "study"), "--csv"])
+    main(["--bundle", str(bundle), str(tmp_path / "study"), "--csv"])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [Path(row["file"]).name for row in rows] == ["IM000001"]
     assert rows[0]["code"] != "unreadable"

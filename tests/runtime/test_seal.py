@@ -44,7 +44,7 @@ Path_ = tuple[str | int, ...]
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_is_loaded(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # built before, by engines
     def load(*args: object, **settings: object) -> None:
         raise AssertionError("an engine was asked to load a file of a bundle that should have been refused")
 

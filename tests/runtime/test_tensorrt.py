@@ -35,7 +35,7 @@ def test_without_a_device_it_says_so(tmp_path: Path, device: str) -> None:
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"ftrt" + bytes(2000))
     with pytest.raises(BackendUnavailable, match=r"there is no CUDA device to run on \(.+\)\. Check the driver"):
-        backends.load("tensorrt", engine, precision="fp16", device=device, threads=1)
+        backends.load("tensorrt", engine, precision="fp16", device=device, threads=1, trust_code=True)
 
 
 @needs_library
@@ -196,7 +196,7 @@ def test_an_engine_decides_as_the_onnx_file_it_was_built_from(
 
     assert export([str(trained_run), "--to", "tensorrt", "--out", str(tmp_path / "engine")]) == 0
     path = tmp_path / "engine" / "model.engine"
-    engine = backends.load("tensorrt", path, precision="fp32", device="cuda", threads=1)
+    engine = backends.load("tensorrt", path, precision="fp32", device="cuda", threads=1, trust_code=True)
     reference = Predictor(bundle, backend="onnx")
     rows = np.stack([preprocess(read_image(image), reference.model.input) for image in phantoms.images])
     for batch in (1, 7, 64):

@@ -62,7 +62,7 @@ FOREIGN = {
     "LFS pointer": (POINTER, "a Git LFS pointer.*git lfs pull"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file, as Keras.*PyTorch"),
     "Keras": (zipped(model_dot_weights_dot_h5=b"", config_dot_json=b"{}"), "a Keras model.*PyTorch"),
-    "ONNX": (onnx_graph, r"an ONNX graph.*python -m runtime FILE\.onnx"),
+    "ONNX": (onnx_graph, r"an ONNX graph.*python -m runtime --bundle FILE\.onnx"),
     "TensorFlow Lite": (b"\x1c\0\0\0TFL3" + bytes(50), "a TensorFlow Lite model"),
     "web page": (b"\xef\xbb\xbf\n <!DOCTYPE html><html><title>Sign in", "a web page.*Download the file itself"),
     "error page": (b'<?xml version="1.0"?><Error><Code>AccessDenied', "a web page"),

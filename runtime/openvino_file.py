@@ -1,0 +1,116 @@
+"""What an OpenVINO network (`.xml`) declares, compared with the weights (`.bin`) beside it.
+
+OpenVINO reads a constant from where its layer says. Refused are constants outside the weights or of another size than
+their shape, layers of an extension, layers with a body of their own (loops), operations that `OPERATIONS` does not
+name, and constants that together are much more than the weights, as one region named by many layers is.
+"""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from xml.etree import ElementTree
+
+LARGEST = 64 << 20
+"""Bytes of a topology; that of the largest network here has 0.4 MB."""
+LAYERS = 20_000
+OPERATIONS = frozenset(
+    re.findall(
+        r"\w+",
+        """Parameter Const Result Convolution GroupConvolution Add Multiply Subtract Divide ReLU PReLU Clamp MaxPool
+        AvgPool ReduceMean MatMul FullyConnected Reshape Squeeze Unsqueeze Transpose Convert ConvertLike FakeQuantize
+        FakeConvert Softmax SoftMax Concat Split VariadicSplit StridedSlice Slice Gather ShapeOf Flatten Identity
+        BatchNormInference Broadcast""",
+    )
+)
+"""Of networks that take what `runtime.preprocess` gives; Broadcast makes the shapes of biases."""
+OF_PIXELS = frozenset(
+    re.findall(
+        r"\w+",
+        """Abs Floor Ceiling Mod FloorMod Maximum Minimum Range Select Greater GreaterEqual Less LessEqual Equal Round
+        NotEqual LogicalAnd LogicalOr LogicalNot ReduceSum ReduceMax Power Sqrt Negative Interpolate""",
+    )
+)
+"""Beside them, of networks that do the preprocessing too, which Predictor never serves."""
+_OPSETS = re.compile(r"opset\d{1,3}")
+_BITS = {
+    **dict.fromkeys(("i8", "u8", "boolean", "bool", "f8e4m3", "f8e5m2", "f8e8m0", "nf8"), 8),
+    **dict.fromkeys(("f16", "bf16", "i16", "u16"), 16),
+    **dict.fromkeys(("f32", "i32", "u32"), 32),
+    **dict.fromkeys(("f64", "i64", "u64"), 64),
+    **dict.fromkeys(("i4", "u4", "nf4", "f4e2m1"), 4),
+    **dict.fromkeys(("u2", "i2"), 2),
+    **dict.fromkeys(("u1", "bin"), 1),
+}
+_LARGEST_NUMBER = 1 << 20
+_LARGEST_SHAPE = 1 << 26
+"""Elements: the largest map of a network here has 1.6 million for an image."""
+
+
+def examine(topology: bytes, weights: bytes, *, pixels: bool = False) -> None:
+    """Raise ValueError, saying what is wrong, for a network that no export of this project writes; ElementTree's
+    SyntaxError for what is no XML. pixels: it takes pixels and does the preprocessing."""
+    if len(topology) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST} bytes")
+    if b"<!DOCTYPE" in topology or b"\0" in topology:  # entities could make a small file large; UTF-16 could hide them
+        raise ValueError("it declares a document type or is not UTF-8, and OpenVINO writes neither")
+    network = ElementTree.fromstring(topology)
+    if network.tag != "net":
+        raise ValueError(f"it is no OpenVINO network but <{network.tag[:80]}>")
+    listed = network.findall("layers/layer")
+    if len(listed) > LAYERS or len(listed) != sum(1 for _ in network.iter("layer")):
+        raise ValueError(f"it has more than {LAYERS} layers, or layers within layers, as loops have")
+    known, total = OPERATIONS | OF_PIXELS if pixels else OPERATIONS, 0
+    for layer in listed:
+        kind, name = layer.get("type", ""), layer.get("name", "")[:80]
+        if kind not in known or not _OPSETS.fullmatch(layer.get("version", "")):
+            version = layer.get("version", "")
+            raise ValueError(f"its layer {name!r} is {kind[:80]!r} of {version[:80]!r}, which no network here has")
+        data = layer.find("data")
+        if kind == "Const":
+            total += _constant(layer, name, weights)
+        elif data is not None:
+            _assert_small(data, name)
+    if total > 2 * len(weights) + (1 << 20):
+        raise ValueError(f"its constants are {total} bytes together, and its weights have {len(weights)}")
+
+
+def _constant(layer: ElementTree.Element, name: str, weights: bytes) -> int:
+    """Bytes of a constant, which lie within the weights and are as many as its shape says."""
+    data = layer.find("data")
+    if data is None:
+        raise ValueError(f"its constant {name!r} says nothing of itself")
+    offset, size = _number(data.get("offset"), name), _number(data.get("size"), name)
+    kind, shape = data.get("element_type", ""), data.get("shape", "")
+    if kind == "string" or kind not in _BITS:
+        raise ValueError(f"its constant {name!r} is of {kind[:20]!r}, expected numbers")
+    dims = [_number(one, name) for one in re.split(r"[,\s]+", shape) if one]
+    declared = -(-prod(dims) * _BITS[kind] // 8)
+    ports = layer.findall("output/port")
+    other = [prod(_number(dim.text, name) for dim in port.findall("dim")) for port in ports]
+    if declared != size or any(one != prod(dims) for one in other):
+        raise ValueError(f"its constant {name!r} declares {declared} bytes by its shape and {size} by its size")
+    if offset + size > len(weights):
+        raise ValueError(f"its constant {name!r} ends at byte {offset + size} of weights that have {len(weights)}")
+    if kind in ("i64", "u64", "i32", "u32") and size <= 128:  # it may be a shape that something is widened to
+        width = _BITS[kind] // 8
+        parts = (weights[at : at + width] for at in range(offset, offset + size, width))
+        values = [int.from_bytes(part, "little", signed=True) for part in parts]
+        if prod(value for value in values if 0 < value < 2**31 - 1) > _LARGEST_SHAPE:
+            raise ValueError(f"its constant {name!r} is a shape of {values}, beyond any network's")
+    return size
+
+
+def _assert_small(data: ElementTree.Element, name: str) -> None:
+    for key, value in data.attrib.items():
+        if key in ("shape", "element_type") or len(value) > 4096:
+            continue
+        numbers = re.findall(r"\d+", value) if re.fullmatch(r"[-\d, ]+", value) else []
+        if any(len(digits) > 15 or int(digits) > _LARGEST_NUMBER for digits in numbers):
+            raise ValueError(f"its layer {name!r} has {key!r} {value[:80]!r}, beyond any network's")
+
+
+def _number(digits: str | None, name: str) -> int:
+    if digits is None or not re.fullmatch(r"\s*\d{1,15}\s*", digits):
+        raise ValueError(f"its constant {name!r} has {(digits or '')[:20]!r} where a number belongs")
+    return int(digits)

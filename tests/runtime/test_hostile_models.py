@@ -1,0 +1,460 @@
+"""ONNX and OpenVINO files, guards and manifests of strangers: refused before an engine or a parser takes their word."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime import BundleError, Predictor, backends
+from runtime.digests import UNSEALED, seal
+from runtime.fields import DEEPEST, parse
+from runtime.guard import Guard
+from runtime.manifest import LARGEST, read_manifest
+from runtime.onnx_file import examine
+from tests.runtime.hostile import OLD, copied, exchanged, load_apart, only, rewritten
+
+MIB, SECONDS = 512, 30
+"""What one hostile file may cost beyond the engine; seconds allow for a busy machine, and a bomb takes minutes."""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return copied(tmp_path / "bundle")
+
+
+# ONNX. The attacks are made with the onnx package, as an attacker would; the runtime has its own walk.
+
+
+def attack(change: Callable) -> bytes:
+    onnx = pytest.importorskip("onnx", reason="it makes the hostile files")
+    model = onnx.load(OLD / "model.onnx")
+    change(model, onnx)
+    return model.SerializeToString()
+
+
+def node(operator: str, inputs: list[str], domain: str = "", **attributes: object) -> Callable:
+    """The model, with one more operation whose result is added to the logits."""
+
+    def change(model, onnx) -> None:
+        model.graph.node.append(onnx.helper.make_node(operator, inputs, ["more"], domain=domain, **attributes))
+        model.graph.node.append(onnx.helper.make_node("ReduceMean", ["more"], ["mean"], keepdims=0))
+
+    return change
+
+
+def initializer(**values: object) -> Callable:
+    def change(model, onnx) -> None:
+        tensor = model.graph.initializer.add()
+        tensor.name, tensor.data_type = "bomb", 1
+        for key, value in values.items():
+            getattr(tensor, key).extend(value) if isinstance(value, list) else setattr(tensor, key, value)
+
+    return change
+
+
+def with_shape(values: list[int], after: Callable) -> Callable:
+    def change(model, onnx) -> None:
+        model.graph.initializer.append(onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [len(values)], values))
+        after(model, onnx)
+
+    return change
+
+
+def external(location: str) -> Callable:
+    def change(model, onnx) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+
+    return change
+
+
+def external_in_an_attribute(model, onnx) -> None:
+    tensor = onnx.helper.make_tensor("value", 1, [1], [0.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["more"], value=tensor))
+
+
+def loop(model, onnx) -> None:
+    body = onnx.helper.make_graph([], "body", [], [])
+    model.graph.node.append(onnx.helper.make_node("Loop", ["n", "c"], ["more"], body=body))
+
+
+def sparse(model, onnx) -> None:
+    values = onnx.helper.make_tensor("values", 1, [1], [1.0])
+    indices = onnx.helper.make_tensor("indices", 7, [1], [0])
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, indices, [1 << 20, 1 << 13]))
+
+
+def sparse_constant(model, onnx) -> None:
+    values = onnx.helper.make_tensor("values", 1, [1], [1.0])
+    indices = onnx.helper.make_tensor("indices", 7, [1], [0])
+    tensor = onnx.helper.make_sparse_tensor(values, indices, [1 << 20, 1 << 13])
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["more"], sparse_value=tensor))
+
+
+def domain(model, onnx) -> None:
+    model.opset_import.add(domain="com.evil", version=1)
+    node("Run", ["images"], domain="com.evil")(model, onnx)
+
+
+def function(model, onnx) -> None:
+    imports = [onnx.helper.make_opsetid("", 18)]
+    body = [onnx.helper.make_node("Relu", ["x"], ["y"])]
+    model.functions.append(onnx.helper.make_function("", "Twice", ["x"], ["y"], body, imports))
+
+
+def training(model, onnx) -> None:
+    model.training_info.add()
+
+
+def half_a_tensor(model, onnx) -> None:
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+
+
+def padding(model, onnx) -> None:
+    for one in model.graph.node:
+        for attribute in one.attribute:
+            if attribute.name == "pads":
+                attribute.ints[:] = [1 << 28] * len(attribute.ints)
+
+
+ONNX = {
+    "17.6 GB in a few bytes": (initializer(dims=[1 << 32]), "declares 17179869184 bytes and has 0|declares 4294967296"),
+    "a shape that wraps": (initializer(dims=[1 << 33, 1 << 33]), "declares"),
+    "a shape beyond all": (initializer(dims=[1 << 62]), "has the shape"),
+    "a negative shape": (initializer(dims=[-1]), "has the shape"),
+    "typed values that are not there": (initializer(dims=[1 << 30], float_data=[1.0]), "declares 1073741824 values"),
+    "values twice": (initializer(dims=[1], float_data=[1.0], raw_data=b"1234"), "declares"),
+    "half a tensor": (half_a_tensor, "declares"),
+    "an unknown type": (initializer(dims=[1], data_type=99, raw_data=b"1"), "has the type 99"),
+    "text": (initializer(dims=[1], data_type=8, string_data=[b"x"]), "text"),
+    "external data": (external("weights.bin"), "values in another file"),
+    "external data by an absolute path": (external("/etc/passwd"), "values in another file"),
+    "external data outside": (external("../../secret"), "values in another file"),
+    "external data of an attribute": (external_in_an_attribute, "values in another file"),
+    "a loop": (loop, "graph of its own"),
+    "sparse": (sparse, "sparse"),
+    "a sparse constant": (sparse_constant, "sparse"),
+    "another domain": (domain, "domain 'com.evil'"),
+    "an operator of another domain": (node("Run", ["images"], domain="com.microsoft"), "com.microsoft"),
+    "an engine in a graph": (node("EPContext", ["images"], domain="com.microsoft"), "com.microsoft"),
+    "functions": (function, "functions of its own"),
+    "a training graph": (training, "training graph"),
+    "ConstantOfShape": (with_shape([1 << 20, 1 << 12], node("ConstantOfShape", ["shape"])), "'ConstantOfShape'"),
+    "Expand": (with_shape([1 << 20, 1 << 12], node("Expand", ["fc.bias", "shape"])), "'Expand'"),
+    "Tile": (with_shape([1 << 32], node("Tile", ["fc.bias", "shape"])), "'Tile'"),
+    "Range": (node("Range", ["a", "b", "c"]), "'Range'"),
+    "RandomNormal": (node("RandomNormal", [], shape=[1 << 30]), "'RandomNormal'|beyond any"),
+    "Resize": (node("Resize", ["images", "", "s"]), "'Resize'"),
+    "Pad": (node("Pad", ["images", "p"]), "'Pad'"),
+    "a padding beyond all": (padding, "beyond any network's"),
+}
+
+
+@pytest.mark.parametrize(("change", "match"), ONNX.values(), ids=ONNX)
+def test_a_hostile_onnx_file_never_reaches_an_engine(
+    bundle: Path, change: Callable, match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(exchanged(bundle, "model.onnx", attack(change)), "model.onnx")
+    for name in ("onnx", "openvino"):
+        if name in backends.available():
+            monkeypatch.setattr(backends.BACKENDS[name], "load", lambda *args, **settings: pytest.fail("it was asked"))
+            with pytest.raises(BundleError, match=match) as refused:
+                Predictor(bundle, backend=name)
+            assert re.search(r"model\.onnx was not loaded: .*(Copy the bundle again|export again)", str(refused.value))
+
+
+def test_a_file_of_millions_of_parts_is_refused_early() -> None:
+    with pytest.raises(ValueError, match="more parts than any network"):
+        examine(b"\x08\x01" * (1 << 18))
+    with pytest.raises(ValueError, match="more parts"):
+        examine(b"\x3a" + b"\x80\x80\x20" + b"\x0a\x00" * (1 << 18))
+
+
+def test_every_cut_and_many_changed_bytes_are_refused_or_the_same_graph() -> None:
+    content = (OLD / "model.onnx").read_bytes()
+    whole = examine(content)
+    for length in range(0, len(content), 37):
+        try:
+            assert len(examine(content[:length]).nodes) <= len(whole.nodes)
+        except ValueError:
+            continue
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        changed = bytearray(content)
+        for at in rng.integers(0, len(content), rng.integers(1, 4)):
+            changed[at] = rng.integers(256)
+        try:
+            examine(bytes(changed))
+        except ValueError:
+            continue
+
+
+@pytest.mark.parametrize("name", [name for name in ("onnx", "openvino") if name in backends.available()])
+def test_what_a_hostile_file_costs(bundle: Path, name: str) -> None:
+    """The 773 bytes of the review."""
+    exchanged(bundle, "model.onnx", attack(initializer(dims=[1 << 32])))
+    only(bundle, "model.onnx")
+    found = load_apart(bundle, "onnxruntime" if name == "onnx" else "openvino", backend=name)
+    assert found["said"].startswith("BundleError: ")
+    assert found["mib"] < MIB
+    assert found["seconds"] < SECONDS
+
+
+# OpenVINO.
+
+
+def topology(change: Callable[[str], str]) -> bytes:
+    return change((OLD / "model.xml").read_text(encoding="utf-8")).encode()
+
+
+def first_data(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: re.sub(old, new, text, count=1)
+
+
+XML = {
+    "more than the weights have": (first_data(r'size="\d+"', 'size="99999999"'), "by its size|declares"),
+    "behind the weights": (first_data(r'offset="\d+"', 'offset="99999999"'), "ends at byte"),
+    "a negative place": (first_data(r'offset="\d+"', 'offset="-4"'), "where a number belongs"),
+    "a huge shape": (first_data(r'shape="[^"]*" offset', 'shape="4294967296" offset'), "declares"),
+    "an extension": (first_data(r'version="opset\d+"', 'version="extension"'), "'extension'"),
+    "another operation": (first_data(r'type="ReLU"', 'type="Loop"'), "'Loop'"),
+    "a type": (first_data('element_type="f32" shape="8"', 'element_type="string" shape="8"'), "'string'|declares"),
+    "a body": (lambda text: text.replace("</layer>", "<body><layers><layer/></layers></body></layer>", 1), "within"),
+    "entities": (lambda text: text.replace("<net", '<!DOCTYPE x [<!ENTITY a "b">]><net', 1), "document type"),
+    "a padding": (first_data(r'pads_begin="[^"]*"', 'pads_begin="268435456, 268435456"'), "beyond any network's"),
+}
+
+
+@pytest.mark.skipif("openvino" not in backends.available(), reason="openvino is not installed")
+@pytest.mark.parametrize(("change", "match"), XML.values(), ids=XML)
+def test_a_hostile_topology_never_reaches_openvino(
+    bundle: Path, change: Callable[[str], str], match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = topology(change)
+    assert content != (OLD / "model.xml").read_bytes()
+    exchanged(bundle, "model.xml", content)
+    only(bundle, "model.xml")
+    monkeypatch.setattr(backends.BACKENDS["openvino"], "load", lambda *args, **settings: pytest.fail("it was asked"))
+    with pytest.raises(BundleError, match=match):
+        Predictor(bundle, backend="openvino")
+
+
+# The guard.
+
+
+def npz(**arrays: object) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def parts(**changed: object) -> bytes:
+    with np.load(OLD / "guard.npz") as file:
+        about = json.loads(str(file["about"]))
+        arrays = {name: file[name] for name in ("mean", "components", "scales")}
+    thresholds = {**about["thresholds"], **changed.pop("thresholds", {})}  # type: ignore[dict-item]
+    text = json.dumps({**about, "thresholds": thresholds, **changed.pop("more", {})})  # type: ignore[dict-item]
+    return npz(**{"about": np.array(text), **arrays, **changed})
+
+
+def object_array() -> bytes:
+    class Runs:
+        def __reduce__(self):
+            return print, ("it ran",)
+
+    return parts(mean=np.array([Runs()], dtype=object))
+
+
+def declared(name: str, shape: str) -> bytes:
+    """The guard, one of whose arrays says it has another shape."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(OLD / "guard.npz") as old, zipfile.ZipFile(buffer, "w") as new:
+        for entry in old.namelist():
+            content = old.read(entry)
+            if entry == f"{name}.npy":
+                header = re.sub(rb"'shape': \([^)]*\)", f"'shape': {shape}".encode(), content[10:128])[:117]
+                content = content[:10] + header.ljust(117) + b"\n" + content[128:]
+            new.writestr(entry, content)
+    return buffer.getvalue()
+
+
+GUARDS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "millions of zeros": (lambda: npz(mean=np.zeros(8_000_000, np.float32), about="", components=0, scales=0), "."),
+    "too large an array": (lambda: parts(components=np.zeros((500, 1024), np.float32)), "more than"),
+    "python objects": (object_array, "expected float32"),
+    "another type": (lambda: parts(mean=np.zeros(1024, np.float64)), "more than|expected float32"),
+    "another shape": (lambda: parts(mean=np.zeros(1000, np.float32)), "arrays of shapes"),
+    "a declared shape": (lambda: declared("mean", "(1099511627776,)"), "declares 1099511627776 values"),
+    "more arrays": (lambda: parts(more_of_it=np.zeros(1)), "expected about, mean"),
+    "an infinite threshold": (lambda: parts(thresholds={"blank": float("inf")}), "Infinity"),
+    "no number": (lambda: parts(thresholds={"blank": float("nan")}), "NaN"),
+    "beyond its score": (lambda: parts(thresholds={"blank": 1e300}), r"threshold 1e\+300 of blank, expected a number"),
+    "a text": (lambda: parts(thresholds={"smooth": "1"}), "threshold '1' of smooth"),
+    "one more threshold": (lambda: parts(thresholds={"x": 1.0}), "thresholds of"),
+    "infinite values": (lambda: parts(mean=np.full(1024, np.inf, np.float32)), "not finite"),
+    "no scale": (lambda: parts(scales=np.zeros(2, np.float32)), "arrays of shapes|not positive"),
+    "no archive": (lambda: b"PK\x03\x04" + bytes(100), "zip"),
+    "empty": (lambda: b"", "zip"),
+    "an array alone": (lambda: b"\x93NUMPY\x01\x00" + bytes(100), "zip"),
+}
+
+
+@pytest.mark.parametrize(("made", "match"), GUARDS.values(), ids=GUARDS)
+def test_a_hostile_guard_is_refused_by_name(bundle: Path, made: Callable[[], bytes], match: str) -> None:
+    content = made()
+    exchanged(bundle, "guard.npz", content)
+    with pytest.raises(BundleError, match=rf"(?s)guard\.npz (is not a guard this runtime reads|has .* bytes).*{match}"):
+        Predictor(bundle, backend="onnx")
+    with pytest.raises(BundleError):
+        Guard.read(bundle / "guard.npz")
+
+
+def test_a_guard_that_swells_costs_little(bundle: Path) -> None:
+    """3 MB to 3.2 GB in the review; 160 MB here, in a file of 160 kB."""
+    exchanged(bundle, "guard.npz", npz(mean=np.zeros(40 << 20, np.float32), about="", components=0, scales=0))
+    assert (bundle / "guard.npz").stat().st_size < 1 << 20
+    found = load_apart(bundle, "onnxruntime", backend="onnx")
+    assert found["said"].startswith("BundleError: ")
+    assert found["mib"] < 64
+
+
+def test_the_guard_of_0_1_is_read_as_it_was() -> None:
+    guard = Guard.read(OLD / "guard.npz")
+    with np.load(OLD / "guard.npz") as file:
+        assert np.array_equal(guard.mean, file["mean"])
+        assert np.array_equal(guard.components, file["components"])
+
+
+# The manifest.
+
+
+def manifest_text(change: Callable[[str], str]) -> str:
+    data = json.loads((OLD / "manifest.json").read_text(encoding="utf-8"))
+    return seal(change(json.dumps({**data, "sha256": UNSEALED})))
+
+
+def nested(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+MANIFESTS = {
+    "a key twice": (
+        lambda text: text.replace('"schema": 1', '"schema": 1, "schema": 1', 1),
+        "has the key 'schema' twice",
+    ),
+    "a million keys, one twice": (
+        lambda text: text.replace(
+            '"provenance": {', '"provenance": {' + "".join(f'"{n}":0,' for n in range(200_000)) + '"7":0,', 1
+        ),
+        "has the key '7' twice",
+    ),
+    "deep": (
+        lambda text: text.replace('"provenance": {', f'"provenance": {{"x": {nested(DEEPEST + 8)},', 1),
+        "nested more than",
+    ),
+    "deeper": (
+        lambda text: text.replace('"provenance": {', f'"provenance": {{"x": {nested(100_000)},', 1),
+        "is not JSON",
+    ),
+    "a huge integer": (
+        lambda text: text.replace('"provenance": {', '"provenance": {"x": 1' + "0" * 4000 + ",", 1),
+        "integer of",
+    ),
+    "an integer beyond Python": (
+        lambda text: text.replace('"provenance": {', '"provenance": {"x": 1' + "0" * 9000 + ",", 1),
+        "is not JSON",
+    ),
+    "an escape": (
+        lambda text: text.replace('"provenance": {', '"provenance": {"x": "\\u001b[2J",', 1),
+        "without control characters",
+    ),
+    "an escape in a key": (
+        lambda text: text.replace('"provenance": {', '"provenance": {"\\u202e": 1,', 1),
+        "without control characters",
+    ),
+    "an escape in a report": (
+        lambda text: text.replace('"parity": {', '"parity": {"x": ["\\u001b"],', 1),
+        "without control characters",
+    ),
+    "Infinity": (lambda text: re.sub(r'"temperature": [\d.]+', '"temperature": Infinity', text, count=1), "Infinity"),
+    "1e999": (lambda text: re.sub(r'"temperature": [\d.]+', '"temperature": 1e999', text, count=1), "float64"),
+}
+
+
+@pytest.mark.parametrize(("change", "match"), MANIFESTS.values(), ids=MANIFESTS)
+def test_a_hostile_manifest_is_refused_by_name(bundle: Path, change: Callable[[str], str], match: str) -> None:
+    (bundle / "manifest.json").write_text(manifest_text(change), encoding="utf-8")
+    with pytest.raises(BundleError, match=match) as refused:
+        Predictor(bundle)
+    assert "manifest.json" in str(refused.value)
+    assert len(str(refused.value)) < 2000
+
+
+def test_a_key_with_an_escape_does_not_reach_the_terminal(bundle: Path) -> None:
+    with pytest.raises(BundleError) as refused:
+        parse('{"\\u001b[2J": 1, "\\u001b[2J": 1}', "manifest.json")
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("what", ["/dev/zero", "FIFO", "socket", "folder", "too large", "sparse", "a link round"])
+def test_what_is_no_file_is_no_manifest(bundle: Path, what: str) -> None:
+    path = bundle / "manifest.json"
+    path.unlink()
+    if what == "/dev/zero":
+        path.symlink_to("/dev/zero")
+    elif what == "FIFO":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    elif what == "a link round":
+        path.symlink_to(path.name)
+    elif what == "socket":
+        import socket
+
+        here = Path.cwd()
+        os.chdir(bundle)  # a socket's path is short
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path.name)
+        os.chdir(here)
+    else:
+        with path.open("wb") as file:
+            file.truncate(LARGEST + 1 if what == "too large" else 1 << 40)
+    with pytest.raises(BundleError, match=r"manifest\.json (is no regular file|cannot be read|has \d+ bytes)"):
+        Predictor(bundle)
+    with pytest.raises(BundleError):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize("name", ["guard.npz", "model.onnx", "golden/00.png", "model.bin"])
+def test_a_device_in_place_of_any_file(bundle: Path, name: str) -> None:
+    for make in (lambda path: path.symlink_to("/dev/zero"), os.mkfifo):
+        (bundle / name).unlink()
+        make(bundle / name)
+        with pytest.raises(BundleError, match=name.rpartition("/")[2]):
+            Predictor(bundle)
+
+
+@pytest.mark.slow
+def test_a_manifest_of_the_largest_size_costs_little(bundle: Path) -> None:
+    """Lists within lists take the most memory of all JSON."""
+
+    def widest(data: dict) -> None:
+        data["provenance"]["x"] = [[] for _ in range((LARGEST - 60_000) // 4)]
+
+    rewritten(bundle, widest)
+    found = load_apart(bundle, "onnxruntime", backend="onnx")
+    assert found["mib"] < MIB
+    assert found["seconds"] < SECONDS
