@@ -47,9 +47,7 @@ def stale(bundle: Path, threads: int, say: Callable[[str], None], *, trust_code:
                 say(f"{artifact.file}: not looked at in {check.backend!r}, which {reason}")
                 continue
             if artifact.format in CODE and not trust_code:
-                say(
-                    f"{artifact.file}: not looked at in {check.backend!r}, since it carries code: --trust-code loads it"
-                )
+                say(f"{artifact.file}: not looked at, since it carries code: --trust-code loads it")
                 continue
             reason, carried = _reason(bundle, manifest, artifact, check, threads, trust_code)
             gives = carried or gives

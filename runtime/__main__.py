@@ -16,11 +16,11 @@ from runtime.command import exit_status, status_of
 from runtime.command_paths import STDIN, bundle_and_images
 from runtime.csv_file import Before, CsvFile, before
 from runtime.errors import ImageError, NeuroStageError
-from runtime.hints import command
+from runtime.hints import command, unguarded
 from runtime.labels import ASSUMED, ORIGINS, order_line
 from runtime.model import ModelInfo
 from runtime.prediction import Prediction
-from runtime.predictor import DEFAULT_BUNDLE, Predictor, unguarded
+from runtime.predictor import DEFAULT_BUNDLE, Predictor
 from runtime.sources import encoded
 
 _EPILOG = """\

@@ -29,6 +29,7 @@ from runtime.caller import warn
 from runtime.decoders import decoding_pool
 from runtime.errors import BackendError, InputError, shed
 from runtime.forks import check_process
+from runtime.hints import unguarded
 from runtime.identity import OPTIONS, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
 from runtime.limits import MAX_PIXELS

@@ -63,6 +63,8 @@ def varints(content: memoryview) -> Iterator[int]:
 
 
 def _varint(content: memoryview, position: int) -> tuple[int, int]:
+    if position < len(content) and content[position] < 128:  # nearly all of them
+        return content[position], position + 1
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(content):

@@ -134,7 +134,7 @@ def open_bundle(
         artifact, name = candidate.artifact, candidate.check.backend
         if candidate.held_back:
             continue
-        if backend is None and (reason := backends.missing(name) or backends.elsewhere(name, device)):
+        if backend is None and (reason := _lacking(name, device)):
             candidate.verdict = reason
             continue
         try:
@@ -174,11 +174,16 @@ def open_bundle(
             )
         return serving
     reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *never_served(manifest)))
-    held = next((candidate for candidate in considered if candidate.held_back), None)
-    if held is not None and not backends.missing(held.check.backend):
+    usable = (one for one in considered if one.held_back and not _lacking(one.check.backend, device))
+    if held := next(usable, None):
         what = untrusted(bundle / held.artifact.file, held.artifact.format)
         raise TrustError(f"No other artifact of {bundle} can serve here. {what} {reasons}")
     raise BackendUnavailable(f"No artifact of {bundle} can serve here. {reasons}")
+
+
+def _lacking(name: str, device: str) -> str | None:
+    """Why the backend cannot serve here; None where it can."""
+    return backends.missing(name) or backends.elsewhere(name, device)
 
 
 def _next(manifest: Manifest, backend: str | None, precision: str | None, device: str, trust: Trust) -> set[str]:
@@ -191,7 +196,7 @@ def _next(manifest: Manifest, backend: str | None, precision: str | None, device
     for candidate in considered:
         name, artifact = candidate.check.backend, candidate.artifact
         held = artifact.format in CODE and not trust.code
-        if not (held or backends.missing(name) or backends.elsewhere(name, device)):
+        if not held and not _lacking(name, device):
             weights = weights_of(manifest, artifact)
             return files | {artifact.file} | ({weights.file} if weights else set())
     return files
@@ -225,7 +230,7 @@ def open_artifact(
     runs = [name for name, module in backends.BACKENDS.items() if kind in module.FORMATS]
     if backend is not None and backends.backend_module(backend).NAME not in runs:
         raise InputError(f"{backend!r} does not run {path.suffix} files. These do: {', '.join(runs)}.")
-    lacking = {name: backends.missing(name) or backends.elsewhere(name, device) for name in runs}
+    lacking = {name: _lacking(name, device) for name in runs}
     usable = [name for name in runs if lacking[name] is None]
     if backend is None and not usable:
         raise BackendUnavailable(

@@ -88,7 +88,7 @@ def _verifier(key: Path) -> Any:
     if not isinstance(loaded, ec.EllipticCurvePublicKey):
         raise InputError(f"trusted_key {key} is a {type(loaded).__name__}, expected an elliptic-curve key.")
     # As model-signing picks it: SHA-2 of the curve's size.
-    by_size = {256: hashes.SHA256, 384: hashes.SHA384, 521: hashes.SHA512}
+    by_size: dict[int, Any] = {256: hashes.SHA256, 384: hashes.SHA384, 521: hashes.SHA512}
     if loaded.curve.key_size not in by_size:
         raise InputError(f"trusted_key {key} is of the curve {loaded.curve.name}, expected P-256, P-384 or P-521.")
     algorithm = ec.ECDSA(by_size[loaded.curve.key_size]())

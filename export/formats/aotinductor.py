@@ -1,6 +1,6 @@
 """AOTInductor: torch.export's program compiled to machine code for the CPU it was built on, one `.pt2` package.
 
-It is for C++ programs over libtorch. Predictor serves the `.pt2` of `torch_export` instead, which holds no code.
+It is for C++ programs over libtorch. Whoever loads a package runs what its maker compiled; Predictor never does.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +44,8 @@ DEVICES = ("cpu",)
 FORMATS = (NAME,)
 """What `load` runs and where, as in a module of `runtime.backends`."""
 
+_FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+"""Variables that name PyTorch's folders for what it compiles."""
 COMPILERS = ("g++", "clang++")
 _CONSTANT = re.compile(r"\.dtype = \w*?dtype_(\w+)\b.*?\.shape = \{([^}]*)\}", re.DOTALL)
 
@@ -66,11 +70,30 @@ def build(job: Job, precision: str, path: Path) -> Built:
         "freezing": True,  # BatchNorm folded, weights laid out for this CPU: 78 ms instead of 122
     }
     try:
-        with torch.no_grad():
+        with _private_folder(), torch.no_grad():
             torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
     except Exception as error:  # the compiler passes on any failure of any layer beneath it
         raise ExportError(f"AOTInductor failed on {job.reference.info.architecture}: {str(error)[-600:]}") from error
     return Built({path.name: sha256_file(path)}, {"machine": f"{platform.machine()}, {_isa()}"}, takes=TAKES)
+
+
+@contextmanager
+def _private_folder() -> Iterator[None]:
+    """PyTorch compiles in a new folder that only this user can open, and that goes when it is done.
+
+    By itself it takes one that all can name (torchinductor_USER, where temporary files go), whoever made it, and runs
+    compilers on what lies there.
+    """
+    before = {name: os.environ.get(name) for name in _FOLDERS}
+    with tempfile.TemporaryDirectory(prefix="neurostage-inductor-") as folder:
+        os.environ.update(dict.fromkeys(_FOLDERS, folder))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def load(path: Path, *, precision: str, device: str, threads: int) -> Runner:

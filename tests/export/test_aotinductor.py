@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,30 @@ def test_without_a_compiler_it_says_what_it_needs(job, monkeypatch):
     assert (
         "AOTInductor compiles C++, and there is no no-such-compiler here. Install one, or name yours" in outcome.reason
     )
+
+
+def test_it_compiles_where_nobody_else_can_put_anything(job, monkeypatch):
+    """By itself PyTorch takes /tmp/torchinductor_USER, whoever made that."""
+    import torch._inductor
+
+    seen = []
+
+    def compiled(*args, **settings):
+        folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        seen.append((folder, folder.stat().st_mode & 0o777, os.environ["TRITON_CACHE_DIR"]))
+        raise RuntimeError("that is enough")
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "before")
+    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+    monkeypatch.setattr(aotinductor.shutil, "which", lambda name: name)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compiled)
+    for _ in range(2):
+        (outcome,) = produce(job, "aotinductor", ["fp32"])
+        assert "that is enough" in outcome.reason
+    assert [mode for _, mode, _ in seen] == [0o700, 0o700]
+    assert seen[0][0] != seen[1][0]
+    assert not any(folder.exists() for folder, _, _ in seen)
+    assert (os.environ["TORCHINDUCTOR_CACHE_DIR"], "TRITON_CACHE_DIR" in os.environ) == ("before", False)
 
 
 def test_precision_is_read_from_the_packages_table(tmp_path):

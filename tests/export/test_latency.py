@@ -38,11 +38,15 @@ def slowed(source, target) -> None:
     for node in graph.node:
         node.output[:] = ["quick" if name == answer else name for name in node.output]
     weights = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
-    constants = {"square": weights, "size": np.array([size, size]), "nothing": np.zeros(1, np.float32)}
+    constants = {"square": weights, "nothing": np.zeros(1, np.float32)}
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    nodes = [("ReduceMax", ["quick"], "one"), ("Expand", ["one", "size"], "x0")]
+    nodes = [("ReduceMean", ["quick"], "one"), ("Mul", ["one", "square"], "x0")]
     nodes += [("MatMul", [f"x{index}", "square"], f"x{index + 1}") for index in range(4)]
-    nodes += [("ReduceMin", ["x4"], "least"), ("Mul", ["least", "nothing"], "zero"), ("Add", ["quick", "zero"], answer)]
+    nodes += [
+        ("ReduceMean", ["x4"], "least"),
+        ("Mul", ["least", "nothing"], "zero"),
+        ("Add", ["quick", "zero"], answer),
+    ]
     for kind, inputs, output in nodes:
         settings = {"keepdims": 0} if kind.startswith("Reduce") else {}
         graph.node.append(helper.make_node(kind, inputs, [output], **settings))

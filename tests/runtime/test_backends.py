@@ -174,7 +174,7 @@ def test_a_gpu_is_refused_where_there_is_none(predictor: Predictor, device: str)
     with pytest.raises(
         BackendUnavailable, match=r"device='cpu'|neurostage\[gpu\]|was asked for\. On '(cuda|tensorrt)' run: "
     ):
-        Predictor(predictor.artifact.parent, backend=predictor.backend, device=device)
+        Predictor(predictor.artifact.parent, backend=predictor.backend, device=device, trust_code=True)
 
 
 def test_choosing_for_a_gpu_passes_over_what_needs_none(bundle: Path) -> None:
