@@ -29,7 +29,6 @@ from runtime.caller import warn
 from runtime.decoders import decoding_pool
 from runtime.errors import BackendError, InputError, shed
 from runtime.forks import check_process
-from runtime.hints import unguarded
 from runtime.identity import OPTIONS, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
 from runtime.limits import MAX_PIXELS
@@ -41,7 +40,7 @@ from runtime.selftest import SelfTest, self_test
 from runtime.serving import open_artifact, open_bundle
 from runtime.streams import Batches
 from runtime.threads import available_cpus
-from runtime.trust import Trust, existing_key
+from runtime.trust import Trust
 
 __all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
 
@@ -74,11 +73,9 @@ class Predictor:
     isolate: decode files in processes with limits, which end with the last Predictor (docs/SECURITY-DECODING.md); False
         for hosts that are confined themselves. Arrays and PIL images are taken as they are.
     max_pixels: images, or frames, of more pixels are an ImageError.
-    trust_code: also load artifacts that carry code (`.ts`, `.pt2`, `.engine`): loading one runs what its maker wrote.
-        Only from a bundle, and after all others.
-    trusted_key: a public key (PEM): load only a bundle that its owner signed (`python -m export --sign`). Needs the
-        extra verify.
-    trusted_digest: load only the bundle of this `digest`, the SHA-256 of its manifest, or the lone artifact of it.
+    trust_code: also load artifacts of a bundle that carry code (`.ts`, `.pt2`, `.engine`), after all others.
+    trusted_key: a public key (PEM): load only a bundle that its owner signed. Needs the extra verify.
+    trusted_digest: load only what has this `digest`: SHA-256 of the bundle's manifest, or of the lone artifact.
 
     Raises TrustError for a bundle or file that is not trusted, BundleError for one that was changed,
     BackendUnavailable when no engine here can serve it, BackendError when the engine fails, AuditError when the log
@@ -110,7 +107,6 @@ class Predictor:
         where = existing(path)
         outside(where, tune=tune, audit=audit, audit_key=audit_key)
         trust = Trust.of(trust_code, trusted_key, trusted_digest)
-        existing_key(trust.key)
         self._path = where.absolute()  # links are not resolved: a bundle is often replaced by turning one
         paths = (absolute(tune), absolute(audit), absolute(audit_key))
         limits, vouched = (isolate, max_pixels), (trust_code, absolute(trusted_key), trusted_digest)

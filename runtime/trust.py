@@ -28,7 +28,7 @@ class Trust:
 
     @classmethod
     def of(cls, code: bool, key: str | os.PathLike[str] | None, digest: str | None) -> Trust:
-        """Checked. Raises InputError for a digest that is none."""
+        """Checked. Raises InputError for a digest that is none, and for a key that is not there."""
         if not isinstance(code, bool):
             raise InputError(f"trust_code is {code!r}, expected True or False.")
         pinned = None if digest is None else str(digest).strip().lower().removeprefix("sha256:")
@@ -37,6 +37,8 @@ class Trust:
                 f"trusted_digest is {str(digest)[:80]!r}, expected the 64 hexadecimal digits of Predictor.digest, the "
                 f"SHA-256 of {FILE} (sha256sum)."
             )
+        if key is not None and not Path(key).is_file():
+            raise InputError(f"trusted_key is {key}, which is not a file. Give the public key (PEM) of whoever signed.")
         return cls(code, None if key is None else Path(key), pinned)
 
     def assert_bundle(self, bundle: Path, manifest: bytes) -> str:
@@ -83,9 +85,3 @@ NOBODY = Trust()
 
 _LARGEST_SIGNATURE = 1 << 20
 """Bytes of a signature, which names every file of the bundle."""
-
-
-def existing_key(key: Path | None) -> None:
-    """Raise InputError where the key is not there, before anything is loaded."""
-    if key is not None and not key.is_file():
-        raise InputError(f"trusted_key is {key}, which is not a file. Give the public key (PEM) of whoever signed.")
