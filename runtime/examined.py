@@ -21,8 +21,11 @@ def assert_harmless(model: ModelFile, format_name: str, *, trust_code: bool) -> 
     try:
         if format_name == "onnx":
             from runtime.onnx_file import examine
+            from runtime.onnx_sizes import assert_bounded
 
-            examine(model.content, pixels=model.takes != TENSOR)
+            graph = examine(model.content, pixels=model.takes != TENSOR)
+            if model.takes == TENSOR:
+                assert_bounded(graph)
         elif format_name == "openvino":
             from runtime.openvino_file import examine as examine_network
 

@@ -125,12 +125,17 @@ def test_artifacts_that_take_pixels_pass_the_gate(pixel_job, name, precision):
             assert report["flipped"] == 0
     spec, temperature = job.reference.info.input, job.reference.info.temperature
     for check in pixels.artifact.checks:
-        alone, alike = (load(check.backend, job.folder / one.file, precision, job.threads) for one in (pixels, usual))
+        alone, alike = (_loaded(job, check.backend, one, precision) for one in (pixels, usual))
         for group in job.pixels.groups():
             expected = alike.run(np.stack([preprocess(as_image(image), spec) for image in group]))
             # .xml in fp16 holds the mean and the standard deviation in fp16 too, and OpenVINO divides by them in bf16.
             alike_to = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 0.1}[precision]
             assert np.abs(alone.run(group) - probabilities(expected, temperature)).max() <= alike_to
+
+
+def _loaded(job, backend, outcome, precision):
+    path, takes = job.folder / outcome.file, outcome.artifact.takes
+    return load(backend, path, precision, job.threads, takes=takes, trust_code=True)
 
 
 def test_what_carries_pixels_says_so_and_is_never_served(pixel_job, firm_bundle):

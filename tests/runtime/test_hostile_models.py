@@ -130,7 +130,67 @@ def padding(model, onnx) -> None:
                 attribute.ints[:] = [1 << 28] * len(attribute.ints)
 
 
+def outer(operator: str, rows: tuple[int, ...], columns: tuple[int, ...]) -> Callable:
+    """A column and a row of 400 kB each, which together make 40 GB."""
+
+    def change(model, onnx) -> None:
+        for name, shape in (("column", rows), ("row", columns)):
+            values = np.ones(shape, np.float32)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        node(operator, ["column", "row"])(model, onnx)
+
+    return change
+
+
+def paddings(model, onnx) -> None:
+    """Each within what an attribute may say."""
+    for one in model.graph.node:
+        for attribute in one.attribute:
+            if attribute.name == "pads":
+                attribute.ints[:] = [1 << 16] * len(attribute.ints)
+
+
+def doubled(model, onnx) -> None:
+    """Each twice as wide as the one before."""
+    last = "images"
+    for step in range(40):
+        model.graph.node.append(onnx.helper.make_node("Concat", [last, last], [f"wide{step}"], axis=0))
+        last = f"wide{step}"
+
+
+def large_input(model, onnx) -> None:
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = 1 << 20
+
+
+def free_input(model, onnx) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+
+
+def many(model, onnx) -> None:
+    """Each small, all of them too much."""
+    values = np.ones((1 << 12, 1), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "column"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values.T.copy(), "row"))
+    for step in range(20):
+        model.graph.node.append(onnx.helper.make_node("Mul", ["column", "row"], [f"square{step}"]))
+
+
+def from_nowhere(model, onnx) -> None:
+    node("Relu", ["nobody"])(model, onnx)
+
+
 ONNX = {
+    "a column plus a row": (outer("Add", (100_000, 1), (1, 100_000)), "makes its results"),
+    "a column times a row": (outer("MatMul", (100_000, 1), (1, 100_000)), "makes its results"),
+    "a column and a row by Gemm": (outer("Gemm", (100_000, 1), (1, 100_000)), "makes its results"),
+    "the larger of a column and a row": (outer("Max", (1, 100_000, 1), (100_000,)), "makes its results"),
+    "paddings": (paddings, "makes its results"),
+    "doubled": (doubled, "makes its results"),
+    "many": (many, "makes its results"),
+    "a large input": (large_input, "its input has the shape"),
+    "an input of any size": (free_input, "its input has the shape"),
+    "an input from nowhere": (from_nowhere, "takes what nothing before it gives"),
     "17.6 GB in a few bytes": (initializer(dims=[1 << 32]), "declares 17179869184 bytes and has 0|declares 4294967296"),
     "a shape that wraps": (initializer(dims=[1 << 33, 1 << 33]), "declares"),
     "a shape beyond all": (initializer(dims=[1 << 62]), "has the shape"),
