@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 import numpy as np
 
+from runtime.decoders import read_isolated
 from runtime.errors import DatasetError, ImageError
-from runtime.reading import read
 from train.data.samples import Samples
 
 LEAST_PEOPLE = 4
@@ -23,7 +23,7 @@ def pixel_digests(samples: Samples) -> list[str]:
     digests = []
     for index, name in enumerate(samples.names):
         try:
-            image = read(samples.read(index)).image.convert("RGB")
+            image = read_isolated(samples.read(index)).image.convert("RGB")
         except (ImageError, OSError) as error:
             raise DatasetError(f"{name} of {samples.source} cannot be read: {error}") from error
         digests.append(hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())

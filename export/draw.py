@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from runtime.decoders import read_isolated
 from runtime.errors import ImageError
-from runtime.reading import read
 from train.data.identify import identify
 from train.data.patients import thumbnail
 from train.data.samples import Samples
@@ -106,7 +106,7 @@ def _by_similarity(key: _Key) -> tuple[np.ndarray | None, str]:
     if len(samples) > _MOST_LOOKED_AT:
         return None, UNKNOWN
     try:
-        thumbnails = np.stack([thumbnail(read(samples.read(index)).image) for index in range(len(samples))])
+        thumbnails = np.stack([thumbnail(read_isolated(samples.read(index)).image) for index in range(len(samples))])
     except (ImageError, OSError):
         return None, UNKNOWN  # the image is named where it is compared on
     found = identify(thumbnails, None, samples.ids)

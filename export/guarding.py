@@ -8,11 +8,11 @@ import numpy as np
 
 from export.images import training_samples
 from export.reference import Reference
+from runtime.decoders import read_isolated
 from runtime.digests import sha256_file
 from runtime.errors import InputError
 from runtime.guard import Guard, fit
 from runtime.manifest import Document
-from runtime.reading import read
 from train.data.samples import Samples
 
 FILE = "guard.npz"
@@ -30,7 +30,7 @@ def write_guard(reference: Reference, folder: Path, moved: Path | None = None) -
     if samples is None:
         return None, f"the bundle has no guard: {problem}"
     try:
-        guard = fit((read(samples.read(index)).image for index in range(len(samples))), samples.groups)
+        guard = fit((read_isolated(samples.read(index)).image for index in range(len(samples))), samples.groups)
     except InputError as error:
         return None, f"the bundle has no guard: {error}"
     guard.write(folder / FILE)
@@ -42,5 +42,5 @@ def rejections(folder: Path, samples: Samples) -> np.ndarray | None:
     if not (folder / FILE).is_file():
         return None
     guard = Guard.read(folder / FILE)
-    scores = (guard.scores(read(samples.read(index)).image) for index in range(len(samples)))
+    scores = (guard.scores(read_isolated(samples.read(index)).image) for index in range(len(samples)))
     return np.array([guard.judge(one) is not None for one in scores], bool)

@@ -13,9 +13,9 @@ import numpy as np
 from export.apart import two_halves, without
 from export.draw import PATIENTS, UNKNOWN, Drawn, joined, over_people, spread, with_people
 from export.run_data import patients, run_data, side, unit_of, unseen_phantoms
+from runtime.decoders import read_isolated
 from runtime.errors import DatasetError, ImageError
 from runtime.preprocess import InputSpec, preprocess
-from runtime.reading import read
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
@@ -109,7 +109,7 @@ def preprocessed(samples: Samples, spec: InputSpec) -> np.ndarray:
     images = []
     for index, name in enumerate(samples.names):
         try:
-            images.append(preprocess(read(samples.read(index)).image, spec))
+            images.append(preprocess(read_isolated(samples.read(index)).image, spec))
         except (ImageError, OSError) as error:
             raise DatasetError(f"{name} of {samples.source} cannot be compared on: {error}") from error
     return np.stack(images)

@@ -16,7 +16,7 @@ from typing import Any
 from runtime.caller import warn
 from runtime.decoder_client import Decoder, Lost, Starter, lost, pictures
 from runtime.errors import ImageError, IsolationError
-from runtime.reading import Picture
+from runtime.reading import Picture, Source, read
 from runtime.signatures import is_dicom
 from runtime.threads import available_cpus
 
@@ -176,6 +176,7 @@ class Decoders:
 _all: weakref.WeakSet[Decoders] = weakref.WeakSet()
 _shared: weakref.ReferenceType[Decoders] | None = None
 _sharing = threading.Lock()
+_kept: Decoders | None = None
 
 
 def shared() -> Decoders:
@@ -187,6 +188,17 @@ def shared() -> Decoders:
             pool = Decoders()
             _shared = weakref.ref(pool)
         return pool
+
+
+def read_isolated(source: Source) -> Picture:
+    """As `runtime.reading.read`, for programs: decoded in processes with limits, which stay until the program ends.
+
+    On systems without them it is decoded here. Raises ImageError and IsolationError.
+    """
+    global _kept
+    if _kept is None and supported():
+        _kept = shared()
+    return read(source, pool=_kept)
 
 
 def decoding_pool() -> Decoders | None:
@@ -217,8 +229,8 @@ def _end(idle: list[Decoder], starters: list[Starter], process: int) -> None:
 
 
 def _in_child() -> None:
-    global _shared, _sharing
-    _shared, _sharing = None, threading.Lock()
+    global _shared, _sharing, _kept
+    _shared, _sharing, _kept = None, threading.Lock(), None
     for pool in list(_all):
         pool.leave()
 

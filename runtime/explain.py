@@ -82,7 +82,7 @@ def explained(
     labels = predictor.model.labels
     if label is not None and label not in labels:
         raise InputError(f"The model has no class {label!r}. It has: {', '.join(labels)}.")
-    picture = read(source)
+    picture = read(source, predictor._max_pixels, predictor._pool)
     prediction = predictor.predict(picture)
     if prediction.status == "rejected":
         return prediction, None

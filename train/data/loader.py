@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.decoders import read_isolated
 from runtime.errors import DatasetError, ImageError
 from runtime.preprocess import InputSpec, resize
-from runtime.reading import read
 from runtime.threads import available_cpus
 from train.data.ids import Ids
 from train.data.patients import THUMBNAIL, thumbnail
@@ -103,7 +103,7 @@ def _decode(
 ) -> tuple[np.ndarray, np.ndarray | None] | Unreadable:
     """(H, W) or (H, W, 3) uint8 and the thumbnail if it is wanted, or why not."""
     try:
-        image = read(samples.read(index)).image  # DICOM files too, as prediction reads them
+        image = read_isolated(samples.read(index)).image  # DICOM files too, as prediction reads them
         return resize(image, spec), thumbnail(image) if thumbnails else None
     except (ImageError, OSError) as error:
         return Unreadable(samples.names[index], str(error))

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from runtime.decoders import read_isolated
 from runtime.digests import sha256_file
 from runtime.errors import CheckpointError, DatasetError, ImageError
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
-from runtime.reading import read
 from train.checkpoint import WEIGHTS, load_weights
 from train.compute import choose_compute
 from train.data.batches import Batches
@@ -273,7 +273,7 @@ def _sizes(samples: Samples) -> tuple[tuple[int, int, int], ...]:
     found: Counter[tuple[int, int]] = Counter()
     for index in np.unique(np.linspace(0, len(samples) - 1, min(len(samples), 256)).astype(int)):
         with suppress(ImageError, OSError):  # counted as unreadable already
-            found[read(samples.read(index)).image.size] += 1
+            found[read_isolated(samples.read(index)).image.size] += 1
     return tuple((width, height, count) for (width, height), count in found.most_common())
 
 
