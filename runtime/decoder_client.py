@@ -183,7 +183,7 @@ _INHERITED = ("LD_LIBRARY_PATH",)
 def _python() -> str:
     """The interpreter; in a program that embeds Python, `sys.executable` is that program."""
     for path in (sys.executable, f"{sys.exec_prefix}/bin/python3", f"{sys.base_exec_prefix}/bin/python3"):
-        if path and Path(path).name.startswith("python") and Path(path).exists():
+        if path and Path(path).name.startswith("python") and os.access(path, os.X_OK):
             return path
     raise IsolationError(
         "There is no Python interpreter beside this program to decode images in. Pass isolate=False where this process "

@@ -8,8 +8,8 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
+from runtime.decoders import read_isolated
 from runtime.errors import DatasetError, ImageError
-from runtime.reading import read
 from train.data.samples import Samples
 
 SIZES = (
@@ -48,7 +48,7 @@ def pixel_images(samples: Samples) -> tuple[tuple[np.ndarray, ...], list[int]]:
     images = []
     for index in order:
         try:
-            grey = read(samples.read(index)).image.convert("L")
+            grey = read_isolated(samples.read(index)).image.convert("L")
         except (ImageError, OSError) as error:
             raise DatasetError(f"{samples.names[index]} of {samples.source} cannot be compared on: {error}") from error
         height, width = SIZES[index % len(SIZES)]

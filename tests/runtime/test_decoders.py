@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -348,6 +349,17 @@ def test_nothing_that_libraries_print_reaches_the_host(pool: Decoders, capfd: py
             assert str(error)  # noqa: PT017
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+def test_training_and_export_decode_nothing_by_themselves() -> None:
+    """But images of a verified bundle, and one that they wrote."""
+    own = {"export/latency.py", "export/of_bundle.py", "export/rebuild.py"}
+    for path in [*(ROOT / "train").rglob("*.py"), *(ROOT / "export").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        if path.relative_to(ROOT).as_posix() not in own:
+            assert not re.search(r"import .*\b(read|read_all|read_image|dcmread)\b|Image\.open|import pydicom", text), (
+                path
+            )
 
 
 def test_a_file_object_without_an_end_is_refused() -> None:
