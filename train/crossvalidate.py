@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, Options | None]]:
-    """The run directory of every fold, and what it is to be told; None for one that is finished.
+    """The run directory of every fold, and its options; None for one that is finished.
 
-    Raises CheckpointError or InputError when a fold that was begun was told something else.
+    Raises CheckpointError or InputError when a fold that was begun has other options.
     """
     from train.options import Options, parse
     from train.preconditions import check_training
@@ -68,10 +68,10 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
     runs: list[tuple[Path, Options | None]] = []
     for fold in range(1, folds + 1):
         run = out / f"fold-{fold}"
-        told = [*arguments, "--fold", f"{fold}/{folds}", "--out", str(run)]
+        words = [*arguments, "--fold", f"{fold}/{folds}", "--out", str(run)]
         if run.exists():
-            check_same(parse(told), Options(**options_of(read_record(run), run)), str(run))
-        options = None if run.exists() else parse([*told, "--resume"])
+            check_same(parse(words), Options(**options_of(read_record(run), run)), str(run))
+        options = None if run.exists() else parse([*words, "--resume"])
         if options is not None:
             check_training(options, _say)
         runs.append((run, options))

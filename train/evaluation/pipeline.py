@@ -96,7 +96,7 @@ def evaluate(
                 else "this run held no patient out."
             )
         )
-    say(f"asking the network about {len(held.slices)} slices")
+    say(f"running the network on {len(held.slices)} slices")
     logits = ask(run, record, held.slices)
     if held.unit is not None:
         say(f"computing intervals over {held.unit}")
