@@ -35,8 +35,13 @@ METADATA_KEY = "neurostage"
 
 LARGEST = 1 << 20
 """Bytes of a description; ours have about 600."""
-_LARGEST_HEADER = 64 << 20
-"""Bytes of a safetensors header or an OpenVINO topology: ten times those of the largest network here."""
+_LARGEST_HEADER = 4 << 20
+"""Bytes of a safetensors header or an OpenVINO topology: ten times those of the largest network here. Parsed, either
+can take fifty times as much memory."""
+_PARTS = 100_000
+"""Fields of an ONNX file that are looked at."""
+_FITTING = 16
+"""Entries of an archive that may hold a description."""
 
 _FACTS = ("precision", "guarded", "labels_from", "takes", "gives")
 
@@ -119,21 +124,27 @@ def read_description(description: str, where: str) -> Carried:
 def _onnx(file: BinaryIO) -> list[str]:
     """The values of our key in metadata_props of a serialised ModelProto; the graph is skipped unread."""
     found = []
-    for number, length in _fields(file):
+    budget = [_PARTS]
+    for number, length in _fields(file, budget):
         if number == 14 and length <= LARGEST:
             entry = io.BytesIO(file.read(length))
-            pair = {name: entry.read(count) for name, count in _fields(entry)}  # of two equal fields the last counts
+            pair = {
+                name: entry.read(count) for name, count in _fields(entry, budget)
+            }  # of two equal fields the last counts
             if pair.get(1) == METADATA_KEY.encode():
                 found.append(pair.get(2, b"").decode("utf-8"))
     return found
 
 
-def _fields(file: BinaryIO) -> Iterator[tuple[int, int]]:
+def _fields(file: BinaryIO, budget: list[int]) -> Iterator[tuple[int, int]]:
     """Number and length of each length-delimited field of a protobuf message, `file` standing at its content; others
-    are skipped (protobuf.dev/programming-guides/encoding)."""
+    are skipped (protobuf.dev/programming-guides/encoding). budget: fields that may still be read, in a list of one."""
     size = file.seek(0, 2)
     file.seek(0)
     while file.tell() < size:
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise ValueError("it consists of more parts than any network of this project")
         number, kind = divmod(_varint(file), 8)
         if kind == 0:
             _varint(file)
@@ -177,11 +188,28 @@ def _archive(pattern: str) -> Callable[[BinaryIO], list[str]]:
     """A reader of the entries of a zip archive whose whole name fits `pattern`."""
 
     def read(file: BinaryIO) -> list[str]:
+        _assert_small_directory(file)
         with zipfile.ZipFile(file) as archive:
             fitting = [entry for entry in archive.infolist() if re.fullmatch(pattern, entry.filename)]
+            if len(fitting) > _FITTING:
+                raise ValueError(f"it holds {len(fitting)} descriptions")
             return [_entry(archive, entry) for entry in fitting]
 
     return read
+
+
+def _assert_small_directory(file: BinaryIO) -> None:
+    """Raise ValueError unless a zip archive ends in a directory of few bytes, of which `zipfile` reads all at once."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 98))
+    tail = file.read(98)
+    if tail[-22:-18] != b"PK\x05\x06":
+        raise ValueError("it does not end in the directory of an archive")
+    length = int.from_bytes(tail[-10:-6], "little")
+    if tail[:4] == b"PK\x06\x06":  # once more in 64 bits, as PyTorch writes it; `zipfile` goes by this one
+        length = max(length, int.from_bytes(tail[40:48], "little"))
+    if length > _LARGEST_HEADER:
+        raise ValueError(f"its directory has {length} bytes")
 
 
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:

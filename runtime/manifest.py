@@ -79,6 +79,9 @@ _OPTIONAL = ("schema", "guard", "labels_from", "golden", "documents", "sha256")
 LARGEST = 4 << 20
 """Bytes of a manifest: 25 times those of a bundle with every format in every precision. Parsed, it takes 100 MB."""
 
+MOST_FILES = 1000
+"""Files of a bundle; one with every format in every precision has sixty."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -144,6 +147,8 @@ class Manifest:
 
     def assert_consistent(self, where: str) -> None:
         """Raise BundleError, naming the file, where two entries contradict each other."""
+        if len(self.files) > MOST_FILES:
+            raise BundleError(f"{where} names {len(self.files)} files, expected at most {MOST_FILES}. Export again.")
         seen: dict[str, str] = {}
         for entry in self.files:
             # As a file system may compare names that does not tell case or Unicode's forms apart.

@@ -11,7 +11,7 @@ import re
 from math import prod
 from xml.etree import ElementTree
 
-LARGEST = 64 << 20
+LARGEST = 4 << 20
 """Bytes of a topology; that of the largest network here has 0.4 MB."""
 LAYERS = 20_000
 OPERATIONS = frozenset(

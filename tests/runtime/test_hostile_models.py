@@ -312,6 +312,56 @@ def test_a_hostile_topology_never_reaches_openvino(
         Predictor(bundle, backend="openvino")
 
 
+# Many small parts: each costs memory and time before anybody looks at what they say.
+
+
+def many_entries() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for number in range(20_000):
+            file.writestr(zipfile.ZipInfo(f"{number:0200d}"), b"")
+    return buffer.getvalue()
+
+
+def many_descriptions() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for number in range(100):
+            file.writestr(f"{number}/extra/neurostage", b" " * (1 << 20))
+    return buffer.getvalue()
+
+
+PARTS = {
+    "a zip directory": ("model.ts", many_entries, "its directory has"),
+    "descriptions": ("model.pt2", many_descriptions, "holds 100 descriptions"),
+    "elements": ("model.xml", lambda: b"<net>" + b"<a/>" * (5 << 18) + b"</net>", "more than 4194304 bytes"),
+    "fields": ("model.onnx", lambda: b"\x72\x00" * (1 << 20), "more parts than any network"),
+    "lists": (
+        "model.safetensors",
+        lambda: (6 << 20).to_bytes(8, "little") + (b'{"a":[' + b"[]," * (2 << 20))[: 6 << 20],
+        "its header would have",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "made", "match"), PARTS.values(), ids=PARTS)
+def test_many_small_parts_are_refused_before_they_are_read(
+    bundle: Path, name: str, made: Callable[[], bytes], match: str
+) -> None:
+    exchanged(bundle, name, made())
+    with pytest.raises(BundleError, match=match) as refused:
+        Predictor(bundle)
+    assert name in str(refused.value)
+
+
+def test_a_manifest_of_many_files(bundle: Path) -> None:
+    def more(data: dict) -> None:
+        data["documents"] += [{"file": f"{number}.txt", "sha256": "0" * 64} for number in range(2000)]
+
+    with pytest.raises(BundleError, match=r"names 20\d\d files, expected at most 1000"):
+        Predictor(rewritten(bundle, more))
+
+
 # The guard.
 
 
