@@ -34,7 +34,7 @@ def test_it_compiles_where_nobody_else_can_put_anything(job, monkeypatch):
         seen.append((folder, folder.stat().st_mode & 0o777, os.environ["TRITON_CACHE_DIR"]))
         raise RuntimeError("that is enough")
 
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "before")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/before")
     monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
     monkeypatch.setattr(aotinductor.shutil, "which", lambda name: name)
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compiled)
@@ -44,7 +44,7 @@ def test_it_compiles_where_nobody_else_can_put_anything(job, monkeypatch):
     assert [mode for _, mode, _ in seen] == [0o700, 0o700]
     assert seen[0][0] != seen[1][0]
     assert not any(folder.exists() for folder, _, _ in seen)
-    assert (os.environ["TORCHINDUCTOR_CACHE_DIR"], "TRITON_CACHE_DIR" in os.environ) == ("before", False)
+    assert (os.environ["TORCHINDUCTOR_CACHE_DIR"], "TRITON_CACHE_DIR" in os.environ) == ("/before", False)
 
 
 def test_precision_is_read_from_the_packages_table(tmp_path):
