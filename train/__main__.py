@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_training(options, _say)
         from train.launch import is_leader, launch
         from train.loop import Interrupted
+        from train.rendezvous import check_network
 
+        if (warning := check_network(options.trust_network)) and is_leader():
+            _say(warning)
         if options.out is not None and is_leader():
             remember(options.out)
         try:

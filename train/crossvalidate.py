@@ -84,10 +84,13 @@ def _say(line: str) -> None:
 
 def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
     from train.launch import launch
+    from train.rendezvous import check_network
 
     for number, (run, options) in enumerate(runs, 1):
         if options is not None:
             _say(f"fold {number} of {len(runs)}: {run}")
+            if warning := check_network(options.trust_network):
+                _say(warning)
             launch(options)
 
 

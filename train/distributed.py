@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from train.rendezvous import Exchange, connect, is_ours, is_torchrun, private_folder
+
 Value = TypeVar("Value")
 
 
@@ -27,6 +29,8 @@ class Team:
     local_size: int = 1
     node: int = 0
     """Which machine."""
+    exchange: Exchange | None = None
+    """How Python objects travel between processes of one machine; None: through torch's collectives."""
 
     @property
     def leader(self) -> bool:
@@ -69,13 +73,18 @@ class Team:
 
     def agree(self, value: Value) -> Value:
         """The leader's value, in every process."""
+        if self.size == 1:
+            return value
+        if self.exchange is not None:
+            return self.exchange.collect(value, [0])[0]
         box = [value]
-        if self.size > 1:
-            dist.broadcast_object_list(box)
+        dist.broadcast_object_list(box)
         return box[0]
 
     def collect(self, value: Value) -> Sequence[Value]:
         """Every process's value, by rank."""
+        if self.exchange is not None:
+            return self.exchange.collect(value, range(self.size))
         values: list[Any] = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
@@ -95,28 +104,29 @@ class Team:
 
 @contextmanager
 def join(device_type: str, timeout: timedelta = timedelta(hours=2)) -> Iterator[Team]:
-    """The team that torch's elastic launcher put this process in, or a team of one outside of it.
+    """The team that `train.launch` or torchrun put this process in, or a team of one outside of them.
 
     timeout: how long one process may prepare data while the others wait. A process that dies is noticed at once, by
         the launcher.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not is_ours() and not is_torchrun():
         yield Team()
         return
-    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    rank, local, size = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     if device_type == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=timeout)
+    connect("nccl" if device_type == "cuda" else "gloo", timeout)
+    exchange = Exchange(private_folder(), rank, size) if is_ours() else None
+    here, node = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ.get("GROUP_RANK", 0))
     try:
-        yield Team(
-            rank,
-            int(os.environ["WORLD_SIZE"]),
-            local,
-            int(os.environ["LOCAL_WORLD_SIZE"]),
-            int(os.environ.get("GROUP_RANK", 0)),
-        )
-    finally:
-        dist.destroy_process_group()
+        yield Team(rank, size, local, here, node, exchange)
+    except BaseException:
+        # The others lose their connections to a process that failed. Where the launcher hears its reason first, that
+        # is what it reports: the connections go with the process.
+        if not is_ours():
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 class _Sum(torch.autograd.Function):

@@ -58,6 +58,9 @@ class Options:
     """auto: CUDA when there is one."""
     devices: int = 0
     """Processes on this machine, one a device. 0: every visible GPU, or one process on the CPU."""
+    trust_network: bool = False
+    """Under torchrun on several machines: allow a MASTER_ADDR that stands for every interface. Whoever reaches these
+    ports can run code."""
     cache_limit: float = 8.0
     """Gigabytes of decoded slices kept in memory; more go to a file in the temporary folder."""
     compile: bool = False

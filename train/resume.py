@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 OPTIONS = "options.json"
-_FREE = {"out", "resume", "json", "devices", "device", "checkpoint_minutes", "cache_limit", "compile", "tensorboard"}
+_FREE = {
+    "out",
+    "resume",
+    "json",
+    "devices",
+    "device",
+    "trust_network",
+    "checkpoint_minutes",
+    "cache_limit",
+    "compile",
+    "tensorboard",
+}
 """Options that may differ from those the run began with: they do not decide which weights come out."""
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import nn
 
-from runtime.errors import CheckpointError
 from runtime.labels import ASSUMED, LABELS
 from train.checkpoint import load_weights
 from train.class_order import decide
+from train.imagenet import imagenet_state
 from train.models import build
 from train.side_files import beside
 from train.stated_order import stated
@@ -33,7 +32,7 @@ def initialise(model: nn.Module, weights: str) -> str:
     if weights == "none":
         return "random weights"
     path = Path(weights)
-    found = Weights(_imagenet(), {}) if weights == "imagenet" else read_weights(path)
+    found = Weights(imagenet_state(), {}) if weights == "imagenet" else read_weights(path)
     state = found.state
     own = model.state_dict()
     head = {name for name in state if name.startswith("fc.")}
@@ -71,18 +70,3 @@ def check_start(weights: str, architecture: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that nothing is copied to the meta device, as is meant here
         initialise(model, weights)
-
-
-def _imagenet() -> dict[str, torch.Tensor]:
-    from torchvision.models import ResNet50_Weights
-
-    source = ResNet50_Weights.IMAGENET1K_V1
-    try:
-        return dict(source.get_state_dict(progress=False, check_hash=True))
-    except (URLError, OSError, RuntimeError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        name = source.url.rsplit("/", 1)[-1]
-        raise CheckpointError(
-            f"torchvision's ImageNet weights are not cached and cannot be fetched ({error}). Put {name} into {cache} "
-            "and run again, name another file with --weights PATH, or start from random weights with --weights none."
-        ) from error

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import pickle
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -64,8 +68,9 @@ def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     assert "--weights none" in message
 
 
-def test_imagenet_weights_that_are_cached_are_taken_and_checked(tmp_path, monkeypatch):
-    from torchvision.models import ResNet50_Weights
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """`published(content)`: the file in torchvision's cache, and its address as if these bytes had been published."""
 
     def offline(*args, **kwargs):
         raise URLError("no route to host")
@@ -73,11 +78,57 @@ def test_imagenet_weights_that_are_cached_are_taken_and_checked(tmp_path, monkey
     monkeypatch.setattr("torch.hub.urlopen", offline)
     monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
+
+    def cached(content: bytes) -> Path:
+        name = f"resnet50-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+        monkeypatch.setattr("train.imagenet.url", lambda: f"https://nowhere.invalid/models/{name}")
+        path = tmp_path / "checkpoints" / name
+        path.write_bytes(content)
+        return path
+
+    return cached
+
+
+def saved(content) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def test_imagenet_weights_that_are_cached_are_taken(published):
     imagenet = resnet50()
-    torch.save(imagenet.state_dict(), tmp_path / "checkpoints" / ResNet50_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1])
+    published(saved(imagenet.state_dict()))
     model = build("resnet50")
     assert initialise(model, "imagenet") == "imagenet, backbone only: its head has other shapes"
     assert torch.equal(model.conv1.weight, imagenet.conv1.weight)
+
+
+def test_cached_imagenet_weights_of_another_hash_are_not_loaded(published):
+    path = published(saved(resnet50().state_dict()))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"it is not the file that torchvision published\. Not loaded"):
+        initialise(build("resnet50"), "imagenet")
+
+
+class Planted:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_cached_pickle_runs_nothing_even_with_the_published_hash(published, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
+    published(saved({"conv1.weight": Planted(tmp_path / "ran")}))
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        initialise(build("resnet50"), "imagenet")
+    published(pickle.dumps(Planted(tmp_path / "ran")))
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        initialise(build("resnet50"), "imagenet")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_head_in_another_order_of_classes_is_put_in_that_of_runs(tmp_path):
