@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -36,6 +35,7 @@ from runtime.labels import ASSUMED, order_line
 from runtime.manifest import TENSOR, Manifest
 from runtime.model_file import CODE
 from runtime.threads import available_cpus
+from runtime.work_folders import work_folder
 from train.record import read_record
 from train.runs import described
 
@@ -335,5 +335,5 @@ def _folder(kept: Path | None) -> Iterator[Path]:
         kept.mkdir(parents=True, exist_ok=True)
         yield kept.resolve()
         return
-    with tempfile.TemporaryDirectory(prefix="neurostage-") as name:
-        yield Path(name)
+    with work_folder() as folder:
+        yield folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from runtime.errors import InputError
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
 from runtime.threads import available_cpus
+from runtime.work_folders import work_folder
 from train.compute import Compute, choose_compute
 from train.data.loader import safe_loader
 from train.data.phantom import phantom_samples
@@ -37,8 +37,7 @@ def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured], 
     compute = choose_compute(options.device, options.precision)
     torch.set_num_threads(options.threads or available_cpus())
     size, count = options.batch_size, options.steps * options.batch_size
-    with tempfile.TemporaryDirectory(prefix="neurostage-") as name:
-        folder = Path(name)
+    with work_folder() as folder:
         _write_files(options.data, folder, count)
         spec = InputSpec.imagenet(options.image_size)
         slices, _ = safe_loader(load_samples(folder), spec)

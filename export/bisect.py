@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from runtime.command import exit_status, require_or_exit, status_of
+from runtime.work_folders import work_folder
 
 if __name__ == "__main__":
     require_or_exit("export", "tyro", "torch", "torchvision", "safetensors")
@@ -113,8 +113,7 @@ def bisect(options: Options) -> list[Layer]:
     reference = _reference(options)
     samples = comparison(reference.run, options.images, options.parity_data).samples
     images = preprocessed(samples, reference.info.input)
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
+    with work_folder() as work:
         path = _unpack(options, work / "artifact")
         evidence = Evidence(images, reference.logits(images), None, tuple(samples.names), samples.source)
         job = Job(ExportOptions(source=options.source), reference, evidence, work, work)

@@ -17,6 +17,7 @@ from runtime.entries import REJECTED
 from runtime.errors import ExportError
 from runtime.manifest import FILE, Artifact, Document, artifact_path, read_manifest
 from runtime.model import ModelInfo
+from runtime.work_folders import hold, make_readable, release, sweep, unmark
 
 REPORT = "parity.json"
 GOLDEN = "golden"
@@ -34,17 +35,22 @@ def staged(bundle: Path) -> Iterator[Path]:
         raise ExportError(f"{bundle} is {kind}, not a bundle. Give another --out; nothing was written.")
     try:
         bundle.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.partial-", dir=bundle.parent))
+        prefix = f".{bundle.name}.partial-"
+        sweep(bundle.parent, f"{prefix}*")
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=bundle.parent))
+        holder = hold(folder)
     except OSError as error:
         raise ExportError(f"{bundle} cannot be written: {error}. Give another --out.") from error
     try:
-        folder.chmod(0o755)  # mkdtemp makes it private; a bundle is to be read by others
         yield folder
+        unmark(folder)
+        make_readable(folder)  # private while it was built, with images in it; a bundle is to be read by others
         _swap(folder, bundle)
     except OSError as error:
         raise ExportError(f"{bundle} could not be written: {error}. The old one, if any, is untouched.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        release(holder)
 
 
 def adopt(

@@ -25,7 +25,7 @@ from runtime.calibration import probabilities
 from runtime.errors import BackendError, BackendUnavailable, BundleError, ExportError, NeuroStageError, ParityError
 from runtime.fields import parse
 from runtime.manifest import TENSOR, Check, ModelInfo
-from train.record import without_folders
+from train.pseudonyms import public_source
 
 BATCHES = (1, 8, 32)
 """The same images run at each of these sizes, and once padded to the largest."""
@@ -160,7 +160,7 @@ def _compared(
         job.reference.info.labels,
         tolerance=tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance),
         temperature=job.reference.info.temperature,
-        source=without_folders(evidence.source),
+        source=public_source(evidence.source),
         names=evidence.names,
         truth=evidence.truth,
         batches=others,

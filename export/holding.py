@@ -18,7 +18,7 @@ from export.job import Evidence, Job
 from export.parity import tolerance_for
 from export.qdq import float_layers_of, has_float_additions, layers, with_float_layers
 from runtime.errors import BackendUnavailable, ParityError
-from train.record import without_folders
+from train.pseudonyms import public_source
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -249,9 +249,9 @@ def _facts_file(job: Job, precision: str) -> Path:
 def _facts(job: Job, model: ModelProto, expected: dict[str, float]) -> dict[str, Any]:
     """JSON-ready: what had a part in the graph, so that nobody need guess whether the gate's images had."""
     calibration, selection = job.calibration
-    where = without_folders(selection.source)
+    where = public_source(selection.source)
     return {
-        "calibrated_on": f"{len(calibration.images)} training slices of {without_folders(calibration.source)}",
+        "calibrated_on": f"{len(calibration.images)} training slices of {public_source(calibration.source)}",
         "float_layers_chosen_on": f"{len(selection.images)} other training slices of {where}",
         "flips_expected": expected,
         "float_layers": float_layers_of(model),

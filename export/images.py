@@ -19,7 +19,7 @@ from runtime.preprocess import InputSpec, preprocess
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
-from train.record import without_folders
+from train.pseudonyms import public_source
 
 CALIBRATION = 256
 """Images to calibrate on, where there are as many."""
@@ -55,7 +55,7 @@ class Comparison:
         people = None if self.samples.groups is None else len(np.unique(self.samples.groups))
         facts: dict[str, Any] = {
             "kind": self.kind,
-            "source": without_folders(self.samples.source),
+            "source": public_source(self.samples.source),
             "digest": self.digest,
         }
         facts |= {"people": people, "unit": self.unit}

@@ -31,6 +31,7 @@ from runtime.preprocess import preprocess
 from runtime.threads import available_cpus
 from train.class_order import given_labels
 from train.data.samples import Samples
+from train.pseudonyms import PHANTOM, Pseudonyms
 from train.runs import newest_run
 
 _OPTIONAL = ("truth", "people", "rejected")
@@ -49,6 +50,7 @@ class Evidence:
     truth: np.ndarray | None
     """(N,) int64 in the order of the model's outputs, where labels are known."""
     names: tuple[str, ...]
+    """Keyed digests of the images' names (`train.pseudonyms`), since reports travel. Phantoms by their own names."""
     source: str
     kept: tuple[int, ...] = ()
     """Positions of these images among those that `export.images.comparison` gives: the first of each set of equals."""
@@ -62,6 +64,8 @@ class Evidence:
     """The encoded images, for the process that gathered them."""
     digests: tuple[str, ...] = ()
     """`export.apart.pixel_digests` of the images: nothing is calibrated on them."""
+    key: bytes = b""
+    """By which `names` are digests of the images' names; for the process that gathered them."""
 
     @property
     def unit(self) -> str:
@@ -165,7 +169,7 @@ class Job:
             np.save(stored, reference.logits(np.stack([preprocess(as_image(image), spec) for image in images])))
         truth = None if self.evidence.truth is None else self.evidence.truth[order]
         people = None if self.evidence.people is None else self.evidence.people[order]
-        names = tuple(samples.names[index] for index in order)
+        names = tuple(self.evidence.names[index] for index in order)
         source = f"{samples.source}, ten sizes, grey and colour"
         return PixelEvidence(images, np.load(stored), truth, names, source, people)
 
@@ -237,9 +241,12 @@ def gather(
     facts = {**found.facts(), "images": len(images), "limit": limit, "repeated": repeated, "answers": counts}
     facts |= {"people": None if people is None else len(np.unique(people)), "remarks": open_points}
     facts |= {} if family is None else {"family": family}
-    where, names = tuple(int(index) for index in kept), tuple(samples.names)
+    where, pseudonyms = tuple(int(index) for index in kept), Pseudonyms()
+    named = samples.source.startswith(PHANTOM)
+    names = tuple(samples.names) if named else tuple(pseudonyms.of(name) for name in samples.names)
     digests = tuple(pixel_digests(samples)) if set(CALIBRATED) & set(precisions) else ()
-    return Evidence(images, logits, truth, names, samples.source, where, facts, people, None, samples, digests)
+    key = pseudonyms.key
+    return Evidence(images, logits, truth, names, samples.source, where, facts, people, None, samples, digests, key)
 
 
 def _logits(reference: Reference, images: np.ndarray, say: Callable[[str], None]) -> np.ndarray:

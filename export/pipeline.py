@@ -29,6 +29,7 @@ from export.pixels import TAKES
 from export.pixels.onnx import assert_bilinear
 from export.preconditions import check
 from export.present import alike, present, with_present
+from export.private import Private
 from export.processes import in_own_process
 from export.produce import Outcome, produce_apart
 from export.rebuild import combinations_of, stale
@@ -40,7 +41,7 @@ from runtime.integrity import verified
 from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
 from runtime.model_file import CODE
 from runtime.threads import available_cpus
-from train.record import without_folders
+from train.pseudonyms import public_source
 
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
 
@@ -115,6 +116,7 @@ def export(
     evidence = gather(options, reference, precisions, say, shared)
     if reference.run is None and options.parity_data is not None and evidence.truth is not None:
         check_order(reference.order, evidence.logits, evidence.truth, evidence.source, say)
+    private = Private(options, reference, evidence)
     with staged(options.out) as folder:
         guard = _guard(options, reference, before, folder, say)
         if evidence.samples is not None:
@@ -127,12 +129,15 @@ def export(
                 outcomes += _format(options, name, precisions, folder, say)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        _finish(options, reference, evidence, folder, outcomes, guard, say)
+        _finish(options, reference, evidence, folder, outcomes, guard, private, say)
+        private.clean_logs(folder)
         manifest = verified(folder)  # before it takes the old one's place
         if options.sign:
             sign(folder, options.sign)
         elif (options.out / SIGNATURE).exists():
             say(f"{options.out} was signed and no longer is, since it changed. Sign it again: --sign KEY")
+    if names := private.write_names(options.out):
+        say(f"{names} says which image each digest in the reports stands for; it is no part of the bundle")
     return Exported(options.out, manifest, tuple(outcomes), evidence.facts)
 
 
@@ -182,18 +187,19 @@ def _finish(
     folder: Path,
     outcomes: list[Outcome],
     guard: Document | None,
+    private: Private,
     say: Callable[[str], None],
 ) -> None:
     """Sort what was built into served and rejected, take over what stays, time it all, and write the manifest."""
     facts = {
         "model": reference.info.digest,
         "images": len(evidence.images),
-        "source": without_folders(evidence.source),
+        "source": public_source(evidence.source),
         "comparison": evidence.facts,
     }
     for outcome in outcomes:
         if outcome.artifact is None:
-            report = json.dumps({**facts, **_report(outcome)}, indent=2) + "\n"
+            report = json.dumps({**facts, **private.json(_report(outcome))}, indent=2) + "\n"
             reject(folder, outcome.file, report if outcome.status == "rejected" else None)
     good = [outcome for outcome in outcomes if outcome.artifact]
     kept_rejections(options.out, folder, {outcome.file for outcome in outcomes})
@@ -218,7 +224,7 @@ def _finish(
     for outcome in good:
         outcome.artifact = by_file[outcome.file]
     documents += [sidecar for outcome in good for sidecar in outcome.sidecars]
-    reports.update({outcome.file: _report(outcome) for outcome in good})
+    reports.update({outcome.file: private.json(_report(outcome)) for outcome in good})
     text = json.dumps({**facts, "artifacts": reports}, indent=2) + "\n"
     documents.append(Document(REPORT, write(folder / REPORT, text.encode())))
     if card is not None:

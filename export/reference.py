@@ -20,7 +20,8 @@ from runtime.preprocess import InputSpec
 from train.checkpoint import WEIGHTS, load_weights
 from train.class_order import ClassOrder, decide, given_labels
 from train.models import CHANNELS, build
-from train.record import RECORD, read_record, without_folders
+from train.pseudonyms import public_run, public_source
+from train.record import RECORD, read_record
 from train.runs import finished_runs, run_of, run_of_file
 from train.side_files import beside
 from train.stated_order import hints, stated
@@ -64,9 +65,9 @@ def from_run(run: Path) -> Reference:
         )
     info = ModelInfo.from_dict({**record, "digest": digest}, str(run))
     provenance = {
-        "run": run.name,
+        "run": public_run(run.name, digest),
         "dataset_digest": record["data"]["digest"],
-        "dataset": without_folders(record["data"]["source"]),
+        "dataset": public_source(record["data"]["source"]),
         "split": record["split"],
         "metrics": record["metrics"],
         "versions": record["versions"],
@@ -113,7 +114,9 @@ def from_checkpoint(
             f"--std {len(std)}. Give what its training normalised by, such as --mean 0.28 --std 0.33."
         )
     info = ModelInfo(architecture, sha256_file(path), order.labels, spec)
-    return Reference(_model(info, weights.state, path), info, {"checkpoint": path.name}, None, order)
+    return Reference(
+        _model(info, weights.state, path), info, {"checkpoint": f"checkpoint-{info.digest[:12]}"}, None, order
+    )
 
 
 def _order(path: Path, weights: Weights, labels: Sequence[str], bundle: Path | None) -> ClassOrder:

@@ -31,7 +31,11 @@ def status_of(error: NeuroStageError) -> int:
 
 def exit_status(main: Callable[[], int], extra: str = "") -> int:
     """Exit status of `main`; without a traceback where whoever reads its output leaves early, as `head` does, or where
-    a package is not installed that `extra` of setup.cfg installs."""
+    a package is not installed that `extra` of setup.cfg installs.
+
+    What the command writes is for its user alone (umask 077): most of it shows patients. Bundles are opened at the end.
+    """
+    os.umask(0o077)
     try:
         try:
             return main()

@@ -39,8 +39,7 @@ def work_folder(parent: Path | None = None, prefix: str = PREFIX) -> Iterator[Pa
     try:
         yield folder
     finally:
-        if (folder / MARKER).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         release(holder)
 
 
@@ -88,6 +87,25 @@ def sweep(parent: Path, pattern: str, spare: Callable[[Path], bool] = lambda fol
         finally:
             release(holder)
     return removed
+
+
+def make_private(folder: Path) -> None:
+    """Give everything in `folder`, and itself, to this user alone: folders 0700, files 0600. OSError passes."""
+    _set_modes(folder, 0o700, 0o600)
+
+
+def make_readable(folder: Path) -> None:
+    """Let everybody read what is in `folder`: folders 0755, files 0644. For what holds nothing of a patient."""
+    _set_modes(folder, 0o755, 0o644)
+
+
+def _set_modes(folder: Path, of_folders: int, of_files: int) -> None:
+    for place, _, names in os.walk(folder):
+        Path(place).chmod(of_folders)
+        for name in names:
+            path = Path(place) / name
+            if not path.is_symlink():
+                path.chmod(of_files)
 
 
 def _lock(folder: Path) -> int | None:

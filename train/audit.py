@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.command import exit_status
 from runtime.errors import DatasetError, InputError, NeuroStageError
 from runtime.hints import command
+from runtime.work_folders import make_private, unmark, work_folder
 from train.data.patient_pattern import compile_pattern
 
 if TYPE_CHECKING:
@@ -109,8 +108,7 @@ def _write(
     html = page(findings, slices, who, patients)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        try:
+        with work_folder(out.parent, f".{out.name}-") as staging:
             (staging / "audit.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
             (staging / "audit.html").write_text(html, encoding="utf-8")
             if who.unit is not None:
@@ -119,10 +117,9 @@ def _write(
                 strangers = groups.max() + 1 + np.arange(len(unreadable))
                 names = [*slices.names, *(item.name for item in unreadable)]
                 write_groups(staging / "groups.csv", names, np.concatenate([groups, strangers]), who.verdict)
-            staging.chmod(0o755)  # mkdtemp makes it private
+            unmark(staging)
+            make_private(staging)
             staging.rename(out)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise DatasetError(f"{out} cannot be written: {error}. Give another --out.") from error
 

@@ -24,6 +24,7 @@ from torch import nn
 from runtime.errors import CheckpointError
 from runtime.hints import command
 from runtime.labels import LABELS
+from runtime.work_folders import hold, make_private, release, sweep, unmark
 from train.resume import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
 
 WEIGHTS = "model.safetensors"
@@ -51,14 +52,18 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, ".*.partial", spare=has_checkpoint)
         if partial.exists() and not has_checkpoint(partial):
             shutil.rmtree(partial)
-        partial.mkdir(exist_ok=True)
+        partial.mkdir(mode=0o700, exist_ok=True)
+        holder = hold(partial)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be created: {error}. Give another --out.") from error
     try:
         yield partial
+        make_private(partial)
         partial.rename(path)
+        unmark(path)
         for needless in (NEWEST, PREVIOUS, OPTIONS):
             (path / needless).unlink(missing_ok=True)
     except BaseException:
@@ -68,6 +73,8 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
                 for folder in made:
                     folder.rmdir()
         raise
+    finally:
+        release(holder)
 
 
 def save_weights(model: nn.Module, folder: Path, labels: Sequence[str] = LABELS) -> None:

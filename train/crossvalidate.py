@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.command import exit_status, status_of
 from runtime.errors import InputError, NeuroStageError
 from runtime.extras import require
+from runtime.work_folders import work_folder
 from train.__main__ import PACKAGES
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def _judge(runs: Sequence[Path], out: Path) -> dict[str, Any]:
         _say(described(run, read_record(run)))
     facts = pool(runs)
     try:
-        with tempfile.TemporaryDirectory(prefix=".figures-", dir=out) as folder:
-            staged = Path(folder) / FACTS
+        with work_folder(out, ".figures-") as folder:
+            staged = folder / FACTS
             staged.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             staged.replace(out / FACTS)
     except OSError as error:

@@ -72,11 +72,6 @@ def data_path(run: Path, record: Mapping[str, Any]) -> Path | None:
     return None if typed is None else located(Path(typed), run)
 
 
-def without_folders(source: str) -> str:
-    """What a data set is called in files that leave the machine: its name, not where on the machine it lies."""
-    return source.rpartition("/")[2]
-
-
 def located(path: Path, run: Path) -> Path:
     """A recorded path from the root: as it stands, or where it is found from the folders named by `data_path`."""
     places = [absolute(path), *(above / path for above in run.resolve().parents)]

@@ -29,6 +29,8 @@ FAILED_SECONDS = 30.0
 """How long the others may take to end after one process failed: they may hang in an exchange with it."""
 SETTLING_SECONDS = 1.0
 """How long to wait for another process's reason after the first failure was seen: the cause may be seen second."""
+REPEATED_SECONDS = 10.0
+"""After how long SIGTERM is sent once more: a library's callback may have swallowed the exception that it raised."""
 ORPHANED_SECONDS = 60.0
 """How long a process may take to end whose supervisor was killed."""
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
@@ -115,7 +117,7 @@ def run_processes(
 
 def _supervise(members: Sequence[_Member], stopping: Sequence[int]) -> None:
     """Return when every process has ended; where one fails, the others are ended."""
-    settled, deadline = float("inf"), float("inf")
+    settled, deadline, repeated = float("inf"), float("inf"), float("inf")
     while alive := [member.process.sentinel for member in members if member.process.exitcode is None]:
         wait(alive, 0.2)
         for member in members:
@@ -123,10 +125,14 @@ def _supervise(members: Sequence[_Member], stopping: Sequence[int]) -> None:
         now = time.monotonic()
         if stopping:
             deadline = min(deadline, now + STOPPING_SECONDS)
+            repeated = min(repeated, now + REPEATED_SECONDS)
         if any(member.failure is not None for member in members):
             settled = min(settled, now + SETTLING_SECONDS)
         if now >= settled and deadline > now + FAILED_SECONDS:
             deadline = now + FAILED_SECONDS
+            repeated = now
+        if now >= repeated:
+            repeated = now + REPEATED_SECONDS
             _terminate(members)
         if now >= deadline:
             for member in members:
@@ -157,6 +163,7 @@ def _member(
     try:
         answer = function(*arguments)
     except BaseException as error:  # noqa: BLE001  whatever ends this process is sent to the supervisor
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         explained = isinstance(error, NeuroStageError) or type(error).__name__ in ("Interrupted", "KeyboardInterrupt")
         trace = "" if explained else "".join(traceback.format_exception(error))
         pipe.send((False, (time.monotonic(), type(error).__name__, str(error), trace)))

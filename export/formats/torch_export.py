@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.anonymous import without_stack_traces
 from export.files import write
 from export.formats.built import Built
 from export.precision import Found
@@ -31,7 +32,7 @@ def build(job: Job, precision: str, path: Path) -> Built:
     import torch
 
     buffer = io.BytesIO()
-    program = exported(job, precision)
+    program = without_stack_traces(exported(job, precision))
     torch.export.save(program, buffer, extra_files={METADATA_KEY: json.dumps(job.description(precision))})
     return Built({path.name: write(path, buffer.getvalue())})
 

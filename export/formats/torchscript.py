@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.anonymous import without_debug_sources
 from export.files import write
 from export.formats.built import Built
 from export.pixels import TAKES
@@ -49,7 +50,7 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
             torch.jit.save(torch.jit.freeze(module), buffer, _extra_files={METADATA_KEY: json.dumps(description)})
     except RuntimeError as error:
         raise ExportError(f"TorchScript of {info.architecture} failed: {error}") from error
-    return Built({path.name: write(path, buffer.getvalue())}, takes=TAKES if pixels else TENSOR)
+    return Built({path.name: write(path, without_debug_sources(buffer.getvalue()))}, takes=TAKES if pixels else TENSOR)
 
 
 def inspect(path: Path) -> Found:

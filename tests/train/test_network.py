@@ -72,7 +72,7 @@ def attack(port: int, payload: bytes) -> None:
         [sys.executable, "-c", ATTACK, str(port), payload.hex()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     try:  # it waits for ever for a port that answers nothing
-        said, _ = client.communicate(timeout=15)
+        said, _ = client.communicate(timeout=8)
     except subprocess.TimeoutExpired:
         client.kill()
         said, _ = client.communicate()

@@ -12,7 +12,7 @@ import pytest
 
 from runtime.errors import CheckpointError
 from runtime.hints import command
-from train.record import absolute, data_path, read_record, without_folders, write_record
+from train.record import absolute, data_path, read_record, write_record
 from train.resume import partial_folder
 from train.runs import chosen, interrupted_run, newest_run, remember, run_of
 
@@ -171,8 +171,3 @@ def test_options_are_recorded_with_paths_from_the_root(tmp_path, monkeypatch):
     told = json.loads(json.dumps(asdict(parse(["--data", "a b.parquet", "--groups", "ids.csv"])), default=str))
     assert told["data"] == str(tmp_path / "a b.parquet")
     assert told["groups"] == str(tmp_path / "ids.csv")
-
-
-def test_what_leaves_the_machine_does_not_say_where_its_data_lies():
-    assert without_folders("/home/somebody/a b.parquet, ten sizes") == "a b.parquet, ten sizes"
-    assert without_folders("phantom(patients=24, slices=6, size=128, seed=0)").startswith("phantom(")

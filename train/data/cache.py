@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from runtime.errors import DatasetError
+from runtime.work_folders import work_folder
 from train.data.prepare import Prepared
 from train.distributed import Team
 
@@ -24,6 +26,7 @@ class Cache:
     def __init__(self, limit: float, shared: bool) -> None:
         self.limit, self.shared = limit, shared
         self.path: Path | None = None
+        self._stack = ExitStack()
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """A uint8 array of `shape`. Raises DatasetError when the temporary folder has no room for it."""
@@ -32,8 +35,8 @@ class Cache:
             return np.empty(shape, np.uint8)
         self.release()
         try:
-            descriptor, name = tempfile.mkstemp(prefix="neurostage-", suffix=".u8")
-            self.path = Path(name)
+            self.path = self._stack.enter_context(work_folder()) / "slices.u8"
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 # Reserved at once: a full disk would otherwise be a bus error at some later write.
                 os.posix_fallocate(descriptor, 0, size)
@@ -49,8 +52,7 @@ class Cache:
 
     def release(self) -> None:
         """Take the file's name away; whoever has it mapped keeps it."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        self._stack.close()
         self.path = None
 
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from PIL import Image, ImageDraw
 from runtime.command import exit_status
 from runtime.errors import DatasetError, InputError
 from runtime.labels import LABELS
+from runtime.work_folders import make_readable, unmark, work_folder
 from train.data.anatomy import brain, invent
 from train.data.samples import Samples
 
@@ -159,18 +158,16 @@ def _write_folders(options: argparse.Namespace) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DatasetError(f"{out} exists and is not an empty directory; name another with --out, or remove it.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with work_folder(out.parent, f".{out.name}-") as staging:
         for stage, patient, number, pixels in _scans(options.patients, options.slices, options.size, options.seed):
             path = staging / LABELS[stage] / f"p{patient:03d}_s{number}.{options.format}"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(_encode(pixels, options.format))
-        staging.chmod(0o755)  # mkdtemp makes it private
+        unmark(staging)
+        make_readable(staging)  # nobody's
         if out.exists():
             out.rmdir()  # Windows does not replace a directory, even an empty one
         os.replace(staging, out)  # noqa: PTH105
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _montage(size: int, seed: int, columns: int = 6) -> Image.Image:

@@ -24,6 +24,7 @@ from train.evaluation.selected import on_evaluated, selection_sentence
 from train.evaluation.summary import Summary, no_interval, over_units
 from train.evaluation.warned import is_control, warnings_of
 from train.evaluation.writing import Written, check_folder, write
+from train.pseudonyms import public_run, public_source
 from train.record import RECORD, now, read_record
 from train.runs import chosen, evaluation_folder
 
@@ -141,7 +142,7 @@ def _judge(
         "schema": SCHEMA,
         "created": now(),
         "neurostage": __version__,
-        "run": run.resolve().name,
+        "run": public_run(run.resolve().name, record["weights_sha256"]),
         "weights_sha256": record["weights_sha256"],
         "data": _data(record, held, patients),
         "method": {
@@ -184,7 +185,7 @@ def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[s
     people = stages(held.slices.labels, patients)
     whole = record["data"]["slices_by_class"]
     return {
-        "source": Path(held.source).name,
+        "source": public_source(held.source),
         "digest": held.digest,
         "held_out_by_run": held.own,
         "slices": len(held.slices),

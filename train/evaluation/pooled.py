@@ -20,6 +20,7 @@ from train.evaluation.intervals import LEVEL
 from train.evaluation.repeated import DECIDED, DEPENDENCE, fold_figures, mean_of_folds
 from train.evaluation.scores import Answers, decision_scores, ranking_scores
 from train.evaluation.summary import Summary, no_interval, over_units
+from train.pseudonyms import public_source
 from train.record import read_record
 
 SCHEMA = 1
@@ -84,7 +85,7 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
         "recipe": records[0]["recipe"],
         "start": records[0]["start"],
         "data": {
-            "source": Path(records[0]["data"]["source"]).name,
+            "source": public_source(records[0]["data"]["source"]),
             "digest": records[0]["data"]["digest"],
             "slices": len(labels),
             "slices_by_class": class_counts(labels),

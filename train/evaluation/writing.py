@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.labels import LABELS
+from runtime.work_folders import make_private, work_folder
 from train.evaluation.cards import dataset_card, model_card
 from train.evaluation.pictures import pictures
 from train.evaluation.report import page
@@ -22,6 +22,8 @@ from train.files import Move, flush, put
 from train.record import RECORD, write_record
 
 FACTS = "evaluation.json"
+WORK = ".evaluation-"
+"""How the names of work folders begin."""
 MODEL_CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
 
 
@@ -68,7 +70,7 @@ def write(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            beside = Path(stack.enter_context(_temporary(folder.parent)))
+            beside = stack.enter_context(work_folder(folder.parent, WORK))
             new = beside / "new"
             new.mkdir()
             (new / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -76,21 +78,17 @@ def write(
             for file, png in drawn.items():
                 (new / file).write_bytes(png)
             _write_predictions(new / "predictions.csv", written)
+            make_private(new)
             flush(new)
             moves = [Move(new, folder, beside / "old")]
             if keep:
-                moves = _around(moves, run, kept, cards, Path(stack.enter_context(_temporary(run))))
+                moves = _around(moves, run, kept, cards, stack.enter_context(work_folder(run, WORK)))
             put(moves)
     except OSError as error:
         raise InputError(
             f"The evaluation of {run} cannot be written: {error}. Nothing was changed. Make room, or give another "
             "--out."
         ) from error
-
-
-def _temporary(parent: Path) -> tempfile.TemporaryDirectory[str]:
-    # What is left behind must not turn an evaluation that is in place into an error.
-    return tempfile.TemporaryDirectory(prefix=".evaluation-", dir=parent, ignore_cleanup_errors=True)
 
 
 def _around(moves: list[Move], run: Path, record: dict[str, Any], cards: dict[str, str], place: Path) -> list[Move]:

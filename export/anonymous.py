@@ -1,0 +1,67 @@
+"""Artifacts without the paths of the machine that exported them: compilers note where the source code lay."""
+
+from __future__ import annotations
+
+import io
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+_WRITTEN_BY_TORCH = ("version", ".data/version", ".data/serialization_id")
+
+
+def without_stack_traces(program: ExportedProgram) -> ExportedProgram:
+    """The program, changed in place: its nodes no longer name the lines of source code they come from."""
+    for module in program.graph_module.modules():
+        graph = getattr(module, "graph", None)
+        for node in graph.nodes if graph is not None else ():
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def without_debug_sources(content: bytes) -> bytes:
+    """A TorchScript archive without its tables of source lines, which only error messages use."""
+    return _rewritten(content, lambda name, record: None if name.endswith(".debug_pkl") else record)
+
+
+def without_machine(content: bytes, *folders: Path) -> bytes:
+    """A compiled package in which the paths of `folders`, this environment and this checkout are crossed out.
+
+    Each is replaced by as many underscores, so that nothing in a shared object moves.
+    """
+    known = {str(folder) for folder in folders} | {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
+    known |= {str(Path(__file__).parents[1]), str(Path.home())} | {path for path in sys.path if path.startswith("/")}
+    secrets = sorted((path.encode() for path in known if path.count("/") > 1), key=len, reverse=True)
+
+    def crossed_out(name: str, record: bytes) -> bytes:
+        for secret in secrets:
+            record = record.replace(secret, b"_" * len(secret))
+        return record
+
+    return _rewritten(content, crossed_out)
+
+
+def _rewritten(content: bytes, change: Callable[[str, bytes], bytes | None]) -> bytes:
+    """A copy of an archive of torch's, each record as `change(name, record)` gives it; None leaves it out."""
+    import torch
+
+    reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+    buffer = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(buffer)
+    names = reader.get_all_records()
+    stated = next((name for name in ("version", ".data/version") if name in names), None)
+    if stated is not None:
+        writer.set_min_version(int(reader.get_record(stated)))  # what its operators mean depends on it
+    for name in names:
+        if name in _WRITTEN_BY_TORCH:
+            continue
+        record = change(name, reader.get_record(name))
+        if record is not None:
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
+    return buffer.getvalue()
