@@ -64,7 +64,7 @@ class Private:
 
 def _words(options: Options, reference: Reference, sources: list[str]) -> Iterable[tuple[str, str]]:
     """(what is replaced, by what)."""
-    paths = {
+    paths: dict[str, list[Path | None]] = {
         "<data>": [options.parity_data, options.calibration_data, *map(Path, sources)],
         "<run>": [options.source, reference.run],
         "<bundle>": [options.out],

@@ -20,6 +20,7 @@ try:
 except ImportError:  # pragma: no cover  Windows
     fcntl = None  # type: ignore[assignment]
 
+_HAS_LOCKS = fcntl is not None
 MARKER = ".neurostage-work"
 PREFIX = "neurostage-"
 """Of work folders in the system's temporary folder."""
@@ -110,7 +111,7 @@ def _set_modes(folder: Path, of_folders: int, of_files: int) -> None:
 
 def _lock(folder: Path) -> int | None:
     """A descriptor of `folder`, locked; None where it is no folder of this user's own, or another process holds it."""
-    if fcntl is None:  # pragma: no cover
+    if not _HAS_LOCKS:  # pragma: no cover
         return None
     try:
         status = folder.lstat()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from train.data.identify import Identified
     from train.data.loader import Slices, Unreadable
     from train.data.patients import Patients
+    from train.data.samples import Samples
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +59,8 @@ def _next(findings: dict[str, Any], options: argparse.Namespace) -> str:
 
 
 def audit(data: Path, out: Path, groups: Path | None = None, patient_pattern: str | None = None) -> dict[str, Any]:
-    """What was found, JSON-ready; also written to the new folder `out`: `audit.json`, `audit.html` and `groups.csv`.
+    """What was found, JSON-ready; also written to the new folder `out`: `audit.json` and `audit.html`, which call files
+    by keyed digests, `names.json`, which says which files those are, and `groups.csv`.
 
     data: as `python -m train` takes, or a folder of such folders, as train/ and test/. groups: a groups file.
     patient_pattern: reads ids from paths. Without both, the ids that the data has are used, or image similarity;
@@ -87,12 +89,13 @@ def audit(data: Path, out: Path, groups: Path | None = None, patient_pattern: st
     who = identify(slices.thumbnails, slices.groups, slices.ids, samples.notes)
     patients = who.similarity or tell_apart(slices.thumbnails)
     findings = find(samples, slices, unreadable, who, patients, part)
-    _write(findings, slices, unreadable, who, patients, out)
+    _write(findings, samples, slices, unreadable, who, patients, out)
     return findings
 
 
 def _write(
     findings: dict[str, Any],
+    samples: Samples,
     slices: Slices,
     unreadable: Sequence[Unreadable],
     who: Identified,
@@ -103,14 +106,22 @@ def _write(
     import numpy as np
 
     from train.data.groups import write_groups
+    from train.evaluation.audit_names import names_file, without_names
     from train.evaluation.audit_report import page
+    from train.pseudonyms import PHANTOM, Pseudonyms, write_private
 
-    html = page(findings, slices, who, patients)
+    pseudonyms = Pseudonyms()
+    made = samples.source.startswith(PHANTOM)
+    public = findings if made else without_names(findings, samples.names, samples.skipped, pseudonyms)
+    html = page(public, slices, who, patients)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with work_folder(out.parent, f".{out.name}-") as staging:
-            (staging / "audit.json").write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
+            (staging / "audit.json").write_text(json.dumps(public, indent=2) + "\n", encoding="utf-8")
             (staging / "audit.html").write_text(html, encoding="utf-8")
+            if not made:
+                kept = json.dumps(names_file(findings, pseudonyms, samples.names), indent=1) + "\n"
+                write_private(staging / "names.json", kept.encode())
             if who.unit is not None:
                 groups = who.groups
                 # --groups wants a row for every file; nothing is known of these, so each is alone.
