@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status, status_of
+from runtime.command import exit_status, say, told
 from runtime.errors import NeuroStageError
 from runtime.extras import require
 
@@ -22,8 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
     except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return status_of(error)
+        return told(error)
 
 
 def _inference(arguments: list[str]) -> int:
@@ -49,18 +48,14 @@ def _inference(arguments: list[str]) -> int:
 def _measured(options: Options) -> dict[str, Any]:
     from benchmarks.preconditions import check
 
-    check(options, _say)
+    check(options, say)
     from benchmarks.record import write
     from benchmarks.suite import run
 
-    record = run(options, _say)
+    record = run(options, say)
     if options.out:
         write(record, options.out)
     return record
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _compare(before: Path, after: Path, margin: float, fail_on: str) -> int:

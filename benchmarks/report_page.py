@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from itertools import groupby
 
 from benchmarks.report_bars import SHADES, cost_of_images, stage_medians, stages
@@ -12,6 +11,7 @@ from benchmarks.report_figures import LEAST_FOR, TITLES, Figures, contenders, fi
 from benchmarks.report_reading import Record
 from benchmarks.report_svg import STYLE
 from benchmarks.report_words import about, circumstances, headline, served, times, with_interval
+from runtime.escapes import markup as escape
 from train.evaluation.page import document, table
 
 _STYLE = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from runtime.escapes import markup as escape
 
 WIDTH = 420
 """Units of every drawing's width: it fills a telephone and stops growing at 560 px, so text stays readable on both."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status, status_of
+from runtime.command import exit_status, say, told
 from runtime.errors import NeuroStageError
 from runtime.extras import require
 from runtime.hints import command
@@ -27,21 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require("export", "tyro", "torch", "torchvision", "safetensors", "scipy")
     except NeuroStageError as error:
-        _say(f"{type(error).__name__}: {error}")
-        return status_of(error)
+        return told(error)
     from export.options import parse
 
     options = parse(argv)
     try:
         exported = _rebuilt(options) if options.rebuild else _exported(options)
     except NeuroStageError as error:
-        _say(f"{type(error).__name__}: {error}")
-        return status_of(error)
+        return told(error)
     for outcome in exported.outcomes:
         for line in outcome.notes:
-            _say(line)
+            say(line)
         if outcome.reason:
-            _say(f"{outcome.error}: {outcome.reason}" if outcome.error else outcome.reason)
+            say(f"{outcome.error}: {outcome.reason}" if outcome.error else outcome.reason)
     if options.json:
         print(json.dumps(_as_json(exported), indent=2))
     else:
@@ -52,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exported(options: Options) -> Exported:
     from export.preconditions import check
 
-    options, wanted = check(options, _say)
+    options, wanted = check(options, say)
     if "torchscript" in wanted:
-        _say("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
+        say("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
     from export.pipeline import export  # imports torch
 
-    return export(options, _say, wanted, checked=True)
+    return export(options, say, wanted, checked=True)
 
 
 def _rebuilt(options: Options) -> Exported:
@@ -71,11 +69,7 @@ def _rebuilt(options: Options) -> Exported:
     assert_agrees(options, read_manifest(options.out).model, options.out)
     from export.pipeline import rebuild  # imports torch
 
-    return rebuild(options, _say)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    return rebuild(options, say)
 
 
 def _as_json(exported: Exported) -> dict[str, Any]:

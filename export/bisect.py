@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from runtime.command import exit_status, require_or_exit, status_of
+from runtime.command import exit_status, require_or_exit, told
 from runtime.work_folders import work_folder
 
 if __name__ == "__main__":
@@ -79,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(order_line(manifest.model.labels, manifest.labels_from), file=sys.stderr)  # noqa: T201
         layers = bisect(options)
     except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        return status_of(error)
+        return told(error)
     first = next((layer for layer in layers if not layer.difference <= options.tolerance), None)
     most = sorted(layers, key=lambda layer: -layer.added)[:10]
     if options.plot:

@@ -41,6 +41,7 @@ from runtime.integrity import verified
 from runtime.manifest import FILE, Document, Manifest, artifact_path, read_manifest
 from runtime.model_file import CODE
 from runtime.threads import available_cpus
+from runtime.work_folders import unmark
 from train.pseudonyms import public_source
 
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
@@ -131,6 +132,7 @@ def export(
             shutil.rmtree(work, ignore_errors=True)
         _finish(options, reference, evidence, folder, outcomes, guard, private, say)
         private.clean_logs(folder)
+        unmark(folder)
         manifest = verified(folder)  # before it takes the old one's place
         if options.sign:
             sign(folder, options.sign)

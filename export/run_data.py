@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import CheckpointError, DatasetError
+from runtime.escapes import from_cell
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
@@ -105,7 +106,7 @@ def side_names(run: Path, side: str) -> set[str]:
 
     Raises CheckpointError where the file is missing or lacks a column.
     """
-    return {row["name"] for row in _split(run) if row["side"] == side}
+    return {from_cell(row["name"]) for row in _split(run) if row["side"] == side}
 
 
 def patients(run: Path) -> dict[str, str]:
@@ -114,7 +115,7 @@ def patients(run: Path) -> dict[str, str]:
     Of every slice in the run's split.csv. Raises CheckpointError, as above.
     """
     column = "group" if "group" in _split(run)[0] else "patient"
-    return {row["name"]: row[column] or row["name"] for row in _split(run)}
+    return {from_cell(row["name"]): row[column] or row["name"] for row in _split(run)}
 
 
 def unit_of(run: Path) -> str:

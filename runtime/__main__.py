@@ -12,7 +12,7 @@ from pathlib import Path
 from runtime import report
 from runtime.arguments import outside, unguarded
 from runtime.backends import BACKENDS, DEVICES
-from runtime.command import exit_status, status_of
+from runtime.command import exit_status, told
 from runtime.command_paths import STDIN, bundle_and_images
 from runtime.csv_file import Before, CsvFile, before
 from runtime.errors import ImageError, NeuroStageError
@@ -65,8 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         predictor = _loaded(bundle, options)
         return _run(predictor, bundle, found.images, written, options)
     except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return status_of(error)
+        return told(error)
 
 
 def _loaded(bundle: Path, options: argparse.Namespace) -> Predictor:

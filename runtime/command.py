@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from runtime import escapes
 from runtime.errors import (
     BackendUnavailable,
     BundleError,
@@ -14,6 +15,7 @@ from runtime.errors import (
     DependencyError,
     InputError,
     NeuroStageError,
+    TrainingError,
 )
 from runtime.extras import from_import_error, require
 
@@ -38,12 +40,13 @@ def exit_status(main: Callable[[], int], extra: str = "") -> int:
     os.umask(0o077)
     try:
         try:
-            return main()
+            with escapes.escaping():
+                return main()
         except ModuleNotFoundError as error:
             missing = from_import_error(error, extra) if extra else None
             if missing is None:
                 raise
-            return _told(missing)
+            return told(missing)
         finally:
             sys.stdout.flush()  # also after --help, which leaves by SystemExit
     except BrokenPipeError:
@@ -57,9 +60,17 @@ def require_or_exit(extra: str, *modules: str) -> None:
     try:
         require(extra, *modules)
     except DependencyError as error:
-        sys.exit(_told(error))
+        sys.exit(told(error))
 
 
-def _told(error: NeuroStageError) -> int:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+def told(error: NeuroStageError) -> int:
+    """Exit status of a command that this error ended, after saying so on the standard error."""
+    # A traceback of another process has lines of its own; everything else is one.
+    text = escapes.lines(str(error)) if isinstance(error, TrainingError) else escapes.line(str(error))
+    print(f"{type(error).__name__}: {text}", file=sys.stderr)  # noqa: T201
     return status_of(error)
+
+
+def say(text: str) -> None:
+    """One line of progress or warning on the standard error."""
+    print(escapes.line(text), file=sys.stderr, flush=True)  # noqa: T201

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.errors import InputError
+from runtime.escapes import cell, from_cell
 from runtime.prediction import Prediction
 from runtime.report import COLUMNS, csv_line, header, row
 
@@ -67,7 +68,7 @@ def before(path: Path, *, resume: bool) -> Before:
     entries = [dict(zip(COLUMNS, values, strict=False)) for values in rows]
     if any(len(values) != len(COLUMNS) for values in rows) or any(e["status"] not in _STATUSES for e in entries):
         raise InputError(foreign)
-    return Before({entry["file"]: entry["model_digest"] for entry in entries}, end, content[end:])
+    return Before({from_cell(entry["file"]): entry["model_digest"] for entry in entries}, end, content[end:])
 
 
 class CsvFile:
@@ -166,7 +167,7 @@ def _is_ours(cut: bytes, names: Iterable[str]) -> bool:
 
 
 def _begins(cut: bytes, name: bytes) -> bool:
-    line = csv_line([name.decode("utf-8", errors="surrogateescape")])
+    line = csv_line([cell(name.decode("utf-8", errors="surrogateescape"))])
     start = line[:-1].encode("utf-8", errors="surrogateescape") + b","
     if len(cut) <= len(start):
         return start.startswith(cut)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.command import exit_status, status_of
+from runtime.command import exit_status, told
 from runtime.errors import BackendUnavailable, InputError, NeuroStageError
 from runtime.gradcam import LAYERS, grad_cam, lacking
 from runtime.hints import command
@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         _write(out, png)
     except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        return status_of(error)
+        return told(error)
     print(out)  # noqa: T201
     print("Research use only: not a diagnosis.", file=sys.stderr)  # noqa: T201
     return 0

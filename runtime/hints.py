@@ -7,19 +7,29 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from runtime.escapes import line
+
 
 def command(module: str, *words: object) -> str:
     """``python -m MODULE WORDS``: a path with a space in it, or any other sign of the shell, is quoted.
 
     words: paths, options and their values, in order.
     """
-    return shlex.join(["python", "-m", module, *map(str, words)])
+    return " ".join(["python", "-m", module, *(quoted(str(word)) for word in words)])
+
+
+def quoted(word: str) -> str:
+    """The word as a shell takes it, on one line and without control characters: those as in ``$'a\\nb'``."""
+    if line(word) == word:
+        return shlex.quote(word)
+    plain = "".join(f"\\{sign}" if sign in "'\\" else sign for sign in word)
+    return f"$'{line(plain)}'"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`` Did you mean …?``, quoted, where one of `known` is spelt nearly as `word` is; nothing otherwise."""
     found = _alike(word, list(known))
-    return f" Did you mean {shlex.quote(found[0])}?" if found else ""
+    return f" Did you mean {quoted(found[0])}?" if found else ""
 
 
 def nearest_path(path: Path) -> str:
@@ -32,7 +42,7 @@ def nearest_path(path: Path) -> str:
     if len(rest) > 1:
         return f" There is no {rest[0]} in {above}.{nearest(rest[0], names)}"
     found = _alike(rest[0], names)
-    return f" Did you mean {shlex.quote(str(path.parent / found[0]))}?" if found else ""
+    return f" Did you mean {quoted(str(path.parent / found[0]))}?" if found else ""
 
 
 def _alike(word: str, known: list[str]) -> list[str]:

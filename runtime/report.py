@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from runtime.escapes import cell, drawable, line
 from runtime.labels import LABELS
 from runtime.prediction import Prediction, StudyPrediction
 
@@ -21,14 +22,14 @@ COLUMNS = (
 
 def text(name: str, prediction: Prediction) -> str:
     """Two or three lines for people, none wider than 80 columns but for the file name and the reason."""
-    lines = [name]
+    lines = [line(name)]
     if prediction.label is not None:
         lines.append(f"  {prediction.label} (CDR {prediction.cdr:g})  {prediction.probability:.1%}")
     else:
-        lines.append(f"  {prediction.status}: {prediction.reason}")
+        lines.append(f"  {prediction.status}: {line(str(prediction.reason))}")
     if prediction.probabilities:
         lines += _wrapped([f"{label} {value:.1%}" for label, value in prediction.probabilities.items()])
-    lines += [f"  note: {warning}" for warning in notes(prediction)]
+    lines += [f"  note: {line(warning)}" for warning in notes(prediction)]
     return "\n".join(lines)
 
 
@@ -45,7 +46,7 @@ def study_text(study: StudyPrediction) -> str:
             f"  {study.label} (CDR {study.cdr:g})  {study.probability:.1%}, {study.agreement:.0%} of slices agree"
         )
     else:
-        lines.append(f"  {study.status}: {study.reason}")
+        lines.append(f"  {study.status}: {line(str(study.reason))}")
     lines += _wrapped([f"{name} {value:.1%} ± {study.spread[name]:.1%}" for name, value in study.probabilities.items()])
     if study.method == "mean" and study.used:
         lines.append("  note: mean of the slices, not calibrated for studies: the bundle has no rule for them")
@@ -65,7 +66,8 @@ def row(name: str, prediction: Prediction) -> str:
         "preprocess_ms": f"{timings.preprocess_ms:.3f}",
         "inference_ms": f"{timings.inference_ms:.3f}",
     }
-    return csv_line(["" if values[column] is None else values[column] for column in COLUMNS])
+    said = ["" if values[column] is None else values[column] for column in COLUMNS]
+    return csv_line([cell(value) if isinstance(value, str) else value for value in said])
 
 
 def header() -> str:
@@ -81,6 +83,7 @@ class Progress:
         self._begun = self._shown = clock()
         self._done = 0
         self._live = total > 1 and stream.isatty()
+        self._stream = drawable(stream)
 
     def advance(self) -> None:
         """One more image was answered."""
@@ -90,8 +93,8 @@ class Progress:
             self._shown = now
             speed = self._done / max(now - self._begun, 1e-9)
             left = (self._total - self._done) / speed
-            line = f"{self._done}/{self._total} images, {speed:.1f} images/s, {left:.0f} s left"
-            self._stream.write(f"\r{line:<60}" + ("\n" if self._done == self._total else ""))
+            text = f"{self._done}/{self._total} images, {speed:.1f} images/s, {left:.0f} s left"
+            self._stream.write(f"\r{text:<60}" + ("\n" if self._done == self._total else ""))
             self._stream.flush()
 
 

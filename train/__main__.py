@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status, status_of
+from runtime.command import exit_status, say, told
 from runtime.errors import NeuroStageError
 from runtime.extras import require
 from runtime.hints import command
@@ -31,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from train.runs import remember
 
         options = parse(argv)
-        check_training(options, _say)
+        check_training(options, say)
         from train.launch import is_leader, launch
         from train.loop import Interrupted
         from train.rendezvous import check_network
 
         if (warning := check_network(options.trust_network)) and is_leader():
-            _say(warning)
+            say(warning)
         if options.out is not None and is_leader():
             remember(options.out)
         try:
@@ -48,10 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"Stopped, with a checkpoint. Next: {again}", file=sys.stderr)
             return 0
     except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return status_of(error)
+        return told(error)
     except KeyboardInterrupt:
-        _say(_interrupted(options))
+        say(_interrupted(options))
         return 1
     if is_leader():
         _show(run, record, as_json=options.json)
@@ -66,10 +65,6 @@ def _interrupted(options: Options | None) -> str:
         again = command("train", "--resume", "--out", options.out)
         return f"Interrupted before a step; the last checkpoint is kept. Next: {again}"
     return "Interrupted before the first step; nothing was kept."
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:

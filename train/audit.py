@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status
+from runtime.command import exit_status, told
 from runtime.errors import DatasetError, InputError, NeuroStageError
 from runtime.hints import command
 from runtime.work_folders import make_private, unmark, work_folder
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError("--groups and --patient-pattern both give the patients: give one of the two.")
         findings = audit(options.data, options.out, options.groups, options.patient_pattern)
     except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        told(error)
         return 2
     if options.json:
         print(json.dumps(findings))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status, status_of
+from runtime.command import exit_status, say, told
 from runtime.errors import InputError, NeuroStageError
 from runtime.extras import require
 from runtime.work_folders import work_folder
@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             facts = _judge([run for run, _ in runs], own.out)
             _show(facts, own.out, as_json=own.json)
     except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return status_of(error)
+        return told(error)
     except KeyboardInterrupt:
         print("Interrupted before the first step. The same command goes on.", file=sys.stderr)
         return 1
@@ -73,13 +72,9 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
             check_same(parse(words), Options(**options_of(read_record(run), run)), str(run))
         options = None if run.exists() else parse([*words, "--resume"])
         if options is not None:
-            check_training(options, _say)
+            check_training(options, say)
         runs.append((run, options))
     return runs
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
@@ -88,9 +83,9 @@ def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
 
     for number, (run, options) in enumerate(runs, 1):
         if options is not None:
-            _say(f"fold {number} of {len(runs)}: {run}")
+            say(f"fold {number} of {len(runs)}: {run}")
             if warning := check_network(options.trust_network):
-                _say(warning)
+                say(warning)
             launch(options)
 
 
@@ -101,7 +96,7 @@ def _judge(runs: Sequence[Path], out: Path) -> dict[str, Any]:
     from train.runs import described
 
     for run in runs:
-        _say(described(run, read_record(run)))
+        say(described(run, read_record(run)))
     facts = pool(runs)
     try:
         with work_folder(out, ".figures-") as folder:

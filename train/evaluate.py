@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from runtime.command import exit_status, require_or_exit, status_of
+from runtime.command import exit_status, require_or_exit, say, told
 
 if __name__ == "__main__":
     require_or_exit("train", "tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "huggingface_hub")
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 evaluated, 1 the control or the target risk failed, 2 invalid input."""
     try:
         options = parse(argv)
-        run = chosen(options.run, _say)
+        run = chosen(options.run, say)
         out = options.out or evaluation_folder(run, options.data)
         check_evaluation(run, read_record(run), options.data, options.groups, out)
         from train.evaluation.pipeline import evaluate
@@ -100,20 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             target_risk=options.target_risk,
             seed=options.seed,
             max_unreadable=options.max_unreadable,
-            say=_say,
+            say=say,
         )
     except NeuroStageError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return status_of(error)
+        return told(error)
     if options.json:
         print(json.dumps(found.facts))
     else:
         _show(found)
     return 1 if fails(found.facts) else 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _show(found: Evaluated) -> None:

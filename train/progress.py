@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from runtime.escapes import drawable, line
 from train.engine.reports import Epoch, Step
 
 
@@ -17,7 +19,7 @@ class Watch:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet)
+        self._console = Console(file=drawable(sys.stderr), quiet=quiet)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -39,7 +41,7 @@ class Watch:
 
     def say(self, text: str) -> None:
         """One line above the bar."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line(text), highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, stage: str, epochs: int, steps: int) -> None:
         """A new stage of `epochs` × `steps`."""

@@ -93,7 +93,8 @@ def test_a_process_killed_at_any_step_leaves_no_card_of_another_fit(run, judged,
     record, facts, written = judged
     with monkeypatch.context() as patched:
         failing(patched, count, killed=True)
-        patched.setattr(writing, "_temporary", lambda parent: nullcontext(tempfile.mkdtemp("", ".evaluation-", parent)))
+        left = lambda parent, prefix: nullcontext(Path(tempfile.mkdtemp("", prefix, parent)))  # noqa: E731
+        patched.setattr(writing, "work_folder", left)
         if count < STEPS:
             with pytest.raises(InputError):
                 writing.write(run / "evaluation", run, record, facts, written, keep=True)

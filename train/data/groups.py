@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import DatasetError
+from runtime.escapes import cell, from_cell
 from train.data.csv_source import column, read_table
 from train.data.ids import Ids, numbered, session_numbers
 from train.data.samples import Samples
@@ -31,7 +32,7 @@ def write_groups(path: Path, names: Sequence[str], groups: np.ndarray, verdict: 
         writer = csv.writer(file)
         more = [] if verdict == "patients" else [verdict]
         writer.writerow([*COLUMNS, *(["verdict"] if more else [])])
-        writer.writerows([name, group, *more] for name, group in zip(names, groups.tolist(), strict=True))
+        writer.writerows([cell(name), group, *more] for name, group in zip(names, groups.tolist(), strict=True))
 
 
 def with_groups(samples: Samples, path: Path) -> Samples:
@@ -51,6 +52,8 @@ def read_ids(samples: Samples, path: Path) -> Ids:
     """
     rows = _read(path)
     known = set(samples.names)
+    # As `write_groups` writes a name that is no plain text; a user's own file has it as it is.
+    rows = {name if name in known else from_cell(name): told for name, told in rows.items()}
     strangers = [name for name in rows if name not in known]
     missing = [name for name in samples.names if name not in rows]
     wrong = f"unknown in {samples.source}" if strangers else f"of {samples.source} without a row"

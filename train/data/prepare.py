@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import DatasetError
+from runtime.escapes import cell
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
 from train.data.groups import with_groups
@@ -98,7 +99,7 @@ class Prepared:
             writer.writerow(["name", "label", column, "side"])
             rows = zip(self.slices.names, self.slices.labels, self.groups, side, strict=True)
             writer.writerows(
-                (name, LABELS[label], int(group) if unit else "", where) for name, label, group, where in rows
+                (cell(name), LABELS[label], int(group) if unit else "", where) for name, label, group, where in rows
             )
         left_out = json.dumps([asdict(item) for item in self.unreadable], indent=2)
         (folder / "unreadable.json").write_text(left_out + "\n", encoding="utf-8")

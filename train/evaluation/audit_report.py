@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import io
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from runtime.escapes import markup as escape
 from train.data.identify import Identified
 from train.data.loader import Slices
 from train.data.patients import Patients
@@ -22,12 +22,12 @@ def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Pa
     """The HTML text. Position i of `slices`, `who` and `patients` is the same slice."""
     parts = [
         "<h1>Dataset audit</h1>",
-        f"<p>{html.escape(str(findings['source']))}</p>",
-        f'<p class="headline">{html.escape(headline(findings))}</p>',
+        f"<p>{escape(str(findings['source']))}</p>",
+        f'<p class="headline">{escape(headline(findings))}</p>',
         _counted(findings),
         table(["finding", ""], [[head, _sentence(text)] for head, text in statements(findings)]),
         _conflicts(findings["label_conflicts"]),
-        f"<h2>Similarity of the most similar slices</h2><p>{html.escape(_explained(patients))}</p>",
+        f"<h2>Similarity of the most similar slices</h2><p>{escape(_explained(patients))}</p>",
         picture(_plot(patients), "how similar linked slices are"),
     ]
     if who.unit is not None:

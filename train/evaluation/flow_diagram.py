@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
+
+from runtime.escapes import markup as escape
 
 _WIDTH, _LINE, _PAD, _GAP = 360, 15, 8, 22
 _MAIN, _BESIDE = 196, 142

@@ -15,6 +15,7 @@ import torch
 from runtime.decoders import read_isolated
 from runtime.digests import sha256_file
 from runtime.errors import CheckpointError, DatasetError, ImageError
+from runtime.escapes import from_cell
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
 from train.checkpoint import WEIGHTS, load_weights
@@ -251,7 +252,7 @@ def _other(
 def _as_trained(slices: Slices, run: Path) -> Slices:
     """The slices with the labels of split.csv: those that a control run was given in place of the data's own."""
     with (run / SPLIT).open(newline="", encoding="utf-8") as file:
-        given = {row["name"]: LABELS.index(row["label"]) for row in csv.DictReader(file)}
+        given = {from_cell(row["name"]): LABELS.index(row["label"]) for row in csv.DictReader(file)}
     return replace(slices, labels=np.array([given[name] for name in slices.names], np.int64))
 
 
@@ -261,7 +262,7 @@ def read_split(run: Path) -> dict[str, tuple[str, str]]:
         with (run / SPLIT).open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
             column = "group" if "group" in (rows.fieldnames or ()) else "patient"
-            return {row["name"]: (row[column], row["side"]) for row in rows}
+            return {from_cell(row["name"]): (row[column], row["side"]) for row in rows}
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise CheckpointError(
             f"{run / SPLIT} cannot be read: {error}. It says which slices were held out; without it none of them can "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from html import escape
+
+from runtime.escapes import markup as escape
 
 _STYLE = """
 :root { color-scheme: light }

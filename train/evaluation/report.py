@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
+from runtime.escapes import markup as escape
 from runtime.labels import LABELS
 from train.evaluation.calibration_words import calibration_heads, calibration_rows, guarantee, studies_by
 from train.evaluation.card_facts import Facts

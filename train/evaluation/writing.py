@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import InputError
+from runtime.escapes import cell
 from runtime.labels import LABELS
 from runtime.work_folders import make_private, work_folder
 from train.evaluation.cards import dataset_card, model_card
@@ -134,4 +135,4 @@ def _write_predictions(path: Path, written: Written) -> None:
         for at, name in enumerate(written.names):
             patient = "" if written.patients is None else int(written.patients[at])
             numbers = [f"{value:.6g}" for value in (*written.logits[at], *after.probabilities[at])]
-            writer.writerow([name, LABELS[after.labels[at]], patient, LABELS[after.decisions[at]], *numbers])
+            writer.writerow([cell(name), LABELS[after.labels[at]], patient, LABELS[after.decisions[at]], *numbers])
