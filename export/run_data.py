@@ -7,6 +7,7 @@ slices under the names of held-out ones, so it is treated as gone, and said so.
 from __future__ import annotations
 
 import csv
+import io
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 
 from runtime.errors import CheckpointError, DatasetError
 from runtime.escapes import from_cell
+from runtime.regular_files import read_text
 from train.data.phantom import phantom_samples
 from train.data.samples import Samples
 from train.data.sources import load_samples
@@ -133,8 +135,7 @@ def unit_of(run: Path) -> str:
 def _split(run: Path) -> list[dict[str, str]]:
     path = run / "split.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. It says which slices the run held out.") from error
     if not rows or not {"name", "side"} <= set(rows[0]) or not {"patient", "group"} & set(rows[0]):

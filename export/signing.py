@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runtime.entries import SIGNATURE
 from runtime.errors import DependencyError, ExportError, InputError
+from runtime.regular_files import read_regular
 
 
 def assert_can_sign(key: Path) -> None:
@@ -33,7 +34,7 @@ def assert_can_sign(key: Path) -> None:
 def _why_not_a_key(key: Path) -> str:
     """Why the file is no key that `sign` takes; "" where it is one, or where only signing itself can tell."""
     try:
-        content = key.read_bytes()
+        content = read_regular(key, 1 << 20)
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     if not find_spec("cryptography"):

@@ -65,7 +65,7 @@ class AuditLog:
         if path.exists() and not path.is_file():
             raise AuditError(f"{path} is not a regular file. Give a file for the audit log.")
         try:
-            with self._turn, path.open("a+b") as file, _locked(file, path):
+            with self._turn, open(path, "a+b", opener=_private) as file, _locked(file, path):
                 file.seek(0)
                 first = file.readline()
                 if not first.endswith(b"\n"):
@@ -106,7 +106,7 @@ class AuditLog:
         """As `record`, of several: all lines or none."""
         entries = [_entry(prediction, pixels) for prediction, pixels in predictions]
         try:
-            with self._turn, self.path.open("r+b", buffering=0) as file, _locked(file, self.path):
+            with self._turn, open(self.path, "r+b", buffering=0, opener=_private) as file, _locked(file, self.path):
                 state = self._end(file)
                 self._append(file, state, entries)
         except OSError as error:
@@ -208,6 +208,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if options.action == "key" else 1
     print(report)  # noqa: T201
     return 0
+
+
+def _private(path: str, flags: int) -> int:
+    """Opened for this user alone where it is new, and without waiting where it is a FIFO."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import AuditError
+from runtime.regular_files import open_regular, read_regular
 
 FORMAT = 2
 UNKEYED = 1
@@ -80,7 +81,7 @@ def key_path(log: Path, given: Path | None) -> Path:
 def read_key(path: Path) -> Key:
     """The key in a file: its bytes without surrounding white space. Raises AuditError."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             secret = file.read(_KEY_BYTES[1] + 1).strip()
     except OSError as error:
         raise AuditError(
@@ -177,7 +178,7 @@ def read_head(log: Path, salt: str | None, key: Key) -> State:
     """
     path = head_path(log)
     try:
-        text = path.read_bytes()
+        text = read_regular(path)
     except OSError as error:
         raise AuditError(
             f"{path} cannot be read ({error.strerror}): without it nobody can tell whether lines were removed from the "
@@ -196,7 +197,7 @@ def write_head(log: Path, salt: str, state: State, key: Key) -> None:
     """Record how far the log goes, in place. Raises OSError."""
     entry = {"neurostage_audit_head": FORMAT, "log": salt, **state.__dict__}
     text = signed(entry, key).ljust(_HEAD_BYTES - 1) + b"\n"
-    handle = os.open(head_path(log), os.O_WRONLY | os.O_CREAT, 0o666)
+    handle = os.open(head_path(log), os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o600)
     try:
         os.pwrite(handle, text, 0)
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from runtime import audit_chain as chain
 from runtime.audit_chain import Key, State
 from runtime.errors import AuditError
+from runtime.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def check(path: Path, *, head: str | None = None, anchor: str | None = None, key
             raise chain.not_following(path, state.lines)
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             first = file.readline()
             if not first:
                 raise AuditError(f"{path} is empty: its lines were removed, or it never was an audit log.")

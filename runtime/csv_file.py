@@ -14,6 +14,7 @@ from pathlib import Path
 from runtime.errors import InputError
 from runtime.escapes import cell, from_cell
 from runtime.prediction import Prediction
+from runtime.regular_files import read_regular
 from runtime.report import COLUMNS, csv_line, header, row
 
 try:
@@ -52,7 +53,7 @@ def before(path: Path, *, resume: bool) -> Before:
     if not path.is_file():
         raise InputError(f"{path} is not a regular file. Name another --output.")
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. Name another --output.") from error
     if not content:
@@ -91,7 +92,7 @@ class CsvFile:
                 "touched. Name the images of the run that was stopped, or remove that line yourself."
             )
         try:
-            self._file = path.open("r+b" if path.exists() else "xb", buffering=0)
+            self._file = open(path, "r+b" if path.exists() else "xb", buffering=0, opener=_private)  # noqa: SIM115
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}. Name another --output.") from error
         try:
@@ -110,7 +111,7 @@ class CsvFile:
             raise InputError(f"{self.path} was changed by another process. Name another --output.")
         if found.cut:
             aside = Path(f"{self.path}.cut")
-            with self._guarded(), aside.open("ab") as kept:
+            with self._guarded(), open(aside, "ab", opener=_private) as kept:
                 kept.write(found.cut + b"\n")
                 kept.flush()
                 os.fsync(kept.fileno())
@@ -148,6 +149,11 @@ class CsvFile:
         """Finish the file: what was written is on the disk."""
         with self._guarded(), contextlib.closing(self._file):
             os.fsync(self._file.fileno())
+
+
+def _private(path: str, flags: int) -> int:
+    """Opened for this user alone where it is new, and without waiting where it is a FIFO."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
 
 
 def _whole(content: bytes) -> int:

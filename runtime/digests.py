@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
-import stat
 from pathlib import Path
+
+from runtime.regular_files import open_regular
 
 DIGEST = re.compile("[0-9a-f]{64}")
 UNSEALED = "0" * 64
 """Stands in a text for the digest that `seal` puts there."""
 
 _BLOCK = 256 * 1024
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""Without waiting: a FIFO in place of the file would have no end."""
 
 
 def sha256_file(path: Path) -> str:
@@ -23,9 +20,7 @@ def sha256_file(path: Path) -> str:
     digest = hashlib.sha256()
     # One buffer, small enough to go back to the system: blocks read by several threads stay in each one's arena.
     buffer = memoryview(bytearray(_BLOCK))
-    with os.fdopen(os.open(path, _READ), "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(path))
+    with open_regular(path) as file:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()

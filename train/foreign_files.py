@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from runtime.errors import CheckpointError
+from runtime.regular_files import open_regular
 
 _HEAD = 1024
 _TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)))
@@ -65,7 +66,7 @@ _PAGE = (
 
 def is_safetensors(path: Path) -> bool:
     """Whether the file is laid out as safetensors: the header's length as 8 bytes, then the header, a JSON object."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(9)
     length = int.from_bytes(head[:8], "little")
     return len(head) == 9 and head[8:] == b"{" and 2 <= length <= path.stat().st_size - 8
@@ -73,7 +74,7 @@ def is_safetensors(path: Path) -> bool:
 
 def is_pickled(path: Path) -> bool:
     """Whether the file begins as torch.save's files do: as a zip archive or, before version 1.6, as a pickle."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
@@ -88,7 +89,7 @@ def refuse_stranger(path: Path) -> None:
 
 def _stranger(path: Path) -> tuple[str, str] | None:
     """What the file is, and the one step that helps; None where it may be weights."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_HEAD)
     if not head:
         return "empty: it has 0 bytes", "Copy or download it again"

@@ -11,6 +11,7 @@ from urllib.error import URLError
 import torch
 
 from runtime.errors import CheckpointError
+from runtime.regular_files import read_regular
 
 
 def url() -> str:
@@ -33,7 +34,7 @@ def imagenet_state() -> dict[str, torch.Tensor]:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(address, str(path), published, progress=False)
-        content = path.read_bytes()
+        content = read_regular(path)
     except (URLError, OSError, RuntimeError) as error:
         raise CheckpointError(
             f"torchvision's ImageNet weights are not cached and cannot be fetched ({error}). Put {name} into "

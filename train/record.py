@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import CheckpointError
+from runtime.regular_files import read_text
 
 SCHEMA = 1
 RECORD = "run.json"
@@ -31,7 +32,7 @@ def read_record(run: Path) -> dict[str, Any]:
     """The content of a run's `run.json`. Raises CheckpointError when it is missing, broken or of another schema."""
     path = run / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{run} holds no {RECORD}: it is not a finished run of python -m train.") from error
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import CheckpointError, InputError
+from runtime.regular_files import read_text
 from train.recipes import Recipe, Stage
 from train.record import located
 
@@ -55,7 +56,7 @@ def write_options(options: Options, folder: Path) -> None:
 def read_options(folder: Path) -> dict[str, Any]:
     """The fields of the Options that the run in `folder` began with. Raises CheckpointError when they are damaged."""
     try:
-        fields: dict[str, Any] = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
+        fields: dict[str, Any] = json.loads(read_text(folder / OPTIONS))
         return _typed(fields, fields["settings"], folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from runtime.errors import CheckpointError
 from runtime.labels import LABELS, canonical_label
+from runtime.regular_files import read_text
 from train.class_order import Statement
 from train.stated_order import stated
 
@@ -76,7 +77,7 @@ def _lines(path: Path) -> list[Statement]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
             f"{path}, beside the checkpoint, cannot be read: {error}. Correct it, or move it away."

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from runtime.errors import CheckpointError
+from runtime.regular_files import open_regular
 from train.foreign_files import is_pickled, is_safetensors, refuse_stranger
 
 UNWRAPPED = ("state_dict", "model_state_dict")
@@ -135,5 +136,5 @@ def _unpickled(path: Path) -> Any:
     # Both names: pickles of NumPy 1 say numpy.core, those of NumPy 2 numpy._core.
     named = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     # An open file, since torch.load goes by the suffix of a path.
-    with torch.serialization.safe_globals([*named, np.dtype, *numbers]), path.open("rb") as file:
+    with torch.serialization.safe_globals([*named, np.dtype, *numbers]), open_regular(path) as file:
         return torch.load(file, "cpu", weights_only=True)

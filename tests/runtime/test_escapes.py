@@ -67,6 +67,7 @@ def test_markup():
 def prediction(**values) -> Prediction:
     unset = dict.fromkeys(Prediction.__dataclass_fields__)
     rest = {"probabilities": {}, "warnings": (), "timings": Timings(0, 0, 0), "status": "unreadable", "reason": "x"}
+    rest["guard"] = "none"
     return Prediction(**{**unset, **rest, **values})
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from runtime.dicom_elements import parse
 from runtime.errors import DatasetError
+from runtime.regular_files import open_regular
 from runtime.signatures import is_dicom
 from runtime.sources import encoded
 from train.data.ids import Ids, numbered, session_numbers
@@ -86,7 +87,7 @@ def _header(image: bytes | Path, key: bytes) -> _Header:
         if isinstance(image, bytes):
             head = image
         else:
-            with image.open("rb") as file:
+            with open_regular(image) as file:
                 head = file.read(_HEAD)
     except OSError:
         return nothing  # the loader says why it cannot be read

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.regular_files import read_regular
 from train.data.ids import Ids
 
 
@@ -54,7 +55,7 @@ class Samples:
     def read(self, index: int) -> bytes:
         """The encoded bytes of one slice. Raises OSError for a file that cannot be read."""
         image = self.images[index]
-        return image if isinstance(image, bytes) else image.read_bytes()
+        return image if isinstance(image, bytes) else read_regular(image)
 
     def select(self, indices: np.ndarray) -> Samples:
         """The slices at `indices` ((K,) int), in that order."""
