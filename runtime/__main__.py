@@ -28,7 +28,7 @@ Only --bundle names a model: every other path is an image, whatever it holds.
 Which bundle answers is said on the standard error. A folder stands for the
 images in it, at any depth, by their content where the name does not say; what
 is skipped is counted. - stands for one image on the standard input.
-DICOM files need the extra: pip install 'neurostage[dicom]'
+DICOM files need the extra: pip install '.[dicom]' in the checkout
 
 Exit status: 0 every image was answered; 1 one or more were rejected, abstained
 on or could not be read, or the engine or audit log failed; 2 usage.

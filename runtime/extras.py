@@ -30,7 +30,7 @@ def dependency_error(extra: str, *modules: str) -> DependencyError:
     """The error for packages that are not installed."""
     packages = f"package{'s' if len(modules) > 1 else ''} {', '.join(modules)}"
     verb = "are" if len(modules) > 1 else "is"
-    return DependencyError(f"the {packages} {verb} not installed: pip install 'neurostage[{extra}]'")
+    return DependencyError(f"the {packages} {verb} not installed: pip install '.[{extra}]' in the checkout")
 
 
 def from_import_error(error: ModuleNotFoundError, extra: str) -> DependencyError | None:

@@ -83,7 +83,7 @@ def lacking(module: ModuleType) -> str | None:
     """Why the format cannot be built here, with the command that mends it; None when it can."""
     for package, extra in module.REQUIRES.items():
         if not any(find_spec(name) for name in package.split("|")):
-            return f"needs the package {package.replace('|', ' or ')}: pip install 'neurostage[{extra}]'"
+            return f"needs the package {package.replace('|', ' or ')}: pip install '.[{extra}]' in the checkout"
     return None
 
 

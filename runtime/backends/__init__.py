@@ -69,7 +69,7 @@ def missing(name: str) -> str | None:
     """Why the backend cannot be used here, with the command that mends it; None when it can. Imports no engine."""
     for modules, extra in BACKENDS[name].REQUIRES.items():
         if not any(_installed(module) for module in modules.split("|")):
-            return f"needs the package {modules.replace('|', ' or ')}: pip install 'neurostage[{extra}]'"
+            return f"needs the package {modules.replace('|', ' or ')}: pip install '.[{extra}]' in the checkout"
     return None
 
 

@@ -54,7 +54,7 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once
         raise BackendUnavailable(
             f"{engine} has no provider for device {device!r} (it has "
             f"{', '.join(onnxruntime.get_available_providers())}). For CUDA replace it by onnxruntime-gpu: "
-            "pip uninstall onnxruntime; pip install 'neurostage[gpu]'."
+            "pip uninstall onnxruntime; pip install '.[gpu]' in the checkout."
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(1, threads // at_once)  # with one, a call runs in the thread that makes it

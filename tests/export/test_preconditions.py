@@ -148,7 +148,7 @@ def test_an_engine_that_is_not_installed(options, monkeypatch):
     from runtime.backends import BACKENDS
 
     monkeypatch.setattr(FORMATS["openvino"], "REQUIRES", {"no_such": "openvino"})
-    refused(replace(options, to=("openvino",)), DependencyError, r"pip install 'neurostage\[openvino\]'")
+    refused(replace(options, to=("openvino",)), DependencyError, r"pip install '.\[openvino\]' in the checkout")
     monkeypatch.undo()
     for module in BACKENDS.values():
         monkeypatch.setattr(module, "REQUIRES", {"no_such": "x"})

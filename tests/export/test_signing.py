@@ -71,7 +71,7 @@ def test_without_the_package_it_says_what_to_install(run, tmp_path, capsys, monk
     monkeypatch.setattr(signing, "find_spec", lambda name: None)
     (tmp_path / "key.pem").write_text("a key")
     assert main([str(run), "--sign", str(tmp_path / "key.pem"), "--out", str(tmp_path / "bundle")]) == 2
-    assert "--sign needs the package model-signing: pip install 'neurostage[sign]'" in capsys.readouterr().err
+    assert "--sign needs the package model-signing: pip install '.[sign]' in the checkout" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 
 

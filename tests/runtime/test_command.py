@@ -42,7 +42,7 @@ def run_without(hidden: set[str], module: str, *arguments: str) -> subprocess.Co
 def test_what_is_installed_passes_and_what_is_not_is_named_with_its_extra():
     require("export", "json", "numpy")
     with pytest.raises(
-        DependencyError, match=r"the package no_such_one is not installed: pip install 'neurostage\[x\]'"
+        DependencyError, match=r"the package no_such_one is not installed: pip install '.\[x\]' in the checkout"
     ):
         require("x", "json", "no_such_one")
     with pytest.raises(DependencyError, match="the packages no_such_one, nor_this are not installed"):
@@ -57,7 +57,10 @@ def test_a_failed_import_is_one_line_and_status_2(capsys):
 
     assert exit_status(main, extra="train") == 2
     error = capsys.readouterr().err
-    assert error == "DependencyError: the package no_such_package is not installed: pip install 'neurostage[train]'\n"
+    assert (
+        error
+        == "DependencyError: the package no_such_package is not installed: pip install '.[train]' in the checkout\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["export.no_such_module", "json.no_such_module"])
@@ -102,7 +105,7 @@ def test_every_error_is_of_the_input_or_of_the_work():
 def test_a_command_names_the_extra_to_install(module, hidden, extra):
     done = run_without({hidden}, module, "no-such-run")
     assert done.returncode == 2, done.stderr
-    expected = f"DependencyError: the package {hidden} is not installed: pip install 'neurostage[{extra}]'\n"
+    expected = f"DependencyError: the package {hidden} is not installed: pip install '.[{extra}]' in the checkout\n"
     assert done.stderr == expected
 
 

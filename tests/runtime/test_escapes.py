@@ -74,7 +74,7 @@ def prediction(**values) -> Prediction:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_file_name_forges_no_result(name):
     said = text(name, prediction(reason=name))
-    assert len(said.split("\n")) == 2
+    assert len(said.split("\n")) == 3  # name, result, note
     assert said.replace("\n", "").isprintable()
     assert row(name, prediction(reason=name)).count("\n") == 1
 

@@ -145,7 +145,7 @@ assert Predictor(sys.argv[1]).backend == "onnx"
 try:
     Predictor(sys.argv[1], backend="torchscript")
 except BackendUnavailable as error:
-    assert "pip install 'neurostage[torch]'. Available here: onnx." in str(error), error
+    assert "pip install '.[torch]' in the checkout. Available here: onnx." in str(error), error
 else:
     raise AssertionError("torchscript served without torch")
 loaded = {name.split(".")[0] for name in sys.modules}

@@ -65,7 +65,9 @@ def test_what_can_be_used_passes(here):
 @pytest.mark.parametrize(("option", "package"), [("--tensorboard", "tensorboard"), ("--energy", "codecarbon")])
 def test_a_package_that_an_option_needs_is_named_with_its_extra(option, package, monkeypatch):
     monkeypatch.setattr("runtime.extras.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=rf"{package} is not installed: pip install 'neurostage\[{option[2:]}\]'"):
+    with pytest.raises(
+        ImportError, match=rf"{package} is not installed: pip install '.\[{option[2:]}\]' in the checkout"
+    ):
         check_training(parse([option]), lambda line: None)
 
 
