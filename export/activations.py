@@ -13,6 +13,7 @@ import numpy as np
 
 from export.equalise import KEY, channel_scales
 from runtime.errors import InputError
+from runtime.quiet import import_without
 
 _ONNX_LAYERS = ("Conv", "Gemm", "MatMul")
 _OPENVINO_LAYERS = ("Convolution", "MatMul")
@@ -67,7 +68,7 @@ def _from_onnx(path: Path, images: np.ndarray) -> dict[str, Activation]:
 
 
 def _from_openvino(path: Path, images: np.ndarray) -> dict[str, Activation]:
-    import openvino
+    openvino = import_without("openvino", "openvino_telemetry")
 
     core = openvino.Core()
     model = core.read_model(path)

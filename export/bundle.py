@@ -17,7 +17,7 @@ from runtime.entries import REJECTED
 from runtime.errors import ExportError
 from runtime.manifest import FILE, Artifact, Document, artifact_path, read_manifest
 from runtime.model import ModelInfo
-from runtime.work_folders import hold, make_readable, release, sweep
+from runtime.work_folders import hold, make_readable, release, sweep, unmark
 
 REPORT = "parity.json"
 GOLDEN = "golden"
@@ -43,6 +43,7 @@ def staged(bundle: Path) -> Iterator[Path]:
         raise ExportError(f"{bundle} cannot be written: {error}. Give another --out.") from error
     try:
         yield folder
+        unmark(folder)
         make_readable(folder)  # private while it was built, with images in it; a bundle is to be read by others
         _swap(folder, bundle)
     except OSError as error:

@@ -32,6 +32,7 @@ Needs a bundle with a float32 .pt2 (python -m export --to torch-export) and the
 extra: pip install '.[explain]' in the checkout. A .pt2 carries code:
 --trust-code says that you trust whoever made the bundle. A Grad-CAM is coarse:
 it shows which cells of the last layer raised a class, not where a disease is.
+
 Exit status: 0 written, 1 the guard rejected the image, 2 usage.
 Research use only: not a medical device.
 """

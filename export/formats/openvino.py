@@ -14,6 +14,7 @@ from export.precision import Found
 from runtime.digests import sha256_file
 from runtime.errors import ExportError
 from runtime.manifest import METADATA_KEY, TENSOR
+from runtime.quiet import import_without
 
 if TYPE_CHECKING:
     from export.job import Job
@@ -35,9 +36,9 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
 
     Raises ExportError when OpenVINO cannot convert it, or when what it wrote differs from what it held.
     """
-    import openvino
-
     from export.formats import onnx
+
+    openvino = import_without("openvino", "openvino_telemetry")
 
     graph = onnx.graph_of_pixels if pixels else onnx.graph
     source, _ = graph(job, "fp32" if precision == "fp16" else precision)
@@ -58,7 +59,7 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
 
 def inspect(path: Path) -> Found:
     """The type in which the weight of each convolution and matrix product is stored."""
-    import openvino
+    openvino = import_without("openvino", "openvino_telemetry")
 
     model = openvino.Core().read_model(path)
     types = [_stored(op) for op in model.get_ops() if op.get_type_name() in _WEIGHTED]

@@ -88,13 +88,13 @@ def test_a_module_may_check_before_its_own_imports(capsys):
     with pytest.raises(SystemExit) as left:
         require_or_exit("train", "no_such_one")
     assert left.value.code == 2
-    assert "neurostage[train]" in capsys.readouterr().err
+    assert "'.[train]'" in capsys.readouterr().err
 
 
 def test_every_error_is_of_the_input_or_of_the_work():
     kinds = {t for t in vars(runtime.errors).values() if isinstance(t, type) and issubclass(t, NeuroStageError)}
     work = {kind.__name__ for kind in kinds if status_of(kind("")) == 1}
-    of_work = ("Backend", "Fork", "Audit", "Training", "Export", "Parity")
+    of_work = ("Backend", "Fork", "Audit", "Training", "Export", "Parity", "Isolation")
     assert work == {"NeuroStageError", *(f"{name}Error" for name in of_work)}
 
 
