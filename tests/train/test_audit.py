@@ -63,7 +63,11 @@ def test_one_person_with_two_labels_and_repeated_slices_are_found(people, tmp_pa
     assert findings["patients_with_two_labels"] == 1
     assert findings["identical_slices"] == 1
     assert findings["near_duplicates"] == 0
-    assert [item["name"] for item in findings["unreadable"]] == ["MildDemented/broken.png"]
+    names = json.loads((tmp_path / "audit" / "names.json").read_text())["names"]
+    assert [names[item["name"]] for item in findings["unreadable"]] == ["MildDemented/broken.png"]
+    written = (tmp_path / "audit" / "audit.json").read_text() + (tmp_path / "audit" / "audit.html").read_text()
+    assert "broken.png" not in written
+    assert str(tmp_path) not in written
 
 
 def test_nobody_is_invented_among_pictures_of_nobody(tmp_path, capsys):
