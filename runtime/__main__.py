@@ -12,10 +12,11 @@ from pathlib import Path
 from runtime import report
 from runtime.arguments import outside, unguarded
 from runtime.backends import BACKENDS, DEVICES
-from runtime.command import exit_status, told
+from runtime.command import exit_status, say, told
 from runtime.command_paths import STDIN, bundle_and_images
 from runtime.csv_file import Before, CsvFile, before
 from runtime.errors import ImageError, NeuroStageError
+from runtime.escapes import line
 from runtime.hints import command
 from runtime.labels import ASSUMED, ORIGINS, order_line
 from runtime.model import ModelInfo
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         outside(bundle, **{"--output": options.output})
         written = before(options.output, resume=options.resume) if options.output else Before()
         if found.skipped:
-            print(found.skipped_words(), file=sys.stderr)
+            say(found.skipped_words())
         predictor = _loaded(bundle, options)
         return _run(predictor, bundle, found.images, written, options)
     except NeuroStageError as error:
@@ -85,17 +86,17 @@ def _loaded(bundle: Path, options: argparse.Namespace) -> Predictor:
             trusted_digest=options.trusted_digest,
         )
     said = [str(one.message) for one in caught] + ([] if predictor.guarded else [unguarded(bundle)])
-    for line in dict.fromkeys(said):
-        print(f"warning: {line}", file=sys.stderr)
+    for one in dict.fromkeys(said):
+        say(f"warning: {one}")
     return predictor
 
 
 def _run(predictor: Predictor, bundle: Path, images: list[Path], written: Before, options: argparse.Namespace) -> int:
     status = 0
     if not options.info:
-        print(_named(predictor, bundle), file=sys.stderr)
+        say(_named(predictor, bundle))
     if predictor.labels_from == ASSUMED:
-        print(order_line(predictor.model.labels, ASSUMED), file=sys.stderr)
+        say(order_line(predictor.model.labels, ASSUMED))
     if options.info:
         _print_info(predictor, as_json=options.json)
     if options.self_test:
@@ -110,7 +111,7 @@ def _run(predictor: Predictor, bundle: Path, images: list[Path], written: Before
         if not options.json and not options.csv:
             print("Research use only: not a diagnosis.", file=sys.stderr)
     if options.audit:
-        print(f"audit log {options.audit}: anchor {predictor.audit_anchor}", file=sys.stderr)
+        say(f"audit log {options.audit}: anchor {predictor.audit_anchor}")
     return status
 
 
@@ -241,10 +242,10 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
         print(json.dumps(facts))
         return
     spec = model.input
-    print(f"serves     {predictor.artifact}, {predictor.precision}, {predictor.engine}")
-    print(f"model      {model.architecture}, weights {model.digest[:16]}…, temperature {model.temperature:g}")
-    print(f"input      {spec.channels} × {spec.height} × {spec.width}, {spec.interpolation}")
-    print(f"labels     {', '.join(model.labels)}")
+    print(line(f"serves     {predictor.artifact}, {predictor.precision}, {predictor.engine}"))
+    print(line(f"model      {model.architecture}, weights {model.digest[:16]}…, temperature {model.temperature:g}"))
+    print(line(f"input      {spec.channels} × {spec.height} × {spec.width}, {spec.interpolation}"))
+    print(line(f"labels     {', '.join(model.labels)}"))
     print(f"           {ORIGINS[predictor.labels_from]}")
     guard = "rejects images unlike the training slices" if predictor.guarded else "none: any image gets a stage"
     print(f"guard      {guard}")
@@ -252,7 +253,7 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     print(f"studies    {_studies(model)}")
     if considered := predictor.explain():
         print("considered, the one measured fastest first:")
-        print("\n".join(f"  {line}" for line in considered))
+        print("\n".join(f"  {line(one)}" for one in considered))
 
 
 if __name__ == "__main__":

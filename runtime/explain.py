@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.command import exit_status, told
+from runtime.command import exit_status, say, told
 from runtime.errors import BackendUnavailable, InputError, NeuroStageError
+from runtime.escapes import line
 from runtime.gradcam import LAYERS, grad_cam, lacking
 from runtime.hints import command
 from runtime.labels import ASSUMED, LABELS, canonical_label, order_line
@@ -46,15 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if out.exists():
             raise InputError(f"{out} exists. Remove it, or name another --out.")
         if (options.bundle / MANIFEST).is_file() and (manifest := read_manifest(options.bundle)).labels_from == ASSUMED:
-            print(order_line(manifest.model.labels, ASSUMED), file=sys.stderr)  # noqa: T201
+            say(order_line(manifest.model.labels, ASSUMED))
         prediction, png = explained(options.bundle, options.image, options.label, trust_code=options.trust_code)
         if png is None:
-            print(f"{options.image} was rejected: {prediction.reason}. Nothing was written.", file=sys.stderr)  # noqa: T201
+            say(f"{options.image} was rejected: {prediction.reason}. Nothing was written.")
             return 1
         _write(out, png)
     except NeuroStageError as error:
         return told(error)
-    print(out)  # noqa: T201
+    print(line(str(out)))  # noqa: T201
     print("Research use only: not a diagnosis.", file=sys.stderr)  # noqa: T201
     return 0
 
