@@ -158,5 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run() -> int:
+    """Exit status of the installed command, which does not import from the working folder."""
+    return exit_status(main, extra="train")
+
+
 if __name__ == "__main__":
     sys.exit(exit_status(main, extra="train"))
