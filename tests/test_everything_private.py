@@ -69,16 +69,30 @@ def confined(script: str) -> list[str]:
     if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
         pytest.skip("needs Linux's unshare")
     mounts = f"mount --bind '{ROOT}' '{ROOT}' && mount -o remount,ro,bind '{ROOT}'"
-    as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    other = os.geteuid() == 0 and shutil.which("setpriv") is not None
-    if other and subprocess.run([*as_user, sys.executable, "-c", "import torch"], capture_output=True).returncode:
-        other = False  # this Python is where only root may read
+    as_user = _another_user() if os.geteuid() == 0 else None
     flags = ["-nm"] if os.geteuid() == 0 else ["-rnm"]
     probe = subprocess.run(["unshare", *flags, "sh", "-c", mounts], capture_output=True, text=True)
     if probe.returncode:
         pytest.skip(f"unshare is not permitted here: {probe.stderr.strip()}")
-    inner = " ".join(as_user) + " sh -e -c" if other else "sh -e -c"
+    inner = " ".join([*(as_user or []), "sh -e -c"])
     return ["unshare", *flags, "sh", "-c", f'{mounts} && exec {inner} "$1"', "sh", script]
+
+
+def _another_user() -> list[str] | None:
+    """What starts a command as nobody; None where this system cannot."""
+    plain = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    # A Python in root's own home can be read with one capability more, which lets nobody write.
+    reading = [*plain, "--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
+    for one in (plain, reading):
+        try:
+            probe = subprocess.run(
+                [*one, "sh", "-c", f"exec '{sys.executable}' -c 'import torch'"], capture_output=True
+            )
+        except FileNotFoundError:
+            return None
+        if probe.returncode == 0:
+            return one
+    return None
 
 
 @pytest.fixture(scope="module")
