@@ -37,6 +37,7 @@ def find(
     known, labels = who.unit == "patients", slices.labels
     # Ids that were given are counted as they are; those that show one head are joined for splits alone.
     groups = who.ids.subjects if known and who.ids is not None else who.groups
+    groups = np.unique(groups, return_inverse=True)[1]  # a patient may have no file that could be read
     different = len({sha256(picture).digest() for picture in slices.thumbnails})
     return {
         "source": samples.source,
