@@ -96,8 +96,12 @@ def test_everything_is_measured_and_none_decides_otherwise_in_float32(measured, 
 
 
 def test_only_some_are_measured(bundle, capsys):
-    here = _predictors(parse([str(bundle)]), read_manifest(bundle), 1, [])
-    assert len(here) >= 3
+    notes: list[str] = []
+    here = _predictors(parse([str(bundle)]), read_manifest(bundle), 1, notes)
+    assert len(here) >= 2
+    assert "torchscript fp32 was not measured: model.ts carries code. --trust-code loads it." in " ".join(notes)
+    trusted = _predictors(parse([str(bundle), "--trust-code"]), read_manifest(bundle), 1, [])
+    assert len(trusted) == len(here) + 1
     assert _only(here, ()) == here
     assert [one.name for one in _only(here, ("ONNX fp32", "nobody"))] == ["Predictor, onnx fp32"]
     assert main([str(bundle), "--no-peers", "--only", "nobody"]) == 2
