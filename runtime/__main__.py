@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runtime import report
-from runtime.arguments import outside, unguarded
+from runtime.arguments import outside
 from runtime.backends import BACKENDS, DEVICES
 from runtime.command import exit_status, say, told
 from runtime.command_paths import STDIN, bundle_and_images
 from runtime.csv_file import Before, CsvFile, before
 from runtime.errors import ImageError, NeuroStageError
 from runtime.escapes import line
-from runtime.hints import command
+from runtime.hints import command, unguarded
 from runtime.labels import ASSUMED, ORIGINS, order_line
 from runtime.model import ModelInfo
 from runtime.prediction import Prediction

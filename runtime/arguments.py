@@ -38,11 +38,12 @@ def check_options(device: str, threads: int | None, abstain_below: float | None,
         raise InputError(f"abstain_below is {abstain_below}, expected 0 or more and below 1.")
 
 
-def existing(path: str | os.PathLike[str]) -> Path:
-    """The path of a bundle or lone artifact. Raises BundleError where there is none."""
+def existing(path: str | os.PathLike[str], **written: bool | str | os.PathLike[str] | None) -> Path:
+    """The path of a bundle or lone artifact. Raises BundleError where there is none, and as `outside`."""
     where = Path(path)
     if not where.exists():
         raise BundleError(f"{where} does not exist. Make a bundle with: {command('export', '--out', where)}")
+    outside(where, **written)
     return where
 
 
@@ -164,10 +165,3 @@ def _is_buffer(images: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def unguarded(path: Path) -> str:
-    """What to say once of a bundle or lone artifact that checks no image, for people."""
-    what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
-    advice = " Give its bundle folder instead." if path.is_file() else ""
-    return f"{path} {what}: every image gets a stage, also one that shows no brain. Results say guard: none.{advice}"

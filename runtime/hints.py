@@ -49,3 +49,10 @@ def _alike(word: str, known: list[str]) -> list[str]:
     from difflib import get_close_matches  # here: only messages need it
 
     return get_close_matches(word, known, 1, 0.75)
+
+
+def unguarded(path: Path) -> str:
+    """What to say once of a bundle or lone artifact that checks no image, for people."""
+    what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
+    advice = " Give its bundle folder instead." if path.is_file() else ""
+    return f"{path} {what}: every image gets a stage, also one that shows no brain. Results say guard: none.{advice}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from functools import partial
 from operator import length_hint
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,13 @@ from typing import Any
 import numpy as np
 
 from runtime.answers import Answers
-from runtime.arguments import (
-    at_least_one,
-    check_options,
-    check_pixels,
-    existing,
-    opened_log,
-    outside,
-    several,
-    slices_of,
-    unguarded,
-)
+from runtime.arguments import at_least_one, check_options, check_pixels, existing, opened_log, several, slices_of
 from runtime.calibration import probabilities
 from runtime.caller import warn
 from runtime.decoders import decoding_pool
 from runtime.errors import BackendError, InputError, shed
 from runtime.forks import check_process
+from runtime.hints import unguarded
 from runtime.identity import OPTIONS, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
 from runtime.limits import MAX_PIXELS
@@ -104,8 +94,7 @@ class Predictor:
     ) -> None:
         self._process = os.getpid()
         check_options(device, threads, abstain_below, max_pixels)
-        where = existing(path)
-        outside(where, tune=tune, audit=audit, audit_key=audit_key)
+        where = existing(path, tune=tune, audit=audit, audit_key=audit_key)
         trust = Trust.of(trust_code, trusted_key, trusted_digest)
         self._path = where.absolute()  # links are not resolved: a bundle is often replaced by turning one
         paths = (absolute(tune), absolute(audit), absolute(audit_key))
@@ -257,8 +246,7 @@ class Predictor:
         slices = list(self._stream(slices_of(images), batch_size, None, frames=True))
         if not slices:
             raise InputError("images is empty; expected the slices of one patient.")
-        given = self._options["abstain_below"] is not None
-        return study_by(self.model, slices, self._abstain_below if given else None)
+        return study_by(self.model, slices, self._options["abstain_below"])
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(N, classes) float32 logits, before temperature, of (N, C, H, W) float32 images from `preprocess`."""
@@ -293,12 +281,7 @@ class Predictor:
         def answers(several: list[list[Prepared]]) -> list[list[tuple[Prediction, str | None]]]:
             batch = list(itertools.chain.from_iterable(several))
             many = known > SHORT or next(batches) * first >= SHORT
-            if len(batch) > len(several):  # files of many frames: no larger batches, with all threads on each
-                parts = [batch[at : at + first] for at in range(0, len(batch), first)]
-                logits_of = partial(self._batches.logits, many=False, size=None)
-            else:
-                parts = [batch]
-                logits_of = partial(self._batches.logits, many=many, size=None if batch_size else len(batch))
+            parts, logits_of = self._batches.parts(batch, len(several), first, many=many, learn=not batch_size)
             results = [result for part in parts for result in self._answers.of(part, rows, logits_of)]
             return [[(result, one.digest) for result, one in zip(results, batch, strict=True)]]
 

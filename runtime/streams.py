@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +24,8 @@ from runtime.errors import NeuroStageError
 from runtime.lanes import LANES
 from runtime.selftest import allowed
 from runtime.serving import Serving, warm_up
+
+T = TypeVar("T")
 
 PAYS_AFTER = 512
 """Images of long streams, before which loading once more costs more than it saves."""
@@ -68,6 +73,20 @@ class Batches:
         if several is not None and size is not None:
             self._sizes.took(size, len(images), spent)
         return logits, spent
+
+    def parts(
+        self, batch: list[T], files: int, first: int, *, many: bool, learn: bool
+    ) -> tuple[list[list[T]], Callable[[np.ndarray], tuple[np.ndarray, float]]]:
+        """What of a batch the engine is given at once, and by which `logits`.
+
+        files: that the batch comes from; fewer than its images, of files with many frames, which are answered `first`
+            at a time by all threads together, as are short streams.
+        learn: take the time as that of a batch of this size.
+        """
+        if len(batch) > files:
+            cut = [batch[at : at + first] for at in range(0, len(batch), first)]
+            return cut, partial(self.logits, many=False, size=None)
+        return [batch], partial(self.logits, many=many, size=len(batch) if learn else None)
 
     def _is_time(self, count: int) -> bool:
         """Whether the caller is the one to load the engine for several batches."""
