@@ -246,7 +246,8 @@ class Predictor:
         slices = list(self._stream(slices_of(images), batch_size, None, frames=True))
         if not slices:
             raise InputError("images is empty; expected the slices of one patient.")
-        return study_by(self.model, slices, self._options["abstain_below"])
+        given = self._options["abstain_below"] is not None
+        return study_by(self.model, slices, self._abstain_below if given else None)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(N, classes) float32 logits, before temperature, of (N, C, H, W) float32 images from `preprocess`."""
