@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from runtime import report
 from runtime.arguments import outside
@@ -15,14 +16,13 @@ from runtime.backends import BACKENDS, DEVICES
 from runtime.command import exit_status, say, told
 from runtime.command_paths import STDIN, bundle_and_images
 from runtime.csv_file import Before, CsvFile, before
-from runtime.errors import ImageError, NeuroStageError
+from runtime.errors import NeuroStageError
 from runtime.escapes import line
 from runtime.hints import command, unguarded
 from runtime.labels import ASSUMED, ORIGINS, order_line
 from runtime.model import ModelInfo
 from runtime.prediction import Prediction
 from runtime.predictor import DEFAULT_BUNDLE, Predictor
-from runtime.sources import encoded
 
 _EPILOG = """\
 Only --bundle names a model: every other path is an image, whatever it holds.
@@ -169,14 +169,9 @@ def _study(predictor: Predictor, images: list[Path], options: argparse.Namespace
     return study.status == "ok"
 
 
-def _source(image: Path) -> Path | bytes:
-    """The path, or for - what stands on the standard input."""
-    if image != STDIN:
-        return image
-    try:
-        return encoded(sys.stdin.buffer)[0]
-    except ImageError:
-        return b""  # answered with the reader's own error
+def _source(image: Path) -> Path | BinaryIO:
+    """The path, or for - the standard input, which is read no further than a file."""
+    return image if image != STDIN else sys.stdin.buffer
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -380,6 +380,28 @@ def test_a_file_object_without_an_end_is_refused() -> None:
     assert stream.given <= (160 << 20) + (1 << 20)
 
 
+def test_standard_input_without_an_end_is_refused(bundle: Path) -> None:
+    code = """
+import resource, sys
+from runtime.__main__ import main
+status = main(["--bundle", sys.argv[1], "--backend", "onnx", "-"])
+print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    with Path("/dev/zero").open("rb") as endless:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(bundle)],
+            cwd=ROOT,
+            stdin=endless,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert "the file object has more than 167772160 bytes" in done.stdout
+    status, most = done.stdout.splitlines()[-1].split()
+    assert status == "1"
+    assert int(most) < 512
+
+
 def test_a_path_that_becomes_a_pipe_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "scan.png"
     path.write_bytes(PNG)
