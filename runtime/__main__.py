@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_intermixed_args(argv)  # images may follow options
     if not options.paths and not (options.info or options.self_test):
-        parser.error(f"no image was given. For example: python -m runtime --bundle {DEFAULT_BUNDLE} scan.jpg")
+        parser.error(f"no image was given. For example: {command('runtime', '--bundle', DEFAULT_BUNDLE, 'scan.jpg')}")
     if options.resume and not options.output:
         parser.error("--resume needs --output, the file to go on with")
     if options.output and (options.json or options.csv or options.study):
