@@ -6,6 +6,7 @@ from pieces of fragments that overlap in height and so are of two people.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _STRONG, _STRONG_FROM, _STRONG_TO = 7.5, 0.3, 0.75  # a strong link: spreads abo
 _WEIGHT = 0.12  # spacings of room that a score counts for
 _LEAD = 4.0  # log odds by which one score must be above another for that to be out of the question
 _PARTS, _PAIRS = 60, 12000  # parts that a regression learns from, at least; pairs of fragments for strangers
+_FRAGMENTS = 400  # fragments that show how much room torn parts leave, at most
 _CUTS, _END = 40, 4  # places at which a fragment is torn; slices that are compared there
 _REACH, _LOST = 6, np.array([0, 1, 2, 3, 4, 5, 7, 9, 12, 16])  # slices that a tear is wide, to learn and to judge
 
@@ -78,7 +80,8 @@ class Score:
         the regression has learned from.
         """
         found = []
-        for at, group in enumerate(long):
+        for at in range(0, len(long), math.ceil(len(long) / _FRAGMENTS)):
+            group = long[at]
             alike, last = self.left[group] @ self.left[group].T, len(group)
             parts = [
                 (np.arange(cut), np.arange(end, last))

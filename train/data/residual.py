@@ -54,6 +54,8 @@ def residuals(raw: np.ndarray) -> Residuals:
     The mean is over up to 60 slices, fewer in a small set (about two a head at 32 slices a head), after the 6 nearest,
     which are mostly the person's own.
     """
+    from scipy.sparse import csr_matrix
+
     count = len(raw)
     taken = int(np.clip(count // 16, _LEAST, _MOST))
     near = np.empty((count, min(_OWN + taken, count - 1)), np.int64)
@@ -64,23 +66,29 @@ def residuals(raw: np.ndarray) -> Residuals:
         found = np.argpartition(-likeness, near.shape[1] - 1, axis=1)[:, : near.shape[1]]
         values = np.take_along_axis(likeness, found, 1)
         near[at] = np.take_along_axis(found, np.argsort(-values, axis=1, kind="stable"), 1)
-        typical[at] = np.take_along_axis(likeness, near[at][:, _OWN:], 1).mean(axis=1)
-        for row in range(at.start, at.stop):
-            means[row] = raw[near[row, _OWN:]].mean(axis=0)
+        others = near[at][:, _OWN:]
+        typical[at] = np.take_along_axis(likeness, others, 1).mean(axis=1)
+        ends = np.arange(0, others.size + 1, others.shape[1])
+        weights = np.full(others.size, 1 / others.shape[1], np.float32)
+        means[at] = csr_matrix((weights, others.ravel(), ends), shape=likeness.shape) @ raw
     left = unit(raw - means)
-    sample = np.concatenate([left[others] @ left[row] for row, others in _others(raw)])
+    sample = _among_others(raw, left)
     low, centre, high = np.quantile(sample, (0.1587, 0.5, 0.8413))
     # A person's own slices further away lie at one end; the other end is other people's alone.
     spread = max(float(min(centre - low, high - centre)), 1e-3)
     return Residuals(raw, means, left, near[:, _OWN:].astype(np.int32), typical, float(centre), spread)
 
 
-def _others(raw: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Some slices, and of each the nearest third of the others but for the nearest 10: mostly other people's."""
+def _among_others(raw: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """(K,) float32 residual correlations of some slices with the nearest third of the others, but for the nearest 10:
+    mostly other people's. raw, left: (N, D) float32."""
     rows = np.arange(0, len(raw), max(len(raw) // 1000, 1))
+    mine = np.ascontiguousarray(left[rows])
+    found = []
     for at, likeness in products(np.ascontiguousarray(raw[rows]), raw):
         order = np.argsort(-likeness, axis=1)[:, 11 : max(len(raw) // 3, 14)]
-        yield from zip(rows[at].tolist(), order, strict=True)
+        found.append(np.take_along_axis(mine[at] @ left.T, order, 1).ravel())
+    return np.concatenate(found)
 
 
 def close_pairs(vectors: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,10 +97,12 @@ def close_pairs(vectors: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarr
     vectors: (N, D) float32.
     """
     first, second, values = [], [], []
-    for at, likeness in products(vectors, vectors):
+    for start in range(0, len(vectors), _BLOCK):
+        likeness = vectors[start : start + _BLOCK] @ vectors[start:].T
         row, column = np.nonzero(likeness > level)
-        keep = row + at.start < column
-        first.append(row[keep] + at.start)
-        second.append(column[keep])
-        values.append(likeness[row[keep], column[keep]])
+        keep = row < column
+        row, column = row[keep], column[keep]
+        first.append(row + start)
+        second.append(column + start)
+        values.append(likeness[row, column])
     return np.concatenate(first), np.concatenate(second), np.concatenate(values)

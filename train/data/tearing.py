@@ -19,7 +19,7 @@ import numpy as np
 from train.data.heights import gaps, heights, in_order
 from train.data.linking import components
 from train.data.rejoining import Score, rejoined
-from train.data.residual import Residuals, products
+from train.data.residual import Residuals
 from train.data.tails import FEWEST, chance_above, exceeded
 
 RISK = 0.01
@@ -28,6 +28,7 @@ _NEAR = (1.0, 0.9, 0.8, 0.7)  # spacings within which slices lie side by side: t
 _UNLIKE = 4.0  # spreads above the centre below which two slices are not alike
 _FEWEST_GROUPS, _LONG = 5, 6  # fragments; slices of those that are torn
 _SEVERAL = 5  # slices that show two people where their ends alone may be unlike for another reason
+_BLOCK = 512  # slices of neighbouring heights that are compared at once
 _ODD = 0.001  # quantile of the likeness of slices to other heads below which a slice alone is spoilt
 
 
@@ -99,13 +100,17 @@ def _beside(slices: Residuals, line: np.ndarray, long: list[np.ndarray], within:
 
 def _evidence(slices: Residuals, line: np.ndarray, groups: np.ndarray, beside: float, level: float) -> np.ndarray:
     """(G, G) int64, symmetric: slices of two groups that have slices of the other beside them and are like none."""
-    order = np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups[order], np.arange(int(groups.max()) + 1))
-    columns, at_height = np.ascontiguousarray(slices.left[order]), line[order]
-    found = np.zeros((len(starts), len(starts)), np.int64)
-    for at, alike in products(slices.left, columns):
-        alike[np.abs(line[at, None] - at_height) >= beside] = -2
+    order = np.argsort(line, kind="stable")
+    found = np.zeros((int(groups.max()) + 1,) * 2, np.int64)
+    for start in range(0, len(order), _BLOCK):
+        rows = order[start : start + _BLOCK]
+        band = line[rows[[0, -1]]] + (-beside, beside)
+        columns = order[slice(*np.searchsorted(line[order], band, side="right"))]
+        columns = columns[np.argsort(groups[columns], kind="stable")]
+        held, starts = np.unique(groups[columns], return_index=True)
+        alike = slices.left[rows] @ slices.left[columns].T
+        alike[np.abs(line[rows, None] - line[columns]) >= beside] = -2
         best = np.maximum.reduceat(alike, starts, axis=1)
         row, column = np.nonzero((best > -2) & (best < level))
-        np.add.at(found, (groups[at][row], column), 1)
+        np.add.at(found, (groups[rows][row], held[column]), 1)
     return found + found.T
