@@ -135,23 +135,33 @@ class Score:
         return np.array(found)
 
 
-def rejoined(score: Score, line: np.ndarray, groups: np.ndarray, near: float, sure: float) -> tuple[np.ndarray, int]:
-    """(N,) int64 groups, joined where the one has room for the other and they score as one person; how often.
+def rejoined(
+    score: Score, line: np.ndarray, groups: np.ndarray, near: float, sure: float
+) -> tuple[np.ndarray, int, np.ndarray]:
+    """(N,) int64 groups, joined where the one has room for the other and they score as one person; how often; and
+    (K, 2) int64 pairs of these groups that score so, but so do others with one of the two: any of them may be right.
 
-    Whatever scores nearly as high with one of the two is joined, too.
+    These are not joined here: what a group of several people has at some height would seem to leave no room there for
+    the other parts of each of them.
     """
     found = 0
     while True:
         members, count, size = in_order(groups), int(groups.max()) + 1, np.bincount(groups)
-        pairs = np.argwhere(gaps(line, groups) > near)
+        apart = gaps(line, groups)
+        pairs = np.argwhere(apart > near)
         scores = score.of([(members[g], members[h]) for g, h in pairs])
+        pairs = np.take_along_axis(pairs, np.argsort(size[pairs], axis=1, kind="stable"), 1)  # the smaller one first
         highest = np.full(count, -np.inf)
-        smaller = pairs[np.arange(len(pairs)), size[pairs].argmin(axis=1)]
-        np.maximum.at(highest, smaller, scores)
-        best = highest[smaller]
+        np.maximum.at(highest, pairs[:, 0], scores)
+        best = highest[pairs[:, 0]]
         pairs = pairs[(scores > sure) | ((best > sure) & (scores > best - _LEAD))]
-        if not len(pairs):
-            return groups, found
-        new = components(count, *pairs.T)[groups]
+        clear = np.bincount(pairs[:, 0], minlength=count)[pairs[:, 0]] == 1
+        for one, (small, large) in enumerate(pairs):
+            # Two parts of the larger one do not lie at one height.
+            same = pairs[pairs[:, 1] == large, 0]
+            clear[one] &= bool((np.maximum(apart[small, same], apart[same, small]) > near)[same != small].all())
+        if not clear.any():
+            return groups, found, pairs
+        new = components(count, *pairs[clear].T)[groups]
         found += count - 1 - int(new.max())
         groups = new

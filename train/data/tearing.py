@@ -64,7 +64,7 @@ def part(
     # A wrong link tears only a person whose other part is too far away for a score.
     tested = int((gaps(line, fragments) > near).sum()) + len(size)
     sure = exceeded(score.strangers, RISK / 2 / tested)
-    groups, tears = rejoined(score, line, joined, near, sure)
+    groups, tears, rivals = rejoined(score, line, joined, near, sure)
     rooms = score.rooms(long, sure, rng)
     if len(rooms) < FEWEST:
         return nothing
@@ -76,7 +76,7 @@ def part(
     meeting = meeting[evidence[tuple(meeting.T)] < _SEVERAL]
     far = np.argwhere(apart > near)
     room = score.room(apart[tuple(far.T)], score.of([(members[g], members[h]) for g, h in far]))
-    doubts = np.concatenate([doubts, far[room >= least], meeting])
+    doubts = np.concatenate([doubts, far[room >= least], rivals, meeting])
     return components(len(members), *doubts.T)[groups], float(unlike) + RISK * 3 / 4
 
 
