@@ -18,7 +18,7 @@ import numpy as np
 
 from train.data.heights import gaps, heights, in_order
 from train.data.linking import components
-from train.data.rejoining import Score, rejoined
+from train.data.rejoining import Score, rejoined, strong_level
 from train.data.residual import Residuals
 from train.data.tails import FEWEST, chance_above, exceeded
 
@@ -29,6 +29,7 @@ _UNLIKE = 4.0  # spreads above the centre below which two slices are not alike
 _FEWEST_GROUPS, _LONG = 5, 6  # fragments; slices of those that are torn
 _SEVERAL = 5  # slices that show two people where their ends alone may be unlike for another reason
 _BLOCK = 512  # slices of neighbouring heights that are compared at once
+_BRIDGED = 0.01  # share of the fragments that one link may hold together of two heads
 _ODD = 0.001  # quantile of the likeness of slices to other heads below which a slice alone is spoilt
 
 
@@ -46,11 +47,13 @@ def part(
     if not _FEWEST_GROUPS <= len(size) <= len(fragments) / 3 or _spoilt(slices, fragments):
         return nothing
     line = heights(slices, fragments)
+    level = slices.centre + _UNLIKE * slices.spread
+    fragments, joined, held = cut(slices, line, fragments, joined, level)
+    size = np.bincount(fragments)
     lines = [group[np.argsort(line[group], kind="stable")] for group in in_order(fragments)]
     long = [group for group in lines if len(group) >= max(_LONG, 0.4 * np.median(size[fragments]))]
     if len(long) < _FEWEST_GROUPS:
         return nothing
-    level = slices.centre + _UNLIKE * slices.spread
     for near in _NEAR:
         unlike = chance_above(-_beside(slices, line, long, near), -level) * len(line)
         if unlike <= RISK / 4:
@@ -76,8 +79,39 @@ def part(
     meeting = meeting[evidence[tuple(meeting.T)] < _SEVERAL]
     far = np.argwhere(apart > near)
     room = score.room(apart[tuple(far.T)], score.of([(members[g], members[h]) for g, h in far]))
-    doubts = np.concatenate([doubts, far[room >= least], rivals, meeting])
+    doubts = np.concatenate([doubts, far[room >= least], rivals, meeting, groups[held]])
     return components(len(members), *doubts.T)[groups], float(unlike) + RISK * 3 / 4
+
+
+def cut(
+    slices: Residuals, line: np.ndarray, fragments: np.ndarray, joined: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N,) int64 fragments and joined fragments, where two heads that one strong link holds are two; and (K, 2) slices,
+    one of each: they stay in one group, but show nothing of what one person looks like.
+
+    Of many such fragments none is cut: they may be heads that were scanned twice.
+    """
+    found = []
+    for group in in_order(fragments):
+        if len(group) < 2 * _LONG or len(group) < (joined == joined[group[0]]).sum():
+            continue
+        alike = slices.left[group] @ slices.left[group].T
+        linked = alike > strong_level(slices)
+        np.fill_diagonal(linked, False)
+        upper = np.linalg.eigh(np.diag(linked.sum(axis=1)) - linked.astype(float))[1][:, 1] > 0
+        if min(upper.sum(), (~upper).sum()) < _LONG or linked[upper][:, ~upper].sum() != 1:
+            continue
+        beside = np.abs(line[group[upper]][:, None] - line[group[~upper]]) < 1
+        best = np.where(beside, alike[upper][:, ~upper], -1).max(axis=1)
+        if (beside.any(axis=1) & (best < level)).sum() >= _SEVERAL:
+            found.append((group[upper], group[~upper]))
+    if len(found) > max(_BRIDGED * (int(fragments.max()) + 1), 1):
+        found = []
+    fragments, joined = fragments.copy(), joined.copy()
+    for own, _ in found:
+        fragments[own], joined[own] = fragments.max() + 1, joined.max() + 1
+    held = np.array([(own[0], other[0]) for own, other in found], np.int64).reshape(-1, 2)
+    return fragments, joined, held
 
 
 def _spoilt(slices: Residuals, fragments: np.ndarray) -> bool:
