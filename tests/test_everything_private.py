@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -63,42 +65,46 @@ def slices(root: Path) -> None:
         file.write(f"{next(iter(LABELS))}/{NAME}_broken.png,{NAME}-x\n")
 
 
-def confined(script: str) -> list[str]:
+def confined(script: str, spare: Path) -> list[str]:
     """A command that runs the shell script without a network and with the checkout read-only, as another user where
-    this one is root. Skips where the system does not permit it."""
+    this one is root. Skips where the system does not permit it. spare: an empty folder."""
     if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
         pytest.skip("needs Linux's unshare")
-    mounts = f"mount --bind '{ROOT}' '{ROOT}' && mount -o remount,ro,bind '{ROOT}'"
-    as_user = _another_user() if os.geteuid() == 0 else None
-    flags = ["-nm"] if os.geteuid() == 0 else ["-rnm"]
-    probe = subprocess.run(["unshare", *flags, "sh", "-c", mounts], capture_output=True, text=True)
-    if probe.returncode:
-        pytest.skip(f"unshare is not permitted here: {probe.stderr.strip()}")
-    inner = " ".join([*(as_user or []), "sh -e -c"])
-    return ["unshare", *flags, "sh", "-c", f'{mounts} && exec {inner} "$1"', "sh", script]
-
-
-def _another_user() -> list[str] | None:
-    """What starts a command as nobody; None where this system cannot."""
-    plain = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    # A Python in root's own home can be read with one capability more, which lets nobody write.
-    reading = [*plain, "--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
-    for one in (plain, reading):
-        try:
-            probe = subprocess.run(
-                [*one, "sh", "-c", f"exec '{sys.executable}' -c 'import torch'"], capture_output=True
-            )
-        except FileNotFoundError:
-            return None
-        if probe.returncode == 0:
-            return one
-    return None
+    root = os.geteuid() == 0
+    mounts = [f"mount --bind '{ROOT}' '{ROOT}'", f"mount -o remount,ro,bind '{ROOT}'"]
+    python = Path(sys.base_prefix).resolve()
+    closed = [above for above in reversed(python.parents) if not above.stat().st_mode & 0o001]
+    if root and closed:  # Python lies in root's home: another user gets a view with nothing else of it
+        inside = closed[0] / python.relative_to(closed[0]).parts[0]
+        mounts = [
+            *(f"mount --bind '{inside}' '{spare}'", f"mount -t tmpfs -o mode=755 none '{closed[0]}'"),
+            *(f"mkdir '{inside}'", f"mount --bind '{spare}' '{inside}'", *mounts),
+        ]
+    as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if root else []
+    flags = ["-nm"] if root else ["-rnm"]
+    probe = f"{' && '.join(mounts)} && exec {' '.join(as_user)} '{sys.executable}' -c 'import torch'"
+    done = subprocess.run(["unshare", *flags, "sh", "-c", probe], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"unshare is not permitted here: {done.stderr.strip()}")
+    inner = " ".join([*as_user, "sh -e -c"])
+    return ["unshare", *flags, "sh", "-c", f'{" && ".join(mounts)} && exec {inner} "$1"', "sh", script]
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory) -> Path:
-    """A folder in which all commands have run; `said` is what they printed."""
-    base = tmp_path_factory.mktemp("everything")
+def everything() -> Iterator[Path]:
+    """A folder in which all commands have run; `said` is what they printed.
+
+    Not in pytest's own folder: every session that starts closes that to other users.
+    """
+    base = Path(tempfile.mkdtemp(prefix="everything-"))
+    base.chmod(0o755)
+    try:
+        yield _run_everything(base)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def _run_everything(base: Path) -> Path:
     place = base / NAME
     slices(place / "slices")
     for folder in ("tmp", "work"):
@@ -138,8 +144,6 @@ def everything(tmp_path_factory) -> Path:
         ["runtime", "--bundle", "bundle", "--audit", "audit.log", "--output", "answers.csv", image, other],
         ["runtime", "--bundle", "bundle", image, f"../slices/NonDemented/{NAME}_broken.png"],
     ]
-    import shlex
-
     lines = [shlex.join([*run, *command]) for command in commands]
     lines[-2:] = [f"{line} || test $? = 1" for line in lines[-2:]]  # 1: an image was rejected
     script = "\n".join(["set -e", 'test -z "$HOME"', *lines])
@@ -151,14 +155,12 @@ def everything(tmp_path_factory) -> Path:
         "TMPDIR": str(place / "tmp"),
         "USER": "nobody",
     }
+    (spare := base / "python").mkdir()
     if os.geteuid() == 0:
         for path in (place, *place.rglob("*")):
             os.chown(path, 65534, 65534)
-        for above in (base, *base.parents):
-            if above.owner() == "root" and above != Path("/") and not above.stat().st_mode & 0o001:
-                above.chmod(above.stat().st_mode | 0o011)
     done = subprocess.run(
-        confined(script), cwd=place / "work", env=environment, text=True, capture_output=True, timeout=2700
+        confined(script, spare), cwd=place / "work", env=environment, text=True, capture_output=True, timeout=2700
     )
     (base / "said").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
