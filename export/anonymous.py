@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import sys
-import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,23 +24,6 @@ def without_stack_traces(program: ExportedProgram) -> ExportedProgram:
 def without_debug_sources(content: bytes) -> bytes:
     """A TorchScript archive without its tables of source lines, which only error messages use."""
     return _rewritten(content, lambda name, record: None if name.endswith(".debug_pkl") else record)
-
-
-def without_machine(content: bytes, *folders: Path) -> bytes:
-    """A compiled package in which the paths of `folders`, this environment and this checkout are crossed out.
-
-    Each is replaced by as many underscores, so that nothing in a shared object moves.
-    """
-    known = {str(folder) for folder in folders} | {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
-    known |= {str(Path(__file__).parents[1]), str(Path.home())} | {path for path in sys.path if path.startswith("/")}
-    secrets = sorted((path.encode() for path in known if path.count("/") > 1), key=len, reverse=True)
-
-    def crossed_out(name: str, record: bytes) -> bytes:
-        for secret in secrets:
-            record = record.replace(secret, b"_" * len(secret))
-        return record
-
-    return _rewritten(content, crossed_out)
 
 
 def _rewritten(content: bytes, change: Callable[[str, bytes], bytes | None]) -> bytes:

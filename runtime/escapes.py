@@ -1,8 +1,9 @@
 r"""Text that others wrote, such as file names and a manifest's strings, made safe for where it is shown.
 
 One function for each medium, used where the output is written: `line` and `lines` for terminals and logs, `cell` for
-CSV, `markup` for HTML, `markdown` for Markdown. Each first escapes what a reader cannot see: control characters, marks
-that change the direction of text, other line ends of Unicode, and bytes of a file name that are no UTF-8.
+CSV, `markup` for HTML; a table of Markdown escapes its cells itself (`train.evaluation.markdown`). Each first escapes
+what a reader cannot see: control characters, marks that change the direction of text, other line ends of Unicode, and
+bytes of a file name that are no UTF-8.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ _IN_LINE = re.compile(f"[\n{_INVISIBLE}]")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _LOOKS_ESCAPED = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt\\])")
 _FORMULA = re.compile(r"'*[=+\-@\t\r\uff0b\uff0d\uff1d\uff20]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>-])")
 
 
 def line(text: str) -> str:
@@ -51,11 +51,6 @@ def cell(text: str) -> str:
 def markup(text: str) -> str:
     """The text inside an element or a quoted attribute of HTML."""
     return html.escape(lines(text))
-
-
-def markdown(text: str) -> str:
-    """The text inside a line or a table of Markdown: no markup of its own, and no HTML."""
-    return _MARKDOWN.sub(r"\\\1", line(text)).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _escaped(found: re.Match[str]) -> str:

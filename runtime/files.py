@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from runtime.errors import BundleError
+from runtime.regular_files import NotARegularFileError, open_regular
 
 LARGEST_MODEL = 2 << 30
 """Bytes of an artifact: no protobuf message is larger, and twenty times the largest network here."""
@@ -22,16 +22,15 @@ def read_once(path: Path, most: int, what: str, *, again: str = "Copy the bundle
     end), and a file that grows or shrinks meanwhile; FileNotFoundError passes to the caller.
     """
     try:
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-        with os.fdopen(os.open(path, flags), "rb") as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BundleError(f"{path} is no regular file. {again}")
             if status.st_size > most:
                 raise BundleError(f"{path} has {status.st_size} bytes, expected at most {most}: it is no {what}.")
             content = file.read(status.st_size + 1)
     except FileNotFoundError:
         raise
+    except NotARegularFileError as error:
+        raise BundleError(f"{path} is no regular file. {again}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise BundleError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}. {again}") from error
     if len(content) != status.st_size:

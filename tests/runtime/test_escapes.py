@@ -14,7 +14,7 @@ import pytest
 
 from runtime.command import told
 from runtime.errors import ImageError, TrainingError
-from runtime.escapes import Escaping, cell, from_cell, line, lines, markdown, markup
+from runtime.escapes import Escaping, cell, from_cell, line, lines, markup
 from runtime.hints import command
 from runtime.prediction import Prediction, Timings
 from runtime.report import Progress, csv_line, row, text
@@ -36,7 +36,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_nothing_that_cannot_be_seen_reaches_any_medium(name):
-    for shown in (line(name), cell(name), markdown(name)):
+    for shown in (line(name), cell(name)):
         assert shown.isprintable(), shown
         shown.encode("utf-8")
     assert markup(name).replace("\n", "").isprintable()
@@ -61,7 +61,6 @@ def test_different_names_stay_different_and_plain_ones_as_they_are():
 
 def test_markup():
     assert markup('<b a="1">&') == "&lt;b a=&quot;1&quot;&gt;&amp;"
-    assert markdown("a|b <script> **x** [y](z)") == r"a\|b &lt;script\> \*\*x\*\* \[y\]\(z\)"
 
 
 def prediction(**values) -> Prediction:
