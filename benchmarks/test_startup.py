@@ -36,12 +36,9 @@ def test_import(benchmark: BenchmarkFixture, environment: Mapping[str, str]) -> 
     before, after = (min(column) for column in zip(*pairs, strict=True))
     benchmark.extra_info.update(numpy_and_pillow_ms=before, with_runtime_ms=after, added_ms=after - before)
     benchmark.pedantic(started, args=(WITH, environment), rounds=5)
-    assert after - before < 60
 
 
 def test_command_line_help(benchmark: BenchmarkFixture) -> None:
     """`python -m runtime --help` in a fresh process."""
     command = [sys.executable, "-m", "runtime", "--help"]
     benchmark.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=5)
-    assert benchmark.stats is not None
-    assert benchmark.stats["min"] < 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import warnings
 from pathlib import Path
 from urllib.error import URLError
 
@@ -48,6 +49,8 @@ def imagenet_state() -> dict[str, torch.Tensor]:
             "published. Not loaded. Delete it, and run again to fetch it."
         )
     try:
-        return dict(torch.load(io.BytesIO(content), "cpu", weights_only=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an odd pickle: it is refused below, with an error of ours
+            return dict(torch.load(io.BytesIO(content), "cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}. Delete it.") from error

@@ -172,7 +172,7 @@ def test_a_gpu_is_refused_where_there_is_none(predictor: Predictor, device: str)
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(
-        BackendUnavailable, match=r"device='cpu'|neurostage\[gpu\]|was asked for\. On '(cuda|tensorrt)' run: "
+        BackendUnavailable, match=r"device='cpu'|pip install '\.\[gpu\]'|was asked for\. On '(cuda|tensorrt)' run: "
     ):
         Predictor(predictor.artifact.parent, backend=predictor.backend, device=device, trust_code=True)
 

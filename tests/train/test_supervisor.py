@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,19 +60,23 @@ def test_one_that_fails_ends_the_others_and_is_the_reason(how, kind, message):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_all_and_handlers_are_put_back(tmp_path, number):
+def test_a_signal_ends_all_and_handlers_are_put_back(tmp_path, number, request):
+    def ignored(*_: object) -> None:
+        """In place of the default, which would end the test's own process where the supervisor misses the signal."""
+
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, ignored)))
+
     def send() -> None:
         while len(list(tmp_path.iterdir())) < 2:  # the test's own time-out ends it
             time.sleep(0.05)
         os.kill(os.getpid(), number)
 
-    before = signal.getsignal(number)
     thread = threading.Thread(target=send)
     thread.start()
     with pytest.raises(Stopped):
         run_processes(waits, (str(tmp_path),), 2, {})
     thread.join()
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is ignored
 
 
 def test_what_lies_in_the_working_folder_is_not_imported(tmp_path, monkeypatch):
