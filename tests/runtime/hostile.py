@@ -26,13 +26,13 @@ ENGINE
 peak = lambda: int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
 before = peak()
 from runtime import NeuroStageError, Predictor
-begun = time.perf_counter()
+begun = time.process_time()
 try:
     Predictor(sys.argv[1], **json.loads(sys.argv[2]))
     said = "loaded"
 except NeuroStageError as error:
     said = f"{type(error).__name__}: {error}"
-print(json.dumps({"said": said, "mib": (peak() - before) / 1024, "seconds": time.perf_counter() - begun}))
+print(json.dumps({"said": said, "mib": (peak() - before) / 1024, "cpu_seconds": time.process_time() - begun}))
 """
 
 
@@ -96,7 +96,7 @@ def archive(source: Path, changed: Mapping[str, bytes | None], compress: bool = 
 
 
 def load_apart(bundle: Path, engine: str, **options: Any) -> dict[str, Any]:
-    """What loading it in a fresh process says, the MiB it took at most beyond the engine, and the seconds."""
+    """What loading it in a fresh process says, the MiB it took at most beyond the engine, and the seconds of CPU."""
     code = LOAD.replace("ENGINE", f"import {engine}" if engine else "")
     done = subprocess.run(
         [sys.executable, "-c", code, str(bundle), json.dumps({"guard": False, "threads": 1, **options})],

@@ -21,8 +21,8 @@ from runtime.manifest import LARGEST, read_manifest
 from runtime.onnx_file import examine
 from tests.runtime.hostile import OLD, copied, exchanged, load_apart, only, rewritten
 
-MIB, SECONDS = 512, 30
-"""What one hostile file may cost beyond the engine; seconds allow for a busy machine, and a bomb takes minutes."""
+MIB, CPU_SECONDS = 512, 5
+"""What one hostile file may cost beyond the engine: MiB of memory, and seconds of CPU, which a busy machine keeps."""
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_what_a_hostile_file_costs(bundle: Path, name: str) -> None:
     found = load_apart(bundle, "onnxruntime" if name == "onnx" else "openvino", backend=name)
     assert found["said"].startswith("BundleError: ")
     assert found["mib"] < MIB
-    assert found["seconds"] < SECONDS
+    assert found["cpu_seconds"] < CPU_SECONDS
 
 
 # OpenVINO.
@@ -567,4 +567,4 @@ def test_a_manifest_of_the_largest_size_costs_little(bundle: Path) -> None:
     rewritten(bundle, widest)
     found = load_apart(bundle, "onnxruntime", backend="onnx")
     assert found["mib"] < MIB
-    assert found["seconds"] < SECONDS
+    assert found["cpu_seconds"] < CPU_SECONDS
