@@ -26,8 +26,9 @@ demo: $(VENV)/.installed
 	@echo '  python -m runtime --bundle bundle scan.jpg'
 	@echo '  python -m benchmarks'
 
+# A worker that dies ends the tests: with another in its place pytest-xdist would wait for ever.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 # The last line looks up known flaws of what is installed, where pip-audit and its database can be reached.
 lint: $(VENV)/.installed

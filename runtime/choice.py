@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from runtime import backends
-from runtime.errors import InputError
+from runtime.errors import InputError, TrustError
+from runtime.examined import untrusted
+from runtime.integrity import weights_of
 from runtime.manifest import TENSOR, Artifact, Check, Manifest
 from runtime.model_file import CODE
+from runtime.trust import Trust
 
 
 @dataclass
@@ -69,3 +74,36 @@ def candidates(manifest: Manifest, backend: str | None, precision: str | None) -
         )
     order = list(backends.BACKENDS)
     return sorted(fitting, key=lambda c: (c.artifact.format in CODE, c.check.latency_ms, order.index(c.check.backend)))
+
+
+def lacking(name: str, device: str) -> str | None:
+    """Why the backend cannot serve here; None where it can."""
+    return backends.missing(name) or backends.elsewhere(name, device)
+
+
+def loaded_first(manifest: Manifest, backend: str | None, precision: str | None, device: str, trust: Trust) -> set[str]:
+    """Names of the files that will be loaded first, as far as the manifest tells."""
+    files = {manifest.guard.file} if manifest.guard else set()
+    try:
+        considered = candidates(manifest, backend, precision)
+    except InputError:  # which is said once the files are known to be the manifest's
+        return files
+    for candidate in considered:
+        name, artifact = candidate.check.backend, candidate.artifact
+        held = artifact.format in CODE and not trust.code
+        if not held and not lacking(name, device):
+            weights = weights_of(manifest, artifact)
+            return files | {artifact.file} | ({weights.file} if weights else set())
+    return files
+
+
+def hold_back(considered: Sequence[Candidate], bundle: Path, trust: Trust, *, named: bool) -> None:
+    """Mark the candidates that carry code and are not trusted. Raises TrustError where the caller asked for nothing
+    else."""
+    held = [] if trust.code else [candidate for candidate in considered if candidate.artifact.format in CODE]
+    engines = any(backends.missing(candidate.check.backend) is None for candidate in held)
+    if engines and named and len(held) == len(considered):
+        raise TrustError(untrusted(bundle / held[0].artifact.file, held[0].artifact.format))
+    for candidate in held if engines else []:
+        candidate.held_back = True
+        candidate.verdict = "carries code: loaded only with trust_code=True (--trust-code)"

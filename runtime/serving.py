@@ -15,15 +15,15 @@ from runtime import backends
 from runtime.backends import Backend
 from runtime.caller import warn
 from runtime.carried import descriptions
-from runtime.choice import Candidate, built_for, candidates, never_served
+from runtime.choice import Candidate, built_for, candidates, hold_back, lacking, loaded_first, never_served
 from runtime.errors import BackendError, BackendUnavailable, BundleError, InputError, TrustError
 from runtime.examined import lone, untrusted
 from runtime.fields import parse
 from runtime.guard import Guard
 from runtime.hints import command
-from runtime.integrity import Sealed, weights_of
+from runtime.integrity import Sealed
 from runtime.labels import LABELS_FROM
-from runtime.manifest import FILE, TENSOR, Check, Golden, Manifest, ModelInfo, manifest_bytes, parse_manifest
+from runtime.manifest import FILE, TENSOR, Check, Golden, ModelInfo, manifest_bytes, parse_manifest
 from runtime.model_file import CODE, ModelFile
 from runtime.sources import MAX_FILE_BYTES
 from runtime.trust import NOBODY, Trust
@@ -109,22 +109,37 @@ def open_bundle(
     content = manifest_bytes(bundle)
     digest = trust.assert_bundle(bundle, content)
     manifest = parse_manifest(content, bundle / FILE)
-    sealed = Sealed(bundle, manifest, _next(manifest, backend, precision, device, trust))
+    sealed = Sealed(bundle, manifest, loaded_first(manifest, backend, precision, device, trust))
     guard = Guard.of(sealed.read(manifest.guard), bundle / manifest.guard.file) if manifest.guard else None
     considered = candidates(manifest, backend, precision)
-    _hold_back(considered, bundle, trust, named=backend is not None or precision is not None)
+    hold_back(considered, bundle, trust, named=backend is not None or precision is not None)
 
-    def load(candidate: Candidate, at_once: int = 1) -> Backend:
-        artifact, name = candidate.artifact, candidate.check.backend
-        return backends.load(
-            name,
-            sealed.model(artifact),
-            precision=artifact.precision,
-            device=device,
-            threads=threads,
-            at_once=at_once,
-            trust_code=trust.code,
+    load = partial(_load, sealed, device, threads, trust.code)
+
+    def start(candidate: Candidate) -> Serving:
+        artifact = candidate.artifact
+        serving = Serving(
+            manifest.model,
+            load(candidate),
+            candidate.check.backend,
+            artifact.precision,
+            bundle / artifact.file,
+            device,
+            threads,
+            candidate.check,
+            bundle,
+            digest,
+            partial(load, candidate),
+            partial(sealed.model, artifact),
+            partial(sealed.read, most=MAX_FILE_BYTES),
+            guard,
+            manifest.golden,
+            manifest.labels_from,
+            considered,
+            never_served(manifest),
         )
+        warm_up(serving)
+        return serving
 
     if tune:
         cache = None if tune is True else Path(tune)
@@ -134,84 +149,53 @@ def open_bundle(
         artifact, name = candidate.artifact, candidate.check.backend
         if candidate.held_back:
             continue
-        if backend is None and (reason := _lacking(name, device)):
+        if backend is None and (reason := lacking(name, device)):
             candidate.verdict = reason
             continue
         try:
-            engine = load(candidate)
-            serving = Serving(
-                manifest.model,
-                engine,
-                name,
-                artifact.precision,
-                bundle / artifact.file,
-                device,
-                threads,
-                candidate.check,
-                bundle,
-                digest,
-                partial(load, candidate),
-                partial(sealed.model, artifact),
-                partial(sealed.read, most=MAX_FILE_BYTES),
-                guard,
-                manifest.golden,
-                manifest.labels_from,
-                considered,
-                never_served(manifest),
-            )
-            warm_up(serving)
+            serving = start(candidate)
         except (BackendUnavailable, BackendError) as error:
             if backend is not None:
                 raise
             candidate.verdict = f"does not run here: {error}{built_for(artifact)}"
             failed.append(str(candidate))
             continue
-        candidate.verdict = f"serves, {engine.engine}"
+        candidate.verdict = f"serves, {serving.engine.engine}"
         if failed:
             warn(
                 f"{'; '.join(failed)} Serving {artifact.file} in {name} instead. To make what was measured fastest fit "
                 f"this machine, build it again here: {command('export', '--rebuild', '--out', bundle)}"
             )
         return serving
-    reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *never_served(manifest)))
-    usable = (one for one in considered if one.held_back and not _lacking(one.check.backend, device))
+    raise _none_serves(bundle, considered, never_served(manifest), device)
+
+
+def _load(
+    sealed: Sealed, device: str, threads: int, trust_code: bool, candidate: Candidate, at_once: int = 1
+) -> Backend:
+    """The candidate's verified artifact in its backend, for so many calls at once."""
+    artifact = candidate.artifact
+    return backends.load(
+        candidate.check.backend,
+        sealed.model(artifact),
+        precision=artifact.precision,
+        device=device,
+        threads=threads,
+        at_once=at_once,
+        trust_code=trust_code,
+    )
+
+
+def _none_serves(
+    bundle: Path, considered: Sequence[Candidate], others: Sequence[str], device: str
+) -> TrustError | BackendUnavailable:
+    """What to raise where no candidate serves: TrustError where trust in code is all that is missing."""
+    reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *others))
+    usable = (one for one in considered if one.held_back and not lacking(one.check.backend, device))
     if held := next(usable, None):
         what = untrusted(bundle / held.artifact.file, held.artifact.format)
-        raise TrustError(f"No other artifact of {bundle} can serve here. {what} {reasons}")
-    raise BackendUnavailable(f"No artifact of {bundle} can serve here. {reasons}")
-
-
-def _lacking(name: str, device: str) -> str | None:
-    """Why the backend cannot serve here; None where it can."""
-    return backends.missing(name) or backends.elsewhere(name, device)
-
-
-def _next(manifest: Manifest, backend: str | None, precision: str | None, device: str, trust: Trust) -> set[str]:
-    """Names of the files that will be loaded first, as far as the manifest tells."""
-    files = {manifest.guard.file} if manifest.guard else set()
-    try:
-        considered = candidates(manifest, backend, precision)
-    except InputError:  # which is said once the files are known to be the manifest's
-        return files
-    for candidate in considered:
-        name, artifact = candidate.check.backend, candidate.artifact
-        held = artifact.format in CODE and not trust.code
-        if not held and not _lacking(name, device):
-            weights = weights_of(manifest, artifact)
-            return files | {artifact.file} | ({weights.file} if weights else set())
-    return files
-
-
-def _hold_back(considered: Sequence[Candidate], bundle: Path, trust: Trust, *, named: bool) -> None:
-    """Mark the candidates that carry code and are not trusted. Raises TrustError where the caller asked for nothing
-    else."""
-    held = [] if trust.code else [candidate for candidate in considered if candidate.artifact.format in CODE]
-    engines = any(backends.missing(candidate.check.backend) is None for candidate in held)
-    if engines and named and len(held) == len(considered):
-        raise TrustError(untrusted(bundle / held[0].artifact.file, held[0].artifact.format))
-    for candidate in held if engines else []:
-        candidate.held_back = True
-        candidate.verdict = "carries code: loaded only with trust_code=True (--trust-code)"
+        return TrustError(f"No other artifact of {bundle} can serve here. {what} {reasons}")
+    return BackendUnavailable(f"No artifact of {bundle} can serve here. {reasons}")
 
 
 def open_artifact(
@@ -230,11 +214,11 @@ def open_artifact(
     runs = [name for name, module in backends.BACKENDS.items() if kind in module.FORMATS]
     if backend is not None and backends.backend_module(backend).NAME not in runs:
         raise InputError(f"{backend!r} does not run {path.suffix} files. These do: {', '.join(runs)}.")
-    lacking = {name: _lacking(name, device) for name in runs}
-    usable = [name for name in runs if lacking[name] is None]
+    reasons = {name: lacking(name, device) for name in runs}
+    usable = [name for name in runs if reasons[name] is None]
     if backend is None and not usable:
         raise BackendUnavailable(
-            f"Nothing here runs {path.suffix} files: " + "; ".join(f"{n!r} {reason}" for n, reason in lacking.items())
+            f"Nothing here runs {path.suffix} files: " + "; ".join(f"{n!r} {reason}" for n, reason in reasons.items())
         )
     name = backend or usable[0]
     if kind in CODE:

@@ -185,3 +185,24 @@ def test_the_same_tensors_in_another_file(tmp_path):
     (tmp_path / "b").write_bytes(b"nothing")
     assert not same_tensors(state, tmp_path / "b")
     assert not same_tensors(state, tmp_path / "none")
+
+
+def test_an_archive_that_swells_is_refused_before_it_is_unpacked(tmp_path):
+    plain, bomb = tmp_path / "plain.pth", tmp_path / "bomb.pth"
+    torch.save({"fc.weight": torch.zeros(4, 2**20)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    assert bomb.stat().st_size < 2**16
+    with pytest.raises(CheckpointError, match=r"would take 16\d+ bytes of memory"):
+        read_weights(bomb)
+
+
+def test_an_archive_that_was_compressed_again_is_read(tmp_path):
+    plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
+    state = {"fc.weight": torch.randn(4, 2**10)}
+    torch.save(state, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    assert torch.equal(read_weights(packed).state["fc.weight"], state["fc.weight"])

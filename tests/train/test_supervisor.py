@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from runtime.errors import DatasetError
 from train.supervisor import Failure, Stopped, run_processes
+
+ROOT = Path(__file__).parents[2]
 
 
 def places(folder: str) -> str:
@@ -59,24 +61,28 @@ def test_one_that_fails_ends_the_others_and_is_the_reason(how, kind, message):
     assert ("in fails" in failure.trace) == (how == "other")
 
 
+def reports(number: int, folder: str) -> None:
+    """In a process of its own: how `run_processes` ended, and whether the handler of before is back."""
+
+    def before(*_: object) -> None: ...
+
+    signal.signal(number, before)
+    try:
+        run_processes(waits, (folder,), 2, {})
+    except Stopped:
+        print("stopped", signal.getsignal(number) is before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_all_and_handlers_are_put_back(tmp_path, number, request):
-    def ignored(*_: object) -> None:
-        """In place of the default, which would end the test's own process where the supervisor misses the signal."""
-
-    request.addfinalizer(partial(signal.signal, number, signal.signal(number, ignored)))
-
-    def send() -> None:
+def test_a_signal_ends_all_and_handlers_are_put_back(tmp_path, number):
+    script = f"from tests.train.test_supervisor import reports; reports({int(number)}, {str(tmp_path)!r})"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         while len(list(tmp_path.iterdir())) < 2:  # the test's own time-out ends it
+            assert process.poll() is None
             time.sleep(0.05)
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    with pytest.raises(Stopped):
-        run_processes(waits, (str(tmp_path),), 2, {})
-    thread.join()
-    assert signal.getsignal(number) is ignored
+        process.send_signal(number)
+        assert process.communicate()[0] == "stopped True\n"
+    assert process.returncode == 0
 
 
 def test_what_lies_in_the_working_folder_is_not_imported(tmp_path, monkeypatch):
