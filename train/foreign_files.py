@@ -10,7 +10,7 @@ from runtime.regular_files import open_regular
 
 _HEAD = 1024
 _EXPANSION = 4
-"""Times its size that an archive of weights may take unpacked: compressed float32 weights keep nine tenths of theirs."""
+"""Times its size that an archive of weights may take unpacked: float32 weights keep nine tenths when compressed."""
 _TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)))
 
 _IMAGES = "Give the checkpoint; images follow the bundle in: python -m runtime"
@@ -154,8 +154,8 @@ def _archive(path: Path) -> tuple[str, str] | None:
         )
     if "data.pkl" in inner and expanded > _EXPANSION * path.stat().st_size:
         return (
-            f"an archive of {path.stat().st_size} bytes that would take {expanded} bytes of memory: torch.save does not "
-            "compress, and weights do not compress so far",
+            f"an archive of {path.stat().st_size} bytes that would take {expanded} bytes of memory: torch.save does "
+            "not compress, and weights do not compress so far",
             "Where you trust it, unpack it and save its weights again with torch.save",
         )
     if "data.pkl" in inner:

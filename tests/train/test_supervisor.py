@@ -70,7 +70,7 @@ def reports(number: int, folder: str) -> None:
     try:
         run_processes(waits, (folder,), 2, {})
     except Stopped:
-        print("stopped", signal.getsignal(number) is before)
+        sys.stdout.write(f"stopped {signal.getsignal(number) is before}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -81,7 +81,7 @@ def test_a_signal_ends_all_and_handlers_are_put_back(tmp_path, number):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
-        assert process.communicate()[0] == "stopped True\n"
+        assert process.communicate()[0] == "stopped True"
     assert process.returncode == 0
 
 
