@@ -76,11 +76,19 @@ def guard_of_phantoms(reference: Any, folder: Path, *rest: Any) -> Any:
 
 
 @contextmanager
+def known_to_runtime() -> Iterator[None]:
+    """While this lasts `runtime.backends.networks` can compute the network."""
+    from runtime.backends.networks import _SHAPES, _Shape
+
+    with patch.dict(_SHAPES, {NAME: _Shape("conv1", (), (), "", ("fc",))}):
+        yield
+
+
+@contextmanager
 def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantoms) -> Iterator[None]:
     """While this lasts the network is an architecture like the others, every format is built in this process, and what
     passed is not timed again. temperature: of a checkpoint, as `python -m train.evaluate` would have fitted it."""
     from export import job, pipeline, produce
-    from runtime.backends.networks import _SHAPES, _Shape
     from train.models import ARCHITECTURES
 
     real = job.load_reference
@@ -96,7 +104,7 @@ def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantom
         stack.enter_context(patch.object(pipeline, "write_guard", guard))
         stack.enter_context(patch.object(pipeline, "timed", lambda folder, artifacts, *rest: list(artifacts)))
         stack.enter_context(patch.object(pipeline, "in_own_process", lambda task, given, log, say: task(*given, say)))
-        stack.enter_context(patch.dict(_SHAPES, {NAME: _Shape("conv1", (), (), "", ("fc",))}))
+        stack.enter_context(known_to_runtime())
         stack.enter_context(patch.dict(ARCHITECTURES, {NAME: build}))
         yield
 

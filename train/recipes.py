@@ -93,7 +93,7 @@ def _resnet34_gray(pretrained: bool) -> Recipe:
 
 
 def _demo(pretrained: bool) -> Recipe:
-    full = Stage(6, 1e-4) if pretrained else Stage(18, 1e-3, schedule="one-cycle")
+    full = Stage(6, 1e-4) if pretrained else Stage(10, 1e-3, schedule="one-cycle")
     head = Stage(1, 1e-3, augment=False)
     return Recipe("demo", "resnet50", image_size=64, batch_size=32, head=head, full=full)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import pytest
 from runtime import Predictor, backends, preprocess, read_image
 from runtime.digests import UNSEALED, seal
 from runtime.guard import fit
+from runtime.labels import LABELS
 from runtime.manifest import METADATA_KEY, Document, Golden, Manifest, read_manifest, sha256_file
+from runtime.preprocess import InputSpec
+from tests import tiny
 
 SERVED = [
     f"{form} in {name}"
@@ -77,13 +80,31 @@ def recalibrated(copy: Path, edit: Callable) -> Callable[..., Path]:
     return change
 
 
-@pytest.fixture(scope="session")
-def other_formats(trained_run: Path, once: Callable[[str, Callable[[Path], int]], Path]) -> Path:
-    """As `bundle`, of the same run, with the formats that it has not, compared on 64 images."""
-    from export.__main__ import main
+@pytest.fixture(scope="session", autouse=True)
+def tiny_network() -> Iterator[None]:
+    """`runtime.backends.networks` knows the network of `tests.tiny`, whose bundles these tests load in milliseconds."""
+    with tiny.known_to_runtime():
+        yield
 
-    options = [str(trained_run), "--to", "openvino", "torch-export", "pytorch", "--parity-images", "64"]
-    return once("others", lambda folder: main([*options, "--out", str(folder)]))
+
+def exported(folder: Path, *formats: str) -> int:
+    """Write the bundle of a network for 32 × 32 pixels, the same each time, in these formats; 0, for `once`."""
+    folder.mkdir()
+    checkpoint = tiny.write_checkpoint(folder / "tiny.pth", spec=InputSpec.imagenet(32))
+    tiny.make(checkpoint, folder / "bundle", formats, image_size=32, labels=LABELS)
+    return 0
+
+
+@pytest.fixture(scope="session")
+def bundle(once: Callable[[str, Callable[[Path], int]], Path]) -> Path:
+    """A bundle of `onnx` and `torchscript`. Do not change it: copy it."""
+    return once("served", lambda folder: exported(folder, "onnx", "torchscript")) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def other_formats(once: Callable[[str, Callable[[Path], int]], Path]) -> Path:
+    """As `bundle`, of the same network, with the formats that it has not."""
+    return once("others", lambda folder: exported(folder, "openvino", "torch-export", "pytorch")) / "bundle"
 
 
 @pytest.fixture(scope="session", params=SERVED)

@@ -199,9 +199,10 @@ def test_openvino_asked_for_fp16_never_computes_in_bf16(images: np.ndarray, othe
         return loaded.run(images[:16])
 
     exact = logits("fp32")
-    assert np.abs(logits("fp16") - exact).max() < 0.01 * np.abs(exact).max()
-    if np.array_equal(logits("bf16"), exact):
+    coarse = np.abs(logits("bf16") - exact).max()
+    if coarse == 0:
         pytest.skip("this CPU has no bf16 units, with which the test would have seen the fault")
+    assert np.abs(logits("fp16") - exact).max() < coarse / 4  # fp16 has three bits more
 
 
 @pytest.mark.skipif(available_cpus() < 2, reason="one processor has no others")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from runtime import (
     BackendError,
@@ -177,10 +178,11 @@ def test_a_lone_file_that_makes_no_sense(bundle: Path, tmp_path: Path) -> None:
         Predictor(bundle / "model.onnx", guard=False).self_test()
 
 
-def test_weights_that_do_not_say_of_which_network(trained_run: Path) -> None:
+def test_weights_that_do_not_say_of_which_network(tmp_path: Path) -> None:
     """Those of a run are not an artifact yet."""
+    save_file({"fc.weight": np.zeros((4, 8), np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(BackendError, match=r"does not say of which network\. Export it: .*--to pytorch"):
-        Predictor(trained_run / "model.safetensors")
+        Predictor(tmp_path / "model.safetensors")
 
 
 def test_an_onnx_file_of_somebody_else(tmp_path: Path) -> None:

@@ -18,6 +18,16 @@ from runtime.overlay import SIDE, drawn
 needs_captum = pytest.mark.skipif(lacking() is not None, reason=f"Grad-CAM {lacking()}")
 
 
+@pytest.fixture(scope="module")
+def other_formats(trained_run: Path, tmp_path_factory) -> Path:
+    """The `.pt2` of a network whose last maps are known by name. Do not change it: copy it."""
+    from export.__main__ import main as export
+
+    folder = tmp_path_factory.mktemp("explain") / "bundle"
+    assert export([str(trained_run), "--to", "torch-export", "--parity-images", "64", "--out", str(folder)]) == 0
+    return folder
+
+
 @needs_captum
 def test_the_picture_says_what_it_is(other_formats: Path, scan: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "cam.png"

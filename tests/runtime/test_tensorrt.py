@@ -187,17 +187,15 @@ def test_each_thread_has_a_lane_of_its_own() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not GPU, reason="needs TensorRT and a CUDA device")
-def test_an_engine_decides_as_the_onnx_file_it_was_built_from(
-    bundle: Path, trained_run: Path, phantoms, tmp_path
-) -> None:
+def test_an_engine_decides_as_the_onnx_file_it_was_built_from(trained_run: Path, phantoms, tmp_path) -> None:
     """Builds for the GPU at hand, and runs there."""
     from export.__main__ import main as export
     from runtime import preprocess, read_image
 
-    assert export([str(trained_run), "--to", "tensorrt", "--out", str(tmp_path / "engine")]) == 0
+    assert export([str(trained_run), "--to", "onnx", "tensorrt", "--out", str(tmp_path / "engine")]) == 0
     path = tmp_path / "engine" / "model.engine"
     engine = backends.load("tensorrt", path, precision="fp32", device="cuda", threads=1, trust_code=True)
-    reference = Predictor(bundle, backend="onnx")
+    reference = Predictor(tmp_path / "engine", backend="onnx")
     rows = np.stack([preprocess(read_image(image), reference.model.input) for image in phantoms.images])
     for batch in (1, 7, 64):
         got = np.concatenate([engine.run(rows[first : first + batch]) for first in range(0, len(rows), batch)])

@@ -1,4 +1,4 @@
-"""Lines 3 to 5 of the statistics: simulated at full size through the functions that `train.evaluate` calls.
+"""Calibration, probabilities of studies and abstention, simulated at full size through the functions that `train.evaluate` calls.
 
 The figures that these runs gave are in docs/statistics/calibration.md.
 """

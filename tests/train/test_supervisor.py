@@ -62,7 +62,11 @@ def test_one_that_fails_ends_the_others_and_is_the_reason(how, kind, message):
 
 
 def reports(number: int, folder: str) -> None:
-    """In a process of its own: how `run_processes` ended, and whether the handler of before is back."""
+    """In a process of its own: how `run_processes` ended, and whether the handler of before is back.
+
+    In the tests' process a signal may end everything: faulthandler's stack for signals is too small for the registers
+    of a CPU with AMX, once a network has used them.
+    """
 
     def before(*_: object) -> None: ...
 
