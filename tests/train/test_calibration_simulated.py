@@ -1,4 +1,4 @@
-"""Calibration, probabilities of studies and abstention, simulated at full size through the functions that `train.evaluate` calls.
+"""Calibration, study probabilities and abstention, simulated through the functions that `train.evaluate` calls.
 
 The figures that these runs gave are in docs/statistics/calibration.md.
 """
