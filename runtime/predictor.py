@@ -261,7 +261,7 @@ class Predictor:
         Raises InputError for a lone artifact, and for a bundle without golden images.
         """
         check_process(self._process)
-        return self_test(self._serving)
+        return self_test(self._serving, self._pool)
 
     def _stream(
         self, images: Iterable[Source], batch_size: int | None, workers: int | None, *, frames: bool = False

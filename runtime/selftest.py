@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.calibration import probabilities
 from runtime.errors import InputError
 from runtime.fields import is_number
-from runtime.images import read_image
 from runtime.preprocess import preprocess
+from runtime.reading import read
 from runtime.serving import Serving
+
+if TYPE_CHECKING:
+    from runtime.decoders import Decoders
 
 TOLERANCE = {"fp32": 1e-4, "tf32": 1e-3, "fp16": 5e-3, "bf16": 3e-2, "int8": 0.1}
 """Largest difference of a probability from the reference's by precision, where export measured no wider one."""
@@ -42,8 +45,11 @@ class SelfTest:
         )
 
 
-def self_test(serving: Serving) -> SelfTest:
-    """Replay the golden images of the bundle that `serving` was opened from, in the engine that serves."""
+def self_test(serving: Serving, pool: Decoders | None = None) -> SelfTest:
+    """Replay the golden images of the bundle that `serving` was opened from, in the engine that serves.
+
+    pool: decodes them, in processes with limits; None decodes here.
+    """
     if serving.bundle is None or not serving.golden:
         raise InputError(
             f"{serving.bundle or serving.artifact} has no golden images to replay. Give a bundle that was exported "
@@ -52,7 +58,7 @@ def self_test(serving: Serving) -> SelfTest:
     temperature = serving.model.temperature
     expected = probabilities(np.array([golden.logits for golden in serving.golden]), temperature)
     assert serving.read is not None, "a bundle's files can be read"
-    images = [read_image(serving.read(golden)) for golden in serving.golden]
+    images = [read(serving.read(golden), pool=pool).image for golden in serving.golden]
     logits = np.concatenate([serving.logits(preprocess(image, serving.model.input)[None]) for image in images])
     got = probabilities(logits, temperature)
     tolerance = allowed(serving)

@@ -16,6 +16,7 @@ from runtime import (
     InputError,
     Predictor,
     backends,
+    reading,
 )
 from runtime.selftest import self_test
 
@@ -27,6 +28,16 @@ def test_golden_images_agree_here(guarded_bundle: Path) -> None:
         assert result.images == 6
         assert result.max_probability_difference < result.tolerance == 1e-4
         assert json.loads(json.dumps(result.to_dict()))["flipped"] == 0
+
+
+def test_golden_images_are_decoded_in_a_confined_process(guarded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def here(*_: object) -> None:
+        raise AssertionError("decoded in the host's process")
+
+    monkeypatch.setattr(reading, "decoded", here)
+    assert Predictor(guarded_bundle, backend="onnx").self_test().passed
+    with pytest.raises(AssertionError, match="in the host's process"):
+        Predictor(guarded_bundle, backend="onnx", isolate=False).self_test()
 
 
 def test_an_engine_that_computes_differently_is_noticed(guarded_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
