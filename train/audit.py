@@ -127,7 +127,9 @@ def _write(
                 # --groups wants a row for every file; nothing is known of these, so each is alone.
                 strangers = groups.max() + 1 + np.arange(len(unreadable))
                 names = [*slices.names, *(item.name for item in unreadable)]
-                write_groups(staging / "groups.csv", names, np.concatenate([groups, strangers]), who.verdict)
+                every, aside = np.concatenate([groups, strangers]), np.zeros(len(names), bool)
+                aside[: len(groups)] = who.undecided
+                write_groups(staging / "groups.csv", names, every, who.verdict, aside)
             unmark(staging)
             make_private(staging)
             staging.rename(out)

@@ -35,6 +35,8 @@ class Row:
     """People in two groups."""
     joined: int
     """Groups of several people."""
+    aside: int
+    """Slices that are set aside."""
     error: float
 
     @property
@@ -45,18 +47,21 @@ class Row:
     def line(self, name: str) -> str:
         stated = "" if self.verdict == "unknown" else f"{self.error:.4f}"
         torn, groups = ("", "") if self.verdict == "unknown" else (self.torn, self.groups)
-        joined = "" if self.verdict == "unknown" else self.joined
-        return f"| {name} | {self.people} | {self.slices} | {self.verdict} | {groups} | {torn} | {joined} | {stated} |"
+        joined, aside = ("", "") if self.verdict == "unknown" else (self.joined, self.aside)
+        cells = (name, self.people, self.slices, self.verdict, groups, torn, joined, aside, stated)
+        return f"| {' | '.join(map(str, cells))} |"
 
 
 def measured(pixels: np.ndarray, people: np.ndarray) -> Row:
     """What `tell_apart` says of (N, S, S) uint8 slices of the (N,) people."""
     found = tell_apart(np.array([thumbnail(Image.fromarray(one)) for one in pixels]))
-    names = np.unique(people)
-    torn = sum(len(np.unique(found.groups[people == one])) > 1 for one in names)
-    joined = sum(len(np.unique(people[found.groups == one])) > 1 for one in np.unique(found.groups))
-    groups = int(found.groups.max()) + 1
-    return Row(len(names), len(people), found.verdict, groups, torn, joined, found.error)
+    groups, whose = found.groups[~found.undecided], people[~found.undecided]
+    torn = sum(len(np.unique(groups[whose == one])) > 1 for one in np.unique(whose))
+    joined = sum(len(np.unique(whose[groups == one])) > 1 for one in np.unique(groups))
+    aside = int(found.undecided.sum())
+    return Row(
+        len(np.unique(people)), len(people), found.verdict, len(np.unique(groups)), torn, joined, aside, found.error
+    )
 
 
 def augmented(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -79,12 +79,16 @@ def test_two_people_in_one_person_s_place_are_no_patients():
 
 
 def test_what_is_written_of_the_similarity():
-    found = Patients(np.arange(3), "patients", 0.005, 0.9, np.nan, np.empty(0), np.zeros(3, bool), np.arange(3))
-    assert found.similarity() == {"verdict": "patients", "groups": 3, "error": 0.005, "below": 0.9, "above": None}
+    found = Patients(
+        np.arange(3), "patients", 0.005, 0.9, np.nan, np.empty(0), np.zeros(3, bool), np.arange(3), np.zeros(3, bool)
+    )
+    ends = {"below": 0.9, "above": None}
+    assert found.similarity() == {"verdict": "patients", "groups": 3, "undecided": 0, "error": 0.005, **ends}
     assert found.found
     assert found.count == 3
-    nothing = Patients(np.zeros(1, int), "unknown", 1.0, np.nan, np.nan, *[np.empty(0)] * 3)
-    assert nothing.similarity() == {"verdict": "unknown", "groups": None, "error": 1.0, "below": None, "above": None}
+    nothing = Patients(np.zeros(1, int), "unknown", 1.0, np.nan, np.nan, *[np.empty(0)] * 3, np.zeros(1, bool))
+    ends = {"below": None, "above": None}
+    assert nothing.similarity() == {"verdict": "unknown", "groups": None, "undecided": 0, "error": 1.0, **ends}
 
 
 def test_residual_similarity_is_that_of_one_person_alone(drawn):

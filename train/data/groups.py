@@ -19,20 +19,30 @@ from train.data.ids import Ids, numbered, session_numbers
 from train.data.samples import Samples
 
 COLUMNS = ("file", "group")
-VERDICTS = ("patients", "groups")
+VERDICTS = ("patients", "groups", "undecided")
+"""What a row's group is. ``undecided``: the slice may be of several of the groups, and is left out of splits."""
 
 
-def write_groups(path: Path, names: Sequence[str], groups: np.ndarray, verdict: str = "patients") -> None:
+def write_groups(
+    path: Path,
+    names: Sequence[str],
+    groups: np.ndarray,
+    verdict: str = "patients",
+    undecided: np.ndarray | None = None,
+) -> None:
     """Write the file, UTF-8, in the order of the slices.
 
     names: (N,) as in `Samples.names`. groups: (N,) int. verdict: ``patients``, or ``groups`` where a group may hold
-    several people; it is kept, so that nobody who reads the file counts groups as people.
+    several people; it is kept, so that nobody who reads the file counts groups as people. undecided: (N,) bool, slices
+    that may be of several of the groups.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         more = [] if verdict == "patients" else [verdict]
         writer.writerow([*COLUMNS, *(["verdict"] if more else [])])
-        writer.writerows([cell(name), group, *more] for name, group in zip(names, groups.tolist(), strict=True))
+        out = np.zeros(len(names), bool) if undecided is None else undecided
+        rows = zip(names, groups.tolist(), out.tolist(), strict=True)
+        writer.writerows([cell(name), group, *(["undecided"] if aside else more)] for name, group, aside in rows)
 
 
 def with_groups(samples: Samples, path: Path) -> Samples:
@@ -67,8 +77,10 @@ def read_ids(samples: Samples, path: Path) -> Ids:
     if len(set(subjects)) < 2:
         raise DatasetError(f"{path} puts every file into one group. Expected one group for each patient.")
     sessions = session_numbers(subjects, [rows[name][1] for name in samples.names])
-    verdict = "groups" if any(rows[name][2] == "groups" for name in samples.names) else "patients"
-    return Ids("file", f"{path.name}", numbered(subjects), sessions, verdict=verdict)
+    verdicts = [rows[name][2] for name in samples.names]
+    undecided = np.array([one == "undecided" for one in verdicts])
+    verdict = "patients" if set(verdicts) == {"patients"} else "groups"
+    return Ids("file", f"{path.name}", numbered(subjects), sessions, verdict=verdict, undecided=undecided)
 
 
 def _read(path: Path) -> dict[str, tuple[str, str, str]]:

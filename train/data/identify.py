@@ -41,9 +41,15 @@ class Identified:
         return None if self.verdict == "unknown" else self.verdict
 
     @property
+    def undecided(self) -> np.ndarray:
+        """(N,) bool, slices that may be of several groups: no part of a split may have them."""
+        told = [one.undecided for one in (self.ids, self.similarity) if one is not None and one.undecided is not None]
+        return told[0] if told else np.zeros(len(self.groups), bool)
+
+    @property
     def count(self) -> int:
-        """Number of groups."""
-        return int(self.groups.max(initial=-1)) + 1
+        """Number of groups, but for those of undecided slices."""
+        return len(np.unique(self.groups[~self.undecided]))
 
     @property
     def sessions(self) -> int | None:
@@ -54,6 +60,7 @@ class Identified:
         """What `run.json` and `audit.json` say of it; JSON-ready, and without any id.
 
         patients: their number, None unless it is known. groups: the number of groups, None unless they are groups.
+        undecided: slices that may be of several groups.
         """
         checked = None
         if self.check is not None and self.ids is not None:
@@ -68,6 +75,7 @@ class Identified:
             "verdict": self.verdict,
             "patients": self.count if self.verdict == "patients" else None,
             "groups": self.count if self.verdict == "groups" else None,
+            "undecided": int(self.undecided.sum()),
             "patients_told_by": self.kind,
             "ids_may_be_scans": None if self.ids is None else self.ids.scans,
             "sessions": self.sessions,
@@ -78,6 +86,8 @@ class Identified:
     def lines(self) -> list[str]:
         """Who the slices are of, what the pixels say of the ids, and what was not used: for a terminal."""
         text = [self.sentence(), *self.check_lines(), *(f"note: {note}" for note in self.notes)]
+        if undecided := int(self.undecided.sum()):
+            text.append(f"{undecided} slices left out: they may be of several of the {self.verdict}")
         return [line[0].upper() + line[1:] if line[0].islower() else line for line in text]
 
     def check_lines(self) -> list[str]:

@@ -42,6 +42,8 @@ class Ids:
     """Whether a convention that can be mistaken was recognised, so that the pixels have to confirm it."""
     verdict: str = "patients"
     """``patients``, or ``groups`` where a groups file says that a group may hold several people."""
+    undecided: np.ndarray | None = None
+    """(N,) bool, slices that may be of several groups, where a groups file says so; None for none."""
 
     def select(self, rows: np.ndarray) -> Ids:
         """The ids of the slices at `rows` ((K,) int)."""
@@ -50,6 +52,7 @@ class Ids:
             subjects=self.subjects[rows],
             sessions=None if self.sessions is None else self.sessions[rows],
             positions=None if self.positions is None else self.positions[rows],
+            undecided=None if self.undecided is None else self.undecided[rows],
         )
 
     def counted(self) -> str:

@@ -23,6 +23,7 @@ _NEAR = 0.999  # correlation of pictures that differ by no more than another com
 _ENDS = ("below", "above")
 _STACK = 3  # slices that strong links hold: more than a copy or two
 _FEWEST = 16  # slices, for any answer
+_ASIDE = 0.03  # share of the slices that may be set aside
 _LARGEST = 2 / 3  # share of the slices in one group, at most: it takes others to hold out
 _MANY = 8192  # slices above which thumbnails of 32 x 32 are compared, for time
 _NULL = 3.5  # spreads above the centre from which residual correlations across groups are looked at
@@ -34,7 +35,8 @@ class Patients:
     """Which of N slices are of one patient, as far as image similarity shows it."""
 
     groups: np.ndarray
-    """(N,) int64 from 0. Slices of one group belong together; what a group is, `verdict` says."""
+    """(N,) int64 from 0, those of undecided slices last. Slices of one group belong together; what a group is,
+    `verdict` says."""
     verdict: str
     """What a group is: "patients": exactly one person. "groups": one or more whole people, how many is not known; a
     split by group puts nobody on both sides. "unknown": near-identical pictures only, so that the other slices of a
@@ -51,6 +53,8 @@ class Patients:
     """(N,) bool, slices that show their patient turned, mirrored, shifted or zoomed: copies made by augmentation."""
     repeats: np.ndarray
     """(N,) int64 from 0, equal for slices that differ by no more than another compression makes them differ."""
+    undecided: np.ndarray
+    """(N,) bool, slices that may be of several of the groups: no part of a split may have them."""
 
     @property
     def found(self) -> bool:
@@ -64,10 +68,11 @@ class Patients:
 
     def similarity(self) -> dict[str, str | int | float | None]:
         """What image similarity shows, JSON-ready: verdict, groups (number of groups; at least so many people, and None
-        when unknown), error, below, above (None where there is no such pair)."""
+        when unknown), undecided (number of slices), error, below, above (None where there is no such pair)."""
         ends = {name: value if math.isfinite(value) else None for name, value in vars(self).items() if name in _ENDS}
-        groups = int(self.groups.max(initial=-1)) + 1 if self.found else None
-        return {"verdict": self.verdict, "groups": groups, "error": self.error, **ends}
+        groups = int(self.groups[~self.undecided].max(initial=-1)) + 1 if self.found else None
+        undecided = int(self.undecided.sum())
+        return {"verdict": self.verdict, "groups": groups, "undecided": undecided, "error": self.error, **ends}
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
@@ -89,16 +94,17 @@ def tell_apart(thumbnails: np.ndarray) -> Patients:
     repeats = components(len(raw), first, second)
     kept, inverse = np.unique(repeats, return_index=True)[1], repeats
     found = _parted(thumbnails[kept], raw[kept]) if len(kept) >= _FEWEST else None
-    groups, error, single, moved = found if found is not None else (np.arange(len(kept)), 1.0, False, None)
-    moved = np.zeros(len(kept), bool) if moved is None else moved
+    none = np.zeros(len(kept), bool)
+    groups, error, single, moved, undecided = found or (np.arange(len(kept)), 1.0, False, none, none)
     verdict = "unknown" if found is None else "patients" if single else "groups"
-    below, above, links = _ends(raw, groups[inverse])
-    return Patients(groups[inverse], verdict, error, below, above, links, moved[inverse], repeats)
+    groups, moved, undecided = groups[inverse], moved[inverse], undecided[inverse]
+    below, above, links = _ends(raw[~undecided], groups[~undecided])
+    return Patients(groups, verdict, error, below, above, links, moved, repeats, undecided)
 
 
-def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float, bool, np.ndarray] | None:
-    """Groups of whole people, probability that somebody is torn, whether each is one person, and which slices are
-    copies; None where no such groups are certain.
+def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float, bool, np.ndarray, np.ndarray] | None:
+    """Groups of whole people, probability that somebody is torn, whether each is one person, which slices are copies,
+    and which are undecided; None where no such groups are certain.
 
     thumbnails: (N, S, S) uint8, no two nearly the same. raw: (N, D) their directions.
     """
@@ -124,10 +130,15 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     whole = np.unique(people[own], return_inverse=True)[1]
     one_of = np.unique(whole, return_index=True)[1]
     joined = components(len(own), np.concatenate([first, np.arange(len(own))]), np.concatenate([second, one_of[whole]]))
-    groups, error = part(slices, parts, joined, one_of[people[maybe]])
-    found = np.empty(int(people.max()) + 1, np.int64)
-    found[people[own]] = groups
-    if error >= 1 or np.bincount(found[people]).max() > _LARGEST * len(people):
+    groups, aside, error = part(slices, parts, joined, one_of[people[maybe]])
+    if error >= 1:
+        return None
+    # Numbers of groups, those that are set aside last.
+    groups = np.unique(np.stack([aside, groups]), axis=1, return_inverse=True)[1].ravel()
+    found, out = np.empty(int(people.max()) + 1, np.int64), np.zeros(int(people.max()) + 1, bool)
+    found[people[own]], out[people[own]] = groups, aside
+    undecided = out[people]
+    if undecided.mean() > _ASIDE or np.bincount(found[people]).max() > _LARGEST * len(people):
         return None
     a, b, near = close_pairs(slices.left, min(slices.centre + _NULL * slices.spread, strong_level(slices)))
     across = near[joined[a] != joined[b]].max(initial=slices.centre)
@@ -136,8 +147,8 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     stacks = np.flatnonzero(np.bincount(fragments) >= _STACK)
     owner = people[np.unique(fragments, return_index=True)[1][stacks]]
     rescans = len(np.unique(owner)) < len(owner)
-    single = found.max() == joined.max() and within - across > _CLEAR and not rescans
-    return found[people], error, bool(single), moved
+    single = found.max() == joined.max() and within - across > _CLEAR and not rescans and not undecided.any()
+    return found[people], error, bool(single), moved, undecided
 
 
 def _fragments(slices: Residuals) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from train.data.patients import Patients
 from train.data.phantom import phantom_samples
 from train.data.samples import Skipped
 from train.data.sources import absent_classes, check_trainable, load_samples
-from train.data.splits import Split, shuffled_labels, split_slices, with_selection
+from train.data.splits import Split, shuffled_labels, split_without, with_selection
 from train.data.unknown import refusal
 from train.evaluation.leakage import LeakBound, leak_bound
 
@@ -94,6 +94,7 @@ class Prepared:
         side = np.full(len(self.slices), "training", dtype=object)
         side[self.split.validation] = "validation"
         side[self.split.selection] = "selection"
+        side[self.split.left_out] = "left out"
         with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["name", "label", column, "side"])
@@ -143,7 +144,7 @@ def prepare(
     slices = replace(slices, thumbnails=slices.thumbnails[:0].copy(), ids=None)  # not needed any more
     if shuffle_labels is not None:  # before the split, which is stratified by the labels that are learned
         slices = replace(slices, labels=shuffled_labels(slices.labels, who.groups, shuffle_labels))
-    dealt = split_slices(slices.labels, who.groups, by=split, folds=folds, fold=fold, seed=seed)
+    dealt = split_without(slices.labels, who.groups, who.undecided, by=split, folds=folds, fold=fold, seed=seed)
     if select:
         dealt = with_selection(dealt, slices.labels, who.groups, by=split, folds=folds, seed=seed, unit=who.unit)
     return Prepared(

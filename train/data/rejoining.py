@@ -17,7 +17,7 @@ from train.data.residual import Residuals
 
 _STRONG, _STRONG_FROM, _STRONG_TO = 7.5, 0.3, 0.75  # a strong link: spreads above the centre, within these limits
 _WEIGHT = 0.12  # spacings of room that a score counts for
-_LEAD = 4.0  # log odds by which one score must be above another for that to be out of the question
+_LEAD = 4.0  # log odds by which a score must be below one that joins for it to be out of the question
 _PARTS, _PAIRS = 60, 12000  # parts that a regression learns from, at least; pairs of fragments for strangers
 _FRAGMENTS = 400  # fragments that show how much room torn parts leave, at most
 _CUTS, _END = 40, 4  # places at which a fragment is torn; slices that are compared there
@@ -153,8 +153,9 @@ def rejoined(
         pairs = np.take_along_axis(pairs, np.argsort(size[pairs], axis=1, kind="stable"), 1)  # the smaller one first
         highest = np.full(count, -np.inf)
         np.maximum.at(highest, pairs[:, 0], scores)
-        best = highest[pairs[:, 0]]
-        pairs = pairs[(scores > sure) | ((best > sure) & (scores > best - _LEAD))]
+        # How far a score is above `sure` counts for nothing: no pair of strangers was seen that shows what it is worth.
+        likely = highest[pairs[:, 0]] > sure
+        pairs = pairs[(scores > sure) | (likely & (scores > sure - _LEAD))]
         clear = np.bincount(pairs[:, 0], minlength=count)[pairs[:, 0]] == 1
         for one, (small, large) in enumerate(pairs):
             # Two parts of the larger one do not lie at one height.

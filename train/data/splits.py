@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,17 @@ class Split:
     """Classes with fewer patients than folds: not every fold holds one out, and one person says nothing of a class."""
     selection: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """Positions of the third part, on which an epoch is selected; empty where nothing is selected."""
+    left_out: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Positions of slices that are in no part, since they may be of patients on several sides."""
+
+
+def split_without(labels: np.ndarray, groups: np.ndarray, undecided: np.ndarray, **how: Any) -> Split:
+    """As `split_slices`, of the slices that are not `undecided` ((N,) bool)."""
+    rows = np.flatnonzero(~undecided)
+    dealt = split_slices(labels[rows], groups[rows], **how)
+    return replace(
+        dealt, training=rows[dealt.training], validation=rows[dealt.validation], left_out=np.flatnonzero(undecided)
+    )
 
 
 def split_slices(

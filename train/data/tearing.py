@@ -8,6 +8,8 @@ slices show it when few slices are missing, and otherwise nothing does, so that 
 Three probabilities bound the error, each a tail of what the fragments show of themselves: that slices side by side in
 one person are not alike; that a torn person's parts seem to lie at one height; and that two people's slices, some
 spacings apart, are as alike as one person's.
+
+A small group that may be part of several people is set aside: joined to each of them, it would make one group of all.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _NEAR = (1.0, 0.9, 0.8, 0.7)  # spacings within which slices lie side by side: t
 _UNLIKE = 4.0  # spreads above the centre below which two slices are not alike
 _FEWEST_GROUPS, _LONG = 5, 6  # fragments; slices of those that are torn
 _SEVERAL = 5  # slices that show two people where their ends alone may be unlike for another reason
+_SMALL = 6  # slices, of fewer of which a group is set aside that may be part of several others
 _BLOCK = 512  # slices of neighbouring heights that are compared at once
 _BRIDGED = 0.01  # share of the fragments that one link may hold together of two heads
 _ODD = 0.001  # quantile of the likeness of slices to other heads below which a slice alone is spoilt
@@ -35,14 +38,15 @@ _ODD = 0.001  # quantile of the likeness of slices to other heads below which a 
 
 def part(
     slices: Residuals, fragments: np.ndarray, joined: np.ndarray, maybe: np.ndarray, seed: int = 0
-) -> tuple[np.ndarray, float]:
-    """(N,) int64 groups, unions of whole people, and the expected number of people torn (1: nothing can be said).
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(N,) int64 groups, of whole people but for what is set aside; (N,) bool, slices of small groups that may be part
+    of several of the others; and the expected number of people torn (1: nothing can be said).
 
     fragments: (N,) int64 from 0, slices that strong links hold together. joined: (N,) int64 from 0, unions of
     fragments that are one person for another reason (copies). maybe: (L, 2) slices, whose groups may be one head in two
     positions: they are joined unless several slices show two people.
     """
-    nothing = np.zeros(len(joined), np.int64), 1.0
+    nothing = np.zeros(len(joined), np.int64), np.zeros(len(joined), bool), 1.0
     size = np.bincount(fragments)
     if not _FEWEST_GROUPS <= len(size) <= len(fragments) / 3 or _spoilt(slices, fragments):
         return nothing
@@ -80,7 +84,28 @@ def part(
     far = np.argwhere(apart > near)
     room = score.room(apart[tuple(far.T)], score.of([(members[g], members[h]) for g, h in far]))
     doubts = np.concatenate([doubts, far[room >= least], rivals, meeting, groups[held]])
-    return components(len(members), *doubts.T)[groups], float(unlike) + RISK * 3 / 4
+    whole, aside = placed(np.bincount(groups), doubts)
+    return whole[groups], aside[groups], float(unlike) + RISK * 3 / 4
+
+
+def placed(size: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(G,) int64 numbers of what G groups are joined to, and (G,) bool, groups that are set aside: no two of the others
+    may be of one person unless they are joined.
+
+    size: (G,) slices of each. doubts: (K, 2) int64, groups that may be of one person. Large groups are joined. A small
+    one is joined where all that it may be part of is joined already, larger ones first, and set aside otherwise.
+    """
+    small = size < _SMALL
+    number = components(len(size), *doubts[~small[doubts].any(axis=1)].T)
+    aside, beside = small.copy(), [set[int]() for _ in size]
+    for one, other in doubts.tolist():
+        beside[one].add(other)
+        beside[other].add(one)
+    for group in sorted(np.flatnonzero(small).tolist(), key=lambda group: -int(size[group])):
+        whole = {int(number[other]) for other in beside[group] if not aside[other]}
+        if len(whole) <= 1:
+            number[group], aside[group] = whole.pop() if whole else number.max() + 1, False
+    return number, aside
 
 
 def cut(

@@ -34,7 +34,10 @@ def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Pa
         unit = "patient" if who.unit == "patients" else "group"
         parts += [
             f"<h2>Some of the {who.unit}</h2><p>One {unit} a row.</p>",
-            picture(_montage(slices.thumbnails, _rows(who.groups)), f"slices of some {who.unit}, one {unit} a row"),
+            picture(
+                _montage(slices.thumbnails, _rows(who.groups, ~who.undecided)),
+                f"slices of some {who.unit}, one {unit} a row",
+            ),
         ]
     for name, pairs in (("twins", _pairs(who, "pairs")), ("two heads", _pairs(who, "two_heads"))):
         if pairs:

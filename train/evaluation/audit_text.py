@@ -80,13 +80,13 @@ def _who(findings: dict[str, Any]) -> list[tuple[str, str]]:
                 "groups",
                 f"{findings['groups']} groups from image similarity, each of whole people: at least "
                 f"{findings['groups']} people, how many is not known. {_error(findings)}",
-            )
+            ) + _undecided(findings)
         scans = "An id may be that of a scan: how many people they are is not known."
         several = "A group may be several people: how many they are is not known."
         return _said(
             "groups",
             f"{findings['groups']} groups from {WORDS[kind]}. {scans if findings['ids_may_be_scans'] else several}",
-        )
+        ) + _undecided(findings)
     least, middle, most = findings["slices_a_patient"]
     span = f"{most}" if least == most else f"{least} to {most} (median {middle:g})"
     if kind == "pixels":
@@ -95,6 +95,12 @@ def _who(findings: dict[str, Any]) -> list[tuple[str, str]]:
         sessions = f" in {findings['sessions']} sessions" if findings["sessions"] else ""
         text = f"from {WORDS[kind]}, {span} slices each{sessions}"
     return _said("patients", text)
+
+
+def _undecided(findings: dict[str, Any]) -> list[tuple[str, str]]:
+    if not findings["undecided"]:
+        return []
+    return _said("left out", f"{findings['undecided']} slices may be of several of the groups: no split has them")
 
 
 def _error(findings: dict[str, Any]) -> str:

@@ -61,13 +61,14 @@ def _flow(
         }
         source |= {name: data.get(name) for name in ("not_taken", "copies")}
     else:
-        source = {"slices": judged + held.seen, "people": None, "unreadable": held.unreadable}
+        source = {"slices": judged + held.seen + held.undecided, "people": None, "unreadable": held.unreadable}
     return flow(
         source,
         parts_of(sides, held.slices.names),
         {"slices": judged, "people": people},
         unit=held.unit,
         left_out=held.seen,
+        undecided=held.undecided,
         coverage=_coverage(facts["abstention"]),
     )
 

@@ -56,7 +56,7 @@ def find(
         **_of_patients(groups if known else None, slices, patients),
         **_of_ids(who, slices.names, patients),
         **_of_random_split(who, slices, groups),
-        "given_split": _given_split(part, who.groups if who.unit else None, patients) if part is not None else None,
+        "given_split": None if part is None else _given_split(part, who, patients),
         "largest_class": float(np.bincount(labels).max() / len(labels)),
     }
 
@@ -96,7 +96,8 @@ def _of_ids(who: Identified, names: Sequence[str], patients: Patients) -> dict[s
 
 def _of_random_split(who: Identified, slices: Slices, groups: np.ndarray) -> dict[str, Any]:
     """What a random split hides: exactly where the patients are known, else at least."""
-    neighbour = nearest_neighbour(slices.thumbnails, slices.labels, groups)
+    decided = ~who.undecided
+    neighbour = nearest_neighbour(slices.thumbnails[decided], slices.labels[decided], groups[decided])
     told: dict[str, Any] = {
         "shared_by_random_split": None,
         "random_split_leaks_at_least": None,
@@ -140,20 +141,21 @@ def _like_another(groups: np.ndarray, patients: Patients) -> int:
     return int(len(groups) - largest.sum())
 
 
-def _given_split(part: np.ndarray, groups: np.ndarray | None, patients: Patients) -> dict[str, Any]:
+def _given_split(part: np.ndarray, who: Identified, patients: Patients) -> dict[str, Any]:
     """Slices by folder; of the test slices, the share that training repeats, and whose patient or group it has."""
+    decided = ~who.undecided
     training = in_training(part)
     names, counts = np.unique(part, return_counts=True)
     told: dict[str, Any] = {"slices_by_folder": dict(zip(names.tolist(), counts.tolist(), strict=True))}
     if not training.any() or training.all():
         return {**told, "training": None, "repeated_in_training": None, "own_patient_in_training": None}
-    shown = [
-        None if who is None else float(np.isin(who[~training], who[training]).mean())
-        for who in (patients.repeats, groups)
-    ]
+    test, own = ~training, None
+    repeated = float(np.isin(patients.repeats[test], patients.repeats[training]).mean())
+    if who.unit and (test & decided).any():
+        own = float(np.isin(who.groups[test & decided], who.groups[training & decided]).mean())
     return {
         **told,
         "training": int(training.sum()),
-        "repeated_in_training": shown[0],
-        "own_patient_in_training": shown[1],
+        "repeated_in_training": repeated,
+        "own_patient_in_training": own,
     }

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PARTS = {"training": "training", "selection": "selection", "validation": "held out", "test": "test"}
+UNDECIDED = "left out: may be of several groups"
+PARTS = {
+    "left out": UNDECIDED,
+    "training": "training",
+    "selection": "selection",
+    "validation": "held out",
+    "test": "test",
+}
 """Parts of a split as split.csv has them, in this order, and in words."""
 
 
@@ -16,6 +23,7 @@ def flow(
     *,
     unit: str | None,
     left_out: int = 0,
+    undecided: int = 0,
     coverage: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """Numbers of the diagram, JSON-ready.
@@ -23,7 +31,8 @@ def flow(
     source: ``slices`` that were read, ``people`` (None: unknown), ``unreadable``, and where the run recorded them
         ``not_taken`` (``reason`` and ``count`` of files) and ``copies``.
     parts: from `parts_of`. evaluated: ``slices`` and ``people`` that were judged. unit: ``patients`` or ``groups``.
-    left_out: slices of other data that show somebody of the run's own.
+    left_out: slices of other data that show somebody of the run's own. undecided: slices of it that may be of several
+        groups.
     coverage: share that was answered of ``slices`` and of ``people``, in [0, 1]; None where the model never abstains.
 
     An evaluation applies no input check, so ``rejected`` is None.
@@ -42,6 +51,7 @@ def flow(
             "copies": source.get("copies"),
         },
         "left_out": left_out,
+        "undecided": undecided,
         "parts": [dict(part) for part in parts],
         "evaluated": dict(evaluated),
         "abstains": coverage is not None,
@@ -68,7 +78,7 @@ def parts_of(sides: Mapping[str, tuple[str, str]], names: Sequence[str]) -> list
             "part": part,
             "name": PARTS.get(part, part),
             "slices": count[part],
-            "people": None if "" in people[part] else len(people[part]),
+            "people": None if "" in people[part] or part == "left out" else len(people[part]),
             "evaluated": part in judged,
         }
         for part in order
@@ -108,6 +118,8 @@ def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         table.append(("of these, altered copies (kept with their originals)", str(source["copies"]), blank))
     if found["left_out"]:
         table.append(("left out: show somebody the run was made with", str(found["left_out"]), blank))
+    if found["undecided"]:
+        table.append((UNDECIDED, str(found["undecided"]), blank))
     table += [cells(one["name"], one["slices"], one["people"]) for one in found["parts"]]
     table.append(cells("evaluated", found["evaluated"]["slices"], found["evaluated"]["people"]))
     table.append(cells("answered", found["answered"]["slices"], found["answered"]["people"]))

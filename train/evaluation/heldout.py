@@ -66,6 +66,8 @@ class HeldOut:
     """What a group is: ``patients``, ``groups`` or ``unknown``, as `train.data.identify.Identified.verdict`."""
     compared: bool = True
     """Whether other data was compared with the run's own; False where that is gone or has changed."""
+    undecided: int = 0
+    """Slices of other data left out, because they may be of several groups."""
 
     @property
     def unit(self) -> str | None:
@@ -218,6 +220,8 @@ def _other(
     if own is not None:
         alike = shows_head_of(slices.thumbnails, thumbnails_only(own, 1.0)[0].thumbnails)
         kept = ~np.isin(groups, groups[alike])
+    seen, undecided = int((~kept).sum()), kept & who.undecided
+    kept &= ~who.undecided
     if not kept.any():
         raise DatasetError(
             f"Every slice of {samples.source} shows somebody of the data that {run} was made with, so it says nothing "
@@ -239,7 +243,8 @@ def _other(
         digest,
         own=False,
         leaked=0.0 if known and own is not None else None,
-        seen=int((~kept).sum()),
+        seen=seen,
+        undecided=int(undecided.sum()),
         unreadable=len(unreadable),
         training=None,
         training_patients=None,

@@ -63,6 +63,8 @@ def warnings_of(held: HeldOut, facts: dict[str, Any]) -> list[str]:
         )
     if held.seen:
         said.append(f"{held.seen} slices were left out: they show somebody of the data the run was made with.")
+    if held.undecided:
+        said.append(f"{held.undecided} slices were left out: they may be of several of the groups.")
     identity = facts["control"]["identity"]
     if identity and _contradicted(facts, identity):
         said.append(
