@@ -28,7 +28,7 @@ def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Pa
         table(["finding", ""], [[head, _sentence(text)] for head, text in statements(findings)]),
         _conflicts(findings["label_conflicts"]),
         f"<h2>Similarity of the most similar slices</h2><p>{escape(_explained(patients))}</p>",
-        picture(_plot(patients), "how similar linked slices are"),
+        picture(_plot(patients), "similarity of each slice to the most similar one"),
     ]
     if who.unit is not None:
         unit = "patient" if who.unit == "patients" else "group"
@@ -84,11 +84,14 @@ def _counted(findings: dict[str, Any]) -> str:
 
 def _explained(patients: Patients) -> str:
     """What the histogram shows."""
-    text = "Every bar counts links: the most similar pairs of slices, which together link the whole dataset. "
+    text = "Every slice counts once, by its similarity to the slice that is most similar to it. "
     if not patients.found:
-        return f"{text}Nothing in them separates pairs of one person from pairs of two, so nobody is identified."
+        return f"{text}That does not identify the patients here."
     unit = "patients" if patients.verdict == "patients" else "groups"
-    return f"{text}The line marks the level that was chosen: links to its right join slices into {unit}."
+    return (
+        f"{text}The line marks the most similar slices of two {unit}. The {unit} do not rest on this figure alone: "
+        "what decides is each slice less the mean of other heads, and its height in the head."
+    )
 
 
 def _conflicts(conflicts: list[dict[str, Any]] | None) -> str:
@@ -108,7 +111,7 @@ def _conflicts(conflicts: list[dict[str, Any]] | None) -> str:
 
 
 def _plot(patients: Patients) -> bytes:
-    """PNG: links by similarity, as a histogram on Fisher's z, with the level that was chosen."""
+    """PNG: slices by their highest similarity, as a histogram on Fisher's z, with the highest of two groups."""
     from matplotlib.figure import Figure
 
     z = np.arctanh(np.clip(patients.links, -1 + 1e-7, 1 - 1e-7))
@@ -116,17 +119,17 @@ def _plot(patients: Patients) -> bytes:
     axes = figure.subplots()
     axes.hist(z, bins=120, color="#4a7ab5")
     axes.set_yscale("log")
-    if np.isfinite(patients.below):
-        middle = (np.arctanh(patients.below) + np.arctanh(patients.above)) / 2
-        axes.axvline(middle, color="#c0392b", linestyle="-" if patients.found else "--")
-        chosen = f"chosen: {np.tanh(middle):.4f}" if patients.found else "no level separates patients"
-        axes.set_title(chosen, color="#c0392b", fontsize="medium")
+    if patients.found and np.isfinite(patients.below):
+        axes.axvline(np.arctanh(min(patients.below, 1 - 1e-7)), color="#c0392b")
+        unit = "patients" if patients.verdict == "patients" else "groups"
+        said = f"most similar slices of two {unit}: {patients.below:.4f}"
+        axes.set_title(said, color="#c0392b", fontsize="medium")
     ticks = np.array([0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999])
     if len(z):
         ticks = ticks[(np.arctanh(ticks) >= z.min() - 0.1) & (np.arctanh(ticks) <= z.max() + 0.1)]
     axes.set_xticks(np.arctanh(ticks), [f"{tick:g}" for tick in ticks], rotation=45)
-    axes.set_xlabel("similarity (correlation) of the two slices of a link")
-    axes.set_ylabel("links")
+    axes.set_xlabel("similarity (correlation) to the most similar slice")
+    axes.set_ylabel("slices")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()
