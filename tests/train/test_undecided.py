@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from train.data.identify import identify
 from train.data.prepare import prepare
 from train.data.samples import Samples
 from train.data.splits import split_without
-from train.data.tearing import placed
+from train.data.tearing import _without_small, placed
 from train.evaluation.audit_text import lines
 from train.evaluation.flow import parts_of
 from train.evaluation.heldout import read_split
@@ -56,6 +57,23 @@ def test_of_two_small_groups_of_two_heads_one_is_set_aside():
     assert aside.tolist() == [False, False, False, True]
     assert number[0] != number[1]
     assert number[2] == number[0]
+
+
+def test_small_parts_that_a_score_joined_stand_alone_and_are_tied_to_all_of_their_group():
+    joined = np.repeat([0, 1, 2, 3], [8, 2, 1, 7])  # a head, two small parts that were joined to it, another head
+    nodes, links = _without_small(joined, np.repeat([0, 0, 0, 1], [8, 2, 1, 7]))
+    assert [len(np.unique(nodes[joined == one])) for one in range(4)] == [1, 1, 1, 1]
+    head, two, one, other = (int(nodes[joined == part][0]) for part in range(4))
+    assert len({head, two, one, other}) == 4
+    assert {frozenset(pair) for pair in links.tolist()} == {
+        frozenset(pair) for pair in combinations((head, two, one), 2)
+    }
+
+
+def test_large_parts_that_a_score_joined_stay_together():
+    nodes, links = _without_small(np.repeat([0, 1, 2], 6), np.repeat([0, 0, 1], 6))
+    assert nodes.tolist() == np.repeat([0, 0, 1], 6).tolist()
+    assert len(links) == 0
 
 
 def test_a_split_has_all_others_and_holds_each_out_once():

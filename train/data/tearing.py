@@ -15,6 +15,7 @@ A small group that may be part of several people is set aside: joined to each of
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 
@@ -75,17 +76,35 @@ def part(
     rooms = score.rooms(long, sure, rng)
     if len(rooms) < FEWEST:
         return nothing
+    tears += int((np.bincount(groups) < _SMALL).sum())  # small groups that nothing was joined to may be parts, too
     least = -exceeded(-rooms, RISK / 4 / (tears + 2 * math.sqrt(tears + 1) + 2))
-    members, apart = in_order(groups), gaps(line, groups)
-    evidence = _evidence(slices, line, groups, near, level)
+    nodes, links = _without_small(joined, groups)
+    members, apart = in_order(nodes), gaps(line, nodes)
+    evidence = _evidence(slices, line, nodes, near, level)
     doubts = np.argwhere((apart <= near) & np.triu(evidence == 0, 1))
-    meeting = groups[maybe]
+    meeting = nodes[maybe]
     meeting = meeting[evidence[tuple(meeting.T)] < _SEVERAL]
     far = np.argwhere(apart > near)
     room = score.room(apart[tuple(far.T)], score.of([(members[g], members[h]) for g, h in far]))
-    doubts = np.concatenate([doubts, far[room >= least], rivals, meeting, groups[held]])
-    whole, aside = placed(np.bincount(groups), doubts)
-    return whole[groups], aside[groups], float(unlike) + RISK * 3 / 4
+    size = np.bincount(nodes)
+    largest = np.array([max(nodes[group].tolist(), key=lambda node: int(size[node])) for group in in_order(groups)])
+    doubts = np.concatenate([links, doubts, far[room >= least], largest[rivals], meeting, nodes[held]])
+    whole, aside = placed(size, doubts)
+    return whole[nodes], aside[nodes], float(unlike) + RISK * 3 / 4
+
+
+def _without_small(joined: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) int64 from 0: `groups` without the small parts that a score has joined to them, which stand alone; and
+    (K, 2) int64, those that are of one group.
+
+    A score may be wrong. A small part is then of another group: it must not say where its group has slices, and all
+    that has room for it counts.
+    """
+    small = np.bincount(joined)[joined] < _SMALL
+    nodes = np.where(small, groups.max() + 1 + joined, groups)
+    nodes = np.unique(nodes, return_inverse=True)[1]
+    together = [pair for group in in_order(groups) for pair in combinations(np.unique(nodes[group]).tolist(), 2)]
+    return nodes, np.array(together, np.int64).reshape(-1, 2)
 
 
 def placed(size: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
