@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from runtime.errors import CheckpointError
@@ -81,7 +81,22 @@ def save_weights(model: nn.Module, folder: Path, labels: Sequence[str] = LABELS)
     """Write the model's state dict as `model.safetensors` in `folder`, with the order of its classes as metadata, so
     that a copy of the file elsewhere still says what its outputs mean."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / WEIGHTS, {"format": "pt", "labels": json.dumps(list(labels))})
+    content = save(state, {"format": "pt", "labels": json.dumps(list(labels))})
+    (folder / WEIGHTS).write_bytes(with_ordered_header(content))
+
+
+def with_ordered_header(content: bytes) -> bytes:
+    """A safetensors file whose metadata is in order: safetensors writes it in any, and equal weights have one digest.
+
+    Layout: the header's length as 8 bytes, little-endian; the header, JSON padded with spaces; the tensors.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load_weights(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import nn
 
 from runtime.errors import CheckpointError
@@ -18,6 +20,7 @@ from train.checkpoint import (
     load_weights,
     new_run,
     save_weights,
+    with_ordered_header,
 )
 from train.record import read_record, write_record
 from train.runs import newest_run
@@ -174,3 +177,21 @@ def test_the_newest_run_is_the_one_finished_last(tmp_path):
         (tmp_path / name / "run.json").write_text(json.dumps({}))
         os.utime(tmp_path / name / "run.json", ns=(index * 10**9, index * 10**9))
     assert newest_run(tmp_path).name == "a"
+
+
+def test_equal_weights_have_one_digest(tmp_path):
+    """safetensors writes metadata in any order, which differs from process to process."""
+    state = {"b": torch.arange(3.0), "a": torch.ones(2, 2)}
+    (one, other), said = ("format", "labels"), {"format": "pt", "labels": '["Zoë"]'}
+    content = with_ordered_header(save(state, said))
+    assert content == with_ordered_header(content)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    assert list(header["__metadata__"]) == ["format", "labels"]
+    header["__metadata__"] = {other: said[other], one: said[one]}
+    text = json.dumps(header, separators=(",", ":")).encode()  # padded otherwise, too
+    assert with_ordered_header(len(text).to_bytes(8, "little") + text + content[end:]) == content
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert file.metadata() == said
+        assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in state.items())
