@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from runtime.command import exit_status, say, told
-from runtime.errors import NeuroStageError
+from runtime.errors import StageproofError
 from runtime.extras import require
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
-    except NeuroStageError as error:
+    except StageproofError as error:
         return told(error)
 
 

@@ -252,7 +252,7 @@ def _changed(before: Record, after: Record) -> dict[str, tuple[object, object]]:
     first, second = before.machine, after.machine
     found = {said: (first.get(key), second.get(key)) for key, said in _SAME if first.get(key) != second.get(key)}
     versions = first.get("versions") or {}, second.get("versions") or {}
-    for package in sorted({*versions[0], *versions[1]} - {"neurostage"}):
+    for package in sorted({*versions[0], *versions[1]} - {"stageproof", "neurostage"}):
         if versions[0].get(package) != versions[1].get(package):
             found[package] = versions[0].get(package), versions[1].get(package)
     return found

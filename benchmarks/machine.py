@@ -20,7 +20,7 @@ NOISY = 0.10
 """Spread of the calibration loop, or share of the CPUs used by others, from which a machine is called busy."""
 
 _PACKAGES = (
-    "neurostage",
+    "stageproof",
     "numpy",
     "pillow",
     "torch",

@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "safetensors", "scipy")
 
 
 def check(options: Options, say: Callable[[str], None]) -> None:
-    """Raise the NeuroStageError that would end the measurement later, of any kind that means invalid input.
+    """Raise the StageproofError that would end the measurement later, of any kind that means invalid input.
 
     say: takes a line that names the bundle, and one that names the run where it was given.
     """

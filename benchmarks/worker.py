@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from benchmarks.memory import peak_rss
 from export.rest import PAUSE_S, until_at_rest
-from runtime.errors import BackendError, NeuroStageError
+from runtime.errors import BackendError, StageproofError
 
 
 class Loaded(Protocol):
@@ -212,7 +212,7 @@ def _serve(module: str, arguments: dict[str, Any], log: Path, pipe: Connection) 
             pipe.send((True, getattr(desk, method)(*values)))
     except (EOFError, BrokenPipeError):
         return  # the parent has ended, or needs this no longer
-    except NeuroStageError as error:
+    except StageproofError as error:
         pipe.send((False, str(error)))
     except Exception as error:  # noqa: BLE001  engines and compilers raise each their own
         pipe.send((False, f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"))

@@ -1,1 +1,1 @@
-"""NeuroStage export: checkpoints → a bundle whose every artifact decides as the original does."""
+"""Stageproof export: checkpoints → a bundle whose every artifact decides as the original does."""

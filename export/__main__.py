@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from runtime.command import exit_status, say, told
-from runtime.errors import NeuroStageError
+from runtime.errors import StageproofError
 from runtime.extras import require
 from runtime.hints import command
 from runtime.labels import ORIGINS
@@ -26,14 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 everything asked for is in the bundle, 1 a check failed, 2 invalid input."""
     try:
         require("export", "tyro", "torch", "torchvision", "safetensors", "scipy")
-    except NeuroStageError as error:
+    except StageproofError as error:
         return told(error)
     from export.options import parse
 
     options = parse(argv)
     try:
         exported = _rebuilt(options) if options.rebuild else _exported(options)
-    except NeuroStageError as error:
+    except StageproofError as error:
         return told(error)
     for outcome in exported.outcomes:
         for line in outcome.notes:

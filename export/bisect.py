@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 import tyro
 
-from runtime.errors import CheckpointError, InputError, NeuroStageError
+from runtime.errors import CheckpointError, InputError, StageproofError
 from runtime.labels import ASSUMED, order_line
 from runtime.manifest import read_manifest
 from runtime.predictor import DEFAULT_BUNDLE
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if manifest.labels_from == ASSUMED:
             print(order_line(manifest.model.labels, manifest.labels_from), file=sys.stderr)  # noqa: T201
         layers = bisect(options)
-    except NeuroStageError as error:
+    except StageproofError as error:
         return told(error)
     first = next((layer for layer in layers if not layer.difference <= options.tolerance), None)
     most = sorted(layers, key=lambda layer: -layer.added)[:10]

@@ -22,7 +22,7 @@ from export.pixels.evidence import PixelEvidence
 from export.served import Served, serve
 from runtime.backends import Backend
 from runtime.calibration import probabilities
-from runtime.errors import BackendError, BackendUnavailable, BundleError, ExportError, NeuroStageError, ParityError
+from runtime.errors import BackendError, BackendUnavailable, BundleError, ExportError, ParityError, StageproofError
 from runtime.fields import parse
 from runtime.manifest import TENSOR, Check, ModelInfo
 from train.pseudonyms import public_source
@@ -48,7 +48,7 @@ class Verdict:
     reports: list[dict[str, object]] = field(default_factory=list)
     """Every figure measured, passed or not."""
 
-    def fail(self, error: type[NeuroStageError], sentence: str) -> None:
+    def fail(self, error: type[StageproofError], sentence: str) -> None:
         """Add one failure."""
         self.failures.append(sentence)
         self.errors.append(error.__name__)

@@ -26,7 +26,7 @@ ALIKE = 1e-3
 """Largest difference of a logit, relative to the largest one, between the reference here and where the bundle was made,
 both in float32. Processors and versions of PyTorch differ by about 1e-5."""
 
-_WRITTEN_ANEW = ("neurostage", "exported", "packages")
+_WRITTEN_ANEW = ("stageproof", "neurostage", "exported", "packages")
 """Of the provenance: what each export states of itself."""
 
 

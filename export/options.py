@@ -73,7 +73,7 @@ class Options:
     or was checked in another version of its engine. The model's labels, input, architecture and temperature are those
     of the bundle. --to and --precision are not looked at."""
     sign: Path | None = None
-    """A private elliptic-curve key (PEM) to sign the bundle with. Needs neurostage[sign]."""
+    """A private elliptic-curve key (PEM) to sign the bundle with. Needs stageproof[sign]."""
     trust_code: bool = False
     """Also load artifacts that carry code (.ts, .pt2, .engine) of the bundle at --out, to look at them with --rebuild
     and to time them again. Those that this export builds are loaded in any case."""

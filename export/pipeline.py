@@ -232,7 +232,7 @@ def _finish(
     if card is not None:
         documents.append(Document(CARD, write(folder / CARD, card)))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    provenance = {**reference.provenance, "neurostage": __version__, "exported": created, "packages": _packages()}
+    provenance = {**reference.provenance, "stageproof": __version__, "exported": created, "packages": _packages()}
     provenance["comparison"] = evidence.facts
     manifest = Manifest(
         reference.info,

@@ -127,7 +127,7 @@ def check_engines(wanted: Mapping[str, Sequence[str]], skip: bool) -> None:
     if quantised and not find_spec("onnxruntime"):
         raise DependencyError(
             f"int8 of {', '.join(quantised)} needs the package onnxruntime to quantise: pip install "
-            "'neurostage[onnx]'. Nothing was built."
+            "'stageproof[onnx]'. Nothing was built."
         )
 
 

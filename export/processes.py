@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import NeuroStageError
+from runtime.errors import StageproofError
 
 
 def in_own_process(task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, say: Callable[[str], None]) -> Any:
@@ -19,7 +19,7 @@ def in_own_process(task: Callable[..., Any], arguments: tuple[Any, ...], log: Pa
 
     say: takes a line of progress, here and (another one, that ends here) in the process.
 
-    A NeuroStageError of the task is raised here. A process that dies otherwise raises ChildProcessError, with the last
+    A StageproofError of the task is raised here. A process that dies otherwise raises ChildProcessError, with the last
     line of its log.
     """
     context = multiprocessing.get_context("spawn")
@@ -65,7 +65,7 @@ def _child(task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, answ
 
     try:
         answer.send(("done", task(*arguments, say)))
-    except NeuroStageError as error:
+    except StageproofError as error:
         answer.send(("error", error))
     answer.close()
 

@@ -23,7 +23,7 @@ def assert_can_sign(key: Path) -> None:
             f"{shlex.quote(str(key))}"
         )
     if not find_spec("model_signing"):
-        raise DependencyError("--sign needs the package model-signing: pip install '.[sign]' in the checkout.")
+        raise DependencyError("--sign needs the package model-signing: pip install 'stageproof[sign]'.")
     if problem := _why_not_a_key(key):
         raise InputError(
             f"--sign {key} cannot sign: {problem}. Give an unencrypted private elliptic-curve key in PEM. Nothing was "

@@ -1,4 +1,4 @@
-"""NeuroStage runtime: predict the Alzheimer stage of brain-MRI slices with an exported bundle. Research use only.
+"""Stageproof runtime: predict the Alzheimer stage of brain-MRI slices with an exported bundle. Research use only.
 
     from runtime import Predictor
     predictor = Predictor("bundle")
@@ -24,6 +24,7 @@ from runtime.errors import (
     IsolationError,
     NeuroStageError,
     ParityError,
+    StageproofError,
     TrainingError,
     TrustError,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "SelfTest",
+    "StageproofError",
     "StudyPrediction",
     "Timings",
     "TrainingError",

@@ -16,7 +16,7 @@ from runtime.backends import BACKENDS, DEVICES
 from runtime.command import exit_status, say, told
 from runtime.command_paths import STDIN, bundle_and_images
 from runtime.csv_file import Before, CsvFile, before
-from runtime.errors import NeuroStageError
+from runtime.errors import StageproofError
 from runtime.escapes import line
 from runtime.hints import command, unguarded
 from runtime.labels import ASSUMED, ORIGINS, order_line
@@ -29,7 +29,7 @@ Only --bundle names a model: every other path is an image, whatever it holds.
 Which bundle answers is said on the standard error. A folder stands for the
 images in it, at any depth, by their content where the name does not say; what
 is skipped is counted. - stands for one image on the standard input.
-DICOM files need the extra: pip install '.[dicom]' in the checkout
+DICOM files need the extra: pip install 'stageproof[dicom]'
 
 Exit status: 0 every image was answered; 1 one or more were rejected, abstained
 on or could not be read, or the engine or audit log failed; 2 usage.
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(found.skipped_words())
         predictor = _loaded(bundle, options)
         return _run(predictor, bundle, found.images, written, options)
-    except NeuroStageError as error:
+    except StageproofError as error:
         return told(error)
 
 

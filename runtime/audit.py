@@ -43,7 +43,7 @@ except ImportError:  # pragma: no cover  Windows
 
 _WAIT_S = 10.0
 _LEAST_SPACE = 1 << 20
-_BEGINNING = b'{"neurostage_audit":2,"begun":"'
+_BEGINNING = b'{"stageproof_audit":2,"begun":"'
 
 
 class AuditLog:
@@ -71,7 +71,7 @@ class AuditLog:
                 if not first.endswith(b"\n"):
                     first = self._begin(file, key, first)
                 begun = chain.first_line(first, path)
-                if begun["neurostage_audit"] == chain.UNKEYED:
+                if begun["stageproof_audit"] == chain.UNKEYED:
                     raise AuditError(
                         f"{path} is a log of version 0.1, which has no key. It can still be verified; name another "
                         "file for new predictions."
@@ -127,7 +127,7 @@ class AuditLog:
             )
         file.truncate(0)
         salt = os.urandom(16).hex()
-        head = {"neurostage_audit": chain.FORMAT, "begun": _now(), "salt": salt, "key": used.name}
+        head = {"stageproof_audit": chain.FORMAT, "begun": _now(), "salt": salt, "key": used.name}
         line = chain.signed(head, used)
         chain.write_head(self.path, salt, State().after(line), used)  # first, so that no log is without it
         file.write(line + b"\n")

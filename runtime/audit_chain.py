@@ -23,8 +23,9 @@ from runtime.regular_files import open_regular, read_regular
 FORMAT = 2
 UNKEYED = 1
 """Format of version 0.1, without keys: it is still verified, and not written any more."""
-KEY_VARIABLE = "NEUROSTAGE_AUDIT_KEY"
+KEY_VARIABLE = "STAGEPROOF_AUDIT_KEY"
 """Environment variable with the path of the key file, where no other way names one."""
+_FORMER_VARIABLE = "NEUROSTAGE_AUDIT_KEY"
 
 _MAC = b',"mac":"'
 _MAC_BYTES = len(_MAC) + 64 + 2
@@ -66,7 +67,7 @@ class Key:
     @property
     def name(self) -> str:
         """16 hexadecimal digits by which a log names its key; they tell nothing about it."""
-        return self.mac(b"neurostage audit key")[:16]
+        return self.mac(b"neurostage audit key")[:16]  # the former name: logs begun under it keep their key's
 
     def mac(self, data: bytes) -> str:
         """HMAC-SHA256, hexadecimal."""
@@ -75,6 +76,8 @@ class Key:
 
 def key_path(log: Path, given: Path | None) -> Path:
     """The key file of a log: the one given, else the environment's, else `LOG.key`."""
+    if given is None and KEY_VARIABLE not in os.environ and _FORMER_VARIABLE in os.environ:
+        raise AuditError(f"{_FORMER_VARIABLE} is set, which is now {KEY_VARIABLE}. Rename it. The log was not touched.")
     return given or Path(os.environ.get(KEY_VARIABLE) or f"{log}.key")
 
 
@@ -195,7 +198,7 @@ def read_head(log: Path, salt: str | None, key: Key) -> State:
 
 def write_head(log: Path, salt: str, state: State, key: Key) -> None:
     """Record how far the log goes, in place. Raises OSError."""
-    entry = {"neurostage_audit_head": FORMAT, "log": salt, **state.__dict__}
+    entry = {"stageproof_audit_head": FORMAT, "log": salt, **state.__dict__}
     text = signed(entry, key).ljust(_HEAD_BYTES - 1) + b"\n"
     handle = os.open(head_path(log), os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o600)
     try:
@@ -230,13 +233,15 @@ def first_line(line: bytes, path: Path) -> dict[str, Any]:
     """The entry that begins a log of format `FORMAT` or `UNKEYED`. Raises AuditError for anything else."""
     try:
         entry = json.loads(line)
-        form, salt = entry["neurostage_audit"], entry["salt"]
+        if "neurostage_audit" in entry:  # as version 0.1 began a log
+            entry["stageproof_audit"] = entry.pop("neurostage_audit")
+        form, salt = entry["stageproof_audit"], entry["salt"]
     except (ValueError, KeyError, TypeError) as error:
         raise AuditError(
             f"{path} is not an audit log of this runtime. Give another file; it was not touched."
         ) from error
     if form not in (UNKEYED, FORMAT) or not isinstance(salt, str):
-        raise AuditError(f"{path} has audit format {form!r}, this runtime reads up to {FORMAT}. Upgrade neurostage.")
+        raise AuditError(f"{path} has audit format {form!r}, this runtime reads up to {FORMAT}. Upgrade stageproof.")
     return dict(entry)
 
 

@@ -73,7 +73,7 @@ def check(path: Path, *, head: str | None = None, anchor: str | None = None, key
             start = State().after(first.rstrip(b"\n"))
             begun = chain.first_line(first, path)
             used = None
-            if begun["neurostage_audit"] == chain.UNKEYED:
+            if begun["stageproof_audit"] == chain.UNKEYED:
                 _never_keyed(path, key)
                 seen(start)
                 state, left = chain.unkeyed(file, start, path, seen)

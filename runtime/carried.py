@@ -3,8 +3,8 @@
 Export writes a JSON text under `METADATA_KEY` into every format that has a place for one:
 
     .onnx             ModelProto.metadata_props (onnx.proto, field 14)
-    .xml              <net><rt_info><framework><neurostage value="…"/>, where OpenVINO keeps ONNX's metadata
-    .ts, .pt2         the entry ROOT/extra/neurostage of the zip archive
+    .xml              <net><rt_info><framework><stageproof value="…"/>, where OpenVINO keeps ONNX's metadata
+    .ts, .pt2         the entry ROOT/extra/stageproof of the zip archive
     .safetensors      __metadata__ of the header
     .aoti.pt2         a *_metadata.json beside the compiled library in the zip archive
     .engine           has none: what a TensorRT engine decides is measured, what it is called is not in it
@@ -30,8 +30,10 @@ from runtime.fields import exactly, field, parse, text
 from runtime.labels import LABELS_FROM
 from runtime.model import KEYS, OPTIONAL, ModelInfo
 
-METADATA_KEY = "neurostage"
+METADATA_KEY = "stageproof"
 """Under this key an artifact carries its description."""
+METADATA_KEYS = (METADATA_KEY, "neurostage")
+"""What is read: artifacts of version 0.1 have the project's former name. Both in one file are two descriptions."""
 
 LARGEST = 1 << 20
 """Bytes of a description; ours have about 600."""
@@ -131,7 +133,7 @@ def _onnx(file: BinaryIO) -> list[str]:
             pair = {
                 name: entry.read(count) for name, count in _fields(entry, budget)
             }  # of two equal fields the last counts
-            if pair.get(1) == METADATA_KEY.encode():
+            if pair.get(1) in [key.encode() for key in METADATA_KEYS]:
                 found.append(pair.get(2, b"").decode("utf-8"))
     return found
 
@@ -180,7 +182,9 @@ def _openvino(file: BinaryIO) -> list[str]:
     if b"<!DOCTYPE" in content or b"\0" in content:  # entities could make a small file large; UTF-16 could hide them
         raise ValueError("it declares a document type or is not UTF-8, and OpenVINO writes neither")
     network = ElementTree.fromstring(content)
-    found = network.findall(f"rt_info/framework/{METADATA_KEY}") if network.tag == "net" else []
+    if network.tag != "net":
+        return []
+    found = [element for key in METADATA_KEYS for element in network.findall(f"rt_info/framework/{key}")]
     return [element.get("value", "") for element in found]
 
 
@@ -223,7 +227,7 @@ def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
 def _compiled(file: BinaryIO) -> list[str]:
     """Our key of the metadata that AOTInductor compiles into a package, one text for each file that has it."""
     tables = [json.loads(table) for table in _archive(r".+/[^/]+_metadata\.json")(file)]
-    return [str(table[METADATA_KEY]) for table in tables if isinstance(table, dict) and METADATA_KEY in table]
+    return [str(table[key]) for table in tables if isinstance(table, dict) for key in METADATA_KEYS if key in table]
 
 
 def _safetensors(file: BinaryIO) -> list[str]:
@@ -233,16 +237,18 @@ def _safetensors(file: BinaryIO) -> list[str]:
         raise ValueError(f"its header would have {length} bytes")
     header = parse(file.read(length).decode("utf-8"), "its header")
     metadata: dict[str, Any] = field(header, "__metadata__", dict, "its header", {})
-    return [str(metadata[METADATA_KEY])] if METADATA_KEY in metadata else []
+    return [str(metadata[key]) for key in METADATA_KEYS if key in metadata]
 
 
 Reader = Callable[[BinaryIO], list[str]]
 
+_EXTRA = rf"[^/]+/extra/({'|'.join(METADATA_KEYS)})"
+
 FORMATS: dict[str, tuple[str, Reader | None]] = {
     "onnx": (".onnx", _onnx),
     "openvino": (".xml", _openvino),
-    "torchscript": (".ts", _archive(rf"[^/]+/extra/{METADATA_KEY}")),
-    "torch-export": (".pt2", _archive(rf"[^/]+/extra/{METADATA_KEY}")),
+    "torchscript": (".ts", _archive(_EXTRA)),
+    "torch-export": (".pt2", _archive(_EXTRA)),
     "pytorch": (".safetensors", _safetensors),
     "aotinductor": (".aoti.pt2", _compiled),
     "tensorrt": (".engine", None),

@@ -14,7 +14,7 @@ from runtime.errors import (
     DatasetError,
     DependencyError,
     InputError,
-    NeuroStageError,
+    StageproofError,
     TrainingError,
 )
 from runtime.extras import from_import_error, require
@@ -26,7 +26,7 @@ INVALID_INPUT = (InputError, DatasetError, CheckpointError, BundleError, Depende
 """Errors of what a command was given to work with; every other one is of a check or of the work itself."""
 
 
-def status_of(error: NeuroStageError) -> int:
+def status_of(error: StageproofError) -> int:
     """Exit status of a command that this error ended: 2 for invalid input, otherwise 1."""
     return 2 if isinstance(error, INVALID_INPUT) else 1
 
@@ -63,7 +63,7 @@ def require_or_exit(extra: str, *modules: str) -> None:
         sys.exit(told(error))
 
 
-def told(error: NeuroStageError) -> int:
+def told(error: StageproofError) -> int:
     """Exit status of a command that this error ended, after saying so on the standard error."""
     # A traceback of another process has lines of its own; everything else is one.
     text = escapes.lines(str(error)) if isinstance(error, TrainingError) else escapes.line(str(error))

@@ -13,7 +13,7 @@ from runtime.dicom_values import high_bit, whole
 from runtime.errors import ImageError
 from runtime.header_checks import check_jpeg, check_jpeg2000, check_rle
 
-INSTALL = "pip install '.[dicom]' in the checkout"
+INSTALL = "pip install 'stageproof[dicom]'"
 
 _JPEG_LOSSLESS = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
 

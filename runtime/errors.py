@@ -1,6 +1,6 @@
-"""Every error that NeuroStage raises on purpose.
+"""Every error that Stageproof raises on purpose.
 
-    NeuroStageError
+    StageproofError
     ├── InputError            an image, array or argument that the caller handed over
     │   └── ImageError        ... that cannot be read as one still image
     ├── BundleError           a bundle or lone artifact that cannot be trusted or understood
@@ -23,11 +23,15 @@ Each message says what happened, what was got, what was expected, and what to do
 from __future__ import annotations
 
 
-class NeuroStageError(Exception):
+class StageproofError(Exception):
     """Base of every error below: catch this one to catch them all."""
 
 
-class InputError(NeuroStageError, ValueError):
+NeuroStageError = StageproofError
+"""The name in version 0.1."""
+
+
+class InputError(StageproofError, ValueError):
     """What the caller handed over is not what this bundle takes."""
 
 
@@ -41,7 +45,7 @@ def shed(error: ImageError) -> ImageError:
     return error
 
 
-class BundleError(NeuroStageError):
+class BundleError(StageproofError):
     """A bundle or a lone artifact is missing, changed, newer than this runtime, or malformed."""
 
 
@@ -49,45 +53,45 @@ class TrustError(BundleError):
     """A file that may run code was not declared trusted, or the bundle is not the one whose key or digest was named."""
 
 
-class DependencyError(NeuroStageError, ImportError):
+class DependencyError(StageproofError, ImportError):
     """An optional Python package that the command needs is not installed."""
 
 
-class BackendUnavailable(NeuroStageError):  # noqa: N818  (the state, not the event, is what users look for)
+class BackendUnavailable(StageproofError):  # noqa: N818  (the state, not the event, is what users look for)
     """The engine asked for is not installed here, or cannot run the artifact."""
 
 
-class BackendError(NeuroStageError):
+class BackendError(StageproofError):
     """An engine that is installed failed to load or to run an artifact."""
 
 
-class IsolationError(NeuroStageError):
+class IsolationError(StageproofError):
     """No process can be started to decode images in, which is what was asked for."""
 
 
-class ForkError(NeuroStageError):
+class ForkError(StageproofError):
     """A Predictor is used in a child of the process that loaded it: engines do not survive a fork."""
 
 
-class AuditError(NeuroStageError):
+class AuditError(StageproofError):
     """The audit log cannot be written or read, or is not what was written."""
 
 
-class DatasetError(NeuroStageError):
+class DatasetError(StageproofError):
     """Training images, their labels or their patient groups cannot be used."""
 
 
-class CheckpointError(NeuroStageError):
+class CheckpointError(StageproofError):
     """Weights or a run directory cannot be read, written, or do not fit the model."""
 
 
-class TrainingError(NeuroStageError):
+class TrainingError(StageproofError):
     """A training run had to stop."""
 
 
-class ExportError(NeuroStageError):
+class ExportError(StageproofError):
     """A format could not be written."""
 
 
-class ParityError(NeuroStageError):
+class ParityError(StageproofError):
     """An artifact does not decide as its reference does."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.command import exit_status, say, told
-from runtime.errors import BackendUnavailable, InputError, NeuroStageError
+from runtime.errors import BackendUnavailable, InputError, StageproofError
 from runtime.escapes import line
 from runtime.gradcam import LAYERS, grad_cam, lacking
 from runtime.hints import command
@@ -30,7 +30,7 @@ BACKEND, PRECISION = "torch-export", "fp32"
 
 _EPILOG = """\
 Needs a bundle with a float32 .pt2 (python -m export --to torch-export) and the
-extra: pip install '.[explain]' in the checkout. A .pt2 carries code:
+extra: pip install 'stageproof[explain]'. A .pt2 carries code:
 --trust-code says that you trust whoever made the bundle. A Grad-CAM is coarse:
 it shows which cells of the last layer raised a class, not where a disease is.
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"{options.image} was rejected: {prediction.reason}. Nothing was written.")
             return 1
         _write(out, png)
-    except NeuroStageError as error:
+    except StageproofError as error:
         return told(error)
     print(line(str(out)))  # noqa: T201
     print("Research use only: not a diagnosis.", file=sys.stderr)  # noqa: T201

@@ -1,6 +1,6 @@
 """The optional packages of a command: one line that names what to install, in place of a traceback.
 
-setup.cfg sorts optional packages into extras (``neurostage[export]``). A command calls `require` before its first heavy
+setup.cfg sorts optional packages into extras (``stageproof[export]``). A command calls `require` before its first heavy
 import; `runtime.command.exit_status` turns what is missing later into the same line.
 """
 
@@ -30,7 +30,7 @@ def dependency_error(extra: str, *modules: str) -> DependencyError:
     """The error for packages that are not installed."""
     packages = f"package{'s' if len(modules) > 1 else ''} {', '.join(modules)}"
     verb = "are" if len(modules) > 1 else "is"
-    return DependencyError(f"the {packages} {verb} not installed: pip install '.[{extra}]' in the checkout")
+    return DependencyError(f"the {packages} {verb} not installed: pip install 'stageproof[{extra}]'")
 
 
 def from_import_error(error: ModuleNotFoundError, extra: str) -> DependencyError | None:
@@ -44,7 +44,7 @@ def from_import_error(error: ModuleNotFoundError, extra: str) -> DependencyError
     hiding = getattr(modules.get(name), "__file__", None)
     if name in OURS and hiding and Path(hiding).resolve().parent.parent != Path(__file__).resolve().parents[1]:
         return DependencyError(
-            f"{hiding} hides neurostage's own package {name!r}. Rename it, run from another folder, or leave the "
+            f"{hiding} hides stageproof's own package {name!r}. Rename it, run from another folder, or leave the "
             "working directory out of the search: python -P -m … (Python 3.11 or later)"
         )
     if not name or name in OURS or name in stdlib_module_names or _installed(name):

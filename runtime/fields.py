@@ -36,7 +36,7 @@ def exactly(data: Mapping[str, Any], where: str, required: Collection[str], opti
     if unknown := sorted(set(data) - {*required, *optional}):
         raise BundleError(
             f"{where} has keys that its schema does not have: {', '.join(map(repr, unknown))}. It was changed, or a "
-            "newer neurostage wrote it: export again, or upgrade."
+            "newer stageproof wrote it: export again, or upgrade."
         )
     for key in required:
         if key not in data:

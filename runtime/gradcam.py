@@ -44,5 +44,5 @@ def lacking() -> str | None:
     """Why Grad-CAM cannot run here, with the command that mends it; None when it can. Imports neither package."""
     for package in ("torch", "captum"):
         if find_spec(package) is None:
-            return f"needs the package {package}: pip install '.[explain]' in the checkout"
+            return f"needs the package {package}: pip install 'stageproof[explain]'"
     return None

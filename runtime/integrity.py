@@ -48,7 +48,7 @@ class Sealed:
             artifact_path(bundle, entry)
             return None
 
-        with ThreadPoolExecutor(max_workers=4, thread_name_prefix="neurostage-hash") as pool:
+        with ThreadPoolExecutor(max_workers=4, thread_name_prefix="stageproof-hash") as pool:
             found = pool.map(look, manifest.files)
             kept = {entry.file: content for entry, content in zip(manifest.files, found, strict=True) if content}
         self._kept = kept

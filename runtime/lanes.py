@@ -58,7 +58,7 @@ def in_lanes(
         # The pool begins things in the order they came in: what this waits for was begun before.
         return answer(part[0].result()[part[1]])
 
-    pool, process = ThreadPoolExecutor(lanes, thread_name_prefix="neurostage-lane"), os.getpid()
+    pool, process = ThreadPoolExecutor(lanes, thread_name_prefix="stageproof-lane"), os.getpid()
     try:
         while True:
             while more and len(prepared) <= lanes:

@@ -129,7 +129,7 @@ class Manifest:
         schema = data.get("schema")
         if schema != SCHEMA or isinstance(schema, bool):
             raise BundleError(
-                f"{where} has schema {schema!r}, this runtime reads {SCHEMA}. Export again, or upgrade neurostage."
+                f"{where} has schema {schema!r}, this runtime reads {SCHEMA}. Export again, or upgrade stageproof."
             )
         exactly(data, where, _REQUIRED, _OPTIONAL)
         assert_plain(data["provenance"], f"{where}: provenance")

@@ -96,7 +96,7 @@ class InputSpec:
         if unknown or missing:
             raise BundleError(
                 f"the input spec has unknown keys: {', '.join(unknown) or 'none'}; missing keys: "
-                f"{', '.join(missing) or 'none'}. Export the bundle again, or upgrade neurostage."
+                f"{', '.join(missing) or 'none'}. Export the bundle again, or upgrade stageproof."
             )
         try:
             return cls(**data)

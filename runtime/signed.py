@@ -77,7 +77,7 @@ def _verifier(key: Path) -> Any:
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     except ImportError as error:
         raise DependencyError(
-            "trusted_key needs the package cryptography: pip install '.[verify]' in the checkout."
+            "trusted_key needs the package cryptography: pip install 'stageproof[verify]'."
         ) from error
     try:
         loaded = load_pem_public_key(read_once(key, _LARGEST_KEY, "key", again="Give a public key in PEM."))

@@ -20,7 +20,7 @@ import numpy as np
 from runtime import backends
 from runtime.batch_sizes import BatchSizes, largest
 from runtime.calibration import probabilities
-from runtime.errors import NeuroStageError
+from runtime.errors import StageproofError
 from runtime.lanes import LANES
 from runtime.selftest import allowed
 from runtime.serving import Serving, warm_up
@@ -108,7 +108,7 @@ class Batches:
             several = replace(one, engine=engine)
             warm_up(several)
             answers = [probabilities(each.logits(images), one.model.temperature) for each in (one, several)]
-        except NeuroStageError:
+        except StageproofError:
             return None
         same = np.array_equal(answers[0].argmax(1), answers[1].argmax(1))
         return several if same and np.abs(answers[0] - answers[1]).max() <= allowed(one) else None

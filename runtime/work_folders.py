@@ -21,8 +21,8 @@ except ImportError:  # pragma: no cover  Windows
     fcntl = None  # type: ignore[assignment]
 
 _HAS_LOCKS = fcntl is not None
-MARKER = ".neurostage-work"
-PREFIX = "neurostage-"
+MARKER = ".stageproof-work"
+PREFIX = "stageproof-"
 """Of work folders in the system's temporary folder."""
 
 

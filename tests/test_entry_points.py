@@ -80,6 +80,6 @@ def test_the_lock_has_a_hash_for_each_package_and_names_no_host():
 def test_nothing_recommends_a_name_on_a_public_index():
     files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
     files += [path for floor in ("runtime", "train", "export", "benchmarks") for path in (ROOT / floor).rglob("*.py")]
-    by_name = re.compile(r"install\s+'?neurostage")
+    by_name = re.compile(r"install\s+'?stageproof")
     wrong = [str(path.relative_to(ROOT)) for path in files if by_name.search(path.read_text("utf-8"))]
     assert wrong == []

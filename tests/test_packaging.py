@@ -72,5 +72,5 @@ def test_help_needs_no_engine_and_fits_a_terminal(command):
 
 
 def test_the_base_install_is_numpy_and_pillow():
-    required = [line for line in metadata("neurostage").get_all("Requires-Dist") if "extra ==" not in line]
+    required = [line for line in metadata("stageproof").get_all("Requires-Dist") if "extra ==" not in line]
     assert sorted(line.split(">=")[0].lower() for line in required) == ["numpy", "pillow"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.command import exit_status, say, told
-from runtime.errors import NeuroStageError
+from runtime.errors import StageproofError
 from runtime.extras import require
 from runtime.hints import command
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 again = command("train", "--resume", "--out", stopped)
                 print(f"Stopped, with a checkpoint. Next: {again}", file=sys.stderr)
             return 0
-    except NeuroStageError as error:
+    except StageproofError as error:
         return told(error)
     except KeyboardInterrupt:
         say(_interrupted(options))

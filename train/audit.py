@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.command import exit_status, told
-from runtime.errors import DatasetError, InputError, NeuroStageError
+from runtime.errors import DatasetError, InputError, StageproofError
 from runtime.hints import command
 from runtime.work_folders import make_private, unmark, work_folder
 from train.data.patient_pattern import compile_pattern
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.groups is not None and options.patient_pattern is not None:
             raise InputError("--groups and --patient-pattern both give the patients: give one of the two.")
         findings = audit(options.data, options.out, options.groups, options.patient_pattern)
-    except NeuroStageError as error:
+    except StageproofError as error:
         told(error)
         return 2
     if options.json:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.command import exit_status, say, told
-from runtime.errors import InputError, NeuroStageError
+from runtime.errors import InputError, StageproofError
 from runtime.extras import require
 from runtime.work_folders import work_folder
 from train.__main__ import PACKAGES
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_leader():
             facts = _judge([run for run, _ in runs], own.out)
             _show(facts, own.out, as_json=own.json)
-    except NeuroStageError as error:
+    except StageproofError as error:
         return told(error)
     except KeyboardInterrupt:
         print("Interrupted before the first step. The same command goes on.", file=sys.stderr)

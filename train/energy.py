@@ -24,7 +24,7 @@ class EnergyMeter:
         try:
             from codecarbon import OfflineEmissionsTracker
         except ImportError as error:
-            raise InputError("--energy needs a package: pip install '.[energy]' in the checkout.") from error
+            raise InputError("--energy needs a package: pip install 'stageproof[energy]'.") from error
         self.country = country
         logging.getLogger("codecarbon").disabled = True  # it writes to stderr, which is ours, before any level holds
         with _its_warnings_ignored():

@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 import tyro
 
-from runtime.errors import InputError, NeuroStageError
+from runtime.errors import InputError, StageproofError
 from runtime.hints import command
 from train.data.patient_pattern import compile_pattern
 from train.preconditions import check_evaluation
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             max_unreadable=options.max_unreadable,
             say=say,
         )
-    except NeuroStageError as error:
+    except StageproofError as error:
         return told(error)
     if options.json:
         print(json.dumps(found.facts))

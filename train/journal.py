@@ -57,5 +57,5 @@ def _board(folder: Path, past: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise InputError("--tensorboard needs a package: pip install '.[tensorboard]' in the checkout.") from error
+        raise InputError("--tensorboard needs a package: pip install 'stageproof[tensorboard]'.") from error
     return SummaryWriter(str(folder), purge_step=past + 1)

@@ -85,7 +85,7 @@ def _as_ours(failure: Failure, out: Path) -> Exception:
     if failure.kind == Interrupted.__name__:  # the processes were signalled, and not by way of the launcher
         return Interrupted(str(out))
     kind = getattr(errors, failure.kind, None)
-    if isinstance(kind, type) and issubclass(kind, errors.NeuroStageError):
+    if isinstance(kind, type) and issubclass(kind, errors.StageproofError):
         return kind(failure.message)
     said = f"{failure.kind}: {failure.message}" if failure.kind else failure.message
     return TrainingError(f"Process {failure.rank} died: {said}\n{failure.trace}".rstrip())

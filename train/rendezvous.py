@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from runtime.errors import InputError
 
-FOLDER = "NEUROSTAGE_TEAM_FOLDER"
+FOLDER = "STAGEPROOF_TEAM_FOLDER"
 """Environment variable with the private folder of the processes that `train.launch` started."""
 _ADDRESSES = "addresses"
 _ANYWHERE = {"", "0.0.0.0", "::", "*", "0"}

@@ -236,7 +236,7 @@ def _plain(options: Options) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "numpy", "pillow", "safetensors")
     return {
-        "neurostage": __version__,
+        "stageproof": __version__,
         "python": platform.python_version(),
         "platform": f"{sys.platform} {platform.machine()}",
         **{package: version(package) for package in packages},

@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from runtime.errors import NeuroStageError
+from runtime.errors import StageproofError
 
 STOPPING_SECONDS = 600.0
 """How long processes may take to finish a step and write a checkpoint after SIGTERM."""
@@ -164,7 +164,7 @@ def _member(
         answer = function(*arguments)
     except BaseException as error:  # noqa: BLE001  whatever ends this process is sent to the supervisor
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        explained = isinstance(error, NeuroStageError) or type(error).__name__ in ("Interrupted", "KeyboardInterrupt")
+        explained = isinstance(error, StageproofError) or type(error).__name__ in ("Interrupted", "KeyboardInterrupt")
         trace = "" if explained else "".join(traceback.format_exception(error))
         pipe.send((False, (time.monotonic(), type(error).__name__, str(error), trace)))
         sys.stdout.flush()

@@ -28,7 +28,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
     if source is None:
         reason = "the bundle has no float32 .onnx"
     elif find_spec("openvino") is None or find_spec("nncf") is None:
-        reason = "it needs NNCF: pip install '.[openvino,nncf]' in the checkout"
+        reason = "it needs NNCF: pip install 'stageproof[openvino,nncf]'"
     elif not (given.patient and given.calibration):
         reason = PATIENCE
     if given.device != "cpu" or source is None or reason:

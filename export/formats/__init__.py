@@ -5,7 +5,7 @@ A format module has
     NAME          what users call it
     PRECISIONS    what it can be built in
     SUFFIX        of the artifact's file
-    REQUIRES      {importable module: extra of neurostage that installs it}, to build
+    REQUIRES      {importable module: extra of stageproof that installs it}, to build
     NEEDS_GPU     whether running the artifact takes a GPU, so that a machine without one cannot check it
     PIXELS        whether it can also hold the preprocessing: build(..., pixels=True)
     build(...)    job, precision and path → Built, the files are written
@@ -83,7 +83,7 @@ def lacking(module: ModuleType) -> str | None:
     """Why the format cannot be built here, with the command that mends it; None when it can."""
     for package, extra in module.REQUIRES.items():
         if not any(find_spec(name) for name in package.split("|")):
-            return f"needs the package {package.replace('|', ' or ')}: pip install '.[{extra}]' in the checkout"
+            return f"needs the package {package.replace('|', ' or ')}: pip install 'stageproof[{extra}]'"
     return None
 
 

@@ -85,7 +85,7 @@ def _private_folder() -> Iterator[None]:
     compilers on what lies there.
     """
     before = {name: os.environ.get(name) for name in _FOLDERS}
-    with tempfile.TemporaryDirectory(prefix="neurostage-inductor-") as folder:
+    with tempfile.TemporaryDirectory(prefix="stageproof-inductor-") as folder:
         os.environ.update(dict.fromkeys(_FOLDERS, folder))
         try:
             yield

@@ -134,7 +134,7 @@ def _library() -> tuple[Any, str]:
     for name, flavour in FLAVOURS.items():
         if find_spec(name):
             return import_module(name), flavour
-    raise BackendUnavailable("TensorRT is not installed: pip install '.[tensorrt-rtx]' in the checkout.")
+    raise BackendUnavailable("TensorRT is not installed: pip install 'stageproof[tensorrt-rtx]'.")
 
 
 def _logger(module: Any, messages: list[str]) -> Any:
@@ -196,7 +196,7 @@ def _this_gpu() -> str:
     if not torch.cuda.is_available():
         raise BackendUnavailable(
             "TensorRT builds for the GPU it stands beside, and there is none here. TensorRT for RTX builds without "
-            "one: pip install '.[tensorrt-rtx]' in the checkout."
+            "one: pip install 'stageproof[tensorrt-rtx]'."
         )
     return "{}.{}".format(*torch.cuda.get_device_capability())
 

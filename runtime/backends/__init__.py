@@ -4,7 +4,7 @@ A backend module has
 
     NAME          what users call it
     FORMATS       the artifact formats it runs, as the manifest names them
-    REQUIRES      {importable module, or several of which one is enough, as a|b: extra of neurostage that installs it}
+    REQUIRES      {importable module, or several of which one is enough, as a|b: extra of stageproof that installs it}
     DEVICES       where it can run: among cpu, cuda and tensorrt, which is CUDA through TensorRT
     AT_ONCE       those of them on which an engine of it can answer several calls at once, with a thread or more each
     load(...)     model file and settings → Backend; the engine is imported here and nowhere earlier
@@ -69,7 +69,7 @@ def missing(name: str) -> str | None:
     """Why the backend cannot be used here, with the command that mends it; None when it can. Imports no engine."""
     for modules, extra in BACKENDS[name].REQUIRES.items():
         if not any(_installed(module) for module in modules.split("|")):
-            return f"needs the package {modules.replace('|', ' or ')}: pip install '.[{extra}]' in the checkout"
+            return f"needs the package {modules.replace('|', ' or ')}: pip install 'stageproof[{extra}]'"
     return None
 
 

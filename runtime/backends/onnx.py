@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.carried import METADATA_KEYS
 from runtime.errors import BackendError, BackendUnavailable
 from runtime.model_file import ModelFile
 
@@ -54,7 +55,7 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once
         raise BackendUnavailable(
             f"{engine} has no provider for device {device!r} (it has "
             f"{', '.join(onnxruntime.get_available_providers())}). For CUDA replace it by onnxruntime-gpu: "
-            "pip uninstall onnxruntime; pip install '.[gpu]' in the checkout."
+            "pip uninstall onnxruntime; pip install 'stageproof[gpu]'."
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(1, threads // at_once)  # with one, a call runs in the thread that makes it
@@ -80,5 +81,6 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once
             f"{engine} cannot run {model.path.name} by {provider}: {error} Check the driver and the CUDA, cuDNN and "
             "TensorRT versions that this onnxruntime-gpu needs, or ask for device='cpu'."
         ) from error
-    metadata = session.get_modelmeta().custom_metadata_map.get("neurostage")
+    texts = session.get_modelmeta().custom_metadata_map
+    metadata = next((texts[key] for key in METADATA_KEYS if key in texts), None)
     return OnnxBackend(session, engine if device == "cpu" else f"{engine} {provider}", metadata)

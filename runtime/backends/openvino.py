@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.carried import METADATA_KEYS
 from runtime.errors import BackendError
 from runtime.model_file import ModelFile
 from runtime.quiet import import_without
@@ -104,7 +105,7 @@ def _hint(precision: str, abilities: list[str]) -> str:
 
 def _metadata(model: Any) -> str | None:
     """ONNX metadata_props arrive under rt_info/framework."""
-    path = ["framework", "neurostage"]
-    if not model.has_rt_info(path):
-        return None
-    return str(model.get_rt_info(path).value)
+    for key in METADATA_KEYS:
+        if model.has_rt_info(path := ["framework", key]):
+            return str(model.get_rt_info(path).value)
+    return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, imported
+from runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, description_key, imported
 from runtime.errors import BackendError
 from runtime.model_file import ModelFile
 
@@ -23,9 +23,10 @@ FORMATS = ("torch-export",)
 def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TorchBackend:
     """The program on `device`."""
     torch = imported(device, threads)
-    extra: dict[str, Any] = {"neurostage": ""}
+    key = description_key(model.content)
+    extra: dict[str, Any] = {key: ""}
     try:
         module = torch.export.load(io.BytesIO(model.content), extra_files=extra).module().to(device)
     except Exception as error:  # zip, JSON and schema errors, each of its own kind
         raise BackendError(f"torch {torch.__version__} cannot load {model}: {error}") from error
-    return TorchBackend(module, torch, device, extra["neurostage"])
+    return TorchBackend(module, torch, device, extra[key])

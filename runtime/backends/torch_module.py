@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.carried import METADATA_KEY, METADATA_KEYS
 from runtime.errors import BackendUnavailable
 
 REQUIRES = {"torch": "torch"}
@@ -28,6 +29,11 @@ class TorchBackend:
             logits = self._module(self._torch.from_numpy(images).to(self._device))
         result: np.ndarray = logits.float().cpu().numpy()
         return result
+
+
+def description_key(content: bytes) -> str:
+    """Under which of `METADATA_KEYS` this archive of PyTorch's holds its description."""
+    return next((key for key in METADATA_KEYS if f"/extra/{key}".encode() in content), METADATA_KEY)
 
 
 def imported(device: str, threads: int) -> Any:

@@ -10,7 +10,7 @@ import io
 import warnings
 from typing import Any
 
-from runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, imported
+from runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, description_key, imported
 from runtime.errors import BackendError
 from runtime.model_file import ModelFile
 
@@ -23,7 +23,8 @@ FORMATS = ("torchscript",)
 def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TorchBackend:
     """The frozen module on `device`."""
     torch = imported(device, threads)
-    extra: dict[str, str | bytes] = {"neurostage": ""}
+    key = description_key(model.content)
+    extra: dict[str, str | bytes] = {key: ""}
     try:
         with warnings.catch_warnings():
             # Deprecated since torch 2.9, still asked for: export says so once, a predictor need not.
@@ -32,7 +33,7 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int) -> Torc
     except (RuntimeError, ValueError) as error:
         raise BackendError(f"torch {torch.__version__} cannot load {model}: {error}") from error
     module = module.eval()
-    return TorchBackend(module if device == "cuda" else _plainly(module, torch), torch, device, extra["neurostage"])
+    return TorchBackend(module if device == "cuda" else _plainly(module, torch), torch, device, extra[key])
 
 
 def _plainly(module: Any, torch: Any) -> Any:

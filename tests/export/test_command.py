@@ -162,7 +162,7 @@ def test_without_any_engine_nothing_is_built(run, tmp_path, capsys, monkeypatch)
     assert main([str(run), "--out", str(tmp_path / "bundle")]) == 2
     error = capsys.readouterr().err
     assert "DependencyError: nothing here can check what onnx builds: 'openvino' needs the package no_such" in error
-    assert "pip install '.[openvino]' in the checkout" in error
+    assert "pip install 'stageproof[openvino]'" in error
     assert not list(tmp_path.iterdir())
 
 

@@ -61,8 +61,6 @@ def test_every_format_that_needs_no_gpu_is_run_by_a_backend():
 
 def test_a_format_whose_package_is_missing_says_what_to_install(monkeypatch):
     monkeypatch.setattr(FORMATS["openvino"], "REQUIRES", {"no_such_package": "openvino"})
-    assert (
-        lacking(FORMATS["openvino"]) == "needs the package no_such_package: pip install '.[openvino]' in the checkout"
-    )
+    assert lacking(FORMATS["openvino"]) == "needs the package no_such_package: pip install 'stageproof[openvino]'"
     monkeypatch.setattr(FORMATS["openvino"], "REQUIRES", {"no_such_package|json": "openvino"})
     assert lacking(FORMATS["openvino"]) is None

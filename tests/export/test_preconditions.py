@@ -13,7 +13,7 @@ from PIL import Image
 
 from export.options import Options
 from export.preconditions import check
-from runtime.errors import BundleError, CheckpointError, DatasetError, DependencyError, InputError, NeuroStageError
+from runtime.errors import BundleError, CheckpointError, DatasetError, DependencyError, InputError, StageproofError
 from runtime.labels import LABELS
 from train.record import write_record
 
@@ -79,7 +79,7 @@ def options(checkpoint, tmp_path) -> Options:
     return Options(source=checkpoint, out=tmp_path / "out" / "bundle")
 
 
-def refused(options: Options, kind: type[NeuroStageError], match: str) -> None:
+def refused(options: Options, kind: type[StageproofError], match: str) -> None:
     said: list[str] = []
     with pytest.raises(kind, match=match):
         check(options, said.append)
@@ -148,7 +148,7 @@ def test_an_engine_that_is_not_installed(options, monkeypatch):
     from runtime.backends import BACKENDS
 
     monkeypatch.setattr(FORMATS["openvino"], "REQUIRES", {"no_such": "openvino"})
-    refused(replace(options, to=("openvino",)), DependencyError, r"pip install '.\[openvino\]' in the checkout")
+    refused(replace(options, to=("openvino",)), DependencyError, r"pip install 'stageproof\[openvino\]'")
     monkeypatch.undo()
     for module in BACKENDS.values():
         monkeypatch.setattr(module, "REQUIRES", {"no_such": "x"})

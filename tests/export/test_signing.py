@@ -14,7 +14,7 @@ from export.signing import SIGNATURE, sign
 from runtime.errors import ExportError
 from runtime.integrity import verified
 
-NEEDS = "model-signing is not installed: neurostage[sign]"
+NEEDS = "model-signing is not installed: stageproof[sign]"
 installed = pytest.mark.skipif(not find_spec("model_signing"), reason=NEEDS)
 
 
@@ -71,7 +71,7 @@ def test_without_the_package_it_says_what_to_install(run, tmp_path, capsys, monk
     monkeypatch.setattr(signing, "find_spec", lambda name: None)
     (tmp_path / "key.pem").write_text("a key")
     assert main([str(run), "--sign", str(tmp_path / "key.pem"), "--out", str(tmp_path / "bundle")]) == 2
-    assert "--sign needs the package model-signing: pip install '.[sign]' in the checkout" in capsys.readouterr().err
+    assert "--sign needs the package model-signing: pip install 'stageproof[sign]'" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 
 

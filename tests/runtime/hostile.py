@@ -25,12 +25,12 @@ ENGINE
 # Not ru_maxrss, which starts with what the process that forked this one had.
 peak = lambda: int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
 before = peak()
-from runtime import NeuroStageError, Predictor
+from runtime import StageproofError, Predictor
 begun = time.process_time()
 try:
     Predictor(sys.argv[1], **json.loads(sys.argv[2]))
     said = "loaded"
-except NeuroStageError as error:
+except StageproofError as error:
     said = f"{type(error).__name__}: {error}"
 print(json.dumps({"said": said, "mib": (peak() - before) / 1024, "cpu_seconds": time.process_time() - begun}))
 """

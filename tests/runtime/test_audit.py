@@ -248,7 +248,7 @@ def test_lines_that_the_head_does_not_know_yet(log: Path) -> None:
 
 
 OLD = [
-    {"neurostage_audit": 1, "begun": "2026-01-01T00:00:00.000+00:00", "salt": "ab" * 16},
+    {"stageproof_audit": 1, "begun": "2026-01-01T00:00:00.000+00:00", "salt": "ab" * 16},
     *[{"n": i} for i in range(3)],
 ]
 
@@ -304,7 +304,7 @@ def test_a_key_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert verify(path, key=key)[0] == 1
     with pytest.raises(AuditError, match=r"key .*log.key cannot be read.*Give its path"):
         verify(path)
-    monkeypatch.setenv("NEUROSTAGE_AUDIT_KEY", str(key))
+    monkeypatch.setenv("STAGEPROOF_AUDIT_KEY", str(key))
     assert verify(path)[0] == 1
     short = tmp_path / "short"
     short.write_bytes(b"secret\n")

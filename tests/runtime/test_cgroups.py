@@ -164,7 +164,7 @@ def test_a_real_nested_group() -> None:
     """Where this machine lets its user make one: the limit is in the parent, the process in its child."""
     base = Path("/sys/fs/cgroup/cpu")
     base, version = (base, 1) if base.is_dir() else (Path("/sys/fs/cgroup"), 2)
-    parent = base / f"neurostage-test-{os.getpid()}"
+    parent = base / f"stageproof-test-{os.getpid()}"
     child = parent / "inner"
     try:
         child.mkdir(parents=True)

@@ -12,7 +12,7 @@ import pytest
 
 import runtime.errors
 from runtime.command import exit_status, require_or_exit, status_of
-from runtime.errors import DependencyError, NeuroStageError
+from runtime.errors import DependencyError, StageproofError
 from runtime.extras import require
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def run_without(hidden: set[str], module: str, *arguments: str) -> subprocess.Co
 def test_what_is_installed_passes_and_what_is_not_is_named_with_its_extra():
     require("export", "json", "numpy")
     with pytest.raises(
-        DependencyError, match=r"the package no_such_one is not installed: pip install '.\[x\]' in the checkout"
+        DependencyError, match=r"the package no_such_one is not installed: pip install 'stageproof\[x\]'"
     ):
         require("x", "json", "no_such_one")
     with pytest.raises(DependencyError, match="the packages no_such_one, nor_this are not installed"):
@@ -57,10 +57,7 @@ def test_a_failed_import_is_one_line_and_status_2(capsys):
 
     assert exit_status(main, extra="train") == 2
     error = capsys.readouterr().err
-    assert (
-        error
-        == "DependencyError: the package no_such_package is not installed: pip install '.[train]' in the checkout\n"
-    )
+    assert error == "DependencyError: the package no_such_package is not installed: pip install 'stageproof[train]'\n"
 
 
 @pytest.mark.parametrize("name", ["export.no_such_module", "json.no_such_module"])
@@ -79,7 +76,7 @@ def test_a_file_that_hides_our_package_is_named(tmp_path):
     arguments = [sys.executable, "-m", "export", "no-such-run"]
     done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"DependencyError: {tmp_path / 'train.py'} hides neurostage's own package 'train'.")
+    assert done.stderr.startswith(f"DependencyError: {tmp_path / 'train.py'} hides stageproof's own package 'train'.")
     assert done.stderr.count("\n") == 1
 
 
@@ -88,14 +85,14 @@ def test_a_module_may_check_before_its_own_imports(capsys):
     with pytest.raises(SystemExit) as left:
         require_or_exit("train", "no_such_one")
     assert left.value.code == 2
-    assert "'.[train]'" in capsys.readouterr().err
+    assert "'stageproof[train]'" in capsys.readouterr().err
 
 
 def test_every_error_is_of_the_input_or_of_the_work():
-    kinds = {t for t in vars(runtime.errors).values() if isinstance(t, type) and issubclass(t, NeuroStageError)}
+    kinds = {t for t in vars(runtime.errors).values() if isinstance(t, type) and issubclass(t, StageproofError)}
     work = {kind.__name__ for kind in kinds if status_of(kind("")) == 1}
     of_work = ("Backend", "Fork", "Audit", "Training", "Export", "Parity", "Isolation")
-    assert work == {"NeuroStageError", *(f"{name}Error" for name in of_work)}
+    assert work == {"StageproofError", *(f"{name}Error" for name in of_work)}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +102,7 @@ def test_every_error_is_of_the_input_or_of_the_work():
 def test_a_command_names_the_extra_to_install(module, hidden, extra):
     done = run_without({hidden}, module, "no-such-run")
     assert done.returncode == 2, done.stderr
-    expected = f"DependencyError: the package {hidden} is not installed: pip install '.[{extra}]' in the checkout\n"
+    expected = f"DependencyError: the package {hidden} is not installed: pip install 'stageproof[{extra}]'\n"
     assert done.stderr == expected
 
 

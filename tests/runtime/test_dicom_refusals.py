@@ -36,7 +36,7 @@ def test_without_pydicom_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) 
 
     source = encoded(dataset())
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ImageError, match=r"needs the package pydicom: pip install '.\[dicom\]' in the checkout"):
+    with pytest.raises(ImageError, match=r"needs the package pydicom: pip install 'stageproof\[dicom\]'"):
         read(source)
 
 

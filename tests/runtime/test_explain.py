@@ -146,9 +146,7 @@ def test_without_captum_it_says_how_to_get_it(bundle: Path, scan: Path, monkeypa
     from runtime import BackendUnavailable
 
     monkeypatch.setattr("runtime.gradcam.find_spec", lambda name: None)
-    with pytest.raises(
-        BackendUnavailable, match=r"needs the package torch: pip install '.\[explain\]' in the checkout"
-    ):
+    with pytest.raises(BackendUnavailable, match=r"needs the package torch: pip install 'stageproof\[explain\]'"):
         explained(bundle, scan)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import BundleError, ForkError, InputError, NeuroStageError, Predictor, backends
+from runtime import BundleError, ForkError, InputError, Predictor, StageproofError, backends
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -207,5 +207,5 @@ def test_a_subclass_stays_one(bundle: Path) -> None:
 
 
 def test_the_error_is_one_of_ours() -> None:
-    assert issubclass(ForkError, NeuroStageError)
+    assert issubclass(ForkError, StageproofError)
     assert not issubclass(ForkError, InputError)

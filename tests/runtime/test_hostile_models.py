@@ -327,7 +327,7 @@ def many_descriptions() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         for number in range(100):
-            file.writestr(f"{number}/extra/neurostage", b" " * (1 << 20))
+            file.writestr(f"{number}/extra/stageproof", b" " * (1 << 20))
     return buffer.getvalue()
 
 

@@ -162,7 +162,7 @@ def test_an_error_in_a_lane_reaches_the_caller_and_ends_the_others() -> None:
         with pytest.raises(ZeroDivisionError, match="the ninth"):
             got.extend(in_lanes(count(), prepare, answer, batch_size=lambda taken: 2, lanes=3))
         assert got == list(range(8))
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("neurostage-lane")]
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("stageproof-lane")]
 
 
 def test_an_error_of_the_sources_reaches_the_caller() -> None:
@@ -174,7 +174,7 @@ def test_an_error_of_the_sources_reaches_the_caller() -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         got.extend(in_lanes(broken(), list, list, batch_size=lambda taken: 4, lanes=2))
     assert got == list(range(len(got)))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("neurostage-lane")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stageproof-lane")]
 
 
 def test_rows_are_used_again_and_never_shared() -> None:

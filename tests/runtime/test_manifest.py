@@ -115,7 +115,7 @@ def test_other_content(tmp_path: Path, content: bytes, match: str) -> None:
 
 @pytest.mark.parametrize("schema", [2, 0, "1", None, True, [1]])
 def test_other_schemas(schema: object) -> None:
-    with pytest.raises(BundleError, match=r"this runtime reads 1\. Export again, or upgrade neurostage"):
+    with pytest.raises(BundleError, match=r"this runtime reads 1\. Export again, or upgrade stageproof"):
         Manifest.from_dict({**FULL.to_dict(), "schema": schema}, "here")
 
 

@@ -198,7 +198,7 @@ def test_whoever_computes_the_digest_again_is_stopped_by_what_the_artifacts_carr
 def carried_keys(bundle: Path) -> set[str]:
     header = (bundle / "model.safetensors").read_bytes()
     length = int.from_bytes(header[:8], "little")
-    return set(json.loads(json.loads(header[8 : 8 + length])["__metadata__"]["neurostage"]))
+    return set(json.loads(json.loads(header[8 : 8 + length])["__metadata__"]["stageproof"]))
 
 
 def test_another_kind_of_value_is_refused_wherever_the_schema_has_one(sealed: Path) -> None:

@@ -37,7 +37,7 @@ def test_slices_are_read_by_the_pipelines_threads(onnx_predictor: Predictor, pha
     sources = [Slow(image, readers) for image in phantoms.images[:40]]
     study = onnx_predictor.predict_study(sources, batch_size=4)
     assert len(study.used) == 40
-    assert all(name.startswith("neurostage-lane") for name in readers)
+    assert all(name.startswith("stageproof-lane") for name in readers)
     assert min(one.timings.read_ms for one in study.slices) >= 5
 
 

@@ -51,13 +51,14 @@ def test_all_is_complete() -> None:
     assert all(getattr(runtime, name) is not None for name in runtime.__all__)
 
 
-def test_every_error_is_offered_and_is_a_neurostage_error() -> None:
+def test_every_error_is_offered_and_is_a_stageproof_error() -> None:
     errors = importlib.import_module("runtime.errors")
     defined = {name for name, thing in vars(errors).items() if isinstance(thing, type)}
     assert defined <= set(runtime.__all__)
-    assert all(issubclass(getattr(errors, name), errors.NeuroStageError) for name in defined)
+    assert all(issubclass(getattr(errors, name), errors.StageproofError) for name in defined)
     drawn = set(re.findall(r"── (\w+)", errors.__doc__))
-    assert drawn | {"NeuroStageError"} == defined
+    assert drawn | {"StageproofError", "NeuroStageError"} == defined
+    assert errors.NeuroStageError is errors.StageproofError  # the name in version 0.1
 
 
 def test_no_module_imports_an_engine() -> None:
@@ -145,7 +146,7 @@ assert Predictor(sys.argv[1]).backend == "onnx"
 try:
     Predictor(sys.argv[1], backend="torchscript")
 except BackendUnavailable as error:
-    assert "pip install '.[torch]' in the checkout. Available here: onnx." in str(error), error
+    assert "pip install 'stageproof[torch]'. Available here: onnx." in str(error), error
 else:
     raise AssertionError("torchscript served without torch")
 loaded = {name.split(".")[0] for name in sys.modules}

@@ -51,7 +51,7 @@ def test_on_the_cpu_it_is_never_tried(tmp_path: Path) -> None:
 def test_a_missing_library_names_every_flavour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     assert backends.missing("tensorrt") == (
-        "needs the package tensorrt or tensorrt_rtx or tensorrt_rtx_bindings: pip install '.[tensorrt]' in the checkout"
+        "needs the package tensorrt or tensorrt_rtx or tensorrt_rtx_bindings: pip install 'stageproof[tensorrt]'"
     )
 
 

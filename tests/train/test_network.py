@@ -131,7 +131,7 @@ def test_after_a_kill_no_process_goes_on_and_the_next_start_removes_the_folder(f
     try:
         seen_while_training(process, out)
         left = tree(process.pid)[1:]
-        folders = list(temporary.glob("neurostage-*"))
+        folders = list(temporary.glob("stageproof-*"))
         assert folders
         assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
     finally:
@@ -146,7 +146,7 @@ def test_after_a_kill_no_process_goes_on_and_the_next_start_removes_the_folder(f
     finally:
         again.send_signal(signal.SIGTERM)
         again.communicate(timeout=120)
-    assert list(temporary.glob("neurostage-*")) == []
+    assert list(temporary.glob("stageproof-*")) == []
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}

@@ -65,9 +65,7 @@ def test_what_can_be_used_passes(here):
 @pytest.mark.parametrize(("option", "package"), [("--tensorboard", "tensorboard"), ("--energy", "codecarbon")])
 def test_a_package_that_an_option_needs_is_named_with_its_extra(option, package, monkeypatch):
     monkeypatch.setattr("runtime.extras.find_spec", lambda name: None)
-    with pytest.raises(
-        ImportError, match=rf"{package} is not installed: pip install '.\[{option[2:]}\]' in the checkout"
-    ):
+    with pytest.raises(ImportError, match=rf"{package} is not installed: pip install 'stageproof\[{option[2:]}\]'"):
         check_training(parse([option]), lambda line: None)
 
 

@@ -95,7 +95,7 @@ def _header(image: bytes | Path, key: bytes) -> _Header:
         return nothing
     if find_spec("pydicom") is None:
         raise DatasetError(
-            "The data holds DICOM files, which need the package pydicom: pip install '.[dicom]' in the checkout."
+            "The data holds DICOM files, which need the package pydicom: pip install 'stageproof[dicom]'."
         )
     try:
         try:

@@ -131,7 +131,7 @@ def limits(found: Facts) -> str:
 
 def method(found: Facts) -> str:
     """How the figures were made, and the control."""
-    text = f"## How the figures were made\n\nBy neurostage {found('neurostage')} on {found('created')}. "
+    text = f"## How the figures were made\n\nBy stageproof {found('stageproof')} on {found('created')}. "
     if not counted_by(found("data")):
         return text + f"Intervals: {found('method.intervals')}."
     text += (

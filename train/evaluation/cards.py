@@ -26,7 +26,7 @@ def model_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
     run, found = Facts("run.json", record), Facts("evaluation.json", evaluation)
     data = ModelCardData(
         language="en",
-        library_name="neurostage",
+        library_name="stageproof",
         pipeline_tag="image-classification",
         tags=["medical", "mri", "alzheimer", "research-only"],
         model_name=found("run"),

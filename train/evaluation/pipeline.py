@@ -141,7 +141,7 @@ def _judge(
     facts = {
         "schema": SCHEMA,
         "created": now(),
-        "neurostage": __version__,
+        "stageproof": __version__,
         "run": public_run(run.resolve().name, record["weights_sha256"]),
         "weights_sha256": record["weights_sha256"],
         "data": _data(record, held, patients),

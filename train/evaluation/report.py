@@ -202,7 +202,7 @@ def _method(facts: dict[str, Any]) -> str:
     if known:
         intervals = f"in brackets, {number(method['level'], True)}, {intervals}"
     least = f" Figures on fewer than {method['least_patients']} {unit_of(facts['data'])} are not given."
-    made = f"neurostage {escape(facts['neurostage'])}, {facts['created']}, weights {facts['weights_sha256'][:16]}…"
+    made = f"stageproof {escape(facts['stageproof'])}, {facts['created']}, weights {facts['weights_sha256'][:16]}…"
     chosen = escape(facts["selection_sentence"])
     return f"<h2>Method</h2><p>Intervals: {intervals}.{least if known else ''} {chosen} {made}</p>"
 
