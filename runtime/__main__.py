@@ -18,11 +18,12 @@ from runtime.command_paths import STDIN, bundle_and_images
 from runtime.csv_file import Before, CsvFile, before
 from runtime.errors import StageproofError
 from runtime.escapes import line
-from runtime.hints import command, unguarded
+from runtime.hints import command, program, unguarded
 from runtime.labels import ASSUMED, ORIGINS, order_line
+from runtime.manifest import DEFAULT_BUNDLE
 from runtime.model import ModelInfo
 from runtime.prediction import Prediction
-from runtime.predictor import DEFAULT_BUNDLE, Predictor
+from runtime.predictor import Predictor
 
 _EPILOG = """\
 Only --bundle names a model: every other path is an image, whatever it holds.
@@ -176,13 +177,13 @@ def _source(image: Path) -> Path | BinaryIO:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m runtime",
+        prog=program("runtime"),
         description="Predict the Alzheimer stage of brain-MRI slices with an exported bundle.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images, or folders of them")
-    bundle = "folder that python -m export wrote, or a lone artifact; nothing else is ever the model"
+    bundle = f"folder that {program('export')} wrote, or a lone artifact; nothing else is ever the model"
     parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help=bundle)
     parser.add_argument("--info", action="store_true", help="say what the bundle holds and why this artifact serves")
     parser.add_argument("--self-test", action="store_true", help="replay the bundle's golden images on this machine")

@@ -32,6 +32,7 @@ from runtime.audit_chain import State, make_key
 from runtime.audit_check import Report, check, verify
 from runtime.command import exit_status
 from runtime.errors import AuditError
+from runtime.hints import program
 from runtime.prediction import Prediction
 
 __all__ = ["AuditLog", "Report", "check", "main", "make_key", "pixels_digest", "verify"]
@@ -184,7 +185,7 @@ def pixels_digest(image: Image.Image, salt: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 verified, 1 the log was changed or cut, 2 usage."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.audit", description="Check an audit log, or make a key.")
+    parser = argparse.ArgumentParser(prog=program("runtime.audit"), description="Check an audit log, or make a key.")
     actions = parser.add_subparsers(required=True, dest="action")
     action = actions.add_parser("verify", help="check every line against the key, the head file and an anchor")
     action.add_argument("log", type=Path, metavar="LOG", help="what --audit or Predictor(audit=…) wrote")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import AuditError
+from runtime.hints import command
 from runtime.regular_files import open_regular, read_regular
 
 FORMAT = 2
@@ -94,7 +95,7 @@ def read_key(path: Path) -> Key:
     if not _KEY_BYTES[0] <= len(secret) <= _KEY_BYTES[1]:
         raise AuditError(
             f"the audit key {path} has {len(secret)} bytes, expected {_KEY_BYTES[0]} to {_KEY_BYTES[1]}. Make one: "
-            "python -m runtime.audit key FILE"
+            f"{command('runtime.audit', 'key', 'FILE')}"
         )
     return Key(secret, path)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from runtime import backends
 from runtime.errors import InputError, TrustError
 from runtime.examined import untrusted
+from runtime.hints import command
 from runtime.integrity import weights_of
 from runtime.manifest import TENSOR, Artifact, Check, Manifest
 from runtime.model_file import CODE
@@ -70,7 +71,7 @@ def candidates(manifest: Manifest, backend: str | None, precision: str | None) -
         )
         raise InputError(
             f"The bundle has nothing that passed parity for {wanted or 'the backends this runtime knows'}. It has: "
-            f"{there}. Export what you need with python -m export --to FORMAT."
+            f"{there}. Export what you need with {command('export', '--to', 'FORMAT')}."
         )
     order = list(backends.BACKENDS)
     return sorted(fitting, key=lambda c: (c.artifact.format in CODE, c.check.latency_ms, order.index(c.check.backend)))

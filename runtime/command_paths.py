@@ -11,9 +11,8 @@ from runtime.fields import parse
 from runtime.files import read_once
 from runtime.folders import Images, images_of
 from runtime.hints import command
+from runtime.manifest import DEFAULT_BUNDLE, LARGEST
 from runtime.manifest import FILE as MANIFEST
-from runtime.manifest import LARGEST
-from runtime.predictor import DEFAULT_BUNDLE
 
 STDIN = Path("-")
 

@@ -15,7 +15,7 @@ from runtime.command import exit_status, say, told
 from runtime.errors import BackendUnavailable, InputError, StageproofError
 from runtime.escapes import line
 from runtime.gradcam import LAYERS, grad_cam, lacking
-from runtime.hints import command
+from runtime.hints import command, program
 from runtime.labels import ASSUMED, LABELS, canonical_label, order_line
 from runtime.manifest import FILE as MANIFEST
 from runtime.manifest import read_manifest
@@ -29,7 +29,7 @@ BACKEND, PRECISION = "torch-export", "fp32"
 """The one kind of artifact with the weights and gradients of the reference in it."""
 
 _EPILOG = """\
-Needs a bundle with a float32 .pt2 (python -m export --to torch-export) and the
+Needs a bundle with a float32 .pt2 (export --to torch-export) and the
 extra: pip install 'stageproof[explain]'. A .pt2 carries code:
 --trust-code says that you trust whoever made the bundle. A Grad-CAM is coarse:
 it shows which cells of the last layer raised a class, not where a disease is.
@@ -132,12 +132,12 @@ def _write(out: Path, png: bytes) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m runtime.explain",
+        prog=program("runtime.explain"),
         description="Draw where in a slice the model found what it decided by (Grad-CAM).",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder that python -m export wrote")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=f"a folder that {program('export')} wrote")
     parser.add_argument("image", type=Path, metavar="IMAGE", help="one slice: any image file, or DICOM")
     parser.add_argument("--label", help="the class to explain (default: the most probable one)")
     parser.add_argument("--trust-code", action="store_true", help="load the .pt2, which carries code, of a known maker")

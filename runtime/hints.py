@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.escapes import line
+from stageproof import IN_CHECKOUT
+from stageproof.commands import MODULES
+
+
+def program(module: str) -> str:
+    """What starts the command that `module` runs: ``stageproof export``; ``python -m export`` where a checkout runs so.
+
+    module: as `python -m` takes it in a checkout, such as ``train.audit``.
+    """
+    if IN_CHECKOUT and not _started_by_name():
+        return f"python -m {module}"
+    return f"stageproof {MODULES[module]}"
+
+
+def _started_by_name() -> bool:
+    """Whether this process is the command `stageproof`, installed or as `python -m stageproof`."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    return (spec.name if spec else Path(sys.argv[0]).stem) in ("stageproof", "stageproof.__main__")
 
 
 def command(module: str, *words: object) -> str:
-    """``python -m MODULE WORDS``: a path with a space in it, or any other sign of the shell, is quoted.
+    """`program` and its words: a path with a space in it, or any other sign of the shell, is quoted.
 
     words: paths, options and their values, in order.
     """
-    return " ".join(["python", "-m", module, *(quoted(str(word)) for word in words)])
+    return " ".join([program(module), *(quoted(str(word)) for word in words)])
 
 
 def quoted(word: str) -> str:

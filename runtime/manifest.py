@@ -54,6 +54,7 @@ from runtime.labels import LABELS_FROM
 from runtime.model import ModelInfo
 
 __all__ = [
+    "DEFAULT_BUNDLE",
     "FILE",
     "LARGEST",
     "METADATA_KEY",
@@ -73,6 +74,8 @@ __all__ = [
     "sha256_file",
 ]
 
+DEFAULT_BUNDLE = "bundle"
+"""Folder that an export writes to, and commands load from, unless told otherwise."""
 SCHEMA = 1
 _REQUIRED = ("model", "provenance", "artifacts")
 _OPTIONAL = ("schema", "guard", "labels_from", "golden", "documents", "sha256")

@@ -22,7 +22,7 @@ from runtime.hints import unguarded
 from runtime.identity import OPTIONS, absolute, restored
 from runtime.lanes import LANES, SHORT, in_lanes
 from runtime.limits import MAX_PIXELS
-from runtime.manifest import ModelInfo
+from runtime.manifest import DEFAULT_BUNDLE, ModelInfo
 from runtime.pipeline import Prepared, Rows, prepare, prepare_frames
 from runtime.prediction import Prediction, StudyPrediction, study_by
 from runtime.reading import Source
@@ -32,10 +32,7 @@ from runtime.streams import Batches
 from runtime.threads import available_cpus
 from runtime.trust import Trust
 
-__all__ = ["DEFAULT_BUNDLE", "Predictor", "probabilities"]
-
-DEFAULT_BUNDLE = "bundle"
-"""Where `python -m export` writes unless told otherwise."""
+__all__ = ["Predictor", "probabilities"]
 
 
 class Predictor:
@@ -45,7 +42,7 @@ class Predictor:
     as for a worker process, it is its path and options, and loads there if the bundle is still the same. It opens no
     connection and writes nothing but `audit` and `tune`.
 
-    path: a bundle folder, or a lone artifact of data (`.onnx`, `.xml`, `.safetensors`) that python -m export wrote.
+    path: a bundle folder, or a lone artifact of data (`.onnx`, `.xml`, `.safetensors`) that an export wrote.
     backend: ``openvino``, ``onnx``, ``tensorrt``, ``torchscript``, ``torch-export`` or ``pytorch``. Named, it never
         falls back to another; None takes the fastest one that passed parity at export and runs here.
     precision: ``fp32``, …; None takes any.

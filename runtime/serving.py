@@ -20,7 +20,7 @@ from runtime.errors import BackendError, BackendUnavailable, BundleError, InputE
 from runtime.examined import lone, untrusted
 from runtime.fields import parse
 from runtime.guard import Guard
-from runtime.hints import command
+from runtime.hints import command, program
 from runtime.integrity import Sealed
 from runtime.labels import LABELS_FROM
 from runtime.manifest import FILE, TENSOR, Check, Golden, ModelInfo, manifest_bytes, parse_manifest
@@ -201,7 +201,7 @@ def _none_serves(
 def open_artifact(
     path: Path, backend: str | None, precision: str | None, device: str, threads: int, trust: Trust = NOBODY
 ) -> Serving:
-    """A lone file that python -m export wrote, which carries labels and input size of its own. Raises TrustError for
+    """A lone file that an export wrote, which carries labels and input size of its own. Raises TrustError for
     one that carries code, whatever is trusted: nothing shows that it is what an export wrote."""
     if precision is not None:
         raise InputError(f"{path} is one file, whose precision cannot be chosen. Give a bundle, or no precision.")
@@ -209,7 +209,7 @@ def open_artifact(
     if kind is None:
         raise BundleError(
             f"{path} is not an artifact this runtime knows ({', '.join(backends.SUFFIXES)}). Give a bundle folder, "
-            "or a file that python -m export wrote."
+            f"or a file that {program('export')} wrote."
         )
     runs = [name for name, module in backends.BACKENDS.items() if kind in module.FORMATS]
     if backend is not None and backends.backend_module(backend).NAME not in runs:
@@ -231,7 +231,7 @@ def open_artifact(
     if engine.metadata is None:
         raise BundleError(
             f"{path} carries no labels and input size of its own. Give the bundle it came from, or export it with "
-            "python -m export."
+            f"{program('export')}."
         )
     described = parse(engine.metadata, str(path))
     origin = described.get("labels_from")

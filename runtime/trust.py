@@ -11,6 +11,7 @@ from pathlib import Path
 from runtime.entries import FILE, SIGNATURE
 from runtime.errors import InputError, TrustError
 from runtime.files import read_once
+from runtime.hints import command
 
 _DIGEST = re.compile("[0-9a-f]{64}(-[0-9a-f]{64})?")
 
@@ -53,8 +54,8 @@ class Trust:
             except FileNotFoundError as error:
                 raise TrustError(
                     f"{bundle} is not signed: it has no {SIGNATURE}. Nothing was loaded. Get the bundle that the owner "
-                    f"of {self.key} signed, or sign it: python -m export --sign KEY. trusted_key=None asks for no "
-                    "signature."
+                    f"of {self.key} signed, or sign it: {command('export', '--sign', 'KEY')}. "
+                    "trusted_key=None asks for no signature."
                 ) from error
             if signed_digest(signature, bundle / SIGNATURE, self.key, FILE) != found:
                 raise TrustError(

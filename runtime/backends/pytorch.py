@@ -13,6 +13,7 @@ from runtime.backends.torch_module import REQUIRES as TORCH
 from runtime.carried import descriptions
 from runtime.errors import BackendError, BundleError
 from runtime.fields import field, parse
+from runtime.hints import command
 from runtime.model_file import ModelFile
 
 __all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
@@ -37,7 +38,7 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int) -> Torc
     if told is None:
         raise BackendError(
             f"{engine} cannot load {model}: it holds weights and does not say of which network. Export it: "
-            "python -m export RUN_OR_CHECKPOINT --to pytorch."
+            f"{command('export', 'RUN_OR_CHECKPOINT', '--to', 'pytorch')}."
         )
     try:
         module = network(field(parse(told, str(model)), "architecture", str, str(model)), weights, torch)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import BackendError, BackendUnavailable
+from runtime.hints import command
 from runtime.model_file import ModelFile
 
 NAME = "tensorrt"
@@ -138,7 +139,7 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int) -> Tens
         )
         raise BackendError(
             f"{version} cannot load {model} on a GPU of compute capability {major}.{minor}: {' '.join(messages)} Build "
-            "it for this GPU and version: python -m export --to tensorrt."
+            f"it for this GPU and version: {command('export', '--to', 'tensorrt')}."
         )
     return TensorRtBackend(engine, cuda, version, messages)
 

@@ -1,0 +1,14 @@
+"""Stageproof: train, export, verify and embed a classifier of brain-MRI slices. Research use only.
+
+A wheel holds `runtime`, `train`, `export` and `benchmarks` inside this package. A checkout keeps them beside it, where
+`python -m train` and `from runtime import Predictor` work too: see `stageproof.checkout`.
+"""
+
+from pathlib import Path
+
+__version__ = "0.2.0.dev0"
+
+_HERE = Path(__file__).resolve().parent
+IN_CHECKOUT = not (_HERE / "runtime").is_dir()
+if IN_CHECKOUT:
+    __path__.append(str(_HERE.parent))

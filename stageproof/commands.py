@@ -1,0 +1,36 @@
+"""The commands: what each is called, which module runs it, and the extra that installs what it imports."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One command; ``MODULE.main(argv)`` returns its exit status."""
+
+    module: str
+    extra: str
+    """Of setup.cfg; empty where numpy, Pillow and an engine are enough."""
+    summary: str
+
+
+COMMANDS = {
+    "train": Command("stageproof.train.__main__", "train", "train on phantoms, or on your own slices"),
+    "audit": Command("stageproof.train.audit.__main__", "train", "check a dataset for leakage before any training"),
+    "evaluate": Command("stageproof.train.evaluate.__main__", "train", "evaluate a run on people it has not seen"),
+    "crossvalidate": Command("stageproof.train.crossvalidate.__main__", "train", "train and evaluate every fold"),
+    "phantom": Command("stageproof.train.data.phantom.__main__", "train", "write synthetic slices as image files"),
+    "export": Command("stageproof.export.__main__", "export", "export a run or checkpoint to a bundle"),
+    "bisect": Command(
+        "stageproof.export.bisect.__main__", "export", "find the first layer of an artifact that differs"
+    ),
+    "predict": Command("stageproof.runtime.__main__", "", "predict images with a bundle"),
+    "explain": Command("stageproof.runtime.explain.__main__", "explain", "show a Grad-CAM map over an image"),
+    "log": Command("stageproof.runtime.audit.__main__", "", "verify an audit log of predictions, or make its key"),
+    "benchmark": Command("stageproof.benchmarks.__main__", "benchmarks", "measure latency and throughput of a bundle"),
+}
+
+MODULES = {
+    command.module.removeprefix("stageproof.").removesuffix(".__main__"): name for name, command in COMMANDS.items()
+}
+"""Module, as `python -m` takes it in a checkout → command."""
