@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean tree
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,11 +30,18 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
+# The tree of a wheel, for tools that read files and do not import: stageproof/ with the packages inside.
+tree:
+	rm -rf build/tree
+	mkdir -p build/tree/stageproof
+	ln -s $(addprefix $(CURDIR)/,$(wildcard stageproof/*.py) stageproof/py.typed runtime train export benchmarks) build/tree/stageproof
+
 # The last line looks up known flaws of what is installed, where pip-audit and its database can be reached.
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=build/tree $(BIN)/lint-imports --config setup.cfg
 	@$(BIN)/python -P requirements/audit.py
 
 clean:

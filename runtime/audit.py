@@ -1,8 +1,5 @@
 """One JSON line a prediction, without patient data, each bound to the one before it by a key.
 
-    python -m runtime.audit verify LOG [--key FILE] [--anchor N:DIGEST]
-    python -m runtime.audit key FILE
-
 The first line holds the log's random salt and the name of its key. A later line says when, what was answered, by which
 model, backend and precision, and `pixels`: SHA-256 of the salt and the decoded pixels. With the image one can show that
 it is the one that was predicted; from the log alone nobody can tell whose it was. File names and reasons, which may
@@ -11,13 +8,10 @@ hold names, stay out. `runtime.audit_chain` says how lines are bound, docs/AUDIT
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import io
 import os
-import re
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -28,14 +22,11 @@ from typing import IO, Any
 from PIL import Image
 
 from runtime import audit_chain as chain
-from runtime.audit_chain import State, make_key
-from runtime.audit_check import Report, check, verify
-from runtime.command import exit_status
+from runtime.audit_chain import State
 from runtime.errors import AuditError
-from runtime.hints import program
 from runtime.prediction import Prediction
 
-__all__ = ["AuditLog", "Report", "check", "main", "make_key", "pixels_digest", "verify"]
+__all__ = ["AuditLog", "pixels_digest"]
 
 try:
     import fcntl
@@ -183,34 +174,6 @@ def pixels_digest(image: Image.Image, salt: str) -> str:
     return hashlib.sha256(head + image.tobytes()).hexdigest()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 verified, 1 the log was changed or cut, 2 usage."""
-    parser = argparse.ArgumentParser(prog=program("runtime.audit"), description="Check an audit log, or make a key.")
-    actions = parser.add_subparsers(required=True, dest="action")
-    action = actions.add_parser("verify", help="check every line against the key, the head file and an anchor")
-    action.add_argument("log", type=Path, metavar="LOG", help="what --audit or Predictor(audit=…) wrote")
-    action.add_argument("--key", type=Path, metavar="FILE", help="the log's key (default: LOG.key)")
-    action.add_argument("--anchor", metavar="N:DIGEST", help="printed before: the log must still begin as it was then")
-    action.add_argument("--head", metavar="DIGEST", help="a digest printed before, which must still be in the log")
-    action = actions.add_parser("key", help="make a key that only you may read, for --audit-key")
-    action.add_argument("file", type=Path, metavar="FILE", help="a new file")
-    options = parser.parse_args(argv)
-    try:
-        if options.action == "key":
-            print(f"{options.file}: key {make_key(options.file).name}")  # noqa: T201
-            return 0
-        if options.anchor and not re.fullmatch("[0-9]+:[0-9a-f]{64}", options.anchor):
-            parser.error(f"--anchor is {options.anchor!r}, expected N:DIGEST as verify prints it")
-        if not options.log.is_file():
-            parser.error(f"{options.log} does not exist, or is no file")
-        report = check(options.log, head=options.head, anchor=options.anchor, key=options.key)
-    except AuditError as error:
-        print(f"AuditError: {error}", file=sys.stderr)  # noqa: T201
-        return 2 if options.action == "key" else 1
-    print(report)  # noqa: T201
-    return 0
-
-
 def _private(path: str, flags: int) -> int:
     """Opened for this user alone where it is new, and without waiting where it is a FIFO."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
@@ -267,7 +230,3 @@ def _sync_folder(path: Path) -> None:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main))

@@ -7,11 +7,11 @@ import; `runtime.command.exit_status` turns what is missing later into the same 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 from runtime.errors import DependencyError
+from stageproof.checkout import PACKAGES
 
-OURS = ("runtime", "train", "export", "benchmarks")
+OURS = ("stageproof", *PACKAGES)
 """Our own packages: that one of their modules is missing is a broken installation, not a missing extra."""
 
 
@@ -34,19 +34,10 @@ def dependency_error(extra: str, *modules: str) -> DependencyError:
 
 
 def from_import_error(error: ModuleNotFoundError, extra: str) -> DependencyError | None:
-    """The DependencyError for a failed import; None where the module is one of ours or of the standard library.
-
-    Also where a file such as train.py in the working directory, which `python -m` looks through first, hides our own.
-    """
-    from sys import modules, stdlib_module_names
+    """The DependencyError for a failed import; None where the module is one of ours or of the standard library."""
+    from sys import stdlib_module_names
 
     name = (error.name or "").split(".")[0]
-    hiding = getattr(modules.get(name), "__file__", None)
-    if name in OURS and hiding and Path(hiding).resolve().parent.parent != Path(__file__).resolve().parents[1]:
-        return DependencyError(
-            f"{hiding} hides stageproof's own package {name!r}. Rename it, run from another folder, or leave the "
-            "working directory out of the search: python -P -m … (Python 3.11 or later)"
-        )
     if not name or name in OURS or name in stdlib_module_names or _installed(name):
         return None
     return dependency_error(extra, name)

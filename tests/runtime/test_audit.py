@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from runtime import Predictor, read_image
-from runtime.audit import AuditLog, check, main, make_key, pixels_digest, verify
-from runtime.audit_chain import Key, State, read_key, signed, write_head
+from runtime.audit import AuditLog, pixels_digest
+from runtime.audit_chain import Key, State, make_key, read_key, signed, write_head
+from runtime.audit_check import check, verify
+from runtime.audit_main import main
 from runtime.errors import AuditError
 from runtime.prediction import Prediction, Timings
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from runtime import Predictor, preprocess, read_image
-from runtime.explain import explained, main
+from runtime.explain import main
+from runtime.explanation import explained
 from runtime.gradcam import LAYERS, grad_cam, lacking
 from runtime.overlay import SIDE, drawn
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from runtime import Prediction
 from runtime.__main__ import main
-from runtime.audit import check
+from runtime.audit_check import check
 from runtime.command import READER_LEFT
 from runtime.report import COLUMNS, Progress
 
