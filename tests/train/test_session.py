@@ -192,10 +192,10 @@ import resource, sys
 import numpy as np
 from runtime.preprocess import InputSpec
 from train.data.loader import safe_loader
-from train.data.phantom import draw_slice, _encode
+from train.data.phantom_slices import draw_slice, encode
 from train.data.samples import Samples
 
-image = _encode(draw_slice(0, 0, 0.5), "png")
+image = encode(draw_slice(0, 0, 0.5), "png")
 count = 40_000
 labels = np.zeros(count, np.int64)
 samples = Samples([image] * count, labels, [str(i) for i in range(count)], labels, "many")
