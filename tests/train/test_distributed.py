@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from train.__main__ import main
-from train.distributed import SharedBatchNorm, Team, share_batchnorm
+from train.batchnorm import SharedBatchNorm, share_batchnorm
+from train.distributed import Team
 from train.unfinished import partial_folder
 
 REPOSITORY = Path(__file__).parents[2]

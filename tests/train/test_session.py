@@ -20,9 +20,8 @@ from train.data.cache import Cache, prepare_once
 from train.data.loader import safe_loader
 from train.data.prepare import prepare
 from train.distributed import Team
-from train.engine.reports import Epoch
 from train.evaluation.plots import plot_confusion, plot_curves
-from train.journal import Journal
+from train.journal import Epoch, Journal
 from train.session import _class_weights
 
 SPEC = InputSpec(32, 32, 1, (0.0,), (1.0,))
