@@ -18,6 +18,7 @@ from train.data.thumbnails import COARSE, THUMBNAIL, directions, thumbnail
 if TYPE_CHECKING:
     from train.data.residual import Residuals
 
+# Thumbnails are made in a module of their own, which the comparing modules share; users find them here too.
 __all__ = ["COARSE", "THUMBNAIL", "Patients", "directions", "tell_apart", "thumbnail"]
 
 _NEAR = 0.999  # correlation of pictures that differ by no more than another compression makes them
