@@ -10,8 +10,8 @@ import numpy as np
 from runtime.decoders import read_isolated
 from runtime.errors import ImageError
 from train.data.identify import identify
-from train.data.patients import thumbnail
 from train.data.samples import Samples
+from train.data.thumbnails import thumbnail
 
 PATIENTS, GROUPS, UNKNOWN = "patients", "groups", "unknown"
 _MOST_LOOKED_AT = 8192

@@ -13,12 +13,10 @@ from runtime.command import exit_status, say, told
 from runtime.errors import StageproofError
 from runtime.extras import require
 from runtime.hints import command
+from train.preconditions import PACKAGES, check_training
 
 if TYPE_CHECKING:
     from train.options import Options
-
-PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib")
-"""What training imports, of the extra `train`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options: Options | None = None
     try:
         require("train", *PACKAGES)
-        from train.options import parse
-        from train.preconditions import check_training
+        from train.command_line import parse
         from train.runs import remember
 
         options = parse(argv)
@@ -59,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _interrupted(options: Options | None) -> str:
     """What is left after an interruption that no step of training followed."""
-    from train.resume import has_checkpoint, partial_folder
+    from train.unfinished import has_checkpoint, partial_folder
 
     if options is not None and options.out is not None and has_checkpoint(partial_folder(options.out)):
         again = command("train", "--resume", "--out", options.out)

@@ -25,7 +25,7 @@ from runtime.errors import CheckpointError
 from runtime.hints import command
 from runtime.labels import LABELS
 from runtime.work_folders import hold, make_private, release, sweep, unmark
-from train.resume import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
+from train.unfinished import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
 
 WEIGHTS = "model.safetensors"
 

@@ -13,7 +13,7 @@ from runtime.command import exit_status, say, told
 from runtime.errors import InputError, StageproofError
 from runtime.extras import require
 from runtime.work_folders import work_folder
-from train.__main__ import PACKAGES
+from train.preconditions import PACKAGES, check_training
 
 if TYPE_CHECKING:
     from train.options import Options
@@ -56,8 +56,8 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
 
     Raises CheckpointError or InputError when a fold that was begun has other options.
     """
-    from train.options import Options, parse
-    from train.preconditions import check_training
+    from train.command_line import parse
+    from train.options import Options
     from train.record import read_record
     from train.resume import check_same, options_of
 

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
-from train.engine.reports import Epoch
 
 METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training slices gave."""
+
+    stage: str
+    epoch: int
+    """From 1."""
+    loss: float
+    """Mean over the training slices, augmented, dropout on."""
+    accuracy: float
+    validation_loss: float
+    """Cross-entropy, without class weights or smoothing."""
+    validation_accuracy: float
+    validation_balanced_accuracy: float
+    validation_patient_accuracy: float | None
+    """None, and in no file, where nobody knows the patients."""
+    learning_rate: float
+    """Of its last step."""
+    images_per_second: float
+    seconds: float
 
 
 class Journal:

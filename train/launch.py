@@ -16,9 +16,9 @@ from train.compute import choose_compute
 from train.loop import Interrupted
 from train.options import Options
 from train.rendezvous import FOLDER, is_ours, is_torchrun, loopback
-from train.resume import has_checkpoint, partial_folder
 from train.run import default_out, train
 from train.supervisor import Failure, Stopped, run_processes
+from train.unfinished import has_checkpoint, partial_folder
 
 
 def launch(options: Options) -> tuple[Path, dict[str, Any]]:

@@ -18,11 +18,11 @@ from runtime.errors import TrainingError
 from runtime.labels import LABELS
 from train.data.batches import Batch, Batches
 from train.distributed import Team
-from train.engine.clipping import clip_gradients
-from train.engine.reports import Epoch, Hooks, Step
-from train.engine.schedule import rate_factor
+from train.engine.reports import Hooks, Step
+from train.engine.schedule import clip_gradients, rate_factor
 from train.engine.seeds import derive, place_dropouts
 from train.engine.stage import StageState
+from train.journal import Epoch
 from train.recipes import Stage
 
 

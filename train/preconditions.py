@@ -12,11 +12,13 @@ from runtime.errors import CheckpointError, DatasetError, InputError
 from runtime.extras import require
 from runtime.hints import command, nearest, nearest_path
 from train.record import data_path
-from train.resume import RUNS, partial_folder
+from train.unfinished import RUNS, partial_folder
 
 if TYPE_CHECKING:
     from train.options import Options
 
+PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib")
+"""What training imports, of the extra `train`."""
 PARAMETERS = {"resnet50": 24_559_172, "resnet34-gray": 21_288_964}
 """Architecture → its parameters, each 4 bytes of a weights file."""
 SIZES = (16, 2048)

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from runtime.escapes import drawable, line
-from train.engine.reports import Epoch, Step
+from train.engine.reports import Step
+from train.journal import Epoch
 
 
 class Watch:

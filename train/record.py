@@ -77,3 +77,16 @@ def located(path: Path, run: Path) -> Path:
     """A recorded path from the root: as it stands, or where it is found from the folders named by `data_path`."""
     places = [absolute(path), *(above / path for above in run.resolve().parents)]
     return next((place for place in places if place.exists()), places[0])
+
+
+def recorded_verdict(record: dict[str, Any]) -> str:
+    """What the groups of a run are by its record: ``patients``, ``groups`` or ``unknown``.
+
+    Runs of 0.1 record no verdict. Where they identified patients from image similarity, the method could tear one
+    person into several, so that is unknown.
+    """
+    data = record["data"]
+    verdict = data.get("verdict") or (data.get("similarity") or {}).get("verdict")
+    if verdict in ("patients", "groups", "unknown"):
+        return str(verdict)
+    return "unknown" if data["patients_told_by"] in ("pixels", "nothing") else "patients"

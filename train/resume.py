@@ -1,23 +1,19 @@
-"""Runs in progress: where they are written, and what they were told. Light, so that --help needs no torch."""
+"""What a run was told, kept for --resume and in `run.json`. Light, so that --help needs no torch."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runtime.errors import CheckpointError, InputError
 from runtime.regular_files import read_text
+from train.options import Options
 from train.recipes import Recipe, Stage
 from train.record import located
+from train.unfinished import OPTIONS
 
-if TYPE_CHECKING:
-    from train.options import Options
-
-RUNS = Path("runs")
-NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-OPTIONS = "options.json"
 _FREE = {
     "out",
     "resume",
@@ -31,21 +27,6 @@ _FREE = {
     "tensorboard",
 }
 """Options that may differ from those the run began with: they do not decide which weights come out."""
-
-
-def partial_folder(run: Path) -> Path:
-    """Where a run is written until it has its name."""
-    return run.with_name(f".{run.name}.partial")
-
-
-def finished_name(folder: Path) -> Path:
-    """The run directory that `folder` will become."""
-    return folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a run can go on from `folder`."""
-    return (folder / NEWEST).exists() or (folder / PREVIOUS).exists()
 
 
 def write_options(options: Options, folder: Path) -> None:

@@ -36,9 +36,10 @@ from train.models import CHANNELS
 from train.options import Options
 from train.progress import Watch
 from train.record import now, write_record
-from train.resume import RUNS, finished_name, has_checkpoint, partial_folder, write_options
+from train.resume import write_options
 from train.session import Session
 from train.state import read_checkpoint
+from train.unfinished import RUNS, finished_name, has_checkpoint, partial_folder
 from train.weights import check_start
 
 

@@ -15,7 +15,7 @@ from runtime.digests import sha256_file
 from runtime.errors import CheckpointError
 from runtime.hints import command
 from train.record import RECORD, absolute, data_path, finished_at, read_record
-from train.resume import NEWEST, OPTIONS, PREVIOUS, RUNS, finished_name, has_checkpoint, partial_folder
+from train.unfinished import NEWEST, OPTIONS, PREVIOUS, RUNS, finished_name, has_checkpoint, partial_folder
 
 ELSEWHERE = ".elsewhere"
 """File in runs/ with a line for each run that was written to another folder by a command started here."""

@@ -14,18 +14,19 @@ from torch.nn import functional as F
 from runtime.errors import CheckpointError
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
+from train.batchnorm import share_batchnorm
 from train.compute import Compute
 from train.data.batches import Batches
 from train.data.prepare import Prepared
-from train.distributed import Team, share_batchnorm
+from train.distributed import Team
 from train.engine.features import backbone_features
-from train.engine.reports import Epoch, Hooks
+from train.engine.reports import Hooks
 from train.engine.schedule import make_optimizer
 from train.engine.seeds import derive, seed_dropouts
 from train.engine.stage import StageState
 from train.engine.stopping import StopRequest
 from train.evaluation.metrics import figures
-from train.journal import Journal
+from train.journal import Epoch, Journal
 from train.loop import Objective, predict, run_stage
 from train.models import build, head_of
 from train.progress import Watch

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from runtime.errors import CheckpointError, TrainingError
-from train.resume import NEWEST, PREVIOUS
+from train.unfinished import NEWEST, PREVIOUS
 
 SCHEMA = 1
 WORTH = 20

@@ -47,7 +47,7 @@ def test_only_regular_files_are_opened(odd):
 
 @pytest.mark.timeout(60)
 def test_every_reader_of_a_named_file_refuses_it(odd, tmp_path):
-    from train.data.csv_source import read_table
+    from train.data.tables import read_table
     from train.foreign_files import refuse_stranger
     from train.record import read_record
     from train.side_files import beside

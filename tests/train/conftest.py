@@ -57,8 +57,8 @@ def small_run(tmp_path_factory) -> Path:
     from train.data.loader import safe_loader
     from train.data.phantom import draw_slice
     from train.data.sources import load_samples
-    from train.evaluation.heldout import class_counts
     from train.evaluation.metrics import figures
+    from train.evaluation.scores import class_counts
     from train.loop import predict
     from train.models import build
     from train.recipes import RECIPES

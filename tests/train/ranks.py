@@ -15,14 +15,16 @@ import torch
 from torch.nn import functional as F
 
 from runtime.preprocess import InputSpec
+from train.batchnorm import share_batchnorm
 from train.data.batches import Batches
 from train.data.loader import safe_loader
 from train.data.phantom import phantom_samples
-from train.distributed import join, share_batchnorm
-from train.engine.reports import Epoch, Hooks, Step
+from train.distributed import join
+from train.engine.reports import Hooks, Step
 from train.engine.schedule import make_optimizer
 from train.engine.seeds import seed_dropouts
 from train.engine.stage import StageState
+from train.journal import Epoch
 from train.loop import Objective, predict, run_stage
 from train.models import build, head_of
 from train.recipes import Stage

@@ -16,8 +16,8 @@ from train.data.traits import NOT_RECORDED, Traits, age_in_years, sex_of, traits
 from train.evaluation.card_facts import Facts
 from train.evaluation.clinical_sections import all_sections, demographics, flow_section, subgroups
 from train.evaluation.demographics import by_patient, described
-from train.evaluation.flow import flow, parts_of, rows
-from train.evaluation.flow_diagram import diagram
+from train.evaluation.flow import flow, parts_of
+from train.evaluation.flow_diagram import diagram, rows
 from train.evaluation.intervals import exact_ends
 from train.evaluation.net_benefit import net_benefit
 from train.evaluation.prevalence import predictive_values

@@ -9,9 +9,10 @@ import pytest
 
 from train.data.loader import Slices
 from train.data.splits import shuffled_labels, split_slices
-from train.evaluation.control import control_fails, identity_test, permutation_test, power_sentence
+from train.evaluation.control import control_fails, identity_test, permutation_test
 from train.evaluation.heldout import HeldOut
 from train.evaluation.scores import Answers
+from train.evaluation.words import power_sentence
 
 
 def memoriser(people: int, by: str, seed: int) -> dict:

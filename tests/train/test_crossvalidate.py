@@ -16,9 +16,10 @@ from runtime.errors import CheckpointError
 from runtime.labels import LABELS
 from train.crossvalidate import main
 from train.evaluation.calibration import cross_fit, fit_temperature
-from train.evaluation.heldout import ask, held_out
+from train.evaluation.heldout import held_out
 from train.evaluation.pooled import Folds, figures, pool
 from train.evaluation.pooled_text import lines, spread
+from train.evaluation.predictions import ask
 from train.evaluation.scores import Answers
 from train.evaluation.study_fit import cross_fit_study, study_evidence
 from train.record import read_record

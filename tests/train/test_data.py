@@ -14,11 +14,12 @@ from runtime.images import read_image
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec, resize
 from train.data.loader import safe_loader
-from train.data.patients import tell_apart, thumbnail
+from train.data.patients import tell_apart
 from train.data.prepare import prepare
 from train.data.samples import Samples
 from train.data.sources import load_samples
 from train.data.splits import split_slices
+from train.data.thumbnails import thumbnail
 from train.evaluation.metrics import figures
 
 SPEC = InputSpec.imagenet(32)

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from train.__main__ import main
-from train.distributed import SharedBatchNorm, Team, share_batchnorm
-from train.resume import partial_folder
+from train.batchnorm import SharedBatchNorm, share_batchnorm
+from train.distributed import Team
+from train.unfinished import partial_folder
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = ["--image-size", "32", "--batch-size", "8", "--head.epochs", "1", "--full.epochs", "1", "--precision", "fp32"]

@@ -7,10 +7,10 @@ import pytest
 
 from runtime.errors import DatasetError, InputError
 from runtime.preprocess import InputSpec
+from train.command_line import parse
 from train.data.groups import with_groups, write_groups
 from train.data.prepare import prepare
 from train.data.samples import Samples
-from train.options import parse
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from train.audit import main as audit
 from train.data.id_check import check_ids
 from train.data.identify import identify
 from train.data.ids import Ids, numbered
+from train.data.leak_bound import leak_bound
 from train.data.phantom import draw_slice
 from train.data.prepare import prepare
-from train.evaluation.leakage import leak_bound
 
 PEOPLE, SLICES = 16, 12
 

@@ -283,7 +283,7 @@ def test_a_pattern_reads_patient_session_and_slice():
     ],
 )
 def test_a_pattern_of_no_use_is_refused_before_anything_is_read(text, message):
-    from train.options import parse
+    from train.command_line import parse
 
     with pytest.raises(InputError, match=message):
         compile_pattern(text)

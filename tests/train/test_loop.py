@@ -15,10 +15,9 @@ from torch.nn import functional as F
 from runtime.errors import TrainingError
 from runtime.preprocess import InputSpec
 from train.data.batches import Batches
-from train.engine.clipping import clip_gradients
 from train.engine.features import backbone_features
 from train.engine.reports import Hooks
-from train.engine.schedule import make_optimizer, rate_factor
+from train.engine.schedule import clip_gradients, make_optimizer, rate_factor
 from train.engine.seeds import SeededDropout, derive, place_dropouts, seed_dropouts
 from train.engine.stage import StageState
 from train.loop import Interrupted, Objective, predict, run_stage

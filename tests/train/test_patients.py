@@ -26,11 +26,12 @@ from tests.train.patient_sets import (
 from train.data.alignment import Alignment
 from train.data.copies import copy_links
 from train.data.heights import gaps, heights, ordered
-from train.data.patients import Patients, directions, tell_apart, thumbnail
+from train.data.patients import Patients, tell_apart
 from train.data.rejoining import rejoined, strong_level
 from train.data.residual import Residuals, close_pairs, residuals
 from train.data.tails import chance_above, exceeded
 from train.data.tearing import cut
+from train.data.thumbnails import directions, thumbnail
 
 real = pytest.mark.skipif(not HEADS.exists(), reason="the real slices are not beside this checkout")
 

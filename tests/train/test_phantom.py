@@ -154,7 +154,8 @@ def test_a_patients_own_slices_resemble_one_another_more_than_another_persons():
 
 def test_people_can_be_told_from_the_pixels_at_the_spacing_that_the_command_writes():
     pytest.importorskip("scipy", reason="linking slices by pixels needs scipy")
-    from train.data.patients import tell_apart, thumbnail
+    from train.data.patients import tell_apart
+    from train.data.thumbnails import thumbnail
 
     samples = phantom_samples(6, 32, size=64, seed=1)
     thumbnails = np.stack([thumbnail(Image.fromarray(decode(image))) for image in samples.images])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import CheckpointError, DatasetError, InputError
+from train.command_line import parse
 from train.models import build
-from train.options import parse
 from train.preconditions import PARAMETERS, check_evaluation, check_training
 from train.weights import check_start
 

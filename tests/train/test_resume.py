@@ -17,9 +17,10 @@ import torch
 from runtime.errors import CheckpointError, InputError, TrainingError
 from runtime.manifest import sha256_file
 from train.__main__ import main
-from train.options import parse
-from train.resume import partial_folder, read_options
+from train.command_line import parse
+from train.resume import read_options
 from train.state import Keeper, read_checkpoint
+from train.unfinished import partial_folder
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = {

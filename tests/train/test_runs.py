@@ -13,8 +13,8 @@ import pytest
 from runtime.errors import CheckpointError
 from runtime.hints import command
 from train.record import absolute, data_path, read_record, write_record
-from train.resume import partial_folder
 from train.runs import chosen, interrupted_run, newest_run, remember, run_of
+from train.unfinished import partial_folder
 
 
 def finished(run: Path, created: str, data: Path | str | None = None, digest: str = "0") -> Path:
@@ -165,7 +165,7 @@ def test_a_damaged_record_is_named_and_not_passed_over(runs):
 def test_options_are_recorded_with_paths_from_the_root(tmp_path, monkeypatch):
     from dataclasses import asdict
 
-    from train.options import parse
+    from train.command_line import parse
 
     monkeypatch.chdir(tmp_path)
     told = json.loads(json.dumps(asdict(parse(["--data", "a b.parquet", "--groups", "ids.csv"])), default=str))

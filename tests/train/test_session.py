@@ -20,9 +20,8 @@ from train.data.cache import Cache, prepare_once
 from train.data.loader import safe_loader
 from train.data.prepare import prepare
 from train.distributed import Team
-from train.engine.reports import Epoch
 from train.evaluation.plots import plot_confusion, plot_curves
-from train.journal import Journal
+from train.journal import Epoch, Journal
 from train.session import _class_weights
 
 SPEC = InputSpec(32, 32, 1, (0.0,), (1.0,))
@@ -192,10 +191,10 @@ import resource, sys
 import numpy as np
 from runtime.preprocess import InputSpec
 from train.data.loader import safe_loader
-from train.data.phantom import draw_slice, _encode
+from train.data.phantom_slices import draw_slice, encode
 from train.data.samples import Samples
 
-image = _encode(draw_slice(0, 0, 0.5), "png")
+image = encode(draw_slice(0, 0, 0.5), "png")
 count = 40_000
 labels = np.zeros(count, np.int64)
 samples = Samples([image] * count, labels, [str(i) for i in range(count)], labels, "many")

@@ -14,11 +14,11 @@ import pytest
 from export.__main__ import main as export
 from runtime.errors import InputError
 from train.__main__ import main as train
+from train.command_line import parse
 from train.data.phantom import main as write_phantoms
 from train.data.splits import shuffled_labels
 from train.evaluate import main as evaluate
 from train.evaluation.scores import stages
-from train.options import parse
 from train.record import read_record
 
 

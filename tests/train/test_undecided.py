@@ -19,7 +19,7 @@ from train.data.splits import split_without
 from train.data.tearing import _without_small, placed
 from train.evaluation.audit_text import lines
 from train.evaluation.flow import parts_of
-from train.evaluation.heldout import read_split
+from train.split_file import read_split
 
 OPTIONS = {"max_unreadable": 0.0, "split": "patient", "folds": 5, "seed": 0}
 

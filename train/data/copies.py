@@ -13,6 +13,7 @@ import numpy as np
 from train.data.alignment import Alignment
 from train.data.rejoining import strong_level
 from train.data.residual import Residuals, products, unit
+from train.data.thumbnails import directions
 
 _PROPOSED = 3  # slices with the most similar signature that are looked at, for each slice
 _SHARE = 0.3  # share of a group's slices that need such a pair with one other group
@@ -28,8 +29,6 @@ def copy_links(
 
     thumbnails: (N, S, S) uint8. groups: (N,) int64; pairs within one of these are left alone.
     """
-    from train.data.patients import directions
-
     alignment = Alignment(thumbnails)
     signatures = alignment.signatures()
     one, other = [], []

@@ -14,9 +14,9 @@ import numpy as np
 
 from runtime.errors import DatasetError
 from runtime.escapes import cell, from_cell
-from train.data.csv_source import column, read_table
 from train.data.ids import Ids, numbered, session_numbers
 from train.data.samples import Samples
+from train.data.tables import column, read_table
 
 COLUMNS = ("file", "group")
 VERDICTS = ("patients", "groups", "undecided")
@@ -54,7 +54,7 @@ def with_groups(samples: Samples, path: Path) -> Samples:
 def read_ids(samples: Samples, path: Path) -> Ids:
     """The ids of the file at `path`, for these samples.
 
-    The id is in the column group or patient, or one of the names in `train.data.csv_source.COLUMNS`; session, slice
+    The id is in the column group or patient, or one of the names in `train.data.tables.COLUMNS`; session, slice
     and verdict may be there too.
 
     Raises DatasetError when it cannot be read, lacks a column, or does not name every slice of the samples once and

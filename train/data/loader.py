@@ -13,8 +13,8 @@ from runtime.errors import DatasetError, ImageError
 from runtime.preprocess import InputSpec, resize
 from runtime.threads import available_cpus
 from train.data.ids import Ids
-from train.data.patients import THUMBNAIL, thumbnail
 from train.data.samples import Samples
+from train.data.thumbnails import THUMBNAIL, thumbnail
 
 
 @dataclass(frozen=True)

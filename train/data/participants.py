@@ -13,8 +13,8 @@ import numpy as np
 
 from runtime.errors import DatasetError
 from runtime.labels import LABELS, canonical_label
-from train.data.csv_source import read_table
 from train.data.ids import Ids, numbered, session_numbers
+from train.data.tables import read_table
 
 NAME = "participants.tsv"
 _ID = "participant_id"

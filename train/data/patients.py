@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+
+from train.data.thumbnails import COARSE, THUMBNAIL, directions, thumbnail
 
 if TYPE_CHECKING:
     from train.data.residual import Residuals
 
-THUMBNAIL = 64
-COARSE = 32
+# Thumbnails are made in a module of their own, which the comparing modules share; users find them here too.
+__all__ = ["COARSE", "THUMBNAIL", "Patients", "directions", "tell_apart", "thumbnail"]
+
 _NEAR = 0.999  # correlation of pictures that differ by no more than another compression makes them
 _ENDS = ("below", "above")
 _STACK = 3  # slices that strong links hold: more than a copy or two
@@ -73,11 +75,6 @@ class Patients:
         groups = int(self.groups[~self.undecided].max(initial=-1)) + 1 if self.found else None
         undecided = int(self.undecided.sum())
         return {"verdict": self.verdict, "groups": groups, "undecided": undecided, "error": self.error, **ends}
-
-
-def thumbnail(image: Image.Image) -> np.ndarray:
-    """(64, 64) uint8: the image, grey, each pixel the mean of the area it stands for."""
-    return np.asarray(image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
 def tell_apart(thumbnails: np.ndarray) -> Patients:
@@ -176,24 +173,6 @@ def _ends(raw: np.ndarray, groups: np.ndarray) -> tuple[float, float, np.ndarray
     links = np.maximum(own, other)
     ends = [value if math.isfinite(value) else math.nan for value in (below, above)]
     return ends[0], ends[1], np.sort(links[np.isfinite(links)])
-
-
-def directions(thumbnails: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
-    """(N, D) float32, each row mean-free and of unit norm, so that products are correlations.
-
-    thumbnails: (N, S, S) uint8, S a multiple of 32. D is the square of `side`, or of S where that is less.
-    """
-    count, full, _ = thumbnails.shape
-    step = max(full // side, 1)
-    vectors = np.empty((count, (full // step) ** 2), np.float32)
-    for at in range(0, count, 4096):
-        part = thumbnails[at : at + 4096].reshape(-1, full // step, step, full // step, step)
-        rows = vectors[at : at + 4096]
-        rows[:] = part.mean(axis=(2, 4), dtype=np.float32).reshape(len(part), -1)
-        rows -= rows.mean(axis=1, keepdims=True)
-        # An image of one even tone has no direction; the floor keeps it alone.
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-    return vectors
 
 
 def _moved(people: np.ndarray, fragments: np.ndarray) -> np.ndarray:

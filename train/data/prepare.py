@@ -17,14 +17,14 @@ from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
 from train.data.groups import with_groups
 from train.data.identify import Identified, identify
+from train.data.leak_bound import LeakBound, leak_bound
 from train.data.loader import Slices, Unreadable, safe_loader
 from train.data.patients import Patients
-from train.data.phantom import phantom_samples
+from train.data.phantom_slices import phantom_samples
 from train.data.samples import Skipped
 from train.data.sources import absent_classes, check_trainable, load_samples
 from train.data.splits import Split, shuffled_labels, split_without, with_selection
 from train.data.unknown import refusal
-from train.evaluation.leakage import LeakBound, leak_bound
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import numpy as np
 
 from runtime.errors import DatasetError
 from runtime.labels import LABELS, canonical_label
-from train.data.csv_source import SUFFIXES, column, from_table
+from train.data.csv_source import SUFFIXES, from_table
 from train.data.find_ids import with_ids
 from train.data.folders import folder_samples
 from train.data.ids import Ids, numbered, session_numbers
 from train.data.samples import Samples
+from train.data.tables import column
 
 _KINDS_NOT = "neither a folder of class folders, nor a .parquet file, nor a .csv file of path, label and patient"
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from train.data.csv_source import SUFFIXES, column, read_table
+from train.data.csv_source import SUFFIXES
 from train.data.participants import NAME, participants_file
+from train.data.tables import column, read_table
 
 AGES = ("age", "age_years", "age_at_scan", "age_at_visit", "patient_age", "patientage", "participant_age")
 SEXES = ("sex", "gender", "patient_sex", "patientsex", "participant_sex", "m/f")

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from train.data.identify import Identified
-from train.evaluation.leakage import LeakBound
+from train.data.leak_bound import LeakBound
 
 WHAT_TO_DO = (
     "Give the ids: --groups FILE.csv (columns file and patient), --patient-pattern REGEX for ids in file names, or "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from train.journal import Epoch
+
 
 @dataclass(frozen=True)
 class Step:
@@ -25,28 +27,6 @@ class Step:
     accuracy: float
     images_per_second: float
     learning_rate: float
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training slices gave."""
-
-    stage: str
-    epoch: int
-    """From 1."""
-    loss: float
-    """Mean over the training slices, augmented, dropout on."""
-    accuracy: float
-    validation_loss: float
-    """Cross-entropy, without class weights or smoothing."""
-    validation_accuracy: float
-    validation_balanced_accuracy: float
-    validation_patient_accuracy: float | None
-    """None, and in no file, where nobody knows the patients."""
-    learning_rate: float
-    """Of its last step."""
-    images_per_second: float
-    seconds: float
 
 
 @dataclass(frozen=True)

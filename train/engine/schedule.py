@@ -1,4 +1,4 @@
-"""The learning rate over a stage, and the optimizer it drives."""
+"""The optimizer: its learning rate over a stage, and the longest gradients that it is given."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ def make_optimizer(
     if kind == "sgd":
         return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, fused=True)
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Scale the gradients of all `parameters` together so that their 2-norm is at most `largest`.
+
+    As `torch.nn.utils.clip_grad_norm_`, which multiplies by 1 where there is nothing to clip: on a CPU that is a pass
+    over all of the gradients for nothing; on a GPU looking would wait for the device.
+    """
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+    if norm.device.type != "cpu" or not norm <= largest:  # not a number is clipped too, as torch does
+        nn.utils.clip_grads_with_norm_(trained, largest, norm)

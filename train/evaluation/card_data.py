@@ -5,9 +5,9 @@ from __future__ import annotations
 from runtime.labels import LABELS
 from train.evaluation.card_facts import Facts
 from train.evaluation.card_text import ONE_CLASS
-from train.evaluation.heldout import recorded_verdict
 from train.evaluation.markdown import table
 from train.evaluation.words import number, people_in, unit_of
+from train.record import recorded_verdict
 
 
 def training_data(run: Facts, found: Facts) -> str:

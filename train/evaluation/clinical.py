@@ -13,7 +13,7 @@ import numpy as np
 from train.data.traits import Traits, traits_of
 from train.evaluation.demographics import by_patient, described
 from train.evaluation.flow import PARTS, flow, parts_of
-from train.evaluation.heldout import HeldOut, read_split
+from train.evaluation.heldout import HeldOut
 from train.evaluation.net_benefit import net_benefit
 from train.evaluation.prevalence import predictive_values
 from train.evaluation.scores import Answers
@@ -21,6 +21,7 @@ from train.evaluation.selected import selections
 from train.evaluation.subgroups import subgroups
 from train.evaluation.summary import Summary
 from train.evaluation.variance import between_runs
+from train.split_file import read_split
 
 
 def clinical(

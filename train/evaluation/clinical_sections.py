@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from train.evaluation.card_facts import CardError, Facts
-from train.evaluation.flow import rows as flow_rows
+from train.evaluation.flow_diagram import rows as flow_rows
 from train.evaluation.selected import selected_on_evaluated
 from train.evaluation.words import number, people_in, spoken
 

@@ -58,21 +58,6 @@ def control_fails(facts: dict[str, Any]) -> bool:
     return bool(facts["p"] < facts.get("alpha", 0.001))
 
 
-def power_sentence(facts: dict[str, Any], patients: int) -> str:
-    """What a control that does not fail is worth. facts: of `permutation_test`."""
-    if "power" not in facts:
-        return "The power of this control was not computed: evaluate again."
-    found = f"would be found in {facts['power']:.0%} of controls"
-    if facts["has_power"]:
-        return f"Power: leakage of {facts['leaked']:.0%} of the {patients} patients {found}."
-    needed = facts["patients_needed"]
-    return (
-        f"NO POWER: with {patients} patients tested, leakage of {facts['leaked']:.0%} of them {found}, so a control "
-        "that does not fail is no evidence. "
-        + (f"About {needed} patients tested are needed." if needed else "More patients tested are needed.")
-    )
-
-
 def control_power(
     counts: np.ndarray, labels: np.ndarray, rng: np.random.Generator, leaked: float = LEAKED
 ) -> tuple[float, int | None]:

@@ -10,12 +10,13 @@ import numpy as np
 
 from runtime.labels import LABELS
 from train.data.identify import Identified
+from train.data.leak_bound import leak_bound
 from train.data.loader import Slices, Unreadable
 from train.data.parts import in_training
 from train.data.patients import Patients
 from train.data.samples import Samples
 from train.evaluation.baseline import linear_baseline
-from train.evaluation.leakage import leak_bound, nearest_neighbour, shared_patients
+from train.evaluation.leakage import nearest_neighbour, shared_patients
 
 FEWEST_PEOPLE = 5
 """People that a class needs for each of the usual five folds to hold one out."""

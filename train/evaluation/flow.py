@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-UNDECIDED = "left out: may be of several groups"
+from train.evaluation.flow_diagram import UNDECIDED
+
 PARTS = {
     "left out": UNDECIDED,
     "training": "training",
@@ -92,37 +93,3 @@ def _part(total: int | None, share: float | None) -> int | None:
 
 def _less(total: int | None, part: int | None) -> int | None:
     return None if total is None or part is None else total - part
-
-
-def counted(slices: int | None, people: int | None, unit: str | None) -> str:
-    """``96 slices of 24 patients``."""
-    text = "number not estimated" if slices is None else f"{slices} slice{'' if slices == 1 else 's'}"
-    if people is None or unit is None:
-        return text
-    noun = unit.removesuffix("s") if people == 1 else unit
-    return f"{text} of {people} {noun}" if slices is not None else f"{people} {noun}"
-
-
-def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The diagram as a table: step, slices, patients or groups. found: from `flow`."""
-
-    def cells(step: str, slices: int | None, people: int | None) -> tuple[str, str, str]:
-        return step, "unknown" if slices is None else str(slices), "unknown" if people is None else str(people)
-
-    source, blank = found["source"], "not counted"
-    table = [("files found", str(source["found"]), blank)]
-    table += [(f"left out: {one['reason']}", str(one["count"]), blank) for one in source["not_taken"] or ()]
-    table.append(("left out: unreadable", str(source["unreadable"]), blank))
-    table.append(cells("read", source["slices"], source["people"]))
-    if source["copies"]:
-        table.append(("of these, altered copies (kept with their originals)", str(source["copies"]), blank))
-    if found["left_out"]:
-        table.append(("left out: show somebody the run was made with", str(found["left_out"]), blank))
-    if found["undecided"]:
-        table.append((UNDECIDED, str(found["undecided"]), blank))
-    table += [cells(one["name"], one["slices"], one["people"]) for one in found["parts"]]
-    table.append(cells("evaluated", found["evaluated"]["slices"], found["evaluated"]["people"]))
-    table.append(cells("answered", found["answered"]["slices"], found["answered"]["people"]))
-    table.append(cells("abstained", found["abstained"]["slices"], found["abstained"]["people"]))
-    table.append(("rejected by the input check", "not applied", "not applied"))
-    return table

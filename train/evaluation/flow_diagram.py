@@ -1,4 +1,4 @@
-"""The flow of slices and patients as an SVG that a phone can show."""
+"""The flow of slices and patients as an SVG that a phone can show, and as a table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from runtime.escapes import markup as escape
 
+UNDECIDED = "left out: may be of several groups"
 _WIDTH, _LINE, _PAD, _GAP = 360, 15, 8, 22
 _MAIN, _BESIDE = 196, 142
 
@@ -33,6 +34,31 @@ def diagram(found: Mapping[str, Any]) -> str:
         outcomes[1] = ["Abstained", "no threshold", "was set"]
     drawing.several([*outcomes, rejected], [True, False, False])
     return drawing.text()
+
+
+def rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The diagram as a table: step, slices, patients or groups. found: from `train.evaluation.flow.flow`."""
+
+    def cells(step: str, slices: int | None, people: int | None) -> tuple[str, str, str]:
+        return step, "unknown" if slices is None else str(slices), "unknown" if people is None else str(people)
+
+    source, blank = found["source"], "not counted"
+    table = [("files found", str(source["found"]), blank)]
+    table += [(f"left out: {one['reason']}", str(one["count"]), blank) for one in source["not_taken"] or ()]
+    table.append(("left out: unreadable", str(source["unreadable"]), blank))
+    table.append(cells("read", source["slices"], source["people"]))
+    if source["copies"]:
+        table.append(("of these, altered copies (kept with their originals)", str(source["copies"]), blank))
+    if found["left_out"]:
+        table.append(("left out: show somebody the run was made with", str(found["left_out"]), blank))
+    if found["undecided"]:
+        table.append((UNDECIDED, str(found["undecided"]), blank))
+    table += [cells(one["name"], one["slices"], one["people"]) for one in found["parts"]]
+    table.append(cells("evaluated", found["evaluated"]["slices"], found["evaluated"]["people"]))
+    table.append(cells("answered", found["answered"]["slices"], found["answered"]["people"]))
+    table.append(cells("abstained", found["abstained"]["slices"], found["abstained"]["people"]))
+    table.append(("rejected by the input check", "not applied", "not applied"))
+    return table
 
 
 def _lines(slices: int | None, people: int | None, unit: str | None) -> list[str]:

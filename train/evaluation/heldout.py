@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,31 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from runtime.decoders import read_isolated
-from runtime.digests import sha256_file
 from runtime.errors import CheckpointError, DatasetError, ImageError
-from runtime.escapes import from_cell
-from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
-from train.checkpoint import WEIGHTS, load_weights
-from train.compute import choose_compute
-from train.data.batches import Batches
 from train.data.groups import with_groups
 from train.data.identify import identify
 from train.data.ids import Ids
 from train.data.loader import Slices, safe_loader, thumbnails_only
-from train.data.phantom import phantom_samples
+from train.data.phantom_slices import phantom_samples
 from train.data.samples import Samples
 from train.data.similarity import shows_head_of
 from train.data.sources import load_samples
-from train.loop import predict
-from train.models import build
-from train.record import data_path
-from train.weight_files import read_state
-
-SPLIT = "split.csv"
+from train.record import data_path, recorded_verdict
+from train.split_file import SPLIT, labels_trained_on, read_split
 
 
 @dataclass(frozen=True)
@@ -113,27 +101,6 @@ def held_out(
     return _other(run, samples, digest, own, spec, max_unreadable)
 
 
-def ask(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:
-    """(N, classes) float32 logits, before temperature, of the run's network in float32.
-
-    Raises CheckpointError when its weights are not those that the record names.
-    """
-    path = run / WEIGHTS
-    state = read_state(path)
-    if (found := sha256_file(path)) != record["weights_sha256"]:
-        raise CheckpointError(
-            f"{path} has SHA-256 {found[:12]}…, the run's record says {record['weights_sha256'][:12]}…: the weights "
-            "were changed after training. Train again."
-        )
-    model = build(record["architecture"])
-    load_weights(model, state, path)
-    device = choose_compute("auto", "fp32").device
-    model.to(device).to(memory_format=torch.channels_last)
-    pixels, labels = torch.from_numpy(slices.pixels), torch.from_numpy(slices.labels)
-    spec = InputSpec.from_dict(record["input"])
-    return predict(model, Batches(pixels, labels, spec, batch_size, device=device))[0]
-
-
 def _own_samples(record: dict[str, Any], recorded: Path | None) -> Samples:
     if recorded is None:
         return phantom_samples(seed=record["options"]["seed"])
@@ -192,19 +159,6 @@ def _own(
     )
 
 
-def recorded_verdict(record: dict[str, Any]) -> str:
-    """What the groups of a run are by its record: ``patients``, ``groups`` or ``unknown``.
-
-    Runs of 0.1 record no verdict. Where they identified patients from image similarity, the method could tear one
-    person into several, so that is unknown.
-    """
-    data = record["data"]
-    verdict = data.get("verdict") or (data.get("similarity") or {}).get("verdict")
-    if verdict in ("patients", "groups", "unknown"):
-        return str(verdict)
-    return "unknown" if data["patients_told_by"] in ("pixels", "nothing") else "patients"
-
-
 def _other(
     run: Path,
     samples: Samples,
@@ -256,23 +210,8 @@ def _other(
 
 def _as_trained(slices: Slices, run: Path) -> Slices:
     """The slices with the labels of split.csv: those that a control run was given in place of the data's own."""
-    with (run / SPLIT).open(newline="", encoding="utf-8") as file:
-        given = {from_cell(row["name"]): LABELS.index(row["label"]) for row in csv.DictReader(file)}
+    given = labels_trained_on(run)
     return replace(slices, labels=np.array([given[name] for name in slices.names], np.int64))
-
-
-def read_split(run: Path) -> dict[str, tuple[str, str]]:
-    """Slice name → patient (or group) and side."""
-    try:
-        with (run / SPLIT).open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            column = "group" if "group" in (rows.fieldnames or ()) else "patient"
-            return {from_cell(row["name"]): (row[column], row["side"]) for row in rows}
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{run / SPLIT} cannot be read: {error}. It says which slices were held out; without it none of them can "
-            "be told from those trained on."
-        ) from error
 
 
 def _sizes(samples: Samples) -> tuple[tuple[int, int, int], ...]:
@@ -281,9 +220,3 @@ def _sizes(samples: Samples) -> tuple[tuple[int, int, int], ...]:
         with suppress(ImageError, OSError):  # counted as unreadable already
             found[read_isolated(samples.read(index)).image.size] += 1
     return tuple((width, height, count) for (width, height), count in found.most_common())
-
-
-def class_counts(labels: np.ndarray) -> dict[str, int]:
-    """Class → how many of `labels` ((N,) int) are of it."""
-    counts = np.bincount(labels, minlength=len(LABELS)).tolist()
-    return dict(zip(LABELS, counts, strict=True))

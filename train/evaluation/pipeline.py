@@ -17,9 +17,10 @@ from train.evaluation.calibration import Guarantee, stored_fit
 from train.evaluation.clinical import clinical
 from train.evaluation.control import identity_test, permutation_test
 from train.evaluation.fitting import abstention, assessed, debiased, fitted_on, studies_of
-from train.evaluation.heldout import HeldOut, ask, class_counts, held_out
+from train.evaluation.heldout import HeldOut, held_out
 from train.evaluation.intervals import LEAST_PATIENTS, LEVEL
-from train.evaluation.scores import BINS, Answers, stages
+from train.evaluation.predictions import ask
+from train.evaluation.scores import BINS, Answers, class_counts, stages
 from train.evaluation.selected import on_evaluated, selection_sentence
 from train.evaluation.summary import Summary, no_interval, over_units
 from train.evaluation.warned import is_control, warnings_of

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
 from runtime.labels import LABELS
-from train.engine.reports import Epoch
+from train.journal import Epoch
 
 
 def plot_curves(epochs: Sequence[Epoch], path: Path) -> None:

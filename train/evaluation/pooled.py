@@ -15,13 +15,15 @@ from runtime.errors import CheckpointError
 from runtime.labels import LABELS
 from train.evaluation.calibration import CrossFit, cross_fit
 from train.evaluation.fitting import assessed, debiased
-from train.evaluation.heldout import HeldOut, ask, class_counts, held_out, read_split, recorded_verdict
+from train.evaluation.heldout import HeldOut, held_out
 from train.evaluation.intervals import LEVEL
+from train.evaluation.predictions import ask
 from train.evaluation.repeated import DECIDED, DEPENDENCE, fold_figures, mean_of_folds
-from train.evaluation.scores import Answers, decision_scores, ranking_scores
+from train.evaluation.scores import Answers, class_counts, decision_scores, ranking_scores
 from train.evaluation.summary import Summary, no_interval, over_units
 from train.pseudonyms import public_source
-from train.record import read_record
+from train.record import read_record, recorded_verdict
+from train.split_file import read_split
 
 SCHEMA = 1
 OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "demented.accuracy", "demented.auc")

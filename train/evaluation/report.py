@@ -9,7 +9,6 @@ from runtime.labels import LABELS
 from train.evaluation.calibration_words import calibration_heads, calibration_rows, guarantee, studies_by
 from train.evaluation.card_facts import Facts
 from train.evaluation.clinical_sections import Section, all_sections, flow_section
-from train.evaluation.control import power_sentence
 from train.evaluation.flow_diagram import diagram
 from train.evaluation.page import document, picture, table
 from train.evaluation.words import (
@@ -21,6 +20,7 @@ from train.evaluation.words import (
     number,
     people_in,
     pick,
+    power_sentence,
     resting_on,
     spoken,
     unit_of,

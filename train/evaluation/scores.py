@@ -61,6 +61,12 @@ def stages(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
     return found
 
 
+def class_counts(labels: np.ndarray) -> dict[str, int]:
+    """Class → how many of `labels` ((N,) int) are of it."""
+    counts = np.bincount(labels, minlength=len(LABELS)).tolist()
+    return dict(zip(LABELS, counts, strict=True))
+
+
 def confusion(answers: Answers, weights: np.ndarray) -> np.ndarray:
     """(B, classes, classes) float64: rows are the truth, columns the decision. weights: (B, patients) float64."""
     pairs = np.eye(CLASSES * CLASSES)[answers.labels * CLASSES + answers.decisions]

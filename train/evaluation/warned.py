@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from train.evaluation.control import control_fails, power_sentence
+from train.evaluation.control import control_fails
 from train.evaluation.heldout import HeldOut
+from train.evaluation.words import power_sentence
 
 _OF = {"patients": "show a patient", "groups": "are of a group"}
 

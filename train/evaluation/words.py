@@ -95,3 +95,18 @@ def people_in(data: dict[str, Any]) -> str:
 def joined(names: list[str]) -> str:
     """``A``, ``A and B``, ``A, B and C``."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def power_sentence(facts: dict[str, Any], patients: int) -> str:
+    """What a control that does not fail is worth. facts: of `train.evaluation.control.permutation_test`."""
+    if "power" not in facts:
+        return "The power of this control was not computed: evaluate again."
+    found = f"would be found in {facts['power']:.0%} of controls"
+    if facts["has_power"]:
+        return f"Power: leakage of {facts['leaked']:.0%} of the {patients} patients {found}."
+    needed = facts["patients_needed"]
+    return (
+        f"NO POWER: with {patients} patients tested, leakage of {facts['leaked']:.0%} of them {found}, so a control "
+        "that does not fail is no evidence. "
+        + (f"About {needed} patients tested are needed." if needed else "More patients tested are needed.")
+    )
