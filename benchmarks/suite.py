@@ -25,7 +25,7 @@ from benchmarks.record import Row, build
 from benchmarks.rows import Facts, pooled, row
 from benchmarks.scaling import scaling
 from benchmarks.worker import Contender, Worker
-from export.images import calibration_samples
+from export.calibration import calibration_samples
 from export.processes import in_own_process
 from export.reference import source_of
 from runtime import backends

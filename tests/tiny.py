@@ -44,7 +44,7 @@ def write_checkpoint(path: Path, seed: int = 0, spec: Any = None) -> Path:
     import torch
     from torch import nn
 
-    from export.images import phantoms, preprocessed
+    from export.comparison import phantoms, preprocessed
     from runtime.preprocess import InputSpec
 
     torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def write_checkpoint(path: Path, seed: int = 0, spec: Any = None) -> Path:
 
 def guard_of_phantoms(reference: Any, folder: Path, *rest: Any) -> Any:
     """In place of `export.guarding.write_guard`, which needs a run: 16 phantoms."""
-    from export.images import phantoms
+    from export.comparison import phantoms
     from runtime.digests import sha256_file
     from runtime.guard import fit
     from runtime.images import read_image
