@@ -47,7 +47,7 @@ class Job:
         pixels: of one that takes them.
         """
         reference = self.reference
-        # A bundle without a guard rejects no image, nor can it be asked.
+        # Which images the guard rejects is None where the bundle has none.
         facts = {"precision": precision, "guarded": self.evidence.rejected is not None}
         origin = {"labels_from": reference.order.origin} if reference.order.origin else {}
         return {

@@ -88,10 +88,10 @@ def known_to_runtime() -> Iterator[None]:
 def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantoms) -> Iterator[None]:
     """While this lasts the network is an architecture like the others, every format is built in this process, and what
     passed is not timed again. temperature: of a checkpoint, as `python -m train.evaluate` would have fitted it."""
-    from export import job, pipeline, produce
+    from export import pipeline, produce, reference_loading
     from train.models import ARCHITECTURES
 
-    real = job.load_reference
+    real = reference_loading.load_reference
 
     def load_reference(options):
         reference = real(options)
