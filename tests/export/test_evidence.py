@@ -27,10 +27,10 @@ from train.data.phantom import phantom_samples
 @pytest.fixture(autouse=True)
 def small_phantoms(monkeypatch):
     """Phantoms of 32 × 32: what is tested is which they are."""
-    import export.comparison
+    from export import comparison as compared_on
     from export import run_data
 
-    for module in (export.comparison, run_data):
+    for module in (compared_on, run_data):
         monkeypatch.setattr(module, "phantom_samples", partial(phantom_samples, size=32))
     run_data._population.cache_clear()
     yield

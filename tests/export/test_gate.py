@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import export.formats.onnx as onnx_format
-import export.lowered
+from export import lowered as half_precision
 from export import pipeline
 from export.formats import graph_store
 from export.graph_metadata import describe
@@ -182,7 +182,7 @@ def test_the_gate_catches_an_fp16_file_that_is_fp32(clean, run, tmp_path, monkey
 def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, monkeypatch, here):
     import torch
 
-    real = export.lowered.lowered
+    real = half_precision.lowered
 
     class Training(torch.nn.Module):
         """Normalises each batch by itself, as a model does that was never put into eval mode."""
@@ -202,7 +202,7 @@ def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, mo
                 module.running_mean = module.running_var = None
         return Training(wrapped).eval()
 
-    monkeypatch.setattr(export.lowered, "lowered", lowered)
+    monkeypatch.setattr(half_precision, "lowered", lowered)
     outcome = failed(run, tmp_path / "bundle", "and moves one by .* when only the batch size changes")
     assert sum(outcome.found.values()) == 55, "it was exported, and is measured"
 
