@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from benchmarks.compare_circumstances import Pair, changed_circumstances, check_work, machines_differ, untouched
 from benchmarks.compare_statistics import (
     ASSUMED_SPREAD,
     LEAST_SAMPLES,
@@ -78,15 +79,12 @@ class Comparison:
     """Whether the machine's own drift could be taken out; without that, verdicts carry no rate of error."""
 
 
-Pair = tuple[Row, Row]
-
-
 def compare(before: Record, after: Record, no_slower: float = NO_SLOWER) -> Comparison:
     """The verdicts on the second run. no_slower: the slowdown, as a share, that "no slower" excludes.
 
     Raises InputError where the runs have no row in common, or did different work.
     """
-    _check_work(before, after)
+    check_work(before, after)
     first, second = ({_key(row): row for row in record.rows} for record in (before, after))
     pairs = [(first[key], row) for key, row in second.items() if key in first]
     if not pairs:
@@ -94,8 +92,8 @@ def compare(before: Record, after: Record, no_slower: float = NO_SLOWER) -> Comp
             f"{before.name} and {after.name} have no row in common: {_names(before.rows)}; {_names(after.rows)}. "
             "Measure the same bundle in the same scenarios."
         )
-    changed = _changed(before, after)
-    controls = [] if _machines_differ(changed) else [pair for pair in pairs if _untouched(pair, changed)]
+    changed = changed_circumstances(before, after)
+    controls = [] if machines_differ(changed) else [pair for pair in pairs if untouched(pair, changed)]
     estimates: dict[int, tuple[Estimate, float]] = {}
     for at, pair in enumerate(pairs):
         judged = min(len(row.samples_ms) for row in pair) >= LEAST_SAMPLES and not _incomparable(pair)
@@ -214,71 +212,6 @@ def _names(rows: Iterable[Row]) -> str:
     return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
-def _check_work(before: Record, after: Record) -> None:
-    """Raises InputError unless both runs asked networks of the same shape."""
-    shapes = []
-    for record in (before, after):
-        spec = record.facts["bundle"].get("input") or {}
-        shapes.append(
-            (record.facts["bundle"].get("architecture"), spec.get("height"), spec.get("width"), spec.get("channels"))
-        )
-    if shapes[0] != shapes[1]:
-        said = [f"{name} at {height} × {width} × {channels}" for name, height, width, channels in shapes]
-        raise InputError(
-            f"{before.name} measured {said[0]}, {after.name} {said[1]}: their times say nothing of the code. Measure "
-            "bundles of the same architecture and image size."
-        )
-
-
-_SAME = (
-    ("cpu", "CPU"),
-    ("cpus", "CPUs"),
-    ("memory_bytes", "bytes of memory"),
-    ("system", "system"),
-    ("python", "Python"),
-)
-_MACHINE = ("CPU", "CPUs")
-_LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    "torch": ("torch", "torchvision"),
-    "aotinductor": ("torch", "torchvision"),
-    "onnx": ("onnxruntime", "onnxruntime-gpu"),
-    "openvino": ("openvino",),
-}
-"""By a peer's backend: the packages whose versions make it another contender; numpy and pillow are behind all."""
-
-
-def _changed(before: Record, after: Record) -> dict[str, tuple[object, object]]:
-    """Circumstances that differ, packages among them: what → (before, after)."""
-    first, second = before.machine, after.machine
-    found = {said: (first.get(key), second.get(key)) for key, said in _SAME if first.get(key) != second.get(key)}
-    versions = first.get("versions") or {}, second.get("versions") or {}
-    for package in sorted({*versions[0], *versions[1]} - {"stageproof", "neurostage"}):
-        if versions[0].get(package) != versions[1].get(package):
-            found[package] = versions[0].get(package), versions[1].get(package)
-    return found
-
-
-def _machines_differ(changed: Mapping[str, object]) -> bool:
-    return any(what in changed for what in _MACHINE)
-
-
-def _untouched(pair: Pair, changed: Mapping[str, object]) -> bool:
-    """Whether a row is a peer that is the same in both runs, with samples enough to be held against."""
-    row = pair[1]
-    behind = (
-        *_LIBRARIES.get(row.backend, ("torch", "torchvision", "onnxruntime", "openvino")),
-        "numpy",
-        "pillow",
-        "Python",
-    )
-    return (
-        row.kind == "peer"
-        and not any(what in changed for what in behind)
-        and pair[0].settings == row.settings
-        and min(len(one.samples_ms) for one in pair) >= LEAST_SAMPLES
-    )
-
-
 def _notes(
     before: Record,
     after: Record,
@@ -293,7 +226,7 @@ def _notes(
     if sources[0] != sources[1]:
         notes.append(f"images: {sources[0]} before, {sources[1]} after")
     notes += [f"{record.name} was taken on a busy machine" for record in (before, after) if record.machine.get("busy")]
-    if _machines_differ(changed):
+    if machines_differ(changed):
         notes.append(
             f"Two machines: the verdicts are of machine and code together, and beyond ±{LONE_MARGIN:.0%} only."
         )

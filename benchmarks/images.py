@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from export.images import comparison
+from export.comparison import comparison
 from runtime.errors import ImageError, InputError
 from runtime.guard import Guard
 from runtime.manifest import Manifest

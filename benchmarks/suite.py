@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks import scenarios
 from benchmarks.compare import MARGIN
 from benchmarks.compare_statistics import ASSUMED_SPREAD, detectable
+from benchmarks.contender_selection import only, predictors, start
 from benchmarks.floors import floors, gflop_per_image
 from benchmarks.images import images_for
 from benchmarks.machine import circumstances, commit
@@ -21,19 +18,18 @@ from benchmarks.options import Options
 from benchmarks.peers import peers
 from benchmarks.peers.eager import SNIPPET
 from benchmarks.peers.given import Given
-from benchmarks.record import Row, build
-from benchmarks.rows import Facts, pooled, row
+from benchmarks.record import build
+from benchmarks.rows import Facts, pooled
 from benchmarks.scaling import scaling
-from benchmarks.worker import Contender, Worker
-from export.images import calibration_samples
+from benchmarks.scenario_rows import rows_of
+from benchmarks.worker import Worker
+from export.calibration import calibration_samples
 from export.processes import in_own_process
 from export.reference import source_of
-from runtime import backends
-from runtime.errors import BackendError, BundleError, CheckpointError, DatasetError, InputError
+from runtime.errors import CheckpointError, DatasetError, InputError
 from runtime.integrity import verified
 from runtime.labels import ASSUMED, order_line
-from runtime.manifest import TENSOR, Manifest
-from runtime.model_file import CODE
+from runtime.manifest import Manifest
 from runtime.threads import available_cpus
 from runtime.work_folders import work_folder
 from train.record import read_record
@@ -59,7 +55,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     threads = options.threads or available_cpus()
     patient = options.patient or "all" in options.scenario
     images, where = images_for(manifest, options.bundle, source, options.data, options.images)
-    contenders = _predictors(options, manifest, threads, notes)
+    contenders = predictors(options, manifest, threads, notes)
     with _folder(options.work) as work:
         if options.peers:
             given = Given(
@@ -75,7 +71,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
             others, left_out = peers(given)
             contenders += others
             notes += left_out
-        contenders = _only(contenders, options.only)
+        contenders = only(contenders, options.only)
         say("looking at the machine")
         about = circumstances()
         ceilings: dict[str, Any] = {}
@@ -90,10 +86,10 @@ def run(options: Options, say: Say) -> dict[str, Any]:
             last = number == options.processes
             with ExitStack() as stack:
                 # What did not load the first time is noted once.
-                workers = _start(contenders, images, work, stack, notes if number == 1 else [], say)
+                workers = start(contenders, images, work, stack, notes if number == 1 else [], say)
                 facts = facts or _facts(workers, ceilings, work_done, threads, say)
                 asked = tuple(one for one in options.scenarios if last or one not in _ONCE)
-                by_process.append(_rows(options, asked, workers, images, facts, work, batches, say))
+                by_process.append(rows_of(options, asked, workers, images, facts, work, batches, say))
                 cost = scaling(workers[0].contender, images, work, say) if last and "scaling" in asked else None
         rows = pooled(by_process, notes)
     after = circumstances()
@@ -130,159 +126,6 @@ def power(options: Options, rows: int) -> str:
         f"{found:.1%} with a probability of 80 % where processes differ by 0.5 %, of {worse:.1%} where they differ by "
         f"{ASSUMED_SPREAD:.0%}."
     )
-
-
-def _rows(
-    options: Options,
-    asked: Sequence[str],
-    workers: Sequence[Worker],
-    images: Sequence[bytes],
-    facts: Facts,
-    work: Path,
-    batches: dict[str, int],
-    say: Say,
-) -> list[Row]:
-    """The rows of one process of each contender. batches: sizes chosen in an earlier process, filled by the first."""
-    ours = [worker for worker in workers if worker.contender.kind == "predictor"]
-    rows: list[Row] = []
-    if "single_stream" in asked:
-        taken = scenarios.single_stream(workers, options.per_process, say)
-        rows += [row(worker, "single_stream", 1, taken, facts) for worker in workers]
-    if "multi_stream" in asked:
-        taken = scenarios.multi_stream(workers, max(10, options.per_process // 4), say)
-        rows += [row(worker, "multi_stream", scenarios.QUESTION, taken, facts) for worker in workers]
-    if "offline" in asked:
-        for worker in () if options.quick else ours:
-            worker.ask("throughput", scenarios.LONG, scenarios.QUESTION)
-        if not batches:
-            batches.update(scenarios.best_batches(workers, 16 if options.quick else scenarios.TRIED))
-        count = len(images) if options.quick else max(len(images), scenarios.OFFLINE)
-        taken = scenarios.offline(workers, batches, count, 3 if options.counted < 60 else 5, say)
-        rows += [row(worker, "offline", batches[worker.contender.name], taken, facts) for worker in workers]
-    if "engine" in asked:
-        for batch in (1, 8, 32):
-            samples = max(12, options.per_process // batch)
-            taken = scenarios.engine(ours, batch, samples, say)
-            rows += [row(worker, "engine", batch, taken, facts) for worker in ours]
-        rows += _one_thread(ours, images, facts, work, options.per_process, say)
-    if "server" in asked:
-        rows.append(_server(options, ours, images, facts, say))
-    return rows
-
-
-def _one_thread(
-    ours: Sequence[Worker], images: Sequence[bytes], facts: Facts, work: Path, samples: int, say: Say
-) -> list[Row]:
-    """The engines alone on one CPU thread, each row named so."""
-    if facts.threads == 1:
-        return []
-    with ExitStack() as stack:
-        single = [
-            replace(
-                worker.contender,
-                name=f"{worker.contender.name}, 1 thread",
-                threads=1,
-                arguments={**worker.contender.arguments, "threads": 1},
-            )
-            for worker in ours
-        ]
-        workers = _start(single, images, work, stack, [], say)
-        taken = scenarios.engine(workers, 1, max(12, samples // 2), say)
-        return [row(worker, "engine", 1, taken, replace(facts, of={})) for worker in workers]
-
-
-def _server(options: Options, ours: Sequence[Worker], images: Sequence[bytes], facts: Facts, say: Say) -> Row:
-    """The artifact that serves by default, at a share of the throughput that it has just shown."""
-    taken = scenarios.single_stream(ours, 40, say)
-    fastest = min(ours, key=lambda worker: float(np.median(taken[worker.contender.name].milliseconds)))
-    name = fastest.contender.name
-    single = float(np.median(taken[name].milliseconds))
-    fastest.ask("throughput", scenarios.LONG, scenarios.QUESTION)
-    batch = scenarios.best_batches([fastest], scenarios.TRIED)
-    alone = scenarios.offline([fastest], batch, max(len(images), scenarios.OFFLINE), 5, say)[name]
-    rate = options.server_load * 1e3 / float(np.median(alone.milliseconds))
-    say(f"server: {options.server_seconds} s at {rate:.1f} images/s, {options.server_load:.0%} of {name} offline")
-    served = fastest.ask("call", "serve", rate, options.server_seconds, scenarios.QUESTION)
-    latencies = scenarios.Taken(served["latencies_ms"])
-    found = row(fastest, "server", scenarios.QUESTION, {name: latencies}, facts)
-    return replace(
-        found,
-        images_per_s=len(latencies.milliseconds) / served["seconds"],
-        floor_ms=None,
-        floor_share=None,
-        settings=f"{found.settings}; at most {scenarios.QUESTION} waiting images in one batch",
-        server={
-            "offered_per_s": rate,
-            "offline_share": options.server_load,
-            "single_ms": single,
-            "latency_bound_ms": 4 * single,
-            "lost": served["lost"],
-            "seconds": served["seconds"],
-        },
-    )
-
-
-def _predictors(options: Options, manifest: Manifest, threads: int, notes: list[str]) -> list[Contender]:
-    """One for each backend and precision of the bundle, what would serve by itself first."""
-    found: dict[str, Contender] = {}
-    pairs = [(one, check) for one in manifest.artifacts if one.takes == TENSOR for check in one.checks]
-    for artifact, check in sorted(pairs, key=lambda pair: pair[1].latency_ms):
-        name = f"Predictor, {check.backend} {artifact.precision}"
-        reason = backends.missing(check.backend) or backends.elsewhere(check.backend, options.device)
-        if reason:
-            notes.append(f"{name} was not measured: it {reason}.")
-            continue
-        if artifact.format in CODE and not options.trust_code:
-            notes.append(f"{name} was not measured: {artifact.file} carries code. --trust-code loads it.")
-            continue
-        arguments = {
-            "bundle": options.bundle,
-            "backend": check.backend,
-            "precision": artifact.precision,
-            "device": options.device,
-            "threads": threads,
-            "trust_code": options.trust_code,
-        }
-        settings = f"{check.backend} as the runtime loads it, guard {'on' if manifest.guard else 'not in the bundle'}"
-        found[name] = Contender(
-            name,
-            "predictor",
-            check.backend,
-            artifact.precision,
-            threads,
-            settings,
-            "benchmarks.ours",
-            arguments,
-            batches=(4, 8, 16, 32),
-        )
-    if not found:
-        raise BundleError(f"Nothing in {options.bundle} can be measured here. {' '.join(notes)}")
-    return list(found.values())
-
-
-def _only(contenders: list[Contender], parts: Sequence[str]) -> list[Contender]:
-    """Those whose name holds one of `parts`; all of them where there are none."""
-    chosen = [one for one in contenders if not parts or any(part.casefold() in one.name.casefold() for part in parts)]
-    if not any(one.kind == "predictor" for one in chosen):
-        names = "; ".join(one.name for one in contenders)
-        raise InputError(f"--only {' '.join(parts)} leaves no Predictor to measure. There are: {names}.")
-    return chosen
-
-
-def _start(
-    contenders: Sequence[Contender], images: Sequence[bytes], work: Path, stack: ExitStack, notes: list[str], say: Say
-) -> list[Worker]:
-    """One process for each contender, one after another, so that loading is timed alone."""
-    workers = []
-    for number, contender in enumerate(contenders):
-        say(f"loading {contender.name}")
-        try:
-            workers.append(stack.enter_context(Worker(contender, images, work / f"{number}.log")))
-        except BackendError as error:
-            if contender.kind == "predictor":
-                raise
-            notes.append(f"{contender.name} was not measured. {error}")
-    return workers
 
 
 def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int, say: Say) -> Facts:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export.equalise import KEY, channel_scales
+from export.graph_metadata import KEY, channel_scales
 from runtime.errors import InputError
 from runtime.quiet import import_without
 

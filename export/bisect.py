@@ -100,10 +100,8 @@ def bisect(options: Options) -> list[Layer]:
     import torch
 
     from export.activations import activations
-    from export.formats import onnx
-    from export.images import comparison, preprocessed
-    from export.job import Evidence, Job
-    from export.options import Options as ExportOptions
+    from export.comparison import comparison, preprocessed
+    from export.float_graph import exported
     from runtime.threads import available_cpus
 
     torch.set_num_threads(available_cpus())
@@ -114,9 +112,8 @@ def bisect(options: Options) -> list[Layer]:
     images = preprocessed(samples, reference.info.input)
     with work_folder() as work:
         path = _unpack(options, work / "artifact")
-        evidence = Evidence(images, reference.logits(images), None, tuple(samples.names), samples.source)
-        job = Job(ExportOptions(source=options.source), reference, evidence, work, work)
-        graph, _digest = onnx.graph(job, "fp32")
+        graph = work / "fp32.onnx"
+        graph.write_bytes(exported(reference, "fp32").SerializeToString())
         expected, got = activations(graph, images), activations(path, images)
     common = [layer for layer in expected if layer in got]
     if not common:

@@ -7,19 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from export.binomial import lower_bound, upper_bound
 from export.clustered import Counts, bound
 from export.served import Serve, Served, differing, named, statuses
-from export.statistics import lower_bound, upper_bound
 
-ALPHA = 0.05
-"""Probability that any artifact of a bundle passes although it changes more than its tolerance."""
 WORTH_A_BOUND = 0.2
 """A class of whose images even no change leaves a larger upper bound has too few of them, or of too few people."""
-
-
-def level(artifacts: int) -> float:
-    """Confidence of each bound where so many artifacts are judged by one (Bonferroni's correction)."""
-    return 1 - ALPHA / max(1, artifacts)
 
 
 def bounds_by_class(

@@ -21,7 +21,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from export.statistics import upper_bound
+from export.binomial import upper_bound
 
 LARGEST_ICC = 0.3
 """Of the changes within a person. Those of real int8 artifacts were measured at 0.003 to 0.047."""

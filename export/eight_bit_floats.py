@@ -7,15 +7,14 @@ compute in 8-bit floats from compute capability 8.9 on; no CPU does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from export.holding import holding
-from export.job import Job
 from export.qdq import with_float_additions
+from export.quantization_inputs import Inputs
 from export.quantize import insert_qdq
-from runtime.errors import ParityError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -26,37 +25,16 @@ OPSET = 19
 """The first whose QuantizeLinear knows 8-bit floats."""
 
 
-def float8(job: Job) -> ModelProto:
+def float8(inputs: Inputs) -> tuple[ModelProto, dict[str, Any]]:
     """The reference with every convolution in E4M3, per tensor for activations and per channel for weights.
 
-    Calibrated as int8 is, and with as many layers put back to float. Raises ParityError where that does not suffice,
-    DatasetError when there is nothing to calibrate on.
+    Calibrated as int8 is, and with as many layers put back to float. Raises ParityError where that does not suffice.
+    With it, JSON-ready, what it was calibrated and chosen on.
     """
-    original, rounded = insert_qdq(job)
+    original, rounded = insert_qdq(inputs)
     full = with_float_additions(rounded)
     _to_floats(full, original)
-    model = holding(job, [full], original, "fp8")
-    _assert_holds(job, model)
-    return model
-
-
-def _assert_holds(job: Job, model: ModelProto) -> None:
-    """Raise ParityError where the graph does not decide as the reference, in the engines here that compute it at all.
-
-    The engine built from it needs a GPU to be asked, and there may be none.
-    """
-    from export.formats import onnx
-    from export.gate import judge
-
-    onnx.describe(model, job.description("fp8"))
-    candidate = job.work / "candidate.fp8.onnx"
-    candidate.write_bytes(model.SerializeToString())
-    verdict = judge(job, candidate, "onnx", "fp8", timed=False)
-    for report in verdict.reports:
-        changed = f"{report['changed']} of {report['images']}"
-        job.say(f"fp8: its graph in {report['engine']} changes {changed} (upper bound {report['changed_bound']:.1%})")
-    if verdict.failures:
-        raise ParityError(f"fp8 failed the parity gate: {' '.join(verdict.failures)}")
+    return holding(inputs, [full], original, "fp8")
 
 
 def _to_floats(model: ModelProto, original: ModelProto) -> None:

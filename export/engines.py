@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import platform
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
+from export import aotinductor_runner as aotinductor
 from runtime import backends
 from runtime.backends import BACKENDS, Backend
 from runtime.entries import TENSOR
-from runtime.errors import BackendUnavailable, TrustError
+from runtime.errors import BackendError, BackendUnavailable, BundleError, TrustError
 from runtime.examined import untrusted
 from runtime.model_file import ModelFile
+
+LONG_S = 10
+"""Seconds of work of which it is said beforehand how long it will take."""
 
 
 def asked() -> dict[str, ModuleType]:
     """Name → module of all of them."""
-    from export.formats import aotinductor  # which imports torch
-
     return {**BACKENDS, aotinductor.NAME: aotinductor}
 
 
@@ -50,6 +57,46 @@ def load(
         raise TrustError(untrusted(path, module.NAME))
     backend: Backend = module.load(path, precision=precision, device=device, threads=threads)
     return backend
+
+
+def load_in_each(
+    path: Path, format_name: str, precision: str, threads: int, skipped: list[str], *, takes: str = TENSOR
+) -> Iterator[tuple[str, Backend]]:
+    """Name and backend, one after the other, of all here that run the file, which this export built; `skipped` gains
+    why any other does not. takes: as `load` has it."""
+    for name, module in asked().items():
+        if format_name not in module.FORMATS:
+            continue
+        if reason := missing(name):
+            skipped.append(f"{path.name} was not checked in {name!r}, which {reason}")
+            continue
+        try:
+            yield name, load(name, path, precision, threads, takes=takes, trust_code=True)
+        except (BackendUnavailable, BackendError, BundleError) as error:
+            skipped.append(f"{path.name} does not load in {name!r}: {one_line(error, path)}")
+
+
+def run_in_batches(
+    backend: Backend,
+    images: np.ndarray,
+    first: int = 1,
+    batch_size: int = 8,
+    say: Callable[[str], None] = lambda text: None,
+) -> np.ndarray:
+    """(N, classes) float32 logits: `first` images, then full batches of `batch_size`.
+
+    say: takes how long the rest will take, once, where that is long.
+    """
+    cuts = [0, *range(first, len(images), batch_size), len(images)]
+    parts = []
+    for number, (a, b) in enumerate(pairwise(cuts)):
+        start = time.perf_counter()
+        parts.append(backend.run(images[a:b]))
+        if number == 1:  # the first batch also prepares the engine
+            rest = (time.perf_counter() - start) / (b - a) * (len(images) - b)
+            if rest > LONG_S:
+                say(f"comparing {len(images)} images, about {rest:.0f} s to go")
+    return np.concatenate(parts)
 
 
 def one_line(error: Exception, path: Path | None = None) -> str:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.graph_metadata import KEY
+
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
 STRENGTH = 0.75
 """0 evens out the weights alone, 1 the activations alone. Deviation of int8's logits, of a ResNet50 trained on real
 slices at 128 × 128: 0.044 without; 0.028, 0.025, 0.021, 0.021 and 0.039 at 0.5, 0.65, 0.75, 0.85 and 1."""
-KEY = "stageproof_channel_scales"
-"""In the graph's metadata: JSON, the factor of each channel that goes into and comes out of each convolution."""
 _LEAST = 1e-3
 """A channel is taken for at least this share of the largest: one that is nearly always 0 has no range to speak of."""
 
@@ -62,18 +62,6 @@ def equalised(model: ModelProto, images: np.ndarray, threads: int) -> ModelProto
         ]
     edited.metadata_props.add(key=KEY, value=json.dumps(factors))
     return edited
-
-
-def channel_scales(metadata: str | None) -> dict[str, tuple[np.ndarray | None, np.ndarray | None]]:
-    """Weight's name → the factors of the channels that go in and come out, (C,) float32 each, from what `KEY` holds;
-    None: they are as they were. Nothing for a graph that was not equalised."""
-    if not metadata:
-        return {}
-
-    def array(values: list[float] | None) -> np.ndarray | None:
-        return None if values is None else np.array(values, np.float32)
-
-    return {name: (array(into), array(out)) for name, (into, out) in json.loads(metadata).items()}
 
 
 class _Groups:

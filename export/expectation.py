@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from export.binomial import upper_bound
 from export.clustered import Counts, within
-from export.statistics import upper_bound
 from runtime.calibration import probabilities
 
 DRAWS = 400

@@ -7,18 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from export.changes import ALPHA, level
+from export.binomial import ALPHA, level
 from export.clustered import SLICES_OF_UNKNOWN, Counts, bound, fewest_people, within
 from export.coverage import LEAST_IMAGES
 from export.draw import GROUPS, UNKNOWN
-from export.formats import FORMATS, file_name, variants
-from export.options import Options
+from export.options import FEW, MANY, Options
 from export.parity import tolerance_for
 from runtime.errors import InputError
 from runtime.manifest import Artifact
-
-FEW, MANY = 512, 1280
-"""Images to compare on unless the user says otherwise: for fp32, of which none may change, and for a bound."""
 
 
 def limit_of(options: Options, precisions: Iterable[str]) -> int:
@@ -28,14 +24,12 @@ def limit_of(options: Options, precisions: Iterable[str]) -> int:
     return MANY if any(_bounded(precision, options) for precision in precisions) else FEW
 
 
-def artifacts_by_bound(options: Options, wanted: Mapping[str, Sequence[str]], kept: Sequence[Artifact] = ()) -> int:
-    """How many artifacts the bundle will have that are judged by a bound: those asked for, and others that it keeps."""
-    files = {
-        file_name(FORMATS[name], precision, pixels)
-        for name, precisions in wanted.items()
-        for precision, pixels in variants(name, precisions, options.with_preprocessing)
-        if _bounded(precision, options)
-    }
+def artifacts_by_bound(options: Options, asked: Mapping[str, str], kept: Sequence[Artifact] = ()) -> int:
+    """How many artifacts the bundle will have that are judged by a bound: those asked for, and others that it keeps.
+
+    asked: file → precision.
+    """
+    files = {file for file, precision in asked.items() if _bounded(precision, options)}
     return len(files | {artifact.file for artifact in kept if _was_bounded(artifact)})
 
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export.engines import asked, load, machine, missing, one_line
-from export.formats.aotinductor import TAKES as COMPILED
-from export.job import LONG_S, Evidence, Job
+from export.aotinductor_runner import TAKES as COMPILED
+from export.engines import load_in_each, machine, one_line, run_in_batches
+from export.evaluation_set import Evidence
+from export.job import Job
 from export.parity import Parity, compare, tolerance_for
 from export.pixels import TAKES as PIXELS
 from export.pixels.evidence import PixelEvidence
 from export.served import Served, serve
 from runtime.backends import Backend
 from runtime.calibration import probabilities
-from runtime.errors import BackendError, BackendUnavailable, BundleError, ExportError, ParityError, StageproofError
+from runtime.errors import BackendError, BundleError, ExportError, ParityError, StageproofError
 from runtime.fields import parse
 from runtime.manifest import TENSOR, Check, ModelInfo
 from train.pseudonyms import public_source
@@ -68,27 +68,10 @@ def judge(
     pixels: the artifact takes pixels, and is asked with images of ten sizes, grey and colour.
     """
     verdict = Verdict()
-    for name, loaded in loaded_in_each(job, path, format_name, precision, verdict.skipped, pixels=pixels):
+    takes = PIXELS if pixels else TENSOR
+    for name, loaded in load_in_each(path, format_name, precision, job.threads, verdict.skipped, takes=takes):
         _ask(job, verdict, name, loaded, f"{path.name} in {loaded.engine}", precision, timed, pixels)
     return verdict
-
-
-def loaded_in_each(
-    job: Job, path: Path, format_name: str, precision: str, skipped: list[str], *, pixels: bool = False
-) -> Iterator[tuple[str, Backend]]:
-    """Name and backend, one after the other, of all here that run the file, which this export built; `skipped` gains
-    why any other does not. pixels: it takes pixels."""
-    for name, module in asked().items():
-        if format_name not in module.FORMATS:
-            continue
-        if reason := missing(name):
-            skipped.append(f"{path.name} was not checked in {name!r}, which {reason}")
-            continue
-        try:
-            takes = PIXELS if pixels else TENSOR
-            yield name, load(name, path, precision, job.threads, takes=takes, trust_code=True)
-        except (BackendUnavailable, BackendError, BundleError) as error:
-            skipped.append(f"{path.name} does not load in {name!r}: {one_line(error, path)}")
 
 
 def _ask(
@@ -180,29 +163,6 @@ def log_probabilities(rows: np.ndarray, temperature: float) -> np.ndarray:
     """(N, classes) logits whose softmax, divided by the temperature, is `rows`; softmax itself forgets their sum."""
     logits: np.ndarray = temperature * np.log(np.maximum(rows, np.finfo(np.float32).tiny))
     return logits
-
-
-def run_in_batches(
-    backend: Backend,
-    images: np.ndarray,
-    first: int = 1,
-    batch_size: int = 8,
-    say: Callable[[str], None] = lambda text: None,
-) -> np.ndarray:
-    """(N, classes) float32 logits: `first` images, then full batches of `batch_size`.
-
-    say: takes how long the rest will take, once, where that is long.
-    """
-    cuts = [0, *range(first, len(images), batch_size), len(images)]
-    parts = []
-    for number, (a, b) in enumerate(pairwise(cuts)):
-        start = time.perf_counter()
-        parts.append(backend.run(images[a:b]))
-        if number == 1:  # the first batch also prepares the engine
-            rest = (time.perf_counter() - start) / (b - a) * (len(images) - b)
-            if rest > LONG_S:
-                say(f"comparing {len(images)} images, about {rest:.0f} s to go")
-    return np.concatenate(parts)
 
 
 def latency_ms(backend: Backend, images: Sequence[np.ndarray] | np.ndarray, runs: int = 20) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from export.bundle import GOLDEN
+from export.comparison import phantoms, preprocessed
 from export.files import write
-from export.images import phantoms, preprocessed
 from export.reference import Reference
 from runtime.manifest import Golden
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.images import training_samples
 from export.reference import Reference
+from export.run_data import training_samples
 from runtime.decoders import read_isolated
 from runtime.digests import sha256_file
 from runtime.errors import InputError

@@ -13,6 +13,8 @@ from runtime.predictor import DEFAULT_BUNDLE
 
 ARCHITECTURE, IMAGE_SIZE = "resnet50", 224
 """Of a foreign checkpoint, where the options do not say."""
+FEW, MANY = 512, 1280
+"""Images to compare on unless the user says otherwise: for fp32, of which none may change, and for a bound."""
 
 
 @dataclass(frozen=True)

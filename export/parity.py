@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from export.changes import bounds_by_class, level, seen
+from export.accuracy import calibration_error, sensitivity
+from export.binomial import level
+from export.changes import bounds_by_class, seen
 from export.clustered import Counts, bound, design_effect
 from export.coverage import answers, near_ties, not_tested, saturated, why_nothing, why_too_loose
 from export.served import Serve
-from export.statistics import calibration_error, sensitivity
 from runtime.calibration import probabilities
 
 IMAGES = "images"

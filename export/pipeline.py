@@ -14,13 +14,14 @@ from typing import Any
 from export.agreement import assert_agrees
 from export.bundle import REPORT, adopt, kept_rejections, link, reject, staged
 from export.card import CARD, model_card
+from export.evaluation_set import Evidence
 from export.family import artifacts_by_bound, family
 from export.files import write
-from export.formats import FORMATS, file_name, variants
+from export.formats import FORMATS, artifact_files, file_name, variants
+from export.gathering import gather
 from export.golden import write_golden
 from export.guarding import FILE as GUARD
 from export.guarding import rejections, write_guard
-from export.job import Evidence, gather, load_reference
 from export.latency import timed
 from export.of_bundle import assert_same_answers, calibration_since
 from export.options import Options
@@ -34,6 +35,7 @@ from export.processes import in_own_process
 from export.produce import Outcome, produce_apart
 from export.rebuild import combinations_of, stale
 from export.reference import Reference, source_of
+from export.reference_loading import load_reference
 from export.signing import SIGNATURE, sign
 from runtime import __version__
 from runtime.entries import LOGS
@@ -113,7 +115,8 @@ def export(
         options, wanted = check(options, lambda line: None, all_wanted)
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
     kept = before.artifacts if before is not None and alike(before, reference) else ()
-    shared = family(artifacts_by_bound(options, wanted, kept), kept, _files(options, wanted))
+    files = artifact_files(wanted, options.with_preprocessing)
+    shared = family(artifacts_by_bound(options, files, kept), kept, set(files))
     evidence = gather(options, reference, precisions, say, shared)
     if reference.run is None and options.parity_data is not None and evidence.truth is not None:
         check_order(reference.order, evidence.logits, evidence.truth, evidence.source, say)
@@ -141,12 +144,6 @@ def export(
     if names := private.write_names(options.out):
         say(f"{names} says which image each digest in the reports stands for; it is no part of the bundle")
     return Exported(options.out, manifest, tuple(outcomes), evidence.facts)
-
-
-def _files(options: Options, wanted: dict[str, list[str]]) -> set[str]:
-    """Names of the artifacts that will be built."""
-    pairs = [(name, *one) for name, each in wanted.items() for one in variants(name, each, options.with_preprocessing)]
-    return {file_name(FORMATS[name], precision, pixels) for name, precision, pixels in pairs}
 
 
 def _guard(

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from export.apart import pixel_digests
+from export.calibration import CALIBRATED, calibration_samples, check_calibration
+from export.comparison import GIVEN, comparison
 from export.coverage import LEAST_IMAGES
 from export.draw import PATIENTS
 from export.engines import asked, missing
 from export.family import artifacts_by_bound, check_count, limit_of
-from export.formats import FORMATS, assert_pixels, combinations, lacking
-from export.images import GIVEN, calibration_samples, check_calibration, comparison
+from export.formats import FORMATS, artifact_files, assert_pixels, combinations, lacking
 from export.options import IMAGE_SIZE, Options
 from export.run_data import run_data, side_names
 from export.signing import assert_can_sign
@@ -31,7 +32,6 @@ from train.foreign_files import refuse_stranger
 from train.record import data_path, read_record
 from train.runs import chosen, run_of_file
 
-CALIBRATED = ("int8", "fp8")
 _SIZE = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.3, "fp8": 0.3}
 """Of an artifact, as a share of the weights in float32."""
 _WORK = 4.0
@@ -168,7 +168,8 @@ def check_images(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
     """Raise InputError where there are fewer images, or people, to compare on than a precision's tolerance takes."""
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
     people, unit, source = _available(options, limit_of(options, precisions))
-    check_count(people, source, precisions, options, artifacts_by_bound(options, wanted), unit)
+    files = artifact_files(wanted, options.with_preprocessing)
+    check_count(people, source, precisions, options, artifacts_by_bound(options, files), unit)
 
 
 def _available(options: Options, limit: int) -> tuple[np.ndarray | int, str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from export.job import Evidence
+from export.evaluation_set import Evidence
 from export.options import Options
 from export.reference import Reference
 from runtime.entries import LOGS
@@ -23,7 +23,7 @@ class Private:
     """Replaces in texts what one export must not tell."""
 
     def __init__(self, options: Options, reference: Reference, evidence: Evidence) -> None:
-        """evidence: with `samples` and `key`, as `export.job.gather` gives it."""
+        """evidence: with `samples` and `key`, as `export.gathering.gather` gives it."""
         self._pseudonyms = Pseudonyms(evidence.key)
         samples = evidence.samples
         real = samples is not None and not samples.source.startswith(PHANTOM)

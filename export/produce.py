@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from export.evaluation_set import Evidence
 from export.files import assert_written
 from export.formats import FORMATS, file_name, lacking, variants
 from export.gate import Verdict, judge
-from export.holding import facts_of
-from export.job import Evidence, Job, load_reference
+from export.job import Job
 from export.options import Options
 from export.precision import assert_precision
+from export.reference_loading import load_reference
 from runtime.digests import sha256_file
 from runtime.errors import BackendUnavailable, DatasetError, ExportError, ParityError
 from runtime.manifest import Artifact, Document
@@ -81,7 +83,7 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
         found = built.found or module.inspect(path)
         outcome.found = found.layers
         assert_precision(found, precision, file)
-        _judge(job, outcome, path, module.NEEDS_GPU, pixels)
+        _judge(job, outcome, path, module.NEEDS_GPU, pixels, built.quantisation)
         for written, digest in built.files.items():
             assert_written(job.folder / written, digest)  # once more: what was measured is what is kept
     except (ExportError, ParityError) as error:
@@ -100,11 +102,11 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
     return outcome
 
 
-def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool) -> None:
-    """Fill in what the gate says of the file."""
+def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool, facts: dict[str, Any] | None) -> None:
+    """Fill in what the gate says of the file. facts: of its quantisation."""
     job.say(f"{path.name}: comparing {len(job.evidence.images)} images")
     verdict: Verdict = judge(job, path, outcome.format, outcome.precision, pixels=pixels)
-    if facts := facts_of(job, outcome.precision):
+    if facts:
         verdict.reports = [{**report, "quantisation": facts} for report in verdict.reports]
         verdict.checks = [replace(check, parity={**check.parity, "quantisation": facts}) for check in verdict.checks]
     outcome.notes, outcome.reports = verdict.skipped, verdict.reports

@@ -8,40 +8,38 @@ default. Calibrated on the run's own training slices.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from export.equalise import equalised
-from export.holding import FITTING_IMAGES, few, holding
-from export.job import Job
+from export.head_correction import FITTING_IMAGES
+from export.holding import holding
 from export.qdq import WEIGHTED, with_float_additions, with_relus_rounded_once, with_unsigned_activations
+from export.quantization_inputs import Inputs, few
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-def quantized(job: Job) -> ModelProto:
-    """The int8 graph that is expected to pass the gate, as `holding` has it."""
-    original, signed = insert_qdq(job)
+def quantized(inputs: Inputs) -> tuple[ModelProto, dict[str, Any]]:
+    """The int8 graph that is expected to pass the gate, and what it was chosen on, as `holding` has them."""
+    original, signed = insert_qdq(inputs)
     full = with_unsigned_activations(signed)
-    return holding(job, [full, with_float_additions(full)], original, "int8")
+    return holding(inputs, [full, with_float_additions(full)], original, "int8")
 
 
-def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
+def insert_qdq(inputs: Inputs) -> tuple[ModelProto, ModelProto]:
     """The float graph with its channels equalised, and the same with every convolution in int8, activations too.
 
     What follows the last convolution, its addition and ReLU included, stays float: the head sees every rounding there.
     """
-    import onnx as onnx_library
+    import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 
-    from export.formats import onnx
-
-    calibration, _ = job.calibration
-    images = calibration.images
-    job.say(f"calibrating 8 bits on {len(images)} training slices")
+    images = inputs.calibration.images
+    inputs.say(f"calibrating 8 bits on {len(images)} training slices")
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
@@ -51,10 +49,8 @@ def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
             batch = next(self._batches, None)
             return None if batch is None else {"images": np.ascontiguousarray(batch)}
 
-    source, path = job.work / "equalised.onnx", job.work / "full.int8.onnx"
-    original = equalised(
-        onnx_library.load(onnx.graph(job, "fp32")[0]), few(calibration, FITTING_IMAGES)[0], job.threads
-    )
+    source, path = inputs.work / "equalised.onnx", inputs.work / "full.int8.onnx"
+    original = equalised(inputs.float_graph, few(inputs.calibration, FITTING_IMAGES)[0], inputs.threads)
     source.write_bytes(original.SerializeToString())
     quantize_static(
         str(source),
@@ -73,7 +69,7 @@ def insert_qdq(job: Job) -> tuple[ModelProto, ModelProto]:
             "QuantizeBias": False,
         },
     )
-    model = with_relus_rounded_once(onnx_library.load(path))
+    model = with_relus_rounded_once(onnx.load(path))
     for file in (source, path):
         file.unlink()
     return original, model

@@ -10,12 +10,13 @@ import csv
 import io
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from export.draw import UNKNOWN, Drawn, spread
 from runtime.errors import CheckpointError, DatasetError
 from runtime.escapes import from_cell
 from runtime.regular_files import read_text
@@ -160,3 +161,25 @@ def unseen_phantoms(run: Path, count: int) -> Samples:
     seed = read_record(run)["options"]["seed"]
     people = max(1, -(-count // (4 * 6)))
     return phantom_samples(patients=people, seed=seed, first=PHANTOM_PEOPLE)
+
+
+def with_patients(run: Path, samples: Samples) -> Drawn:
+    """Slices of the run with their people as its split.csv has them."""
+    unit = unit_of(run)
+    if unit == UNKNOWN:
+        return Drawn(replace(samples, groups=None), unit)
+    of = patients(run)
+    _, groups = np.unique([of[name] for name in samples.names], return_inverse=True)
+    return Drawn(replace(samples, groups=groups.astype(np.int64)), unit)
+
+
+def training_samples(run: Path, limit: int, moved: Path | None = None) -> tuple[Samples | None, str]:
+    """At most `limit` of the run's training slices with their patients as groups; or None, and why there are none."""
+    data = run_data(run, moved)
+    if data.samples is None:
+        return None, data.problem
+    samples = side(run, data.samples, "training")
+    samples = samples.select(spread(len(samples), limit))
+    of = patients(run)
+    _, groups = np.unique([of[name] for name in samples.names], return_inverse=True)
+    return replace(samples, groups=groups.astype(np.int64)), ""

@@ -44,7 +44,7 @@ def write_checkpoint(path: Path, seed: int = 0, spec: Any = None) -> Path:
     import torch
     from torch import nn
 
-    from export.images import phantoms, preprocessed
+    from export.comparison import phantoms, preprocessed
     from runtime.preprocess import InputSpec
 
     torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def write_checkpoint(path: Path, seed: int = 0, spec: Any = None) -> Path:
 
 def guard_of_phantoms(reference: Any, folder: Path, *rest: Any) -> Any:
     """In place of `export.guarding.write_guard`, which needs a run: 16 phantoms."""
-    from export.images import phantoms
+    from export.comparison import phantoms
     from runtime.digests import sha256_file
     from runtime.guard import fit
     from runtime.images import read_image
@@ -88,10 +88,10 @@ def known_to_runtime() -> Iterator[None]:
 def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantoms) -> Iterator[None]:
     """While this lasts the network is an architecture like the others, every format is built in this process, and what
     passed is not timed again. temperature: of a checkpoint, as `python -m train.evaluate` would have fitted it."""
-    from export import job, pipeline, produce
+    from export import pipeline, produce, reference_loading
     from train.models import ARCHITECTURES
 
-    real = job.load_reference
+    real = reference_loading.load_reference
 
     def load_reference(options):
         reference = real(options)

@@ -14,7 +14,7 @@ A format module has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from types import ModuleType
@@ -77,6 +77,15 @@ def assert_pixels(wanted: Sequence[str], preprocessing: bool, softmax: bool) -> 
 def file_name(module: ModuleType, precision: str, pixels: bool = False) -> str:
     """The artifact's name in the bundle: model.onnx, model.int8.onnx, model.pixels.onnx, …"""
     return f"model{'' if precision == 'fp32' else '.' + precision}{'.pixels' if pixels else ''}{module.SUFFIX}"
+
+
+def artifact_files(wanted: Mapping[str, Sequence[str]], pixels: bool) -> dict[str, str]:
+    """File → precision of all that is built. wanted: format → its precisions. pixels: as `variants` has it."""
+    return {
+        file_name(FORMATS[name], precision, with_pixels): precision
+        for name, precisions in wanted.items()
+        for precision, with_pixels in variants(name, precisions, pixels)
+    }
 
 
 def lacking(module: ModuleType) -> str | None:

@@ -12,37 +12,29 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from export.aotinductor_runner import NAME as ENGINE
+from export.aotinductor_runner import TAKES
 from export.formats import torch_export
 from export.formats.built import Built
 from export.precision import Found
 from runtime.digests import sha256_file
-from runtime.errors import BackendError, BackendUnavailable, ExportError
-from runtime.manifest import METADATA_KEY, TENSOR
+from runtime.errors import BackendUnavailable, ExportError
+from runtime.manifest import METADATA_KEY
 
 if TYPE_CHECKING:
-    import torch
-
     from export.job import Job
 
-NAME = "aotinductor"
+NAME = ENGINE
 PRECISIONS = torch_export.PRECISIONS
 SUFFIX = ".aoti.pt2"
 REQUIRES = torch_export.REQUIRES
 NEEDS_GPU = False
 PIXELS = False
-
-TAKES = f"{TENSOR}, in a program over libtorch"
-DEVICES = ("cpu",)
-FORMATS = (NAME,)
-"""What `load` runs and where, as in a module of `runtime.backends`."""
 
 _FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 """Variables that name PyTorch's folders for what it compiles."""
@@ -94,35 +86,6 @@ def _private_folder() -> Iterator[None]:
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
-
-
-def load(path: Path, *, precision: str, device: str, threads: int) -> Runner:
-    """The package, for the gate to ask. Raises BackendError when it does not load."""
-    import torch
-    import torch._inductor
-
-    torch.set_num_threads(threads)
-    try:
-        package = torch._inductor.aoti_load_package(str(path))
-        return Runner(package, package.get_metadata().get(METADATA_KEY))
-    except Exception as error:  # zip, linker and CPU errors, each of its own kind
-        raise BackendError(f"torch {torch.__version__} cannot load {path}: {error}") from error
-
-
-class Runner:
-    """A loaded package behind the protocol of `runtime.backends.Backend`."""
-
-    def __init__(self, package: Callable[[torch.Tensor], torch.Tensor], metadata: str | None) -> None:
-        self.engine = f"torch {version('torch').split('+')[0]}, AOTInductor"
-        self.metadata = metadata
-        self._package = package
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        import torch
-
-        with torch.inference_mode():
-            logits: np.ndarray = self._package(torch.from_numpy(images)).numpy()
-        return logits
 
 
 def _isa() -> str:

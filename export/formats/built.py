@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from export.precision import Found
 from runtime.manifest import TENSOR
@@ -18,5 +19,7 @@ class Built:
     """What a compiled artifact was built for, as the manifest records it."""
     takes: str = TENSOR
     """What the artifact takes, as the manifest records it."""
+    quantisation: dict[str, Any] | None = None
+    """JSON-ready: what an artifact in 8 bits was calibrated and chosen on."""
     found: Found | None = None
     """The precision that was counted while building, where the format's `inspect` cannot open the file here."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.formats.built import Built
+from export.formats.graph_store import graph, graph_of_pixels
 from export.pixels import TAKES
 from export.precision import Found
 from runtime.digests import sha256_file
@@ -36,12 +37,10 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
 
     Raises ExportError when OpenVINO cannot convert it, or when what it wrote differs from what it held.
     """
-    from export.formats import onnx
-
     openvino = import_without("openvino", "openvino_telemetry")
 
-    graph = onnx.graph_of_pixels if pixels else onnx.graph
-    source, _ = graph(job, "fp32" if precision == "fp16" else precision)
+    stored = (graph_of_pixels if pixels else graph)(job, "fp32" if precision == "fp16" else precision)
+    source = stored.path
     try:
         model = openvino.Core().read_model(source)
         # The graph's own would do but for the precision: fp16 is made of the graph in fp32.
@@ -54,7 +53,7 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
         raise ExportError(f"{path.name} does not hold the weights that openvino wrote. Check the disk, export again.")
     sidecar = path.with_suffix(".bin")
     files = {file.name: sha256_file(file) for file in (path, sidecar)}
-    return Built(files, takes=TAKES if pixels else TENSOR)
+    return Built(files, takes=TAKES if pixels else TENSOR, quantisation=stored.quantisation)
 
 
 def inspect(path: Path) -> Found:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.files import write
-from export.formats import onnx
 from export.formats.built import Built
+from export.formats.graph_store import graph
 from export.precision import Found
 from export.qdq import with_signed_activations
 from runtime.backends.tensorrt import FLAVOURS
@@ -41,7 +41,8 @@ _PIECE = 64
 def build(job: Job, precision: str, path: Path) -> Built:
     """Write an engine for batches of 1 to 32. Raises ExportError when the graph cannot be parsed or built."""
     module, flavour = _library()
-    source = _graph(job, precision)
+    stored = graph(job, precision)
+    source = _signed(job, stored.path) if precision == "int8" else stored.path
     messages: list[str] = []
     logger = _logger(module, messages)
     builder = module.Builder(logger)
@@ -72,7 +73,8 @@ def build(job: Job, precision: str, path: Path) -> Built:
         found = found_weights(path, source)
     if cache:
         write(cache, bytes(memoryview(config.get_timing_cache().serialize())))
-    return Built({path.name: digest}, {**requires, "batch": f"1-{LARGEST_BATCH}"}, found=found)
+    requires["batch"] = f"1-{LARGEST_BATCH}"
+    return Built({path.name: digest}, requires, quantisation=stored.quantisation, found=found)
 
 
 def inspect(path: Path) -> Found:
@@ -117,11 +119,8 @@ def _middle(raw: bytes) -> bytes:
     return raw[len(raw) // 2 :][:_PIECE]
 
 
-def _graph(job: Job, precision: str) -> Path:
-    """The ONNX graph to parse: that of every engine, for int8 with activations in the one type TensorRT has."""
-    source, _ = onnx.graph(job, precision)
-    if precision != "int8":
-        return source
+def _signed(job: Job, source: Path) -> Path:
+    """The int8 graph with activations in the one type that TensorRT has."""
     import onnx as library
 
     signed = job.work / "int8.signed.onnx"

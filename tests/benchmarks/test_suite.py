@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks import machine
 from benchmarks.__main__ import main
+from benchmarks.contender_selection import only, predictors
 from benchmarks.options import SCENARIOS, parse
 from benchmarks.peers.eager import SNIPPET
 from benchmarks.record import STAGES, Row, build, write
-from benchmarks.suite import _only, _predictors
 from runtime import InputError
 from runtime.manifest import read_manifest
 
@@ -97,13 +97,13 @@ def test_everything_is_measured_and_none_decides_otherwise_in_float32(measured, 
 
 def test_only_some_are_measured(bundle, capsys):
     notes: list[str] = []
-    here = _predictors(parse([str(bundle)]), read_manifest(bundle), 1, notes)
+    here = predictors(parse([str(bundle)]), read_manifest(bundle), 1, notes)
     assert len(here) >= 2
     assert "torchscript fp32 was not measured: model.ts carries code. --trust-code loads it." in " ".join(notes)
-    trusted = _predictors(parse([str(bundle), "--trust-code"]), read_manifest(bundle), 1, [])
+    trusted = predictors(parse([str(bundle), "--trust-code"]), read_manifest(bundle), 1, [])
     assert len(trusted) == len(here) + 1
-    assert _only(here, ()) == here
-    assert [one.name for one in _only(here, ("ONNX fp32", "nobody"))] == ["Predictor, onnx fp32"]
+    assert only(here, ()) == here
+    assert [one.name for one in only(here, ("ONNX fp32", "nobody"))] == ["Predictor, onnx fp32"]
     assert main([str(bundle), "--no-peers", "--only", "nobody"]) == 2
     said = capsys.readouterr().err
     assert "--only nobody leaves no Predictor to measure. There are: Predictor, " in said

@@ -33,7 +33,7 @@ def fit_network():
     from torch import nn
     from torchvision.models import resnet50
 
-    from export.images import preprocessed
+    from export.comparison import preprocessed
     from runtime.preprocess import InputSpec
 
     def fit(samples, size: int) -> nn.Module:
@@ -127,8 +127,10 @@ def run(network, slices, write_run, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def new_job(tmp_path_factory):
     """Function: a run directory → a Job over it and its validation slices, as each format's process makes one."""
-    from export.job import Job, gather, load_reference
+    from export.gathering import gather
+    from export.job import Job
     from export.options import Options
+    from export.reference_loading import load_reference
 
     def make(run: Path) -> Job:
         options = Options(source=run, flip_tolerance=None)

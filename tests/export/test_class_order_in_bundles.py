@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.images import phantoms
+from export.comparison import phantoms
 from runtime.carried import carried
 from runtime.errors import BundleError
 from runtime.integrity import verified

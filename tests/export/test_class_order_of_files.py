@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from export.card import model_card
-from export.job import load_reference
 from export.options import Options
+from export.reference_loading import load_reference
 from runtime.errors import CheckpointError, InputError
 from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from export.changes import level
+from export.binomial import level, upper_bound
 from export.clustered import (
     Counts,
     beta_binomial_bound,
@@ -19,7 +19,6 @@ from export.clustered import (
 )
 from export.draw import over_people
 from export.parity import Tolerance, compare
-from export.statistics import upper_bound
 from runtime.labels import LABELS
 
 TOLERANCE = 0.02

@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from export.binomial import least_images, upper_bound
 from export.coverage import answers, not_tested, remarks, why_nothing
 from export.parity import TOLERANCES, Tolerance, compare
-from export.statistics import least_images, upper_bound
 from runtime.calibration import probabilities
 from runtime.labels import LABELS
 

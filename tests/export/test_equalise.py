@@ -9,9 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.equalise import KEY, channel_scales, equalised
-from export.formats import onnx as onnx_format
-from export.holding import run
+from export.equalise import equalised
+from export.float_graph import exported
+from export.formats.graph_store import graph
+from export.graph_metadata import KEY, channel_scales
+from export.ort_session import run
 
 
 def chain(last: str) -> onnx.ModelProto:
@@ -39,9 +41,9 @@ def chain(last: str) -> onnx.ModelProto:
     ]
     ends = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 8, 8])]
     ends.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4]))
-    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in values.items())
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    chained = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
+    chained.initializer.extend(numpy_helper.from_array(array, name) for name, array in values.items())
+    return helper.make_model(chained, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_a_channel_that_is_always_zero_is_no_division_by_zero(images):
 
 
 def test_the_published_network_computes_the_same(job):
-    model = onnx.load(onnx_format.graph(job, "fp32")[0])
+    model = onnx.load(graph(job, "fp32").path)
     few = job.evidence.images[:8]
     after = equalised(model, few, job.threads)
     assert np.abs(run(after, few, job.threads) - job.evidence.logits[:8]).max() < 1e-4
@@ -105,8 +107,7 @@ def test_the_grey_network_computes_the_same(job):
     torch.manual_seed(0)
     info = replace(job.reference.info, architecture="resnet34-gray", input=InputSpec(32, 32, 1, (0.3,), (0.3,)))
     network = build("resnet34-gray").eval().requires_grad_(False)
-    grey = replace(job, reference=replace(job.reference, model=network, info=info))
-    model = onnx_format.exported(grey, "fp32")
+    model = exported(replace(job.reference, model=network, info=info), "fp32")
     images = job.evidence.images[:8, :1]
     after = equalised(model, images, job.threads)
     before = run(model, images, job.threads)

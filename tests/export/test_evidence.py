@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.images import GIVEN, HELD_OUT, PHANTOMS, comparison, distinct, training_samples
-from export.job import Evidence, gather
+from export.comparison import GIVEN, HELD_OUT, PHANTOMS, comparison, distinct
+from export.evaluation_set import Evidence
+from export.gathering import gather
 from export.options import Options
+from export.run_data import training_samples
 from runtime.errors import CheckpointError, InputError, ParityError
 from runtime.labels import LABELS
 from runtime.manifest import ModelInfo
@@ -25,9 +27,10 @@ from train.data.phantom import phantom_samples
 @pytest.fixture(autouse=True)
 def small_phantoms(monkeypatch):
     """Phantoms of 32 × 32: what is tested is which they are."""
-    from export import images, run_data
+    from export import comparison as compared_on
+    from export import run_data
 
-    for module in (images, run_data):
+    for module in (compared_on, run_data):
         monkeypatch.setattr(module, "phantom_samples", partial(phantom_samples, size=32))
     run_data._population.cache_clear()
     yield
@@ -201,11 +204,11 @@ def test_the_first_of_each_set_of_equals():
 
 
 def test_how_long_it_takes_is_said_only_where_it_is_long(tmp_path, monkeypatch):
-    from export import job
+    from export import gathering
 
     options, said = Options(parity_data=write_images(tmp_path / "data", 40)), []
     gather(options, Fake(), ["fp32"], said.append)
     assert not any("to go" in line for line in said)
-    monkeypatch.setattr(job, "LONG_S", -1)
+    monkeypatch.setattr(gathering, "LONG_S", -1)
     gather(options, Fake(), ["fp32"], said.append)
     assert any("about 0 s to go" in line for line in said)

@@ -13,8 +13,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 import export.formats.onnx as onnx_format
-import export.lowered
+from export import lowered as half_precision
 from export import pipeline
+from export.formats import graph_store
+from export.graph_metadata import describe
 from export.options import Options
 from runtime import backends
 from runtime.integrity import verified
@@ -24,8 +26,7 @@ from runtime.manifest import METADATA_KEY
 @pytest.fixture(scope="module")
 def clean(job) -> onnx.ModelProto:
     """The graph as exported, before its description is put in."""
-    path, _ = onnx_format.graph(job, "fp32")
-    return onnx.load(path)
+    return onnx.load(graph_store.graph(job, "fp32").path)
 
 
 @pytest.fixture
@@ -105,12 +106,12 @@ def failed(run, out, reason: str, precision: str = "fp32"):
 def test_the_gate_catches(fault, clean, run, tmp_path, monkeypatch, here):
     plant, reason = FAULTS[fault]
 
-    def exported(job, precision):
+    def exported(reference, precision):
         model = copy.deepcopy(clean)
         plant(model)
         return model
 
-    monkeypatch.setattr(onnx_format, "exported", exported)
+    monkeypatch.setattr(graph_store, "exported", exported)
     outcome = failed(run, tmp_path / "bundle", reason)
     assert (tmp_path / "bundle" / "rejected" / f"{outcome.file}.rejected").is_file()
 
@@ -120,7 +121,7 @@ def test_the_gate_itself_catches_a_frozen_batch(job, clean, tmp_path):
 
     model = copy.deepcopy(clean)
     batch_frozen(model)
-    onnx_format.describe(model, job.description("fp32"))
+    describe(model, job.description("fp32"))
     onnx.save(model, tmp_path / "frozen.onnx")
     verdict = judge(job, tmp_path / "frozen.onnx", "onnx", "fp32")
     assert not verdict.passed
@@ -128,12 +129,12 @@ def test_the_gate_itself_catches_a_frozen_batch(job, clean, tmp_path):
 
 
 def test_an_opset_that_no_engine_reads_is_one_clear_line(clean, run, tmp_path, monkeypatch, here):
-    def exported(job, precision):
+    def exported(reference, precision):
         model = copy.deepcopy(clean)
         model.opset_import[0].version = 99
         return model
 
-    monkeypatch.setattr(onnx_format, "exported", exported)
+    monkeypatch.setattr(graph_store, "exported", exported)
     monkeypatch.setattr(backends.BACKENDS["openvino"], "REQUIRES", {"no_such_engine": "openvino"})  # it reads any
     (outcome,) = pipeline.export(Options(source=run, out=tmp_path / "bundle")).outcomes
     assert outcome.status == "missing"
@@ -150,8 +151,8 @@ def test_the_gate_catches_labels_reordered_in_the_description(clean, run, tmp_pa
         reversed_ = {**description, "labels": description["labels"][::-1]}
         model.metadata_props.add(key=METADATA_KEY, value=json.dumps(reversed_))
 
-    monkeypatch.setattr(onnx_format, "exported", lambda job, precision: copy.deepcopy(clean))
-    monkeypatch.setattr(onnx_format, "describe", describe)
+    monkeypatch.setattr(graph_store, "exported", lambda reference, precision: copy.deepcopy(clean))
+    monkeypatch.setattr(graph_store, "describe", describe)
     failed(run, tmp_path / "bundle", "carries another labels")
 
 
@@ -167,13 +168,13 @@ def test_the_gate_catches_one_corrupted_byte(place, clean, run, tmp_path, monkey
         path.write_bytes(content)
         return built
 
-    monkeypatch.setattr(onnx_format, "exported", lambda job, precision: copy.deepcopy(clean))
+    monkeypatch.setattr(graph_store, "exported", lambda reference, precision: copy.deepcopy(clean))
     monkeypatch.setattr(onnx_format, "build", build)
     failed(run, tmp_path / "bundle", "has SHA-256 .* on the disk, .* was written: it changed since")
 
 
 def test_the_gate_catches_an_fp16_file_that_is_fp32(clean, run, tmp_path, monkeypatch, here):
-    monkeypatch.setattr(onnx_format, "exported", lambda job, precision: copy.deepcopy(clean))
+    monkeypatch.setattr(graph_store, "exported", lambda reference, precision: copy.deepcopy(clean))
     reason = "model.fp16.onnx was to be fp16, but the built file has 55 layers in fp32"
     failed(run, tmp_path / "bundle", reason, precision="fp16")
 
@@ -181,7 +182,7 @@ def test_the_gate_catches_an_fp16_file_that_is_fp32(clean, run, tmp_path, monkey
 def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, monkeypatch, here):
     import torch
 
-    real = export.lowered.lowered
+    real = half_precision.lowered
 
     class Training(torch.nn.Module):
         """Normalises each batch by itself, as a model does that was never put into eval mode."""
@@ -201,7 +202,7 @@ def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, mo
                 module.running_mean = module.running_var = None
         return Training(wrapped).eval()
 
-    monkeypatch.setattr(export.lowered, "lowered", lowered)
+    monkeypatch.setattr(half_precision, "lowered", lowered)
     outcome = failed(run, tmp_path / "bundle", "and moves one by .* when only the batch size changes")
     assert sum(outcome.found.values()) == 55, "it was exported, and is measured"
 
@@ -211,12 +212,12 @@ def test_a_failure_leaves_what_the_bundle_serves(clean, run, firm_bundle, tmp_pa
     shutil.copytree(firm_bundle, out)
     before = (out / "manifest.json").read_bytes()
 
-    def exported(job, precision):
+    def exported(reference, precision):
         model = copy.deepcopy(clean)
         weights_perturbed(model)
         return model
 
-    monkeypatch.setattr(onnx_format, "exported", exported)
+    monkeypatch.setattr(graph_store, "exported", exported)
     exported_now = pipeline.export(Options(source=run, out=out))
     assert not exported_now.whole
     assert (out / "manifest.json").read_bytes() == before

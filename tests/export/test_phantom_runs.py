@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.images import PHANTOMS, preprocessed
+from export.comparison import PHANTOMS, preprocessed
 from export.options import Options
 from export.pipeline import export
 from runtime.digests import sha256_file
@@ -25,10 +25,10 @@ from train.record import write_record
 @pytest.fixture
 def phantom_run(tmp_path, monkeypatch) -> Path:
     """A run on the 576 phantoms of the demo, here 32 × 32, which holds out 114; its network has 500 weights."""
-    from export import images, run_data
+    from export import comparison, run_data
 
     small = partial(phantom_samples, size=32)
-    for module in (images, run_data):
+    for module in (comparison, run_data):
         monkeypatch.setattr(module, "phantom_samples", small)
     run_data._population.cache_clear()
     run = tmp_path / "run"

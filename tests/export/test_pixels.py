@@ -154,16 +154,16 @@ def test_what_carries_pixels_says_so_and_is_never_served(pixel_job, firm_bundle)
 
 @pytest.mark.parametrize("fault", ["red and blue swapped", "normalisation forgotten"])
 def test_the_gate_catches_other_preprocessing(pixel_job, fault, tmp_path):
-    from export.formats import onnx as onnx_format
+    from export.formats.graph_store import graph
     from export.gate import judge
+    from export.graph_metadata import describe
 
     spec = pixel_job.reference.info.input
     wrong = replace(spec, mean=spec.mean[::-1], std=spec.std[::-1])
     if fault == "normalisation forgotten":
         wrong = replace(spec, mean=(0.0,) * 3, std=(1.0,) * 3)
-    source, _ = onnx_format.graph(pixel_job, "fp32")
-    model = with_pixels(onnx.load(source), wrong, 1.0)
-    onnx_format.describe(model, pixel_job.description("fp32", pixels=True))
+    model = with_pixels(onnx.load(graph(pixel_job, "fp32").path), wrong, 1.0)
+    describe(model, pixel_job.description("fp32", pixels=True))
     onnx.save(model, tmp_path / "wrong.onnx")
     verdict = judge(pixel_job, tmp_path / "wrong.onnx", "onnx", "fp32", timed=False, pixels=True)
     assert not verdict.passed
@@ -234,7 +234,7 @@ def real_run(real_data, fit_network, write_run, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:FutureWarning")
 def test_raw_real_slices_of_ten_sizes_are_decided_as_predictor_decides_them(real_run, tmp_path):
-    from export.images import comparison
+    from export.comparison import comparison
     from runtime.predictor import Predictor
 
     out = tmp_path / "bundle"

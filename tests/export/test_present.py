@@ -110,19 +110,19 @@ def test_options_that_say_the_same_are_fine(own_bundle, own_checkpoint, tmp_path
 @pytest.mark.parametrize("wrong", [{"mean": (0.485, 0.456, 0.406)}, {"height": 16, "width": 16}, {"std": (1.0,) * 3}])
 def test_an_equally_wrong_reference_cannot_pass(own_bundle, own_checkpoint, tmp_path, monkeypatch, wrong):
     """The artifact would agree with it to the last bit; the golden images do not."""
-    from export import job
+    from export import reference_loading
 
     shutil.copytree(own_bundle, tmp_path / "bundle")
     before = outdated(tmp_path / "bundle")
     text = (tmp_path / "bundle" / FILE).read_bytes()
-    real = job.reference_of
+    real = reference_loading.reference_of
 
     def planted(bundle, source):
         reference = real(bundle, source)
         spec = replace(reference.info.input, **wrong)
         return replace(reference, info=replace(reference.info, input=spec))
 
-    monkeypatch.setattr(job, "reference_of", planted)
+    monkeypatch.setattr(reference_loading, "reference_of", planted)
     with pytest.raises(CheckpointError, match=r"does not answer the golden images of .* Nothing was built"):
         rebuilt(tmp_path / "bundle", own_checkpoint)
     assert (tmp_path / "bundle" / FILE).read_bytes() == text

@@ -9,8 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-from export.holding import facts_of, fit_head, holding, rank, run
-from export.images import calibration_samples
+from export.calibration import calibration_samples
+from export.formats.graph_store import graph, quantisation_inputs
+from export.head_correction import fit_head
+from export.holding import holding
+from export.ort_session import run
 from export.qdq import (
     float_layers_of,
     has_float_additions,
@@ -21,12 +24,13 @@ from export.qdq import (
     with_unsigned_activations,
 )
 from export.quantize import insert_qdq
+from export.sensitivity import rank
 from runtime.errors import DatasetError
 
 
 @pytest.fixture(scope="module")
 def both(job):
-    return insert_qdq(job)
+    return insert_qdq(quantisation_inputs(job, "int8"))
 
 
 @pytest.fixture(scope="module")
@@ -159,13 +163,15 @@ def test_the_first_graph_that_is_expected_to_hold_is_taken(full, original, job):
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 16, tensor.name))
     said: list[str] = []
     allowing = replace(job, options=replace(job.options, flip_tolerance=0.1), say=said.append)
-    assert float_layers_of(holding(allowing, [coarse, original], original, "int8")) == layers(original)
+    inputs = quantisation_inputs(allowing, "int8")
+    chosen, facts = holding(inputs, [coarse, original], original, "int8")
+    assert float_layers_of(chosen) == layers(original)
     assert len(said) == 2
     assert re.match(r"int8: 0 convolutions in float32: \d+\.\d \(.* of 64 predictions are expected to change", said[0])
     assert "0 convolutions and additions in float32: 0.0 (" in said[1]
-    assert facts_of(allowing, "int8")["float_layers"] == layers(original)
+    assert facts["float_layers"] == layers(original)
     said.clear()
-    holding(allowing, [original, coarse], original, "int8")
+    holding(inputs, [original, coarse], original, "int8")
     assert len(said) == 1
 
 
@@ -185,7 +191,8 @@ def test_the_layer_that_hurts_most_is_ranked_first(full, original, job):
         changed = values // 16 if values.dtype == np.int8 else values * 16
         tensor.CopyFrom(onnx.numpy_helper.from_array(changed.astype(values.dtype), suffix))
     calibration, _ = job.calibration
-    assert rank(job, coarse, original, calibration.images[:16], calibration.logits[:16])[0] == name
+    some = calibration.images[:16], calibration.logits[:16]
+    assert rank(coarse, original, *some, job.threads, job.say)[0] == name
 
 
 def test_nothing_is_rounded_between_the_last_convolution_and_the_head(full):
@@ -245,10 +252,9 @@ def kept(model, path):
 def test_bisect_sees_every_layer_in_the_trained_models_units(ending, original, full, job, tmp_path):
     """Channels are scaled, and a layer that is right must not look a hundred times wrong for that."""
     from export.activations import activations
-    from export.formats.onnx import graph
 
     images = job.evidence.images[:4]
-    expected = activations(graph(job, "fp32")[0], images)
+    expected = activations(graph(job, "fp32").path, images)
 
     def errors(model, name: str) -> dict[str, float]:
         got = activations(kept(model, tmp_path / f"{name}{ending}"), images)
@@ -283,7 +289,7 @@ def fragile(network, slices):
 
     import torch
 
-    from export.images import preprocessed
+    from export.comparison import preprocessed
     from runtime.preprocess import InputSpec
     from train.data.sources import load_samples
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.apart import pixel_digests, two_halves, without
-from export.images import calibration_samples
+from export.calibration import calibration_samples
 from export.parity import Tolerance, compare
 from export.served import serve
 from runtime.errors import DatasetError

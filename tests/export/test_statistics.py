@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.statistics import calibration_error, sensitivity, upper_bound
+from export.accuracy import calibration_error, sensitivity
+from export.binomial import upper_bound
 
 
 @pytest.mark.parametrize(("events", "trials"), [(0, 512), (7, 512), (1, 20), (19, 20)])

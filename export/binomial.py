@@ -1,11 +1,16 @@
-"""The statistics of a parity report."""
+"""Bounds on a share from so many independent trials, and how sure each of several bounds has to be."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
+ALPHA = 0.05
+"""Probability that any artifact of a bundle passes although it changes more than its tolerance."""
+
+
+def level(artifacts: int) -> float:
+    """Confidence of each bound where so many artifacts are judged by one (Bonferroni's correction)."""
+    return 1 - ALPHA / max(1, artifacts)
 
 
 def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
@@ -32,23 +37,3 @@ def least_images(tolerance: float, confidence: float = 0.95) -> int:
         return 1
     images = math.ceil(math.log(1 - confidence) / math.log1p(-tolerance))
     return images if 1 - (1 - confidence) ** (1 / images) <= tolerance else images + 1
-
-
-def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3), in [0, 1]; NaN where a probability is.
-
-    probabilities: (N, C) float, rows sum to 1.
-    truth: (N,) int, in [0, C).
-    """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
-    if not np.isfinite(confidence).all():
-        return float("nan")
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[which == b].mean() - right[which == b].mean()) * (which == b).mean() for b in set(which)]
-    return float(sum(gaps))
-
-
-def sensitivity(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
-    """By class: the share of its images decided right, in [0, 1]; classes without images are left out."""
-    decided = probabilities.argmax(1)
-    return {label: float((decided[truth == i] == i).mean()) for i, label in enumerate(labels) if (truth == i).any()}
