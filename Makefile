@@ -33,15 +33,16 @@ test: $(VENV)/.installed
 # The tree of a wheel, for tools that read files and do not import: stageproof/ with the packages inside.
 tree:
 	rm -rf build/tree
-	mkdir -p build/tree/stageproof
-	ln -s $(addprefix $(CURDIR)/,$(wildcard stageproof/*.py) stageproof/py.typed runtime train export benchmarks) build/tree/stageproof
+	mkdir -p build/tree
+	cp -R stageproof build/tree/
+	cp -R runtime train export benchmarks build/tree/stageproof/
 
 # The last line looks up known flaws of what is installed, where pip-audit and its database can be reached.
 lint: $(VENV)/.installed tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=build/tree $(BIN)/lint-imports --config setup.cfg
+	cd build/tree && ../../$(BIN)/lint-imports ../../setup.cfg
 	@$(BIN)/python -P requirements/audit.py
 
 clean:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from runtime.errors import InputError
+from runtime.hints import program
 from runtime.predictor import DEFAULT_BUNDLE
 
 SCENARIOS = ("single_stream", "multi_stream", "offline", "engine", "server", "scaling")
@@ -100,7 +101,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     options: Options = tyro.cli(
         Options,
         args=argv,
-        prog="python -m benchmarks",
+        prog=program("benchmarks"),
         description="Measure the Predictor beside what users would run instead, in one run.",
     )
     least: dict[str, tuple[float | None, float]] = {

@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 from benchmarks.record import SCHEMA, Kind, Row, Scenario
 from runtime.errors import InputError
+from runtime.hints import command, program
 
-_AGAIN = "Measure again: python -m benchmarks --out FILE."
+_AGAIN = f"Measure again: {command('benchmarks', '--out', 'FILE')}."
 _REQUIRED = ("name", "kind", "scenario", "backend", "precision", "batch", "threads", "samples_ms")
 
 
@@ -47,7 +48,7 @@ def read_record(path: Path) -> Record:
 def parsed(content: Any, name: str) -> Record:
     """The record with that content. Raises InputError, naming `name`, for anything else."""
     if not isinstance(content, dict) or "schema" not in content:
-        raise InputError(f"{name} is no record of python -m benchmarks: it has no schema. {_AGAIN}")
+        raise InputError(f"{name} is no record of {program('benchmarks')}: it has no schema. {_AGAIN}")
     if content["schema"] != SCHEMA:
         raise InputError(f"{name} has schema {content['schema']!r}, this code reads {SCHEMA}. {_AGAIN}")
     facts = {key: value for key, value in content.items() if key != "rows"}

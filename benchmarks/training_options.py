@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from runtime.errors import InputError
+from runtime.hints import program
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def parse(argv: Sequence[str] | None = None) -> TrainingOptions:
     options: TrainingOptions = tyro.cli(
         TrainingOptions,
         args=argv,
-        prog="python -m benchmarks train",
+        prog=f"{program('benchmarks')} train",
         description="Measure training of ResNet50: our loop, a plain PyTorch loop, and the arithmetic alone.",
     )
     smallest = {"--image-size": (options.image_size, 32), "--batch-size": (options.batch_size, 4)}

@@ -153,10 +153,5 @@ def _print_outcome(outcome: Outcome, bundle: Path) -> None:
         print(f"{start}{outcome.status}")
 
 
-def run() -> int:
-    """Exit status of the installed command, which does not import from the working folder."""
-    return exit_status(main, extra="export")
-
-
 if __name__ == "__main__":
     sys.exit(exit_status(main, extra="export"))

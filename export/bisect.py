@@ -19,6 +19,7 @@ if __name__ == "__main__":
 import tyro
 
 from runtime.errors import CheckpointError, InputError, StageproofError
+from runtime.hints import program
 from runtime.labels import ASSUMED, order_line
 from runtime.manifest import read_manifest
 from runtime.predictor import DEFAULT_BUNDLE
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(
         Options,
         args=argv,
-        prog="python -m export.bisect",
+        prog=program("export.bisect"),
         description="Find the layer from which an artifact differs from its reference.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -83,7 +83,7 @@ def calibration_since(source: Path, model: ModelInfo) -> str | None:
     return (
         f"{source} was evaluated since: its temperature is {info.temperature:.4g}, its abstention threshold "
         f"{info.abstain_below:.4g}{other}. --rebuild keeps the bundle's own, {model.temperature:.4g} and "
-        f"{model.abstain_below:.4g}. To take them over: python -m export RUN"
+        f"{model.abstain_below:.4g}. To take them over: {command('export', 'RUN')}"
     )
 
 

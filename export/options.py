@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from runtime.hints import program
 from runtime.predictor import DEFAULT_BUNDLE
 
 ARCHITECTURE, IMAGE_SIZE = "resnet50", 224
@@ -88,7 +89,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     return tyro.cli(
         Options,
         args=argv,
-        prog="python -m export",
+        prog=program("export"),
         description="Export a trained model; check that each artifact decides as it does.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -252,10 +252,5 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
         print("\n".join(f"  {line(one)}" for one in considered))
 
 
-def run() -> int:
-    """Exit status of the installed command, which does not import from the working folder."""
-    return exit_status(main)
-
-
 if __name__ == "__main__":
     sys.exit(exit_status(main))

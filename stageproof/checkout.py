@@ -61,7 +61,7 @@ class _Alias(Loader):
         module.__spec__ = self._own  # the import system has set the alias's
 
     def get_code(self, fullname: str) -> CodeType | None:
-        return self._found.loader.get_code(self._found.name)  # type: ignore[union-attr,no-any-return]
+        return self._found.loader.get_code(self._found.name)  # type: ignore[union-attr]
 
     def is_package(self, fullname: str) -> bool:
         return self._found.submodule_search_locations is not None

@@ -103,21 +103,5 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
         print(f"      {command('export', run, '--to', 'onnx')}")
 
 
-def run() -> int:
-    """Exit status of the installed command, which does not import from the working folder."""
-    return exit_status(main, extra="train")
-
-
-def evaluate() -> int:
-    """Exit status of the installed command that evaluates: its module needs packages before its own `main`."""
-
-    def evaluated() -> int:
-        from train.evaluate import main as evaluate_main
-
-        return evaluate_main()
-
-    return exit_status(evaluated, extra="train")
-
-
 if __name__ == "__main__":
     sys.exit(exit_status(main, extra="train"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from runtime.errors import InputError
+from runtime.hints import program
 from train.data.patient_pattern import compile_pattern
 from train.options import Options
 from train.recipes import FOLDS, RECIPES
@@ -31,7 +32,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     import sys
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog="python -m train")
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=program("train"))
     first.add_argument("--data")
     first.add_argument("--recipe")
     first.add_argument("--weights", default="none")
@@ -46,7 +47,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     if folder is not None:
         default = replace(Options(**read_options(folder)), out=finished_name(folder))
     options: Options = tyro.cli(
-        Options, args=arguments, prog="python -m train", description=_DESCRIPTION, default=default
+        Options, args=arguments, prog=program("train"), description=_DESCRIPTION, default=default
     )
     if folder is not None:
         check_same(_rooted(options), default)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.command import exit_status, say, told
 from runtime.errors import InputError, StageproofError
 from runtime.extras import require
+from runtime.hints import program
 from runtime.work_folders import work_folder
 from train.preconditions import PACKAGES, check_training
 
@@ -128,10 +129,10 @@ def _show(facts: dict[str, Any], out: Path, *, as_json: bool) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m train.crossvalidate",
+        prog=program("train.crossvalidate"),
         description="Train every fold in turn, and judge each patient by the network that never saw it.",
-        epilog="All other options are those of python -m train, but for --fold and --resume. What was stopped goes on "
-        "with the same command.",
+        epilog=f"All other options are those of {program('train')}, but for --fold and --resume. What was stopped goes "
+        "on with the same command.",
         allow_abbrev=False,
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, fold-1 and so on, and the figures")

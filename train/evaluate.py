@@ -17,7 +17,7 @@ if __name__ == "__main__":
 import tyro
 
 from runtime.errors import InputError, StageproofError
-from runtime.hints import command
+from runtime.hints import command, program
 from train.data.patient_pattern import compile_pattern
 from train.preconditions import check_evaluation
 from train.record import read_record
@@ -61,7 +61,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     options = tyro.cli(
         Options,
         args=argv,
-        prog="python -m train.evaluate",
+        prog=program("train.evaluate"),
         description="Judge a run on people it was not trained on; calibrate it; write its cards.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

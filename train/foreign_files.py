@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from runtime.errors import CheckpointError
+from runtime.hints import command, program
 from runtime.regular_files import open_regular
 
 _HEAD = 1024
@@ -13,7 +14,7 @@ _EXPANSION = 4
 """Times its size that an archive of weights may take unpacked: float32 weights keep nine tenths when compressed."""
 _TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)))
 
-_IMAGES = "Give the checkpoint; images follow the bundle in: python -m runtime"
+_IMAGES = f"Give the checkpoint; images follow the bundle in: {program('runtime')}"
 _LEADS: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs.github.com/spec/",
@@ -23,7 +24,7 @@ _LEADS: tuple[tuple[bytes, str, str], ...] = (
     (
         b"\x89HDF\r\n\x1a\n",
         "an HDF5 file, as Keras and TensorFlow write weights",
-        "Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one with: python -m train",
+        f"Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one with: {program('train')}",
     ),
     (b"PAR1", "a parquet file: data, not weights", "Give it as data: --data or --parity-data"),
     (
@@ -49,8 +50,8 @@ _LEADS: tuple[tuple[bytes, str, str], ...] = (
 
 _ONNX = (
     "an ONNX graph, not a checkpoint",
-    "Give the PyTorch checkpoint that it was made from. One that python -m export wrote needs no export: "
-    "python -m runtime --bundle FILE.onnx scan.jpg",
+    f"Give the PyTorch checkpoint that it was made from. One that {program('export')} wrote needs no export: "
+    f"{command('runtime', '--bundle', 'FILE.onnx', 'scan.jpg')}",
 )
 _BY_NAME = {
     ".pb": "a TensorFlow graph",
@@ -163,7 +164,7 @@ def _archive(path: Path) -> tuple[str, str] | None:
     if "model.weights.h5" in names:
         return (
             "a Keras model",
-            "Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one: python -m train",
+            f"Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one: {program('train')}",
         )
     if names and all(name.endswith(".npy") for name in names):
         return "a NumPy archive (.npz)", "Save the weights from PyTorch: torch.save(model.state_dict(), path)"

@@ -21,6 +21,7 @@ from typing import Any
 import torch.distributed as dist
 
 from runtime.errors import InputError
+from runtime.hints import program
 
 FOLDER = "STAGEPROOF_TEAM_FOLDER"
 """Environment variable with the private folder of the processes that `train.launch` started."""
@@ -43,7 +44,7 @@ def private_folder() -> Path:
     folder = Path(os.environ[FOLDER])
     status = folder.lstat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise InputError(f"{folder} is not private to this user (expected mode 0700). Start python -m train again.")
+        raise InputError(f"{folder} is not private to this user (expected mode 0700). Start {program('train')} again.")
     return folder
 
 
@@ -91,7 +92,7 @@ def check_network(trusted: bool) -> str | None:
     if int(os.environ["WORLD_SIZE"]) == int(os.environ["LOCAL_WORLD_SIZE"]):
         return (
             "WARNING: torchrun listens on every network interface, and runs what it receives there. On one machine use "
-            "python -m train --devices N instead, which does not."
+            f"{program('train')} --devices N instead, which does not."
         )
     address = os.environ.get("MASTER_ADDR", "")
     if address.strip("[] ") in _ANYWHERE and not trusted:

@@ -13,7 +13,7 @@ from typing import Any
 
 from runtime.digests import sha256_file
 from runtime.errors import CheckpointError
-from runtime.hints import command
+from runtime.hints import command, program
 from train.record import RECORD, absolute, data_path, finished_at, read_record
 from train.unfinished import NEWEST, OPTIONS, PREVIOUS, RUNS, finished_name, has_checkpoint, partial_folder
 
@@ -144,14 +144,14 @@ def _why_not(run: Path) -> str:
         return (
             _unfinished(partial)
             if partial.is_dir()
-            else f"{run} does not exist. Name a run directory, or, for python -m export, a file of weights."
+            else f"{run} does not exist. Name a run directory, or, for {program('export')}, a file of weights."
         )
     if run.is_file():
-        return f"{run} is a file, expected a run directory: the folder that python -m train wrote."
+        return f"{run} is a file, expected a run directory: the folder that {program('train')} wrote."
     inner = finished_runs(run)
     if inner:
         return f"{run} holds {len(inner)} runs and is none itself. Name one of them, such as {inner[-1]}."
-    return f"{run} holds no {RECORD}: it is not a finished run of python -m train."
+    return f"{run} holds no {RECORD}: it is not a finished run of {program('train')}."
 
 
 def _unfinished(folder: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from runtime.labels import LABELS
 from runtime.preprocess import InputSpec
-from train.audit import audit
+from train.audit_of_dataset import audit
 from train.data.groups import read_ids, write_groups
 from train.data.identify import identify
 from train.data.prepare import prepare

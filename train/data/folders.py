@@ -14,6 +14,7 @@ import numpy as np
 
 from runtime.debris import files_below, is_debris
 from runtime.errors import DatasetError
+from runtime.hints import command
 from runtime.labels import LABELS, canonical_label
 from train.data.ids_from_names import names_no_patient
 from train.data.participants import labelled_by_participants, participants_file
@@ -154,8 +155,8 @@ def _dealt(root: Path, parts: list[str]) -> str:
     if not others:
         return f"{text}{quoted(root / training)}."
     return (
-        f"{text}{quoted(root / training)}. Then python -m train.evaluate --data {quoted(root / others[0])} judges the "
-        f"run on those it has not seen; python -m train.audit --data {quoted(root)} says how many are in both."
+        f"{text}{quoted(root / training)}. Then {command('train.evaluate', '--data', root / others[0])} judges the "
+        f"run on those it has not seen; {command('train.audit', '--data', root)} says how many are in both."
     )
 
 

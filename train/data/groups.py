@@ -14,6 +14,7 @@ import numpy as np
 
 from runtime.errors import DatasetError
 from runtime.escapes import cell, from_cell
+from runtime.hints import program
 from train.data.ids import Ids, numbered, session_numbers
 from train.data.samples import Samples
 from train.data.tables import column, read_table
@@ -71,7 +72,7 @@ def read_ids(samples: Samples, path: Path) -> Ids:
         names = strangers or missing
         raise DatasetError(
             f"{path}: {len(names)} files {wrong}, such as {names[0]!r}. Expected one row for each file, named as "
-            f"{samples.names[0]!r} is; python -m train.audit writes such a groups.csv."
+            f"{samples.names[0]!r} is; {program('train.audit')} writes such a groups.csv."
         )
     subjects = [rows[name][0] for name in samples.names]
     if len(set(subjects)) < 2:

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from runtime.command import exit_status
 from runtime.errors import DatasetError, InputError
+from runtime.hints import program
 from runtime.labels import LABELS
 from runtime.work_folders import make_readable, unmark, work_folder
 from train.data.phantom_slices import HIGHEST, LOWEST, draw_slice, encode, phantom_samples, scans
@@ -29,7 +30,7 @@ __all__ = ["draw_slice", "main", "phantom_samples"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command line: 0, or 2 for a request that cannot be met, with one line on stderr."""
     parser = argparse.ArgumentParser(
-        prog="python -m train.data.phantom",
+        prog=program("train.data.phantom"),
         description="Write synthetic brain slices as DIR/CLASS/pNNN_sM.png, to try every command on.",
     )
     target = parser.add_mutually_exclusive_group(required=True)

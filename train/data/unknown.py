@@ -6,6 +6,7 @@ import math
 import shlex
 from pathlib import Path
 
+from runtime.hints import program
 from train.data.identify import Identified
 from train.data.leak_bound import LeakBound
 
@@ -22,7 +23,7 @@ def refusal(path: Path | None, who: Identified, bound: LeakBound) -> str:
     seen = "".join(f" Seen: {note}." for note in who.notes)
     return (
         f"PATIENTS UNKNOWN in {path}: neither names, tables nor headers identify them, and image similarity does not "
-        f"either, so no split by patient can be made. {at_least(bound)}{seen} {WHAT_TO_DO} python -m train.audit "
+        f"either, so no split by patient can be made. {at_least(bound)}{seen} {WHAT_TO_DO} {program('train.audit')} "
         f"--data {data} says what can be said. --split slice trains all the same; then no figure is about patients."
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from runtime.hints import program
 from train.evaluation.control import control_fails
 from train.evaluation.heldout import HeldOut
 from train.evaluation.words import power_sentence
@@ -70,7 +71,8 @@ def warnings_of(held: HeldOut, facts: dict[str, Any]) -> list[str]:
     if identity and _contradicted(facts, identity):
         said.append(
             f"THE SPLIT IS CONTRADICTED: {identity['shown']:.1%} of these slices show a head of the training slices, "
-            "by the images alone, though the ids say that nobody is in both. Check the ids: python -m train.audit."
+            "by the images alone, though the ids say that nobody is in both. Check the ids: "
+            f"{program('train.audit')}."
         )
     if facts["selected_on_evaluated"]:
         said.append(
