@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from export.engines import asked
 from export.formats import FORMATS, PRECISIONS, combinations, file_name, lacking
 from export.parity import TOLERANCES
-from runtime import backends
 from runtime.errors import InputError
 
 
@@ -54,8 +54,7 @@ def test_no_two_artifacts_share_a_file_and_every_precision_has_a_tolerance():
 
 
 def test_every_format_that_needs_no_gpu_is_run_by_a_backend():
-    modules = (*backends.BACKENDS.values(), FORMATS["aotinductor"])
-    runs = {name for module in modules for name in module.FORMATS}
+    runs = {name for module in asked().values() for name in module.FORMATS}
     assert {name for name, module in FORMATS.items() if not module.NEEDS_GPU} <= runs
 
 
