@@ -8,12 +8,16 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status, say, told
-from runtime.errors import StageproofError
-from runtime.extras import require
+from stageproof.runtime.cli.exit_status import (
+    exit_status,
+    say,
+    told,
+)
+from stageproof.runtime.cli.extras import require
+from stageproof.runtime.errors import StageproofError
 
 if TYPE_CHECKING:
-    from benchmarks.options import Options
+    from stageproof.benchmarks.options import Options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,14 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _inference(arguments: list[str]) -> int:
     require("benchmarks", "tyro", "scipy")
-    from benchmarks.options import parse
+    from stageproof.benchmarks.options import parse
 
     options = parse(arguments)
     if options.compare:
         return _compare(*options.compare, options.margin, options.fail_on)
-    from benchmarks.report_reading import parsed, read_record
-    from benchmarks.report_text import lines
-    from benchmarks.report_writing import write_reports
+    from stageproof.benchmarks.records.read import (
+        parsed,
+        read_record,
+    )
+    from stageproof.benchmarks.reports.text import lines
+    from stageproof.benchmarks.reports.write import write_reports
 
     record = read_record(options.report) if options.report else parsed(_measured(options), "this run")
     write_reports(record, options.html, options.markdown)
@@ -46,11 +53,11 @@ def _inference(arguments: list[str]) -> int:
 
 
 def _measured(options: Options) -> dict[str, Any]:
-    from benchmarks.preconditions import check
+    from stageproof.benchmarks.preconditions import check
 
     check(options, say)
-    from benchmarks.record import write
-    from benchmarks.suite import run
+    from stageproof.benchmarks.inference.suite import run
+    from stageproof.benchmarks.records.schema import write
 
     record = run(options, say)
     if options.out:
@@ -59,9 +66,12 @@ def _measured(options: Options) -> dict[str, Any]:
 
 
 def _compare(before: Path, after: Path, margin: float, fail_on: str) -> int:
-    from benchmarks.compare import compare, fails
-    from benchmarks.compare_text import lines
-    from benchmarks.report_reading import read_record
+    from stageproof.benchmarks.compare.verdicts import (
+        compare,
+        fails,
+    )
+    from stageproof.benchmarks.records.read import read_record
+    from stageproof.benchmarks.reports.comparison_text import lines
 
     found = compare(read_record(before), read_record(after), margin)
     for line in lines(found, margin):
@@ -71,11 +81,15 @@ def _compare(before: Path, after: Path, margin: float, fail_on: str) -> int:
 
 def _train(arguments: list[str]) -> int:
     require("benchmarks", "tyro", "torch", "torchvision", "scipy")
-    from benchmarks.training_options import parse
+    from stageproof.benchmarks.training.options import parse
 
     options = parse(arguments)
-    from benchmarks.report import table
-    from benchmarks.training import FORWARD, PLAIN, training
+    from stageproof.benchmarks.training.suite import (
+        FORWARD,
+        PLAIN,
+        training,
+    )
+    from stageproof.benchmarks.training.table import table
 
     loops, stages, facts = training(options)
     for title, measured, baseline in (("training, an image", loops, PLAIN), ("stage 1, an image", stages, FORWARD)):

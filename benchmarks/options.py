@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from runtime.errors import InputError
-from runtime.hints import program
-from runtime.predictor import DEFAULT_BUNDLE
+from stageproof.runtime.errors import InputError
+from stageproof.runtime.predictor import DEFAULT_BUNDLE
+from stageproof.runtime.text.hints import program
 
 SCENARIOS = ("single_stream", "multi_stream", "offline", "engine", "server", "scaling")
 SAMPLES = 120

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.options import Options
-from runtime.errors import BackendUnavailable, BundleError, DatasetError, InputError
-from runtime.extras import require
-from runtime.hints import command, nearest_path
-from runtime.manifest import read_manifest
-from train.runs import chosen
+from stageproof.benchmarks.options import Options
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.cli.extras import require
+from stageproof.runtime.errors import (
+    BackendUnavailable,
+    BundleError,
+    DatasetError,
+    InputError,
+)
+from stageproof.runtime.text.hints import (
+    command,
+    nearest_path,
+)
+from stageproof.train.runs.finding import chosen
 
 PACKAGES = ("torch", "torchvision", "safetensors", "scipy")
 """What a measurement imports, of the extra `benchmarks`."""

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.images import jpegs
-from runtime import Predictor
-from runtime.predictor import DEFAULT_BUNDLE
-from runtime.reading import read
+from stageproof.benchmarks.inference.images import jpegs
+from stageproof.runtime import Predictor
+from stageproof.runtime.images.reader import read
+from stageproof.runtime.predictor import DEFAULT_BUNDLE
 
 BATCH = 32
 

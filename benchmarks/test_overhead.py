@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.images import jpegs
-from runtime import Predictor, preprocess, read_image
-from runtime.predictor import DEFAULT_BUNDLE
+from stageproof.benchmarks.inference.images import jpegs
+from stageproof.runtime import (
+    Predictor,
+    preprocess,
+    read_image,
+)
+from stageproof.runtime.predictor import DEFAULT_BUNDLE
 
 BATCH = 32
 

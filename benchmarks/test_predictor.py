@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.images import jpegs
-from runtime import Predictor, TrustError, backends
-from runtime.predictor import DEFAULT_BUNDLE
+from stageproof.benchmarks.inference.images import jpegs
+from stageproof.runtime import (
+    Predictor,
+    TrustError,
+    backends,
+)
+from stageproof.runtime.predictor import DEFAULT_BUNDLE
 
 
 @pytest.fixture(scope="module", params=list(backends.BACKENDS))

@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status, say, told
-from runtime.errors import StageproofError
-from runtime.extras import require
-from runtime.hints import command
-from runtime.labels import ORIGINS
+from stageproof.runtime.cli.exit_status import (
+    exit_status,
+    say,
+    told,
+)
+from stageproof.runtime.cli.extras import require
+from stageproof.runtime.errors import StageproofError
+from stageproof.runtime.labels import ORIGINS
+from stageproof.runtime.text.hints import command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from export.options import Options
-    from export.pipeline import Exported
-    from export.produce import Outcome
+    from stageproof.export.formats.build import Outcome
+    from stageproof.export.options import Options
+    from stageproof.export.run import Exported
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require("export", "tyro", "torch", "torchvision", "safetensors", "scipy")
     except StageproofError as error:
         return told(error)
-    from export.options import parse
+    from stageproof.export.options import parse
 
     options = parse(argv)
     try:
@@ -48,26 +52,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exported(options: Options) -> Exported:
-    from export.preconditions import check
+    from stageproof.export.preconditions import check
 
     options, wanted = check(options, say)
     if "torchscript" in wanted:
         say("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
-    from export.pipeline import export  # imports torch
+    from stageproof.export.run import export  # imports torch
 
     return export(options, say, wanted, checked=True)
 
 
 def _rebuilt(options: Options) -> Exported:
-    from export.agreement import assert_agrees
-    from export.preconditions import check_numbers
-    from runtime.manifest import read_manifest
-    from train.class_order import given_labels
+    from stageproof.export.preconditions import check_numbers
+    from stageproof.export.reference.rebuild_options import assert_agrees
+    from stageproof.runtime.bundle.manifest import read_manifest
+    from stageproof.train.foreign.class_order import given_labels
 
     check_numbers(options)
     given_labels(options.labels)
     assert_agrees(options, read_manifest(options.out).model, options.out)
-    from export.pipeline import rebuild  # imports torch
+    from stageproof.export.run import rebuild  # imports torch
 
     return rebuild(options, say)
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from runtime.hints import program
-from runtime.predictor import DEFAULT_BUNDLE
+from stageproof.runtime.predictor import DEFAULT_BUNDLE
+from stageproof.runtime.text.hints import program
 
 ARCHITECTURE, IMAGE_SIZE = "resnet50", 224
 """Of a foreign checkpoint, where the options do not say."""

@@ -9,7 +9,13 @@ Needs numpy, Pillow and one engine (onnxruntime, openvino or torch); imports the
 
 import sys
 
-from runtime.errors import (
+if __name__ == "runtime":  # the short name, in a checkout
+    from stageproof.checkout import one_module
+
+    one_module(__name__)
+
+import stageproof
+from stageproof.runtime.errors import (
     AuditError,
     BackendError,
     BackendUnavailable,
@@ -28,12 +34,22 @@ from runtime.errors import (
     TrainingError,
     TrustError,
 )
-from runtime.images import read_image
-from runtime.labels import LABELS, canonical_label
-from runtime.prediction import Prediction, StudyPrediction, Timings
-from runtime.predictor import Predictor
-from runtime.preprocess import InputSpec, preprocess
-from runtime.selftest import SelfTest
+from stageproof.runtime.images.raster import read_image
+from stageproof.runtime.inference.self_test import SelfTest
+from stageproof.runtime.labels import (
+    LABELS,
+    canonical_label,
+)
+from stageproof.runtime.prediction import (
+    Prediction,
+    StudyPrediction,
+    Timings,
+)
+from stageproof.runtime.predictor import Predictor
+from stageproof.runtime.preprocess import (
+    InputSpec,
+    preprocess,
+)
 
 __all__ = [
     "LABELS",
@@ -64,7 +80,7 @@ __all__ = [
     "preprocess",
     "read_image",
 ]
-__version__ = "0.1.0"
+__version__ = stageproof.__version__
 
 # The name is a function's and the module's: the module, which can be called as the function, serves both.
-globals()["preprocess"] = sys.modules["runtime.preprocess"]
+globals()["preprocess"] = sys.modules["stageproof.runtime.preprocess"]

@@ -9,9 +9,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from runtime.labels import CDR
-from runtime.model import ModelInfo
-from runtime.study import StudyRule, evidence_of
+from stageproof.runtime.labels import CDR
+from stageproof.runtime.model_info import ModelInfo
+from stageproof.runtime.study import (
+    StudyRule,
+    evidence_of,
+)
 
 Status: TypeAlias = Literal["ok", "abstained", "rejected"]
 """ok: there is a label. abstained: a slice the model knows, not surely enough. rejected: nothing it may speak about."""

@@ -11,26 +11,64 @@ from typing import Any
 
 import numpy as np
 
-from runtime.answers import Answers
-from runtime.arguments import at_least_one, check_options, check_pixels, existing, opened_log, several, slices_of
-from runtime.calibration import probabilities
-from runtime.caller import warn
-from runtime.decoders import decoding_pool
-from runtime.errors import BackendError, InputError, shed
-from runtime.forks import check_process
-from runtime.hints import unguarded
-from runtime.identity import OPTIONS, absolute, restored
-from runtime.lanes import LANES, SHORT, in_lanes
-from runtime.limits import MAX_PIXELS
-from runtime.manifest import DEFAULT_BUNDLE, ModelInfo
-from runtime.pipeline import Prepared, Rows, prepare, prepare_frames
-from runtime.prediction import Prediction, StudyPrediction, study_by
-from runtime.reading import Source
-from runtime.selftest import SelfTest, self_test
-from runtime.serving import open_artifact, open_bundle
-from runtime.streams import Batches
-from runtime.threads import available_cpus
-from runtime.trust import Trust
+from stageproof.runtime.bundle.identity import (
+    OPTIONS,
+    absolute,
+    restored,
+)
+from stageproof.runtime.bundle.manifest import (
+    DEFAULT_BUNDLE,
+    ModelInfo,
+)
+from stageproof.runtime.bundle.trust import Trust
+from stageproof.runtime.decoding.pool import decoding_pool
+from stageproof.runtime.errors import (
+    BackendError,
+    InputError,
+    shed,
+)
+from stageproof.runtime.headers.limits import MAX_PIXELS
+from stageproof.runtime.images.reader import Source
+from stageproof.runtime.inference.answers import Answers
+from stageproof.runtime.inference.arguments import (
+    at_least_one,
+    check_options,
+    check_pixels,
+    existing,
+    opened_log,
+    several,
+    slices_of,
+)
+from stageproof.runtime.inference.input_batches import (
+    Prepared,
+    Rows,
+    prepare,
+    prepare_frames,
+)
+from stageproof.runtime.inference.lanes import (
+    LANES,
+    SHORT,
+    in_lanes,
+)
+from stageproof.runtime.inference.loading import (
+    open_artifact,
+    open_bundle,
+)
+from stageproof.runtime.inference.self_test import (
+    SelfTest,
+    self_test,
+)
+from stageproof.runtime.inference.streaming import Batches
+from stageproof.runtime.prediction import (
+    Prediction,
+    StudyPrediction,
+    study_by,
+)
+from stageproof.runtime.softmax import probabilities
+from stageproof.runtime.system.caller import warn
+from stageproof.runtime.system.cpus import available_cpus
+from stageproof.runtime.system.forks import check_process
+from stageproof.runtime.text.hints import unguarded
 
 __all__ = ["Predictor", "probabilities"]
 
@@ -56,7 +94,7 @@ class Predictor:
     tune: True times every artifact on this machine and serves the fastest; the path of a JSON file also remembers the
         times there, for this bundle and machine.
     audit: a file to which every prediction adds a line without patient data (`runtime.audit`), before it is returned.
-    audit_key: file with the key of `audit`; None takes that of `runtime.audit_chain.key_path`, LOG.key by default.
+    audit_key: file with the key of `audit`; None takes that of `runtime.audit.chain.key_path`, LOG.key by default.
     isolate: decode files in processes with limits, which end with the last Predictor (docs/SECURITY-DECODING.md); False
         for hosts that are confined themselves. Arrays and PIL images are taken as they are.
     max_pixels: images, or frames, of more pixels are an ImageError.
@@ -235,7 +273,7 @@ class Predictor:
         probabilities where it has none, as in 0.1; `StudyPrediction.method` says which. Rejected slices do not count.
 
         images: as for `predict`; each frame of a multi-frame DICOM file counts as a slice. One file that holds all
-            slices may be given as it is, and so may the folder that they are in (`runtime.folders.images_in`).
+            slices may be given as it is, and so may the folder that they are in (`runtime.images.folders.images_in`).
         Raises InputError where there is no image at all.
         """
         check_process(self._process)

@@ -55,7 +55,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def phantoms():
     """96 phantom slices: 4 classes × 6 people × 4 slices."""
-    from train.data.phantom import phantom_samples
+    from stageproof.train.data.phantom.__main__ import phantom_samples
 
     return phantom_samples(patients=6, slices=4, size=64, seed=3)
 
@@ -66,7 +66,7 @@ def trained_run(once) -> Path:
 
     In batches of 8: in larger ones BatchNorm's averages have not settled after an epoch, and it gives one answer.
     """
-    from train.__main__ import main
+    from stageproof.train.__main__ import main
 
     options = ["--image-size", "32", "--batch-size", "8", "--head.epochs", "1", "--full.epochs", "1"]
     return once("tiny", lambda run: main([*options, "--out", str(run)]))
@@ -75,7 +75,7 @@ def trained_run(once) -> Path:
 @pytest.fixture(scope="session")
 def bundle(trained_run, once) -> Path:
     """The bundle that `python -m export --to onnx torchscript` makes of `trained_run`. Do not change it: copy it."""
-    from export.__main__ import main
+    from stageproof.export.__main__ import main
 
     options = [str(trained_run), "--to", "onnx", "torchscript", "--parity-images", "128"]
     return once("bundle", lambda folder: main([*options, "--out", str(folder)]))
@@ -111,7 +111,7 @@ def scan(tmp_path_factory) -> Path:
     """One phantom slice of nobody in the training data, as a grey JPEG file."""
     from PIL import Image
 
-    from train.data.phantom import draw_slice
+    from stageproof.train.data.phantom.__main__ import draw_slice
 
     path = tmp_path_factory.mktemp("images") / "scan.jpg"
     Image.fromarray(draw_slice(2, 900, 0.5, seed=99)).save(path, quality=95)

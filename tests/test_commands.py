@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.command import READER_LEFT
+from stageproof.runtime.cli.exit_status import READER_LEFT
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("train", "export", "runtime", "benchmarks")
@@ -17,7 +17,7 @@ PACKAGES = ("train", "export", "runtime", "benchmarks")
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_command_in_a_message_is_quoted(package: str) -> None:
-    """No f-string puts a path into a command by hand: `runtime.hints.command` quotes it."""
+    """No f-string puts a path into a command by hand: `runtime.text.hints.command` quotes it."""
     for path in sorted((ROOT / package).rglob("*.py")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             suggested = re.search(r"python -m [\w.]+[^\":;,]*\{(?!command\(|shlex\.quote\(|quoted?\()", line)

@@ -36,8 +36,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 def slices(root: Path) -> None:
     """Class folders of phantom slices, below and with the planted name, as PNG and DICOM files; and their groups."""
-    from runtime.labels import LABELS
-    from train.data.phantom import phantom_samples
+    from stageproof.runtime.labels import LABELS
+    from stageproof.train.data.phantom.__main__ import phantom_samples
 
     samples = phantom_samples(patients=24, slices=6, size=64, seed=3)
     rows = ["file,patient"]

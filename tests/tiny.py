@@ -44,8 +44,11 @@ def write_checkpoint(path: Path, seed: int = 0, spec: Any = None) -> Path:
     import torch
     from torch import nn
 
-    from export.comparison import phantoms, preprocessed
-    from runtime.preprocess import InputSpec
+    from stageproof.export.data.comparison import (
+        phantoms,
+        preprocessed,
+    )
+    from stageproof.runtime.preprocess import InputSpec
 
     torch.manual_seed(seed)
     model = build().eval().requires_grad_(False)
@@ -62,12 +65,12 @@ def write_checkpoint(path: Path, seed: int = 0, spec: Any = None) -> Path:
 
 
 def guard_of_phantoms(reference: Any, folder: Path, *rest: Any) -> Any:
-    """In place of `export.guarding.write_guard`, which needs a run: 16 phantoms."""
-    from export.comparison import phantoms
-    from runtime.digests import sha256_file
-    from runtime.guard import fit
-    from runtime.images import read_image
-    from runtime.manifest import Document
+    """In place of `export.bundle.guard.write_guard`, which needs a run: 16 phantoms."""
+    from stageproof.export.data.comparison import phantoms
+    from stageproof.runtime.bundle.manifest import Document
+    from stageproof.runtime.guard.ood_guard import fit
+    from stageproof.runtime.images.raster import read_image
+    from stageproof.runtime.serialization.digests import sha256_file
 
     samples = phantoms(IMAGES)
     pictures = [read_image(samples.read(index)) for index in range(len(samples))]
@@ -78,7 +81,10 @@ def guard_of_phantoms(reference: Any, folder: Path, *rest: Any) -> Any:
 @contextmanager
 def known_to_runtime() -> Iterator[None]:
     """While this lasts `runtime.backends.networks` can compute the network."""
-    from runtime.backends.networks import _SHAPES, _Shape
+    from stageproof.runtime.backends.networks import (
+        _SHAPES,
+        _Shape,
+    )
 
     with patch.dict(_SHAPES, {NAME: _Shape("conv1", (), (), "", ("fc",))}):
         yield
@@ -88,8 +94,10 @@ def known_to_runtime() -> Iterator[None]:
 def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantoms) -> Iterator[None]:
     """While this lasts the network is an architecture like the others, every format is built in this process, and what
     passed is not timed again. temperature: of a checkpoint, as `python -m train.evaluate` would have fitted it."""
-    from export import pipeline, produce, reference_loading
-    from train.models import ARCHITECTURES
+    from stageproof.export import run as pipeline
+    from stageproof.export.formats import build as produce
+    from stageproof.export.reference import source as reference_loading
+    from stageproof.train.models import ARCHITECTURES
 
     real = reference_loading.load_reference
 
@@ -110,8 +118,8 @@ def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantom
 
 
 def options(source: Path, out: Path, to: tuple[str, ...] = FORMATS, **more: Any):
-    """For `export.pipeline.export`."""
-    from export.options import Options
+    """For `export.run.export`."""
+    from stageproof.export.options import Options
 
     given = {"architecture": NAME, "image_size": SIZE, "parity_images": IMAGES, "threads": 1, **more}
     return Options(source=source, to=to, out=out, **given)
@@ -119,7 +127,7 @@ def options(source: Path, out: Path, to: tuple[str, ...] = FORMATS, **more: Any)
 
 def make(source: Path, out: Path, to: tuple[str, ...] = FORMATS, *, temperature: float = 1.0, **more: Any) -> list[str]:
     """Export the checkpoint `source` to `out`, which must succeed; what the export says."""
-    from export.pipeline import export
+    from stageproof.export.run import export
 
     said: list[str] = []
     with known(temperature):

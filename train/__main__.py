@@ -9,14 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.command import exit_status, say, told
-from runtime.errors import StageproofError
-from runtime.extras import require
-from runtime.hints import command
-from train.preconditions import PACKAGES, check_training
+from stageproof.runtime.cli.exit_status import (
+    exit_status,
+    say,
+    told,
+)
+from stageproof.runtime.cli.extras import require
+from stageproof.runtime.errors import StageproofError
+from stageproof.runtime.text.hints import command
+from stageproof.train.config.preconditions import (
+    PACKAGES,
+    check_training,
+)
 
 if TYPE_CHECKING:
-    from train.options import Options
+    from stageproof.train.config.options import Options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,14 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options: Options | None = None
     try:
         require("train", *PACKAGES)
-        from train.command_line import parse
-        from train.runs import remember
+        from stageproof.train.config.command_line import parse
+        from stageproof.train.runs.finding import remember
 
         options = parse(argv)
         check_training(options, say)
-        from train.launch import is_leader, launch
-        from train.loop import Interrupted
-        from train.rendezvous import check_network
+        from stageproof.train.distributed.rendezvous import check_network
+        from stageproof.train.engine.loop import Interrupted
+        from stageproof.train.launch import (
+            is_leader,
+            launch,
+        )
 
         if (warning := check_network(options.trust_network)) and is_leader():
             say(warning)
@@ -56,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _interrupted(options: Options | None) -> str:
     """What is left after an interruption that no step of training followed."""
-    from train.unfinished import has_checkpoint, partial_folder
+    from stageproof.train.runs.unfinished import (
+        has_checkpoint,
+        partial_folder,
+    )
 
     if options is not None and options.out is not None and has_checkpoint(partial_folder(options.out)):
         again = command("train", "--resume", "--out", options.out)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torchvision.models import resnet50
 
-from runtime.errors import CheckpointError
-from runtime.labels import LABELS
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.labels import LABELS
 
 
 def build_resnet50(classes: int = len(LABELS)) -> nn.Module:

@@ -15,39 +15,66 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime import __version__
-from runtime.errors import InputError, TrainingError
-from runtime.labels import LABELS
-from runtime.manifest import sha256_file
-from runtime.preprocess import InputSpec
-from runtime.threads import available_cpus
-from train.checkpoint import WEIGHTS, new_run, save_weights
-from train.compute import Compute, choose_compute
-from train.data.batches import channel_statistics
-from train.data.cache import prepare_once
-from train.data.prepare import Prepared, prepare
-from train.data.unknown import at_least
-from train.distributed import Team, join
-from train.energy import EnergyMeter
-from train.engine.stopping import StopRequest
-from train.evaluation.metrics import figures
-from train.evaluation.plots import plot_confusion, plot_curves
-from train.models import CHANNELS
-from train.options import Options
-from train.progress import Watch
-from train.record import now, write_record
-from train.resume import write_options
-from train.session import Session
-from train.state import read_checkpoint
-from train.unfinished import RUNS, finished_name, has_checkpoint, partial_folder
-from train.weights import check_start
+from stageproof.runtime import __version__
+from stageproof.runtime.bundle.manifest import sha256_file
+from stageproof.runtime.errors import (
+    InputError,
+    TrainingError,
+)
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.runtime.system.cpus import available_cpus
+from stageproof.train.config.options import Options
+from stageproof.train.config.saved_options import write_options
+from stageproof.train.data.batches import channel_statistics
+from stageproof.train.data.cache import prepare_once
+from stageproof.train.data.dataset import (
+    Prepared,
+    prepare,
+)
+from stageproof.train.data.unknown import at_least
+from stageproof.train.distributed.process_group import (
+    Team,
+    join,
+)
+from stageproof.train.engine.device import (
+    Compute,
+    choose_compute,
+)
+from stageproof.train.engine.energy import EnergyMeter
+from stageproof.train.engine.progress import Watch
+from stageproof.train.engine.session import Session
+from stageproof.train.engine.signals import StopRequest
+from stageproof.train.metrics.validation import figures
+from stageproof.train.models import CHANNELS
+from stageproof.train.reports.training_figures import (
+    plot_confusion,
+    plot_curves,
+)
+from stageproof.train.runs.checkpoints import read_checkpoint
+from stageproof.train.runs.directory import (
+    WEIGHTS,
+    new_run,
+    save_weights,
+)
+from stageproof.train.runs.initial_weights import check_start
+from stageproof.train.runs.record import (
+    now,
+    write_record,
+)
+from stageproof.train.runs.unfinished import (
+    RUNS,
+    finished_name,
+    has_checkpoint,
+    partial_folder,
+)
 
 
 def train(options: Options) -> tuple[Path, dict[str, Any]]:
     """The run directory and the content of its `run.json`; in every process of the team.
 
     Raises InputError, DatasetError or CheckpointError for what cannot be used, TrainingError when training fails, and
-    `train.loop.Interrupted` after SIGTERM or SIGINT, with a checkpoint written.
+    `train.engine.loop.Interrupted` after SIGTERM or SIGINT, with a checkpoint written.
     """
     compute = choose_compute(options.device, options.precision)
     with join(compute.device.type) as team:

@@ -11,16 +11,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.compiled import transform_shape
-from benchmarks.peers.eager import lower, prepared
-from benchmarks.peers.given import NO_RUN, PATIENCE, Given
-from benchmarks.peers.peer import Peer
-from benchmarks.worker import Contender
+from stageproof.benchmarks.contenders.worker import Contender
+from stageproof.benchmarks.peers.compiled import transform_shape
+from stageproof.benchmarks.peers.context import (
+    NO_RUN,
+    PATIENCE,
+    Given,
+)
+from stageproof.benchmarks.peers.eager import (
+    lower,
+    prepared,
+)
+from stageproof.benchmarks.peers.peer import Peer
 
 
 def contenders(given: Given) -> tuple[list[Contender], list[str]]:
     """float32, and bf16 (fp16 on a GPU)."""
-    from export.formats.aotinductor import COMPILERS  # with it comes torch, which the other peers' processes do without
+    from stageproof.export.formats.aotinductor import (
+        COMPILERS,  # with it comes torch, which the other peers' processes do without
+    )
 
     reason = None
     if given.run is None:

@@ -10,10 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.eager import lower, prepared
-from benchmarks.peers.given import NO_RUN, PATIENCE, Given
-from benchmarks.peers.peer import Peer
-from benchmarks.worker import Contender
+from stageproof.benchmarks.contenders.worker import Contender
+from stageproof.benchmarks.peers.context import (
+    NO_RUN,
+    PATIENCE,
+    Given,
+)
+from stageproof.benchmarks.peers.eager import (
+    lower,
+    prepared,
+)
+from stageproof.benchmarks.peers.peer import Peer
 
 _SETTINGS = {
     "cpu": "torch.compile, channels_last, freezing",

@@ -11,9 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.given import NO_RUN, Given
-from benchmarks.peers.peer import Peer, mode_of
-from benchmarks.worker import Contender
+from stageproof.benchmarks.contenders.worker import Contender
+from stageproof.benchmarks.peers.context import (
+    NO_RUN,
+    Given,
+)
+from stageproof.benchmarks.peers.peer import (
+    Peer,
+    mode_of,
+)
 
 SNIPPET = "published snippet (eager PyTorch)"
 PUBLISHED_SIZE = 224
@@ -80,7 +86,7 @@ def prepared(run: Path, device: str, threads: int, size: int | None = None) -> t
     import torch
     from torchvision import transforms
 
-    from export.reference import from_run
+    from stageproof.export.reference.model import from_run
 
     torch.set_num_threads(threads)
     reference = from_run(run)

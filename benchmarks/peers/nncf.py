@@ -12,11 +12,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.peers import openvino
-from benchmarks.peers.given import PATIENCE, Given
-from benchmarks.peers.peer import Peer, mode_of, usual_preprocessing
-from benchmarks.worker import Contender
-from runtime.preprocess import InputSpec
+from stageproof.benchmarks.contenders.worker import Contender
+from stageproof.benchmarks.peers import openvino
+from stageproof.benchmarks.peers.context import (
+    PATIENCE,
+    Given,
+)
+from stageproof.benchmarks.peers.peer import (
+    Peer,
+    mode_of,
+    usual_preprocessing,
+)
+from stageproof.runtime.preprocess import InputSpec
 
 NAME = "plain OpenVINO int8, own quantiser"
 
@@ -65,7 +72,7 @@ def load(
 
 
 def _quantise(source: Path, file: Path, spec: InputSpec, calibration: tuple[bytes, ...]) -> None:
-    from runtime.quiet import import_without
+    from stageproof.runtime.system.offline_import import import_without
 
     # Both report to a Google Analytics property of Intel, unless the package they do it by cannot be imported.
     library = import_without("openvino", "openvino_telemetry")

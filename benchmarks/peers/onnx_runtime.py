@@ -14,10 +14,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.peers.given import PATIENCE, Given
-from benchmarks.peers.peer import Peer, mode_of, usual_preprocessing
-from benchmarks.worker import Contender
-from runtime.preprocess import InputSpec
+from stageproof.benchmarks.contenders.worker import Contender
+from stageproof.benchmarks.peers.context import (
+    PATIENCE,
+    Given,
+)
+from stageproof.benchmarks.peers.peer import (
+    Peer,
+    mode_of,
+    usual_preprocessing,
+)
+from stageproof.runtime.preprocess import InputSpec
 
 _PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "TensorrtExecutionProvider")}
 

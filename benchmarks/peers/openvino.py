@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.peers.given import Given
-from benchmarks.peers.peer import Peer, mode_of
-from benchmarks.worker import Contender
-from runtime.preprocess import InputSpec
+from stageproof.benchmarks.contenders.worker import Contender
+from stageproof.benchmarks.peers.context import Given
+from stageproof.benchmarks.peers.peer import (
+    Peer,
+    mode_of,
+)
+from stageproof.runtime.preprocess import InputSpec
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": None}
 
@@ -58,7 +61,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
 
 def load(file: Path, hint: str | None, spec: InputSpec, threads: int) -> Peer:
     """The file compiled to take uint8 pixels of the model's size, channels last."""
-    from runtime.quiet import import_without
+    from stageproof.runtime.system.offline_import import import_without
 
     openvino = import_without("openvino", "openvino_telemetry")
     from openvino.preprocess import PrePostProcessor

@@ -19,8 +19,16 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from types import ModuleType
 
-from export.formats import aotinductor, onnx, openvino, pytorch, tensorrt, torch_export, torchscript
-from runtime.errors import InputError
+from stageproof.export.formats import (
+    aotinductor,
+    onnx,
+    openvino,
+    pytorch,
+    tensorrt,
+    torch_export,
+    torchscript,
+)
+from stageproof.runtime.errors import InputError
 
 FORMATS: dict[str, ModuleType] = {
     module.NAME: module for module in (onnx, openvino, torchscript, torch_export, pytorch, aotinductor, tensorrt)

@@ -17,17 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.aotinductor_runner import NAME as ENGINE
-from export.aotinductor_runner import TAKES
-from export.formats import torch_export
-from export.formats.built import Built
-from export.precision import Found
-from runtime.digests import sha256_file
-from runtime.errors import BackendUnavailable, ExportError
-from runtime.manifest import METADATA_KEY
+from stageproof.export.engines.aotinductor import NAME as ENGINE
+from stageproof.export.engines.aotinductor import TAKES
+from stageproof.export.formats import torch_export
+from stageproof.export.formats.built import Built
+from stageproof.export.formats.measured_precision import Found
+from stageproof.runtime.bundle.manifest import METADATA_KEY
+from stageproof.runtime.errors import (
+    BackendUnavailable,
+    ExportError,
+)
+from stageproof.runtime.serialization.digests import sha256_file
 
 if TYPE_CHECKING:
-    from export.job import Job
+    from stageproof.export.reference.context import Job
 
 NAME = ENGINE
 PRECISIONS = torch_export.PRECISIONS
@@ -100,7 +103,7 @@ def inspect(path: Path) -> Found:
 
     Raises ExportError for a package without that table.
     """
-    from export.lowered import DTYPES
+    from stageproof.export.graphs.half_precision import DTYPES
 
     with zipfile.ZipFile(path) as package:
         sources = [package.read(name).decode() for name in package.namelist() if name.endswith(".wrapper.cpp")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from export.precision import Found
-from runtime.manifest import TENSOR
+from stageproof.export.formats.measured_precision import Found
+from stageproof.runtime.bundle.manifest import TENSOR
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.eight_bit_floats import float8
-from export.engines import load_in_each, run_in_batches
-from export.files import write
-from export.float_graph import exported
-from export.graph_metadata import describe
-from export.parity import tolerance_for
-from export.pixels.onnx import with_pixels
-from export.quantization_inputs import Inputs
-from export.quantize import quantized
-from runtime.errors import BackendUnavailable, ParityError
+from stageproof.export.engines.runners import (
+    load_in_each,
+    run_in_batches,
+)
+from stageproof.export.graphs.float_graph import exported
+from stageproof.export.graphs.metadata import describe
+from stageproof.export.hashed_files import write
+from stageproof.export.parity.report import tolerance_for
+from stageproof.export.preprocessing.onnx import with_pixels
+from stageproof.export.quantization.fp8 import float8
+from stageproof.export.quantization.inputs import Inputs
+from stageproof.export.quantization.int8 import quantized
+from stageproof.runtime.errors import (
+    BackendUnavailable,
+    ParityError,
+)
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from export.job import Job
+    from stageproof.export.reference.context import Job
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ def _assert_decides_alike(job: Job, model: ModelProto) -> None:
 
     The engine built from it needs a GPU to be asked, and there may be none.
     """
-    from export.gate import judge  # which imports torch
+    from stageproof.export.parity.gate import judge  # which imports torch
 
     verdict = judge(job, _candidate(job, model, "fp8"), "onnx", "fp8", timed=False)
     for report in verdict.reports:

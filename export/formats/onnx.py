@@ -6,16 +6,19 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.formats.built import Built
-from export.formats.graph_store import graph, graph_of_pixels
-from export.pixels import TAKES
-from export.pixels.onnx import PREFIX
-from export.precision import Found
-from runtime.errors import ExportError
-from runtime.manifest import TENSOR
+from stageproof.export.formats.built import Built
+from stageproof.export.formats.graph_store import (
+    graph,
+    graph_of_pixels,
+)
+from stageproof.export.formats.measured_precision import Found
+from stageproof.export.preprocessing import TAKES
+from stageproof.export.preprocessing.onnx import PREFIX
+from stageproof.runtime.bundle.manifest import TENSOR
+from stageproof.runtime.errors import ExportError
 
 if TYPE_CHECKING:
-    from export.job import Job
+    from stageproof.export.reference.context import Job
 
 NAME = "onnx"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")

@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.formats.built import Built
-from export.formats.graph_store import graph, graph_of_pixels
-from export.pixels import TAKES
-from export.precision import Found
-from runtime.digests import sha256_file
-from runtime.errors import ExportError
-from runtime.manifest import METADATA_KEY, TENSOR
-from runtime.quiet import import_without
+from stageproof.export.formats.built import Built
+from stageproof.export.formats.graph_store import (
+    graph,
+    graph_of_pixels,
+)
+from stageproof.export.formats.measured_precision import Found
+from stageproof.export.preprocessing import TAKES
+from stageproof.runtime.bundle.manifest import (
+    METADATA_KEY,
+    TENSOR,
+)
+from stageproof.runtime.errors import ExportError
+from stageproof.runtime.serialization.digests import sha256_file
+from stageproof.runtime.system.offline_import import import_without
 
 if TYPE_CHECKING:
-    from export.job import Job
+    from stageproof.export.reference.context import Job
 
 NAME = "openvino"
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.files import write
-from export.formats.built import Built
-from export.precision import Found
-from runtime.manifest import METADATA_KEY
+from stageproof.export.formats.built import Built
+from stageproof.export.formats.measured_precision import Found
+from stageproof.export.hashed_files import write
+from stageproof.runtime.bundle.manifest import METADATA_KEY
 
 if TYPE_CHECKING:
-    from export.job import Job
+    from stageproof.export.reference.context import Job
 
 NAME = "pytorch"
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -32,7 +32,7 @@ def build(job: Job, precision: str, path: Path) -> Built:
     from safetensors.torch import save
     from torch.fx.experimental.optimization import fuse
 
-    from export.lowered import DTYPES
+    from stageproof.export.graphs.half_precision import DTYPES
 
     folded = fuse(copy.deepcopy(job.reference.model)).to(DTYPES[precision])
     weights = {name: tensor.contiguous() for name, tensor in folded.state_dict().items()}
@@ -43,7 +43,7 @@ def inspect(path: Path) -> Found:
     """The type of the weight of each convolution and matrix product in the file."""
     from safetensors import safe_open
 
-    from export.lowered import DTYPES
+    from stageproof.export.graphs.half_precision import DTYPES
 
     names = {dtype: name for name, dtype in DTYPES.items()}
     with safe_open(path, framework="pt") as file:

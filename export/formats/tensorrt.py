@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.files import write
-from export.formats.built import Built
-from export.formats.graph_store import graph
-from export.precision import Found
-from export.qdq import with_signed_activations
-from runtime.backends.tensorrt import FLAVOURS
-from runtime.errors import BackendUnavailable, ExportError
+from stageproof.export.formats.built import Built
+from stageproof.export.formats.graph_store import graph
+from stageproof.export.formats.measured_precision import Found
+from stageproof.export.hashed_files import write
+from stageproof.export.quantization.qdq_edit import with_signed_activations
+from stageproof.runtime.backends.tensorrt import FLAVOURS
+from stageproof.runtime.errors import (
+    BackendUnavailable,
+    ExportError,
+)
 
 if TYPE_CHECKING:
-    from export.job import Job
+    from stageproof.export.reference.context import Job
 
 NAME = "tensorrt"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")

@@ -7,17 +7,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.anonymous import without_stack_traces
-from export.files import write
-from export.formats.built import Built
-from export.precision import Found
-from runtime.errors import ExportError
-from runtime.manifest import METADATA_KEY
+from stageproof.export.formats.built import Built
+from stageproof.export.formats.measured_precision import Found
+from stageproof.export.graphs.debug_info import without_stack_traces
+from stageproof.export.hashed_files import write
+from stageproof.runtime.bundle.manifest import METADATA_KEY
+from stageproof.runtime.errors import ExportError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from export.job import Job
+    from stageproof.export.reference.context import Job
 
 NAME = "torch-export"
 PRECISIONS = ("fp32", "bf16")
@@ -41,7 +41,7 @@ def exported(job: Job, precision: str) -> ExportedProgram:
     """The reference as a program with a dynamic batch. Raises ExportError when torch.export fails."""
     import torch
 
-    from export.lowered import lowered
+    from stageproof.export.graphs.half_precision import lowered
 
     info = job.reference.info
     # A batch of two: with one, torch.export may take the axis for a constant.
@@ -62,7 +62,7 @@ def inspect(path: Path) -> Found:
     """The type of the weight of each convolution and matrix product in the file."""
     import torch
 
-    from export.lowered import DTYPES
+    from stageproof.export.graphs.half_precision import DTYPES
 
     program = torch.export.load(path)
     names = {dtype: name for name, dtype in DTYPES.items()}

@@ -8,16 +8,19 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.anonymous import without_debug_sources
-from export.files import write
-from export.formats.built import Built
-from export.pixels import TAKES
-from export.precision import Found
-from runtime.errors import ExportError
-from runtime.manifest import METADATA_KEY, TENSOR
+from stageproof.export.formats.built import Built
+from stageproof.export.formats.measured_precision import Found
+from stageproof.export.graphs.debug_info import without_debug_sources
+from stageproof.export.hashed_files import write
+from stageproof.export.preprocessing import TAKES
+from stageproof.runtime.bundle.manifest import (
+    METADATA_KEY,
+    TENSOR,
+)
+from stageproof.runtime.errors import ExportError
 
 if TYPE_CHECKING:
-    from export.job import Job
+    from stageproof.export.reference.context import Job
 
 NAME = "torchscript"
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -33,8 +36,8 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     """Write the reference as one `.ts` file. Raises ExportError when tracing fails."""
     import torch
 
-    from export.lowered import lowered
-    from export.pixels.torch import WithPixels
+    from stageproof.export.graphs.half_precision import lowered
+    from stageproof.export.preprocessing.torch import WithPixels
 
     info, softmax = job.reference.info, job.options.with_softmax
     description = job.description(precision, pixels)
@@ -57,7 +60,7 @@ def inspect(path: Path) -> Found:
     """The type of the weight of each convolution and matrix product in the file."""
     import torch
 
-    from export.lowered import DTYPES
+    from stageproof.export.graphs.half_precision import DTYPES
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

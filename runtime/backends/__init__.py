@@ -21,11 +21,21 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime import forks
-from runtime.backends import onnx, openvino, pytorch, tensorrt, torch_export, torchscript
-from runtime.errors import BackendUnavailable, InputError
-from runtime.examined import assert_harmless
-from runtime.model_file import ModelFile
+from stageproof.runtime.artifacts.inspection import assert_harmless
+from stageproof.runtime.artifacts.verified_bytes import ModelFile
+from stageproof.runtime.backends import (
+    onnx,
+    openvino,
+    pytorch,
+    tensorrt,
+    torch_export,
+    torchscript,
+)
+from stageproof.runtime.errors import (
+    BackendUnavailable,
+    InputError,
+)
+from stageproof.runtime.system import forks
 
 
 class Backend(Protocol):
@@ -34,7 +44,7 @@ class Backend(Protocol):
     engine: str
     """Name and version of the engine."""
     metadata: str | None
-    """The JSON text that the artifact carries under `runtime.manifest.METADATA_KEY`, if any."""
+    """The JSON text that the artifact carries under `runtime.bundle.manifest.METADATA_KEY`, if any."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """(N, classes) float32 logits of (N, C, H, W) float32 images; the caller has validated them."""
@@ -114,11 +124,11 @@ def load(
     device: one of `DEVICES`.
     threads: CPU threads the engine may use.
     at_once: calls that share them, each of which has its part of them to itself; more than one for `answers_several`.
-    trust_code: load formats that carry code too (`runtime.model_file.CODE`).
+    trust_code: load formats that carry code too (`runtime.artifacts.verified_bytes.CODE`).
 
     Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails,
     ForkError where it ran before this process was forked and cannot start again, TrustError for code that is not
-    trusted, and BundleError for a file that declares what no network here has (`runtime.examined`).
+    trusted, and BundleError for a file that declares what no network here has (`runtime.artifacts.inspection`).
     """
     module = backend_module(name)
     if reason := missing(name):

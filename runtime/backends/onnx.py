@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from runtime.carried import METADATA_KEYS
-from runtime.errors import BackendError, BackendUnavailable
-from runtime.model_file import ModelFile
+from stageproof.runtime.artifacts.metadata import METADATA_KEYS
+from stageproof.runtime.artifacts.verified_bytes import ModelFile
+from stageproof.runtime.errors import (
+    BackendError,
+    BackendUnavailable,
+)
 
 NAME = "onnx"
 FORMATS = ("onnx",)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from runtime.carried import METADATA_KEYS
-from runtime.errors import BackendError
-from runtime.model_file import ModelFile
-from runtime.quiet import import_without
-from runtime.threads import available_cpus
+from stageproof.runtime.artifacts.metadata import METADATA_KEYS
+from stageproof.runtime.artifacts.verified_bytes import ModelFile
+from stageproof.runtime.errors import BackendError
+from stageproof.runtime.system.cpus import available_cpus
+from stageproof.runtime.system.offline_import import import_without
 
 NAME = "openvino"
 FORMATS = ("onnx", "openvino")

@@ -7,14 +7,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.backends.networks import network
-from runtime.backends.torch_module import AT_ONCE, DEVICES, TorchBackend, imported
-from runtime.backends.torch_module import REQUIRES as TORCH
-from runtime.carried import descriptions
-from runtime.errors import BackendError, BundleError
-from runtime.fields import field, parse
-from runtime.hints import command
-from runtime.model_file import ModelFile
+from stageproof.runtime.artifacts.metadata import descriptions
+from stageproof.runtime.artifacts.verified_bytes import ModelFile
+from stageproof.runtime.backends.networks import network
+from stageproof.runtime.backends.torch_module import (
+    AT_ONCE,
+    DEVICES,
+    TorchBackend,
+    imported,
+)
+from stageproof.runtime.backends.torch_module import REQUIRES as TORCH
+from stageproof.runtime.errors import (
+    BackendError,
+    BundleError,
+)
+from stageproof.runtime.serialization.json_fields import (
+    field,
+    parse,
+)
+from stageproof.runtime.text.hints import command
 
 __all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 

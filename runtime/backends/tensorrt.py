@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import BackendError, BackendUnavailable
-from runtime.hints import command
-from runtime.model_file import ModelFile
+from stageproof.runtime.artifacts.verified_bytes import ModelFile
+from stageproof.runtime.errors import (
+    BackendError,
+    BackendUnavailable,
+)
+from stageproof.runtime.text.hints import command
 
 NAME = "tensorrt"
 FORMATS = ("tensorrt",)

@@ -1,8 +1,9 @@
 """torch.export: `.pt2` through PyTorch, on CPU or CUDA. Such a file is a program, and loading it runs code.
 
 PyTorch evaluates the expressions for shapes in it, and unpickles what it holds: where reading tensors alone fails, it
-tries again without that limit. `runtime.torch_archive` therefore refuses every pickle but those of tensors before.
-PyTorch makes its cache folder, which stays empty, where temporary files go as soon as this part of it is imported.
+tries again without that limit. `runtime.artifacts.torch_archive` therefore refuses every pickle but those of tensors
+before. PyTorch makes its cache folder, which stays empty, where temporary files go as soon as this part of it is
+imported.
 """
 
 from __future__ import annotations
@@ -10,9 +11,16 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, description_key, imported
-from runtime.errors import BackendError
-from runtime.model_file import ModelFile
+from stageproof.runtime.artifacts.verified_bytes import ModelFile
+from stageproof.runtime.backends.torch_module import (
+    AT_ONCE,
+    DEVICES,
+    REQUIRES,
+    TorchBackend,
+    description_key,
+    imported,
+)
+from stageproof.runtime.errors import BackendError
 
 __all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 

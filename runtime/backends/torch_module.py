@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from runtime.carried import METADATA_KEY, METADATA_KEYS
-from runtime.errors import BackendUnavailable
+from stageproof.runtime.artifacts.metadata import (
+    METADATA_KEY,
+    METADATA_KEYS,
+)
+from stageproof.runtime.errors import BackendUnavailable
 
 REQUIRES = {"torch": "torch"}
 DEVICES = ("cpu", "cuda")

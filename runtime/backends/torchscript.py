@@ -10,9 +10,16 @@ import io
 import warnings
 from typing import Any
 
-from runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, description_key, imported
-from runtime.errors import BackendError
-from runtime.model_file import ModelFile
+from stageproof.runtime.artifacts.verified_bytes import ModelFile
+from stageproof.runtime.backends.torch_module import (
+    AT_ONCE,
+    DEVICES,
+    REQUIRES,
+    TorchBackend,
+    description_key,
+    imported,
+)
+from stageproof.runtime.errors import BackendError
 
 __all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 

@@ -8,9 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.measure import in_turn
-from benchmarks.record import Row, build
-from benchmarks.report_reading import Record, parsed
+from stageproof.benchmarks.records.read import (
+    Record,
+    parsed,
+)
+from stageproof.benchmarks.records.schema import (
+    Row,
+    build,
+)
+from stageproof.benchmarks.training.interleaved_timing import in_turn
 
 SNIPPET = "published snippet (eager PyTorch)"
 MACHINE = {

@@ -7,8 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from benchmarks.compare import compare, fails
-from benchmarks.compare_statistics import (
+from stageproof.benchmarks.compare.statistics import (
     LEAST_SAMPLES,
     Estimate,
     autocorrelation_time,
@@ -20,8 +19,12 @@ from benchmarks.compare_statistics import (
     interval,
     level,
 )
-from benchmarks.compare_text import lines
-from runtime import InputError
+from stageproof.benchmarks.compare.verdicts import (
+    compare,
+    fails,
+)
+from stageproof.benchmarks.reports.comparison_text import lines
+from stageproof.runtime import InputError
 
 
 def judgements(before, after) -> list[str]:

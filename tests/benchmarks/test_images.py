@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.images import check, images_for, jpegs
-from runtime import InputError
-from runtime.guard import fit
-from runtime.images import read_image
-from runtime.manifest import read_manifest
+from stageproof.benchmarks.inference.images import (
+    check,
+    images_for,
+    jpegs,
+)
+from stageproof.runtime import InputError
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.guard.ood_guard import fit
+from stageproof.runtime.images.raster import read_image
 
 
 def encoded(pixels):
@@ -65,7 +69,7 @@ def test_without_data_the_runs_held_out_slices_are_answered(trained_run, bundle)
 def test_images_that_the_guard_rejects_are_not_answered(tmp_path, bundle, slices):
     from dataclasses import replace
 
-    from runtime.manifest import Document
+    from stageproof.runtime.bundle.manifest import Document
 
     manifest = replace(read_manifest(bundle), guard=Document("guard.npz", "0" * 64))
     fit((read_image(image) for image in slices), list(range(32))).write(tmp_path / "guard.npz")

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import floors as module
-from benchmarks import machine
-from benchmarks.floors import floors, gflop_per_image
-from benchmarks.memory import held_rss, peak_rss
+from stageproof.benchmarks.machine import ceilings as module
+from stageproof.benchmarks.machine import circumstances as machine
+from stageproof.benchmarks.machine.ceilings import (
+    floors,
+    gflop_per_image,
+)
+from stageproof.benchmarks.machine.memory import (
+    held_rss,
+    peak_rss,
+)
 
 
 def test_circumstances_say_where_figures_come_from(monkeypatch):

@@ -7,8 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from benchmarks import measure as module
-from benchmarks.measure import Measured, in_turn
+from stageproof.benchmarks.training import interleaved_timing as module
+from stageproof.benchmarks.training.interleaved_timing import (
+    Measured,
+    in_turn,
+)
 
 
 @pytest.fixture

@@ -8,13 +8,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import machine
-from benchmarks.images import jpegs
-from benchmarks.ours import load
-from benchmarks.record import STAGES
-from runtime import pipeline
-from runtime.guard import Guard, fit
-from runtime.images import read_image
+from stageproof.benchmarks.contenders.predictor import load
+from stageproof.benchmarks.inference.images import jpegs
+from stageproof.benchmarks.machine import circumstances as machine
+from stageproof.benchmarks.records.schema import STAGES
+from stageproof.runtime.guard.ood_guard import (
+    Guard,
+    fit,
+)
+from stageproof.runtime.images.raster import read_image
+from stageproof.runtime.inference import input_batches as pipeline
 
 PLANTED_MS = 30.0
 NOW = SimpleNamespace(seconds=0.0)
@@ -100,7 +103,7 @@ def test_time_planted_in_a_stage_shows_up_in_it_and_nowhere_else(bundle, images,
 def _with(guard):
     from dataclasses import replace
 
-    from runtime.serving import open_bundle
+    from stageproof.runtime.inference.loading import open_bundle
 
     return lambda *arguments: replace(open_bundle(*arguments), guard=guard)
 

@@ -8,12 +8,15 @@ from importlib.util import find_spec
 
 import pytest
 
-from benchmarks.images import jpegs
-from benchmarks.peers import peers
-from benchmarks.peers.eager import AS_PUBLISHED, SNIPPET
-from benchmarks.peers.given import Given
-from runtime import Predictor
-from runtime.manifest import read_manifest
+from stageproof.benchmarks.inference.images import jpegs
+from stageproof.benchmarks.peers import peers
+from stageproof.benchmarks.peers.context import Given
+from stageproof.benchmarks.peers.eager import (
+    AS_PUBLISHED,
+    SNIPPET,
+)
+from stageproof.runtime import Predictor
+from stageproof.runtime.bundle.manifest import read_manifest
 
 NEAR = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.25}
 """bf16 moves logits by some 0.15 here, and a probability near 1/2 by a quarter of that."""

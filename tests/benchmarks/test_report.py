@@ -11,16 +11,32 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import main
-from benchmarks.compare_statistics import interval, interval_of_times, level
-from benchmarks.record import STAGES
-from benchmarks.report_figures import LEAST_FOR, SNIPPET, contenders, figures, number
-from benchmarks.report_markdown import markdown
-from benchmarks.report_page import page
-from benchmarks.report_reading import parsed, read_record
-from benchmarks.report_svg import WIDTH, Scale
-from benchmarks.report_text import lines
-from runtime import InputError
+from stageproof.benchmarks.__main__ import main
+from stageproof.benchmarks.compare.statistics import (
+    interval,
+    interval_of_times,
+    level,
+)
+from stageproof.benchmarks.records.read import (
+    parsed,
+    read_record,
+)
+from stageproof.benchmarks.records.schema import STAGES
+from stageproof.benchmarks.reports.figures import (
+    LEAST_FOR,
+    SNIPPET,
+    contenders,
+    figures,
+    number,
+)
+from stageproof.benchmarks.reports.html import page
+from stageproof.benchmarks.reports.markdown import markdown
+from stageproof.benchmarks.reports.svg import (
+    WIDTH,
+    Scale,
+)
+from stageproof.benchmarks.reports.text import lines
+from stageproof.runtime import InputError
 
 ROOT = Path(__file__).parents[2]
 EAGER = "published snippet (eager PyTorch)"
@@ -192,7 +208,7 @@ def test_a_contender_costs_what_its_first_scenario_shows(whole):
 
 
 def test_the_snippet_is_known_by_its_name():
-    from benchmarks.peers import eager
+    from stageproof.benchmarks.peers import eager
 
     assert eager.SNIPPET.startswith(SNIPPET)
 

@@ -9,8 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.scenarios import BURST, Taken, agree, best_batches, offline, single_stream
-from benchmarks.server import serve
+from stageproof.benchmarks.contenders.poisson_arrivals import serve
+from stageproof.benchmarks.inference.scenarios import (
+    BURST,
+    Taken,
+    agree,
+    best_batches,
+    offline,
+    single_stream,
+)
 
 
 @dataclass
@@ -98,7 +105,7 @@ def test_offline_counts_an_image():
 @pytest.fixture
 def clock(monkeypatch):
     """A clock in seconds that stands still until somebody sleeps or answers."""
-    from benchmarks import server
+    from stageproof.benchmarks.contenders import poisson_arrivals as server
 
     now = [0.0]
 

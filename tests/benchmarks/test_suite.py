@@ -9,14 +9,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import machine
-from benchmarks.__main__ import main
-from benchmarks.contender_selection import only, predictors
-from benchmarks.options import SCENARIOS, parse
-from benchmarks.peers.eager import SNIPPET
-from benchmarks.record import STAGES, Row, build, write
-from runtime import InputError
-from runtime.manifest import read_manifest
+from stageproof.benchmarks.__main__ import main
+from stageproof.benchmarks.contenders.selection import (
+    only,
+    predictors,
+)
+from stageproof.benchmarks.machine import circumstances as machine
+from stageproof.benchmarks.options import (
+    SCENARIOS,
+    parse,
+)
+from stageproof.benchmarks.peers.eager import SNIPPET
+from stageproof.benchmarks.records.schema import (
+    STAGES,
+    Row,
+    build,
+    write,
+)
+from stageproof.runtime import InputError
+from stageproof.runtime.bundle.manifest import read_manifest
 
 
 @pytest.fixture
@@ -136,7 +147,7 @@ def test_what_cannot_be_measured_is_said_before_an_engine_is_loaded(tmp_path, mo
     manifest = SimpleNamespace(model=SimpleNamespace(architecture="resnet50"), provenance=facts)
     monkeypatch.setattr("benchmarks.preconditions.read_manifest", lambda bundle: manifest)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("benchmarks.suite.run", pytest.fail)
+    monkeypatch.setattr("benchmarks.inference.suite.run", pytest.fail)
     assert main(words) == 2
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "bundle bundle: resnet50, of run tiny, exported 2020-01-01T10:00:00Z"

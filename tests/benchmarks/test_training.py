@@ -8,9 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.__main__ import main
-from benchmarks.training import FORWARD, HEAD, LOOP, MEMORY, PLAIN
-from runtime.labels import LABELS
+from stageproof.benchmarks.__main__ import main
+from stageproof.benchmarks.training.suite import (
+    FORWARD,
+    HEAD,
+    LOOP,
+    MEMORY,
+    PLAIN,
+)
+from stageproof.runtime.labels import LABELS
 
 SMALL = ["train", "--image-size", "32", "--batch-size", "4", "--steps", "1", "--rounds", "2"]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import machine
-from benchmarks.worker import Contender, Worker
-from runtime.errors import BackendError
+from stageproof.benchmarks.contenders.worker import (
+    Contender,
+    Worker,
+)
+from stageproof.benchmarks.machine import circumstances as machine
+from stageproof.runtime.errors import BackendError
 
 MODULE = """
 import os, time

@@ -14,8 +14,8 @@ SIZE = 32
 @pytest.fixture(scope="session")
 def slices(tmp_path_factory) -> Path:
     """Class folders with 4 classes × 16 people × 4 phantom slices as PNG files of 64 × 64."""
-    from runtime.labels import LABELS
-    from train.data.phantom import phantom_samples
+    from stageproof.runtime.labels import LABELS
+    from stageproof.train.data.phantom.__main__ import phantom_samples
 
     samples = phantom_samples(patients=16, slices=4, size=64, seed=11)
     root = tmp_path_factory.mktemp("data") / "slices"
@@ -33,8 +33,8 @@ def fit_network():
     from torch import nn
     from torchvision.models import resnet50
 
-    from export.comparison import preprocessed
-    from runtime.preprocess import InputSpec
+    from stageproof.export.data.comparison import preprocessed
+    from stageproof.runtime.preprocess import InputSpec
 
     def fit(samples, size: int) -> nn.Module:
         images = torch.from_numpy(preprocessed(samples, InputSpec.imagenet(size)))
@@ -70,7 +70,7 @@ def fit_network():
 @pytest.fixture(scope="session")
 def network(slices, fit_network):
     """A network at 32 × 32 with firm decisions, all four classes among them."""
-    from train.data.sources import load_samples
+    from stageproof.train.data.sources.source import load_samples
 
     return fit_network(load_samples(slices), SIZE)
 
@@ -79,11 +79,15 @@ def network(slices, fit_network):
 def write_run():
     """Function: writes a run directory of a network at `size`, over the data at `data`; `held` tells by name and index
     which of its slices it was not trained on."""
-    from runtime.digests import sha256_file
-    from runtime.labels import LABELS
-    from runtime.preprocess import InputSpec
-    from train.checkpoint import WEIGHTS, new_run, save_weights
-    from train.record import write_record
+    from stageproof.runtime.labels import LABELS
+    from stageproof.runtime.preprocess import InputSpec
+    from stageproof.runtime.serialization.digests import sha256_file
+    from stageproof.train.runs.directory import (
+        WEIGHTS,
+        new_run,
+        save_weights,
+    )
+    from stageproof.train.runs.record import write_record
 
     def write(path: Path, network, samples, data: Path, size: int, held: Callable[[str, int], bool]) -> Path:
         with new_run(path) as folder:
@@ -116,7 +120,7 @@ def write_run():
 @pytest.fixture(scope="session")
 def run(network, slices, write_run, tmp_path_factory) -> Path:
     """A run directory of `network`: three quarters of `slices` on the training side, people kept together."""
-    from train.data.sources import load_samples
+    from stageproof.train.data.sources.source import load_samples
 
     def held(name: str, index: int) -> bool:
         return int(Path(name).name.split("_")[0][1:]) // 4 % 4 == 0
@@ -127,10 +131,10 @@ def run(network, slices, write_run, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def new_job(tmp_path_factory):
     """Function: a run directory → a Job over it and its validation slices, as each format's process makes one."""
-    from export.gathering import gather
-    from export.job import Job
-    from export.options import Options
-    from export.reference_loading import load_reference
+    from stageproof.export.options import Options
+    from stageproof.export.parity.reference_answers import gather
+    from stageproof.export.reference.context import Job
+    from stageproof.export.reference.source import load_reference
 
     def make(run: Path) -> Job:
         options = Options(source=run, flip_tolerance=None)
@@ -151,7 +155,7 @@ def job(run, new_job):
 @pytest.fixture(scope="session")
 def firm_bundle(run, tmp_path_factory) -> Path:
     """The bundle that `python -m export --to onnx` makes of `run`. Do not change it: copy it."""
-    from export.__main__ import main
+    from stageproof.export.__main__ import main
 
     folder = tmp_path_factory.mktemp("firm") / "bundle"
     assert main([str(run), "--to", "onnx", "--out", str(folder)]) == 0

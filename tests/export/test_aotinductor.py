@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from export.formats import aotinductor
-from export.produce import produce
-from runtime.errors import ExportError
+from stageproof.export.formats import aotinductor
+from stageproof.export.formats.build import produce
+from stageproof.runtime.errors import ExportError
 
 
 def test_without_a_compiler_it_says_what_it_needs(job, monkeypatch):

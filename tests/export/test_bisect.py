@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export.bisect import main
+from stageproof.export.bisect.__main__ import main
 
 PLANTED = "layer3.2.conv2"
 

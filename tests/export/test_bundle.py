@@ -14,10 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from export.bundle import adopt, reject, staged
-from runtime.errors import BundleError, ExportError
-from runtime.integrity import verified
-from runtime.manifest import read_manifest
+from stageproof.export.bundle.writer import (
+    adopt,
+    reject,
+    staged,
+)
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.errors import (
+    BundleError,
+    ExportError,
+)
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from export.__main__ import main
-from runtime.predictor import Predictor
+from stageproof.export.__main__ import main
+from stageproof.runtime.predictor import Predictor
 
 ALPHABETICAL = ["MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented"]
 
@@ -101,14 +101,14 @@ def test_a_dataparallel_checkpoint_decides_as_the_published_code(exported, check
 
 @pytest.mark.slow
 def test_and_so_it_does_on_real_slices(exported, checkpoint, real_data):
-    from train.data.sources import load_samples
+    from stageproof.train.data.sources.source import load_samples
 
     samples = load_samples(real_data)
     assert_same(exported, checkpoint, [samples.read(i) for i in np.linspace(0, len(samples) - 1, 64).astype(int)])
 
 
 def test_only_the_leading_module_is_removed(tmp_path):
-    from train.weight_files import read_state
+    from stageproof.train.foreign.weight_files import read_state
 
     torch.save({"module.a.module.weight": torch.ones(1), "b.module.bias": torch.ones(1)}, tmp_path / "x.pth")
     assert set(read_state(tmp_path / "x.pth")) == {"a.module.weight", "b.module.bias"}
@@ -180,7 +180,7 @@ def test_int8_of_a_checkpoint_without_training_images_asks_for_them(network, tmp
 def test_a_one_channel_checkpoint_is_exported_once_its_input_is_known(phantoms, tmp_path, capsys):
     from torchvision import transforms
 
-    from train.models import build
+    from stageproof.train.models import build
 
     torch.manual_seed(3)
     model = build("resnet34-gray").eval()

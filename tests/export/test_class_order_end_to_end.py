@@ -10,10 +10,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.__main__ import main
-from runtime.__main__ import main as predict
-from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
-from runtime.predictor import Predictor
+from stageproof.export.__main__ import main
+from stageproof.runtime.__main__ import main as predict
+from stageproof.runtime.labels import (
+    ALPHABETICAL,
+    ASSUMED,
+    LABELS,
+)
+from stageproof.runtime.predictor import Predictor
 
 OPTIONS = ["--image-size", "32", "--parity-images", "32"]
 INDICES = {name: at for at, name in enumerate(LABELS)}

@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from export.comparison import phantoms
-from runtime.carried import carried
-from runtime.errors import BundleError
-from runtime.integrity import verified
-from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
-from runtime.predictor import Predictor
+from stageproof.export.data.comparison import phantoms
+from stageproof.runtime.artifacts.metadata import carried
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.errors import BundleError
+from stageproof.runtime.labels import (
+    ALPHABETICAL,
+    ASSUMED,
+    LABELS,
+)
+from stageproof.runtime.predictor import Predictor
 from tests import tiny
 
 TO = ("onnx", "pytorch")

@@ -12,11 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from export.card import model_card
-from export.options import Options
-from export.reference_loading import load_reference
-from runtime.errors import CheckpointError, InputError
-from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
+from stageproof.export.bundle.card import model_card
+from stageproof.export.options import Options
+from stageproof.export.reference.source import load_reference
+from stageproof.runtime.errors import (
+    CheckpointError,
+    InputError,
+)
+from stageproof.runtime.labels import (
+    ALPHABETICAL,
+    ASSUMED,
+    LABELS,
+)
 
 ORDERS = list(itertools.permutations(LABELS))
 SOME = ORDERS[::5]
@@ -34,7 +41,7 @@ class Tiny(nn.Module):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, tmp_path):
-    from train.models import ARCHITECTURES
+    from stageproof.train.models import ARCHITECTURES
 
     monkeypatch.setitem(ARCHITECTURES, "tiny", Tiny)
     monkeypatch.chdir(tmp_path)
@@ -52,10 +59,10 @@ def loaded(source: Path, **more):
 
 def write_run(folder: Path, state: dict[str, torch.Tensor], labels=LABELS, metadata: bool = True) -> Path:
     """A run as `python -m train` writes it; without metadata, as version 0.1 wrote it."""
-    from runtime.digests import sha256_file
-    from runtime.preprocess import InputSpec
-    from train.checkpoint import WEIGHTS
-    from train.record import write_record
+    from stageproof.runtime.preprocess import InputSpec
+    from stageproof.runtime.serialization.digests import sha256_file
+    from stageproof.train.runs.directory import WEIGHTS
+    from stageproof.train.runs.record import write_record
 
     folder.mkdir(parents=True)
     save_file(state, folder / WEIGHTS, {"format": "pt", "labels": json.dumps(labels)} if metadata else None)
@@ -148,8 +155,8 @@ def test_a_copy_far_from_its_run_has_the_order_in_it(tmp_path, state, monkeypatc
 
 
 def test_training_writes_the_order_into_the_weights(tmp_path):
-    from train.checkpoint import save_weights
-    from train.weight_files import read_weights
+    from stageproof.train.foreign.weight_files import read_weights
+    from stageproof.train.runs.directory import save_weights
 
     save_weights(Tiny(), tmp_path)
     assert json.loads(read_weights(tmp_path / "model.safetensors").beside["labels"]) == list(LABELS)

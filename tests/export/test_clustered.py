@@ -7,8 +7,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from export.binomial import level, upper_bound
-from export.clustered import (
+from stageproof.export.data.sampling import over_people
+from stageproof.export.parity.report import (
+    Tolerance,
+    compare,
+)
+from stageproof.export.statistics.binomial import (
+    level,
+    upper_bound,
+)
+from stageproof.export.statistics.clustered import (
     Counts,
     beta_binomial_bound,
     bound,
@@ -17,9 +25,7 @@ from export.clustered import (
     korn_graubard,
     within,
 )
-from export.draw import over_people
-from export.parity import Tolerance, compare
-from runtime.labels import LABELS
+from stageproof.runtime.labels import LABELS
 
 TOLERANCE = 0.02
 LIMIT = 1280
@@ -79,7 +85,7 @@ def test_of_six_bad_artifacts_hardly_ever_any_passes(limit, icc):
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("icc", [0.0, 0.3])
 def test_the_whole_comparison_fails_it(icc):
-    """The same through `export.parity.compare`, from logits."""
+    """The same through `export.parity.report.compare`, from logits."""
     random = np.random.default_rng(4)
     whose = np.repeat(np.arange(160), 8)
     reference = (np.eye(4)[random.integers(0, 4, len(whose))] * 6).astype(np.float32)

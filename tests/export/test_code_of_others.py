@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from export.engines import load
-from export.latency import timed
-from export.rebuild import stale
-from runtime.errors import BackendUnavailable, TrustError
-from runtime.manifest import read_manifest
-from runtime.model_file import CODE
+from stageproof.export.bundle.rebuild import stale
+from stageproof.export.engines.latency import timed
+from stageproof.export.engines.runners import load
+from stageproof.runtime.artifacts.verified_bytes import CODE
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.errors import (
+    BackendUnavailable,
+    TrustError,
+)
 from tests import tiny
 
 
@@ -24,7 +27,7 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Formats that an engine was given."""
-    from runtime import backends
+    from stageproof.runtime import backends
 
     seen: list[str] = []
     for module in backends.BACKENDS.values():
@@ -58,7 +61,7 @@ def test_code_that_was_there_before_is_not_timed(bundle: Path, monkeypatch: pyte
         given.extend(one.file for one in arguments[1])
         return {}
 
-    monkeypatch.setattr("export.latency.in_own_process", apart)
+    monkeypatch.setattr("export.engines.latency.in_own_process", apart)
     spec, log = manifest.model.input, bundle.parent / "log"
     everything = list(manifest.artifacts)
     assert timed(bundle, everything, manifest.golden, spec, 1, log, print, {"model.ts", "model.pt2"}) == everything
@@ -68,7 +71,7 @@ def test_code_that_was_there_before_is_not_timed(bundle: Path, monkeypatch: pyte
 def test_an_export_into_a_bundle_leaves_its_code_alone(
     tiny_bundle: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from export import pipeline
+    from stageproof.export import run as pipeline
 
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     seen = []

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.__main__ import main
-from export.formats import FORMATS, PRECISIONS
-from runtime.integrity import verified
-from runtime.predictor import Predictor
+from stageproof.export.__main__ import main
+from stageproof.export.formats import (
+    FORMATS,
+    PRECISIONS,
+)
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.predictor import Predictor
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,7 +157,7 @@ def test_a_folder_that_is_no_bundle_is_refused(run, tmp_path, capsys):
 
 
 def test_without_any_engine_nothing_is_built(run, tmp_path, capsys, monkeypatch):
-    from runtime import backends
+    from stageproof.runtime import backends
 
     for name, module in backends.BACKENDS.items():
         if "onnx" in module.FORMATS:
@@ -168,7 +171,7 @@ def test_without_any_engine_nothing_is_built(run, tmp_path, capsys, monkeypatch)
 
 @pytest.mark.slow
 def test_a_process_that_dies_costs_its_format_only(run, tmp_path, capsys, monkeypatch):
-    from export import pipeline
+    from stageproof.export import run as pipeline
 
     real = pipeline.in_own_process
 
@@ -193,9 +196,12 @@ def die(*arguments):
 
 
 def test_the_size_shown_is_that_of_all_files_of_an_artifact(tmp_path, capsys):
-    from export.__main__ import _print_outcome
-    from export.produce import Outcome
-    from runtime.manifest import Artifact, Document
+    from stageproof.export.__main__ import _print_outcome
+    from stageproof.export.formats.build import Outcome
+    from stageproof.runtime.bundle.manifest import (
+        Artifact,
+        Document,
+    )
 
     (tmp_path / "model.xml").write_bytes(bytes(500_000))
     (tmp_path / "model.bin").write_bytes(bytes(2_000_000))

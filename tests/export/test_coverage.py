@@ -8,11 +8,23 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from export.binomial import least_images, upper_bound
-from export.coverage import answers, not_tested, remarks, why_nothing
-from export.parity import TOLERANCES, Tolerance, compare
-from runtime.calibration import probabilities
-from runtime.labels import LABELS
+from stageproof.export.parity.coverage import (
+    answers,
+    not_tested,
+    remarks,
+    why_nothing,
+)
+from stageproof.export.parity.report import (
+    TOLERANCES,
+    Tolerance,
+    compare,
+)
+from stageproof.export.statistics.binomial import (
+    least_images,
+    upper_bound,
+)
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.softmax import probabilities
 
 RNG = np.random.default_rng(0)
 IMAGES = 512

@@ -9,11 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.equalise import equalised
-from export.float_graph import exported
-from export.formats.graph_store import graph
-from export.graph_metadata import KEY, channel_scales
-from export.ort_session import run
+from stageproof.export.formats.graph_store import graph
+from stageproof.export.graphs.float_graph import exported
+from stageproof.export.graphs.metadata import (
+    KEY,
+    channel_scales,
+)
+from stageproof.export.quantization.equalization import equalised
+from stageproof.export.quantization.onnx_runtime import run
 
 
 def chain(last: str) -> onnx.ModelProto:
@@ -101,8 +104,8 @@ def test_the_grey_network_computes_the_same(job):
 
     import torch
 
-    from runtime.preprocess import InputSpec
-    from train.models import build
+    from stageproof.runtime.preprocess import InputSpec
+    from stageproof.train.models import build
 
     torch.manual_seed(0)
     info = replace(job.reference.info, architecture="resnet34-gray", input=InputSpec(32, 32, 1, (0.3,), (0.3,)))

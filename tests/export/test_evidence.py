@@ -11,24 +11,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.comparison import GIVEN, HELD_OUT, PHANTOMS, comparison, distinct
-from export.evaluation_set import Evidence
-from export.gathering import gather
-from export.options import Options
-from export.run_data import training_samples
-from runtime.errors import CheckpointError, InputError, ParityError
-from runtime.labels import LABELS
-from runtime.manifest import ModelInfo
-from runtime.preprocess import InputSpec
+from stageproof.export.data.comparison import (
+    GIVEN,
+    HELD_OUT,
+    PHANTOMS,
+    comparison,
+    distinct,
+)
+from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.run_data import training_samples
+from stageproof.export.options import Options
+from stageproof.export.parity.reference_answers import gather
+from stageproof.runtime.bundle.manifest import ModelInfo
+from stageproof.runtime.errors import (
+    CheckpointError,
+    InputError,
+    ParityError,
+)
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.data.phantom.__main__ import phantom_samples
 from tests.export.test_preconditions import make_run, write_images
-from train.data.phantom import phantom_samples
 
 
 @pytest.fixture(autouse=True)
 def small_phantoms(monkeypatch):
     """Phantoms of 32 × 32: what is tested is which they are."""
-    from export import comparison as compared_on
-    from export import run_data
+    from stageproof.export.data import comparison as compared_on
+    from stageproof.export.data import run_data
 
     for module in (compared_on, run_data):
         monkeypatch.setattr(module, "phantom_samples", partial(phantom_samples, size=32))
@@ -87,7 +97,7 @@ def test_data_that_moved_is_the_runs_own_where_its_digest_says_so(trained, data,
 
 
 def test_other_data_is_given_and_its_digest_recorded(trained, data, tmp_path):
-    from train.data.sources import load_samples
+    from stageproof.train.data.sources.source import load_samples
 
     other = write_images(tmp_path / "other", 30)
     found = comparison(trained, 512, other)
@@ -204,7 +214,7 @@ def test_the_first_of_each_set_of_equals():
 
 
 def test_how_long_it_takes_is_said_only_where_it_is_long(tmp_path, monkeypatch):
-    from export import gathering
+    from stageproof.export.parity import reference_answers as gathering
 
     options, said = Options(parity_data=write_images(tmp_path / "data", 40)), []
     gather(options, Fake(), ["fp32"], said.append)

@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from export.formats import FORMATS, file_name, lacking
-from export.pixels import TAKES
-from runtime.entries import TENSOR
-from runtime.examined import assert_harmless
-from runtime.model_file import ModelFile
+from stageproof.export.formats import (
+    FORMATS,
+    file_name,
+    lacking,
+)
+from stageproof.export.preprocessing import TAKES
+from stageproof.runtime.artifacts.entries import TENSOR
+from stageproof.runtime.artifacts.inspection import assert_harmless
+from stageproof.runtime.artifacts.verified_bytes import ModelFile
 
 BUILT = [
     pytest.param(name, precision, pixels, id=f"{name}-{precision}{'-pixels' if pixels else ''}")

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from export.engines import asked
-from export.formats import FORMATS, PRECISIONS, combinations, file_name, lacking
-from export.parity import TOLERANCES
-from runtime.errors import InputError
+from stageproof.export.engines.runners import asked
+from stageproof.export.formats import (
+    FORMATS,
+    PRECISIONS,
+    combinations,
+    file_name,
+    lacking,
+)
+from stageproof.export.parity.report import TOLERANCES
+from stageproof.runtime.errors import InputError
 
 
 def test_all_stands_for_every_format_in_every_precision_it_has():

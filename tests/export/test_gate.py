@@ -12,15 +12,15 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-import export.formats.onnx as onnx_format
-from export import lowered as half_precision
-from export import pipeline
-from export.formats import graph_store
-from export.graph_metadata import describe
-from export.options import Options
-from runtime import backends
-from runtime.integrity import verified
-from runtime.manifest import METADATA_KEY
+from stageproof.export import run as pipeline
+from stageproof.export.formats import graph_store
+from stageproof.export.formats import onnx as onnx_format
+from stageproof.export.graphs import half_precision
+from stageproof.export.graphs.metadata import describe
+from stageproof.export.options import Options
+from stageproof.runtime import backends
+from stageproof.runtime.bundle.manifest import METADATA_KEY
+from stageproof.runtime.bundle.verify import verified
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_the_gate_catches(fault, clean, run, tmp_path, monkeypatch, here):
 
 
 def test_the_gate_itself_catches_a_frozen_batch(job, clean, tmp_path):
-    from export.gate import judge
+    from stageproof.export.parity.gate import judge
 
     model = copy.deepcopy(clean)
     batch_frozen(model)

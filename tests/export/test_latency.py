@@ -15,12 +15,19 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export import latency
-from export.latency import in_turn, timed
-from runtime.choice import candidates
-from runtime.digests import sha256_file
-from runtime.manifest import FILE, Artifact, read_manifest
-from runtime.predictor import Predictor
+from stageproof.export.engines import latency
+from stageproof.export.engines.latency import (
+    in_turn,
+    timed,
+)
+from stageproof.runtime.bundle.manifest import (
+    FILE,
+    Artifact,
+    read_manifest,
+)
+from stageproof.runtime.inference.selection import candidates
+from stageproof.runtime.predictor import Predictor
+from stageproof.runtime.serialization.digests import sha256_file
 
 ELSEWHERE = "another machine, 64 threads"
 
@@ -87,7 +94,7 @@ def test_a_busy_moment_changes_nothing(monkeypatch):
     """The machine is busy for the first forty answers, whoever gives them."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr("export.latency.until_at_rest", lambda clock: None)
+    monkeypatch.setattr("export.engines.latency.until_at_rest", lambda clock: None)
 
     def answering(until: list[int], seconds: float) -> None:
         until[0] -= 1

@@ -8,9 +8,9 @@ import shutil
 import pytest
 import torch
 
-from export.__main__ import main
-from export.bisect import main as bisect
-from runtime.integrity import verified
+from stageproof.export.__main__ import main
+from stageproof.export.bisect.__main__ import main as bisect
+from stageproof.runtime.bundle.verify import verified
 
 
 def constant(state):
@@ -57,7 +57,7 @@ def test_a_network_that_shows_nothing_is_refused(spoil, reason, network, tmp_pat
 
 
 def test_random_weights_are_refused(tmp_path, capsys):
-    from train.models import build
+    from stageproof.train.models import build
 
     torch.manual_seed(0)
     torch.save(build("resnet50").state_dict(), tmp_path / "random.pth")
@@ -104,8 +104,8 @@ def test_every_command_gives_the_same_status_for_what_it_cannot_work_with(tmp_pa
 
 @pytest.mark.parametrize("kind", ["ExportError", "ParityError", "BackendError"])
 def test_each_error_is_printed_by_its_own_type(kind, run, tmp_path, monkeypatch, capsys):
-    from export import pipeline
-    from export.produce import Outcome
+    from stageproof.export import run as pipeline
+    from stageproof.export.formats.build import Outcome
 
     monkeypatch.setattr(
         pipeline,

@@ -10,9 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from export.formats.onnx import assert_dynamic_batch
-from runtime.errors import ExportError
-from runtime.manifest import METADATA_KEY, ModelInfo, read_manifest
+from stageproof.export.formats.onnx import assert_dynamic_batch
+from stageproof.runtime.bundle.manifest import (
+    METADATA_KEY,
+    ModelInfo,
+    read_manifest,
+)
+from stageproof.runtime.errors import ExportError
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_metadata_props_hold_labels_and_input_spec(model, firm_bundle):
 
 
 def test_a_lone_file_predicts_as_its_bundle(firm_bundle, tmp_path, scan):
-    from runtime.predictor import Predictor
+    from stageproof.runtime.predictor import Predictor
 
     alone = tmp_path / "alone.onnx"
     alone.write_bytes((firm_bundle / "model.onnx").read_bytes())

@@ -7,10 +7,17 @@ import itertools
 import numpy as np
 import pytest
 
-from export.order_check import better_order, check_order
-from runtime.errors import CheckpointError
-from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
-from train.class_order import ClassOrder
+from stageproof.export.reference.order_check import (
+    better_order,
+    check_order,
+)
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.labels import (
+    ALPHABETICAL,
+    ASSUMED,
+    LABELS,
+)
+from stageproof.train.foreign.class_order import ClassOrder
 
 
 def answers(order, right: float, count: int = 200, classes=LABELS, seed: int = 0):

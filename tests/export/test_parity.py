@@ -7,9 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from export.coverage import NEAR_TIE
-from export.parity import Tolerance, compare, tolerance_for
-from runtime.labels import LABELS
+from stageproof.export.parity.coverage import NEAR_TIE
+from stageproof.export.parity.report import (
+    Tolerance,
+    compare,
+    tolerance_for,
+)
+from stageproof.runtime.labels import LABELS
 
 
 @pytest.fixture

@@ -10,22 +10,28 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.comparison import PHANTOMS, preprocessed
-from export.options import Options
-from export.pipeline import export
-from runtime.digests import sha256_file
-from runtime.integrity import verified
-from runtime.labels import LABELS
-from runtime.preprocess import InputSpec
+from stageproof.export.data.comparison import (
+    PHANTOMS,
+    preprocessed,
+)
+from stageproof.export.options import Options
+from stageproof.export.run import export
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.runtime.serialization.digests import sha256_file
+from stageproof.train.data.phantom.__main__ import phantom_samples
+from stageproof.train.runs.record import write_record
 from tests import tiny
-from train.data.phantom import phantom_samples
-from train.record import write_record
 
 
 @pytest.fixture
 def phantom_run(tmp_path, monkeypatch) -> Path:
     """A run on the 576 phantoms of the demo, here 32 × 32, which holds out 114; its network has 500 weights."""
-    from export import comparison, run_data
+    from stageproof.export.data import (
+        comparison,
+        run_data,
+    )
 
     small = partial(phantom_samples, size=32)
     for module in (comparison, run_data):

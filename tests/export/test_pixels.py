@@ -11,18 +11,31 @@ import pytest
 import torch
 from onnx import helper
 
-from export.__main__ import main
-from export.engines import load
-from export.formats import FORMATS
-from export.pixels import TAKES
-from export.pixels import torch as pixels_torch
-from export.pixels.evidence import SIZES, as_image, pixel_images
-from export.pixels.onnx import columns_may_come_first, with_pixels
-from export.produce import produce
-from runtime.calibration import probabilities
-from runtime.errors import BundleError, InputError
-from runtime.manifest import METADATA_KEY
-from runtime.preprocess import InputSpec, preprocess
+from stageproof.export.__main__ import main
+from stageproof.export.engines.runners import load
+from stageproof.export.formats import FORMATS
+from stageproof.export.formats.build import produce
+from stageproof.export.preprocessing import TAKES
+from stageproof.export.preprocessing import torch as pixels_torch
+from stageproof.export.preprocessing.evaluation_set import (
+    SIZES,
+    as_image,
+    pixel_images,
+)
+from stageproof.export.preprocessing.onnx import (
+    columns_may_come_first,
+    with_pixels,
+)
+from stageproof.runtime.bundle.manifest import METADATA_KEY
+from stageproof.runtime.errors import (
+    BundleError,
+    InputError,
+)
+from stageproof.runtime.preprocess import (
+    InputSpec,
+    preprocess,
+)
+from stageproof.runtime.softmax import probabilities
 
 COLOUR = InputSpec(40, 56, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREY = InputSpec(56, 40, 1, (0.28,), (0.33,))
@@ -139,7 +152,7 @@ def _loaded(job, backend, outcome, precision):
 
 
 def test_what_carries_pixels_says_so_and_is_never_served(pixel_job, firm_bundle):
-    from runtime.predictor import Predictor
+    from stageproof.runtime.predictor import Predictor
 
     produce(pixel_job, "onnx", ["fp32"])
     alone = pixel_job.folder / "model.pixels.onnx"
@@ -154,9 +167,9 @@ def test_what_carries_pixels_says_so_and_is_never_served(pixel_job, firm_bundle)
 
 @pytest.mark.parametrize("fault", ["red and blue swapped", "normalisation forgotten"])
 def test_the_gate_catches_other_preprocessing(pixel_job, fault, tmp_path):
-    from export.formats.graph_store import graph
-    from export.gate import judge
-    from export.graph_metadata import describe
+    from stageproof.export.formats.graph_store import graph
+    from stageproof.export.graphs.metadata import describe
+    from stageproof.export.parity.gate import judge
 
     spec = pixel_job.reference.info.input
     wrong = replace(spec, mean=spec.mean[::-1], std=spec.std[::-1])
@@ -185,8 +198,8 @@ def test_options_that_could_change_nothing_are_refused(arguments, message, run, 
 
 @pytest.mark.slow
 def test_the_predictor_of_a_bundle_with_both_takes_the_usual_one(run, tmp_path, scan):
-    from runtime.integrity import verified
-    from runtime.predictor import Predictor
+    from stageproof.runtime.bundle.verify import verified
+    from stageproof.runtime.predictor import Predictor
 
     out = tmp_path / "bundle"
     assert main([str(run), "--to", "onnx", "--with-preprocessing", "--out", str(out)]) == 0
@@ -221,7 +234,7 @@ def asked_by_a_program(file):
 @pytest.fixture(scope="module")
 def real_run(real_data, fit_network, write_run, tmp_path_factory):
     """A network fitted to 256 real slices at 64 × 64; every other slice is held out."""
-    from train.data.sources import load_samples
+    from stageproof.train.data.sources.source import load_samples
 
     samples = load_samples(real_data)
     fitted = np.linspace(0, len(samples) - 1, 256).astype(int)
@@ -234,8 +247,8 @@ def real_run(real_data, fit_network, write_run, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:FutureWarning")
 def test_raw_real_slices_of_ten_sizes_are_decided_as_predictor_decides_them(real_run, tmp_path):
-    from export.comparison import comparison
-    from runtime.predictor import Predictor
+    from stageproof.export.data.comparison import comparison
+    from stageproof.runtime.predictor import Predictor
 
     out = tmp_path / "bundle"
     arguments = [str(real_run), "--to", "onnx", "openvino", "torchscript", "--with-preprocessing", "--with-softmax"]

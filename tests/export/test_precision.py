@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from export.formats import FORMATS
-from export.precision import Found, assert_precision
-from export.produce import produce
-from runtime.errors import ExportError
+from stageproof.export.formats import FORMATS
+from stageproof.export.formats.build import produce
+from stageproof.export.formats.measured_precision import (
+    Found,
+    assert_precision,
+)
+from stageproof.runtime.errors import ExportError
 
 
 @pytest.fixture(scope="module")

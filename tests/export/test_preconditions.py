@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from export.options import Options
-from export.preconditions import check
-from runtime.errors import BundleError, CheckpointError, DatasetError, DependencyError, InputError, StageproofError
-from runtime.labels import LABELS
-from train.record import write_record
+from stageproof.export.options import Options
+from stageproof.export.preconditions import check
+from stageproof.runtime.errors import (
+    BundleError,
+    CheckpointError,
+    DatasetError,
+    DependencyError,
+    InputError,
+    StageproofError,
+)
+from stageproof.runtime.labels import LABELS
+from stageproof.train.runs.record import write_record
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +38,7 @@ def write_images(folder: Path, count: int, first: int = 0) -> Path:
 
 def make_run(folder: Path, data: Path | None, training: int, validation: int) -> Path:
     """A run whose record and split are as training writes them; its weights are nobody's."""
-    from train.data.sources import load_samples
+    from stageproof.train.data.sources.source import load_samples
 
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(bytes(1000))
@@ -122,7 +129,7 @@ def test_a_source_that_is_not_there(options, tmp_path):
 
 
 def test_a_bundle_that_cannot_be_written(options, tmp_path, monkeypatch):
-    from export import preconditions
+    from stageproof.export import preconditions
 
     (tmp_path / "file").write_text("mine")
     blocked = replace(options, out=tmp_path / "file" / "bundle")
@@ -143,9 +150,9 @@ def test_a_bundle_that_is_broken_is_refused_before_it_is_replaced(options):
 
 
 def test_an_engine_that_is_not_installed(options, monkeypatch):
-    from export import preconditions
-    from export.formats import FORMATS
-    from runtime.backends import BACKENDS
+    from stageproof.export import preconditions
+    from stageproof.export.formats import FORMATS
+    from stageproof.runtime.backends import BACKENDS
 
     monkeypatch.setattr(FORMATS["openvino"], "REQUIRES", {"no_such": "openvino"})
     refused(replace(options, to=("openvino",)), DependencyError, r"pip install 'stageproof\[openvino\]'")
@@ -217,7 +224,7 @@ def test_a_key_that_cannot_sign(options, tmp_path, monkeypatch):
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-    from export import signing
+    from stageproof.export.bundle import signing
 
     found = signing.find_spec
     monkeypatch.setattr(signing, "find_spec", lambda name: name == "model_signing" or found(name))

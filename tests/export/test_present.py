@@ -9,15 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from export import pipeline
-from export.bundle import kept_rejections, reject
-from export.rebuild import stale
-from runtime.carried import carried
-from runtime.errors import BundleError, CheckpointError, InputError
-from runtime.integrity import verified
-from runtime.labels import LABELS
-from runtime.manifest import FILE, Manifest, read_manifest
-from runtime.preprocess import InputSpec
+from stageproof.export import run as pipeline
+from stageproof.export.bundle.rebuild import stale
+from stageproof.export.bundle.writer import (
+    kept_rejections,
+    reject,
+)
+from stageproof.runtime.artifacts.metadata import carried
+from stageproof.runtime.bundle.manifest import (
+    FILE,
+    Manifest,
+    read_manifest,
+)
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.errors import (
+    BundleError,
+    CheckpointError,
+    InputError,
+)
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.preprocess import InputSpec
 from tests import tiny
 
 OWN = {"labels": tuple(reversed(LABELS)), "mean": (0.3, 0.2, 0.1), "std": (0.5, 0.25, 0.3), "image_size": 20}
@@ -110,7 +121,7 @@ def test_options_that_say_the_same_are_fine(own_bundle, own_checkpoint, tmp_path
 @pytest.mark.parametrize("wrong", [{"mean": (0.485, 0.456, 0.406)}, {"height": 16, "width": 16}, {"std": (1.0,) * 3}])
 def test_an_equally_wrong_reference_cannot_pass(own_bundle, own_checkpoint, tmp_path, monkeypatch, wrong):
     """The artifact would agree with it to the last bit; the golden images do not."""
-    from export import reference_loading
+    from stageproof.export.reference import source as reference_loading
 
     shutil.copytree(own_bundle, tmp_path / "bundle")
     before = outdated(tmp_path / "bundle")

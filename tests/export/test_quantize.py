@@ -9,12 +9,16 @@ import numpy as np
 import onnx
 import pytest
 
-from export.calibration import calibration_samples
-from export.formats.graph_store import graph, quantisation_inputs
-from export.head_correction import fit_head
-from export.holding import holding
-from export.ort_session import run
-from export.qdq import (
+from stageproof.export.data.calibration import calibration_samples
+from stageproof.export.formats.graph_store import (
+    graph,
+    quantisation_inputs,
+)
+from stageproof.export.quantization.accuracy_control import holding
+from stageproof.export.quantization.head_correction import fit_head
+from stageproof.export.quantization.int8 import insert_qdq
+from stageproof.export.quantization.onnx_runtime import run
+from stageproof.export.quantization.qdq_edit import (
     float_layers_of,
     has_float_additions,
     layers,
@@ -23,9 +27,8 @@ from export.qdq import (
     with_signed_activations,
     with_unsigned_activations,
 )
-from export.quantize import insert_qdq
-from export.sensitivity import rank
-from runtime.errors import DatasetError
+from stageproof.export.quantization.sensitivity import rank
+from stageproof.runtime.errors import DatasetError
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def test_a_rare_class_is_calibrated_on_wholly_and_the_rest_evenly(run, slices):
 
 
 def test_without_enough_images_or_any_it_refuses(run, slices, tmp_path):
-    from runtime.labels import LABELS
+    from stageproof.runtime.labels import LABELS
 
     with pytest.raises(DatasetError, match="--calibration-data DIR_OR_PARQUET"):
         calibration_samples(None, None)
@@ -251,7 +254,7 @@ def kept(model, path):
 @pytest.mark.parametrize("ending", [".onnx", ".xml"])
 def test_bisect_sees_every_layer_in_the_trained_models_units(ending, original, full, job, tmp_path):
     """Channels are scaled, and a layer that is right must not look a hundred times wrong for that."""
-    from export.activations import activations
+    from stageproof.export.bisect.activations import activations
 
     images = job.evidence.images[:4]
     expected = activations(graph(job, "fp32").path, images)
@@ -271,7 +274,7 @@ def test_bisect_sees_every_layer_in_the_trained_models_units(ending, original, f
 
 
 def test_where_too_few_images_could_show_it_int8_is_not_even_tried(job):
-    from export.produce import produce
+    from stageproof.export.formats.build import produce
 
     (outcome,) = produce(job, "onnx", ["int8"])
     assert outcome.status == "rejected"
@@ -289,9 +292,9 @@ def fragile(network, slices):
 
     import torch
 
-    from export.comparison import preprocessed
-    from runtime.preprocess import InputSpec
-    from train.data.sources import load_samples
+    from stageproof.export.data.comparison import preprocessed
+    from stageproof.runtime.preprocess import InputSpec
+    from stageproof.train.data.sources.source import load_samples
 
     model = copy.deepcopy(network)
     images = torch.from_numpy(preprocessed(load_samples(slices), InputSpec.imagenet(32)))
@@ -311,8 +314,8 @@ def fragile(network, slices):
 @pytest.mark.slow
 def test_int8_that_is_not_expected_to_hold_says_so_and_is_rejected(fragile, slices, write_run, new_job, tmp_path):
     """None of its decisions may flip."""
-    from export.produce import produce
-    from train.data.sources import load_samples
+    from stageproof.export.formats.build import produce
+    from stageproof.train.data.sources.source import load_samples
 
     run = write_run(tmp_path / "run", fragile, load_samples(slices), slices, 32, lambda name, index: index % 64 < 16)
     job = new_job(run)

@@ -7,9 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from export.__main__ import main
-from export.rebuild import stale
-from runtime.manifest import FILE, Manifest, read_manifest
+from stageproof.export.__main__ import main
+from stageproof.export.bundle.rebuild import stale
+from stageproof.runtime.bundle.manifest import (
+    FILE,
+    Manifest,
+    read_manifest,
+)
 
 
 def rewritten(bundle, change):

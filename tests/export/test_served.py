@@ -7,16 +7,23 @@ from functools import partial
 import numpy as np
 import pytest
 
-from export.apart import pixel_digests, two_halves, without
-from export.calibration import calibration_samples
-from export.parity import Tolerance, compare
-from export.served import serve
-from runtime.errors import DatasetError
-from runtime.labels import LABELS
-from runtime.model import ModelInfo
-from runtime.preprocess import InputSpec
+from stageproof.export.data.calibration import calibration_samples
+from stageproof.export.data.overlap import (
+    pixel_digests,
+    two_halves,
+    without,
+)
+from stageproof.export.parity.report import (
+    Tolerance,
+    compare,
+)
+from stageproof.export.parity.served import serve
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.model_info import ModelInfo
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.data.sources.source import load_samples
 from tests.export.test_preconditions import write_images
-from train.data.sources import load_samples
 
 MODEL = ModelInfo("fake", "0" * 64, LABELS, InputSpec(8, 8, 1, (0.0,), (1.0,)), abstain_below=0.8)
 PEOPLE = np.repeat(np.arange(160), 4)

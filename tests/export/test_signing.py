@@ -9,10 +9,13 @@ from importlib.util import find_spec
 
 import pytest
 
-from export.__main__ import main
-from export.signing import SIGNATURE, sign
-from runtime.errors import ExportError
-from runtime.integrity import verified
+from stageproof.export.__main__ import main
+from stageproof.export.bundle.signing import (
+    SIGNATURE,
+    sign,
+)
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.errors import ExportError
 
 NEEDS = "model-signing is not installed: stageproof[sign]"
 installed = pytest.mark.skipif(not find_spec("model_signing"), reason=NEEDS)
@@ -66,7 +69,7 @@ def test_a_key_of_no_use_is_one_clear_line(bundle, tmp_path):
 
 
 def test_without_the_package_it_says_what_to_install(run, tmp_path, capsys, monkeypatch):
-    from export import signing
+    from stageproof.export.bundle import signing
 
     monkeypatch.setattr(signing, "find_spec", lambda name: None)
     (tmp_path / "key.pem").write_text("a key")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.accuracy import calibration_error, sensitivity
-from export.binomial import upper_bound
+from stageproof.export.parity.accuracy import (
+    calibration_error,
+    sensitivity,
+)
+from stageproof.export.statistics.binomial import upper_bound
 
 
 @pytest.mark.parametrize(("events", "trials"), [(0, 512), (7, 512), (1, 20), (19, 20)])

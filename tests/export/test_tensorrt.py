@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from export.formats import lacking, tensorrt
-from export.options import Options
-from export.produce import produce
-from runtime.errors import ExportError
+from stageproof.export.formats import (
+    lacking,
+    tensorrt,
+)
+from stageproof.export.formats.build import produce
+from stageproof.export.options import Options
+from stageproof.runtime.errors import ExportError
 
 pytestmark = pytest.mark.skipif(lacking(tensorrt) is not None, reason="no TensorRT is installed here")
 
@@ -41,8 +44,8 @@ def test_the_grey_networks_engines_are_told_from_their_weights_too(job, tmp_path
     """Its convolutions are 3 × 3, whose weights the library keeps with the channels last."""
     import torch
 
-    from runtime.preprocess import InputSpec
-    from train.models import build
+    from stageproof.runtime.preprocess import InputSpec
+    from stageproof.train.models import build
 
     torch.manual_seed(0)
     info = replace(job.reference.info, architecture="resnet34-gray", input=InputSpec(32, 32, 1, (0.3,), (0.3,)))
@@ -95,9 +98,9 @@ def test_fp8_stands_in_the_engine(job):
 def test_a_pending_engine_is_in_the_bundle_and_the_predictor_passes_it_over(firm_bundle, run, tmp_path):
     import shutil
 
-    from export import pipeline
-    from runtime.integrity import verified
-    from runtime.predictor import Predictor
+    from stageproof.export import run as pipeline
+    from stageproof.runtime.bundle.verify import verified
+    from stageproof.runtime.predictor import Predictor
 
     out = tmp_path / "bundle"
     shutil.copytree(firm_bundle, out)

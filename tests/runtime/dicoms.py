@@ -13,7 +13,10 @@ pydicom = pytest.importorskip("pydicom", reason="the extra dicom")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid  # noqa: E402
 
-from runtime.reading import Picture, read  # noqa: E402
+from stageproof.runtime.images.reader import (  # noqa: E402
+    Picture,
+    read,
+)
 
 SHIPPED = sorted(
     path

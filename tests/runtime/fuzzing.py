@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from runtime import ImageError
-from runtime.decoders import Decoders
-from runtime.reading import read_all
+from stageproof.runtime import ImageError
+from stageproof.runtime.decoding.pool import Decoders
+from stageproof.runtime.images.reader import read_all
 from tests.runtime import bombs
 
 NAME = "Zyxwvut"

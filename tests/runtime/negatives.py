@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from runtime import ImageError, read_image
-from runtime.reading import read
+from stageproof.runtime import (
+    ImageError,
+    read_image,
+)
+from stageproof.runtime.images.reader import read
 
 RNG = np.random.default_rng(17)
 

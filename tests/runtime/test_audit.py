@@ -14,13 +14,32 @@ from pathlib import Path
 
 import pytest
 
-from runtime import Predictor, read_image
-from runtime.audit import AuditLog, pixels_digest
-from runtime.audit_chain import Key, State, make_key, read_key, signed, write_head
-from runtime.audit_check import check, verify
-from runtime.audit_main import main
-from runtime.errors import AuditError
-from runtime.prediction import Prediction, Timings
+from stageproof.runtime import (
+    Predictor,
+    read_image,
+)
+from stageproof.runtime.audit.__main__ import main
+from stageproof.runtime.audit.chain import (
+    Key,
+    State,
+    make_key,
+    read_key,
+    signed,
+    write_head,
+)
+from stageproof.runtime.audit.check import (
+    check,
+    verify,
+)
+from stageproof.runtime.audit.log import (
+    AuditLog,
+    pixels_digest,
+)
+from stageproof.runtime.errors import AuditError
+from stageproof.runtime.prediction import (
+    Prediction,
+    Timings,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -357,7 +376,7 @@ def test_a_log_that_another_process_keeps_locked(log: Path, monkeypatch: pytest.
     import fcntl
 
     audit = AuditLog(log)
-    monkeypatch.setattr("runtime.audit._WAIT_S", 0.01)
+    monkeypatch.setattr("runtime.audit.log._WAIT_S", 0.01)
     with log.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(AuditError, match="locked by another process"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import (
+from stageproof.runtime import (
     BackendError,
     BackendUnavailable,
     BundleError,
@@ -21,8 +21,8 @@ from runtime import (
     preprocess,
     read_image,
 )
-from runtime.predictor import probabilities
-from runtime.threads import available_cpus
+from stageproof.runtime.predictor import probabilities
+from stageproof.runtime.system.cpus import available_cpus
 
 TOLERANCE = 1e-4  # of probabilities, fp32
 
@@ -59,7 +59,7 @@ def test_every_backend_decides_alike(predictor: Predictor, images: np.ndarray, e
 @pytest.fixture(scope="session")
 def many(onnx_predictor: Predictor) -> tuple[np.ndarray, np.ndarray]:
     """512 phantoms, preprocessed, and their (512, classes) probabilities one at a time."""
-    from train.data.phantom import phantom_samples
+    from stageproof.train.data.phantom.__main__ import phantom_samples
 
     samples = phantom_samples(patients=16, slices=8, size=64, seed=5)
     assert len(samples) == 512

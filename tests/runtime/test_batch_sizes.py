@@ -6,9 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from runtime import Predictor, batch_sizes, streams
-from runtime.batch_sizes import TRIED, BatchSizes, largest
-from runtime.lanes import SHORT, in_lanes
+from stageproof.runtime import Predictor
+from stageproof.runtime.inference import (
+    batch_sizes,
+)
+from stageproof.runtime.inference import (
+    streaming as streams,
+)
+from stageproof.runtime.inference.batch_sizes import (
+    TRIED,
+    BatchSizes,
+    largest,
+)
+from stageproof.runtime.inference.lanes import (
+    SHORT,
+    in_lanes,
+)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import Predictor, backends, streams
-from runtime.manifest import read_manifest
+from stageproof.runtime import (
+    Predictor,
+    backends,
+)
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.inference import streaming as streams
 
 SEVERAL = [name for name in backends.available() if backends.answers_several(name, "cpu")]
 

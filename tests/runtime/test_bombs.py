@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import ImageError
-from runtime.reading import read, read_all
+from stageproof.runtime import ImageError
+from stageproof.runtime.images.reader import (
+    read,
+    read_all,
+)
 from tests.runtime import bombs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +22,7 @@ MEASURED = """
 import resource, sys, warnings
 warnings.simplefilter("ignore")
 from runtime import ImageError
-from runtime.reading import read_all
+from runtime.images.reader import read_all
 from tests.runtime import bombs
 
 def used():

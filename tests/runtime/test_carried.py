@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from runtime.carried import FORMATS, METADATA_KEY, carried, read_description
-from runtime.errors import BundleError
-from runtime.integrity import verified
-from runtime.manifest import read_manifest
+from stageproof.runtime.artifacts.metadata import (
+    FORMATS,
+    METADATA_KEY,
+    carried,
+    read_description,
+)
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.errors import BundleError
 
 OLD = Path(__file__).parents[1] / "data" / "bundle-0.1"
 MODEL = read_manifest(OLD).model

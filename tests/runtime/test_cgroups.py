@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.cgroups import cpu_quota, cpu_set
-from runtime.threads import available_cpus
+from stageproof.runtime.system.cgroups import (
+    cpu_quota,
+    cpu_set,
+)
+from stageproof.runtime.system.cpus import available_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -177,7 +180,7 @@ def test_a_real_nested_group() -> None:
             if folder.is_dir():
                 folder.rmdir()
         pytest.skip(f"control groups cannot be made here: {error}")
-    code = "import sys; sys.stdin.read(); from runtime.threads import available_cpus; print(available_cpus())"
+    code = "import sys; sys.stdin.read(); from runtime.system.cpus import available_cpus; print(available_cpus())"
     command = [sys.executable, "-c", code]
     try:
         with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from runtime import (
+from stageproof.runtime import (
     BackendError,
     BackendUnavailable,
     BundleError,
@@ -20,9 +20,12 @@ from runtime import (
     Predictor,
     backends,
 )
-from runtime.choice import candidates, never_served
-from runtime.manifest import read_manifest
-from runtime.model_file import ModelFile
+from stageproof.runtime.artifacts.verified_bytes import ModelFile
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.inference.selection import (
+    candidates,
+    never_served,
+)
 
 
 def test_the_fastest_at_export_serves(edit: Callable) -> None:

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 
 import runtime.errors
-from runtime.command import exit_status, require_or_exit, status_of
-from runtime.errors import DependencyError, StageproofError
-from runtime.extras import require
+from stageproof.runtime.cli.exit_status import (
+    exit_status,
+    require_or_exit,
+    status_of,
+)
+from stageproof.runtime.cli.extras import require
+from stageproof.runtime.errors import (
+    DependencyError,
+    StageproofError,
+)
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.__main__ import main
-from runtime.command_paths import bundle_and_images
-from runtime.errors import InputError
+from stageproof.runtime.__main__ import main
+from stageproof.runtime.cli.paths import bundle_and_images
+from stageproof.runtime.errors import InputError
 
 OURS = '{"schema": 1, "model": {}, "artifacts": []}'
 

@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from runtime.csv_file import CsvFile, before
-from runtime.errors import InputError
-from runtime.report import header, row
+from stageproof.runtime.cli.csv_file import (
+    CsvFile,
+    before,
+)
+from stageproof.runtime.cli.output import (
+    header,
+    row,
+)
+from stageproof.runtime.errors import InputError
 from tests.runtime.test_audit import PREDICTION
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.debris import files_below, is_debris
+from stageproof.runtime.images.debris import (
+    files_below,
+    is_debris,
+)
 
 
 def plant(root: Path, *names: str) -> None:

@@ -20,10 +20,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import ImageError, IsolationError, Predictor, decoder_client, decoders
-from runtime.decoder_client import pictures
-from runtime.decoders import Decoders
-from runtime.reading import read, read_all
+from stageproof.runtime import (
+    ImageError,
+    IsolationError,
+    Predictor,
+)
+from stageproof.runtime.decoding import (
+    client as decoder_client,
+)
+from stageproof.runtime.decoding import (
+    pool as decoders,
+)
+from stageproof.runtime.decoding.client import pictures
+from stageproof.runtime.decoding.pool import Decoders
+from stageproof.runtime.images.reader import (
+    read,
+    read_all,
+)
 from tests.runtime import bombs
 
 pytestmark = pytest.mark.skipif(not decoders.supported(), reason="needs Linux")
@@ -222,8 +235,8 @@ def test_nothing_is_left_when_the_last_predictor_goes(bundle: Path) -> None:
 ENDS = """
 import os, sys
 from pathlib import Path
-from runtime.decoders import shared
-from runtime.reading import read
+from runtime.decoding.pool import shared
+from runtime.images.reader import read
 pool = shared()
 read(bytes.fromhex(sys.argv[1]), pool=pool)
 print(pool._starters[0]._process.pid, flush=True)
@@ -260,8 +273,8 @@ def test_nothing_is_left_when_the_host_ends(how: str) -> None:
 
 FORKED = """
 import io, os, sys
-from runtime.decoders import shared
-from runtime.reading import read
+from runtime.decoding.pool import shared
+from runtime.images.reader import read
 data = bytes.fromhex(sys.argv[1])
 pool = shared()
 read(data, pool=pool)
@@ -353,7 +366,7 @@ def test_nothing_that_libraries_print_reaches_the_host(pool: Decoders, capfd: py
 
 def test_training_and_export_decode_nothing_by_themselves() -> None:
     """But images of a verified bundle, and one that they wrote."""
-    own = {"export/latency.py", "export/of_bundle.py", "export/rebuild.py"}
+    own = {"export/engines/latency.py", "export/reference/from_bundle.py", "export/bundle/rebuild.py"}
     for path in [*(ROOT / "train").rglob("*.py"), *(ROOT / "export").rglob("*.py")]:
         text = path.read_text(encoding="utf-8")
         if path.relative_to(ROOT).as_posix() not in own:
@@ -419,8 +432,8 @@ import json, os, resource, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 from runtime import ImageError
-from runtime.decoders import Decoders
-from runtime.reading import read_all
+from runtime.decoding.pool import Decoders
+from runtime.images.reader import read_all
 from tests.runtime import bombs
 pool = Decoders()
 files = bombs.costly()

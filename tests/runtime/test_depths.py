@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import ImageError
-from runtime.images import read_image
+from stageproof.runtime.errors import ImageError
+from stageproof.runtime.images.raster import read_image
 from tests.runtime.test_eight_bits import chunk
 from tests.runtime.test_pages import tiff
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime import ImageError, Predictor
-from runtime.dicom_display import window
-from runtime.reading import read, read_all
+from stageproof.runtime import (
+    ImageError,
+    Predictor,
+)
+from stageproof.runtime.dicom.display import window
+from stageproof.runtime.images.reader import (
+    read,
+    read_all,
+)
 from tests.runtime.dicoms import RAMP, SHIPPED, Dataset, dataset, encoded, lut, shown
 
 

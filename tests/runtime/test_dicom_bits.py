@@ -11,8 +11,8 @@ pytest.importorskip("pydicom", reason="the extra dicom")
 
 from pydicom.encaps import encapsulate
 
-from runtime import ImageError
-from runtime.reading import read
+from stageproof.runtime import ImageError
+from stageproof.runtime.images.reader import read
 from tests.runtime.dicoms import RAMP, dataset, encoded, shown
 
 LITTLE, BIG, IMPLICIT, RLE = (

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime import ImageError, Prediction, Predictor
-from runtime.__main__ import main
+from stageproof.runtime import (
+    ImageError,
+    Prediction,
+    Predictor,
+)
+from stageproof.runtime.__main__ import main
 from tests.runtime.dicoms import dataset, encoded
 
 NAME = "Zyxwvut^Qponml"

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from runtime import ImageError, InputError, Predictor
-from runtime.reading import read
+from stageproof.runtime import (
+    ImageError,
+    InputError,
+    Predictor,
+)
+from stageproof.runtime.images.reader import read
 from tests.runtime.dicoms import SHIPPED, dataset, encoded
 
 

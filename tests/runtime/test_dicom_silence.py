@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import ImageError
-from runtime.dicom_elements import parse
-from runtime.reading import read
+from stageproof.runtime import ImageError
+from stageproof.runtime.dicom.elements import parse
+from stageproof.runtime.images.reader import read
 from tests.runtime.dicoms import dataset, encoded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +108,7 @@ def test_libtiff_may_write_to_stderr_but_names_nobody() -> None:
     code = """
 import sys
 from runtime import ImageError
-from runtime.reading import read
+from runtime.images.reader import read
 from tests.runtime.bombs import tiled_tiff
 try:
     read(tiled_tiff(64))

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from runtime import ImageError
-from runtime.reading import read
+from stageproof.runtime import ImageError
+from stageproof.runtime.images.reader import read
 from tests.runtime.dicoms import RAMP, Dataset, dataset, encoded, lut, shown
 
 STORED = np.arange(-32, 32, dtype=np.int16).reshape(8, 8) * 63
@@ -274,7 +274,7 @@ def test_each_frame_has_its_own_table() -> None:
     transformation.RescaleSlope, transformation.RescaleIntercept = 1, 0
     shared.PixelValueTransformationSequence = [transformation]
     made.SharedFunctionalGroupsSequence = [shared]
-    from runtime.reading import read_all
+    from stageproof.runtime.images.reader import read_all
 
     for picture in read_all(encoded(made)):
         assert np.array_equal(np.asarray(picture.image), np.where(RAMP > 1000, 255, 0))

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime import Predictor
+from stageproof.runtime import Predictor
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_16_threads_ask_for_500_images_each(predictor: Predictor) -> None:
-    from train.data.phantom import phantom_samples
+    from stageproof.train.data.phantom.__main__ import phantom_samples
 
     images = phantom_samples(patients=25, slices=5, size=48, seed=31).images
     assert len(images) == 500

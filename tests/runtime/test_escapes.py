@@ -12,12 +12,30 @@ from pathlib import Path
 
 import pytest
 
-from runtime.command import told
-from runtime.errors import ImageError, TrainingError
-from runtime.escapes import Escaping, cell, from_cell, line, lines, markup
-from runtime.hints import command
-from runtime.prediction import Prediction, Timings
-from runtime.report import Progress, csv_line, row, text
+from stageproof.runtime.cli.exit_status import told
+from stageproof.runtime.cli.output import (
+    Progress,
+    csv_line,
+    row,
+    text,
+)
+from stageproof.runtime.errors import (
+    ImageError,
+    TrainingError,
+)
+from stageproof.runtime.prediction import (
+    Prediction,
+    Timings,
+)
+from stageproof.runtime.text.escapes import (
+    Escaping,
+    cell,
+    from_cell,
+    line,
+    lines,
+    markup,
+)
+from stageproof.runtime.text.hints import command
 
 REPOSITORY = Path(__file__).parents[2]
 HOSTILE = [

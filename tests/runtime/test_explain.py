@@ -10,11 +10,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import Predictor, preprocess, read_image
-from runtime.explain import main
-from runtime.explanation import explained
-from runtime.gradcam import LAYERS, grad_cam, lacking
-from runtime.overlay import SIDE, drawn
+from stageproof.runtime import (
+    Predictor,
+    preprocess,
+    read_image,
+)
+from stageproof.runtime.explain.__main__ import main
+from stageproof.runtime.explain.explanation import explained
+from stageproof.runtime.explain.gradcam import (
+    LAYERS,
+    grad_cam,
+    lacking,
+)
+from stageproof.runtime.explain.overlay import (
+    SIDE,
+    drawn,
+)
 
 needs_captum = pytest.mark.skipif(lacking() is not None, reason=f"Grad-CAM {lacking()}")
 
@@ -22,7 +33,7 @@ needs_captum = pytest.mark.skipif(lacking() is not None, reason=f"Grad-CAM {lack
 @pytest.fixture(scope="module")
 def other_formats(trained_run: Path, tmp_path_factory) -> Path:
     """The `.pt2` of a network whose last maps are known by name. Do not change it: copy it."""
-    from export.__main__ import main as export
+    from stageproof.export.__main__ import main as export
 
     folder = tmp_path_factory.mktemp("explain") / "bundle"
     assert export([str(trained_run), "--to", "torch-export", "--parity-images", "64", "--out", str(folder)]) == 0
@@ -78,7 +89,7 @@ def test_it_is_the_gradient_of_the_eager_network(other_formats: Path, trained_ru
     """Against Selvaraju et al. 2017, equations 1 and 2, written out on the run's own weights."""
     import torch
 
-    from export.reference import from_run
+    from stageproof.export.reference.model import from_run
 
     predictor = Predictor(other_formats, backend="torch-export", guard=False, trust_code=True)
     pixels = preprocess(read_image(scan), predictor.model.input)
@@ -144,9 +155,9 @@ def test_what_it_cannot_do_it_says(bundle: Path, other_formats: Path, scan: Path
 
 
 def test_without_captum_it_says_how_to_get_it(bundle: Path, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from runtime import BackendUnavailable
+    from stageproof.runtime import BackendUnavailable
 
-    monkeypatch.setattr("runtime.gradcam.find_spec", lambda name: None)
+    monkeypatch.setattr("runtime.explain.gradcam.find_spec", lambda name: None)
     with pytest.raises(BackendUnavailable, match=r"needs the package torch: pip install 'stageproof\[explain\]'"):
         explained(bundle, scan)
 

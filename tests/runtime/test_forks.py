@@ -18,7 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime import BundleError, ForkError, InputError, Predictor, StageproofError, backends
+from stageproof.runtime import (
+    BundleError,
+    ForkError,
+    InputError,
+    Predictor,
+    StageproofError,
+    backends,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.decoders import supported
+from stageproof.runtime.decoding.pool import supported
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from runtime import ImageError
-from runtime.pipeline import fill, prepare
+from runtime.inference.input_batches import fill, prepare
 from runtime.preprocess import InputSpec
 
 first, count = int(sys.argv[1]), int(sys.argv[2])

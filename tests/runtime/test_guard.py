@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import BundleError, InputError, read_image
-from runtime.guard import Guard, fit
+from stageproof.runtime import (
+    BundleError,
+    InputError,
+    read_image,
+)
+from stageproof.runtime.guard.ood_guard import (
+    Guard,
+    fit,
+)
 from tests.runtime.negatives import array, chest, library_images, negatives
 
 
 @pytest.fixture(scope="session")
 def phantom_guard():
     """Fitted on 12 phantom people of each stage."""
-    from train.data.phantom import phantom_samples
+    from stageproof.train.data.phantom.__main__ import phantom_samples
 
     samples = phantom_samples(patients=12, slices=6, size=96, seed=21)
     return fit([read_image(image) for image in samples.images], samples.groups)
@@ -25,7 +32,7 @@ def phantom_guard():
 @pytest.fixture(scope="session")
 def strangers() -> list[Image.Image]:
     """Phantom slices of people that the guard has never seen."""
-    from train.data.phantom import phantom_samples
+    from stageproof.train.data.phantom.__main__ import phantom_samples
 
     return [read_image(image) for image in phantom_samples(patients=6, slices=6, size=96, seed=22).images]
 

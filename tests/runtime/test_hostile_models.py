@@ -13,12 +13,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import BundleError, Predictor, backends
-from runtime.digests import UNSEALED, seal
-from runtime.fields import DEEPEST, parse
-from runtime.guard import Guard
-from runtime.manifest import LARGEST, read_manifest
-from runtime.onnx_file import examine
+from stageproof.runtime import (
+    BundleError,
+    Predictor,
+    backends,
+)
+from stageproof.runtime.artifacts.onnx_file import examine
+from stageproof.runtime.bundle.manifest import (
+    LARGEST,
+    read_manifest,
+)
+from stageproof.runtime.guard.ood_guard import Guard
+from stageproof.runtime.serialization.digests import (
+    UNSEALED,
+    seal,
+)
+from stageproof.runtime.serialization.json_fields import (
+    DEEPEST,
+    parse,
+)
 from tests.runtime.hostile import OLD, copied, exchanged, load_apart, only, rewritten
 
 MIB, CPU_SECONDS = 512, 5

@@ -17,9 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from runtime import images
-from runtime.errors import ImageError
-from runtime.images import MAX_PIXELS, read_image
+from stageproof.runtime.errors import ImageError
+from stageproof.runtime.images import raster as images
+from stageproof.runtime.images.raster import (
+    MAX_PIXELS,
+    read_image,
+)
 
 # (6, 8) uint8, no symmetry, so that a flipped or rotated result cannot pass for the right one.
 GREY = np.random.default_rng(11).integers(0, 256, (6, 8), dtype=np.uint8)
@@ -244,6 +247,6 @@ def test_damaged_files_give_an_image_or_an_image_error(action: str) -> None:
 
 def test_importing_stays_light() -> None:
     code = "import runtime.images, runtime.preprocess, sys; print(*(m for m in ('torch', 'scipy') if m in sys.modules))"
-    root = Path(images.__file__).parents[1]
+    root = Path(images.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

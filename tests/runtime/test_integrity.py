@@ -10,10 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from runtime import BundleError, Predictor, backends
-from runtime.digests import UNSEALED, is_sealed, seal, sha256_file
-from runtime.integrity import verified
-from runtime.manifest import Document, Golden, Manifest, read_manifest
+from stageproof.runtime import (
+    BundleError,
+    Predictor,
+    backends,
+)
+from stageproof.runtime.bundle.manifest import (
+    Document,
+    Golden,
+    Manifest,
+    read_manifest,
+)
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.serialization.digests import (
+    UNSEALED,
+    is_sealed,
+    seal,
+    sha256_file,
+)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import backends
+from stageproof.runtime import backends
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def watch(event, arguments):
             seen.append((event, str(arguments)))
     elif event in ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn"):
         # `import torch` asks the linker for its libraries, `import matplotlib` the system for its fonts; and images are
-        # decoded in processes of their own (runtime.decoders), which open nothing.
+        # decoded in processes of their own (runtime.decoding.pool), which open nothing.
         ours = event == "subprocess.Popen" and arguments[0] == sys.executable and "decoder_process" in str(arguments[1])
         if not ours and not str(arguments[:1]).startswith(("('/sbin/ldconfig'", "('fc-list'")):
             seen.append((event, str(arguments)))
@@ -49,7 +49,7 @@ WORK = """
 from pathlib import Path
 from runtime import Predictor, ImageError
 from runtime.__main__ import main
-from runtime.audit_check import verify
+from runtime.audit.check import verify
 armed = True
 bundle, scan, backend, out = sys.argv[2:6]
 predictor = Predictor(bundle, backend=backend, audit=out + "/audit.jsonl", self_test=True, trust_code=True)

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 
-from runtime.jpeg_lossless import decode
+from stageproof.runtime.dicom.jpeg_lossless import decode
 
 CATEGORIES = 17
 
@@ -133,7 +133,7 @@ def test_more_than_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     planes = samples(16, 3)
     codestream = encoded(planes, 16, 1)
     for chunk in (1, 3, 64):
-        monkeypatch.setattr("runtime.jpeg_lossless._CHUNK", chunk)
+        monkeypatch.setattr("runtime.dicom.jpeg_lossless._CHUNK", chunk)
         assert np.array_equal(decode(codestream)[0], np.moveaxis(planes, 0, -1))
 
 

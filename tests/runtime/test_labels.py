@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.labels import ALPHABETICAL, CDR, LABELS, canonical_label, clinical_order
+from stageproof.runtime.labels import (
+    ALPHABETICAL,
+    CDR,
+    LABELS,
+    canonical_label,
+    clinical_order,
+)
 
 
 @pytest.mark.parametrize("label", LABELS)

@@ -16,8 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import BundleError, Predictor, backends, preprocess, read_image, streams
-from runtime.backends import networks
+from stageproof.runtime import (
+    BundleError,
+    Predictor,
+    backends,
+    preprocess,
+    read_image,
+)
+from stageproof.runtime.backends import networks
+from stageproof.runtime.inference import streaming as streams
 from tests import tiny
 from tests.runtime.hostile import OLD, ROOT, copied
 
@@ -120,7 +127,7 @@ print(json.dumps({name: count for name, count in opened.items() if name.startswi
 
 def test_a_fifo_that_takes_a_files_place_stops_nothing(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the folder was looked at, and before the file is opened."""
-    from runtime import integrity
+    from stageproof.runtime.bundle import verify as integrity
 
     real = integrity.assert_nothing_else
 

@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from runtime import Prediction
-from runtime.__main__ import main
-from runtime.audit_check import check
-from runtime.command import READER_LEFT
-from runtime.report import COLUMNS, Progress
+from stageproof.runtime import Prediction
+from stageproof.runtime.__main__ import main
+from stageproof.runtime.audit.check import check
+from stageproof.runtime.cli.exit_status import READER_LEFT
+from stageproof.runtime.cli.output import (
+    COLUMNS,
+    Progress,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,13 +11,24 @@ from typing import Any
 
 import pytest
 
-from runtime.carried import read_description
-from runtime.digests import UNSEALED, seal
-from runtime.errors import BundleError
-from runtime.integrity import contradiction
-from runtime.manifest import Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
-from runtime.preprocess import InputSpec
-from runtime.study import StudyRule
+from stageproof.runtime.artifacts.metadata import read_description
+from stageproof.runtime.bundle.manifest import (
+    Artifact,
+    Check,
+    Document,
+    Golden,
+    Manifest,
+    ModelInfo,
+    read_manifest,
+)
+from stageproof.runtime.bundle.verify import contradiction
+from stageproof.runtime.errors import BundleError
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.runtime.serialization.digests import (
+    UNSEALED,
+    seal,
+)
+from stageproof.runtime.study import StudyRule
 
 MODEL = ModelInfo(
     "resnet50",
@@ -235,7 +246,7 @@ def test_only_a_regular_file_of_a_sensible_size_is_read(tmp_path: Path, monkeypa
     with pytest.raises(BundleError, match=r"manifest\.json is no regular file"):
         read_manifest(tmp_path)
     path.unlink()
-    monkeypatch.setattr("runtime.manifest.LARGEST", 100)
+    monkeypatch.setattr("runtime.bundle.manifest.LARGEST", 100)
     with pytest.raises(BundleError, match=r"bytes, expected at most 100"):
         read_manifest(written(FULL, tmp_path))
 

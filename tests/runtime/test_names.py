@@ -19,10 +19,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import runtime
-import runtime.preprocess as module
-from runtime import BackendError, InputSpec, Predictor, backends, preprocess
-from runtime.preprocess import preprocess as function
+from stageproof import runtime
+from stageproof.runtime import (
+    BackendError,
+    InputSpec,
+    Predictor,
+    backends,
+    preprocess,
+)
+from stageproof.runtime import preprocess as module
+from stageproof.runtime.preprocess import preprocess as function
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE, SPEC = Image.new("L", (40, 30), 90), InputSpec.imagenet(8)

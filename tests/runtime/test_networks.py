@@ -8,13 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the extra torch")
 
-from runtime.backends.networks import network  # noqa: E402
+from stageproof.runtime.backends.networks import network  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=["resnet50", "resnet34-gray"])
 def eager(request: pytest.FixtureRequest) -> tuple[str, torch.nn.Module]:
     """An untrained network whose BatchNorm does something to every channel."""
-    from train.models import build
+    from stageproof.train.models import build
 
     torch.manual_seed(4)
     model = build(request.param).eval().requires_grad_(False)

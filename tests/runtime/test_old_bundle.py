@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime import Predictor, backends
-from runtime.integrity import verified
+from stageproof.runtime import (
+    Predictor,
+    backends,
+)
+from stageproof.runtime.bundle.verify import verified
 
 OLD = Path(__file__).parents[1] / "data" / "bundle-0.1"
 SERVED = [name for name in ("onnx", "openvino", "torchscript", "torch-export") if backends.missing(name) is None]

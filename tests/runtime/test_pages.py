@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import ImageError
-from runtime.images import read_image
+from stageproof.runtime.errors import ImageError
+from stageproof.runtime.images.raster import read_image
 
 GREY = np.random.default_rng(11).integers(0, 256, (6, 8), dtype=np.uint8)
 PAGES = [Image.fromarray(np.roll(GREY, number)) for number in range(5)]

@@ -7,8 +7,12 @@ from dataclasses import fields
 import numpy as np
 from PIL import Image
 
-from runtime import Predictor
-from runtime.pipeline import Prepared, fill, prepare
+from stageproof.runtime import Predictor
+from stageproof.runtime.inference.input_batches import (
+    Prepared,
+    fill,
+    prepare,
+)
 
 
 def facts(one: Prepared) -> dict[str, object]:

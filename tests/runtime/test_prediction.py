@@ -10,8 +10,13 @@ import pickle
 
 import pytest
 
-from runtime.prediction import Prediction, StudyPrediction, Timings, study
-from runtime.study import StudyRule
+from stageproof.runtime.prediction import (
+    Prediction,
+    StudyPrediction,
+    Timings,
+    study,
+)
+from stageproof.runtime.study import StudyRule
 
 OK = Prediction(
     status="ok",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import (
+from stageproof.runtime import (
     ImageError,
     InputError,
     Prediction,

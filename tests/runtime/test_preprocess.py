@@ -9,8 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import BundleError, InputError
-from runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, InputSpec, normalise, normalise_all, preprocess, resize
+from stageproof.runtime.errors import (
+    BundleError,
+    InputError,
+)
+from stageproof.runtime.preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    InputSpec,
+    normalise,
+    normalise_all,
+    preprocess,
+    resize,
+)
 
 GREY = InputSpec(224, 224, 1, (0.2956,), (0.3059,))
 SPECS = [

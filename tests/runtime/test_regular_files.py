@@ -8,12 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from runtime.audit import AuditLog
-from runtime.audit_chain import read_key
-from runtime.csv_file import before
-from runtime.digests import sha256_file
-from runtime.errors import AuditError, CheckpointError, DatasetError, InputError
-from runtime.regular_files import NotARegularFileError, TooLargeError, open_regular, read_regular
+from stageproof.runtime.audit.chain import read_key
+from stageproof.runtime.audit.log import AuditLog
+from stageproof.runtime.cli.csv_file import before
+from stageproof.runtime.errors import (
+    AuditError,
+    CheckpointError,
+    DatasetError,
+    InputError,
+)
+from stageproof.runtime.serialization.digests import sha256_file
+from stageproof.runtime.system.regular_files import (
+    NotARegularFileError,
+    TooLargeError,
+    open_regular,
+    read_regular,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX file kinds")
 
@@ -47,11 +57,11 @@ def test_only_regular_files_are_opened(odd):
 
 @pytest.mark.timeout(60)
 def test_every_reader_of_a_named_file_refuses_it(odd, tmp_path):
-    from train.data.tables import read_table
-    from train.foreign_files import refuse_stranger
-    from train.record import read_record
-    from train.side_files import beside
-    from train.weight_files import read_weights
+    from stageproof.train.data.tables import read_table
+    from stageproof.train.foreign.file_types import refuse_stranger
+    from stageproof.train.foreign.side_files import beside
+    from stageproof.train.foreign.weight_files import read_weights
+    from stageproof.train.runs.record import read_record
 
     with pytest.raises(OSError, match="expected a regular file"):
         sha256_file(odd)

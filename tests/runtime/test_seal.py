@@ -20,9 +20,16 @@ from typing import Any
 
 import pytest
 
-from runtime import BundleError, Predictor, backends
-from runtime.digests import UNSEALED, seal
-from runtime.integrity import verified
+from stageproof.runtime import (
+    BundleError,
+    Predictor,
+    backends,
+)
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.serialization.digests import (
+    UNSEALED,
+    seal,
+)
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests" / "data" / "bundle-0.1"

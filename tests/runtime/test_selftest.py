@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import (
+from stageproof.runtime import (
     BackendError,
     InputError,
     Predictor,
     backends,
-    reading,
 )
-from runtime.selftest import self_test
+from stageproof.runtime.images import reader as reading
+from stageproof.runtime.inference.self_test import self_test
 
 
 def test_golden_images_agree_here(guarded_bundle: Path) -> None:

@@ -18,9 +18,20 @@ from typing import Any
 
 import pytest
 
-from runtime import BundleError, DependencyError, InputError, Predictor, TrustError, backends
-from runtime.__main__ import main
-from runtime.signed import PAYLOAD, PREDICATE, STATEMENT
+from stageproof.runtime import (
+    BundleError,
+    DependencyError,
+    InputError,
+    Predictor,
+    TrustError,
+    backends,
+)
+from stageproof.runtime.__main__ import main
+from stageproof.runtime.bundle.signed import (
+    PAYLOAD,
+    PREDICATE,
+    STATEMENT,
+)
 from tests.runtime.hostile import OLD, copied, exchanged, rewritten
 
 SIGNED = OLD.parent / "signed"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import ImageError
-from runtime.images import read_image
-from runtime.limits import MAX_FILE_BYTES
+from stageproof.runtime.errors import ImageError
+from stageproof.runtime.headers.limits import MAX_FILE_BYTES
+from stageproof.runtime.images.raster import read_image
 
 # (6, 8) uint8, no symmetry, so that a flipped or rotated result cannot pass for the right one.
 GREY = np.random.default_rng(11).integers(0, 256, (6, 8), dtype=np.uint8)

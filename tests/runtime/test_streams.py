@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import (
+from stageproof.runtime import (
     BackendError,
     InputError,
     Predictor,

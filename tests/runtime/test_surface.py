@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-import runtime
+from stageproof import runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.threads import available_cpus
+from stageproof.runtime.system.cpus import available_cpus
 
 
 @pytest.fixture

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from runtime import BundleError, InputError, Predictor, TrustError, backends
-from runtime.__main__ import main
-from runtime.choice import candidates
-from runtime.manifest import read_manifest
-from runtime.model_file import CODE
-from runtime.torch_archive import examine
+from stageproof.runtime import (
+    BundleError,
+    InputError,
+    Predictor,
+    TrustError,
+    backends,
+)
+from stageproof.runtime.__main__ import main
+from stageproof.runtime.artifacts.torch_archive import examine
+from stageproof.runtime.artifacts.verified_bytes import CODE
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.inference.selection import candidates
 from tests.runtime.hostile import OLD, archive, copied, exchanged, only, rewritten
 
 pytestmark = pytest.mark.skipif("torchscript" not in backends.available(), reason="these files are PyTorch's")

@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import BackendError, Predictor, backends
-from runtime.choice import candidates
-from runtime.manifest import read_manifest
-from runtime.tuning import ranked
+from stageproof.runtime import (
+    BackendError,
+    Predictor,
+    backends,
+)
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.inference.selection import candidates
+from stageproof.runtime.inference.tuning import ranked
 
 
 class Engine:
@@ -30,7 +34,7 @@ class Engine:
 def race(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Rank the bundle's candidates where each backend takes the given seconds, or cannot run."""
     clock = [0.0]
-    monkeypatch.setattr("runtime.tuning.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("runtime.inference.tuning.time.perf_counter", lambda: clock[0])
     manifest = read_manifest(bundle)
 
     def rank(seconds: dict[str, float | None], cache: Path | None = None, settings: str = "cpu") -> list[str]:

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from runtime.work_folders import MARKER, hold, release, sweep, work_folder
+from stageproof.runtime.system.work_folders import (
+    MARKER,
+    hold,
+    release,
+    sweep,
+    work_folder,
+)
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from runtime.work_folders import work_folder
+from runtime.system.work_folders import work_folder
 with work_folder(Path(sys.argv[1]), ".b.partial-") as folder:
     (folder / "pixels").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -27,8 +27,8 @@ def one_thread(monkeypatch) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def few_slices(tmp_path_factory) -> Path:
     """Class folders of 4 × 10 phantom slices of 32 × 32, each of another person, as their groups.csv says."""
-    from runtime.labels import LABELS
-    from train.data.phantom import draw_slice
+    from stageproof.runtime.labels import LABELS
+    from stageproof.train.data.phantom.__main__ import draw_slice
 
     root = tmp_path_factory.mktemp("few") / "data"
     for stage, label in enumerate(LABELS):
@@ -49,20 +49,24 @@ def small_run(tmp_path_factory) -> Path:
     import torch
     from torch import nn
 
-    from runtime.digests import sha256_file
-    from runtime.labels import LABELS
-    from runtime.preprocess import InputSpec
-    from train.checkpoint import WEIGHTS, new_run, save_weights
-    from train.data.batches import Batches
-    from train.data.loader import safe_loader
-    from train.data.phantom import draw_slice
-    from train.data.sources import load_samples
-    from train.evaluation.metrics import figures
-    from train.evaluation.scores import class_counts
-    from train.loop import predict
-    from train.models import build
-    from train.recipes import RECIPES
-    from train.record import write_record
+    from stageproof.runtime.labels import LABELS
+    from stageproof.runtime.preprocess import InputSpec
+    from stageproof.runtime.serialization.digests import sha256_file
+    from stageproof.train.data.batches import Batches
+    from stageproof.train.data.decode import safe_loader
+    from stageproof.train.data.phantom.__main__ import draw_slice
+    from stageproof.train.data.sources.source import load_samples
+    from stageproof.train.engine.loop import predict
+    from stageproof.train.metrics.classification import class_counts
+    from stageproof.train.metrics.validation import figures
+    from stageproof.train.models import build
+    from stageproof.train.recipes import RECIPES
+    from stageproof.train.runs.directory import (
+        WEIGHTS,
+        new_run,
+        save_weights,
+    )
+    from stageproof.train.runs.record import write_record
 
     folder = tmp_path_factory.mktemp("small")
     for stage, label in enumerate(LABELS):
@@ -132,7 +136,7 @@ def small_run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def evaluated(small_run, tmp_path_factory) -> Path:
     """`small_run` after `python -m train.evaluate`. Do not change it: copy it."""
-    from train.evaluate import main
+    from stageproof.train.evaluate.__main__ import main
 
     run = Path(shutil.copytree(small_run, tmp_path_factory.mktemp("evaluated") / "small", copy_function=os.link))
     assert main([str(run), "--target-risk", "0.8", "--resamples", "400"]) == 0

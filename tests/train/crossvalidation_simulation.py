@@ -10,12 +10,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from runtime.calibration import probabilities
-from train.evaluation.baseline import cross_validated
-from train.evaluation.pooled import Folds, figures
-from train.evaluation.scores import Answers
-from train.evaluation.study_fit import cross_fit_study, folds, study_evidence
-from train.evaluation.words import pick
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.audit.linear_baseline import cross_validated
+from stageproof.train.calibration.study_fit import (
+    cross_fit_study,
+    folds,
+    study_evidence,
+)
+from stageproof.train.crossvalidate.pooling import (
+    Folds,
+    figures,
+)
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.reports.formatting import pick
 
 PEOPLE, SLICES, FOLDS = 160, 2, 5
 Learner = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -94,7 +101,7 @@ COLUMNS = tuple(
 
 
 def simulated(runs: int, learner: Learner, features: int, **options: float) -> np.ndarray:
-    """(runs, columns, 3): value, low, high of each of `COLUMNS`, through `train.evaluation.pooled.figures`."""
+    """(runs, columns, 3): value, low, high of each of `COLUMNS`, through `train.crossvalidate.pooling.figures`."""
     found = np.empty((runs, len(COLUMNS), 3))
     for run in range(runs):
         facts = figures(crossed(np.random.default_rng((7, run)), learner, features, **options))  # type: ignore[arg-type]

@@ -12,10 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from runtime.calibration import probabilities
-from train.evaluation.scores import Answers, decision_scores, ranking_scores
-from train.evaluation.summary import Summary
-from train.evaluation.words import pick
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.metrics.classification import (
+    Answers,
+    decision_scores,
+    ranking_scores,
+)
+from stageproof.train.metrics.with_intervals import Summary
+from stageproof.train.reports.formatting import pick
 
 SLICES = 4
 TARGETS = (

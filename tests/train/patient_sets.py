@@ -16,9 +16,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from train.data.patients import tell_apart
-from train.data.phantom import draw_slice
-from train.data.thumbnails import directions, thumbnail
+from stageproof.train.data.patients.from_pixels import tell_apart
+from stageproof.train.data.patients.thumbnails import (
+    directions,
+    thumbnail,
+)
+from stageproof.train.data.phantom.__main__ import draw_slice
 
 HEADS = Path(__file__).resolve().parents[3] / "shared" / "alzheimer_mri" / "train.parquet"
 """160 people, 32 slices each; the file says of no slice whose it is, and the pixels of the whole file do."""

@@ -14,20 +14,30 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from runtime.preprocess import InputSpec
-from train.batchnorm import share_batchnorm
-from train.data.batches import Batches
-from train.data.loader import safe_loader
-from train.data.phantom import phantom_samples
-from train.distributed import join
-from train.engine.reports import Hooks, Step
-from train.engine.schedule import make_optimizer
-from train.engine.seeds import seed_dropouts
-from train.engine.stage import StageState
-from train.journal import Epoch
-from train.loop import Objective, predict, run_stage
-from train.models import build, head_of
-from train.recipes import Stage
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.data.batches import Batches
+from stageproof.train.data.decode import safe_loader
+from stageproof.train.data.phantom.__main__ import phantom_samples
+from stageproof.train.distributed.batchnorm import share_batchnorm
+from stageproof.train.distributed.process_group import join
+from stageproof.train.engine.hooks import (
+    Hooks,
+    Step,
+)
+from stageproof.train.engine.loop import (
+    Objective,
+    predict,
+    run_stage,
+)
+from stageproof.train.engine.optimizer import make_optimizer
+from stageproof.train.engine.stage import StageState
+from stageproof.train.models import (
+    build,
+    head_of,
+)
+from stageproof.train.recipes import Stage
+from stageproof.train.runs.metrics_log import Epoch
+from stageproof.train.seeds import seed_dropouts
 
 kind, out = sys.argv[1], Path(sys.argv[2])
 torch.set_num_threads(1)

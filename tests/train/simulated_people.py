@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.calibration import probabilities
+from stageproof.runtime.softmax import probabilities
 
 CLASSES, SLICES = 4, 32
 PREVALENCE = np.array([0.45, 0.3, 0.17, 0.08])

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import DatasetError
-from runtime.labels import LABELS
-from runtime.preprocess import InputSpec
-from train.data.phantom import draw_slice
-from train.data.prepare import prepare
-from train.evaluation.absent import absent_warnings
-from train.evaluation.scores import Answers, decision_scores
-from train.evaluation.summary import Summary
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.data.dataset import prepare
+from stageproof.train.data.phantom.__main__ import draw_slice
+from stageproof.train.evaluate.absent_classes import absent_warnings
+from stageproof.train.metrics.classification import (
+    Answers,
+    decision_scores,
+)
+from stageproof.train.metrics.with_intervals import Summary
 
 slow = pytest.mark.slow
 STAGES = [(0, 1, 2), (3,), pytest.param((1, 2, 3), marks=slow), pytest.param((0, 3), marks=slow)]
@@ -47,7 +50,7 @@ def every_figure(found) -> list[dict]:
 
 @pytest.mark.parametrize("stages", STAGES, ids=str)
 def test_a_test_set_without_a_class_is_evaluated_and_nothing_is_invented_of_it(small_run, tmp_path, capsys, stages):
-    from train.evaluate import main
+    from stageproof.train.evaluate.__main__ import main
 
     data, out = write_people(tmp_path / "slices", stages), tmp_path / "out"
     arguments = ["--data", str(data), "--groups", str(tmp_path / "slices.csv"), "--resamples", "200"]
@@ -71,7 +74,7 @@ def test_a_test_set_without_a_class_is_evaluated_and_nothing_is_invented_of_it(s
 
 @pytest.mark.parametrize("stages", STAGES[1:], ids=str)
 def test_a_set_without_a_class_is_audited(tmp_path, stages):
-    from train.audit import main
+    from stageproof.train.audit.__main__ import main
 
     data = write_people(tmp_path / "slices", stages)
     assert main(["--data", str(data), "--groups", str(tmp_path / "slices.csv"), "--out", str(tmp_path / "audit")]) == 0

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.labels import LABELS
-from train.audit import main
-from train.data.phantom import main as write_phantoms
-from train.evaluation.leakage import nearest_neighbour, shared_patients
+from stageproof.runtime.labels import LABELS
+from stageproof.train.audit.__main__ import main
+from stageproof.train.audit.leakage import (
+    nearest_neighbour,
+    shared_patients,
+)
+from stageproof.train.data.phantom.__main__ import main as write_phantoms
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train.evaluation.baseline import linear_baseline
+from stageproof.train.audit.linear_baseline import linear_baseline
 
 
 def people(count: int, signal: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,9 +10,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from runtime.preprocess import InputSpec, normalise
-from train.data.batches import Batches, _grid, augmented, channel_statistics, normalised
-from train.distributed import Team
+from stageproof.runtime.preprocess import (
+    InputSpec,
+    normalise,
+)
+from stageproof.train.data.batches import (
+    Batches,
+    _grid,
+    augmented,
+    channel_statistics,
+    normalised,
+)
+from stageproof.train.distributed.process_group import Team
 
 RNG = np.random.default_rng(5)
 GREY = InputSpec(20, 24, 1, (0.28,), (0.31,))

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.calibration import probabilities
-from runtime.errors import TrainingError
-from tests.train.simulated_people import draw, flat, posteriors
-from train.evaluation.abstention import (
+from stageproof.runtime.errors import TrainingError
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.calibration.abstention import (
     binomial_p,
     certify_slices,
     certify_studies,
@@ -18,13 +17,31 @@ from train.evaluation.abstention import (
     fewest_for_slices,
     held_out_for,
 )
-from train.evaluation.calibration import NEVER, certify, cross_fit, fit_temperature, halves
-from train.evaluation.calibration_words import guarantee
-from train.evaluation.fitting import abstention, fitted_on
-from train.evaluation.miscalibration import assess
-from train.evaluation.scores import Answers, calibration_scores
-from train.evaluation.study_fit import cross_fit_study, fit_study, folds, study_evidence
-from train.evaluation.summary import Summary
+from stageproof.train.calibration.fit import (
+    NEVER,
+    certify,
+    cross_fit,
+    fit_temperature,
+    halves,
+)
+from stageproof.train.calibration.fit_and_assess import (
+    abstention,
+    fitted_on,
+)
+from stageproof.train.calibration.miscalibration import assess
+from stageproof.train.calibration.study_fit import (
+    cross_fit_study,
+    fit_study,
+    folds,
+    study_evidence,
+)
+from stageproof.train.metrics.classification import (
+    Answers,
+    calibration_scores,
+)
+from stageproof.train.metrics.with_intervals import Summary
+from stageproof.train.reports.calibration_text import guarantee
+from tests.train.simulated_people import draw, flat, posteriors
 
 
 def people(patients: int, slices: int = 16, sharpness: float = 3.0, seed: int = 0) -> tuple[np.ndarray, ...]:

@@ -10,12 +10,15 @@ import sys
 import numpy as np
 import pytest
 
-from runtime.calibration import probabilities
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.calibration.fit import certify
+from stageproof.train.calibration.miscalibration import against_chance
+from stageproof.train.calibration.study_fit import (
+    fit_study,
+    study_evidence,
+)
+from stageproof.train.metrics.classification import Answers
 from tests.train.simulated_people import CLASSES, PREVALENCE, draw, flat, posteriors
-from train.evaluation.calibration import certify
-from train.evaluation.miscalibration import against_chance
-from train.evaluation.scores import Answers
-from train.evaluation.study_fit import fit_study, study_evidence
 
 RUNS = 1000
 pytestmark = pytest.mark.slow

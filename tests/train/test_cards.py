@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
-from runtime.labels import LABELS
-from train.evaluate import main
-from train.evaluation.card_facts import CardError
-from train.evaluation.cards import dataset_card, model_card
-from train.evaluation.words import spoken
+from stageproof.runtime.labels import LABELS
+from stageproof.train.cards.cards import (
+    dataset_card,
+    model_card,
+)
+from stageproof.train.evaluate.__main__ import main
+from stageproof.train.reports.facts import CardError
+from stageproof.train.reports.formatting import spoken
 
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?")
 

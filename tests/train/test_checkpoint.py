@@ -14,17 +14,20 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from runtime.errors import CheckpointError
-from train.checkpoint import (
+from stageproof.runtime.errors import CheckpointError
+from stageproof.train.foreign.weight_files import read_state
+from stageproof.train.runs.directory import (
     WEIGHTS,
     load_weights,
     new_run,
     save_weights,
     with_ordered_header,
 )
-from train.record import read_record, write_record
-from train.runs import newest_run
-from train.weight_files import read_state
+from stageproof.train.runs.finding import newest_run
+from stageproof.train.runs.record import (
+    read_record,
+    write_record,
+)
 
 
 def small() -> nn.Module:

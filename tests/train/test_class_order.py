@@ -13,11 +13,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.errors import CheckpointError, InputError
-from runtime.labels import ALPHABETICAL, ASSUMED, LABELS
-from train.class_order import ClassOrder, Statement, decide, given_labels
-from train.side_files import beside
-from train.stated_order import hints, stated
+from stageproof.runtime.errors import (
+    CheckpointError,
+    InputError,
+)
+from stageproof.runtime.labels import (
+    ALPHABETICAL,
+    ASSUMED,
+    LABELS,
+)
+from stageproof.train.foreign.class_order import (
+    ClassOrder,
+    Statement,
+    decide,
+    given_labels,
+)
+from stageproof.train.foreign.side_files import beside
+from stageproof.train.foreign.stated_order import (
+    hints,
+    stated,
+)
 
 ORDERS = list(itertools.permutations(LABELS))
 SPELLINGS: dict[str, Callable[[str], str]] = {

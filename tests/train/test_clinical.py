@@ -11,21 +11,47 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from runtime.labels import LABELS
-from train.data.traits import NOT_RECORDED, Traits, age_in_years, sex_of, traits_of
-from train.evaluation.card_facts import Facts
-from train.evaluation.clinical_sections import all_sections, demographics, flow_section, subgroups
-from train.evaluation.demographics import by_patient, described
-from train.evaluation.flow import flow, parts_of
-from train.evaluation.flow_diagram import diagram, rows
-from train.evaluation.intervals import exact_ends
-from train.evaluation.net_benefit import net_benefit
-from train.evaluation.prevalence import predictive_values
-from train.evaluation.scores import Answers
-from train.evaluation.selected import selected_on_evaluated, selections
-from train.evaluation.shares import difference_ends, ratio_ends
-from train.evaluation.subgroups import subgroups as figures_of
-from train.evaluation.summary import Summary
+from stageproof.runtime.labels import LABELS
+from stageproof.train.data.sources.age_and_sex import (
+    NOT_RECORDED,
+    Traits,
+    age_in_years,
+    sex_of,
+    traits_of,
+)
+from stageproof.train.evaluate.demographics import (
+    by_patient,
+    described,
+)
+from stageproof.train.evaluate.flow import (
+    flow,
+    parts_of,
+)
+from stageproof.train.evaluate.subgroups import subgroups as figures_of
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.metrics.intervals import exact_ends
+from stageproof.train.metrics.net_benefit import net_benefit
+from stageproof.train.metrics.prevalence import predictive_values
+from stageproof.train.metrics.two_proportions import (
+    difference_ends,
+    ratio_ends,
+)
+from stageproof.train.metrics.with_intervals import Summary
+from stageproof.train.reports.clinical_sections import (
+    all_sections,
+    demographics,
+    flow_section,
+    subgroups,
+)
+from stageproof.train.reports.facts import Facts
+from stageproof.train.reports.flow_diagram import (
+    diagram,
+    rows,
+)
+from stageproof.train.runs.selection import (
+    selected_on_evaluated,
+    selections,
+)
 
 
 def test_exact_ends_are_those_of_scipy():
@@ -235,8 +261,8 @@ def test_an_evaluation_with_ages_has_them_in_facts_report_and_card(evaluated, tm
     import os
     import shutil
 
-    from train.evaluate import main
-    from train.record import read_record
+    from stageproof.train.evaluate.__main__ import main
+    from stageproof.train.runs.record import read_record
 
     run = Path(shutil.copytree(evaluated, tmp_path / "runs" / "aged", copy_function=os.link))
     data = Path(shutil.copytree(read_record(run)["options"]["data"], tmp_path / "slices"))

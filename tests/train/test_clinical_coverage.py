@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from train.evaluation.net_benefit import net_benefit
-from train.evaluation.prevalence import predictive_values
-from train.evaluation.scores import Answers
-from train.evaluation.subgroups import subgroups
-from train.evaluation.summary import Summary
+from stageproof.train.evaluate.subgroups import subgroups
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.metrics.net_benefit import net_benefit
+from stageproof.train.metrics.prevalence import predictive_values
+from stageproof.train.metrics.with_intervals import Summary
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 PREVALENCES = (0.02, 0.1, 0.5)

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from runtime.labels import LABELS
-from runtime.manifest import sha256_file
-from train.__main__ import main
-from train.data.phantom import draw_slice
-from train.record import read_record
+from stageproof.runtime.bundle.manifest import sha256_file
+from stageproof.runtime.labels import LABELS
+from stageproof.train.__main__ import main
+from stageproof.train.data.phantom.__main__ import draw_slice
+from stageproof.train.runs.record import read_record
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = ["--image-size", "32", "--head.epochs", "0", "--full.epochs", "1", "--precision", "fp32"]
@@ -78,7 +78,7 @@ def test_nothing_speaks_of_patients_that_nobody_knows(tmp_path, capsys):
         assert "patient" not in line
     with (tmp_path / "run" / "split.csv").open(newline="") as file:
         assert {row["patient"] for row in csv.DictReader(file)} == {""}
-    from train.evaluate import main as evaluate
+    from stageproof.train.evaluate.__main__ import main as evaluate
 
     assert evaluate([str(tmp_path / "run"), "--resamples", "200"]) == 0
     said = capsys.readouterr()

@@ -7,12 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from train.data.loader import Slices
-from train.data.splits import shuffled_labels, split_slices
-from train.evaluation.control import control_fails, identity_test, permutation_test
-from train.evaluation.heldout import HeldOut
-from train.evaluation.scores import Answers
-from train.evaluation.words import power_sentence
+from stageproof.train.data.decode import Slices
+from stageproof.train.data.splits import (
+    shuffled_labels,
+    split_slices,
+)
+from stageproof.train.evaluate.negative_controls import (
+    control_fails,
+    identity_test,
+    permutation_test,
+)
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.reports.formatting import power_sentence
+from stageproof.train.test_set.held_out import HeldOut
 
 
 def memoriser(people: int, by: str, seed: int) -> dict:

@@ -11,18 +11,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.calibration import probabilities
-from runtime.errors import CheckpointError
-from runtime.labels import LABELS
-from train.crossvalidate import main
-from train.evaluation.calibration import cross_fit, fit_temperature
-from train.evaluation.heldout import held_out
-from train.evaluation.pooled import Folds, figures, pool
-from train.evaluation.pooled_text import lines, spread
-from train.evaluation.predictions import ask
-from train.evaluation.scores import Answers
-from train.evaluation.study_fit import cross_fit_study, study_evidence
-from train.record import read_record
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.calibration.fit import (
+    cross_fit,
+    fit_temperature,
+)
+from stageproof.train.calibration.study_fit import (
+    cross_fit_study,
+    study_evidence,
+)
+from stageproof.train.crossvalidate.__main__ import main
+from stageproof.train.crossvalidate.pooling import (
+    Folds,
+    figures,
+    pool,
+)
+from stageproof.train.crossvalidate.text import (
+    lines,
+    spread,
+)
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.runs.record import read_record
+from stageproof.train.test_set.held_out import held_out
+from stageproof.train.test_set.predictions import ask
 
 TINY = [
     "--recipe",

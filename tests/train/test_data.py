@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from runtime.errors import DatasetError
-from runtime.images import read_image
-from runtime.labels import LABELS
-from runtime.preprocess import InputSpec, resize
-from train.data.loader import safe_loader
-from train.data.patients import tell_apart
-from train.data.prepare import prepare
-from train.data.samples import Samples
-from train.data.sources import load_samples
-from train.data.splits import split_slices
-from train.data.thumbnails import thumbnail
-from train.evaluation.metrics import figures
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.images.raster import read_image
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.preprocess import (
+    InputSpec,
+    resize,
+)
+from stageproof.train.data.dataset import prepare
+from stageproof.train.data.decode import safe_loader
+from stageproof.train.data.patients.from_pixels import tell_apart
+from stageproof.train.data.patients.thumbnails import thumbnail
+from stageproof.train.data.samples import Samples
+from stageproof.train.data.sources.source import load_samples
+from stageproof.train.data.splits import split_slices
+from stageproof.train.metrics.validation import figures
 
 SPEC = InputSpec.imagenet(32)
 

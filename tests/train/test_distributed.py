@@ -15,10 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from train.__main__ import main
-from train.batchnorm import SharedBatchNorm, share_batchnorm
-from train.distributed import Team
-from train.unfinished import partial_folder
+from stageproof.train.__main__ import main
+from stageproof.train.distributed.batchnorm import (
+    SharedBatchNorm,
+    share_batchnorm,
+)
+from stageproof.train.distributed.process_group import Team
+from stageproof.train.runs.unfinished import partial_folder
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = ["--image-size", "32", "--batch-size", "8", "--head.epochs", "1", "--full.epochs", "1", "--precision", "fp32"]

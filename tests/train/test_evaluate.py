@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.calibration import probabilities
-from runtime.labels import LABELS
-from runtime.manifest import ModelInfo
-from train.evaluate import main
-from train.evaluation.heldout import held_out
-from train.record import read_record
+from stageproof.runtime.bundle.manifest import ModelInfo
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.evaluate.__main__ import main
+from stageproof.train.runs.record import read_record
+from stageproof.train.test_set.held_out import held_out
 
 
 def copied(run: Path, folder: Path) -> Path:
@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_the_run_as_it_was(small_run, tmp_path, monkeypatch, 
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("train.evaluation.writing._write_predictions", full)
+    monkeypatch.setattr("train.evaluate.save._write_predictions", full)
     assert main([str(run), "--resamples", "200"]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert contents(run) == before
@@ -218,7 +218,7 @@ def test_a_file_says_who_is_who_among_the_slices_held_out(small_run, tmp_path, c
 
 
 def test_a_file_says_who_is_who_in_other_data(small_run, tmp_path, capsys):
-    from train.data.phantom import draw_slice
+    from stageproof.train.data.phantom.__main__ import draw_slice
 
     names = []
     for stage, label in enumerate(LABELS):
@@ -373,9 +373,12 @@ def test_what_train_writes_is_what_evaluate_reads(trained_run, tmp_path):
 
 @pytest.mark.slow
 def test_what_was_fitted_is_in_the_bundle_and_applied_after_every_backend(evaluated, tmp_path):
-    from export.__main__ import main as export
-    from runtime import Predictor, backends
-    from runtime.manifest import read_manifest
+    from stageproof.export.__main__ import main as export
+    from stageproof.runtime import (
+        Predictor,
+        backends,
+    )
+    from stageproof.runtime.bundle.manifest import read_manifest
 
     bundle = tmp_path / "bundle"
     assert export([str(evaluated), "--to", "onnx", "torchscript", "--parity-images", "64", "--out", str(bundle)]) == 0

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from train.files import Move, flush, put
+from stageproof.train.runs.atomic_moves import (
+    Move,
+    flush,
+    put,
+)
 
 
 class Fails:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.errors import DatasetError, InputError
-from runtime.preprocess import InputSpec
-from train.command_line import parse
-from train.data.groups import with_groups, write_groups
-from train.data.prepare import prepare
-from train.data.samples import Samples
+from stageproof.runtime.errors import (
+    DatasetError,
+    InputError,
+)
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.config.command_line import parse
+from stageproof.train.data.dataset import prepare
+from stageproof.train.data.identity.groups_file import (
+    with_groups,
+    write_groups,
+)
+from stageproof.train.data.samples import Samples
 
 
 @pytest.fixture

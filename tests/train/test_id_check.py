@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.labels import LABELS
-from train.audit import main as audit
-from train.data.id_check import check_ids
-from train.data.identify import identify
-from train.data.ids import Ids, numbered
-from train.data.leak_bound import leak_bound
-from train.data.phantom import draw_slice
-from train.data.prepare import prepare
+from stageproof.runtime.labels import LABELS
+from stageproof.train.audit.__main__ import main as audit
+from stageproof.train.data.dataset import prepare
+from stageproof.train.data.identity.id_check import check_ids
+from stageproof.train.data.identity.identify import identify
+from stageproof.train.data.ids import (
+    Ids,
+    numbered,
+)
+from stageproof.train.data.leak_bound import leak_bound
+from stageproof.train.data.phantom.__main__ import draw_slice
 
 PEOPLE, SLICES = 16, 12
 
@@ -119,7 +122,7 @@ def longitudinal(root: Path) -> tuple[Path, dict[str, int]]:
 
 
 def test_twins_of_a_longitudinal_set_are_joined_and_reported(tmp_path, capsys):
-    from runtime.preprocess import InputSpec
+    from stageproof.runtime.preprocess import InputSpec
 
     data, who = longitudinal(tmp_path / "data")
     told = {"max_unreadable": 0.0, "split": "patient", "fold": 0, "folds": 3, "seed": 0}

@@ -12,12 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from runtime.errors import DatasetError, InputError
-from runtime.labels import LABELS
-from train.data.ids import Ids
-from train.data.ids_from_names import from_names
-from train.data.patient_pattern import compile_pattern, from_pattern
-from train.data.sources import load_samples
+from stageproof.runtime.errors import (
+    DatasetError,
+    InputError,
+)
+from stageproof.runtime.labels import LABELS
+from stageproof.train.data.identity.from_names import from_names
+from stageproof.train.data.identity.patient_pattern import (
+    compile_pattern,
+    from_pattern,
+)
+from stageproof.train.data.ids import Ids
+from stageproof.train.data.sources.source import load_samples
 
 
 def found(make, classes: int = 4) -> tuple[Ids | None, list[str]]:
@@ -283,7 +289,7 @@ def test_a_pattern_reads_patient_session_and_slice():
     ],
 )
 def test_a_pattern_of_no_use_is_refused_before_anything_is_read(text, message):
-    from train.command_line import parse
+    from stageproof.train.config.command_line import parse
 
     with pytest.raises(InputError, match=message):
         compile_pattern(text)
@@ -324,8 +330,8 @@ def test_dicom_patients_are_digests_that_nobody_can_trace(tmp_path):
     assert samples.ids.kind == "dicom"
     assert np.bincount(samples.ids.subjects).tolist() == [2] * 8
     assert "KIS" not in repr(samples)
-    from runtime.preprocess import InputSpec
-    from train.data.loader import safe_loader
+    from stageproof.runtime.preprocess import InputSpec
+    from stageproof.train.data.decode import safe_loader
 
     slices, unreadable = safe_loader(samples, InputSpec(8, 8, 1, (0.0,), (1.0,)))
     assert unreadable == ()

@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from runtime.labels import LABELS
+from stageproof.runtime.labels import LABELS
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.metrics.intervals import (
+    exact,
+    jackknife,
+    leave_one_out,
+    newcombe,
+)
+from stageproof.train.metrics.possible_confusion import imagined
+from stageproof.train.metrics.with_intervals import Summary
+from stageproof.train.reports.formatting import (
+    resting_on,
+    spoken,
+)
 from tests.train.interval_simulation import TARGETS, Held, coverage, simulate
-from train.evaluation.imagined import imagined
-from train.evaluation.intervals import exact, jackknife, leave_one_out, newcombe
-from train.evaluation.scores import Answers
-from train.evaluation.summary import Summary
-from train.evaluation.words import resting_on, spoken
 
 
 def decided(labels: list[int], decisions: list[int], slices: int = 1) -> Answers:

@@ -12,16 +12,30 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from runtime.errors import TrainingError
-from runtime.preprocess import InputSpec
-from train.data.batches import Batches
-from train.engine.features import backbone_features
-from train.engine.reports import Hooks
-from train.engine.schedule import clip_gradients, make_optimizer, rate_factor
-from train.engine.seeds import SeededDropout, derive, place_dropouts, seed_dropouts
-from train.engine.stage import StageState
-from train.loop import Interrupted, Objective, predict, run_stage
-from train.recipes import Stage
+from stageproof.runtime.errors import TrainingError
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.data.batches import Batches
+from stageproof.train.engine.features import backbone_features
+from stageproof.train.engine.hooks import Hooks
+from stageproof.train.engine.loop import (
+    Interrupted,
+    Objective,
+    predict,
+    run_stage,
+)
+from stageproof.train.engine.optimizer import (
+    clip_gradients,
+    make_optimizer,
+    rate_factor,
+)
+from stageproof.train.engine.stage import StageState
+from stageproof.train.recipes import Stage
+from stageproof.train.seeds import (
+    SeededDropout,
+    derive,
+    place_dropouts,
+    seed_dropouts,
+)
 
 SPEC = InputSpec(12, 12, 1, (0.5,), (0.25,))
 

@@ -7,10 +7,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from runtime.errors import CheckpointError
-from train.checkpoint import load_weights
-from train.models import ARCHITECTURES, CHANNELS, build, head_of
-from train.weight_files import read_state
+from stageproof.runtime.errors import CheckpointError
+from stageproof.train.foreign.weight_files import read_state
+from stageproof.train.models import (
+    ARCHITECTURES,
+    CHANNELS,
+    build,
+    head_of,
+)
+from stageproof.train.runs.directory import load_weights
 
 
 class PublicBlock(nn.Module):

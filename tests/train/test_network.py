@@ -13,10 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import InputError
+from stageproof.runtime.errors import InputError
+from stageproof.train.distributed.rendezvous import (
+    FOLDER,
+    check_network,
+    is_ours,
+    private_folder,
+)
+from stageproof.train.runs.unfinished import (
+    OPTIONS,
+    partial_folder,
+)
 from tests.train.sockets import Socket, sockets, tree
-from train.rendezvous import FOLDER, check_network, is_ours, private_folder
-from train.unfinished import OPTIONS, partial_folder
 
 REPOSITORY = Path(__file__).parents[2]
 WORDS = ["--image-size", "32", "--batch-size", "8", "--head.epochs", "0", "--full.epochs", "500", "--precision", "fp32"]

@@ -11,6 +11,35 @@ import pytest
 from PIL import Image
 from sklearn.metrics import adjusted_rand_score
 
+from stageproof.train.data.patients.alignment import Alignment
+from stageproof.train.data.patients.copies import copy_links
+from stageproof.train.data.patients.from_pixels import (
+    Patients,
+    tell_apart,
+)
+from stageproof.train.data.patients.heights import (
+    gaps,
+    heights,
+    ordered,
+)
+from stageproof.train.data.patients.peaks_over_threshold import (
+    chance_above,
+    exceeded,
+)
+from stageproof.train.data.patients.rejoining import (
+    rejoined,
+    strong_level,
+)
+from stageproof.train.data.patients.residual import (
+    Residuals,
+    close_pairs,
+    residuals,
+)
+from stageproof.train.data.patients.tearing import cut
+from stageproof.train.data.patients.thumbnails import (
+    directions,
+    thumbnail,
+)
 from tests.train.patient_sets import (
     HEADS,
     PART,
@@ -23,15 +52,6 @@ from tests.train.patient_sets import (
     with_copies,
     without_middle,
 )
-from train.data.alignment import Alignment
-from train.data.copies import copy_links
-from train.data.heights import gaps, heights, ordered
-from train.data.patients import Patients, tell_apart
-from train.data.rejoining import rejoined, strong_level
-from train.data.residual import Residuals, close_pairs, residuals
-from train.data.tails import chance_above, exceeded
-from train.data.tearing import cut
-from train.data.thumbnails import directions, thumbnail
 
 real = pytest.mark.skipif(not HEADS.exists(), reason="the real slices are not beside this checkout")
 

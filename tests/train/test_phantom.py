@@ -12,10 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime.errors import InputError
-from runtime.labels import LABELS
-from train.data.anatomy import brain, invent
-from train.data.phantom import draw_slice, main, phantom_samples
+from stageproof.runtime.errors import InputError
+from stageproof.runtime.labels import LABELS
+from stageproof.train.data.phantom.__main__ import (
+    draw_slice,
+    main,
+    phantom_samples,
+)
+from stageproof.train.data.phantom.anatomy import (
+    brain,
+    invent,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -154,8 +161,8 @@ def test_a_patients_own_slices_resemble_one_another_more_than_another_persons():
 
 def test_people_can_be_told_from_the_pixels_at_the_spacing_that_the_command_writes():
     pytest.importorskip("scipy", reason="linking slices by pixels needs scipy")
-    from train.data.patients import tell_apart
-    from train.data.thumbnails import thumbnail
+    from stageproof.train.data.patients.from_pixels import tell_apart
+    from stageproof.train.data.patients.thumbnails import thumbnail
 
     samples = phantom_samples(6, 32, size=64, seed=1)
     thumbnails = np.stack([thumbnail(Image.fromarray(decode(image))) for image in samples.images])

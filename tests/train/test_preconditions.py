@@ -10,11 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import CheckpointError, DatasetError, InputError
-from train.command_line import parse
-from train.models import build
-from train.preconditions import PARAMETERS, check_evaluation, check_training
-from train.weights import check_start
+from stageproof.runtime.errors import (
+    CheckpointError,
+    DatasetError,
+    InputError,
+)
+from stageproof.train.config.command_line import parse
+from stageproof.train.config.preconditions import (
+    PARAMETERS,
+    check_evaluation,
+    check_training,
+)
+from stageproof.train.models import build
+from stageproof.train.runs.initial_weights import check_start
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +72,7 @@ def test_what_can_be_used_passes(here):
 
 @pytest.mark.parametrize(("option", "package"), [("--tensorboard", "tensorboard"), ("--energy", "codecarbon")])
 def test_a_package_that_an_option_needs_is_named_with_its_extra(option, package, monkeypatch):
-    monkeypatch.setattr("runtime.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("runtime.cli.extras.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=rf"{package} is not installed: pip install 'stageproof\[{option[2:]}\]'"):
         check_training(parse([option]), lambda line: None)
 
@@ -93,7 +101,7 @@ def test_the_parameters_of_each_architecture(architecture):
 def test_weights_that_do_not_fit_are_said_before_the_data_is_read(here, monkeypatch):
     import torch
 
-    from train.__main__ import main
+    from stageproof.train.__main__ import main
 
     torch.save({"features.weight": torch.ones(1)}, here / "other.pth")
     with pytest.raises(CheckpointError, match="does not fit ResNet"):

@@ -14,13 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from runtime.errors import CheckpointError, InputError, TrainingError
-from runtime.manifest import sha256_file
-from train.__main__ import main
-from train.command_line import parse
-from train.resume import read_options
-from train.state import Keeper, read_checkpoint
-from train.unfinished import partial_folder
+from stageproof.runtime.bundle.manifest import sha256_file
+from stageproof.runtime.errors import (
+    CheckpointError,
+    InputError,
+    TrainingError,
+)
+from stageproof.train.__main__ import main
+from stageproof.train.config.command_line import parse
+from stageproof.train.config.saved_options import read_options
+from stageproof.train.runs.checkpoints import (
+    Keeper,
+    read_checkpoint,
+)
+from stageproof.train.runs.unfinished import partial_folder
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = {
@@ -115,8 +122,8 @@ def test_disturbed_within_an_epoch_it_ends_with_the_same_weights_bit_for_bit(
 def test_a_run_directory_of_the_gray_recipe_carries_its_own_normalisation(undisturbed, few_slices):
     record = json.loads((undisturbed["resnet34-gray"] / "run.json").read_text())
     assert record["input"]["channels"] == 1
-    from runtime.preprocess import InputSpec
-    from train.data.prepare import prepare
+    from stageproof.runtime.preprocess import InputSpec
+    from stageproof.train.data.dataset import prepare
 
     spec = InputSpec(32, 32, 1, (0.0,), (1.0,))
     data = prepare(few_slices, spec, max_unreadable=0.05, split="patient", fold=0, folds=5, seed=0)
@@ -272,8 +279,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(tmp_path):
 
 def test_after_an_epoch_a_checkpoint_is_worth_a_twentieth_of_the_time(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("train.state.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("train.state.os.fsync", lambda _: now.__setitem__(0, now[0] + 2))
+    monkeypatch.setattr("train.runs.checkpoints.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("train.runs.checkpoints.os.fsync", lambda _: now.__setitem__(0, now[0] + 2))
     keeper = Keeper(tmp_path, minutes=10)
     assert keeper.worth()
     keeper.write({"step": 1})  # takes two seconds

@@ -10,11 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import CheckpointError
-from runtime.hints import command
-from train.record import absolute, data_path, read_record, write_record
-from train.runs import chosen, interrupted_run, newest_run, remember, run_of
-from train.unfinished import partial_folder
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.text.hints import command
+from stageproof.train.runs.finding import (
+    chosen,
+    interrupted_run,
+    newest_run,
+    remember,
+    run_of,
+)
+from stageproof.train.runs.record import (
+    absolute,
+    data_path,
+    read_record,
+    write_record,
+)
+from stageproof.train.runs.unfinished import partial_folder
 
 
 def finished(run: Path, created: str, data: Path | str | None = None, digest: str = "0") -> Path:
@@ -165,7 +176,7 @@ def test_a_damaged_record_is_named_and_not_passed_over(runs):
 def test_options_are_recorded_with_paths_from_the_root(tmp_path, monkeypatch):
     from dataclasses import asdict
 
-    from train.command_line import parse
+    from stageproof.train.config.command_line import parse
 
     monkeypatch.chdir(tmp_path)
     told = json.loads(json.dumps(asdict(parse(["--data", "a b.parquet", "--groups", "ids.csv"])), default=str))

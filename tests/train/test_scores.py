@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from runtime.calibration import probabilities
-from runtime.labels import LABELS
-from train.evaluation.intervals import leave_one_out
-from train.evaluation.scores import Answers, calibration_scores, decision_scores, ranking_scores, risk_at
-from train.evaluation.summary import Summary
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.metrics.classification import (
+    Answers,
+    calibration_scores,
+    decision_scores,
+    ranking_scores,
+    risk_at,
+)
+from stageproof.train.metrics.intervals import leave_one_out
+from stageproof.train.metrics.with_intervals import Summary
 
 ALL = [0, 1, 2, 3]
 

@@ -12,17 +12,26 @@ import pytest
 import torch
 from PIL import Image
 
-from runtime.errors import DatasetError
-from runtime.preprocess import InputSpec
-from train import session
-from train.__main__ import main
-from train.data.cache import Cache, prepare_once
-from train.data.loader import safe_loader
-from train.data.prepare import prepare
-from train.distributed import Team
-from train.evaluation.plots import plot_confusion, plot_curves
-from train.journal import Epoch, Journal
-from train.session import _class_weights
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.__main__ import main
+from stageproof.train.data.cache import (
+    Cache,
+    prepare_once,
+)
+from stageproof.train.data.dataset import prepare
+from stageproof.train.data.decode import safe_loader
+from stageproof.train.distributed.process_group import Team
+from stageproof.train.engine import session
+from stageproof.train.engine.session import _class_weights
+from stageproof.train.reports.training_figures import (
+    plot_confusion,
+    plot_curves,
+)
+from stageproof.train.runs.metrics_log import (
+    Epoch,
+    Journal,
+)
 
 SPEC = InputSpec(32, 32, 1, (0.0,), (1.0,))
 
@@ -190,8 +199,8 @@ LARGE = """
 import resource, sys
 import numpy as np
 from runtime.preprocess import InputSpec
-from train.data.loader import safe_loader
-from train.data.phantom_slices import draw_slice, encode
+from train.data.decode import safe_loader
+from train.data.phantom.slices import draw_slice, encode
 from train.data.samples import Samples
 
 image = encode(draw_slice(0, 0, 0.5), "png")
@@ -219,8 +228,8 @@ def test_forty_thousand_slices_take_little_memory():
 def test_compiled_it_trains_the_same_weights_by_name(few_slices, tmp_path):
     words = ["--data", str(few_slices), "--recipe", "resnet34-gray", "--image-size", "32", "--fold", "1/5"]
     assert main([*words, "--full.epochs", "1", "--compile", "--out", str(tmp_path / "a")]) == 0
-    from train.checkpoint import load_weights
-    from train.models import build
-    from train.weight_files import read_state
+    from stageproof.train.foreign.weight_files import read_state
+    from stageproof.train.models import build
+    from stageproof.train.runs.directory import load_weights
 
     load_weights(build("resnet34-gray"), read_state(tmp_path / "a" / "model.safetensors"), "a")

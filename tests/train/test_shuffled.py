@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.__main__ import main as export
-from runtime.errors import InputError
-from train.__main__ import main as train
-from train.command_line import parse
-from train.data.phantom import main as write_phantoms
-from train.data.splits import shuffled_labels
-from train.evaluate import main as evaluate
-from train.evaluation.scores import stages
-from train.record import read_record
+from stageproof.export.__main__ import main as export
+from stageproof.runtime.errors import InputError
+from stageproof.train.__main__ import main as train
+from stageproof.train.config.command_line import parse
+from stageproof.train.data.phantom.__main__ import main as write_phantoms
+from stageproof.train.data.splits import shuffled_labels
+from stageproof.train.evaluate.__main__ import main as evaluate
+from stageproof.train.metrics.classification import stages
+from stageproof.train.runs.record import read_record
 
 
 def test_labels_are_permuted_among_all_patients():

@@ -12,9 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from runtime.errors import DatasetError
-from runtime.labels import ALPHABETICAL, LABELS
-from train.data.sources import absent_classes, load_samples
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import (
+    ALPHABETICAL,
+    LABELS,
+)
+from stageproof.train.data.sources.source import (
+    absent_classes,
+    load_samples,
+)
 
 
 def png(value: int = 0) -> bytes:

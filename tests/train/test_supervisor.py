@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import DatasetError
-from train.supervisor import Failure, Stopped, run_processes
+from stageproof.runtime.errors import DatasetError
+from stageproof.train.distributed.supervisor import (
+    Failure,
+    Stopped,
+    run_processes,
+)
 
 ROOT = Path(__file__).parents[2]
 

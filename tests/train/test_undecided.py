@@ -8,18 +8,24 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from runtime.labels import LABELS
-from runtime.preprocess import InputSpec
-from train.audit_of_dataset import audit
-from train.data.groups import read_ids, write_groups
-from train.data.identify import identify
-from train.data.prepare import prepare
-from train.data.samples import Samples
-from train.data.splits import split_without
-from train.data.tearing import _without_small, placed
-from train.evaluation.audit_text import lines
-from train.evaluation.flow import parts_of
-from train.split_file import read_split
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.audit.dataset import audit
+from stageproof.train.audit.text import lines
+from stageproof.train.data.dataset import prepare
+from stageproof.train.data.identity.groups_file import (
+    read_ids,
+    write_groups,
+)
+from stageproof.train.data.identity.identify import identify
+from stageproof.train.data.patients.tearing import (
+    _without_small,
+    placed,
+)
+from stageproof.train.data.samples import Samples
+from stageproof.train.data.splits import split_without
+from stageproof.train.evaluate.flow import parts_of
+from stageproof.train.runs.split_file import read_split
 
 OPTIONS = {"max_unreadable": 0.0, "split": "patient", "folds": 5, "seed": 0}
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
-from runtime.errors import CheckpointError
-from runtime.labels import LABELS
-from train.models import build
-from train.weights import initialise
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.labels import LABELS
+from stageproof.train.models import build
+from stageproof.train.runs.initial_weights import initialise
 
 
 def test_none_leaves_the_random_weights():
@@ -81,7 +81,7 @@ def published(tmp_path, monkeypatch):
 
     def cached(content: bytes) -> Path:
         name = f"resnet50-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-        monkeypatch.setattr("train.imagenet.url", lambda: f"https://nowhere.invalid/models/{name}")
+        monkeypatch.setattr("train.foreign.imagenet.url", lambda: f"https://nowhere.invalid/models/{name}")
         path = tmp_path / "checkpoints" / name
         path.write_bytes(content)
         return path

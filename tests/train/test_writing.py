@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import InputError
-from train.evaluation import writing
-from train.evaluation.heldout import held_out
-from train.evaluation.pipeline import _judge, evaluate
-from train.record import read_record
+from stageproof.runtime.errors import InputError
+from stageproof.train.evaluate import save as writing
+from stageproof.train.evaluate.evaluation import (
+    _judge,
+    evaluate,
+)
+from stageproof.train.runs.record import read_record
+from stageproof.train.test_set.held_out import held_out
 
 
 @pytest.fixture(scope="module")
@@ -129,10 +132,10 @@ def test_a_disk_that_is_full_changes_nothing(run, judged):
 
 
 def test_a_run_that_may_not_be_written_to_is_said_first(run, monkeypatch):
-    from train.evaluate import main
+    from stageproof.train.evaluate.__main__ import main
 
-    monkeypatch.setattr("train.preconditions.os.access", lambda path, mode: Path(path) != run)
-    monkeypatch.setattr("train.evaluation.pipeline.held_out", pytest.fail)
+    monkeypatch.setattr("train.config.preconditions.os.access", lambda path, mode: Path(path) != run)
+    monkeypatch.setattr("train.evaluate.evaluation.held_out", pytest.fail)
     assert main([str(run)]) == 2
 
 
@@ -141,7 +144,7 @@ def test_an_api_call_names_the_run_it_chose(run, monkeypatch, tmp_path):
     (tmp_path / "runs").mkdir()
     run.rename(tmp_path / "runs" / "a")
     said: list[str] = []
-    monkeypatch.setattr("train.evaluation.pipeline.held_out", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("train.evaluate.evaluation.held_out", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         evaluate(None, say=said.append)
     assert said[0].startswith("run runs/a: finished ")

@@ -10,9 +10,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from runtime.preprocess import InputSpec, standardise
-from train.distributed import Team
-from train.engine.seeds import derive, generator
+from stageproof.runtime.preprocess import (
+    InputSpec,
+    standardise,
+)
+from stageproof.train.distributed.process_group import Team
+from stageproof.train.seeds import (
+    derive,
+    generator,
+)
 
 
 @dataclass(frozen=True)

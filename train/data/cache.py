@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.errors import DatasetError
-from runtime.work_folders import work_folder
-from train.data.prepare import Prepared
-from train.distributed import Team
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.system.work_folders import work_folder
+from stageproof.train.data.dataset import Prepared
+from stageproof.train.distributed.process_group import Team
 
 
 class Cache:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.data.similarity import (
+from stageproof.train.data.patients.similarity import (
     BASELINE,
     FEWEST_SLICES,
     NEAR,
@@ -43,10 +43,10 @@ def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
     """Lower bounds of what a random split of these slices leaks.
 
     Two slices of one class count as one head's where what is left of them without what heads share at one height
-    correlates at 0.75 or more (`train.data.similarity`). A person has one class, so slices of other classes show how
-    often two people reach that level: so many, scaled to the size of the class, are taken off. A test slice with k
-    such partners has one in training with probability 1 - 0.2^k. Of fewer than 200 slices, and where it is more, slices
-    that are the same picture are counted, of any class.
+    correlates at 0.75 or more (`train.data.patients.similarity`). A person has one class, so slices of other classes
+    show how often two people reach that level: so many, scaled to the size of the class, are taken off. A test slice
+    with k such partners has one in training with probability 1 - 0.2^k. Of fewer than 200 slices, and where it is more,
+    slices that are the same picture are counted, of any class.
 
     thumbnails: (N, S, S) uint8, S a multiple of 32. labels: (N,) int64.
     """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.regular_files import read_regular
-from train.data.ids import Ids
+from stageproof.runtime.system.regular_files import read_regular
+from stageproof.train.data.ids import Ids
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Samples:
     """Encoded images with label and patient; position i of every field is the same slice."""
 
     images: Sequence[bytes | Path]
-    """Encoded image files, or their paths; decoded by `runtime.images.read_image`."""
+    """Encoded image files, or their paths; decoded by `runtime.images.raster.read_image`."""
     labels: np.ndarray
     """(N,) int64, positions in `runtime.labels.LABELS`."""
     names: Sequence[str]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import DatasetError
-from runtime.labels import LABELS
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import LABELS
 
 LEAST_SELECTION = 5
 """Patients in the part that an epoch is selected on, at least."""
@@ -117,7 +117,7 @@ def shuffled_labels(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.nda
 
     labels, groups: (N,) int64.
     """
-    from train.evaluation.scores import stages
+    from stageproof.train.metrics.classification import stages
 
     _, patients = np.unique(groups, return_inverse=True)
     given: np.ndarray = np.random.default_rng(seed).permutation(stages(labels, patients))[patients]

@@ -6,8 +6,8 @@ import csv
 import io
 from pathlib import Path
 
-from runtime.errors import DatasetError
-from runtime.regular_files import read_text
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.system.regular_files import read_text
 
 LARGEST_TABLE = 1 << 30
 """Bytes of a table of slices: millions of rows."""

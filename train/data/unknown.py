@@ -6,9 +6,9 @@ import math
 import shlex
 from pathlib import Path
 
-from runtime.hints import program
-from train.data.identify import Identified
-from train.data.leak_bound import LeakBound
+from stageproof.runtime.text.hints import program
+from stageproof.train.data.identity.identify import Identified
+from stageproof.train.data.leak_bound import LeakBound
 
 WHAT_TO_DO = (
     "Give the ids: --groups FILE.csv (columns file and patient), --patient-pattern REGEX for ids in file names, or "

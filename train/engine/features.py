@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from train.data.batches import Batches
-from train.models import head_of
+from stageproof.train.data.batches import Batches
+from stageproof.train.models import head_of
 
 
 def backbone_features(model: nn.Module, batches: Batches, amp: torch.dtype | None) -> torch.Tensor:

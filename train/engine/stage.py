@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from train.engine.average import WeightAverage
+from stageproof.train.engine.ema import WeightAverage
 
 
 class StageState:

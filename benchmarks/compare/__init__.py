@@ -1,0 +1,5 @@
+"""Two records compared: faster, slower, no slower, or cannot tell."""
+
+from stageproof.benchmarks.compare.verdicts import Comparison, Verdict, compare, fails
+
+__all__ = ["Comparison", "Verdict", "compare", "fails"]

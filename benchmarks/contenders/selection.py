@@ -1,0 +1,89 @@
+"""Which contenders are measured: one for each artifact of the bundle that runs here; and their processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from stageproof.benchmarks.contenders.worker import (
+    Contender,
+    Worker,
+)
+from stageproof.benchmarks.options import Options
+from stageproof.runtime import backends
+from stageproof.runtime.artifacts.verified_bytes import CODE
+from stageproof.runtime.bundle.manifest import (
+    TENSOR,
+    Manifest,
+)
+from stageproof.runtime.errors import (
+    BackendError,
+    BundleError,
+    InputError,
+)
+
+Say = Callable[[str], None]
+
+
+def predictors(options: Options, manifest: Manifest, threads: int, notes: list[str]) -> list[Contender]:
+    """One for each backend and precision of the bundle, what would serve by itself first."""
+    found: dict[str, Contender] = {}
+    pairs = [(one, check) for one in manifest.artifacts if one.takes == TENSOR for check in one.checks]
+    for artifact, check in sorted(pairs, key=lambda pair: pair[1].latency_ms):
+        name = f"Predictor, {check.backend} {artifact.precision}"
+        reason = backends.missing(check.backend) or backends.elsewhere(check.backend, options.device)
+        if reason:
+            notes.append(f"{name} was not measured: it {reason}.")
+            continue
+        if artifact.format in CODE and not options.trust_code:
+            notes.append(f"{name} was not measured: {artifact.file} carries code. --trust-code loads it.")
+            continue
+        arguments = {
+            "bundle": options.bundle,
+            "backend": check.backend,
+            "precision": artifact.precision,
+            "device": options.device,
+            "threads": threads,
+            "trust_code": options.trust_code,
+        }
+        settings = f"{check.backend} as the runtime loads it, guard {'on' if manifest.guard else 'not in the bundle'}"
+        found[name] = Contender(
+            name,
+            "predictor",
+            check.backend,
+            artifact.precision,
+            threads,
+            settings,
+            "benchmarks.contenders.predictor",
+            arguments,
+            batches=(4, 8, 16, 32),
+        )
+    if not found:
+        raise BundleError(f"Nothing in {options.bundle} can be measured here. {' '.join(notes)}")
+    return list(found.values())
+
+
+def only(contenders: list[Contender], parts: Sequence[str]) -> list[Contender]:
+    """Those whose name holds one of `parts`; all of them where there are none."""
+    chosen = [one for one in contenders if not parts or any(part.casefold() in one.name.casefold() for part in parts)]
+    if not any(one.kind == "predictor" for one in chosen):
+        names = "; ".join(one.name for one in contenders)
+        raise InputError(f"--only {' '.join(parts)} leaves no Predictor to measure. There are: {names}.")
+    return chosen
+
+
+def start(
+    contenders: Sequence[Contender], images: Sequence[bytes], work: Path, stack: ExitStack, notes: list[str], say: Say
+) -> list[Worker]:
+    """One process for each contender, one after another, so that loading is timed alone."""
+    workers = []
+    for number, contender in enumerate(contenders):
+        say(f"loading {contender.name}")
+        try:
+            workers.append(stack.enter_context(Worker(contender, images, work / f"{number}.log")))
+        except BackendError as error:
+            if contender.kind == "predictor":
+                raise
+            notes.append(f"{contender.name} was not measured. {error}")
+    return workers

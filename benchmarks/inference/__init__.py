@@ -1,0 +1,1 @@
+"""The measurements of inference: scenarios, rows and the suite."""

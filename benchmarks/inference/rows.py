@@ -1,0 +1,103 @@
+"""A worker and what its turns took → a row of the record; rows of several processes of one contender → one row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from stageproof.benchmarks.contenders.worker import Worker
+from stageproof.benchmarks.inference.scenarios import Taken
+from stageproof.benchmarks.records.schema import (
+    Kind,
+    Row,
+    Scenario,
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before any scenario."""
+
+    of: Mapping[str, float]
+    """GFLOP/s that this machine reached, by precision; empty where rows have no floor."""
+    gflop: float
+    """Of one image."""
+    flips: Mapping[str, dict[str, int]]
+    """By contender."""
+    threads: int
+
+
+def row(worker: Worker, scenario: Scenario, batch: int, taken: Mapping[str, Taken], facts: Facts) -> Row:
+    """The row of one worker in one scenario, over questions of `batch` images."""
+    contender, samples = worker.contender, taken[worker.contender.name]
+    median = float(np.median(samples.milliseconds))
+    images = 1 if scenario == "offline" else batch  # offline's samples are of one image
+    floor = facts.gflop * images / facts.of[contender.precision] * 1e3 if contender.precision in facts.of else None
+    ours = contender.kind == "predictor"
+    return Row(
+        name=contender.name.replace("Predictor", "engine", 1) if scenario == "engine" else contender.name,
+        kind="engine" if scenario == "engine" else cast(Kind, contender.kind),
+        scenario=scenario,
+        backend=contender.backend,
+        precision=contender.precision,
+        batch=batch,
+        threads=contender.threads,
+        settings=contender.settings,
+        samples_ms=[round(sample, 4) for sample in samples.milliseconds],
+        images_per_s=1e3 * images / median,
+        stable=samples.stable,
+        stages_ms={stage: [round(one, 4) for one in spent] for stage, spent in samples.stages.items()} or None,
+        peak_rss_bytes=worker.ask("peak_rss"),
+        load_s=worker.load_s,
+        first_answer_s=worker.first_answer_s,
+        file_bytes=worker.ask("call", "file_bytes") if ours else contender.file_bytes,
+        flips=facts.flips.get(contender.name),
+        floor_ms=floor,
+        floor_share=None if floor is None else floor / median,
+    )
+
+
+def pooled(by_process: Sequence[Sequence[Row]], notes: list[str]) -> list[Row]:
+    """One row for each row of the last process, with the samples of all processes that have it.
+
+    A row that some process lacks is left out, and noted; server, which runs once, is kept as it is.
+    """
+    found = []
+    for last in by_process[-1]:
+        same = [row for rows in by_process for row in rows if _key(row) == _key(last)]
+        if last.scenario == "server" or len(by_process) == 1:
+            found.append(last)
+        elif len(same) < len(by_process):
+            notes.append(f"{last.name} in {last.scenario} ran in {len(same)} of {len(by_process)} processes: left out.")
+        else:
+            found.append(_joined(same))
+    return found
+
+
+def _key(row: Row) -> tuple[str, str, int]:
+    return row.scenario, row.name, row.batch if row.scenario == "engine" else 0
+
+
+def _joined(rows: Sequence[Row]) -> Row:
+    first = rows[0]
+    samples = [sample for row in rows for sample in row.samples_ms]
+    median, images = float(np.median(samples)), first.images_per_s * float(np.median(first.samples_ms)) / 1e3
+    stages: dict[str, list[float]] = {}
+    for row in rows:
+        for stage, spent in (row.stages_ms or {}).items():
+            stages.setdefault(stage, []).extend(spent)
+    return replace(
+        first,
+        samples_ms=samples,
+        processes=[len(row.samples_ms) for row in rows],
+        images_per_s=1e3 * images / median,
+        stable=all(row.stable for row in rows),
+        stages_ms=stages or None,
+        peak_rss_bytes=max((row.peak_rss_bytes for row in rows if row.peak_rss_bytes), default=None),
+        load_s=float(np.median([row.load_s for row in rows])),
+        first_answer_s=float(np.median([row.first_answer_s for row in rows])),
+        floor_share=None if first.floor_ms is None else first.floor_ms / median,
+    )

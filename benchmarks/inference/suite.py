@@ -1,0 +1,205 @@
+"""One run of the suite: workers are started, asked in turn, and what they say becomes a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from stageproof.benchmarks.compare.statistics import (
+    ASSUMED_SPREAD,
+    detectable,
+)
+from stageproof.benchmarks.compare.verdicts import MARGIN
+from stageproof.benchmarks.contenders.selection import (
+    only,
+    predictors,
+    start,
+)
+from stageproof.benchmarks.contenders.worker import Worker
+from stageproof.benchmarks.inference.images import images_for
+from stageproof.benchmarks.inference.rows import (
+    Facts,
+    pooled,
+)
+from stageproof.benchmarks.inference.scaling import scaling
+from stageproof.benchmarks.inference.scenario_rows import rows_of
+from stageproof.benchmarks.machine.ceilings import (
+    floors,
+    gflop_per_image,
+)
+from stageproof.benchmarks.machine.circumstances import (
+    circumstances,
+    commit,
+)
+from stageproof.benchmarks.options import Options
+from stageproof.benchmarks.peers import peers
+from stageproof.benchmarks.peers.context import Given
+from stageproof.benchmarks.peers.eager import SNIPPET
+from stageproof.benchmarks.records.schema import build
+from stageproof.export.data.calibration import calibration_samples
+from stageproof.export.engines.child_process import in_own_process
+from stageproof.export.reference.model import source_of
+from stageproof.runtime.bundle.manifest import Manifest
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.errors import (
+    CheckpointError,
+    DatasetError,
+    InputError,
+)
+from stageproof.runtime.labels import (
+    ASSUMED,
+    order_line,
+)
+from stageproof.runtime.system.cpus import available_cpus
+from stageproof.runtime.system.work_folders import work_folder
+from stageproof.train.runs.finding import described
+from stageproof.train.runs.record import read_record
+
+Say = Callable[[str], None]
+_ONCE = ("server", "scaling")
+"""Scenarios that run in the last process only: they take minutes."""
+
+
+def run(options: Options, say: Say) -> dict[str, Any]:
+    """The record (`benchmarks.records.schema`) of the scenarios asked for.
+
+    Raises BundleError for a bundle that cannot be used or of which nothing can be measured, InputError or DatasetError
+    for images that would measure nothing.
+    """
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    manifest = verified(options.bundle)  # peers open its files too
+    if manifest.labels_from == ASSUMED:
+        say(order_line(manifest.model.labels, ASSUMED))
+    notes: list[str] = []
+    source = _run_of(options, manifest, notes, say)
+    threads = options.threads or available_cpus()
+    patient = options.patient or "all" in options.scenario
+    images, where = images_for(manifest, options.bundle, source, options.data, options.images)
+    contenders = predictors(options, manifest, threads, notes)
+    with _folder(options.work) as work:
+        if options.peers:
+            given = Given(
+                options.bundle,
+                manifest,
+                source,
+                threads,
+                options.device,
+                work,
+                patient=patient,
+                calibration=_calibration(source) if patient else (),
+            )
+            others, left_out = peers(given)
+            contenders += others
+            notes += left_out
+        contenders = only(contenders, options.only)
+        say("looking at the machine")
+        about = circumstances()
+        ceilings: dict[str, Any] = {}
+        if not options.quick:
+            ceilings = in_own_process(floors, (threads, options.device), work / "floors.log", say)
+        work_done = gflop_per_image(manifest.model.architecture, manifest.model.input.shape)
+        say(power(options, len(contenders)))
+        facts: Facts | None = None
+        batches: dict[str, int] = {}
+        by_process = []
+        for number in range(1, options.processes + 1):
+            last = number == options.processes
+            with ExitStack() as stack:
+                # What did not load the first time is noted once.
+                workers = start(contenders, images, work, stack, notes if number == 1 else [], say)
+                facts = facts or _facts(workers, ceilings, work_done, threads, say)
+                asked = tuple(one for one in options.scenarios if last or one not in _ONCE)
+                by_process.append(rows_of(options, asked, workers, images, facts, work, batches, say))
+                cost = scaling(workers[0].contender, images, work, say) if last and "scaling" in asked else None
+        rows = pooled(by_process, notes)
+    after = circumstances()
+    about |= {"busy": about["busy"] or after["busy"], "noise_after": after["noise"], "others_after": after["others"]}
+    notes += [f"{one.name} in {one.scenario} did not settle: its thirds differ" for one in rows if not one.stable]
+    return build(
+        rows,
+        commit=commit(),
+        started=started,
+        circumstances=about,
+        bundle=manifest.model.to_dict(),
+        images={"count": len(images), "source": where},
+        threads=threads,
+        floors=ceilings,
+        work={"gflop_per_image": work_done},
+        scaling=cost,
+        notes=notes,
+    )
+
+
+def power(options: Options, rows: int) -> str:
+    """What change two such runs would show with a probability of 80 %, at spreads between processes that are usual."""
+    if options.processes == 1:
+        found = detectable(1, options.per_process, rows, MARGIN, ASSUMED_SPREAD)
+        return (
+            f"Two runs like this one show a change of {found:.1%} with a probability of 80 % (one process each: their "
+            f"spread is assumed to be {ASSUMED_SPREAD:.0%}); --processes 5 measures it."
+        )
+    found, worse = (
+        detectable(options.processes, options.per_process, rows, MARGIN, spread) for spread in (0.005, ASSUMED_SPREAD)
+    )
+    return (
+        f"Two runs like this one ({options.processes} processes of {options.per_process} samples) show a change of "
+        f"{found:.1%} with a probability of 80 % where processes differ by 0.5 %, of {worse:.1%} where they differ by "
+        f"{ASSUMED_SPREAD:.0%}."
+    )
+
+
+def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int, say: Say) -> Facts:
+    """What the rows of one contender share, asked once."""
+    say("counting decisions that differ from the eager float32 model's")
+    decisions = {worker.contender.name: worker.ask("decisions") for worker in workers if worker.contender.decides}
+    expected = decisions.get(SNIPPET)
+    flips = {}
+    for name, decided in decisions.items() if expected else ():
+        count = sum(one != other for one, other in zip(decided, expected or (), strict=True))
+        flips[name] = {"count": count, "images": len(decided)}
+    return Facts(
+        {precision: entry["gflop_s"] for precision, entry in ceilings.items() if "gflop_s" in entry},
+        gflop,
+        flips,
+        threads,
+    )
+
+
+def _calibration(source: Path | None) -> tuple[bytes, ...]:
+    """Training slices of the run, as far as they are at hand."""
+    try:
+        samples, _ = calibration_samples(source, None)
+    except DatasetError:
+        return ()
+    return tuple(samples.read(index) for index in range(len(samples)))
+
+
+def _run_of(options: Options, manifest: Manifest, notes: list[str], say: Say) -> Path | None:
+    """The run that the bundle was made from, where it is found; `say` takes which it is."""
+    try:
+        source = source_of(options.bundle, options.run)
+    except CheckpointError as error:
+        notes.append(f"Peers in PyTorch were not measured: {error}")
+        return None
+    record = read_record(source)
+    if options.run is None:
+        say(described(source, record))
+    if record["weights_sha256"] != manifest.model.digest:
+        raise InputError(
+            f"{source} holds other weights than {options.bundle} was made from. Give the run it came from."
+        )
+    return source
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    """Where peers keep what they compile: `kept`, or a folder that is gone afterwards."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with work_folder() as folder:
+        yield folder

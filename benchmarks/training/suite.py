@@ -1,0 +1,102 @@
+"""Training throughput: the loop of `python -m train` beside a plain PyTorch loop and beside its own arithmetic."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stageproof.benchmarks.machine.circumstances import circumstances
+from stageproof.benchmarks.training.interleaved_timing import (
+    Measured,
+    in_turn,
+)
+from stageproof.benchmarks.training.loops import (
+    Turn,
+    forward_pass,
+    head_stage,
+    in_memory,
+    plain,
+    whole_loop,
+)
+from stageproof.benchmarks.training.options import TrainingOptions
+from stageproof.runtime.errors import InputError
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.runtime.system.cpus import available_cpus
+from stageproof.runtime.system.work_folders import work_folder
+from stageproof.train.data.decode import safe_loader
+from stageproof.train.data.phantom.__main__ import phantom_samples
+from stageproof.train.data.sources.source import load_samples
+from stageproof.train.engine.device import (
+    Compute,
+    choose_compute,
+)
+
+LOOP, PLAIN, MEMORY = "train's loop", "plain fp32 ImageFolder loop", "tensors in memory"
+HEAD, FORWARD = "stage 1, ten epochs", "one forward pass"
+
+
+def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured], dict[str, Any]]:
+    """Milliseconds an image: of the loop and what it is held against; and of stage 1 beside one forward pass. Third
+    comes where they were taken: `benchmarks.machine.circumstances.circumstances`.
+
+    Raises InputError or DatasetError for data that cannot be used.
+    """
+    compute = choose_compute(options.device, options.precision)
+    torch.set_num_threads(options.threads or available_cpus())
+    size, count = options.batch_size, options.steps * options.batch_size
+    with work_folder() as folder:
+        _write_files(options.data, folder, count)
+        spec = InputSpec.imagenet(options.image_size)
+        slices, _ = safe_loader(load_samples(folder), spec)
+        loops: dict[str, Turn] = {
+            LOOP: whole_loop(slices, spec, size, compute),
+            PLAIN: plain(folder, spec, size, compute),
+            MEMORY: in_memory(slices, spec, size, compute),
+        }
+        loop = in_turn(loops, lambda turn: None, options.rounds, warm_up=1)
+    # The frozen backbone is as good as its weights; its time is the same with random ones.
+    stages = {HEAD: head_stage(slices, spec, size, compute), FORWARD: forward_pass(slices, spec, size, compute)}
+    head = in_turn(stages, lambda turn: None, options.rounds, warm_up=1)
+    facts = circumstances()
+    measured = [[Measured(entry.name, entry.milliseconds / count) for entry in part] for part in (loop, head)]
+    if options.out:
+        record = _record(list(chain.from_iterable(measured)), options, compute, facts)
+        options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return measured[0], measured[1], facts
+
+
+def _record(
+    measured: list[Measured], options: TrainingOptions, compute: Compute, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """JSON-ready, with every raw sample."""
+    return {
+        "architecture": "resnet50",
+        "image_size": options.image_size,
+        "batch_size": options.batch_size,
+        "steps": options.steps,
+        "arithmetic": compute.arithmetic,
+        "device": torch.cuda.get_device_name() if compute.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "circumstances": facts,
+        "milliseconds_per_image": {entry.name: entry.milliseconds.round(4).tolist() for entry in measured},
+    }
+
+
+def _write_files(data: Path | None, folder: Path, count: int) -> None:
+    """`count` slices, of every class in turn, as files in class folders, which any tool can read."""
+    samples = phantom_samples(patients=count // 24 + 1) if data is None else load_samples(data)
+    if len(samples) < count:
+        raise InputError(f"{samples.source} has {len(samples)} slices, {count} are needed. Lower --steps.")
+    by_class = [np.flatnonzero(samples.labels == label) for label in range(len(LABELS))]
+    in_turns = (int(index) for turn in zip_longest(*by_class) for index in turn if index is not None)
+    for index in islice(in_turns, count):
+        suffix = Path(samples.names[index]).suffix or ".jpg"
+        target = folder / LABELS[samples.labels[index]] / f"{index:06d}{suffix}"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(samples.read(index))

@@ -1,0 +1,1 @@
+"""The first layer at which an artifact differs from its reference."""

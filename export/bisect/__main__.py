@@ -1,0 +1,220 @@
+"""`python -m export.bisect BUNDLE --artifact FILE`: where an artifact begins to differ from its reference."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from stageproof.runtime.cli.exit_status import (
+    exit_status,
+    require_or_exit,
+    told,
+)
+from stageproof.runtime.system.work_folders import work_folder
+
+if __name__ == "__main__":
+    require_or_exit("export", "tyro", "torch", "torchvision", "safetensors")
+
+import tyro
+
+from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.errors import (
+    CheckpointError,
+    InputError,
+    StageproofError,
+)
+from stageproof.runtime.labels import (
+    ASSUMED,
+    order_line,
+)
+from stageproof.runtime.predictor import DEFAULT_BUNDLE
+from stageproof.runtime.text.hints import program
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stageproof.export.reference.model import Reference
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    bundle: Annotated[Path, tyro.conf.Positional] = Path(DEFAULT_BUNDLE)
+    """The bundle."""
+    artifact: str = "model.onnx"
+    """One of its files, .onnx or .xml, also a rejected one."""
+    source: Path | None = None
+    """The run or checkpoint it was made from. Without it: the run under runs/ with the bundle's weights."""
+    architecture: str = "resnet50"
+    """Of a foreign checkpoint."""
+    parity_data: Path | None = None
+    """Images to run. Without it: as for python -m export."""
+    images: int = 8
+    """How many of them."""
+    tolerance: float = 1e-3
+    """Relative difference of a layer's output from which it counts as another."""
+    plot: Path | None = None
+    """Write a picture of the difference along the layers here."""
+    json: bool = False
+    """Print the result as one JSON object."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the artifact beside the same one of the reference."""
+
+    name: str
+    difference: float
+    """Of its output: root mean square difference over the reference's root mean square; 0 is the same."""
+    added: float
+    """The part of it that was not in the layer's input already."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 no layer is beyond tolerance, 1 one is, 2 invalid input."""
+    options = tyro.cli(
+        Options,
+        args=argv,
+        prog=program("export.bisect"),
+        description="Find the layer from which an artifact differs from its reference.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        manifest = read_manifest(options.bundle)
+        if manifest.labels_from == ASSUMED:
+            print(order_line(manifest.model.labels, manifest.labels_from), file=sys.stderr)
+        layers = bisect(options)
+    except StageproofError as error:
+        return told(error)
+    first = next((layer for layer in layers if not layer.difference <= options.tolerance), None)
+    most = sorted(layers, key=lambda layer: -layer.added)[:10]
+    if options.plot:
+        _plot(layers, options.artifact, options.tolerance, options.plot)
+    if options.json:
+        found = {"first": first and asdict(first), "most": [asdict(layer) for layer in most]}
+        print(json.dumps(found, indent=2))
+    else:
+        _print(first, most, len(layers), options)
+    return 0 if first is None else 1
+
+
+def bisect(options: Options) -> list[Layer]:
+    """Every layer of the artifact, in the order of the graph, on the same images as the reference.
+
+    Raises InputError for a file that is not there or cannot be opened, CheckpointError without a reference.
+    """
+    import torch
+
+    from stageproof.export.bisect.activations import activations
+    from stageproof.export.data.comparison import (
+        comparison,
+        preprocessed,
+    )
+    from stageproof.export.graphs.float_graph import exported
+    from stageproof.runtime.system.cpus import available_cpus
+
+    torch.set_num_threads(available_cpus())
+    if ".pixels." in options.artifact:
+        raise InputError(f"{options.artifact} takes pixels. Give the artifact beside it, whose layers are the same.")
+    reference = _reference(options)
+    samples = comparison(reference.run, options.images, options.parity_data).samples
+    images = preprocessed(samples, reference.info.input)
+    with work_folder() as work:
+        path = _unpack(options, work / "artifact")
+        graph = work / "fp32.onnx"
+        graph.write_bytes(exported(reference, "fp32").SerializeToString())
+        expected, got = activations(graph, images), activations(path, images)
+    common = [layer for layer in expected if layer in got]
+    if not common:
+        raise InputError(f"{options.artifact} has no layer that the reference has. Is it of this model?")
+    rows = []
+    for layer in common:
+        before = _relative(expected[layer].input, got[layer].input)
+        after = _relative(expected[layer].output, got[layer].output)
+        rows.append(Layer(layer, after, max(0.0, after - before)))
+    return rows
+
+
+def _relative(reference: np.ndarray, artifact: np.ndarray) -> float:
+    import numpy as np
+
+    scale = float(np.sqrt(np.square(reference).mean()))
+    return float(np.sqrt(np.square(artifact - reference).mean())) / (scale or 1.0)
+
+
+def _reference(options: Options) -> Reference:
+    from stageproof.export.reference.model import (
+        from_checkpoint,
+        from_run,
+        run_of_weights,
+        source_of,
+    )
+
+    model = read_manifest(options.bundle).model
+    source = source_of(options.bundle, options.source)
+    if not source.is_dir():
+        source = run_of_weights(source) or source
+    if source.is_dir():
+        reference = from_run(source)
+    else:
+        spec = model.input
+        reference = from_checkpoint(
+            source, options.architecture, spec.height, mean=spec.mean, std=spec.std, bundle=options.bundle
+        )
+    if reference.info.digest != model.digest:
+        raise CheckpointError(f"{source} holds other weights than {options.bundle} was made from. Name its --source.")
+    return reference
+
+
+def _unpack(options: Options, folder: Path) -> Path:
+    """The artifact, and what lies beside it, copied into `folder` under its own name."""
+    folder.mkdir()
+    for name in (options.artifact, f"{Path(options.artifact).stem}.bin"):
+        for path in (options.bundle / name, options.bundle / "rejected" / f"{name}.rejected"):
+            if path.is_file():
+                shutil.copyfile(path, folder / name)
+                break
+    target = folder / options.artifact
+    if not target.is_file():
+        there = [path.name.removesuffix(".rejected") for path in options.bundle.rglob("model*") if path.is_file()]
+        raise InputError(f"{options.bundle} has no {options.artifact}. It has: {', '.join(sorted(set(there)))}.")
+    return target
+
+
+def _print(first: Layer | None, most: list[Layer], count: int, options: Options) -> None:
+    said = [f"{options.artifact}: {count} layers beside eager float32's graph, on {options.images} images"]
+    if first is None:
+        said.append(f"no layer differs by more than {options.tolerance:g}")
+    else:
+        said.append(f"first layer beyond {options.tolerance:g}: {first.name} ({first.difference:.2e})")
+    said.append(f"\n{'adds most':<28}{'adds':>10}{'differs':>10}")
+    said += [f"{layer.name:<28}{layer.added:>10.2e}{layer.difference:>10.2e}" for layer in most]
+    print("\n".join(said))
+
+
+def _plot(layers: list[Layer], title: str, tolerance: float, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(10, 4), layout="constrained")
+    axes.semilogy([max(layer.difference, 1e-9) for layer in layers], marker="o", markersize=3, label="differs")
+    axes.semilogy([max(layer.added, 1e-9) for layer in layers], linestyle=":", label="adds")
+    axes.axhline(tolerance, color="grey", linewidth=1, label="tolerance")
+    axes.set_xticks(range(len(layers)), [layer.name for layer in layers], rotation=90, fontsize=5)
+    axes.set_ylabel("relative difference")
+    axes.set_title(title)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, extra="export"))

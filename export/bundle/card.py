@@ -1,0 +1,36 @@
+"""The model card of a bundle: the run's own, or, for a checkpoint that other code saved, what little is known."""
+
+from __future__ import annotations
+
+from stageproof.export.reference.model import Reference
+from stageproof.runtime.labels import (
+    ASSUMED,
+    ORIGINS,
+)
+
+CARD = "MODEL_CARD.md"
+
+
+def model_card(reference: Reference) -> bytes | None:
+    """The text of `MODEL_CARD.md`; None for a run that was never evaluated and so has none."""
+    if reference.run is not None:
+        card = reference.run / CARD
+        return card.read_bytes() if card.is_file() else None
+    info, spec = reference.info, reference.info.input
+    rows = "\n".join(f"| {output} | {label} |" for output, label in enumerate(info.labels))
+    warning = (
+        f"> **The order of the classes is {ASSUMED}.** Neither the checkpoint nor a file beside it states it. If the "
+        "network was trained in another order, every answer is a wrong class.\n\n"
+        if reference.order.origin == ASSUMED
+        else ""
+    )
+    return (
+        f"# {reference.provenance['checkpoint']}\n\n"
+        "Research use only: not a medical device, not for diagnosis.\n\n"
+        f"{warning}"
+        f"`{info.architecture}`, {spec.width} × {spec.height} pixels in {spec.channels} "
+        f"channel{'s' if spec.channels > 1 else ''}, weights with SHA-256 `{info.digest}`.\n\n"
+        f"## Classes\n\nOrder: {ORIGINS[reference.order.origin]}.\n\n| output | class |\n| --- | --- |\n{rows}\n\n"
+        "## Limits\n\nThis checkpoint was trained by other code. What it was trained on, who was held out and how well "
+        "it does on new patients is not recorded here, and was not measured at export.\n"
+    ).encode()

@@ -1,0 +1,108 @@
+"""The bundle that lies at --out already: what an export keeps of it, builds again or replaces, said at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from stageproof.export.formats import FORMATS
+from stageproof.export.options import Options
+from stageproof.export.preprocessing import TAKES
+from stageproof.export.reference.model import Reference
+from stageproof.runtime.artifacts.metadata import carried
+from stageproof.runtime.bundle.manifest import (
+    FILE,
+    Artifact,
+    Manifest,
+    ModelInfo,
+)
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.errors import BundleError
+from stageproof.runtime.labels import ORIGINS
+
+Wanted = dict[str, list[str]]
+"""Format → precisions, as `export.formats.combinations` gives them."""
+
+
+def present(bundle: Path) -> Manifest | None:
+    """The manifest of the bundle at `bundle`; None where there is none.
+
+    Raises BundleError where it was changed since its export: nothing of it is taken over.
+    """
+    if not (bundle / FILE).is_file():
+        return None
+    try:
+        return verified(bundle)
+    except BundleError as error:
+        raise BundleError(f"{error} To export in its place, remove {bundle} first, or give another --out.") from error
+
+
+def with_present(
+    options: Options, reference: Reference, manifest: Manifest | None, wanted: Wanted, say: Callable[[str], None]
+) -> tuple[Options, Wanted]:
+    """The options and what is to be built, with the artifacts that cannot stay in the bundle as they are.
+
+    An artifact carries its model's temperature, thresholds and rule for studies, and where the order of its classes
+    comes from. Where these changed since, as `python -m train.evaluate` changes them, all that the bundle holds is
+    built again with the new ones. A bundle of another model is replaced.
+    """
+    info = reference.info
+    if manifest is None or alike(manifest, reference):
+        return options, wanted
+    old, files = manifest.model, ", ".join(artifact.file for artifact in manifest.artifacts) or "no artifact"
+    if replace(old, temperature=info.temperature, abstain_below=info.abstain_below, study=info.study) != info:
+        say(
+            f"{options.out} holds another model ({_differences(old, info)}). Its artifacts are replaced: {files}. Give "
+            "another --out to keep them."
+        )
+        return options, wanted
+    again = [artifact for artifact in manifest.artifacts if artifact.precision not in wanted.get(artifact.format, ())]
+    was, now = _calibration(old), _calibration(info)
+    if old == info:
+        was, now = (f"a class order {ORIGINS[origin]}" for origin in (manifest.labels_from, reference.order.origin))
+    say(
+        f"{options.out} was exported with {was}; the model now has {now}. An artifact carries this, so all are built "
+        f"again: {files}."
+    )
+    pixels = [artifact for artifact in manifest.artifacts if artifact.takes == TAKES]
+    gives = [carried(options.out / artifact.file, artifact.format) for artifact in pixels]
+    return replace(
+        options,
+        with_preprocessing=options.with_preprocessing or bool(pixels),
+        with_softmax=options.with_softmax or any(one is not None and one.gives == "probabilities" for one in gives),
+    ), _merged(wanted, again)
+
+
+def alike(manifest: Manifest, reference: Reference) -> bool:
+    """Whether artifacts of the bundle carry what those made of the reference will."""
+    return manifest.model == reference.info and manifest.labels_from in (None, reference.order.origin)
+
+
+def _merged(wanted: Wanted, again: list[Artifact]) -> Wanted:
+    pairs = {(artifact.format, artifact.precision) for artifact in again}
+    pairs |= {(name, precision) for name, precisions in wanted.items() for precision in precisions}
+    merged = {
+        name: [precision for precision in module.PRECISIONS if (name, precision) in pairs]
+        for name, module in FORMATS.items()
+    }
+    return {name: precisions for name, precisions in merged.items() if precisions}
+
+
+def _calibration(model: ModelInfo) -> str:
+    said = f"temperature {model.temperature:.4g} and an abstention threshold of {model.abstain_below:.4g}"
+    if (rule := model.study) is None:
+        return said
+    return f"{said}, studies by a rule with a slope of {rule.slope:.4g} and a threshold of {rule.abstain_below:.4g}"
+
+
+def _differences(old: ModelInfo, new: ModelInfo) -> str:
+    """What tells the two models apart, for people."""
+    if old.digest != new.digest:
+        return f"weights {old.digest[:12]}…, not {new.digest[:12]}…"
+    pairs = [("architecture", old.architecture, new.architecture)]
+    pairs += [("labels", ", ".join(old.labels), ", ".join(new.labels))]
+    pairs += [(f"input {key}", value, new.input.to_dict()[key]) for key, value in old.input.to_dict().items()]
+    return "the same weights with other " + "; ".join(
+        f"{name}: {there}, not {here}" for name, there, here in pairs if there != here
+    )

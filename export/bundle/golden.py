@@ -1,0 +1,28 @@
+"""Golden images: phantoms with the reference's logits, which `Predictor.self_test()` replays at the site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stageproof.export.bundle.writer import GOLDEN
+from stageproof.export.data.comparison import (
+    phantoms,
+    preprocessed,
+)
+from stageproof.export.hashed_files import write
+from stageproof.export.reference.model import Reference
+from stageproof.runtime.bundle.manifest import Golden
+
+COUNT = 8
+
+
+def write_golden(reference: Reference, folder: Path) -> tuple[Golden, ...]:
+    """Write phantoms of every class as PNG files into `folder`/golden. Never a patient's slice: bundles travel."""
+    samples = phantoms(COUNT)
+    logits = reference.logits(preprocessed(samples, reference.info.input))
+    golden = []
+    for index, row in enumerate(logits):
+        file = f"{GOLDEN}/{index:02d}.png"
+        digest = write(folder / file, samples.read(index))
+        golden.append(Golden(file, digest, tuple(float(value) for value in row)))
+    return tuple(golden)

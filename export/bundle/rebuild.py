@@ -1,0 +1,106 @@
+"""`python -m export --rebuild`: make again what no longer fits this machine, check it again, and leave the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stageproof.export.engines.runners import (
+    load,
+    missing,
+    one_line,
+)
+from stageproof.export.formats import FORMATS
+from stageproof.runtime.artifacts.verified_bytes import CODE
+from stageproof.runtime.backends import Backend
+from stageproof.runtime.bundle.manifest import (
+    TENSOR,
+    Artifact,
+    Check,
+    Manifest,
+)
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.errors import (
+    BackendError,
+    BackendUnavailable,
+)
+from stageproof.runtime.images.raster import read_image
+from stageproof.runtime.preprocess import preprocess
+from stageproof.runtime.softmax import probabilities
+
+
+@dataclass(frozen=True)
+class Stale:
+    """An artifact to make again."""
+
+    artifact: Artifact
+    reason: str
+    gives: str
+    """``probabilities`` or ``logits``."""
+
+
+def stale(bundle: Path, threads: int, say: Callable[[str], None], *, trust_code: bool = False) -> list[Stale]:
+    """The artifacts of a bundle that on this machine do not load, do not decide as they did, or run in another engine.
+
+    Parity belongs to a file in an engine of one version, so a newer engine is a reason too. What cannot be asked here,
+    since its engine is not installed or needs a GPU, or since it carries code that is not trusted, is left as it is.
+    Raises BundleError for a changed bundle.
+    """
+    manifest = verified(bundle)
+    found = []
+    for artifact in manifest.artifacts:
+        reasons, gives = [], "logits"
+        for check in artifact.checks:
+            if reason := missing(check.backend):
+                say(f"{artifact.file}: not looked at in {check.backend!r}, which {reason}")
+                continue
+            if artifact.format in CODE and not trust_code:
+                say(f"{artifact.file}: not looked at, since it carries code: --trust-code loads it")
+                continue
+            reason, carried = _reason(bundle, manifest, artifact, check, threads, trust_code)
+            gives = carried or gives
+            reasons += [reason] if reason else []
+        if reasons:
+            found.append(Stale(artifact, "; ".join(reasons), gives))
+    return found
+
+
+def combinations_of(found: list[Stale]) -> dict[str, list[str]]:
+    """Format → precisions to export again, as `export.formats.combinations` gives them."""
+    pairs = {(entry.artifact.format, entry.artifact.precision) for entry in found}
+    return {
+        name: [p for p in module.PRECISIONS if (name, p) in pairs]
+        for name, module in FORMATS.items()
+        if any(format_name == name for format_name, _ in pairs)
+    }
+
+
+def _reason(
+    bundle: Path, manifest: Manifest, artifact: Artifact, check: Check, threads: int, trust_code: bool
+) -> tuple[str | None, str | None]:
+    """Why the artifact no longer fits, or None; and what it says that it gives."""
+    path = bundle / artifact.file
+    try:
+        loaded = load(check.backend, path, artifact.precision, threads, takes=artifact.takes, trust_code=trust_code)
+    except (BackendUnavailable, BackendError) as error:
+        return f"does not load in {check.backend!r}: {one_line(error, path)}", None
+    gives = json.loads(loaded.metadata or "{}").get("gives")
+    if loaded.engine != check.engine:
+        return f"was checked in {check.engine}, and here is {loaded.engine}", gives
+    if artifact.takes == TENSOR and manifest.golden:
+        moved = _moved(bundle, manifest, loaded)
+        if not moved <= float(check.parity.get("tolerance", 0)):
+            return f"moves a probability of a golden image by {moved:.1e} in {loaded.engine}", gives
+    return None, gives
+
+
+def _moved(bundle: Path, manifest: Manifest, loaded: Backend) -> float:
+    """Largest difference of a probability of the golden images from the reference's."""
+    model = manifest.model
+    images = np.stack([preprocess(read_image(bundle / golden.file), model.input) for golden in manifest.golden])
+    expected = probabilities(np.array([golden.logits for golden in manifest.golden]), model.temperature)
+    return float(np.abs(probabilities(loaded.run(images), model.temperature) - expected).max())

@@ -1,0 +1,84 @@
+"""What stays on the machine that exports: names of images, and paths. Bundles, their logs and reports hold neither."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.options import Options
+from stageproof.export.reference.model import Reference
+from stageproof.runtime.artifacts.entries import LOGS
+from stageproof.train.runs.pseudonyms import (
+    PHANTOM,
+    Pseudonyms,
+)
+from stageproof.train.runs.record import (
+    data_path,
+    read_record,
+)
+
+_PATH = re.compile(r"(?<![\w.<])/(?:[^\s/:'\"<>|,;()\[\]]+/)+[^\s/:'\"<>|,;()\[\]]*")
+_SHORTEST = 5
+"""Characters of the shortest name that is replaced where it stands in a text: shorter ones are parts of words."""
+
+
+class Private:
+    """Replaces in texts what one export must not tell."""
+
+    def __init__(self, options: Options, reference: Reference, evidence: Evidence) -> None:
+        """evidence: with `samples` and `key`, as `export.parity.reference_answers.gather` gives it."""
+        self._pseudonyms = Pseudonyms(evidence.key)
+        samples = evidence.samples
+        real = samples is not None and not samples.source.startswith(PHANTOM)
+        self._names = list(samples.names) if samples is not None and real else []
+        self._words = dict(_words(options, reference, [samples.source] if samples is not None and real else []))
+        for name in self._names:
+            if len(name) >= _SHORTEST:
+                self._words[name] = self._pseudonyms.of(name)
+        self._longest_first = sorted(self._words, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """The text without names and paths. The name of a Python file stays, for who reads a traceback."""
+        for word in self._longest_first:
+            text = text.replace(word, self._words[word])
+        return _PATH.sub(lambda found: f"<path>/{Path(found[0]).name}" if found[0].endswith(".py") else "<path>", text)
+
+    def json(self, value: Any) -> Any:
+        """The same of every text in what JSON can hold."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {key: self.json(one) for key, one in value.items()}
+        return [self.json(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+    def clean_logs(self, folder: Path) -> None:
+        """Rewrite the logs of the bundle that is built in `folder`."""
+        for log in (folder / LOGS).glob("*.log"):
+            log.write_text(self.text(log.read_text("utf-8", "replace")), encoding="utf-8")
+
+    def write_names(self, bundle: Path) -> Path | None:
+        """Write which image each digest stands for beside the bundle, for this user alone; None for phantoms."""
+        if not self._names:
+            return None
+        path = bundle.with_name(f"{bundle.name}.names.json")
+        self._pseudonyms.write(path, self._names)
+        return path
+
+
+def _words(options: Options, reference: Reference, sources: list[str]) -> Iterable[tuple[str, str]]:
+    """(what is replaced, by what)."""
+    paths: dict[str, list[Path | None]] = {
+        "<data>": [options.parity_data, options.calibration_data, *map(Path, sources)],
+        "<run>": [options.source, reference.run],
+        "<bundle>": [options.out],
+    }
+    if reference.run is not None:
+        paths["<data>"].append(data_path(reference.run, read_record(reference.run)))
+    for replacement, listed in paths.items():
+        for path in listed:
+            for spelt in {str(path), str(path.resolve())} if path is not None else ():
+                if len(spelt) >= _SHORTEST:
+                    yield spelt, replacement

@@ -1,0 +1,58 @@
+"""What keeps three sets of images apart: compared on, calibrated on, and the one that float layers are chosen on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+
+import numpy as np
+
+from stageproof.runtime.decoding.pool import read_isolated
+from stageproof.runtime.errors import (
+    DatasetError,
+    ImageError,
+)
+from stageproof.train.data.samples import Samples
+
+LEAST_PEOPLE = 4
+"""Of fewer, slices are dealt to calibration and choice one by one."""
+
+
+def pixel_digests(samples: Samples) -> list[str]:
+    """(N,) SHA-256 of each image's size and pixels, whatever its file format; a grey image in colour is itself.
+
+    Raises DatasetError for an image that cannot be read.
+    """
+    digests = []
+    for index, name in enumerate(samples.names):
+        try:
+            image = read_isolated(samples.read(index)).image.convert("RGB")
+        except (ImageError, OSError) as error:
+            raise DatasetError(f"{name} of {samples.source} cannot be read: {error}") from error
+        digests.append(hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
+    return digests
+
+
+def without(samples: Samples, digests: Collection[str]) -> Samples:
+    """The samples but for those with the pixels of any of `digests`."""
+    if not digests:
+        return samples
+    known = frozenset(digests)
+    kept = [index for index, digest in enumerate(pixel_digests(samples)) if digest not in known]
+    return samples if len(kept) == len(samples) else samples.select(np.array(kept, np.int64))
+
+
+def two_halves(people: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """(N,) bool: slices of every other person, class by class, so that both halves have people of each class.
+
+    None where there are fewer than `LEAST_PEOPLE` people. A class of one person is in one half only.
+
+    people: (N,) int. labels: (N,) int; a person's class is that of the first slice.
+    """
+    _, first, index = np.unique(people, return_index=True, return_inverse=True)
+    if len(first) < LEAST_PEOPLE:
+        return None
+    half = np.zeros(len(first), bool)
+    half[np.argsort(labels[first], kind="stable")[1::2]] = True
+    chosen: np.ndarray = half[index]
+    return chosen

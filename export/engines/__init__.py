@@ -1,0 +1,1 @@
+"""Engines that run an artifact while it is checked: loading, latency, processes."""

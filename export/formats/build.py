@@ -1,0 +1,144 @@
+"""Build one format in each precision asked for, inspect what was built, and put it to the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.formats import (
+    FORMATS,
+    file_name,
+    lacking,
+    variants,
+)
+from stageproof.export.formats.measured_precision import assert_precision
+from stageproof.export.hashed_files import assert_written
+from stageproof.export.options import Options
+from stageproof.export.parity.gate import (
+    Verdict,
+    judge,
+)
+from stageproof.export.reference.context import Job
+from stageproof.export.reference.source import load_reference
+from stageproof.runtime.bundle.manifest import (
+    Artifact,
+    Document,
+)
+from stageproof.runtime.errors import (
+    BackendUnavailable,
+    DatasetError,
+    ExportError,
+    ParityError,
+)
+from stageproof.runtime.serialization.digests import sha256_file
+
+
+@dataclass
+class Outcome:
+    """What became of one format in one precision."""
+
+    format: str
+    precision: str
+    file: str
+    status: str
+    """``passed``; ``pending``: built, and nothing here can run it; ``rejected``: it does not decide as the reference
+    or is not what it claims; ``missing``: it could not be built, or nothing here could check it."""
+    reason: str = ""
+    error: str = ""
+    """Name of the exception type that `reason` is the message of, such as ``ParityError``."""
+    artifact: Artifact | None = None
+    """Of what passed or is pending."""
+    sidecars: tuple[Document, ...] = ()
+    """Files that the artifact needs beside it."""
+    reports: list[dict[str, object]] = field(default_factory=list)
+    """The gate's figures, one for each backend asked."""
+    notes: list[str] = field(default_factory=list)
+    """Backends that could not be asked, with the reason."""
+    found: dict[str, int] = field(default_factory=dict)
+    """Layers by precision, as counted in the file."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The artifact's file and those beside it."""
+        return (self.file, *(document.file for document in self.sidecars))
+
+
+def produce_apart(
+    options: Options, name: str, precisions: Sequence[str], folder: Path, work: Path, say: Callable[[str], None]
+) -> list[Outcome]:
+    """As `produce`, for another process: the job is made anew from what the first process left in `work`."""
+    import torch
+
+    job = Job(options, load_reference(options), Evidence.load(work), folder, work, say)
+    torch.set_num_threads(job.threads)
+    return produce(job, name, precisions)
+
+
+def produce(job: Job, name: str, precisions: Sequence[str]) -> list[Outcome]:
+    """One outcome for each precision of the format called `name`, its files in the job's folder."""
+    asked = variants(name, precisions, job.options.with_preprocessing)
+    return [_outcome(job, name, precision, pixels) for precision, pixels in asked]
+
+
+def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
+    module = FORMATS[name]
+    file = file_name(module, precision, pixels)
+    outcome = Outcome(name, precision, file, "missing")
+    if reason := lacking(module):
+        outcome.reason, outcome.error = f"{file} was not built: {name} {reason}", "DependencyError"
+        return outcome
+    job.say(f"{file}: building")
+    path = job.folder / file
+    try:
+        built = module.build(job, precision, path, pixels=True) if pixels else module.build(job, precision, path)
+        for written, digest in built.files.items():
+            assert_written(job.folder / written, digest)
+        found = built.found or module.inspect(path)
+        outcome.found = found.layers
+        assert_precision(found, precision, file)
+        _judge(job, outcome, path, module.NEEDS_GPU, pixels, built.quantisation)
+        for written, digest in built.files.items():
+            assert_written(job.folder / written, digest)  # once more: what was measured is what is kept
+    except (ExportError, ParityError) as error:
+        outcome.status, outcome.reason, outcome.error = "rejected", str(error), type(error).__name__
+        return outcome
+    except (BackendUnavailable, DatasetError) as error:
+        outcome.reason, outcome.error = f"{file} was not built: {error}", type(error).__name__
+        return outcome
+    except OSError as error:
+        outcome.reason, outcome.error = f"{file} could not be written: {error}", "ExportError"
+        return outcome
+    if outcome.artifact:
+        others = list(built.files)[1:]
+        outcome.artifact = replace(outcome.artifact, requires=built.requires, takes=built.takes)
+        outcome.sidecars = tuple(Document(other, built.files[other]) for other in others)
+    return outcome
+
+
+def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool, facts: dict[str, Any] | None) -> None:
+    """Fill in what the gate says of the file. facts: of its quantisation."""
+    job.say(f"{path.name}: comparing {len(job.evidence.images)} images")
+    verdict: Verdict = judge(job, path, outcome.format, outcome.precision, pixels=pixels)
+    if facts:
+        verdict.reports = [{**report, "quantisation": facts} for report in verdict.reports]
+        verdict.checks = [replace(check, parity={**check.parity, "quantisation": facts}) for check in verdict.checks]
+    outcome.notes, outcome.reports = verdict.skipped, verdict.reports
+    if verdict.failures:
+        outcome.status, outcome.reason = "rejected", " ".join(f"{failure}." for failure in verdict.failures)
+        outcome.error = verdict.errors[0]
+        return
+    if not verdict.checks and not needs_gpu:
+        why = ". ".join(verdict.skipped) or f"no backend runs {outcome.format}"
+        outcome.reason = f"{path.name} was not added, since nothing here can check it. {why}."
+        outcome.error = "BackendUnavailable"
+        return
+    outcome.status = "passed" if verdict.checks else "pending"
+    if not verdict.checks:
+        outcome.reason = f"{path.name} runs on a GPU, and there is none here to check it on: built, never served."
+    checks = tuple(verdict.checks)
+    outcome.artifact = Artifact(
+        outcome.format, outcome.precision, path.name, sha256_file(path), path.stat().st_size, checks
+    )

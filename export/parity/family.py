@@ -1,0 +1,121 @@
+"""How many artifacts share the 5 %, and whether there are people enough to judge them by a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stageproof.export.data.sampling import (
+    GROUPS,
+    UNKNOWN,
+)
+from stageproof.export.options import (
+    FEW,
+    MANY,
+    Options,
+)
+from stageproof.export.parity.coverage import LEAST_IMAGES
+from stageproof.export.parity.report import tolerance_for
+from stageproof.export.statistics.binomial import (
+    ALPHA,
+    level,
+)
+from stageproof.export.statistics.clustered import (
+    SLICES_OF_UNKNOWN,
+    Counts,
+    bound,
+    fewest_people,
+    within,
+)
+from stageproof.runtime.bundle.manifest import Artifact
+from stageproof.runtime.errors import InputError
+
+
+def limit_of(options: Options, precisions: Iterable[str]) -> int:
+    """At most so many images are compared."""
+    if options.parity_images is not None:
+        return options.parity_images
+    return MANY if any(_bounded(precision, options) for precision in precisions) else FEW
+
+
+def artifacts_by_bound(options: Options, asked: Mapping[str, str], kept: Sequence[Artifact] = ()) -> int:
+    """How many artifacts the bundle will have that are judged by a bound: those asked for, and others that it keeps.
+
+    asked: file → precision.
+    """
+    files = {file for file, precision in asked.items() if _bounded(precision, options)}
+    return len(files | {artifact.file for artifact in kept if _was_bounded(artifact)})
+
+
+def family(artifacts: int, kept: Sequence[Artifact], built: set[str]) -> dict[str, Any]:
+    """JSON-ready: how sure the bounds of a bundle are together.
+
+    kept: artifacts that the bundle had before, of which those in `built`, by file, are replaced. They passed at the
+    confidence of their own export, which one artifact more does not change.
+    """
+    before = [entry for entry in kept if entry.file not in built and _was_bounded(entry)]
+    shares = [1 - float(entry.checks[0].parity.get("confidence", 0.95)) for entry in before]
+    new = max(0, artifacts - len(before))
+    error = min(1.0, sum(shares) + new * ALPHA / max(1, artifacts))
+    return {"bounded_artifacts": artifacts, "confidence": level(artifacts), "any_passes_wrongly": error}
+
+
+def _bounded(precision: str, options: Options) -> bool:
+    return tolerance_for(precision, options.tolerance, options.flip_tolerance).flips > 0
+
+
+def _was_bounded(artifact: Artifact) -> bool:
+    return any(float(check.parity.get("flip_tolerance", 0)) > 0 for check in artifact.checks)
+
+
+def check_count(
+    people: np.ndarray | int,
+    source: str,
+    precisions: Sequence[str],
+    options: Options,
+    artifacts: int = 1,
+    unit: str = "patients",
+) -> None:
+    """Raise InputError where there are fewer images, or people, to compare on than a precision's tolerance takes.
+
+    people: (N,) int, of each different image; N where nobody knows the people.
+    """
+    known = None if isinstance(people, int) else people
+    count = people if isinstance(people, int) else len(people)
+    if count < LEAST_IMAGES:
+        raise InputError(
+            f"{source} gives {count} different images to compare on; at least {LEAST_IMAGES} are needed: with fewer "
+            "not even one changed prediction in five is excluded at 95 % confidence. Give more: --parity-data "
+            "DIR_OR_PARQUET."
+        )
+    confidence = level(artifacts)
+    none = Counts.of(np.zeros(count, bool), known)
+    for precision in precisions:
+        allowed = tolerance_for(precision, options.tolerance, options.flip_tolerance).flips
+        if not allowed or within(none, allowed, confidence):
+            continue
+        best = bound(none, confidence)
+        each = SLICES_OF_UNKNOWN if known is None else max(1, round(count / none.people))
+        needed = fewest_people(allowed, each, confidence)
+        if known is None:
+            whose = f"{count} images whose patients are unknown, counted as {none.people} patients"
+            more = "Give the patients (docs/PATIENT_IDS.md), or more images"
+            takes = f"about {needed * each} such images"
+        else:
+            noun = {GROUPS: "groups", UNKNOWN: "images at best"}.get(unit, "patients")
+            whose = f"{count} images of {none.people} {noun}"
+            more = "Give images of more patients"
+            takes = f"about {needed} {noun} with {each} images each"
+        shared = f" (95 % over {artifacts} artifacts)" if artifacts > 1 else ""
+        raise InputError(
+            f"{precision} cannot pass on {whose} ({source}): even with no changed prediction the upper bound on their "
+            f"share is {best:.1%}{shared}, and {allowed:.1%} is allowed; that takes {takes}. {more}: --parity-data "
+            f"DIR_OR_PARQUET, --parity-images; leave {precision} out, or allow more, which is recorded: "
+            f"--flip-tolerance {_rounded_up(best)}. Nothing was built."
+        )
+
+
+def _rounded_up(share: float) -> str:
+    return f"{int(share * 1000 + 1) / 1000:g}"

@@ -1,0 +1,96 @@
+"""The images that all artifacts of one export are compared on, and what the reference answers there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stageproof.export.data.calibration import CALIBRATED
+from stageproof.export.data.comparison import (
+    comparison,
+    distinct,
+    preprocessed,
+)
+from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.overlap import pixel_digests
+from stageproof.export.engines.runners import LONG_S
+from stageproof.export.options import Options
+from stageproof.export.parity.coverage import (
+    answers,
+    remarks,
+    why_nothing,
+)
+from stageproof.export.parity.family import (
+    check_count,
+    limit_of,
+)
+from stageproof.export.reference.model import Reference
+from stageproof.runtime.errors import ParityError
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.runs.pseudonyms import (
+    PHANTOM,
+    Pseudonyms,
+)
+
+
+def gather(
+    options: Options,
+    reference: Reference,
+    precisions: Sequence[str] = (),
+    say: Callable[[str], None] = lambda text: None,
+    family: dict[str, Any] | None = None,
+) -> Evidence:
+    """The images to compare on, no two of them alike, and the reference's logits.
+
+    precisions: what will be built; there must be images enough, of people enough, for each.
+    family: how many artifacts share the 5 % (`export.parity.family.family`); None for one.
+
+    Raises DatasetError or InputError for images of no use, ParityError where the reference's answers show nothing.
+    """
+    limit = limit_of(options, precisions)
+    found = comparison(reference.run, limit, options.parity_data)
+    if found.warning:
+        say(found.warning)
+    samples, info = found.samples, reference.info
+    images = preprocessed(samples, info.input)
+    kept = distinct(images)
+    repeated = len(images) - len(kept)
+    if repeated:
+        say(f"{repeated} of {len(images)} images of {samples.source} repeat another one: left out")
+        images, samples = images[kept], samples.select(kept)
+    artifacts = 1 if family is None else int(family["bounded_artifacts"])
+    people = samples.groups
+    check_count(len(images) if people is None else people, samples.source, precisions, options, artifacts, found.unit)
+    logits = _logits(reference, images, say)
+    expected = probabilities(logits, info.temperature)
+    if why := why_nothing(expected, info.labels):
+        raise ParityError(f"{why} Nothing was built.")
+    counts, open_points = answers(expected, info.labels), remarks(expected, info.labels)
+    say("the reference answers " + ", ".join(f"{label} {count}" for label, count in counts.items()))
+    for line in open_points:
+        say(line)
+    order = np.array([info.labels.index(label) if label in info.labels else -1 for label in LABELS])
+    truth = order[samples.labels] if found.labelled and set(info.labels) == set(LABELS) else None
+    facts = {**found.facts(), "images": len(images), "limit": limit, "repeated": repeated, "answers": counts}
+    facts |= {"people": None if people is None else len(np.unique(people)), "remarks": open_points}
+    facts |= {} if family is None else {"family": family}
+    where, pseudonyms = tuple(int(index) for index in kept), Pseudonyms()
+    named = samples.source.startswith(PHANTOM)
+    names = tuple(samples.names) if named else tuple(pseudonyms.of(name) for name in samples.names)
+    digests = tuple(pixel_digests(samples)) if set(CALIBRATED) & set(precisions) else ()
+    key = pseudonyms.key
+    return Evidence(images, logits, truth, names, samples.source, where, facts, people, None, samples, digests, key)
+
+
+def _logits(reference: Reference, images: np.ndarray, say: Callable[[str], None]) -> np.ndarray:
+    """(N, classes) float32 of the reference; `say` takes how long that will take, where it is long."""
+    say(f"running the float32 reference on {len(images)} images")
+    start = time.perf_counter()
+    first = reference.logits(images[:16])
+    if (rest := (time.perf_counter() - start) / 16 * (len(images) - 16)) > LONG_S:
+        say(f"running the float32 reference: about {rest:.0f} s to go")
+    return np.concatenate([first, reference.logits(images[16:])]) if len(images) > 16 else first

@@ -1,0 +1,38 @@
+"""The last layer, which stays float, undoes what is regular in the errors of the quantised ones before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stageproof.export.quantization.onnx_runtime import run
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+FITTING_IMAGES = 128
+"""Training slices that it is fitted to; channels are equalised on as many."""
+
+
+def fit_head(model: ModelProto, images: np.ndarray, logits: np.ndarray, threads: int, precision: str = "int8") -> None:
+    """Let the last layer, which is float, undo in place what is regular in the errors of those before it.
+
+    The least-squares map from the graph's logits to the reference's, classes by classes, goes into its weights.
+
+    images: (N, C, H, W) float32 training slices.
+    logits: (N, classes) float32 of the reference.
+    """
+    from onnx import numpy_helper
+
+    got = run(model, images, threads, precision)
+    design = np.concatenate([got, np.ones((len(got), 1), np.float32)], axis=1).astype(np.float64)
+    # Directions in which these logits hardly differ, as when a class is never in question, are left alone.
+    change = np.linalg.lstsq(design, logits.astype(np.float64) - got, rcond=1e-4)[0]
+    last = next(node for node in model.graph.node if node.output[0] == model.graph.output[0].name)
+    assert last.op_type == "Gemm", "every model here ends in a linear layer with a bias"
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    weight, bias = (numpy_helper.to_array(stored[name]).astype(np.float64) for name in last.input[1:3])
+    turned = np.eye(len(bias)) + change[:-1].T
+    for name, values in zip(last.input[1:3], (turned @ weight, turned @ bias + change[-1]), strict=True):
+        stored[name].CopyFrom(numpy_helper.from_array(values.astype(np.float32), name))

@@ -1,0 +1,314 @@
+"""From reference to bundle: build each format apart, measure it in every backend here, keep what holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from stageproof.export.bundle.card import (
+    CARD,
+    model_card,
+)
+from stageproof.export.bundle.existing import (
+    alike,
+    present,
+    with_present,
+)
+from stageproof.export.bundle.golden import write_golden
+from stageproof.export.bundle.guard import FILE as GUARD
+from stageproof.export.bundle.guard import (
+    rejections,
+    write_guard,
+)
+from stageproof.export.bundle.rebuild import (
+    combinations_of,
+    stale,
+)
+from stageproof.export.bundle.redaction import Private
+from stageproof.export.bundle.signing import (
+    SIGNATURE,
+    sign,
+)
+from stageproof.export.bundle.writer import (
+    REPORT,
+    adopt,
+    kept_rejections,
+    link,
+    reject,
+    staged,
+)
+from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.engines.child_process import in_own_process
+from stageproof.export.engines.latency import timed
+from stageproof.export.formats import (
+    FORMATS,
+    artifact_files,
+    file_name,
+    variants,
+)
+from stageproof.export.formats.build import (
+    Outcome,
+    produce_apart,
+)
+from stageproof.export.hashed_files import write
+from stageproof.export.options import Options
+from stageproof.export.parity.family import (
+    artifacts_by_bound,
+    family,
+)
+from stageproof.export.parity.reference_answers import gather
+from stageproof.export.preconditions import check
+from stageproof.export.preprocessing import TAKES
+from stageproof.export.preprocessing.onnx import assert_bilinear
+from stageproof.export.reference.from_bundle import (
+    assert_same_answers,
+    calibration_since,
+)
+from stageproof.export.reference.model import (
+    Reference,
+    source_of,
+)
+from stageproof.export.reference.order_check import check_order
+from stageproof.export.reference.rebuild_options import assert_agrees
+from stageproof.export.reference.source import load_reference
+from stageproof.runtime import __version__
+from stageproof.runtime.artifacts.entries import LOGS
+from stageproof.runtime.artifacts.verified_bytes import CODE
+from stageproof.runtime.bundle.manifest import (
+    FILE,
+    Document,
+    Manifest,
+    artifact_path,
+    read_manifest,
+)
+from stageproof.runtime.bundle.verify import verified
+from stageproof.runtime.system.cpus import available_cpus
+from stageproof.runtime.system.work_folders import unmark
+from stageproof.train.runs.pseudonyms import public_source
+
+PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What one export gave."""
+
+    bundle: Path
+    manifest: Manifest
+    outcomes: tuple[Outcome, ...]
+    comparison: dict[str, Any] = field(default_factory=dict)
+    """What artifacts were compared on, and what the reference answers there; JSON-ready."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was asked for is in the bundle, apart from what cannot be built here by its nature."""
+        return all(outcome.status in ("passed", "pending") for outcome in self.outcomes)
+
+
+def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) -> Exported:
+    """Make again what no longer fits this machine in the bundle at `options.out`, as `export` does; no outcomes where
+    everything fits. Raises what `export` raises, and CheckpointError where the bundle's own weights are not at hand.
+    """
+    manifest = read_manifest(options.out)
+    assert_agrees(options, manifest.model, options.out)
+    found = stale(options.out, options.threads or available_cpus(), say, trust_code=options.trust_code)
+    for entry in found:
+        say(f"{entry.artifact.file}: {entry.reason}")
+    if not found:
+        return Exported(options.out, manifest, ())
+    options = replace(
+        options,
+        source=source_of(options.out, options.source),
+        with_preprocessing=any(entry.artifact.takes == TAKES for entry in found),
+        with_softmax=any(entry.gives == "probabilities" for entry in found),
+    )
+    assert options.source is not None, "source_of names one"
+    assert_same_answers(load_reference(options), options.out, manifest)
+    if since := calibration_since(options.source, manifest.model):
+        say(since)
+    return export(options, say, combinations_of(found))
+
+
+def export(
+    options: Options,
+    say: Callable[[str], None] = lambda text: None,
+    wanted: dict[str, list[str]] | None = None,
+    checked: bool = False,
+) -> Exported:
+    """Build, check and bundle; what fails its check lies in `rejected/` and is not in the manifest.
+
+    say: takes a line of progress.
+    wanted: format → its precisions, in place of what the options name.
+    checked: `export.preconditions.check` has been called, and gave these options and `wanted`.
+
+    Raises what `check` raises, and ParityError where the reference's answers show nothing. Nothing was written then.
+    """
+    if not checked or wanted is None:
+        options, wanted = check(options, say, wanted)
+    reference = load_reference(options)
+    say(str(reference.order))
+    if options.with_preprocessing:
+        assert_bilinear(reference.info.input)
+    before = present(options.out)
+    options, all_wanted = with_present(options, reference, before, wanted, say)
+    if all_wanted != wanted:
+        options, wanted = check(options, lambda line: None, all_wanted)
+    precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
+    kept = before.artifacts if before is not None and alike(before, reference) else ()
+    files = artifact_files(wanted, options.with_preprocessing)
+    shared = family(artifacts_by_bound(options, files, kept), kept, set(files))
+    evidence = gather(options, reference, precisions, say, shared)
+    if reference.run is None and options.parity_data is not None and evidence.truth is not None:
+        check_order(reference.order, evidence.logits, evidence.truth, evidence.source, say)
+    private = Private(options, reference, evidence)
+    with staged(options.out) as folder:
+        guard = _guard(options, reference, before, folder, say)
+        if evidence.samples is not None:
+            evidence = replace(evidence, rejected=rejections(folder, evidence.samples), samples=None)
+        work = folder / ".work"
+        try:
+            evidence.save(work)
+            outcomes: list[Outcome] = []
+            for name, precisions in wanted.items():
+                outcomes += _format(options, name, precisions, folder, say)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        _finish(options, reference, evidence, folder, outcomes, guard, private, say)
+        private.clean_logs(folder)
+        unmark(folder)
+        manifest = verified(folder)  # before it takes the old one's place
+        if options.sign:
+            sign(folder, options.sign)
+        elif (options.out / SIGNATURE).exists():
+            say(f"{options.out} was signed and no longer is, since it changed. Sign it again: --sign KEY")
+    if names := private.write_names(options.out):
+        say(f"{names} says which image each digest in the reports stands for; it is no part of the bundle")
+    return Exported(options.out, manifest, tuple(outcomes), evidence.facts)
+
+
+def _guard(
+    options: Options, reference: Reference, before: Manifest | None, folder: Path, say: Callable[[str], None]
+) -> Document | None:
+    """The guard, written into `folder` before anything is built: artifacts carry whether their bundle has one.
+
+    Where the training slices are gone, that of the present bundle stays if it is of the same weights.
+    """
+    guard, why_none = write_guard(reference, folder, options.parity_data)
+    if guard is None and before and before.guard and before.model.digest == reference.info.digest:
+        link(artifact_path(options.out, before.guard), folder / GUARD)
+        guard = Document(GUARD, before.guard.sha256)
+        say(f"{options.out} keeps the guard that it has: the slices to fit another are not there")
+    elif guard is None:
+        say(why_none)
+    return guard
+
+
+def _format(
+    options: Options, name: str, precisions: Sequence[str], folder: Path, say: Callable[[str], None]
+) -> list[Outcome]:
+    """The outcomes of one format, made in a process of its own."""
+    arguments = (options, name, precisions, folder, folder / ".work")
+    try:
+        outcomes: list[Outcome] = in_own_process(produce_apart, arguments, folder / LOGS / f"{name}.log", say)
+    except ChildProcessError as error:
+        outcomes = []
+        for precision, pixels in variants(name, precisions, options.with_preprocessing):
+            file = file_name(FORMATS[name], precision, pixels)
+            reason = f"{file} was not finished: {error} (see {LOGS}/{name}.log)"
+            outcomes.append(Outcome(name, precision, file, "rejected", reason, "ExportError"))
+    return outcomes
+
+
+def _finish(
+    options: Options,
+    reference: Reference,
+    evidence: Evidence,
+    folder: Path,
+    outcomes: list[Outcome],
+    guard: Document | None,
+    private: Private,
+    say: Callable[[str], None],
+) -> None:
+    """Sort what was built into served and rejected, take over what stays, time it all, and write the manifest."""
+    facts = {
+        "model": reference.info.digest,
+        "images": len(evidence.images),
+        "source": public_source(evidence.source),
+        "comparison": evidence.facts,
+    }
+    for outcome in outcomes:
+        if outcome.artifact is None:
+            report = json.dumps({**facts, **private.json(_report(outcome))}, indent=2) + "\n"
+            reject(folder, outcome.file, report if outcome.status == "rejected" else None)
+    good = [outcome for outcome in outcomes if outcome.artifact]
+    kept_rejections(options.out, folder, {outcome.file for outcome in outcomes})
+    if not good and options.out.exists():
+        # Nothing new to serve: whatever the present bundle serves, of this model or another, it serves on.
+        manifest = read_manifest(options.out)
+        (folder / GUARD).unlink(missing_ok=True)
+        for entry in manifest.files:
+            link(artifact_path(options.out, entry), folder / entry.file)
+        link(options.out / FILE, folder / FILE)
+        return
+    replaced = {file for outcome in good for file in outcome.files}
+    card = None if options.rebuild else model_card(reference)  # the bundle's own is of the same model
+    replaced |= set() if card is None else {CARD}
+    artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced, reference.order.origin)
+    foreign = set() if options.trust_code else {one.file for one in artifacts if one.format in CODE}
+    artifacts += [outcome.artifact for outcome in good if outcome.artifact]
+    golden = write_golden(reference, folder)
+    threads, log = options.threads or available_cpus(), folder / LOGS / "latency.log"
+    artifacts = timed(folder, artifacts, golden, reference.info.input, threads, log, say, foreign)
+    by_file = {artifact.file: artifact for artifact in artifacts}
+    for outcome in good:
+        outcome.artifact = by_file[outcome.file]
+    documents += [sidecar for outcome in good for sidecar in outcome.sidecars]
+    reports.update({outcome.file: private.json(_report(outcome)) for outcome in good})
+    text = json.dumps({**facts, "artifacts": reports}, indent=2) + "\n"
+    documents.append(Document(REPORT, write(folder / REPORT, text.encode())))
+    if card is not None:
+        documents.append(Document(CARD, write(folder / CARD, card)))
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    provenance = {**reference.provenance, "stageproof": __version__, "exported": created, "packages": _packages()}
+    provenance["comparison"] = evidence.facts
+    manifest = Manifest(
+        reference.info,
+        tuple(artifacts),
+        provenance,
+        guard=guard,
+        golden=golden,
+        documents=tuple(documents),
+        labels_from=reference.order.origin,
+    )
+    (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _report(outcome: Outcome) -> dict[str, Any]:
+    """JSON-ready: all that was measured."""
+    return {
+        "format": outcome.format,
+        "precision": outcome.precision,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "error": outcome.error,
+        "layers": outcome.found,
+        "backends": outcome.reports,
+        "notes": outcome.notes,
+    }
+
+
+def _packages() -> dict[str, str]:
+    """What was installed at the export, of all that had a part in it."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

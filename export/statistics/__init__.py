@@ -1,0 +1,1 @@
+"""Bounds on shares of independent and of clustered trials."""

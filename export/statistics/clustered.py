@@ -1,0 +1,229 @@
+"""Upper bounds on a share of images when images of one person depend on each other.
+
+32 slices of one person are not 32 independent witnesses: where one prediction changes, those of neighbouring slices
+change with it. Two bounds are taken, and the larger one counts.
+
+- Korn and Graubard (1998, Survey Methodology 24:193): Clopper and Pearson's bound on the effective number of images,
+  which is their number over the estimated design effect. Where few predictions changed there is little to estimate a
+  design effect from, and it is too small just when the share is by chance too small.
+- Beta-binomial: the smallest share at which so few changes become unlikely, when the probability of a change varies
+  between people. Its intraclass correlation (ICC), in [0, `LARGEST_ICC`], is the most probable one at that share, given
+  how the changes are spread over people. With no change at all that is nearly always the largest one.
+
+`docs/GATE.md` has the simulation of both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from stageproof.export.statistics.binomial import upper_bound
+
+LARGEST_ICC = 0.3
+"""Of the changes within a person. Those of real int8 artifacts were measured at 0.003 to 0.047."""
+SLICES_OF_UNKNOWN = 32
+"""Images that are counted as one person where nobody knows the people: as many as the public sets have of each."""
+_GRID = tuple(float(icc) for icc in np.linspace(0.0, LARGEST_ICC, 13))
+_FIRST = 1e-6  # where the search for a bound begins
+_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many images of each person there are, and on how many of them something changed."""
+
+    changed: np.ndarray
+    """(P,) int, of each person; in no order where `known` is False."""
+    sizes: np.ndarray
+    """(P,) int, 1 or more."""
+    known: bool = True
+    """False: nobody knows the people. `sizes` assumes `SLICES_OF_UNKNOWN` images of each, and only the sum of `changed`
+    means anything."""
+
+    @property
+    def images(self) -> int:
+        """Of all people."""
+        return int(self.sizes.sum())
+
+    @property
+    def total(self) -> int:
+        """Images on which something changed."""
+        return int(self.changed.sum())
+
+    @property
+    def people(self) -> int:
+        """With at least one image; assumed where they are not known."""
+        return len(self.sizes)
+
+    @classmethod
+    def of(cls, changed: np.ndarray, people: np.ndarray | None) -> Counts:
+        """changed: (N,) bool. people: (N,) int, equal for images of one person; None where nobody knows."""
+        if people is None:
+            sizes = _assumed_sizes(len(changed))
+            counts = np.zeros(len(sizes), np.int64)
+            counts[:1] = int(changed.sum())
+            return cls(counts, sizes, known=False)
+        _, index = np.unique(people, return_inverse=True)
+        return cls(np.bincount(index, weights=changed).astype(np.int64), np.bincount(index))
+
+
+def _assumed_sizes(images: int) -> np.ndarray:
+    full, rest = divmod(images, SLICES_OF_UNKNOWN)
+    return np.array([SLICES_OF_UNKNOWN] * full + [rest] * (rest > 0), np.int64)
+
+
+def design_effect(counts: Counts) -> float | None:
+    """Variance of the share over that of as many independent images (Kish 1965), from the spread over people.
+
+    None where it cannot be estimated: unknown people, fewer than two, or no change on any image or on all.
+    """
+    people, images, total = counts.people, counts.images, counts.total
+    if not counts.known or people < 2 or images < 2 or not 0 < total < images:
+        return None
+    share = total / images
+    residuals = counts.changed - share * counts.sizes
+    variance = people / (people - 1) * float((residuals**2).sum()) / images**2
+    return variance / (share * (1 - share) / (images - 1))
+
+
+def korn_graubard(counts: Counts, confidence: float = 0.95) -> float:
+    """Upper one-sided bound on the share, in [0, 1]: Clopper and Pearson's on the effective number of images.
+
+    The design effect is not taken below 1, nor below 1 where it cannot be estimated.
+    """
+    from scipy.special import betaincinv
+
+    if counts.total >= counts.images or counts.people < 2:
+        return 1.0
+    effect = max(design_effect(counts) or 1.0, 1.0)
+    effective = counts.images / effect * _t_ratio(confidence, counts.images, counts.people)
+    events = effective * counts.total / counts.images
+    return float(betaincinv(events + 1, effective - events, confidence))
+
+
+def probability_of_so_few(counts: Counts, share: float) -> float:
+    """Probability of as few changes in all, or fewer, at a true `share` in (0, 1): the p-value against that share.
+
+    The ICC is the most probable one of a grid at that share; where the people are unknown, the one that makes so few
+    changes most probable.
+    """
+    sizes = _key(counts.sizes)
+    if not counts.known:
+        return max(_probability_of_total(sizes, counts.total, share, icc) for icc in _GRID)
+    return _probability_of_total(sizes, counts.total, share, _most_probable_icc(counts, share))
+
+
+def beta_binomial_bound(counts: Counts, confidence: float = 0.95) -> float:
+    """Upper one-sided bound on the share, in [0, 1]: the largest one at which so few changes are not too unlikely."""
+    if counts.total >= counts.images:
+        return 1.0
+    low, high = max(counts.total / counts.images, _FIRST), 1 - _FIRST
+    if probability_of_so_few(counts, high) > 1 - confidence:
+        return 1.0
+    for _ in range(_STEPS):
+        middle = math.sqrt(low * high)
+        if probability_of_so_few(counts, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+        if high / low < 1.0005:
+            break
+    return high
+
+
+def bound(counts: Counts, confidence: float = 0.95) -> float:
+    """Upper one-sided bound on the share of images that change, in [0, 1]; 1 for no images.
+
+    Not below the one for independent images (`export.statistics.upper_bound`).
+    """
+    if not counts.images:
+        return 1.0
+    if int(counts.sizes.max()) == 1:
+        return upper_bound(counts.total, counts.images, confidence)  # what follows comes to the same
+    independent = upper_bound(counts.total, counts.images, confidence)
+    if counts.known:
+        independent = max(independent, korn_graubard(counts, confidence))
+    return max(independent, beta_binomial_bound(counts, confidence))
+
+
+def within(counts: Counts, share: float, confidence: float = 0.95) -> bool:
+    """Whether `bound` is at most `share`, without the search for it."""
+    if not counts.images or counts.total >= share * counts.images:
+        return False
+    # Korn and Graubard's is never below the bound for independent images.
+    first = (korn_graubard if counts.known else _independent)(counts, confidence)
+    return first <= share and probability_of_so_few(counts, share) <= 1 - confidence
+
+
+def _independent(counts: Counts, confidence: float) -> float:
+    return upper_bound(counts.total, counts.images, confidence)
+
+
+def fewest_people(share: float, slices: int, confidence: float = 0.95) -> int:
+    """The fewest people, with so many images each, of whom no change at all shows a share within `share`, in (0, 1)."""
+    none = min(_probability_of_none(slices, share, icc) for icc in (0.0, LARGEST_ICC))
+    most = max(_probability_of_none(slices, share, icc) for icc in (0.0, LARGEST_ICC))
+    assert 0 < none <= most < 1
+    return max(2, math.ceil(math.log(1 - confidence) / math.log(most)))
+
+
+def _probability_of_none(slices: int, share: float, icc: float) -> float:
+    return float(np.exp(_log_terms(slices, share, icc)[0]))
+
+
+@lru_cache(maxsize=4096)
+def _log_terms(slices: int, share: float, icc: float) -> np.ndarray:
+    """(slices + 1,) logarithm of the beta-binomial probability of each number of changes of one person."""
+    from scipy.special import betaln, gammaln
+
+    at = np.arange(slices + 1)
+    ways = gammaln(slices + 1) - gammaln(at + 1) - gammaln(slices - at + 1)
+    if icc == 0:
+        terms: np.ndarray = ways + at * math.log(share) + (slices - at) * math.log1p(-share)
+        return terms
+    both = (1 - icc) / icc
+    first, second = share * both, (1 - share) * both
+    spread: np.ndarray = ways + betaln(at + first, slices - at + second) - betaln(first, second)
+    return spread
+
+
+def _key(sizes: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """How many people have how many images."""
+    each, people = np.unique(sizes, return_counts=True)
+    return tuple(zip(each.tolist(), people.tolist(), strict=True))
+
+
+def _probability_of_total(sizes: tuple[tuple[int, int], ...], total: int, share: float, icc: float) -> float:
+    """Probability of at most `total` changes of all people together."""
+    return float(min(1.0, _cumulative(sizes, share, icc)[total]))
+
+
+@lru_cache(maxsize=64)
+def _cumulative(sizes: tuple[tuple[int, int], ...], share: float, icc: float) -> np.ndarray:
+    """(images + 1,) probability of at most so many changes in all: the people's distributions convolved."""
+    length = sum(size * people for size, people in sizes) + 1
+    transformed = np.ones(length // 2 + 1, np.complex128)
+    for size, people in sizes:
+        transformed *= np.fft.rfft(np.exp(_log_terms(size, share, icc)), length) ** people
+    return np.cumsum(np.maximum(np.fft.irfft(transformed, length), 0.0))
+
+
+def _most_probable_icc(counts: Counts, share: float) -> float:
+    """Of `_GRID`: the one at which the changes of each person are the most probable."""
+    width = int(counts.sizes.max()) + 1
+    pairs, people = np.unique(counts.sizes * width + counts.changed, return_counts=True)
+    each = [divmod(pair, width) for pair in pairs.tolist()]
+    fits = [float(np.dot([_log_terms(size, share, icc)[at] for size, at in each], people)) for icc in _GRID]
+    return _GRID[int(np.argmax(fits))]
+
+
+@lru_cache(maxsize=1024)
+def _t_ratio(confidence: float, images: int, people: int) -> float:
+    """Student's quantile for images over that for people, squared."""
+    from scipy.stats import t
+
+    return float((t.ppf(confidence, images - 1) / t.ppf(confidence, people - 1)) ** 2)

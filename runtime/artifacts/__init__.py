@@ -1,0 +1,1 @@
+"""Model files, inspected as bytes before an engine loads them."""

@@ -1,0 +1,265 @@
+"""What an artifact says of itself: its labels, input and weights, read from the file without any engine.
+
+Export writes a JSON text under `METADATA_KEY` into every format that has a place for one:
+
+    .onnx             ModelProto.metadata_props (onnx.proto, field 14)
+    .xml              <net><rt_info><framework><stageproof value="…"/>, where OpenVINO keeps ONNX's metadata
+    .ts, .pt2         the entry ROOT/extra/stageproof of the zip archive
+    .safetensors      __metadata__ of the header
+    .aoti.pt2         a *_metadata.json beside the compiled library in the zip archive
+    .engine           has none: what a TensorRT engine decides is measured, what it is called is not in it
+
+The text is a `ModelInfo` and the facts of this one file. Reading it skips the weights, so it costs microseconds to a
+few milliseconds whatever the size of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stageproof.runtime.errors import BundleError
+from stageproof.runtime.labels import LABELS_FROM
+from stageproof.runtime.model_info import (
+    KEYS,
+    OPTIONAL,
+    ModelInfo,
+)
+from stageproof.runtime.serialization.json_fields import (
+    exactly,
+    field,
+    parse,
+    text,
+)
+
+METADATA_KEY = "stageproof"
+"""Under this key an artifact carries its description."""
+METADATA_KEYS = (METADATA_KEY, "neurostage")
+"""What is read: artifacts of version 0.1 have the project's former name. Both in one file are two descriptions."""
+
+LARGEST = 1 << 20
+"""Bytes of a description; ours have about 600."""
+_LARGEST_HEADER = 4 << 20
+"""Bytes of a safetensors header or an OpenVINO topology: ten times those of the largest network here. Parsed, either
+can take fifty times as much memory."""
+_PARTS = 100_000
+"""Fields of an ONNX file that are looked at."""
+_FITTING = 16
+"""Entries of an archive that may hold a description."""
+
+_FACTS = ("precision", "guarded", "labels_from", "takes", "gives")
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The description inside one artifact."""
+
+    model: ModelInfo
+    precision: str | None
+    """None in artifacts of version 0.1, which do not carry it."""
+    guarded: bool
+    """Whether it was exported into a bundle with a guard; False where the artifact does not say."""
+    labels_from: str | None
+    """Where the order of the classes comes from, one of `runtime.labels.LABELS_FROM`; None in artifacts of 0.1."""
+    takes: str | None
+    """None where the artifact does not say: then `runtime.artifacts.entries.TENSOR`."""
+    gives: str
+    """``logits`` or ``probabilities``."""
+
+
+def carried(path: Path, format_name: str, content: bytes | None = None) -> Carried | None:
+    """The description in the file at `path`; None for a format that has no place for one.
+
+    content: the file's bytes, where they were read already: then the path is not opened.
+
+    Raises BundleError, naming the file, where there is none, where two differ, or what is there cannot be read.
+    """
+    found = descriptions(path, format_name, content)
+    if found is None:
+        return None
+    if len(found) != 1:
+        how = "no labels and input size of its own" if not found else f"{len(found)} different descriptions of itself"
+        raise BundleError(f"{path} carries {how}, expected one. Not loaded. Export again.")
+    return read_description(found[0], str(path))
+
+
+def descriptions(path: Path, format_name: str, content: bytes | None = None) -> list[str] | None:
+    """The different texts under our key in the file; None for a format that has no place for one. Raises BundleError,
+    naming the file, for what cannot be read."""
+    suffix, reader = FORMATS[format_name]
+    if reader is None:
+        return None
+    if not path.name.endswith(suffix):
+        raise BundleError(f"{path} is no {format_name} file, whose names end in {suffix}. Not loaded.")
+    try:
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
+            return sorted(set(reader(file)))
+    except BundleError as error:  # of a JSON text inside, which knows no path
+        raise BundleError(f"{path} cannot be read as {format_name}: {error}") from error
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
+    except (zlib.error, SyntaxError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
+
+
+def read_description(description: str, where: str) -> Carried:
+    """The description that `description` spells. Raises BundleError, naming `where`, for a key more or less."""
+    where = f"the description in {where}"
+    data = parse(description, where)
+    exactly(data, where, KEYS, (*OPTIONAL, *_FACTS))
+    guarded = data.get("guarded", False)
+    if not isinstance(guarded, bool):
+        raise BundleError(f"{where}: 'guarded' is {guarded!r}, expected true or false. Export again.")
+    origin = text(data, "labels_from", where) if "labels_from" in data else None
+    if origin is not None and origin not in LABELS_FROM:
+        raise BundleError(
+            f"{where}: labels_from is {origin!r}, expected one of {', '.join(LABELS_FROM)}. Export again."
+        )
+    return Carried(
+        model=ModelInfo.from_exact({key: data[key] for key in (*KEYS, *OPTIONAL) if key in data}, where),
+        precision=text(data, "precision", where) if "precision" in data else None,
+        guarded=guarded,
+        labels_from=origin,
+        takes=text(data, "takes", where) if "takes" in data else None,
+        gives=text(data, "gives", where, "logits"),
+    )
+
+
+def _onnx(file: BinaryIO) -> list[str]:
+    """The values of our key in metadata_props of a serialised ModelProto; the graph is skipped unread."""
+    found = []
+    budget = [_PARTS]
+    for number, length in _fields(file, budget):
+        if number == 14 and length <= LARGEST:
+            entry = io.BytesIO(file.read(length))
+            pair = {
+                name: entry.read(count) for name, count in _fields(entry, budget)
+            }  # of two equal fields the last counts
+            if pair.get(1) in [key.encode() for key in METADATA_KEYS]:
+                found.append(pair.get(2, b"").decode("utf-8"))
+    return found
+
+
+def _fields(file: BinaryIO, budget: list[int]) -> Iterator[tuple[int, int]]:
+    """Number and length of each length-delimited field of a protobuf message, `file` standing at its content; others
+    are skipped (protobuf.dev/programming-guides/encoding). budget: fields that may still be read, in a list of one."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    while file.tell() < size:
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise ValueError("it consists of more parts than any network of this project")
+        number, kind = divmod(_varint(file), 8)
+        if kind == 0:
+            _varint(file)
+            continue
+        length = _varint(file) if kind == 2 else {1: 8, 5: 4}.get(kind, size)
+        end = file.tell() + length
+        if end > size:
+            raise ValueError("it is cut off, or another kind of file")
+        if kind == 2:
+            yield number, length
+        file.seek(end)
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
+    raise ValueError("it is cut off, or another kind of file")
+
+
+def _openvino(file: BinaryIO) -> list[str]:
+    """The value of our element under the network's own rt_info; those of its layers are not looked at."""
+    from xml.etree import ElementTree  # here, since a bundle without this format need not wait for it
+
+    content = file.read(_LARGEST_HEADER + 1)
+    if len(content) > _LARGEST_HEADER:
+        raise ValueError(f"it has more than {_LARGEST_HEADER} bytes")
+    if b"<!DOCTYPE" in content or b"\0" in content:  # entities could make a small file large; UTF-16 could hide them
+        raise ValueError("it declares a document type or is not UTF-8, and OpenVINO writes neither")
+    network = ElementTree.fromstring(content)
+    if network.tag != "net":
+        return []
+    found = [element for key in METADATA_KEYS for element in network.findall(f"rt_info/framework/{key}")]
+    return [element.get("value", "") for element in found]
+
+
+def _archive(pattern: str) -> Callable[[BinaryIO], list[str]]:
+    """A reader of the entries of a zip archive whose whole name fits `pattern`."""
+
+    def read(file: BinaryIO) -> list[str]:
+        _assert_small_directory(file)
+        with zipfile.ZipFile(file) as archive:
+            fitting = [entry for entry in archive.infolist() if re.fullmatch(pattern, entry.filename)]
+            if len(fitting) > _FITTING:
+                raise ValueError(f"it holds {len(fitting)} descriptions")
+            return [_entry(archive, entry) for entry in fitting]
+
+    return read
+
+
+def _assert_small_directory(file: BinaryIO) -> None:
+    """Raise ValueError unless a zip archive ends in a directory of few bytes, of which `zipfile` reads all at once."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 98))
+    tail = file.read(98)
+    if tail[-22:-18] != b"PK\x05\x06":
+        raise ValueError("it does not end in the directory of an archive")
+    length = int.from_bytes(tail[-10:-6], "little")
+    if tail[:4] == b"PK\x06\x06":  # once more in 64 bits, as PyTorch writes it; `zipfile` goes by this one
+        length = max(length, int.from_bytes(tail[40:48], "little"))
+    if length > _LARGEST_HEADER:
+        raise ValueError(f"its directory has {length} bytes")
+
+
+def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
+    with archive.open(entry) as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{entry.filename} has more than {LARGEST} bytes")
+    return content.decode("utf-8")
+
+
+def _compiled(file: BinaryIO) -> list[str]:
+    """Our key of the metadata that AOTInductor compiles into a package, one text for each file that has it."""
+    tables = [json.loads(table) for table in _archive(r".+/[^/]+_metadata\.json")(file)]
+    return [str(table[key]) for table in tables if isinstance(table, dict) for key in METADATA_KEYS if key in table]
+
+
+def _safetensors(file: BinaryIO) -> list[str]:
+    """Our key of the header's __metadata__."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > _LARGEST_HEADER:
+        raise ValueError(f"its header would have {length} bytes")
+    header = parse(file.read(length).decode("utf-8"), "its header")
+    metadata: dict[str, Any] = field(header, "__metadata__", dict, "its header", {})
+    return [str(metadata[key]) for key in METADATA_KEYS if key in metadata]
+
+
+Reader = Callable[[BinaryIO], list[str]]
+
+_EXTRA = rf"[^/]+/extra/({'|'.join(METADATA_KEYS)})"
+
+FORMATS: dict[str, tuple[str, Reader | None]] = {
+    "onnx": (".onnx", _onnx),
+    "openvino": (".xml", _openvino),
+    "torchscript": (".ts", _archive(_EXTRA)),
+    "torch-export": (".pt2", _archive(_EXTRA)),
+    "pytorch": (".safetensors", _safetensors),
+    "aotinductor": (".aoti.pt2", _compiled),
+    "tensorrt": (".engine", None),
+}
+"""Format → end of its files' names, and reader of the texts under our key; None: it has no place for one."""

@@ -1,0 +1,1 @@
+"""A bundle: its manifest, and whether its files are what the export wrote."""

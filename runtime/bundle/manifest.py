@@ -1,0 +1,291 @@
+"""The bundle's manifest: what is in the bundle, what it was measured to do, and where it came from.
+
+A bundle is a folder with a `manifest.json` (this module) and the files it names. Schema 1; * marks optional keys:
+
+    schema        1
+    model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature, abstain_below,
+                  study* (runtime.study): how the slices of a study make its probability; not in bundles of 0.1
+    provenance    dataset digest, split, checkpoint digest, versions: what the chain of evidence starts from
+    artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks`, `requires`, `takes`
+      checks      [Check]: one for each backend that ran this very file at export and passed parity
+    guard*        {file, sha256}: the file that `runtime.guard.ood_guard.Guard.write` made of the training slices
+    labels_from*  where the order of the classes comes from (`runtime.labels.LABELS_FROM`); not in bundles of 0.1
+    golden*       [{file, sha256, logits}]: encoded images and the eager float32 reference's logits for each, which
+                  `Predictor.self_test` replays; files under golden/
+    documents*    [{file, sha256}]: everything else in the bundle: model card, parity report, the sidecars of artifacts
+    sha256        of this text, its own 64 digits counted as zeros; `Manifest.to_json` writes it
+
+An object has these keys and no others, each once; `provenance`, `parity` and `requires` are free in what they hold. All
+paths are relative to the bundle, with forward slashes. Every file named is hashed before anything is loaded, and what
+is not named may not lie there (`runtime.bundle.verify`); docs/SEAL.md says against whom that helps.
+
+Parity belongs to a file *and* the engine that ran it: the same fp32 ONNX file changes decisions in one engine and not
+in another. That is why figures are part of a Check, not of an Artifact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stageproof.runtime.artifacts.entries import (
+    FILE,
+    TENSOR,
+    Artifact,
+    Check,
+    Document,
+    Golden,
+    read_artifact,
+    read_document,
+    read_golden,
+)
+from stageproof.runtime.artifacts.files import (
+    LARGEST_MODEL,
+    read_once,
+)
+from stageproof.runtime.artifacts.metadata import METADATA_KEY
+from stageproof.runtime.errors import BundleError
+from stageproof.runtime.labels import LABELS_FROM
+from stageproof.runtime.model_info import ModelInfo
+from stageproof.runtime.serialization.digests import (
+    UNSEALED,
+    is_sealed,
+    seal,
+    sha256_file,
+)
+from stageproof.runtime.serialization.json_fields import (
+    assert_plain,
+    exactly,
+    field,
+    objects,
+    parse,
+)
+from stageproof.runtime.text.hints import command
+
+__all__ = [
+    "DEFAULT_BUNDLE",
+    "FILE",
+    "LARGEST",
+    "METADATA_KEY",
+    "SCHEMA",
+    "TENSOR",
+    "Artifact",
+    "Check",
+    "Document",
+    "Golden",
+    "Manifest",
+    "ModelInfo",
+    "artifact_bytes",
+    "artifact_path",
+    "manifest_bytes",
+    "parse_manifest",
+    "read_manifest",
+    "sha256_file",
+]
+
+DEFAULT_BUNDLE = "bundle"
+"""Folder that an export writes to, and commands load from, unless told otherwise."""
+SCHEMA = 1
+_REQUIRED = ("model", "provenance", "artifacts")
+_OPTIONAL = ("schema", "guard", "labels_from", "golden", "documents", "sha256")
+LARGEST = 4 << 20
+"""Bytes of a manifest: 25 times those of a bundle with every format in every precision. Parsed, it takes 100 MB."""
+
+MOST_FILES = 1000
+"""Files of a bundle; one with every format in every precision has sixty."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`."""
+
+    model: ModelInfo
+    artifacts: tuple[Artifact, ...]
+    provenance: dict[str, Any]
+    guard: Document | None = None
+    golden: tuple[Golden, ...] = ()
+    documents: tuple[Document, ...] = ()
+    labels_from: str | None = None
+    """One of `runtime.labels.LABELS_FROM`; None in a bundle that does not record it."""
+
+    @property
+    def files(self) -> tuple[Artifact | Document | Golden, ...]:
+        """Everything that the manifest names."""
+        return (*self.artifacts, *([self.guard] if self.guard else []), *self.golden, *self.documents)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back exactly."""
+        data = {
+            "schema": SCHEMA,
+            "model": self.model.to_dict(),
+            "provenance": self.provenance,
+            "artifacts": [asdict(artifact) for artifact in self.artifacts],
+        }
+        if self.guard:
+            data["guard"] = asdict(self.guard)
+        if self.labels_from:
+            data["labels_from"] = self.labels_from
+        if self.golden:
+            data["golden"] = [{**asdict(golden), "logits": list(golden.logits)} for golden in self.golden]
+        if self.documents:
+            data["documents"] = [asdict(document) for document in self.documents]
+        return data
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`, its own SHA-256 included."""
+        return seal(json.dumps({**self.to_dict(), "sha256": UNSEALED}, indent=2, allow_nan=False) + "\n")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str) -> Manifest:
+        """The manifest described by `data`. Raises BundleError, naming `where`, for what this runtime cannot read."""
+        schema = data.get("schema")
+        if schema != SCHEMA or isinstance(schema, bool):
+            raise BundleError(
+                f"{where} has schema {schema!r}, this runtime reads {SCHEMA}. Export again, or upgrade stageproof."
+            )
+        exactly(data, where, _REQUIRED, _OPTIONAL)
+        assert_plain(data["provenance"], f"{where}: provenance")
+        manifest = cls(
+            model=ModelInfo.from_exact(field(data, "model", dict, where), f"{where}: model"),
+            artifacts=tuple(read_artifact(*entry) for entry in _entries(data, "artifacts", where)),
+            provenance=field(data, "provenance", dict, where),
+            guard=read_document(field(data, "guard", dict, where), f"{where}: guard") if "guard" in data else None,
+            golden=tuple(read_golden(*entry) for entry in _entries(data, "golden", where)),
+            documents=tuple(read_document(*entry) for entry in _entries(data, "documents", where)),
+            labels_from=_labels_from(data, where),
+        )
+        manifest.assert_consistent(where)
+        return manifest
+
+    def assert_consistent(self, where: str) -> None:
+        """Raise BundleError, naming the file, where two entries contradict each other."""
+        if len(self.files) > MOST_FILES:
+            raise BundleError(f"{where} names {len(self.files)} files, expected at most {MOST_FILES}. Export again.")
+        seen: dict[str, str] = {}
+        for entry in self.files:
+            # As a file system may compare names that does not tell case or Unicode's forms apart.
+            name = unicodedata.normalize("NFC", entry.file).casefold()
+            if name in seen:
+                other = "" if seen[name] == entry.file else f" (as {seen[name]})"
+                raise BundleError(f"{where} names a file twice: {entry.file}{other}. Export again.")
+            seen[name] = entry.file
+        for golden in self.golden:
+            if len(golden.logits) != len(self.model.labels):
+                raise BundleError(f"{where}: {golden.file} has not one logit for each label. Export again.")
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """The manifest of the bundle folder. Raises BundleError when it is missing, changed since its export, or cannot be
+    read by this runtime."""
+    return parse_manifest(manifest_bytes(bundle), bundle / FILE)
+
+
+def manifest_bytes(bundle: Path) -> bytes:
+    """The content of the bundle's `manifest.json`. Raises BundleError where there is none that could be one."""
+    try:
+        return read_once(bundle / FILE, LARGEST, "manifest")
+    except FileNotFoundError as error:
+        made = command(
+            "export", "--out", "NEW_FOLDER" if bundle.exists() else bundle
+        )  # export replaces no other folder
+        raise BundleError(f"{bundle} holds no {FILE}: it is not a bundle. Make one with: {made}") from error
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """The manifest that these bytes are. path: where they were read, for messages. Raises as `read_manifest`."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path} cannot be read: {error}.") from error
+    data = parse(text, str(path))
+    changed = "" if is_sealed(text, data.get("sha256")) else _changed(data)
+    try:
+        manifest = Manifest.from_dict(data, str(path))
+    except BundleError as error:
+        if changed and data.get("schema") == SCHEMA:
+            raise BundleError(f"{error} {path} {changed}") from error
+        raise
+    if changed:
+        raise BundleError(f"{path} {changed}")
+    return manifest
+
+
+def _changed(data: Mapping[str, Any]) -> str:
+    """Why the text is not what an export wrote, for the end of a sentence that begins with its path."""
+    if "sha256" not in data:
+        return (
+            "lacks 'sha256', the digest of its own text, which every export writes: it was changed after export. Copy "
+            "the bundle again, or export again."
+        )
+    return (
+        "was changed after export: its text does not have the SHA-256 it states. Copy the bundle again, or export "
+        "again."
+    )
+
+
+def artifact_path(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
+    """Where the file lies, after comparing its SHA-256. Raises BundleError if missing, changed or outside.
+
+    For files that are copied or hashed. What is loaded is read by `artifact_bytes`: between this call and the next one
+    that opens the path, somebody could replace the file.
+    """
+    path = _inside(bundle, artifact)
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}. Copy the bundle again.") from error
+    _assert_digest(path, found, artifact.sha256)
+    return path
+
+
+def artifact_bytes(bundle: Path, artifact: Artifact | Document | Golden, most: int = LARGEST_MODEL) -> bytes:
+    """The content of the file, whose SHA-256 is that of these very bytes. Raises BundleError as `artifact_path`, and
+    for more than `most` bytes."""
+    path = _inside(bundle, artifact)
+    try:
+        content = read_once(path, most, f"{path.suffix or path.name} file")
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing though the manifest names it. Copy the bundle again.") from error
+    _assert_digest(path, hashlib.sha256(content).hexdigest(), artifact.sha256)
+    return content
+
+
+def _inside(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
+    path = bundle / artifact.file
+    try:
+        inside = path.resolve().is_relative_to(bundle.resolve())
+    except (OSError, RuntimeError):  # a link that leads to itself
+        inside = False
+    if not inside:
+        raise BundleError(f"{artifact.file} leaves the bundle {bundle}. Not loaded.")
+    if not path.is_file():
+        raise BundleError(f"{path} is missing though the manifest names it. Copy the bundle again, or export again.")
+    return path
+
+
+def _assert_digest(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise BundleError(
+            f"{path} has SHA-256 {found[:12]}…, the manifest says {expected[:12]}…: the file was changed after "
+            "export. Not loaded. Copy the bundle again, or export again."
+        )
+
+
+def _labels_from(data: Mapping[str, Any], where: str) -> str | None:
+    if "labels_from" not in data:
+        return None
+    value: str = field(data, "labels_from", str, where)
+    if value not in LABELS_FROM:
+        raise BundleError(f"{where}: labels_from is {value!r}, expected one of {', '.join(LABELS_FROM)}. Export again.")
+    return value
+
+
+def _entries(data: Mapping[str, Any], key: str, where: str) -> list[tuple[dict[str, Any], str]]:
+    """The objects at `key`, none where it is missing, each with its place for messages."""
+    found = objects(data, key, where, []) if key in data else []
+    return [(entry, f"{where}: {key}[{index}]") for index, entry in enumerate(found)]

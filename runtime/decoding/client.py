@@ -1,0 +1,243 @@
+"""Processes that decode, and the one that starts them, as the host sees them: sockets, and answers to be checked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from stageproof.runtime.errors import (
+    ImageError,
+    IsolationError,
+)
+from stageproof.runtime.headers.limits import ALL_FRAMES
+from stageproof.runtime.images.reader import Picture
+
+if TYPE_CHECKING:
+    import socket
+    import subprocess
+
+_SECONDS = 120
+"""That a decoder may take by the clock: its CPU time is limited, and a busy machine is no fault of the image."""
+
+_START = """
+import sys, types
+from importlib import import_module
+sys.path[:] = sys.argv[4:]
+for name, place in (("stageproof", sys.argv[1]), ("stageproof.runtime", sys.argv[2])):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [place]
+import_module("stageproof.runtime.decoding.process").start_decoders(int(sys.argv[3]))
+"""
+"""Stand-ins for both packages: the `__init__` of the runtime imports much that a decoder does not need."""
+
+
+class Lost(Exception):  # noqa: N818
+    """The decoder's process has ended."""
+
+
+class Decoder:
+    """One process, and the socket that leads to it. Its methods are called by one thread at a time."""
+
+    def __init__(self, connection: socket.socket, *, dicom: bool) -> None:
+        self._connection = connection
+        self.dicom = dicom
+        """Whether it has pydicom."""
+        self.enforced: tuple[str, ...] = ()
+
+    def greet(self) -> None:
+        """Wait until it can be used. Raises Lost."""
+        import socket
+
+        # Of the kernel: Python's own timeouts would poll before each call.
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _SECONDS, 0))
+        _, said, _ = self._answer(0)
+        self.enforced = tuple(map(str, said)) if isinstance(said, list) else ()
+
+    def decode(
+        self, data: bytes, where: str, most: int | None, max_pixels: int, *, large: bool
+    ) -> tuple[int, Any, memoryview]:
+        """Its answer, as in `runtime.decoding.process`. Raises Lost."""
+        from stageproof.runtime.decoding.process import REQUEST
+
+        name = where.encode("utf-8", "surrogateescape")
+        most = -1 if most is None else min(most, 1 << 30)
+        head = REQUEST.pack(most, max_pixels, large, len(name), len(data)) + name
+        try:
+            if len(data) < 1 << 16:
+                self._connection.sendall(head + data)
+            else:
+                self._connection.sendall(head)
+                self._connection.sendall(data)
+        except OSError as error:
+            raise Lost from error
+        return self._answer(max_pixels * ALL_FRAMES * 3)
+
+    def alive(self) -> bool:
+        """Whether the other end is still open, as far as is known."""
+        import socket
+
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _answer(self, most: int) -> tuple[int, Any, memoryview]:
+        from stageproof.runtime.decoding.process import ANSWER
+
+        try:
+            first = self._connection.recv(1 << 16)
+            while len(first) < ANSWER.size:
+                first += self._more(ANSWER.size - len(first))
+            kind, text, pixels = ANSWER.unpack_from(first)
+            if text > 1 << 20 or pixels > most:
+                raise Lost
+            rest = bytearray(text + pixels)
+            view = memoryview(rest)
+            at = len(first) - ANSWER.size
+            view[:at] = first[ANSWER.size :]
+            while at < len(rest):
+                count = self._connection.recv_into(view[at:])
+                if not count:
+                    raise Lost
+                at += count
+            return kind, json.loads(rest[:text]), view[text:]
+        except (OSError, ValueError) as error:
+            raise Lost from error
+
+    def _more(self, count: int) -> bytes:
+        some = self._connection.recv(count)
+        if not some:
+            raise Lost
+        return some
+
+
+class Starter:
+    """The process that forks decoders."""
+
+    def __init__(self) -> None:
+        import socket
+        import subprocess
+
+        runtime = Path(__file__).parents[1]
+        paths = [str(Path(path).absolute()) for path in sys.path if path]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [_python(), "-I", "-S", "-B", "-c", _START, str(runtime.parent), str(runtime)]
+            try:
+                self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                    [*command, str(theirs.fileno()), *paths],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    cwd="/",
+                    env={**_ENVIRONMENT, **{name: os.environ[name] for name in _INHERITED if name in os.environ}},
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                raise IsolationError(
+                    f"No process can be started to decode images in ({error.strerror}). Allow it, or pass "
+                    "isolate=False where this process is itself confined."
+                ) from None
+        self._control = ours
+        self._turn = threading.Lock()
+
+    def fork(self, *, dicom: bool) -> socket.socket:
+        """The socket of a new decoder. Raises OSError."""
+        import socket
+
+        from stageproof.runtime.decoding.process import (
+            DICOM,
+            IMAGES,
+        )
+
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, self._turn:
+                socket.send_fds(self._control, [DICOM if dicom else IMAGES], [theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
+        return ours
+
+    def close(self) -> None:
+        self._control.close()
+        with contextlib.suppress(Exception):
+            self._process.wait(5)
+            return
+        self._process.kill()
+        self._process.wait()
+
+    def leave(self) -> None:
+        self._control.close()
+        self._process.returncode = 0  # of another process: nothing to wait for
+
+
+_ENVIRONMENT = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_INHERITED = ("LD_LIBRARY_PATH",)
+
+
+def _python() -> str:
+    """The interpreter; in a program that embeds Python, `sys.executable` is that program."""
+    for path in (sys.executable, f"{sys.exec_prefix}/bin/python3", f"{sys.base_exec_prefix}/bin/python3"):
+        if path and Path(path).name.startswith("python") and os.access(path, os.X_OK):
+            return path
+    raise IsolationError(
+        "There is no Python interpreter beside this program to decode images in. Pass isolate=False where this process "
+        "is itself confined."
+    )
+
+
+def pictures(kind: int, said: Any, pixels: memoryview, max_pixels: int) -> list[Picture]:
+    """What a decoder answered, which is not trusted either. Raises ImageError, ValueError, KeyError or TypeError."""
+    from stageproof.runtime.decoding.process import DECODED
+
+    if kind != DECODED:
+        raise ImageError(_text(said["error"]))
+    transforms, warnings = tuple(map(_text, said["transforms"])), tuple(map(_text, said["warnings"]))
+    pictures, at = [], 0
+    for mode, width, height in said["frames"]:
+        bands = {"L": 1, "RGB": 3}[mode]
+        if not (width > 0 and height > 0 and width * height <= max_pixels):
+            raise ValueError
+        end = at + width * height * bands
+        image = Image.frombytes(mode, (width, height), pixels[at:end])
+        pictures.append(Picture(image, transforms, warnings))
+        at = end
+    if not pictures or at != len(pixels):
+        raise ValueError
+    return pictures
+
+
+def _text(said: object) -> str:
+    """A line of text, as all of ours are."""
+    if not isinstance(said, str):
+        raise TypeError
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in said[:5000])
+
+
+def lost(where: str) -> str:
+    from stageproof.runtime.decoding.process import (
+        CPU_SECONDS,
+        LARGE,
+    )
+
+    return (
+        f"{where} could not be decoded: it takes more than {CPU_SECONDS} s of CPU or {LARGE >> 20} MiB of memory, or "
+        "crashes its decoder. Its header may be damaged, or made to do so. Copy or export it again."
+    )

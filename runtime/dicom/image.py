@@ -1,0 +1,251 @@
+"""DICOM files become 8-bit images as the standard displays them: modality, then VOI, then MONOCHROME1 (PS3.4 N.2).
+
+Needs the extra `dicom` (pydicom; pylibjpeg with pylibjpeg-openjpeg for HTJ2K, pyjpegls for JPEG-LS). Only the
+elements listed here are read, none of which names a patient, so no message, result or log can repeat an identifier.
+pydicom is given no other element either: what it warns of or logs cannot name a patient (`runtime.dicom.elements`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stageproof.runtime.dicom.codecs import (
+    INSTALL,
+    check_codec,
+)
+from stageproof.runtime.dicom.display import displayed
+from stageproof.runtime.dicom.elements import parse
+from stageproof.runtime.dicom.stored_values import (
+    check_native_length,
+    check_pixel_module,
+    whole,
+)
+from stageproof.runtime.errors import ImageError
+from stageproof.runtime.headers.limits import (
+    ALL_FRAMES,
+    MAX_FRAMES,
+    MAX_PIXELS,
+    TooLargeError,
+)
+from stageproof.runtime.system.offline_import import import_without
+
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+_TAGS = [
+    *("Modality", "ImageOrientationPatient", "BurnedInAnnotation"),
+    *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation", "NumberOfFrames"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *(f"{kind}PixelPadding{part}" for kind in ("", "Float", "DoubleFloat") for part in ("Value", "RangeLimit")),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "PresentationLUTShape"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *(
+        f"{segmented}{colour}PaletteColorLookupTable{part}"
+        for colour in ("Red", "Green", "Blue")
+        for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+    ),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", *_PIXELS),
+]
+
+_VETTED = {
+    *_TAGS,
+    *("PixelValueTransformationSequence", "FrameVOILUTSequence", "PlaneOrientationSequence"),
+    *("LUTDescriptor", "LUTData"),
+}
+
+_OBLIQUE = 0.8  # cosine of 37 degrees: tilted more than that from the axial plane, a slice is called something else
+
+
+@dataclass(frozen=True)
+class DicomImage:
+    """What `read_dicom` gives."""
+
+    frames: tuple[Image.Image, ...]
+    """Mode L or RGB."""
+    transforms: tuple[str, ...]
+    """What was done to the stored values of the first frame, in order."""
+    warnings: tuple[str, ...]
+    """What makes the file another thing than an axial MR slice, and what it states and was not followed."""
+
+
+def read_dicom(data: bytes, where: str, most: int | None = None, max_pixels: int = MAX_PIXELS) -> DicomImage:
+    """Every frame of the DICOM file `data`, which messages call `where`.
+
+    most: more frames than these are refused.
+    max_pixels: of one frame; all of them together may have `ALL_FRAMES` times as many values.
+    Raises ImageError for what holds no pixels, cannot be decoded here (naming the codec), or is larger.
+    """
+    try:
+        # For its test data pydicom imports requests where that is installed, which probes for IPv6 with a socket.
+        import_without("pydicom", "requests")
+    except ImportError as error:
+        raise ImageError(f"{where} is a DICOM file, which needs the package pydicom: {INSTALL}") from error
+    try:
+        dataset = parse(data, *_wanted()).dataset()
+        _vet(dataset, where)
+        count = _check_pixels(dataset, where, most, max_pixels)
+        shown = list(displayed(dataset, count, where))
+        frames = tuple(one.image for one in shown)
+        return DicomImage(frames, shown[0].transforms, (*_warnings(dataset), *shown[0].notes))
+    except ImageError:
+        raise
+    except Exception as error:  # noqa: BLE001  pydicom's text may quote the file: neither it nor its chain travels on
+        raise ImageError(
+            f"{where} could not be decoded as DICOM{_compression(data)} ({type(error).__name__}): it is truncated, "
+            "damaged, or of a kind that is not read. Export it again, or convert it to PNG with the window you want."
+        ) from None
+
+
+@cache
+def _wanted() -> tuple[frozenset[int], frozenset[int]]:
+    """Tags of the elements that are read, and of the sequences that they may stand in."""
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+    tags = [tag for tag in map(tag_for_keyword, _VETTED) if tag is not None]
+    sequences = frozenset(tag for tag in tags if dictionary_VR(tag) == "SQ")
+    return frozenset(tags) - sequences, sequences
+
+
+def _compression(data: bytes) -> str:
+    """The compressed transfer syntax that the head of the file names, for messages."""
+    from pydicom.uid import UID
+
+    uid = re.search(rb"1\.2\.840\.10008\.1\.2\.(4\.[0-9]+|5)", data[:4096])
+    return f", compressed as {UID(uid.group().decode()).name}" if uid else ""
+
+
+# pydicom logs and warns of values that break the rules of their kind, and quotes them. Silencing it would change the
+# logging and warnings of the host, so such values are refused before pydicom looks at them.
+_ALLOWED = {"DS": rb"[-+0-9.eE\\ \0]*", "IS": rb"[-+0-9\\ \0]*", "CS": rb"[A-Z0-9_\\ \0]*"}
+
+_WIDTHS = {"US": 2, "SS": 2, "US or SS": 2, "FL": 4, "FD": 8}
+"""Bytes of one value (PS3.5 6.2)."""
+
+
+def _vet(dataset: Any, where: str, depth: int = 0) -> None:
+    """Refuse values of the elements read here that are none of their kind, and remove the empty ones.
+
+    An element without a value says nothing (PS3.5 7.4): it counts as absent. Sequences are vetted item by item, and
+    one without an item that says something is empty.
+    """
+    from pydicom.datadict import dictionary_VR, keyword_for_tag
+
+    for tag in list(dataset.keys()):
+        keyword = keyword_for_tag(tag)
+        if keyword not in _VETTED:
+            continue
+        kind = dictionary_VR(tag)
+        if kind == "SQ":
+            items = dataset[tag].value or []
+            for item in items if depth < 4 else ():
+                _vet(item, where, depth + 1)
+            if not any(len(item) for item in items):
+                del dataset[tag]
+            continue
+        value = dataset.get_item(tag).value
+        if value is None or (isinstance(value, bytes) and not value.strip(b" \0\\" if kind in _ALLOWED else b"")):
+            del dataset[tag]
+        elif isinstance(value, bytes) and not _allowed(value, kind):
+            raise ImageError(f"{where} states {keyword} in a form that DICOM does not allow. Export it again.")
+
+
+def _allowed(value: bytes, kind: str) -> bool:
+    if kind in _WIDTHS:
+        return len(value) % _WIDTHS[kind] == 0
+    if kind not in _ALLOWED:
+        return True
+    if not re.fullmatch(_ALLOWED[kind], value):
+        return False
+    try:
+        return kind not in ("DS", "IS") or all(
+            math.isfinite(float(part)) for part in value.decode("ascii").split("\\") if part.strip(" \0")
+        )
+    except ValueError:
+        return False
+
+
+def _frame_count(dataset: Any, where: str, most: int | None, max_pixels: int) -> int:
+    rows, columns, samples = (whole(dataset, name, where) for name in ("Rows", "Columns", "SamplesPerPixel"))
+    count = whole(dataset, "NumberOfFrames", where) if "NumberOfFrames" in dataset else 1
+    allowed = max_pixels * ALL_FRAMES
+    if (
+        min(rows, columns, count, samples) < 1
+        or rows * columns > max_pixels
+        or rows * columns * count * samples > allowed
+        or count > MAX_FRAMES
+    ):
+        raise TooLargeError(
+            f"{where} is {columns} x {rows} with {count} frames of {samples} samples; from 1 to {max_pixels} pixels a "
+            f"frame, {MAX_FRAMES} frames and {allowed} values are decoded. Split or resize it, or raise max_pixels."
+        )
+    if most is not None and count > most:
+        raise ImageError(
+            f"{where} holds {count} frames; expected one image. Pass it to predict_study(), or read its frames with "
+            "runtime.images.reader.read_all and pass the one you want."
+        )
+    return count
+
+
+def _check_pixels(dataset: Any, where: str, most: int | None, max_pixels: int) -> int:
+    """The number of frames, after everything that can be refused before anything is decoded."""
+    names = [name for name in _PIXELS if name in dataset]
+    if not names and "Rows" in dataset and "Columns" in dataset:
+        raise ImageError(
+            f"{where} states an image and holds no pixels: it is truncated, or was exported without them. Copy or "
+            "export it again."
+        )
+    if not names:
+        raise ImageError(
+            f"{where} is a DICOM file without pixels (a report, a plan, a directory), or damaged before them. "
+            "Pass an image."
+        )
+    if len(names) > 1:
+        raise ImageError(f"{where} holds both {' and '.join(names)}, of which DICOM allows one. Export it again.")
+    check_pixel_module(dataset, where)
+    count = _frame_count(dataset, where, most, max_pixels)
+    check_codec(dataset, count, where)
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        check_native_length(dataset, names[0], count, where)
+    return count
+
+
+def _warnings(dataset: Any) -> tuple[str, ...]:
+    found = []
+    modality = str(dataset.get("Modality") or "")
+    if modality != "MR":
+        # A code string (PS3.5 6.2); anything else in its place is not repeated.
+        stated = f"is {modality}" if re.fullmatch(r"[A-Z]{2,10}", modality) else "is not stated"
+        found.append(f"the modality {stated}; the model was trained on MR")
+    orientation = _orientation(dataset)
+    if orientation != "axial":
+        stated = "is not stated" if orientation is None else f"is {orientation}"
+        found.append(f"the orientation {stated}; the model was trained on axial slices")
+    if str(dataset.get("BurnedInAnnotation") or "").upper() == "YES":
+        found.append("text is burned into the pixels (BurnedInAnnotation) and may name the patient")
+    return tuple(found)
+
+
+def _orientation(dataset: Any) -> str | None:
+    """axial, coronal, sagittal or oblique, by ImageOrientationPatient (PS3.3 C.7.6.2.1.1); None where not stated."""
+    holder = dataset
+    if "ImageOrientationPatient" not in dataset:
+        for groups in (dataset.get("SharedFunctionalGroupsSequence"), dataset.get("PerFrameFunctionalGroupsSequence")):
+            planes = groups[0].get("PlaneOrientationSequence") if groups else None
+            if planes:
+                holder = planes[0]
+                break
+    try:
+        row, column = np.array(holder.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    normal = np.abs(np.cross(row, column))
+    if not np.isfinite(normal).all() or normal.max() < _OBLIQUE:
+        return "oblique"
+    return ("sagittal", "coronal", "axial")[int(normal.argmax())]

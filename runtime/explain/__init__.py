@@ -1,0 +1,1 @@
+"""Grad-CAM of a bundle's float32 network over a slice."""

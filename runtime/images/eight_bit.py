@@ -1,0 +1,131 @@
+"""Any mode of Pillow's becomes 8 bits, grey or RGB, or a typed error where it has no such meaning.
+
+Every conversion returns a new image, also where nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stageproof.runtime.errors import ImageError
+
+_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 8
+
+NARROW = (
+    "holds 16-bit pixels of which none reaches 4096: a 12-bit or narrower image whose intensity window is not known, "
+    "and which would come out almost black. Convert it to 8 bits with the window you want."
+)
+
+
+def to_eight_bits(image: Image.Image, where: str) -> Image.Image:
+    """The decoded image in mode L or RGB. Raises ImageError, naming `where`, for pixels without a defined range."""
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N") or _is_sixteen_bits_in_32(image):
+        values = _sixteen_bits(image)
+        grey = from_sixteen_bits(values, where)
+        if isinstance(clear := image.info.get("transparency"), int):
+            grey.paste(0, mask=Image.fromarray(values == clear))
+        return grey
+    if "transparency" in image.info and image.mode in _WITH_ALPHA:
+        image = image.convert(_WITH_ALPHA[image.mode])
+    if image.mode not in _CONVERSIONS:
+        raise ImageError(
+            f"{where} has pixels of mode {image.mode}, which have no defined 8-bit meaning here; expected an 8-bit "
+            "grey or colour image, or 16-bit grey. Convert it to 8 bits with the window you want."
+        )
+    return _CONVERSIONS[image.mode](image)
+
+
+def as_stored(image: Image.Image, raw: str) -> Image.Image:
+    """A decoded PNG as its file means it, where Pillow's image means something else; the same image elsewhere.
+
+    raw: Pillow's raw mode. The transparent colour of a PNG counts in the bits of the file (PNG, third edition,
+    11.3.1.1), and Pillow leaves it so when it makes 8 bits of 2, 4 or 16; grey with alpha of 16 bits becomes colour.
+    """
+    if raw.startswith("LA;16") and image.mode == "RGBA":
+        return Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
+    clear = image.info.get("transparency")
+    step = {"L;2": 85, "L;4": 17}.get(raw)
+    if isinstance(clear, int) and step is not None:
+        image = image.copy()
+        image.info["transparency"] = clear * step
+    elif isinstance(clear, tuple) and ";16" in raw:
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    return image
+
+
+def _is_sixteen_bits_in_32(image: Image.Image) -> bool:
+    # Pillow before 11 and PPM give 16-bit grey as mode I; from any other source mode I is true 32-bit.
+    return image.mode == "I" and image.format in ("PNG", "PPM")
+
+
+def _sixteen_bits(image: Image.Image) -> np.ndarray[Any, Any]:
+    values = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO and values.max() >= 4096:
+        return 65535 - values  # Pillow inverts white-is-zero at 8 bits and not at 16
+    return values
+
+
+def from_sixteen_bits(values: np.ndarray[Any, Any], where: str) -> Image.Image:
+    """Mode L from (H, W) uint16, by its full range. Raises ImageError where only 12 bits or fewer are used."""
+    # Pillow's own convert("L") clips everything above 255 to white.
+    if 0 < values.max() < 4096:
+        raise ImageError(f"{where} {NARROW}")
+    height, width = values.shape
+    eight_bits = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd: no ties to round
+    return Image.frombytes("L", (width, height), eight_bits.tobytes())
+
+
+def is_narrow(image: Image.Image) -> bool:
+    """Whether 16-bit colour, kept by Pillow as its high bytes, stays below 4096 as `from_sixteen_bits` asks."""
+    bands = image.getbands()
+    brightest = max(int(np.asarray(image.getchannel(band)).max()) for band in bands if band != "A")
+    return 0 < brightest < 4096 >> 8
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    return image.convert("L")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    if image.mode in ("La", "RGBa"):  # colours already multiplied by alpha
+        image = image.convert(image.mode.upper())
+    opaque = image.convert("L" if image.mode == "LA" else "RGB")
+    background = Image.new(opaque.mode, opaque.size)
+    background.paste(opaque, mask=image.getchannel("A"))
+    return background
+
+
+def _from_palette(image: Image.Image) -> Image.Image:
+    # Of a copy: Pillow writes the transparency into the palette of the image that it converts.
+    colour = _over_black(image.copy().convert("RGBA"))
+    red, green, blue = colour.split()
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else colour
+
+
+_WITH_ALPHA = {"1": "LA", "L": "LA", "RGB": "RGBA"}
+"""Modes that can name one colour as transparent (PNG's tRNS, GIF), and the mode that spells it out."""
+
+_CONVERSIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "1": _to_grey,
+    "L": _to_grey,
+    "LA": _over_black,
+    "La": _over_black,
+    "P": _from_palette,
+    "PA": _from_palette,
+    "RGB": _to_rgb,
+    "RGBA": _over_black,
+    "RGBa": _over_black,
+    "RGBX": _to_rgb,
+    "CMYK": _to_rgb,
+    "YCbCr": _to_rgb,
+    "HSV": _to_rgb,
+}

@@ -1,0 +1,84 @@
+"""A source of any kind becomes a `Picture`: the image the model sees, and what a person should know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from stageproof.runtime.dicom.image import read_dicom
+from stageproof.runtime.errors import (
+    ImageError,
+    shed,
+)
+from stageproof.runtime.headers.limits import MAX_PIXELS
+from stageproof.runtime.headers.signatures import is_dicom
+from stageproof.runtime.images.raster import (
+    ImageSource,
+    decode,
+    unencoded,
+)
+from stageproof.runtime.images.source_bytes import (
+    encoded,
+    stated_size,
+)
+
+if TYPE_CHECKING:
+    from stageproof.runtime.decoding.pool import Decoders
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded still image."""
+
+    image: Image.Image
+    """Upright, mode L or RGB."""
+    transforms: tuple[str, ...] = ()
+    """What was done to a DICOM file's stored values, in order."""
+    warnings: tuple[str, ...] = ()
+
+
+Source: TypeAlias = ImageSource | Picture
+"""What `Predictor` takes: an `ImageSource`, DICOM files included, or a `Picture` that was read before."""
+
+
+def read(source: Source, max_pixels: int = MAX_PIXELS, pool: Decoders | None = None) -> Picture:
+    """The one image of `source`. Raises ImageError when it cannot be read, or is a DICOM file of several frames."""
+    try:
+        return read_all(source, 1, max_pixels, pool)[0]
+    except ImageError as error:
+        del source  # which the traceback would keep
+        raise shed(error) from None
+
+
+def read_all(
+    source: Source, most: int | None = None, max_pixels: int = MAX_PIXELS, pool: Decoders | None = None
+) -> list[Picture]:
+    """Every frame of a DICOM file, or the one image of anything else; more frames than `most` are an ImageError.
+
+    max_pixels: larger images, and larger frames, are an ImageError.
+    pool: decodes what is encoded, in processes with limits (`runtime.decoding.pool`); None decodes here.
+    """
+    if isinstance(source, Picture):
+        return [source]
+    try:
+        if isinstance(source, (np.ndarray, Image.Image)):
+            return [Picture(unencoded(source, max_pixels))]
+        if pool is None:
+            return decoded(*encoded(source), most, max_pixels)
+        size = stated_size(source)
+        with pool.large(size) as alone:
+            return pool.decoded(*encoded(source), most, max_pixels, alone=bool(alone))
+    except ImageError as error:
+        del source
+        raise shed(error) from None
+
+
+def decoded(data: bytes, where: str, most: int | None, max_pixels: int) -> list[Picture]:
+    """As `read_all`, of an encoded image that messages call `where`."""
+    if is_dicom(data):
+        file = read_dicom(data, where, most=most, max_pixels=max_pixels)
+        return [Picture(frame, file.transforms, file.warnings) for frame in file.frames]
+    return [Picture(decode(data, where, max_pixels))]

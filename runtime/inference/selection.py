@@ -1,0 +1,118 @@
+"""Which artifact and backend serve: every possibility in order of preference, and why each was or was not taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stageproof.runtime import backends
+from stageproof.runtime.artifacts.inspection import untrusted
+from stageproof.runtime.artifacts.verified_bytes import CODE
+from stageproof.runtime.bundle.manifest import (
+    TENSOR,
+    Artifact,
+    Check,
+    Manifest,
+)
+from stageproof.runtime.bundle.trust import Trust
+from stageproof.runtime.bundle.verify import weights_of
+from stageproof.runtime.errors import (
+    InputError,
+    TrustError,
+)
+from stageproof.runtime.text.hints import command
+
+
+@dataclass
+class Candidate:
+    """One artifact in one backend that passed parity for it at export."""
+
+    artifact: Artifact
+    check: Check
+    verdict: str = "not tried: an earlier one serves"
+    held_back: bool = False
+    """Whether it carries code, and the caller did not say that it is trusted."""
+
+    def __str__(self) -> str:
+        name = f"{self.artifact.file} in {self.check.backend}"
+        return f"{name} ({self.artifact.precision}, {self.check.latency_ms:.1f} ms): {self.verdict}"
+
+
+def never_served(manifest: Manifest) -> list[str]:
+    """One line for each artifact of the bundle that no backend may serve, with the reason."""
+    lines = []
+    for artifact in manifest.artifacts:
+        if artifact.takes != TENSOR:
+            reason = f"takes {artifact.takes}, for programs without this library"
+        elif not artifact.checks:
+            reason = "nothing could check it where it was exported"
+        else:
+            continue
+        lines.append(f"{artifact.file} ({artifact.precision}): never served: {reason}{built_for(artifact)}")
+    return lines
+
+
+def built_for(artifact: Artifact) -> str:
+    """``; built for KEY VALUE, …`` of a compiled artifact, for the end of a sentence; nothing for others."""
+    needs = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in artifact.requires.items())
+    return f"; built for {needs}" if needs else ""
+
+
+def candidates(manifest: Manifest, backend: str | None, precision: str | None) -> list[Candidate]:
+    """Every artifact × backend that passed parity and fits what was asked for, fastest at export first; those that
+    carry code after all others.
+
+    Raises InputError when nothing in the bundle fits, saying what there is.
+    """
+    if backend is not None:
+        backends.backend_module(backend)
+    ours = [artifact for artifact in manifest.artifacts if artifact.takes == TENSOR]
+    everything = [Candidate(artifact, check) for artifact in ours for check in artifact.checks]
+    known = [c for c in everything if c.check.backend in backends.BACKENDS]
+    fitting = [c for c in known if backend in (None, c.check.backend) and precision in (None, c.artifact.precision)]
+    if not fitting:
+        pairs = dict.fromkeys(f"{c.artifact.precision} in {c.check.backend}" for c in known)
+        there = ", ".join(pairs) or "nothing"
+        wanted = " and ".join(
+            f"{k}={v!r}" for k, v in (("backend", backend), ("precision", precision)) if v is not None
+        )
+        raise InputError(
+            f"The bundle has nothing that passed parity for {wanted or 'the backends this runtime knows'}. It has: "
+            f"{there}. Export what you need with {command('export', '--to', 'FORMAT')}."
+        )
+    order = list(backends.BACKENDS)
+    return sorted(fitting, key=lambda c: (c.artifact.format in CODE, c.check.latency_ms, order.index(c.check.backend)))
+
+
+def lacking(name: str, device: str) -> str | None:
+    """Why the backend cannot serve here; None where it can."""
+    return backends.missing(name) or backends.elsewhere(name, device)
+
+
+def loaded_first(manifest: Manifest, backend: str | None, precision: str | None, device: str, trust: Trust) -> set[str]:
+    """Names of the files that will be loaded first, as far as the manifest tells."""
+    files = {manifest.guard.file} if manifest.guard else set()
+    try:
+        considered = candidates(manifest, backend, precision)
+    except InputError:  # which is said once the files are known to be the manifest's
+        return files
+    for candidate in considered:
+        name, artifact = candidate.check.backend, candidate.artifact
+        held = artifact.format in CODE and not trust.code
+        if not held and not lacking(name, device):
+            weights = weights_of(manifest, artifact)
+            return files | {artifact.file} | ({weights.file} if weights else set())
+    return files
+
+
+def hold_back(considered: Sequence[Candidate], bundle: Path, trust: Trust, *, named: bool) -> None:
+    """Mark the candidates that carry code and are not trusted. Raises TrustError where the caller asked for nothing
+    else."""
+    held = [] if trust.code else [candidate for candidate in considered if candidate.artifact.format in CODE]
+    engines = any(backends.missing(candidate.check.backend) is None for candidate in held)
+    if engines and named and len(held) == len(considered):
+        raise TrustError(untrusted(bundle / held[0].artifact.file, held[0].artifact.format))
+    for candidate in held if engines else []:
+        candidate.held_back = True
+        candidate.verdict = "carries code: loaded only with trust_code=True (--trust-code)"

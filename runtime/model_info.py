@@ -1,0 +1,118 @@
+"""What is known of a model apart from the file it stands in: labels, input, temperature, digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stageproof.runtime.errors import BundleError
+from stageproof.runtime.labels import (
+    canonical_label,
+    clinical_order,
+)
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.runtime.serialization.digests import DIGEST
+from stageproof.runtime.serialization.json_fields import (
+    exactly,
+    field,
+    number,
+    parse,
+    text,
+)
+from stageproof.runtime.study import StudyRule
+
+KEYS = ("architecture", "digest", "labels", "clinical_order", "input", "temperature", "abstain_below")
+"""Of a model's description in the manifest and in an artifact; `ModelInfo.to_dict` writes every one of them."""
+OPTIONAL = ("study",)
+"""Written where the model has it: not in version 0.1, and not where too few patients were held out to fit it."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What an artifact needs to be understood on its own."""
+
+    architecture: str
+    digest: str
+    """SHA-256 of the reference weights, hexadecimal."""
+    labels: tuple[str, ...]
+    """Class names in the order of the model's outputs."""
+    input: InputSpec
+    temperature: float = 1.0
+    """Logits are divided by this before softmax (Guo et al. 2017)."""
+    abstain_below: float = 0.0
+    """A prediction whose calibrated probability is below this abstains; 0 never does."""
+    study: StudyRule | None = None
+    """How the slices of a study make its probability; None: by their mean, as in version 0.1."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back exactly."""
+        return {
+            "architecture": self.architecture,
+            "digest": self.digest,
+            "labels": list(self.labels),
+            "clinical_order": list(clinical_order(self.labels)),
+            "input": self.input.to_dict(),
+            "temperature": self.temperature,
+            "abstain_below": self.abstain_below,
+            **({} if self.study is None else {"study": self.study.to_dict()}),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str) -> ModelInfo:
+        """The model described by `data`, which may hold more, as the record of a run does.
+
+        Raises BundleError, naming `where`, for anything missing or impossible.
+        """
+        labels = tuple(field(data, "labels", list, where))
+        unknown = [label for label in labels if not isinstance(label, str) or canonical_label(label) != label]
+        if len(labels) < 2 or unknown or len(set(labels)) != len(labels):
+            raise BundleError(f"{where}: labels are {list(labels)}, expected distinct canonical class names.")
+        temperature = number(data, "temperature", where)
+        if not 0 < temperature < float("inf"):
+            raise BundleError(f"{where}: temperature is {temperature}, expected a positive number.")
+        abstain_below = number(data, "abstain_below", where, 0.0)
+        if not 0 <= abstain_below < 1:
+            raise BundleError(f"{where}: abstain_below is {abstain_below}, expected 0 or more and below 1.")
+        return cls(
+            architecture=text(data, "architecture", where),
+            digest=text(data, "digest", where),
+            labels=labels,
+            input=_input(field(data, "input", dict, where), where),
+            temperature=temperature,
+            abstain_below=abstain_below,
+            study=_study(data, len(labels), where),
+        )
+
+    @classmethod
+    def from_exact(cls, data: Mapping[str, Any], where: str) -> ModelInfo:
+        """As `from_dict`, from an object that `to_dict` wrote: a key more or less is a BundleError too, and so is a
+        clinical order that is not that of the labels."""
+        exactly(data, where, KEYS, OPTIONAL)
+        model = cls.from_dict(data, where)
+        if not DIGEST.fullmatch(model.digest):
+            raise BundleError(f"{where}: 'digest' is {model.digest!r}, expected 64 hexadecimal digits. Export again.")
+        if data["clinical_order"] != list(clinical_order(model.labels)):
+            raise BundleError(
+                f"{where}: 'clinical_order' is {data['clinical_order']}, and that of its labels is "
+                f"{list(clinical_order(model.labels))}. Copy the bundle again, or export again."
+            )
+        return model
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> ModelInfo:
+        """As `from_dict`, from the text that an artifact carries."""
+        return cls.from_dict(parse(text, where), where)
+
+
+def _study(data: Mapping[str, Any], classes: int, where: str) -> StudyRule | None:
+    if "study" not in data:
+        return None
+    return StudyRule.from_dict(field(data, "study", dict, where), classes, f"{where}: study")
+
+
+def _input(data: dict[str, Any], where: str) -> InputSpec:
+    try:
+        return InputSpec.from_dict(data)
+    except BundleError as error:
+        raise BundleError(f"{where}: {error}") from error

@@ -1,0 +1,1 @@
+"""Strict readers of JSON, NPZ and protobuf, and digests."""

@@ -1,0 +1,1 @@
+"""The operating system: processors, files, work folders, forks."""

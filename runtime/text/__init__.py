@@ -1,0 +1,1 @@
+"""Text that is printed: escaped, and commands quoted for a shell."""

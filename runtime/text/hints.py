@@ -1,0 +1,78 @@
+"""Commands that a message suggests, quoted so that a shell takes them as they stand."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from stageproof import IN_CHECKOUT
+from stageproof.commands import MODULES
+from stageproof.runtime.text.escapes import line
+
+
+def program(module: str) -> str:
+    """What starts the command that `module` runs: ``stageproof export``; ``python -m export`` where a checkout runs so.
+
+    module: as `python -m` takes it in a checkout, such as ``train.audit``.
+    """
+    if IN_CHECKOUT and not _started_by_name():
+        return f"python -m {module}"
+    return f"stageproof {MODULES[module]}"
+
+
+def _started_by_name() -> bool:
+    """Whether this process is the command `stageproof`, installed or as `python -m stageproof`."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    return (spec.name if spec else Path(sys.argv[0]).stem) in ("stageproof", "stageproof.__main__")
+
+
+def command(module: str, *words: object) -> str:
+    """`program` and its words: a path with a space in it, or any other sign of the shell, is quoted.
+
+    words: paths, options and their values, in order.
+    """
+    return " ".join([program(module), *(quoted(str(word)) for word in words)])
+
+
+def quoted(word: str) -> str:
+    """The word as a shell takes it, on one line and without control characters: those as in ``$'a\\nb'``."""
+    if line(word) == word:
+        return shlex.quote(word)
+    plain = "".join(f"\\{sign}" if sign in "'\\" else sign for sign in word)
+    return f"$'{line(plain)}'"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean …?``, quoted, where one of `known` is spelt nearly as `word` is; nothing otherwise."""
+    found = _alike(word, list(known))
+    return f" Did you mean {quoted(found[0])}?" if found else ""
+
+
+def nearest_path(path: Path) -> str:
+    """As `nearest`, of what lies beside a path that does not exist; says which folder above it is missing too."""
+    above = next((folder for folder in path.absolute().parents if folder.is_dir()), None)
+    if above is None or path.exists():
+        return ""
+    rest = path.absolute().relative_to(above).parts
+    names = [other.name for other in above.iterdir()] if os.access(above, os.R_OK) else []
+    if len(rest) > 1:
+        return f" There is no {rest[0]} in {above}.{nearest(rest[0], names)}"
+    found = _alike(rest[0], names)
+    return f" Did you mean {quoted(str(path.parent / found[0]))}?" if found else ""
+
+
+def _alike(word: str, known: list[str]) -> list[str]:
+    from difflib import get_close_matches  # here: only messages need it
+
+    return get_close_matches(word, known, 1, 0.75)
+
+
+def unguarded(path: Path) -> str:
+    """What to say once of a bundle or lone artifact that checks no image, for people."""
+    what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
+    advice = " Give its bundle folder instead." if path.is_file() else ""
+    return f"{path} {what}: every image gets a stage, also one that shows no brain. Results say guard: none.{advice}"

@@ -1,0 +1,1 @@
+"""The audit of a dataset: leakage, duplicates and patients, before any training."""

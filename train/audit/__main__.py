@@ -1,0 +1,87 @@
+"""`python -m train.audit`: what a dataset holds and what a slice-wise split of it would hide, before any training."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stageproof.runtime.cli.exit_status import (
+    exit_status,
+    told,
+)
+from stageproof.runtime.errors import (
+    InputError,
+    StageproofError,
+)
+from stageproof.runtime.text.hints import (
+    command,
+    program,
+)
+from stageproof.train.audit.dataset import audit
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 audited, 2 the data cannot be used. The findings go to stdout, and into --out."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.groups is not None and options.patient_pattern is not None:
+            raise InputError("--groups and --patient-pattern both give the patients: give one of the two.")
+        findings = audit(options.data, options.out, options.groups, options.patient_pattern)
+    except StageproofError as error:
+        told(error)
+        return 2
+    if options.json:
+        print(json.dumps(findings))
+    else:
+        from stageproof.train.audit.text import lines
+
+        print("\n".join(lines(findings)))
+        print(f"\nreport {options.out / 'audit.html'}")
+        if not findings["given_split"]:
+            print(f"Next: {_next(findings, options)}")
+    return 0
+
+
+def _next(findings: dict[str, Any], options: argparse.Namespace) -> str:
+    """The command that trains on the data as it was audited."""
+    arguments: list[object] = ["--data", options.data]
+    if options.patient_pattern is not None:
+        arguments += ["--patient-pattern", options.patient_pattern]
+    elif findings["patients_told_by"] == "pixels":  # it takes minutes to find them again
+        arguments += ["--groups", options.out / "groups.csv"]
+    elif options.groups is not None:
+        arguments += ["--groups", options.groups]
+    if findings["verdict"] == "unknown":
+        arguments += ["--split", "slice"]
+    return command("train", *arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program("train.audit"),
+        description="Whose slices a dataset holds, and what a split by slice would hide.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of class folders, a folder of such folders (train/, test/), a .parquet file, or a .csv file of "
+        "path, label and patient",
+    )
+    parser.add_argument("--groups", type=Path, help="CSV file with the columns file and patient (or group)")
+    parser.add_argument(
+        "--patient-pattern",
+        metavar="REGEX",
+        help="regular expression with a named group (?P<patient>...) that reads ids from file paths",
+    )
+    parser.add_argument("--out", type=Path, default=Path("audit"), help="new folder for the report (default: audit)")
+    parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, extra="train"))

@@ -1,0 +1,83 @@
+"""The findings of an audit as they are written to files that others may read: without names of files and ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stageproof.train.data.ids import WORDS
+from stageproof.train.data.samples import Skipped
+from stageproof.train.runs.pseudonyms import (
+    Pseudonyms,
+    public_source,
+)
+
+_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+"""Names of folders of a split that say nothing of a patient."""
+
+
+def without_names(
+    findings: dict[str, Any], names: Sequence[str], skipped: Sequence[Skipped], pseudonyms: Pseudonyms
+) -> dict[str, Any]:
+    """The findings with a keyed digest in place of every file, and without ids and examples.
+
+    names: of every file. skipped: what `not_taken` was made of.
+    """
+    of = pseudonyms.of
+    kind = findings["patients_told_by"]
+    notes = len(findings["ids_not_used"])
+    written = {
+        **findings,
+        "source": public_source(findings["source"]),
+        "unreadable": [
+            {"name": of(one["name"]), "reason": _without(one["reason"], one["name"])} for one in findings["unreadable"]
+        ],
+        "not_taken": [f"{one.count} {one.reason}" for one in skipped],
+        "ids_from": findings["ids_from"] and WORDS.get(kind, kind),
+        "ids_not_used": [f"{notes} other ids were seen and not used; names.json says which"] if notes else [],
+    }
+    for pairs in ("twins", "two_heads"):
+        if findings[pairs]:
+            written[pairs] = [[of(one), of(other)] for one, other in findings[pairs]]
+    if findings["label_conflicts"]:
+        written["label_conflicts"] = [
+            {**one, "files": [of(name) for name in one["files"]]} for one in findings["label_conflicts"]
+        ]
+    if findings["given_split"]:
+        folders = findings["given_split"]["slices_by_folder"]
+        public = {name if name.lower() in _PARTS else of(name): count for name, count in folders.items()}
+        written["given_split"] = {**findings["given_split"], "slices_by_folder": public}
+    known = set(names)
+    return {key: _replaced(value, known, pseudonyms) for key, value in written.items()}
+
+
+def names_file(findings: dict[str, Any], pseudonyms: Pseudonyms, names: Sequence[str]) -> dict[str, Any]:
+    """What stays here of the findings: which file each digest stands for, and the ids that were seen and not used."""
+    folders = findings["given_split"]["slices_by_folder"] if findings["given_split"] else {}
+    return {
+        "key": pseudonyms.key.hex(),
+        "source": findings["source"],
+        "ids_from": findings["ids_from"],
+        "ids_not_used": findings["ids_not_used"],
+        "not_taken": findings["not_taken"],
+        "names": {pseudonyms.of(name): name for name in (*names, *folders)},
+    }
+
+
+def _without(reason: str, name: str) -> str:
+    """The reason without the file's own name or path in it."""
+    words = [name, name.rpartition("/")[2]]
+    if any(word and word in reason for word in words) or "/" in reason:
+        return "it cannot be read; names.json says which file it is"
+    return reason
+
+
+def _replaced(value: Any, names: set[str], pseudonyms: Pseudonyms) -> Any:
+    """`value` with the digest of every string that is a file's name."""
+    if isinstance(value, str):
+        return pseudonyms.of(value) if value in names else value
+    if isinstance(value, list):
+        return [_replaced(one, names, pseudonyms) for one in value]
+    if isinstance(value, dict):
+        return {key: _replaced(one, names, pseudonyms) for key, one in value.items()}
+    return value

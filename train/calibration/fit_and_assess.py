@@ -1,0 +1,138 @@
+"""What an evaluation fits on the patients a run held out, and what it says of it: rule, thresholds, calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stageproof.runtime.errors import TrainingError
+from stageproof.train.calibration.abstention import (
+    CONFIDENCE,
+    Certified,
+)
+from stageproof.train.calibration.fit import (
+    CrossFit,
+    Fit,
+    Guarantee,
+    certify,
+    cross_fit,
+    fit,
+)
+from stageproof.train.calibration.miscalibration import assess
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.metrics.with_intervals import Summary
+from stageproof.train.test_set.held_out import HeldOut
+
+
+def fitted_on(
+    held: HeldOut, logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float | None, seed: int
+) -> tuple[Fit | None, CrossFit | None, Guarantee | None]:
+    """What to store in the run, the same fitted apart from each patient, and the certificates of the thresholds.
+
+    None where neither would be honest. Raises TrainingError where a threshold for `risk` can be certified neither for
+    slices nor for studies; where for one of them, the other is not answered.
+    """
+    # Answers about people who were trained on are surer than about any others, and nobody knows who was not.
+    if not held.own or held.leaked is None or held.leaked:
+        return None, None, None
+    crossed = cross_fit(logits, labels, patients, seed)
+    if risk is None:
+        return fit(logits, labels, patients if held.unit == "patients" else None), crossed, None
+    guarantee = certify(logits, labels, patients, risk, seed)
+    if guarantee.slices.threshold is None and guarantee.studies.threshold is None:
+        raise TrainingError(_refused(risk, len(guarantee.fitted), guarantee))
+    return guarantee.fit, crossed, guarantee
+
+
+def _refused(risk: float, patients: int, guarantee: Guarantee) -> str:
+    kinds = [("slices", guarantee.slices), ("studies", guarantee.studies)]
+    said = "; ".join(f"for {name} {_why(one)}" for name, one in kinds)
+    return (
+        f"No threshold is certified to keep the risk at {risk:.1%} with {CONFIDENCE:.0%} confidence: {said}. The run "
+        f"held out {patients} patients, of whom {int(guarantee.fitted.sum())} are needed for the calibration. Hold "
+        "out more patients, give a larger --target-risk, or train better; nothing was written."
+    )
+
+
+def _why(one: Certified) -> str:
+    if one.needed is None:
+        return f"{one.why}, so that no feasible number of patients would be enough"
+    return f"{one.why}; about {one.needed} patients held out would be enough"
+
+
+def studies_of(
+    held: HeldOut, stored: Fit, crossed: CrossFit | None, logits: np.ndarray, slices: Answers
+) -> tuple[Answers, str]:
+    """One answer a patient, and where it comes from: ``cross-fitted``, ``stored`` or ``mean``.
+
+    stored: of the run, for other data than its own. slices: as they are reported.
+    """
+    mean = slices.by_patient()
+    if held.own:
+        if crossed is not None and crossed.studies is not None:
+            return Answers(crossed.studies, mean.labels, mean.patients), "cross-fitted"
+        return mean, "mean"
+    found = stored.studies(logits, slices.labels, slices.patients)
+    return (mean, "mean") if found is None else (found, "stored")
+
+
+def assessed(before: Answers, after: Answers | None, studies: Answers | None, seed: int) -> dict[str, Any] | None:
+    """Calibration against chance, of slices before and after, and of studies; None where patients are unknown."""
+    if studies is None:
+        return None
+    return {
+        "before": assess(before, studies.probabilities, seed),
+        "after": None if after is None else assess(after, studies.probabilities, seed),
+        "patients": assess(studies, None, seed),
+    }
+
+
+def debiased(figures: dict[str, Any] | None, assessment: dict[str, Any] | None, why: str) -> dict[str, Any] | None:
+    """`Summary.calibration` or `.change` with the debiased ECE and its null band in place of the raw one.
+
+    assessment: of the same answers; None, for `why`, where there is none.
+    """
+    if figures is None:
+        return None
+    none = {"value": None, "low": None, "high": None, "patients": figures["ece"].get("patients")}
+    if assessment is None or "ece" not in assessment:
+        return {**figures, "ece": {**none, "why": why if assessment is None else assessment["why"]}}
+    ece = assessment["ece"]
+    band = f"perfect calibration: {ece['null_low']:.3f} to {ece['null_high']:.3f}"
+    return {**figures, "ece": {**none, **ece, "why": band}}
+
+
+def abstention(guarantee: Guarantee, held: HeldOut, logits: np.ndarray, target: float) -> dict[str, Any]:
+    """The thresholds, their certificates, and what they did for the patients that certified them."""
+    labels, patients = held.slices.labels, held.patients
+    if patients is None or guarantee.fit.study is None:
+        raise AssertionError("thresholds are certified for patients only")
+    rest = ~guarantee.fitted
+    slices = Summary(Answers(guarantee.fit.apply(logits), labels, patients))
+    found = guarantee.fit.studies(logits, labels, patients)
+    if found is None:
+        raise AssertionError("a guarantee has a rule for studies")
+    studies = Summary(found)
+    kinds = [
+        ("slices", slices, rest[patients], guarantee.fit.abstain_below, guarantee.slices),
+        ("patients", studies, rest, guarantee.fit.study.abstain_below, guarantee.studies),
+    ]
+    facts: dict[str, Any] = {
+        "target_risk": target,
+        "confidence": CONFIDENCE,
+        "abstain_below": guarantee.fit.abstain_below,
+        "study_abstain_below": guarantee.fit.study.abstain_below,
+        "fitted_on_patients": int(guarantee.fitted.sum()),
+        "certified_on_patients": int(rest.sum()),
+    }
+    for name, level, among, least, certified in kinds:
+        answered = among & (level.answers.confidence >= least)
+        wrong = level.answers.decisions != level.answers.labels
+        facts[name] = {
+            "certified": certified.threshold is not None,
+            "why": None if certified.threshold is not None else _why(certified),
+            "coverage": level.share("coverage", answered, among),
+            "risk": level.share("risk", wrong, answered),
+        }
+    return facts

@@ -1,0 +1,270 @@
+"""How far probabilities are from frequencies, against what perfectly calibrated ones would show on so few patients.
+
+Every figure counts patients, and each comes with its distribution under perfect calibration (Bröcker and Smith 2007,
+consistency resampling): stages are drawn from the probabilities themselves. Slices of a patient share one stage, so for
+slices it is drawn from the patient's probabilities, and the patients are drawn again too, since which evidence the
+slices happened to show is part of the chance. One test decides whether miscalibration is declared: the largest
+standardised deviation among the points of the smoothed curve and the classes' calibration in the large (van Calster et
+al. 2019), at a level of 5 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.study import evidence_of
+from stageproof.train.calibration.slope import recalibration_slope
+from stageproof.train.metrics.classification import (
+    BINS,
+    CLASSES,
+    Answers,
+    bin_of,
+    losses,
+    stages,
+)
+from stageproof.train.metrics.intervals import (
+    LEAST_PATIENTS,
+    LEVEL,
+)
+
+DRAWS = 500
+POINTS = 21
+LEAST = 2 * LEAST_PATIENTS
+"""Patients below which nothing is said of calibration."""
+_ALMOST_ONE = 1 - 1e-6
+_FAR_OUT = 0.0015
+"""One-sided, of each point, where the largest of about 20 dependent points has 5 %."""
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Deviations summed over each patient's slices; a column's figure is their total over that of `count`."""
+
+    observed: np.ndarray
+    """(patients, columns) of the true stages."""
+    by_stage: np.ndarray
+    """(patients, classes, columns): what they would be if the patient were of each class."""
+    count: np.ndarray
+    """(patients, columns)."""
+
+    def of(self, columns: np.ndarray) -> _Sums:
+        """Some of the columns, by position."""
+        return _Sums(self.observed[:, columns], self.by_stage[:, :, columns], self.count[:, columns])
+
+
+def assess(answers: Answers, stage_chances: np.ndarray | None = None, seed: int = 0) -> dict[str, Any]:
+    """What `evaluation.json` says of the calibration of `answers`; JSON-ready.
+
+    stage_chances: (patients, classes) float64, for slices: the probabilities of each patient's stage, from a fit on
+        other patients; None where `answers` has one answer a patient, whose own probabilities they are.
+    """
+    patients = int(answers.patients.max()) + 1
+    if patients < LEAST:
+        return {"patients": patients, "why": f"not estimable: {patients} patients, fewer than {LEAST}"}
+    return {
+        **against_chance(answers, stage_chances, seed),
+        "in_the_large": _jackknifed_shares(_in_the_large(answers), patients),
+        "slope": _slope(answers, patients),
+        "skill": _skill(answers, patients),
+    }
+
+
+def against_chance(answers: Answers, stage_chances: np.ndarray | None, seed: int = 0) -> dict[str, Any]:
+    """The part of `assess` that is compared with perfect calibration: test, smoothed curve and debiased ECE."""
+    patients = int(answers.patients.max()) + 1
+    at = _points(answers.confidence)
+    weights = _kernel(answers.confidence, at, patients)
+    curve = _sums(answers, weights)
+    known = curve.count.sum(0) ** 2 / np.maximum((curve.count**2).sum(0), 1e-300) >= LEAST_PATIENTS
+    large = _in_the_large(answers)
+    if stage_chances is not None:  # the draws of slices are approximate, and too narrow where few errors are expected
+        wrong = _membership(answers.patients) @ (weights * (1 - answers.confidence)[:, None])
+        known &= wrong.sum(0) / curve.count.max(0) >= LEAST_PATIENTS
+        large = large.of(np.flatnonzero(answers.probabilities.mean(0) * patients >= LEAST))
+    curve = curve.of(np.flatnonzero(known))
+    binned = _sums(answers, np.eye(BINS)[bin_of(answers.confidence)])
+    null = _Null(answers.probabilities if stage_chances is None else stage_chances, stage_chances is not None, seed)
+    found, draws = np.append(_ratio(curve), _ratio(large)), np.hstack([null.ratios(curve), null.ratios(large)])
+    if not len(found):
+        return {"patients": patients, "miscalibration": None, "curve": [], "ece": _ece(binned, null, patients)}
+    spread = np.maximum(draws.std(0), 1e-9)
+    worst, worsts = float((np.abs(found) / spread).max()), (np.abs(draws) / spread).max(1)
+    p = float((1 + (worsts >= worst - 1e-12).sum()) / (1 + DRAWS))
+    reach = np.quantile(worsts, LEVEL) * spread
+    sure = (weights[:, known] * answers.confidence[:, None]).sum(0) / weights[:, known].sum(0)
+    points = [
+        {"predicted": one, "observed": one + off, "low": max(0.0, one - wide), "high": min(1.0, one + wide)}
+        for one, off, wide in zip(sure.tolist(), found.tolist(), reach.tolist(), strict=False)
+    ]
+    return {
+        "patients": patients,
+        "miscalibration": {"p": p, "declared": p <= 1 - LEVEL, "draws": DRAWS},
+        "curve": points,
+        "ece": _ece(binned, null, patients),
+    }
+
+
+class _Null:
+    """Draws of what perfectly calibrated probabilities would show. chances: (patients, classes) of the stages.
+
+    again: whether the evidence that the patients' slices show is drawn again too, by drawing patients.
+    """
+
+    def __init__(self, chances: np.ndarray, again: bool, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        patients, classes = chances.shape
+        drawn = (rng.random((DRAWS, patients, 1)) > np.cumsum(chances, 1)[:, :-1]).sum(2)
+        self._chances = chances
+        self._stages = np.zeros((DRAWS, patients, classes))
+        np.put_along_axis(self._stages, drawn[:, :, None], 1.0, 2)
+        self._others = None
+        if again:
+            times = rng.multinomial(patients, np.full(patients, 1 / patients), size=DRAWS)
+            # A sample of n drawn from n varies less than n people do.
+            self._others = (times - 1) * np.sqrt(patients / (patients - 1))
+
+    def totals(self, sums: _Sums, *, widened: bool = False) -> np.ndarray:
+        """(DRAWS, columns) total deviations about their expectation.
+
+        widened: for tests, as Student's distribution is wider than the normal where few patients make up a column.
+        """
+        columns = sums.count.shape[1]
+        totals: np.ndarray = self._stages.reshape(DRAWS, -1) @ sums.by_stage.reshape(self._stages[0].size, columns)
+        if self._others is not None:
+            # Given the evidence, studies deviate by 0 on average; slices by what depends on the evidence that is there.
+            expected = np.einsum("nk,nkc->nc", self._chances, sums.by_stage)
+            apart = expected - sums.count * expected.sum(0) / np.maximum(sums.count.sum(0), 1e-300)
+            if widened:  # a patient who makes up much of a column's count pulls the mean along (HC3)
+                apart = apart / (1 - np.minimum(sums.count / np.maximum(sums.count.sum(0), 1e-300), 0.5))
+                apart = apart * _student(apart)
+            totals += self._others @ apart - expected.sum(0)
+        return totals
+
+    def ratios(self, sums: _Sums) -> np.ndarray:
+        """(DRAWS, columns) float64, for tests."""
+        return self.totals(sums, widened=True) / np.maximum(sums.count.sum(0), 1e-300)
+
+
+def _student(apart: np.ndarray) -> np.ndarray:
+    """(columns,) how much wider than the normal Student's distribution is out where a largest of many deviations lies.
+
+    apart: (patients, columns) deviations; their fourth powers say of how many patients' worth they are.
+    """
+    from scipy.stats import norm, t
+
+    worth = (apart**2).sum(0) ** 2 / np.maximum((apart**4).sum(0), 1e-300)
+    found: np.ndarray = t.isf(_FAR_OUT, np.maximum(worth - 1, 2)) / norm.isf(_FAR_OUT)
+    return found
+
+
+def _points(confidence: np.ndarray) -> np.ndarray:
+    """(POINTS,) log-odds at which the curve is judged: quantiles of the confidences."""
+    found: np.ndarray = np.quantile(_log_odds(confidence), np.linspace(0.02, 0.98, POINTS))
+    return found
+
+
+def _log_odds(confidence: np.ndarray) -> np.ndarray:
+    sure = np.minimum(confidence, _ALMOST_ONE)
+    found: np.ndarray = np.log(sure / (1 - sure))
+    return found
+
+
+def _kernel(confidence: np.ndarray, at: np.ndarray, patients: int) -> np.ndarray:
+    """(N, POINTS) Gaussian weights on the log-odds; the bandwidth follows the number of patients (Silverman 1986)."""
+    odds = _log_odds(confidence)
+    width = max(1.06 * float(odds.std()) * patients ** (-1 / 5), 1e-3)
+    found: np.ndarray = np.exp(-0.5 * ((odds[:, None] - at) / width) ** 2)
+    return found
+
+
+def _sums(answers: Answers, weights: np.ndarray) -> _Sums:
+    """Right less confidence, weighted. weights: (N, columns)."""
+    each = [(answers.decisions == stage) - answers.confidence for stage in range(CLASSES)]
+    right = (answers.decisions == answers.labels) - answers.confidence
+    people = _membership(answers.patients)
+    return _Sums(
+        people @ (weights * right[:, None]),
+        np.stack([people @ (weights * one[:, None]) for one in each], 1),
+        people @ weights,
+    )
+
+
+def _membership(patients: np.ndarray) -> Any:
+    """(patients, N) sparse: adds up over each patient's slices."""
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix((np.ones(len(patients)), (patients, np.arange(len(patients)))))
+
+
+def _in_the_large(answers: Answers) -> _Sums:
+    """One column a class: observed less predicted."""
+    one = np.eye(CLASSES)
+    count = answers.tally(np.ones((len(answers.labels), 1)))
+    predicted = answers.tally(answers.probabilities)
+    by_stage = one[None] * count[:, None] - predicted[:, None]
+    return _Sums(answers.tally(one[answers.labels]) - predicted, by_stage, np.repeat(count, CLASSES, 1))
+
+
+def _ratio(sums: _Sums) -> np.ndarray:
+    found: np.ndarray = sums.observed.sum(0) / np.maximum(sums.count.sum(0), 1e-300)
+    return found
+
+
+def _slope(answers: Answers, patients: int) -> dict[str, Any]:
+    wrong = float((answers.tally(1 - answers.confidence) / answers.tally(np.ones(len(answers.labels)))).sum())
+    if wrong < LEAST_PATIENTS:
+        why = f"not estimable: {wrong:.1f} of {patients} patients expected to be wrong, fewer than {LEAST_PATIENTS}"
+        return {"value": None, "low": None, "high": None, "patients": patients, "why": why}
+    return recalibration_slope(evidence_of(answers.probabilities), answers.labels, answers.patients)
+
+
+def _ece(sums: _Sums, null: _Null, patients: int) -> dict[str, Any]:
+    """Expected calibration error less what calibrated probabilities would show, with the band of that."""
+    total = float(sums.count.sum())
+    raw = float(np.abs(sums.observed.sum(0)).sum()) / total
+    draws = np.abs(null.totals(sums)).sum(1) / total
+    expected, ends = float(draws.mean()), np.quantile(draws - draws.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {
+        "value": raw - expected,
+        "raw": raw,
+        "expected": expected,
+        "null_low": float(ends[0]),
+        "null_high": float(ends[1]),
+        "patients": patients,
+    }
+
+
+def _jackknifed_shares(sums: _Sums, patients: int) -> dict[str, Any]:
+    """Predicted less observed share of each class, and of all demented, with intervals over patients."""
+    deviations = -np.hstack([sums.observed, -sums.observed[:, :1]])
+    counts = np.hstack([sums.count, sums.count[:, :1]])
+    total, count = deviations.sum(0), counts.sum(0)
+    names = (*LABELS, "demented")
+    value, left_out = total / count, (total - deviations) / (count - counts)
+    return {name: jackknife(value[at], left_out[:, at], patients) for at, name in enumerate(names)}
+
+
+def _skill(answers: Answers, patients: int) -> dict[str, Any]:
+    """1 less the score over that of the prevalence among the other patients: 0 says no more than the prevalence."""
+    share = np.eye(CLASSES)[stages(answers.labels, answers.patients)]
+    others = (share.sum(0) - share + 1 / CLASSES) / patients  # one patient's worth of the uniform, so that none is 0
+    model, constant = (losses(one, answers.labels) for one in (answers.probabilities, others[answers.patients]))
+    found = {}
+    for name in model:
+        mine, base = answers.tally(model[name]), answers.tally(constant[name])
+        left_out = 1 - (mine.sum() - mine) / (base.sum() - base)
+        found[name] = jackknife(1 - mine.sum() / base.sum(), left_out, patients)
+    return found
+
+
+def jackknife(value: float, left_out: np.ndarray, patients: int) -> dict[str, Any]:
+    """A figure with Student's interval of the delete-one-patient jackknife (Efron 1982). left_out: (patients,)."""
+    from scipy.stats import t
+
+    error = float(np.sqrt((patients - 1) / patients * ((left_out - left_out.mean()) ** 2).sum()))
+    reach = float(t.ppf((1 + LEVEL) / 2, patients - 1)) * error
+    return {"value": float(value), "low": float(value) - reach, "high": float(value) + reach, "patients": patients}

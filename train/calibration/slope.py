@@ -1,0 +1,59 @@
+"""The calibration slope of many classes: by what the log-probabilities would have to be multiplied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stageproof.train.calibration.study_fit import (
+    design_of,
+    fit_parameters,
+)
+from stageproof.train.metrics.intervals import LEVEL
+
+
+def recalibration_slope(evidence: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
+    """Slope of a multinomial recalibration with free intercepts (van Hoorde et al. 2014): 1 if calibrated, below 1 if
+    too extreme. The interval is Student's, with the error of a delete-one-patient jackknife of one Newton step each.
+
+    evidence: (N, classes) log-probabilities. labels, patients: (N,) int64.
+    """
+    people, classes = int(patients.max()) + 1, evidence.shape[1]
+    held = np.unique(labels)
+    none = {"value": None, "low": None, "high": None, "patients": people}
+    if len(held) < 2:
+        return {**none, "why": "not estimable: needs another class"}
+    present = np.flatnonzero(np.isin(np.arange(classes), held))  # among the classes that these people are of
+    evidence, labels = evidence[:, present], np.searchsorted(present, labels)
+    design = design_of(evidence - evidence.mean(1, keepdims=True))
+    if np.abs(design[:, :, -1]).max() < 1e-9:
+        return {**none, "why": "not estimable: every probability is the same"}
+    theta = fit_parameters(design, labels, np.ones(len(labels)))
+    gradient, second = _by_patient(design, labels, patients, theta, people)
+    whole = second.sum(0)
+    try:
+        steps = np.linalg.solve(whole - second, gradient[:, :, None])[:, -1, 0]
+    except np.linalg.LinAlgError:
+        return {**none, "value": float(theta[-1]), "why": "no interval: one patient decides"}
+    from scipy.stats import t
+
+    error = float(np.sqrt((people - 1) / people * ((steps - steps.mean()) ** 2).sum()))
+    reach = float(t.ppf((1 + LEVEL) / 2, people - 1)) * error
+    return {**none, "value": float(theta[-1]), "low": float(theta[-1]) - reach, "high": float(theta[-1]) + reach}
+
+
+def _by_patient(
+    design: np.ndarray, labels: np.ndarray, patients: np.ndarray, theta: np.ndarray, people: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(people, parameters) gradients and (people, parameters, parameters) curvatures of the log-likelihood's loss."""
+    scores = design @ theta
+    chances = np.exp(scores - scores.max(1, keepdims=True))
+    chances /= chances.sum(1, keepdims=True)
+    mean = np.einsum("nk,nkp->np", chances, design)
+    apart = design - mean[:, None]
+    gradient = np.zeros((people, design.shape[2]))
+    np.add.at(gradient, patients, mean - design[np.arange(len(labels)), labels])
+    second = np.zeros((people, design.shape[2], design.shape[2]))
+    np.add.at(second, patients, np.einsum("nk,nkp,nkq->npq", chances, apart, apart))
+    return gradient, second

@@ -1,0 +1,1 @@
+"""Cross-validation: every patient predicted by the network that was not trained on them."""

@@ -1,0 +1,159 @@
+"""`python -m train.crossvalidate`: train every fold in turn; judge each patient by the network that never saw them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stageproof.runtime.cli.exit_status import (
+    exit_status,
+    say,
+    told,
+)
+from stageproof.runtime.cli.extras import require
+from stageproof.runtime.errors import (
+    InputError,
+    StageproofError,
+)
+from stageproof.runtime.system.work_folders import work_folder
+from stageproof.runtime.text.hints import program
+from stageproof.train.config.preconditions import (
+    PACKAGES,
+    check_training,
+)
+
+if TYPE_CHECKING:
+    from stageproof.train.config.options import Options
+
+FACTS = "crossvalidation.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, or stopped as asked; 1 a run failed; 2 invalid input."""
+    parser = _parser()
+    own, rest = parser.parse_known_args(argv)
+    if own.folds < 2:
+        parser.error(f"--folds is {own.folds}, expected 2 or more")
+    if own.resamples < 200:
+        parser.error(f"--resamples is {own.resamples}, expected 200 or more")
+    try:
+        require("train", *PACKAGES)
+        runs = _runs(own.out, own.folds, rest)
+        from stageproof.train.engine.loop import Interrupted
+        from stageproof.train.launch import is_leader
+
+        try:
+            _train(runs)
+        except Interrupted as stopped:
+            print(f"Stopped in {stopped}, with a checkpoint. The same command goes on.", file=sys.stderr)
+            return 0
+        if is_leader():
+            facts = _judge([run for run, _ in runs], own.out)
+            _show(facts, own.out, as_json=own.json)
+    except StageproofError as error:
+        return told(error)
+    except KeyboardInterrupt:
+        print("Interrupted before the first step. The same command goes on.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, Options | None]]:
+    """The run directory of every fold, and its options; None for one that is finished.
+
+    Raises CheckpointError or InputError when a fold that was begun has other options.
+    """
+    from stageproof.train.config.command_line import parse
+    from stageproof.train.config.options import Options
+    from stageproof.train.config.saved_options import (
+        check_same,
+        options_of,
+    )
+    from stageproof.train.runs.record import read_record
+
+    refused = [name for name in ("--fold", "--resume") if any(one.split("=")[0] == name for one in arguments)]
+    if refused:
+        raise InputError(f"{refused[0]} is not taken: every fold is trained, and goes on where it was stopped.")
+    runs: list[tuple[Path, Options | None]] = []
+    for fold in range(1, folds + 1):
+        run = out / f"fold-{fold}"
+        words = [*arguments, "--fold", f"{fold}/{folds}", "--out", str(run)]
+        if run.exists():
+            check_same(parse(words), Options(**options_of(read_record(run), run)), str(run))
+        options = None if run.exists() else parse([*words, "--resume"])
+        if options is not None:
+            check_training(options, say)
+        runs.append((run, options))
+    return runs
+
+
+def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
+    from stageproof.train.distributed.rendezvous import check_network
+    from stageproof.train.launch import launch
+
+    for number, (run, options) in enumerate(runs, 1):
+        if options is not None:
+            say(f"fold {number} of {len(runs)}: {run}")
+            if warning := check_network(options.trust_network):
+                say(warning)
+            launch(options)
+
+
+def _judge(runs: Sequence[Path], out: Path) -> dict[str, Any]:
+    """The figures, also written to `out`. Raises InputError where they cannot be."""
+    from stageproof.train.crossvalidate.pooling import pool
+    from stageproof.train.runs.finding import described
+    from stageproof.train.runs.record import read_record
+
+    for run in runs:
+        say(described(run, read_record(run)))
+    facts = pool(runs)
+    try:
+        with work_folder(out, ".figures-") as folder:
+            staged = folder / FACTS
+            staged.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            staged.replace(out / FACTS)
+    except OSError as error:
+        raise InputError(f"{out / FACTS} cannot be written: {error}. Make room; the same command goes on.") from error
+    return facts
+
+
+def _show(facts: dict[str, Any], out: Path, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts))
+        return
+    from stageproof.train.crossvalidate.text import lines
+
+    if facts["shuffled_labels"] is not None:
+        print("CONTROL: trained on shuffled labels. The figures must be at chance.\n")
+    if facts["split"]["leaked"] is None:
+        print("PATIENTS UNKNOWN: one person may be in training and held out; no figure is about patients.\n")
+    elif any(facts["split"]["leaked"]):
+        what = "are of a group" if facts["data"]["groups"] is not None else "show a patient"
+        print(f"LEAKAGE: up to {max(facts['split']['leaked']):.0%} of the slices held out {what} trained on.")
+        print("These figures say nothing about new patients.\n")
+    print("\n".join(lines(facts)))
+    print(f"\nfigures {out / FACTS}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program("train.crossvalidate"),
+        description="Train every fold in turn, and judge each patient by the network that never saw it.",
+        epilog=f"All other options are those of {program('train')}, but for --fold and --resume. What was stopped goes "
+        "on with the same command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, fold-1 and so on, and the figures")
+    parser.add_argument("--folds", type=int, default=5, help="how many parts the patients are split into (default: 5)")
+    parser.add_argument("--resamples", type=int, default=2000, help="no effect: intervals need no resamples")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, extra="train"))

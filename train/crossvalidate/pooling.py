@@ -1,0 +1,290 @@
+"""Figures of a cross-validation: the mean over the folds, and of all patients together, each predicted by the network
+that was not trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.calibration.fit import (
+    CrossFit,
+    cross_fit,
+)
+from stageproof.train.calibration.fit_and_assess import (
+    assessed,
+    debiased,
+)
+from stageproof.train.metrics.classification import (
+    Answers,
+    class_counts,
+    decision_scores,
+    ranking_scores,
+)
+from stageproof.train.metrics.cross_validation import (
+    DECIDED,
+    DEPENDENCE,
+    fold_figures,
+    mean_of_folds,
+)
+from stageproof.train.metrics.intervals import LEVEL
+from stageproof.train.metrics.with_intervals import (
+    Summary,
+    no_interval,
+    over_units,
+)
+from stageproof.train.runs.pseudonyms import public_source
+from stageproof.train.runs.record import (
+    read_record,
+    recorded_verdict,
+)
+from stageproof.train.runs.split_file import read_split
+from stageproof.train.test_set.held_out import (
+    HeldOut,
+    held_out,
+)
+from stageproof.train.test_set.predictions import ask
+
+SCHEMA = 1
+OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "demented.accuracy", "demented.auc")
+LEVELS = ("slices", "patients")
+_UNKNOWN = "interval not estimable: which slices are of one person is unknown"
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The answers of all folds together."""
+
+    slices: Answers
+    """At temperature 1. Of groups, or of slices alone, where the patients are unknown."""
+    fold: np.ndarray
+    """(N,) int64 from 0: where each slice was held out."""
+    unit: str | None
+    """``patients`` or ``groups``; None where neither is known."""
+    studies: np.ndarray | None = None
+    """(patients, classes) float64 of the rule for studies, fitted on other patients of the same fold; None where one
+    fold has too few of them, and a study is then the mean of its slices."""
+    calibrated: np.ndarray | None = None
+    """(N, classes) float64 of slices at temperatures fitted on other patients of the same fold."""
+
+    @property
+    def number(self) -> int:
+        """How many folds there are."""
+        return int(self.fold.max()) + 1
+
+    def patients(self) -> Answers:
+        """One answer a patient, over all folds."""
+        mean = self.slices.by_patient()
+        return mean if self.studies is None else Answers(self.studies, mean.labels, mean.patients)
+
+    def of_fold(self, number: int) -> tuple[Answers, Answers | None]:
+        """The answers of one fold, by slice and by patient; None for the second where patients are unknown."""
+        rows = self.fold == number
+        people, mine = np.unique(self.slices.patients[rows], return_inverse=True)
+        slices = Answers(self.slices.probabilities[rows], self.slices.labels[rows], mine.astype(np.int64))
+        if self.unit != "patients":
+            return slices, None
+        mean = slices.by_patient()
+        return slices, mean if self.studies is None else Answers(self.studies[people], mean.labels, mean.patients)
+
+
+def pool(runs: Sequence[Path]) -> dict[str, Any]:
+    """The content of `crossvalidation.json`, from the run of each fold and the data that they were trained on.
+
+    Probabilities of slices are at temperature 1. Only `calibration` says what a temperature does: each fold's is fitted
+    on half of the patients that it held out, and judged on the other half. A patient's answer is that of the rule for
+    studies, fitted on other patients of the fold, or the mean over the slices (`studies_by` says which).
+
+    Raises CheckpointError for runs that are no folds of one cross-validation, DatasetError when the data has changed.
+    """
+    records = [read_record(run) for run in runs]
+    _check_together(runs, records)
+    folds = _answered(runs, records)
+    labels, unit = folds.slices.labels, folds.unit
+    people, known = int(folds.slices.patients.max()) + 1, unit == "patients"
+    return {
+        "schema": SCHEMA,
+        "recipe": records[0]["recipe"],
+        "start": records[0]["start"],
+        "data": {
+            "source": public_source(records[0]["data"]["source"]),
+            "digest": records[0]["data"]["digest"],
+            "slices": len(labels),
+            "slices_by_class": class_counts(labels),
+            "verdict": unit or "unknown",
+            "groups": people if unit == "groups" else None,
+            "patients": people if known else None,
+            "patients_by_class": class_counts(folds.slices.by_patient().labels) if known else None,
+        },
+        "split": {
+            "by": records[0]["split"]["by"],
+            "seed": records[0]["split"]["seed"],
+            "folds": len(runs),
+            "leaked": [record["split"]["leaked"] for record in records] if unit else None,
+        },
+        "shuffled_labels": records[0]["split"].get("shuffled_labels"),
+        "method": {
+            "level": LEVEL,
+            "variance": DEPENDENCE,
+            "intervals": no_interval()
+            if unit is None
+            else f"{over_units(unit)}; the variance is doubled, since the patients of one fold train the networks of "
+            "the others (Bates, Hastie and Tibshirani 2024)",
+        },
+        **figures(folds),
+        "calibration": _calibration(folds),
+    }
+
+
+def figures(folds: Folds) -> dict[str, Any]:
+    """What `crossvalidation.json` has of decisions and ranking: ``folds`` (values of each), ``over_folds`` (their mean,
+    with an interval), ``slices`` and ``patients`` (one figure over all folds together), ``studies_by``."""
+    slices = Summary(folds.slices, folds.unit, inflation=DEPENDENCE).decisions()
+    counted = [LABELS.index(label) for label in slices["counted"]]
+    by_fold = [_fold(folds, number, counted) for number in range(folds.number)]
+    levels = LEVELS if folds.unit == "patients" else LEVELS[:1]
+    everyone = Summary(folds.patients(), counted=counted, inflation=DEPENDENCE) if folds.unit == "patients" else None
+    return {
+        "folds": [_values(one) for one in by_fold],
+        "over_folds": {level: _over_folds([one[level] for one in by_fold], folds, level) for level in levels},
+        "slices": slices,
+        "patients": everyone.decisions() if everyone else None,
+        "studies_by": None if everyone is None else "mean" if folds.studies is None else "cross-fitted",
+    }
+
+
+def _answered(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> Folds:
+    """Run each fold's network on the slices that it held out."""
+    who = {name: patient for name, (patient, _) in read_split(runs[0]).items()}
+    unit = _unit(records[0])
+    names: list[str] = []
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    crossed: list[tuple[CrossFit | None, np.ndarray | None]] = []
+    for run, record in zip(runs, records, strict=True):
+        held = held_out(run, record, None)
+        names += held.slices.names
+        logits = ask(run, record, held.slices)
+        parts.append((probabilities(logits), held.slices.labels))
+        crossed.append((_cross_fitted(logits, held), held.patients))
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"{runs[0].parent}: a slice is held out in two folds. Train all folds with one --seed.")
+    people = np.unique([who[name] if unit else name for name in names], return_inverse=True)[1].astype(np.int64)
+    chances, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    fold = np.repeat(np.arange(len(runs)), [len(part[1]) for part in parts])
+    calibrated = [one.probabilities for one, _ in crossed if one is not None]
+    studies = [
+        one.studies[mine] for one, mine in crossed if one is not None and one.studies is not None and mine is not None
+    ]
+    return Folds(
+        Answers(chances, labels, people),
+        fold,
+        unit,
+        _by_person(np.concatenate(studies), people) if len(studies) == len(runs) and unit == "patients" else None,
+        np.concatenate(calibrated) if len(calibrated) == len(runs) else None,
+    )
+
+
+def _by_person(values: np.ndarray, people: np.ndarray) -> np.ndarray:
+    """(patients, classes): one row of each person's. values: (N, classes), equal in all slices of a person."""
+    found = np.empty((int(people.max()) + 1, values.shape[1]))
+    found[people] = values
+    return found
+
+
+def _unit(record: dict[str, Any]) -> str | None:
+    """What figures are resampled by: ``patients`` or ``groups``; None where patients are unknown."""
+    verdict = recorded_verdict(record)
+    return None if verdict == "unknown" else verdict
+
+
+def _cross_fitted(logits: np.ndarray, held: HeldOut) -> CrossFit | None:
+    """One fold's slices and studies, each patient's by a fit on others; None where patients are unknown or were trained
+    on, or where a half of them would be too few."""
+    if held.unit is None or held.patients is None or held.leaked:
+        return None
+    return cross_fit(logits, held.slices.labels, held.patients)
+
+
+def _calibration(folds: Folds) -> dict[str, Any] | None:
+    """Calibration of slices before and after temperature, and of studies; None unless every fold has both."""
+    if folds.calibrated is None:
+        return None
+    before = folds.slices
+    after = Answers(folds.calibrated, before.labels, before.patients)
+    people = folds.patients() if folds.unit == "patients" and folds.studies is not None else None
+    chance = assessed(before, after, people, 0)
+    why = "not estimable: needs a calibrated probability of each patient's stage"
+    first, second = (Summary(one, folds.unit, inflation=DEPENDENCE) for one in (before, after))
+    found = {
+        "before": debiased(first.calibration(), chance and chance["before"], why),
+        "after": debiased(second.calibration(), chance and chance["after"], why),
+        "change": debiased(second.change(before), None, "see the bands"),
+    }
+    if people is not None:
+        studies = Summary(people, inflation=DEPENDENCE).calibration()
+        found["patients"] = debiased(studies, chance and chance["patients"], why)
+    return found
+
+
+def _check_together(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> None:
+    """Raises CheckpointError unless all runs learned from the same data, split alike, in the same way."""
+    for run, record in zip(runs[1:], records[1:], strict=True):
+        first = records[0]
+        same = [record["data"]["digest"] == first["data"]["digest"], record["recipe"] == first["recipe"]]
+        same += [record["split"].get(key) == first["split"].get(key) for key in ("by", "seed", "shuffled_labels")]
+        if not all(same):
+            raise CheckpointError(f"{run} has other data, another recipe or another split than {runs[0]}.")
+
+
+def _fold(folds: Folds, number: int, counted: Sequence[int]) -> dict[str, Any]:
+    """One fold: how much it held out, and at each level name → (value, variance over patients), NaN where not defined.
+
+    counted: the classes that balanced accuracy is the mean over, those of all folds together.
+    """
+    slices, patients = folds.of_fold(number)
+    people = int(slices.patients.max()) + 1
+    held = {"slices": len(slices.labels), "patients": people if folds.unit == "patients" else None}
+    found: dict[str, Any] = {"held_out": held, "slices": _scored(slices, counted)}
+    found["patients"] = None if patients is None else _scored(patients, counted)
+    return found
+
+
+def _scored(answers: Answers, counted: Sequence[int]) -> dict[str, tuple[float, float]]:
+    """Balanced accuracy is not defined for a fold without a class of `counted`: a mean over other classes would be
+    another figure under the same name."""
+
+    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return decision_scores(answers, weights, counted) | ranking_scores(answers, weights, counted)
+
+    return fold_figures(scores, OF_FOLDS, int(answers.patients.max()) + 1)
+
+
+def _values(fold: dict[str, Any]) -> dict[str, Any]:
+    """A fold as `crossvalidation.json` has it: values alone, None where not defined."""
+
+    def plain(level: dict[str, tuple[float, float]] | None) -> dict[str, float | None] | None:
+        if level is None:
+            return None
+        return {name: value if np.isfinite(value) else None for name, (value, _) in level.items()}
+
+    return {"held_out": fold["held_out"], **{level: plain(fold[level]) for level in LEVELS}}
+
+
+def _over_folds(found: Sequence[dict[str, tuple[float, float]]], folds: Folds, level: str) -> dict[str, Any]:
+    """Name → {mean, sd, folds, low, high}, and `why` where there is no interval."""
+    people, means = int(folds.slices.patients.max()) + 1, {}
+    for name in OF_FOLDS:
+        values, variances = zip(*(one[name] for one in found), strict=True)
+        least = -1.0 if name == "kappa" else 0.0
+        dependence = DECIDED if level == "patients" and name != "demented.auc" else DEPENDENCE
+        figure = mean_of_folds(values, variances, people, least=least, dependence=dependence)
+        if folds.unit is None:
+            figure |= {"low": None, "high": None, "why": _UNKNOWN}
+        means[name] = {"mean": figure.pop("value"), **figure}
+    return means

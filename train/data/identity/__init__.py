@@ -1,0 +1,1 @@
+"""Ids of patients, sessions and slices, from tables, names and headers, checked by the pixels."""

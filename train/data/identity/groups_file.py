@@ -1,0 +1,118 @@
+"""`groups.csv`: whose each slice is, one row a slice. The audit writes it, and `--groups` takes it.
+
+Users with real ids make one with the columns file and patient.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.text.escapes import (
+    cell,
+    from_cell,
+)
+from stageproof.runtime.text.hints import program
+from stageproof.train.data.ids import (
+    Ids,
+    numbered,
+    session_numbers,
+)
+from stageproof.train.data.samples import Samples
+from stageproof.train.data.tables import (
+    column,
+    read_table,
+)
+
+COLUMNS = ("file", "group")
+VERDICTS = ("patients", "groups", "undecided")
+"""What a row's group is. ``undecided``: the slice may be of several of the groups, and is left out of splits."""
+
+
+def write_groups(
+    path: Path,
+    names: Sequence[str],
+    groups: np.ndarray,
+    verdict: str = "patients",
+    undecided: np.ndarray | None = None,
+) -> None:
+    """Write the file, UTF-8, in the order of the slices.
+
+    names: (N,) as in `Samples.names`. groups: (N,) int. verdict: ``patients``, or ``groups`` where a group may hold
+    several people; it is kept, so that nobody who reads the file counts groups as people. undecided: (N,) bool, slices
+    that may be of several of the groups.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        more = [] if verdict == "patients" else [verdict]
+        writer.writerow([*COLUMNS, *(["verdict"] if more else [])])
+        out = np.zeros(len(names), bool) if undecided is None else undecided
+        rows = zip(names, groups.tolist(), out.tolist(), strict=True)
+        writer.writerows([cell(name), group, *(["undecided"] if aside else more)] for name, group, aside in rows)
+
+
+def with_groups(samples: Samples, path: Path) -> Samples:
+    """The samples with the ids of the file at `path`: any text is an id. Raises DatasetError as `read_ids` does."""
+    ids = read_ids(samples, path)
+    return replace(samples, ids=ids, groups=ids.subjects)
+
+
+def read_ids(samples: Samples, path: Path) -> Ids:
+    """The ids of the file at `path`, for these samples.
+
+    The id is in the column group or patient, or one of the names in `train.data.tables.COLUMNS`; session, slice
+    and verdict may be there too.
+
+    Raises DatasetError when it cannot be read, lacks a column, or does not name every slice of the samples once and
+    nothing else, or names a single group.
+    """
+    rows = _read(path)
+    known = set(samples.names)
+    # As `write_groups` writes a name that is no plain text; a user's own file has it as it is.
+    rows = {name if name in known else from_cell(name): told for name, told in rows.items()}
+    strangers = [name for name in rows if name not in known]
+    missing = [name for name in samples.names if name not in rows]
+    wrong = f"unknown in {samples.source}" if strangers else f"of {samples.source} without a row"
+    if strangers or missing:
+        names = strangers or missing
+        raise DatasetError(
+            f"{path}: {len(names)} files {wrong}, such as {names[0]!r}. Expected one row for each file, named as "
+            f"{samples.names[0]!r} is; {program('train.audit')} writes such a groups.csv."
+        )
+    subjects = [rows[name][0] for name in samples.names]
+    if len(set(subjects)) < 2:
+        raise DatasetError(f"{path} puts every file into one group. Expected one group for each patient.")
+    sessions = session_numbers(subjects, [rows[name][1] for name in samples.names])
+    verdicts = [rows[name][2] for name in samples.names]
+    undecided = np.array([one == "undecided" for one in verdicts])
+    verdict = "patients" if set(verdicts) == {"patients"} else "groups"
+    return Ids("file", f"{path.name}", numbered(subjects), sessions, verdict=verdict, undecided=undecided)
+
+
+def _read(path: Path) -> dict[str, tuple[str, str, str]]:
+    """(group, session, verdict) by file."""
+    header, rows = read_table(path, "groups")
+    file, group, session = (column(kind, header) for kind in ("path", "patient", "session"))
+    missing = [name for name, found in (("file", file), ("group", group)) if found is None]
+    if file is None or group is None:
+        found = ", ".join(header) or "nothing"
+        raise DatasetError(
+            f"{path} has no column {' and no '.join(missing)}; its first line holds {found}. Expected the columns file "
+            "and group (or patient)."
+        )
+    told: dict[str, tuple[str, str, str]] = {}
+    for number, row in enumerate(rows, 2):
+        name, one = row[file], row[group]
+        verdict = row.get("verdict", "") or "patients"
+        if not name or not one:
+            raise DatasetError(f"{path}, line {number}: a file and its group are expected, got {row}.")
+        if verdict not in VERDICTS:
+            raise DatasetError(f"{path}, line {number}: verdict is {verdict!r}, expected {' or '.join(VERDICTS)}.")
+        if told.setdefault(name, (one, row.get(session or "", ""), verdict))[0] != one:
+            raise DatasetError(f"{path}, line {number}: {name!r} is in {told[name][0]!r} and in {one!r}.")
+    return told

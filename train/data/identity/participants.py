@@ -1,0 +1,104 @@
+"""`participants.tsv` beside the data, as BIDS has it: whose each slice is, and where it has a class, of which class.
+
+Brain Imaging Data Structure 1.10, "Participants file": the column participant_id holds sub-<label>.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import (
+    LABELS,
+    canonical_label,
+)
+from stageproof.train.data.ids import (
+    Ids,
+    numbered,
+    session_numbers,
+)
+from stageproof.train.data.tables import read_table
+
+NAME = "participants.tsv"
+_ID = "participant_id"
+_SESSION = re.compile(r"(?<![A-Za-z0-9])ses-([A-Za-z0-9]+)")
+
+
+def participants_file(data: Path) -> Path | None:
+    """`participants.tsv` in the folder `data`, or beside it; None where there is none."""
+    places = [data / NAME, data.parent / NAME] if data.is_dir() else [data.parent / NAME]
+    return next((place for place in places if place.is_file()), None)
+
+
+def from_participants(paths: Sequence[str], file: Path) -> tuple[Ids | None, str]:
+    """The participant of each path, or None where one has none; and what was seen but not used, in words.
+
+    paths: (N,) with ``/`` between folders, relative to the data. An id is looked for in a path as a whole word, with
+    and without ``sub-``, and the longest that is there counts. Raises DatasetError for a file without participant_id.
+    """
+    known = _participants(file)
+    pattern = re.compile(
+        r"(?<![A-Za-z0-9])(?:sub-)?("
+        + "|".join(re.escape(one) for one in sorted(known, key=len, reverse=True))
+        + r")(?![A-Za-z0-9])"
+    )
+    matches = [pattern.findall(path) for path in paths]
+    missed = [path for path, found in zip(paths, matches, strict=True) if not found]
+    if missed:
+        return None, (
+            f"{file.name} names {len(known)} participants, and {len(missed)} of {len(paths)} files name none of them, "
+            f"such as {missed[0]!r}: not used"
+        )
+    # The same id may stand in a folder and in the name; different ones in one path say nothing.
+    several = [path for path, found in zip(paths, matches, strict=True) if len(set(found)) > 1]
+    if several:
+        return None, f"{len(several)} files name several participants of {file.name}, such as {several[0]!r}: not used"
+    subjects = [found[0] for found in matches]
+    if len(set(subjects)) < 2:
+        return None, f"all files name one participant of {file.name}: not used"
+    sessions = [found[1] if (found := _SESSION.search(path)) else None for path in paths]
+    origin = f"participants of {file.name}, found in the paths of the files"
+    return Ids("participants", origin, numbered(subjects), session_numbers(subjects, sessions)), ""
+
+
+def participant_labels(file: Path) -> dict[str, int]:
+    """Class by participant, without ``sub-``, from the first column whose every value is a class; none without one.
+
+    Classes are positions in LABELS. Raises DatasetError for a file without participant_id.
+    """
+    header, rows = _read(file)
+    for name in header:
+        classes = [canonical_label(row[name]) for row in rows]
+        if name != _ID and rows and all(classes):
+            return {
+                row[_ID].removeprefix("sub-"): LABELS.index(str(label))
+                for row, label in zip(rows, classes, strict=True)
+            }
+    return {}
+
+
+def _participants(file: Path) -> set[str]:
+    return {row[_ID].removeprefix("sub-") for row in _read(file)[1]}
+
+
+def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    header, rows = read_table(file, "participants")
+    if _ID not in header or not all(row.get(_ID) for row in rows) or not rows:
+        raise DatasetError(
+            f"{file} has {'empty cells in' if _ID in header and rows else 'no'} participant_id; its first line holds "
+            f"{', '.join(header) or 'nothing'}. Repair it, or move it away from the data."
+        )
+    return header, rows
+
+
+def labelled_by_participants(paths: Sequence[str], file: Path) -> np.ndarray | None:
+    """(N,) int64 classes of the paths through their participants, -1 where one has none; None without classes."""
+    classes = participant_labels(file)
+    if not classes:
+        return None
+    found = [re.search(r"(?<![A-Za-z0-9])sub-([A-Za-z0-9]+)", path) for path in paths]
+    return np.array([classes.get(match[1], -1) if match else -1 for match in found], np.int64)

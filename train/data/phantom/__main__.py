@@ -1,0 +1,113 @@
+"""Synthetic axial brain slices whose ventricles and sulci widen with the stage: the data that ships with us.
+
+    python -m train.data.phantom --out phantoms/         # class folders of PNG files to try things on
+
+Nobody was scanned for these: every person is invented by `train.data.phantom.anatomy` from a seed. They let training,
+export and prediction run and be tested anywhere. Accuracy on them says nothing about patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from stageproof.runtime.cli.exit_status import exit_status
+from stageproof.runtime.errors import (
+    DatasetError,
+    InputError,
+)
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.system.work_folders import (
+    make_readable,
+    unmark,
+    work_folder,
+)
+from stageproof.runtime.text.hints import program
+from stageproof.train.data.phantom.slices import (
+    HIGHEST,
+    LOWEST,
+    draw_slice,
+    encode,
+    phantom_samples,
+    scans,
+)
+
+__all__ = ["draw_slice", "main", "phantom_samples"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status of the command line: 0, or 2 for a request that cannot be met, with one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog=program("train.data.phantom"),
+        description="Write synthetic brain slices as DIR/CLASS/pNNN_sM.png, to try every command on.",
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="DIR", help="new or empty directory for the class folders")
+    target.add_argument("--montage", type=Path, metavar="FILE", help="write one overview picture instead")
+    parser.add_argument("--patients", type=int, default=6, help="people in each stage (default: %(default)s)")
+    parser.add_argument(
+        "--slices",
+        type=int,
+        default=32,
+        help="slices of each person (default: %(default)s; below about 24, neighbouring slices are too unlike for "
+        "train.data.patients to tell from the pixels who is the same person)",
+    )
+    parser.add_argument("--size", type=int, default=128, help="pixels a side (default: %(default)s)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="which population (default: %(default)s: people who are not in the default training data, seed 0)",
+    )
+    parser.add_argument("--format", choices=("png", "jpeg"), default="png", help="(default: %(default)s)")
+    options = parser.parse_args(argv)
+    try:
+        if options.montage:
+            _montage(options.size, options.seed).save(options.montage, optimize=True)
+        else:
+            _write_folders(options)
+    except (InputError, DatasetError, OSError, ValueError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _write_folders(options: argparse.Namespace) -> None:
+    """Write the class folders beside their place and move them there, so that DIR is never half full."""
+    out: Path = options.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DatasetError(f"{out} exists and is not an empty directory; name another with --out, or remove it.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with work_folder(out.parent, f".{out.name}-") as staging:
+        for stage, patient, number, pixels in scans(options.patients, options.slices, options.size, options.seed):
+            path = staging / LABELS[stage] / f"p{patient:03d}_s{number}.{options.format}"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encode(pixels, options.format))
+        unmark(staging)
+        make_readable(staging)  # nobody's
+        if out.exists():
+            out.rmdir()  # Windows does not replace a directory, even an empty one
+        os.replace(staging, out)  # noqa: PTH105
+
+
+def _montage(size: int, seed: int, columns: int = 6) -> Image.Image:
+    """One row a stage, one column a person and a level, from low to high."""
+    margin = 112
+    picture = Image.new("L", (margin + columns * size, len(LABELS) * size))
+    pen = ImageDraw.Draw(picture)
+    for stage, label in enumerate(LABELS):
+        pen.text((4, stage * size + size // 2 - 6), label, fill=220)
+        for column, level in enumerate(np.linspace(LOWEST, HIGHEST, columns)):
+            pixels = draw_slice(stage, column * len(LABELS) + stage, float(level), size=size, seed=seed)
+            picture.paste(Image.fromarray(pixels), (margin + column * size, stage * size))
+    return picture.point(lambda value: value & 0xF8)  # 32 greys: noise in the other bits is most of a PNG's size
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, extra="train"))

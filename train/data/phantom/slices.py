@@ -1,0 +1,108 @@
+"""Synthetic axial brain slices: pixels of one, and a population of them as a data set.
+
+Every person is invented by `train.data.phantom.anatomy` from a seed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from stageproof.runtime.errors import InputError
+from stageproof.runtime.labels import LABELS
+from stageproof.train.data.phantom.anatomy import (
+    brain,
+    invent,
+)
+from stageproof.train.data.samples import Samples
+
+LOWEST, HIGHEST = 0.08, 0.92
+"""Axial levels between which a person's slices are spread evenly."""
+
+
+def draw_slice(stage: int, patient: int, level: float, *, size: int = 128, seed: int = 0) -> np.ndarray:
+    """One skull-stripped axial slice, (size, size) uint8, front of the head upwards, 0 outside the brain.
+
+    stage: 0-3, position in `runtime.labels.LABELS`; the same `patient` at another stage is the same person, declined.
+    patient: 0 or more; a person within the population `seed`. Another seed holds other people.
+    level: 0 (midbrain, hippocampi) to 1 (above the lateral ventricles).
+    size: pixels a side, 32 or more.
+
+    The same arguments give the same pixels in every process; NumPy may change its random streams between versions.
+    Raises InputError for an argument outside these ranges.
+    """
+    _check(stage=stage, patient=patient, level=level, size=size, seed=seed)
+    person = invent(seed, patient)
+    signal, inside = brain(person, stage, level, size)
+    rng = np.random.default_rng([0x5CA9, seed, patient, stage, round(level * 1e6)])
+
+    across = np.linspace(-1.0, 1.0, size)
+    x, y = across[None, :], across[:, None]
+    slope_x, slope_y, outward = person.bias + rng.normal(0.0, 0.01, 3)
+    gain, gamma = person.contrast
+    signal = signal**gamma * gain * (1.0 + slope_x * x + slope_y * y + outward * (x * x + y * y - 0.35))
+    # A magnitude image has noise in two channels, so its noise is Rician (Gudbjartsson & Patz 1995).
+    real, imaginary = rng.normal(0.0, person.noise, (2, size, size))
+    signal = np.hypot(signal + real, imaginary) * inside
+    return np.clip(np.rint(signal * 255.0), 0, 255).astype(np.uint8)
+
+
+def phantom_samples(patients: int = 24, slices: int = 6, *, size: int = 128, seed: int = 0, first: int = 0) -> Samples:
+    """`Samples` of 4 x patients x slices PNG images, stage by stage, with every slice's patient in `groups`.
+
+    patients: people in each stage, 1 or more; asking for more adds people and leaves the others as they are.
+    first: people to leave out at the beginning of each stage: 24 gives others than the 24 of the default.
+    slices: axial levels of each person, 1 or more, spread evenly from the hippocampi to above the ventricles.
+    size, seed: as for `draw_slice`. Raises InputError for an argument outside these ranges.
+    """
+    images, labels, names, groups = [], [], [], []
+    for stage, patient, number, pixels in scans(patients, slices, size, seed, first):
+        images.append(encode(pixels, "png"))
+        labels.append(stage)
+        names.append(f"phantom-{seed}/{LABELS[stage]}/p{patient:03d}_s{number}.png")
+        groups.append(patient)
+    beyond = f", first={first}" if first else ""
+    return Samples(
+        images=images,
+        labels=np.array(labels, dtype=np.int64),
+        names=names,
+        groups=np.array(groups, dtype=np.int64),
+        source=f"phantom(patients={patients}, slices={slices}, size={size}, seed={seed}{beyond})",
+    )
+
+
+def scans(
+    patients: int, slices: int, size: int, seed: int, first: int = 0
+) -> Iterator[tuple[int, int, int, np.ndarray]]:
+    """Stage, patient, slice number and pixels of every slice of a population."""
+    for name, value in (("patients", patients), ("slices", slices)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; a phantom population needs 1 or more.")
+    levels = np.linspace(LOWEST, HIGHEST, slices) if slices > 1 else [0.5]
+    for stage in range(len(LABELS)):
+        for index in range(first, first + patients):
+            patient = index * len(LABELS) + stage  # unique over all stages, and unmoved when more are asked for
+            for number, level in enumerate(levels):
+                yield stage, patient, number, draw_slice(stage, patient, float(level), size=size, seed=seed)
+
+
+def _check(*, stage: int, patient: int, level: float, size: int, seed: int) -> None:
+    if not 0 <= stage < len(LABELS):
+        raise InputError(f"stage is {stage}; expected 0-{len(LABELS) - 1}, a position in {', '.join(LABELS)}.")
+    if not 0.0 <= level <= 1.0:
+        raise InputError(f"level is {level}; expected 0 (hippocampi) to 1 (above the ventricles).")
+    if size < 32:
+        raise InputError(f"size is {size}; a phantom slice needs 32 pixels a side or more.")
+    for name, value in (("patient", patient), ("seed", seed)):
+        if value < 0:
+            raise InputError(f"{name} is {value}; expected 0 or more.")
+
+
+def encode(pixels: np.ndarray, kind: str) -> bytes:
+    """One slice as the bytes of a PNG (compressed lightly: noise does not shrink) or a quality-95 JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **({"compress_level": 3} if kind == "png" else {"quality": 95}))
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Readers of data: class folders, tables, parquet, predefined splits."""

@@ -1,0 +1,133 @@
+"""Age and sex of the person that each slice shows, where the data has columns for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stageproof.train.data.identity.participants import (
+    NAME,
+    participants_file,
+)
+from stageproof.train.data.sources.csv_table import SUFFIXES
+from stageproof.train.data.tables import (
+    column,
+    read_table,
+)
+
+AGES = ("age", "age_years", "age_at_scan", "age_at_visit", "patient_age", "patientage", "participant_age")
+SEXES = ("sex", "gender", "patient_sex", "patientsex", "participant_sex", "m/f")
+"""What the columns may be called, in any case and with spaces or hyphens for underscores."""
+NOT_RECORDED = "not recorded"
+_SEX = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"} | {
+    "o": "other",
+    "other": "other",
+    "diverse": "other",
+    "x": "other",
+}
+_OLDEST = 125.0
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Of N slices; position i of both arrays is the same slice."""
+
+    ages: np.ndarray
+    """(N,) float64, years; NaN where not recorded."""
+    sexes: np.ndarray
+    """(N,) str: female, male, other, or `NOT_RECORDED`."""
+    origin: str
+    """Where they were read, for people."""
+
+
+def traits_of(data: Path | None, names: Sequence[str]) -> Traits | None:
+    """Age and sex for each slice of the data; None where it has a column for neither.
+
+    data: what `train.data.sources.source.load_samples` reads; None for phantoms, which have neither. names: (N,) what
+    that calls the slices. A CSV or parquet file is looked at first, then `participants.tsv`.
+
+    Raises DatasetError for a table that cannot be read.
+    """
+    if data is None:
+        return None
+    suffix = data.suffix.lower()
+    found = None
+    if data.is_file() and suffix in SUFFIXES:
+        found = _of_csv(data, names)
+    elif data.is_file() and suffix == ".parquet":
+        found = _of_parquet(data, names)
+    file = participants_file(data)
+    return _of_participants(file, names) if found is None and file is not None else found
+
+
+def age_in_years(value: Any) -> float:
+    """The age that a cell states, NaN for anything else.
+
+    Ages over 89 may be masked as ``89+`` or ``>89`` (BIDS 1.10, "Participants file"): then that bound. DICOM's age
+    strings (PS3.5, AS) end in Y, M, W or D.
+    """
+    match = re.fullmatch(r"[>≥]?=?\s*(\d+(?:\.\d+)?)\s*\+?\s*([ymwd]?)(?:ears?)?", str(value).strip().lower())
+    if match is None:
+        return float("nan")
+    years = float(match[1]) / {"": 1, "y": 1, "m": 12, "w": 52.18, "d": 365.25}[match[2]]
+    return years if years <= _OLDEST else float("nan")
+
+
+def sex_of(value: Any) -> str:
+    """``female``, ``male`` or ``other``; `NOT_RECORDED` for anything else, numbers too: which is which differs."""
+    return _SEX.get(str(value).strip().lower(), NOT_RECORDED)
+
+
+def _traits(rows: Sequence[dict[str, Any] | None], header: list[str], origin: str) -> Traits | None:
+    """The columns of the row of each slice (None: it has no row); None where there is neither column."""
+    age, sex = _column(AGES, header), _column(SEXES, header)
+    if age is None and sex is None:
+        return None
+    ages = [age_in_years(row[age]) if row is not None and age is not None else float("nan") for row in rows]
+    sexes = [sex_of(row[sex]) if row is not None and sex is not None else NOT_RECORDED for row in rows]
+    used = " and ".join(repr(name) for name in (age, sex) if name is not None)
+    return Traits(np.array(ages, np.float64), np.array(sexes, dtype=object), f"{used} of {origin}")
+
+
+def _column(names: tuple[str, ...], header: list[str]) -> str | None:
+    spelt = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in reversed(header)}
+    return next((spelt[name] for name in names if name in spelt), None)
+
+
+def _of_csv(path: Path, names: Sequence[str]) -> Traits | None:
+    header, rows = read_table(path, "a list of slices")
+    where = column("path", header)
+    if where is None:
+        return None
+    by_name = {row[where]: row for row in rows}
+    return _traits([by_name.get(name) for name in names], header, path.name)
+
+
+def _of_parquet(path: Path, names: Sequence[str]) -> Traits | None:
+    import pyarrow.parquet as pq
+
+    header = pq.read_schema(path).names
+    wanted = [name for name in (_column(AGES, header), _column(SEXES, header)) if name is not None]
+    if not wanted:
+        return None
+    rows = pq.read_table(path, columns=wanted).to_pylist()
+    # Names begin with the number of the row (train.data.sources).
+    numbers = [int(name.partition("/")[0]) for name in names]
+    return _traits([rows[number] if number < len(rows) else None for number in numbers], header, path.name)
+
+
+def _of_participants(file: Path, names: Sequence[str]) -> Traits | None:
+    header, rows = read_table(file, "participants")
+    known = {row.get("participant_id", "").removeprefix("sub-"): row for row in rows}
+    known.pop("", None)
+    if not known:
+        return None
+    longest = sorted(known, key=len, reverse=True)
+    pattern = re.compile(r"(?<![A-Za-z0-9])(?:sub-)?(" + "|".join(map(re.escape, longest)) + r")(?![A-Za-z0-9])")
+    found = [set(pattern.findall(name)) for name in names]
+    return _traits([known[next(iter(one))] if len(one) == 1 else None for one in found], header, NAME)

@@ -1,0 +1,177 @@
+"""Slices in folders → `Samples`: a folder for each class, also within folders of patients, or the tree of a BIDS set.
+
+Hidden files and what macOS and Windows leave behind are skipped; a linked folder is followed once; what was not taken
+is counted and named.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.images.debris import (
+    files_below,
+    is_debris,
+)
+from stageproof.runtime.labels import (
+    LABELS,
+    canonical_label,
+)
+from stageproof.runtime.text.hints import command
+from stageproof.train.data.identity.from_names import names_no_patient
+from stageproof.train.data.identity.participants import (
+    labelled_by_participants,
+    participants_file,
+)
+from stageproof.train.data.samples import (
+    Samples,
+    Skipped,
+)
+
+_KNOWN = {"groups.csv", "participants.tsv", "participants.json", "dataset_description.json", "README", "README.md"}
+FEWEST_PATIENT_FOLDERS = 8
+"""Folders that hold class folders are patients from so many on; fewer are parts, such as train and test."""
+
+
+def folder_samples(root: Path) -> Samples:
+    """The slices in `root`: class folders, class folders within folders of patients, or a BIDS tree whose
+    participants.tsv has classes. Raises DatasetError saying what was found instead."""
+    folders = folders_in(root)
+    if not any(canonical_label(folder.name) for folder in folders):
+        if are_patients(folders):
+            return _patients(root, folders)
+        bids = _bids(root, folders)
+        if bids is not None:
+            return bids
+    return class_folders(root)
+
+
+def folders_in(root: Path) -> list[Path]:
+    """The folders in `root`, sorted, without hidden ones and debris."""
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not is_debris(folder.name))
+
+
+def holds_classes(folder: Path) -> bool:
+    """Whether one of the folders in `folder` is called as a class."""
+    return any(canonical_label(inner.name) for inner in folder.iterdir() if inner.is_dir())
+
+
+def are_patients(folders: Sequence[Path]) -> bool:
+    """Whether all of `folders` hold class folders and are too many, and called too unlike, to be parts of a split."""
+    return (
+        len(folders) >= FEWEST_PATIENT_FOLDERS
+        and all(holds_classes(folder) for folder in folders)
+        and not any(names_no_patient(folder.name) for folder in folders)
+    )
+
+
+def class_folders(root: Path) -> Samples:
+    """The slices of the class folders in `root`, of which some may be empty or missing. Raises DatasetError."""
+    folders = folders_in(root)
+    classes = {folder: canonical_label(folder.name) for folder in folders}
+    strangers = [folder.name for folder, label in classes.items() if label is None]
+    if folders and all(holds_classes(folder) for folder in folders):
+        raise DatasetError(_dealt(root, [folder.name for folder in folders]))
+    if strangers or not folders:
+        found = ", ".join(repr(name) for name in strangers) or "no folder at all"
+        raise DatasetError(
+            f"{root}: expected one folder for each class ({', '.join(LABELS)}, in any common spelling), found "
+            f"{found}. Give the folder that holds the class folders, and move what is no class out of it."
+        )
+    labels = list(classes.values())
+    doubled = sorted({str(label) for label in labels if labels.count(label) > 1})
+    if doubled:
+        names = ", ".join(repr(folder.name) for folder, label in classes.items() if label in doubled)
+        raise DatasetError(f"{root}: {names} are the same class spelt twice. Merge them.")
+    return _labelled(root, {folder.name: LABELS.index(str(label)) for folder, label in classes.items()}, 0)
+
+
+def _labelled(root: Path, classes: dict[str, int], depth: int) -> Samples:
+    """The files in `root` whose folder at `depth` is a key of `classes`, and of which class each is."""
+    found = files_below(root)
+    parts = [file.relative_to(root).parts for file in found.files]
+    label = [classes.get(part[depth]) if len(part) > depth + 1 else None for part in parts]
+    pairs = zip(parts, label, strict=True)
+    beside = ["/".join(part) for part, one in pairs if one is None and part[-1] not in _KNOWN]
+    kept = [(file, one) for file, one in zip(found.files, label, strict=True) if one is not None]
+    return Samples(
+        images=[file for file, _ in kept],
+        labels=np.array([one for _, one in kept], np.int64),
+        names=[file.relative_to(root).as_posix() for file, _ in kept],
+        groups=None,
+        source=str(root),
+        skipped=_skipped(root, found.debris, found.links, beside),
+    )
+
+
+def _skipped(root: Path, debris: int, links: Sequence[Path], beside: Sequence[str]) -> tuple[Skipped, ...]:
+    told = []
+    if debris:
+        told.append(Skipped("hidden files, or files left by macOS or Windows", debris, ""))
+    if links:
+        name = links[0].relative_to(root).as_posix()
+        told.append(Skipped("links that lead nowhere, or to a folder that was read already", len(links), name))
+    if beside:
+        told.append(Skipped("files outside the class folders", len(beside), beside[0]))
+    return tuple(told)
+
+
+def _patients(root: Path, folders: Sequence[Path]) -> Samples:
+    """The slices of PATIENT/CLASS/FILE."""
+    inner = {name.name for folder in folders for name in folders_in(folder)}
+    classes = {name: canonical_label(name) for name in inner}
+    known = {name: LABELS.index(label) for name, label in classes.items() if label is not None}
+    return _labelled(root, known, 1)
+
+
+def _bids(root: Path, folders: Sequence[Path]) -> Samples | None:
+    """The slices of sub-LABEL/… with the classes of participants.tsv; None where this is no such tree."""
+    file = participants_file(root)
+    people = [folder for folder in folders if folder.name.startswith("sub-")]
+    if file is None or not people:
+        return None
+    found = files_below(root)
+    inside = [one for one in found.files if one.relative_to(root).parts[0].startswith("sub-")]
+    images = [one for one in inside if one.suffix.lower() not in {".json", ".tsv", ".txt", ".bval", ".bvec"}]
+    names = [one.relative_to(root).as_posix() for one in images]
+    labels = labelled_by_participants(names, file)
+    if labels is None:
+        raise DatasetError(
+            f"{root} holds folders of participants, and {file.name} has no column whose every value is a class "
+            f"({', '.join(LABELS)}, in any common spelling). Add one, or give --data a CSV of path, label and patient."
+        )
+    rows = np.flatnonzero(labels >= 0)
+    without = [name for name, label in zip(names, labels, strict=True) if label < 0]
+    skipped = _skipped(root, found.debris, found.links, [])
+    if without:
+        skipped += (Skipped(f"files of nobody in {file.name}", len(without), without[0]),)
+    return Samples(
+        images=[images[row] for row in rows],
+        labels=labels[rows],
+        names=[names[row] for row in rows],
+        groups=None,
+        source=str(root),
+        skipped=skipped,
+    )
+
+
+def _dealt(root: Path, parts: list[str]) -> str:
+    """What to do with a folder whose folders hold the classes, such as train/ and test/."""
+    training = next((part for part in parts if part.lower().startswith("train")), parts[0])
+    text = f"{root} holds {', '.join(parts)}, and the class folders are in there. Train on one: --data "
+    others = [part for part in parts if part != training]
+    if not others:
+        return f"{text}{quoted(root / training)}."
+    return (
+        f"{text}{quoted(root / training)}. Then {command('train.evaluate', '--data', root / others[0])} judges the "
+        f"run on those it has not seen; {command('train.audit', '--data', root)} says how many are in both."
+    )
+
+
+def quoted(path: Path) -> str:
+    """The path as a shell takes it."""
+    return shlex.quote(str(path))

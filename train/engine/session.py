@@ -1,0 +1,256 @@
+"""The stages of a run, one after the other: what the loop trains, on what, and what is written as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.data.batches import Batches
+from stageproof.train.data.dataset import Prepared
+from stageproof.train.distributed.batchnorm import share_batchnorm
+from stageproof.train.distributed.process_group import Team
+from stageproof.train.engine.device import Compute
+from stageproof.train.engine.features import backbone_features
+from stageproof.train.engine.hooks import Hooks
+from stageproof.train.engine.loop import (
+    Objective,
+    predict,
+    run_stage,
+)
+from stageproof.train.engine.optimizer import make_optimizer
+from stageproof.train.engine.progress import Watch
+from stageproof.train.engine.signals import StopRequest
+from stageproof.train.engine.stage import StageState
+from stageproof.train.metrics.validation import figures
+from stageproof.train.models import (
+    build,
+    head_of,
+)
+from stageproof.train.recipes import (
+    Recipe,
+    Stage,
+)
+from stageproof.train.runs.checkpoints import Keeper
+from stageproof.train.runs.initial_weights import initialise
+from stageproof.train.runs.metrics_log import (
+    Epoch,
+    Journal,
+)
+from stageproof.train.seeds import (
+    derive,
+    seed_dropouts,
+)
+
+MOVED_SHARE = 0.25
+"""Of a GPU's free memory: a set of slices that takes less is kept there."""
+
+
+class Session:
+    """One process's view of a run: its model, its data, and where the run is written (None: by another process)."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        compute: Compute,
+        team: Team,
+        spec: InputSpec,
+        data: Prepared,
+        folder: Path | None,
+        watch: Watch,
+    ) -> None:
+        self.recipe, self.compute, self.team, self.spec = recipe, compute, team, spec
+        self.data, self.folder, self.watch = data, folder, watch
+        self.model = build(recipe.architecture)
+        self.stages = (("head", recipe.head), ("full", recipe.full))
+        self.journal = Journal(None)
+        self._from: Mapping[str, Any] | None = None
+        self._start = ""
+
+    def initialise(self, weights: str, seed: int, checkpoint: Mapping[str, Any] | None) -> str:
+        """Give the model its first weights, or those of `checkpoint`, the same in all processes; says which.
+
+        Raises CheckpointError when they do not fit, or when the data is not that which the checkpoint was trained on.
+        """
+        if checkpoint is None:
+            torch.manual_seed(seed)
+            self.model = build(self.recipe.architecture)
+            self._start = initialise(self.model, weights)
+        else:
+            if checkpoint["digest"] != self.data.digest:
+                raise CheckpointError(
+                    f"{self.data.source} has changed since the run began: its digest is {self.data.digest[:12]}…, the "
+                    f"checkpoint's {checkpoint['digest'][:12]}…. Bring the data back, or start another run."
+                )
+            self.model.load_state_dict(checkpoint["model_state_dict"])
+            self._start = checkpoint["start"]
+        self._from = checkpoint
+        seed_dropouts(self.model)
+        if self.team.size > 1:
+            self.model = share_batchnorm(self.model, self.compute.device.type)
+        self.model.to(self.compute.device).to(memory_format=torch.channels_last)
+        self.team.same_weights(self.model)
+        return self._start if checkpoint is None else f"{self._start}, resumed"
+
+    def run(
+        self, stop: StopRequest, *, seed: int, minutes: float, compile_model: bool, tensorboard: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Train every stage; (N, classes) float32 logits and (N,) labels of the validation slices, in float32."""
+        past = [Epoch(**fields) for fields in self._from["history"]] if self._from else []
+        self.journal = Journal(self.folder, past, tensorboard)
+        keeper = Keeper(self.folder, minutes)
+        if compile_model:
+            self.model.compile()
+        pixels, labels = self._pixels(), torch.from_numpy(self.data.slices.labels)
+        first = self._from["stage"] if self._from else 0
+        for index, (name, stage) in enumerate(self.stages):
+            if index >= first:
+                self._run_stage(index, name, stage, pixels, labels, derive(seed, name), stop, keeper)
+        self.journal.close()
+        return predict(self.model, self._side(pixels, labels, "validation", 0))
+
+    def _run_stage(
+        self,
+        index: int,
+        name: str,
+        stage: Stage,
+        pixels: torch.Tensor,
+        labels: torch.Tensor,
+        seed: int,
+        stop: StopRequest,
+        keeper: Keeper,
+    ) -> None:
+        recipe, compute = self.recipe, self.compute
+        trained = head_of(self.model) if name == "head" else self.model
+        optimizer = make_optimizer(
+            recipe.optimizer,
+            trained.parameters(),
+            learning_rate=stage.learning_rate,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+        )
+        fp16 = compute.amp is torch.float16
+        state = StageState(trained, optimizer, device_type=compute.device.type, fp16=fp16, ema=recipe.ema)
+        if self._from and self._from["stage"] == index:
+            state.load_state_dict(self._from["state"])
+        training = self._side(pixels, labels, "training", seed, stage.augment)
+        validation = self._side(pixels, labels, self._watched, seed)
+        model = self.model
+        if name == "head" and not stage.augment and state.epoch <= stage.epochs:
+            # The backbone says the same of a slice every time, so it is asked once.
+            self.watch.say("head: the frozen backbone looks at every slice once, the head trains on what it saw")
+            training, validation = self._features(training, seed), self._features(validation, seed)
+            model = trained
+        self.watch.begin(name, stage.epochs, len(training))
+        run_stage(
+            name,
+            stage,
+            model,
+            trained,
+            state,
+            training,
+            validation,
+            objective=Objective(
+                _class_weights(labels[training.chosen]) if recipe.imbalance == "weights" else None,
+                recipe.label_smoothing,
+                recipe.clip_norm,
+                compute.amp,
+            ),
+            hooks=self._hooks(index, state, stop, keeper),
+            keep=recipe.keep,
+            patience=recipe.patience,
+        )
+
+    @property
+    def _watched(self) -> str:
+        """The part of the split that epochs are measured on: never the one reported where an epoch is selected."""
+        return "selection" if len(self.data.split.selection) else "validation"
+
+    def _hooks(self, index: int, state: StageState, stop: StopRequest, keeper: Keeper) -> Hooks:
+        groups, unit = self.data.groups[getattr(self.data.split, self._watched)], self.data.who.unit
+
+        def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+            found = figures(logits, labels, groups, unit=unit)
+            loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
+            names = ("accuracy", "balanced_accuracy", "patient_accuracy")
+            return {"loss": loss, **{name: float(found[name]) for name in names if name in found}}
+
+        def checkpoint() -> None:
+            keeper.write(
+                {
+                    "model_state_dict": self.model.state_dict(),
+                    "stage": index,
+                    "state": state.state_dict(),
+                    "history": [asdict(epoch) for epoch in self.journal.epochs],
+                    "digest": self.data.digest,
+                    "labels": list(LABELS),
+                    "start": self._start,
+                }
+            )
+
+        def on_epoch(epoch: Epoch) -> None:
+            self.journal.add(epoch)
+            self.watch.epoch(epoch)
+
+        return Hooks(
+            measure=measure,
+            on_step=self.watch.step,
+            on_epoch=on_epoch,
+            checkpoint=checkpoint,
+            due=keeper.due,
+            last_good=keeper.last,
+            stop=lambda: stop.requested,
+            say=self.watch.say,
+            worth=keeper.worth,
+        )
+
+    def _side(self, inputs: torch.Tensor, labels: torch.Tensor, side: str, seed: int, augment: bool = False) -> Batches:
+        """The slices of one side of the split, in batches."""
+        return Batches(
+            inputs,
+            labels,
+            self.spec,
+            self.recipe.batch_size,
+            chosen=torch.from_numpy(getattr(self.data.split, side)),
+            seed=seed,
+            augment=augment,
+            balanced=side == "training" and self.recipe.imbalance == "sampling",
+            team=self.team,
+            device=self.compute.device,
+        )
+
+    def _features(self, side: Batches, seed: int) -> Batches:
+        """The same slices, as the frozen backbone sees them."""
+        return Batches(
+            backbone_features(self.model, side, self.compute.amp),
+            side.labels[side.chosen],
+            None,
+            side.batch_size,
+            seed=seed,
+            balanced=side.balanced,
+            team=self.team,
+            device=self.compute.device,
+        )
+
+    def _pixels(self) -> torch.Tensor:
+        """The decoded slices, on the GPU where they take little of it."""
+        pixels = torch.from_numpy(self.data.slices.pixels)
+        if self.compute.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.compute.device)
+            if pixels.nbytes < MOVED_SHARE * free:
+                return pixels.to(self.compute.device)
+        return pixels
+
+
+def _class_weights(labels: torch.Tensor) -> torch.Tensor:
+    """(classes,) float32: slices of each class weigh as much together as those of any other; absent classes 0."""
+    counts = torch.bincount(labels, minlength=len(LABELS)).float()
+    return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts, 0.0)

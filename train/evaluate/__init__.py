@@ -1,0 +1,1 @@
+"""The evaluation of a run on people it was not trained on."""

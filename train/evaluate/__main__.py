@@ -1,0 +1,174 @@
+"""`python -m train.evaluate`: judge a run on people it was not trained on, calibrate it, and write its cards."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from stageproof.runtime.cli.exit_status import (
+    exit_status,
+    require_or_exit,
+    say,
+    told,
+)
+
+if __name__ == "__main__":
+    require_or_exit("train", "tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "huggingface_hub")
+
+import tyro
+
+from stageproof.runtime.errors import (
+    InputError,
+    StageproofError,
+)
+from stageproof.runtime.text.hints import (
+    command,
+    program,
+)
+from stageproof.train.config.preconditions import check_evaluation
+from stageproof.train.data.identity.patient_pattern import compile_pattern
+from stageproof.train.runs.finding import (
+    chosen,
+    evaluation_folder,
+)
+from stageproof.train.runs.record import read_record
+
+if TYPE_CHECKING:
+    from stageproof.train.evaluate.evaluation import Evaluated
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to judge, and on what."""
+
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    """A run directory. Without it: the newest run."""
+    data: Path | None = None
+    """Folder of class folders, or .parquet; who is in the run's own is left out. Without it: what it held out."""
+    groups: Path | None = None
+    """CSV file with the columns file and patient (or group) for these slices. Without it: as the run has them, or, with
+    --data, ids that the data has, or image similarity."""
+    patient_pattern: str | None = None
+    """Regular expression with a named group (?P<patient>…) that reads ids from the paths of these slices."""
+    target_risk: float | None = None
+    """Share of wrong answers to accept, such as 0.1: the model abstains where it is less sure, by thresholds for slices
+    and studies certified with 95 % confidence. 0.1 needs 46 patients held out (studies alone: 39), 0.2 needs 26 (24).
+    A kind that cannot be certified is not answered; where neither can, nothing is written. Without it: never."""
+    out: Path | None = None
+    """Folder for the report. Without it: RUN/evaluation. An earlier evaluation there is replaced."""
+    resamples: int = 2000
+    """No effect: intervals need no resamples. Accepted for commands written for version 0.1."""
+    seed: int = 0
+    """Seeds the shuffles, and the halves that calibration is judged on."""
+    max_unreadable: float = 0.05
+    """Share of files that may be unreadable."""
+    json: bool = False
+    """Print the figures as one JSON object."""
+
+
+def parse(argv: Sequence[str] | None = None) -> Options:
+    """The options on the command line. Exits with 2 on a usage error. Raises InputError for values of no sense."""
+    options = tyro.cli(
+        Options,
+        args=argv,
+        prog=program("train.evaluate"),
+        description="Judge a run on people it was not trained on; calibrate it; write its cards.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    rules = [
+        ("--target-risk", options.target_risk, options.target_risk is None or 0 < options.target_risk < 1, "in (0, 1)"),
+        ("--resamples", options.resamples, options.resamples >= 200, "200 or more"),
+        ("--seed", options.seed, options.seed >= 0, "0 or more"),
+        ("--max-unreadable", options.max_unreadable, 0 <= options.max_unreadable <= 1, "between 0 and 1"),
+    ]
+    if options.patient_pattern is not None:
+        if options.groups is not None:
+            raise InputError("--groups and --patient-pattern both give the patients: give one of the two.")
+        compile_pattern(options.patient_pattern)
+    for option, value, holds, expected in rules:
+        if not holds:
+            raise InputError(f"{option} is {value:g}, expected {expected}.")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 evaluated, 1 the control or the target risk failed, 2 invalid input."""
+    try:
+        options = parse(argv)
+        run = chosen(options.run, say)
+        out = options.out or evaluation_folder(run, options.data)
+        check_evaluation(run, read_record(run), options.data, options.groups, out)
+        from stageproof.train.evaluate.evaluation import evaluate
+        from stageproof.train.evaluate.warning_messages import fails
+
+        found = evaluate(
+            run,
+            options.data,
+            options.groups,
+            patient_pattern=options.patient_pattern,
+            out=out,
+            target_risk=options.target_risk,
+            seed=options.seed,
+            max_unreadable=options.max_unreadable,
+            say=say,
+        )
+    except StageproofError as error:
+        return told(error)
+    if options.json:
+        print(json.dumps(found.facts))
+    else:
+        _show(found)
+    return 1 if fails(found.facts) else 0
+
+
+def _show(found: Evaluated) -> None:
+    from stageproof.train.evaluate.warning_messages import is_control
+    from stageproof.train.reports.calibration_text import (
+        calibration_lines,
+        guarantee,
+    )
+    from stageproof.train.reports.formatting import (
+        ROWS,
+        counted_by,
+        number,
+        pick,
+        resting_on,
+        spoken,
+        unit_of,
+    )
+
+    facts = found.facts
+    for warning in facts["warnings"]:
+        print(warning, file=sys.stderr)
+    unit = unit_of(facts["data"]) if counted_by(facts["data"]) else ""
+    levels = [(name, facts[name]) for name in ("slices", "patients") if facts[name]]
+    for name, level in levels:
+        total = f"{facts['data'][name]} {name}"
+        print(f"\n{total:<33}{'95 % interval' if unit else '':<43}{unit}")
+        for title, path, share in ROWS:
+            figure = pick(level, path)
+            print(f"{title:<33}{spoken(figure, share):<43}{resting_on(figure) if unit else ''}")
+        for label, figures in level["classes"].items():
+            recall, count = figures["recall"], resting_on(figures["recall"]) if unit else ""
+            print(f"{'recall ' + label:<33}{spoken(recall, True):<43}{count}")
+        print(f"{'always the largest class':<33}{number(level['largest_class'], True)}")
+    calibration = facts["calibration"]
+    if calibration["after"] and unit:
+        print(
+            f"\ntemperature {calibration['temperature'] or 1.0:.3f}; on {unit_of(facts['data'])} it was not fitted on:"
+        )
+        print("\n".join(calibration_lines(calibration)))
+    if facts["abstention"]:
+        print(guarantee(facts["abstention"]))
+    print(f"\nreport {found.out / 'report.html'}")
+    if facts["data"]["held_out_by_run"] and not is_control(facts):
+        print(f"cards  {found.run / 'MODEL_CARD.md'}, {found.run / 'DATASET_CARD.md'}")
+        print(f"\nNext: {command('export', found.run, '--to', 'onnx')}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main, extra="train"))

@@ -1,0 +1,151 @@
+"""What an evaluation leaves behind: its folder, and in the run the temperature, the threshold and the cards."""
+
+from __future__ import annotations
+
+import csv
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stageproof.runtime.errors import InputError
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.system.work_folders import (
+    make_private,
+    work_folder,
+)
+from stageproof.runtime.text.escapes import cell
+from stageproof.train.cards.cards import (
+    dataset_card,
+    model_card,
+)
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.reports.evaluation_page import page
+from stageproof.train.reports.figures import pictures
+from stageproof.train.runs.atomic_moves import (
+    Move,
+    flush,
+    put,
+)
+from stageproof.train.runs.record import (
+    RECORD,
+    write_record,
+)
+
+FACTS = "evaluation.json"
+WORK = ".evaluation-"
+"""How the names of work folders begin."""
+MODEL_CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is written beside the facts."""
+
+    before: Answers
+    """Slices, at temperature 1."""
+    after: Answers
+    """Slices, as they are reported."""
+    names: tuple[str, ...]
+    patients: np.ndarray | None
+    """(N,) int64 patients, or groups; None where nobody knows."""
+    unit: str | None
+    """What they are: ``patients`` or ``groups``."""
+    logits: np.ndarray
+    """(N, classes) float32."""
+    shuffled: np.ndarray | None
+    """(shuffles,) the score of each shuffle of the labels."""
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InputError when `folder` is something else than an evaluation, which would be replaced."""
+    if folder.exists() and not (folder / FACTS).is_file():
+        raise InputError(f"{folder} exists and holds no {FACTS}. Give another --out; nothing was written.")
+
+
+def write(
+    folder: Path, run: Path, record: dict[str, Any], facts: dict[str, Any], written: Written, *, keep: bool
+) -> None:
+    """Write the evaluation as `folder`, in place of an earlier one.
+
+    keep: the run keeps the temperature, the threshold and the cards.
+
+    Raises InputError where something cannot be written, TrainingError when a card would lack a figure; then nothing is
+    changed: neither the evaluation nor the run.
+    """
+    check_folder(folder)
+    kept = _kept(record, facts)
+    cards = {MODEL_CARD: model_card(kept, facts), DATASET_CARD: dataset_card(kept, facts)} if keep else {}
+    people = written.after.by_patient() if written.unit == "patients" else None
+    drawn = pictures(facts, written.after, people, written.shuffled)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            beside = stack.enter_context(work_folder(folder.parent, WORK))
+            new = beside / "new"
+            new.mkdir()
+            (new / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            (new / "report.html").write_text(page(facts, drawn), encoding="utf-8")
+            for file, png in drawn.items():
+                (new / file).write_bytes(png)
+            _write_predictions(new / "predictions.csv", written)
+            make_private(new)
+            flush(new)
+            moves = [Move(new, folder, beside / "old")]
+            if keep:
+                moves = _around(moves, run, kept, cards, stack.enter_context(work_folder(run, WORK)))
+            put(moves)
+    except OSError as error:
+        raise InputError(
+            f"The evaluation of {run} cannot be written: {error}. Nothing was changed. Make room, or give another "
+            "--out."
+        ) from error
+
+
+def _around(moves: list[Move], run: Path, record: dict[str, Any], cards: dict[str, str], place: Path) -> list[Move]:
+    """`moves`, and those that put the record and the cards into the run; `place` is an empty folder in it.
+
+    In this order no card ever states a temperature that the record does not have, even if the process is killed: the
+    old cards go first, the new ones come last.
+    """
+    old, new = place / "old", place / "new"
+    old.mkdir()
+    new.mkdir()
+    for name, text in cards.items():
+        (new / name).write_text(text, encoding="utf-8")
+    write_record(record, new)
+    flush(new)
+    away = [Move(None, run / name, old / name) for name in cards]
+    placed = [Move(new / name, run / name, old / f"{name}.none") for name in cards]
+    return [*away, *moves, Move(new / RECORD, run / RECORD, old / RECORD), *placed]
+
+
+def _kept(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The run's record with what was fitted; `python -m export` carries it into the manifest."""
+    calibration, abstention = facts["calibration"], facts["abstention"]
+    rest = {key: value for key, value in record.items() if key != "study"}
+    return {
+        **rest,
+        **({"study": calibration["study"]} if calibration["study"] else {}),
+        "temperature": calibration["temperature"] or 1.0,
+        "abstain_below": abstention["abstain_below"] if abstention else 0.0,
+        "target_risk": abstention["target_risk"] if abstention else None,
+        "target_confidence": abstention["confidence"] if abstention else None,
+        "evaluated": facts["created"],
+    }
+
+
+def _write_predictions(path: Path, written: Written) -> None:
+    """Every slice: its class, patient and decision, its logits, and its probabilities as they are reported."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = [f"{kind}_{label}" for kind in ("logit", "probability") for label in LABELS]
+        writer.writerow(["name", "label", "group" if written.unit == "groups" else "patient", "decision", *columns])
+        after = written.after
+        for at, name in enumerate(written.names):
+            patient = "" if written.patients is None else int(written.patients[at])
+            numbers = [f"{value:.6g}" for value in (*written.logits[at], *after.probabilities[at])]
+            writer.writerow([cell(name), LABELS[after.labels[at]], patient, LABELS[after.decisions[at]], *numbers])

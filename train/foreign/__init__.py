@@ -1,0 +1,1 @@
+"""Weights and checkpoints that other code wrote."""

@@ -1,0 +1,176 @@
+"""What a file is, by its first bytes, where it is no weight file: so that the error can say what to do with it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.system.regular_files import open_regular
+from stageproof.runtime.text.hints import (
+    command,
+    program,
+)
+
+_HEAD = 1024
+_EXPANSION = 4
+"""Times its size that an archive of weights may take unpacked: float32 weights keep nine tenths when compressed."""
+_TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)))
+
+_IMAGES = f"Give the checkpoint; images follow the bundle in: {program('runtime')}"
+_LEADS: tuple[tuple[bytes, str, str], ...] = (
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "a Git LFS pointer: the name of a large file, not the file",
+        "Fetch the file itself with: git lfs pull",
+    ),
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file, as Keras and TensorFlow write weights",
+        f"Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one with: {program('train')}",
+    ),
+    (b"PAR1", "a parquet file: data, not weights", "Give it as data: --data or --parity-data"),
+    (
+        b"\x89PNG\r\n\x1a\n",
+        "a PNG image, not weights",
+        _IMAGES,
+    ),
+    (
+        b"\xff\xd8\xff",
+        "a JPEG image, not weights",
+        _IMAGES,
+    ),
+    (b"\x93NUMPY", "a NumPy array", "Save the weights from PyTorch: torch.save(model.state_dict(), path)"),
+    (b"GGUF", "a GGUF file, as language models are kept in", "Give the network's PyTorch checkpoint"),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it, and give the weights inside"),
+    (b"BZh", "a bzip2 archive", "Unpack it, and give the weights inside"),
+    (b"\xfd7zXZ\0", "an xz archive", "Unpack it, and give the weights inside"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it, and give the weights inside"),
+    (b"Rar!\x1a\x07", "a RAR archive", "Unpack it, and give the weights inside"),
+    (b"%PDF-", "a PDF document", "Give the checkpoint"),
+)
+"""(first bytes, what the file is, the step that helps)."""
+
+_ONNX = (
+    "an ONNX graph, not a checkpoint",
+    f"Give the PyTorch checkpoint that it was made from. One that {program('export')} wrote needs no export: "
+    f"{command('runtime', '--bundle', 'FILE.onnx', 'scan.jpg')}",
+)
+_BY_NAME = {
+    ".pb": "a TensorFlow graph",
+    ".engine": "a TensorRT engine, built for one GPU",
+    ".plan": "a TensorRT engine, built for one GPU",
+    ".mlmodel": "a Core ML model",
+    ".caffemodel": "a Caffe model",
+}
+"""What has no first bytes of its own, by suffix."""
+_PAGE = (
+    "a web page, not weights: the download gave a log-in or an error page",
+    "Download the file itself; its size tells which one you have",
+)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether the file is laid out as safetensors: the header's length as 8 bytes, then the header, a JSON object."""
+    with open_regular(path) as file:
+        head = file.read(9)
+    length = int.from_bytes(head[:8], "little")
+    return len(head) == 9 and head[8:] == b"{" and 2 <= length <= path.stat().st_size - 8
+
+
+def is_pickled(path: Path) -> bool:
+    """Whether the file begins as torch.save's files do: as a zip archive or, before version 1.6, as a pickle."""
+    with open_regular(path) as file:
+        return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
+
+
+def refuse_stranger(path: Path) -> None:
+    """Raise CheckpointError, with what the file is and the step that helps, unless it may be weights.
+
+    Raises OSError when it cannot be read.
+    """
+    if found := _stranger(path):
+        raise CheckpointError(f"{path} is {found[0]}. {found[1].replace('PATH', repr(str(path)))}.")
+
+
+def _stranger(path: Path) -> tuple[str, str] | None:
+    """What the file is, and the one step that helps; None where it may be weights."""
+    with open_regular(path) as file:
+        head = file.read(_HEAD)
+    if not head:
+        return "empty: it has 0 bytes", "Copy or download it again"
+    for lead, what, step in _LEADS:
+        if head.startswith(lead):
+            return what, step
+    if head.startswith(b"PK"):
+        return _archive(path)
+    if head[4:8] == b"TFL3":
+        return "a TensorFlow Lite model", "Give the network's PyTorch checkpoint"
+    if head[257:262] == b"ustar":
+        return "a tar archive", "Unpack it, and give the weights inside"
+    if head[128:132] == b"DICM":
+        return "a DICOM image, not weights", _IMAGES
+    if is_safetensors(path) or head.startswith(b"\x80"):  # a pickle, which torch.save wrote before version 1.6
+        return None
+    if path.suffix.lower() in _BY_NAME:
+        return _BY_NAME[path.suffix.lower()], "Give the network's PyTorch checkpoint"
+    return _text(head) or (_ONNX if _looks_onnx(path, head) else None)
+
+
+def _text(head: bytes) -> tuple[str, str] | None:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head")) or (text.startswith(b"<?xml") and b"<error" in text):
+        return _PAGE
+    if text.startswith((b"<?xml", b"<net ")) and b"<net " in text:
+        return "an OpenVINO model, built for that engine", "Give the PyTorch checkpoint that it was made from"
+    if head.translate(None, _TEXT):
+        return None
+    start = head.decode("utf-8", "replace").strip().splitlines()
+    return f"text, not weights; it begins {(start[0] if start else '')[:40]!r}", "Give the checkpoint"
+
+
+def _looks_onnx(path: Path, head: bytes) -> bool:
+    """By its name, or as a protobuf that begins with a small `ir_version` and goes on with a field of ModelProto."""
+    return path.suffix.lower() == ".onnx" or (
+        len(head) > 3 and head[0] == 0x08 and 3 <= head[1] <= 30 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x3A, 0x42)
+    )
+
+
+def _archive(path: Path) -> tuple[str, str] | None:
+    """A zip, which torch.save writes too: told by what is in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            expanded = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError):
+        return None  # cut short: torch's own words say so
+    inner = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
+        save = "torch.save(torch.jit.load(PATH).state_dict(), 'weights.pth')"
+        return (
+            "a TorchScript program: it holds code beside its weights",
+            f"Where you trust it, save the weights: {save}",
+        )
+    if "archive_format" in inner or "models/model.json" in inner or "serialized_exported_program.json" in names:
+        return (
+            "a program that torch.export saved",
+            "Save its weights: torch.save(torch.export.load(PATH).state_dict, 'weights.pth')",
+        )
+    if "data.pkl" in inner and expanded > _EXPANSION * path.stat().st_size:
+        return (
+            f"an archive of {path.stat().st_size} bytes that would take {expanded} bytes of memory: torch.save does "
+            "not compress, and weights do not compress so far",
+            "Where you trust it, unpack it and save its weights again with torch.save",
+        )
+    if "data.pkl" in inner:
+        return None
+    if "model.weights.h5" in names:
+        return (
+            "a Keras model",
+            f"Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one: {program('train')}",
+        )
+    if names and all(name.endswith(".npy") for name in names):
+        return "a NumPy archive (.npz)", "Save the weights from PyTorch: torch.save(model.state_dict(), path)"
+    files = [name for name in names if not name.endswith("/")]
+    some = ", ".join(files[:3]) or "nothing"
+    return f"a zip archive with {len(files)} files inside ({some})", "Unpack it, and give the weights inside"

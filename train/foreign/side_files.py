@@ -1,0 +1,88 @@
+"""Files beside a checkpoint that say what its outputs are: class_to_idx.json, classes.txt, config.json and the like."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.labels import (
+    LABELS,
+    canonical_label,
+)
+from stageproof.runtime.system.regular_files import read_text
+from stageproof.train.foreign.class_order import Statement
+from stageproof.train.foreign.stated_order import stated
+
+_NAMED = {
+    *("class_to_idx", "class_to_index", "class_indices", "label2id", "label_to_idx"),
+    *("idx_to_class", "index_to_class", "id2label", "idx_to_label"),
+    *("classes", "class_names", "class_labels", "labels", "label_names", "label_map"),
+}
+"""Files of these names, .json or .txt, are about the classes."""
+_SETTINGS = {"config", "hparams", "hyper_parameters", "metadata", "model_config"}
+"""JSON files of these names, and one named as the checkpoint, may be; they are looked into."""
+_LARGEST = 1_000_000
+
+
+def beside(checkpoint: Path) -> list[Statement]:
+    """What the files in the checkpoint's folder state of the order of its classes.
+
+    Raises CheckpointError for a file about the classes that cannot be read, and as `train.foreign.stated_order.stated`
+    does.
+    """
+    found: list[Statement] = []
+    for path in sorted(checkpoint.parent.iterdir()):
+        stem, suffix = path.stem.lower(), path.suffix.lower()
+        about_classes = stem in _NAMED
+        if suffix not in (".json", ".txt") or not path.is_file() or path.stat().st_size > _LARGEST:
+            continue
+        if suffix == ".json" and (about_classes or stem in _SETTINGS or path.stem == checkpoint.stem):
+            found += _json(path, about_classes)
+        elif suffix == ".txt" and about_classes:
+            found += _lines(path)
+    return found
+
+
+def _json(path: Path, about_classes: bool) -> list[Statement]:
+    try:
+        content: Any = json.loads(_text(path))
+    except (ValueError, RecursionError, CheckpointError) as error:
+        if not about_classes:
+            return []
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path}, beside the checkpoint, is not JSON ({error}), so what it says of the classes is not known. "
+            "Correct it, or move it away."
+        ) from error
+    content = {path.stem: content} if about_classes else content
+    found = stated(content, str(path)) if isinstance(content, dict) else []
+    return [
+        Statement(str(path) if one.where == f"{path.stem} in {path}" else one.where, one.names)
+        for one in found
+        if about_classes or any(one.labels) or len(one.names) == len(LABELS)  # else of the network it began as
+    ]
+
+
+def _lines(path: Path) -> list[Statement]:
+    """One class a line, with or without its number before or after it."""
+    rows = [line.strip() for line in _text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if not any(canonical_label(row) for row in rows) and len(rows) != len(LABELS):
+        return []  # labels.txt is also what lists of images are called
+    numbered = [re.fullmatch(r"(\d+)\s*[:,;=\t ]\s*(.+)|(.+?)\s*[:,;=\t ]\s*(\d+)", row) for row in rows]
+    if rows and all(numbered):
+        pairs = {(match[2] or match[3]): int(match[1] or match[4]) for match in numbered if match}
+        return [Statement(str(path), one.names) for one in stated({"class_to_idx": pairs}, str(path))]
+    return [Statement(str(path), one.names) for one in stated({"classes": rows}, str(path))]
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{path}, beside the checkpoint, cannot be read: {error}. Correct it, or move it away."
+        ) from error

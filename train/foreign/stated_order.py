@@ -1,0 +1,152 @@
+"""Orders of classes in what a checkpoint holds beside its tensors, or in JSON beside it: found and read.
+
+Known keys are matched whatever their case, ``_`` and ``-``. Anything else that spells the four classes in an order is a
+hint: not taken for the outputs' order, but reason enough not to assume another one.
+"""
+
+from __future__ import annotations
+
+import json
+import numbers
+import operator
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.labels import (
+    LABELS,
+    canonical_label,
+)
+from stageproof.train.foreign.class_order import Statement
+
+_INDEX_OF = {
+    *("classtoidx", "classtoindex", "classtoid", "classtoint", "class2idx", "class2index", "class2id", "class2int"),
+    *("labeltoidx", "labeltoindex", "labeltoid", "labeltoint", "label2idx", "label2index", "label2id", "label2int"),
+    *("nametoidx", "nametoindex", "nametoid", "name2idx", "name2index", "name2id", "classindices", "classidx"),
+}
+_CLASS_AT = {
+    *("idxtoclass", "indextoclass", "idtoclass", "inttoclass", "idx2class", "index2class", "id2class", "int2class"),
+    *("idxtolabel", "indextolabel", "idtolabel", "inttolabel", "idx2label", "index2label", "id2label", "int2label"),
+    *("idxtoname", "indextoname", "idtoname", "idx2name", "index2name", "id2name"),
+}
+_LISTED = {
+    *("classes", "classnames", "classlabels", "classlist", "classorder", "classmap", "classmapping", "classdict"),
+    *("labels", "labelnames", "labelmap", "labelmapping", "labeldict", "labelsdict", "labelorder", "labelencoder"),
+    *("names", "targetnames", "categories", "categorynames", "outputnames", "stagenames", "vocab"),
+}
+_DEPTH = 3
+"""Dictionaries inside dictionaries that are looked into, such as ``hyper_parameters`` → ``config`` → ``classes``."""
+_MOST = 100
+"""A longer list of names is one of images."""
+
+
+def stated(content: Mapping[str, Any], file: str) -> list[Statement]:
+    """Every order of classes that a checkpoint, or the JSON beside it, states under a key that means one.
+
+    content: all but the tensors. Values may be JSON in text, as safetensors keeps them. Raises CheckpointError for an
+    order that cannot be one: an index left out, given twice, or no whole number.
+    """
+    found = []
+    for where, kind, value in _entries(content, file, "", _DEPTH):
+        if kind in _INDEX_OF | _CLASS_AT | _LISTED and (names := _names(value, kind, where)):
+            found.append(Statement(where, names))
+    return found
+
+
+def hints(content: Mapping[str, Any], file: str) -> list[Statement]:
+    """Every list or mapping of all four classes, under whatever key."""
+    found = []
+    for where, _, value in _entries(content, file, "", _DEPTH):
+        try:
+            names = _names(value, "names", where)
+        except CheckpointError:
+            continue
+        if sorted(str(canonical_label(name)) for name in names) == sorted(LABELS):
+            found.append(Statement(where, names))
+    return found
+
+
+def _entries(content: Mapping[str, Any], file: str, inside: str, depth: int) -> Iterator[tuple[str, str, Any]]:
+    """Where each entry stands, its key in small letters and digits, and its value, also of dictionaries inside."""
+    for key, entry in content.items():
+        value = _plain(entry)
+        yield f"{inside}{key} in {file}", re.sub(r"[^a-z0-9]", "", str(key).lower()), value
+        if isinstance(value, Mapping) and depth > 1:
+            yield from _entries(value, file, f"{inside}{key}.", depth - 1)
+
+
+def _plain(value: Any) -> Any:
+    """What a text spells, where it is JSON; any other value as it is."""
+    if not isinstance(value, str) or not value.strip().startswith(("[", "{", '"')):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _names(value: Any, kind: str, where: str) -> tuple[str, ...]:
+    """The names in the order of the outputs; () where the value is something else, such as a number of classes."""
+    if isinstance(value, str):
+        parts = [part.strip() for part in re.split(r"[,;|\n]", value) if part.strip()]
+        value = parts if len(parts) > 1 else value
+    if isinstance(value, (list, tuple)):
+        if value and all(isinstance(one, str) for one in value) and len(value) <= _MOST:
+            return _distinct(tuple(value), where)
+        pairs = all(
+            isinstance(one, (list, tuple)) and len(one) == 2 and isinstance(one[0], (str, int)) for one in value
+        )
+        value = dict(value) if value and pairs and len(value) <= _MOST else value
+    if isinstance(value, Mapping) and value:
+        by_key, by_value = [_index(key) for key in value], [_index(one) for one in value.values()]
+        numbered, counted = None not in by_key, None not in by_value
+        if counted and (kind in _INDEX_OF or not numbered):
+            return _ordered([str(key) for key in value], by_value, list(value.values()), where)
+        if numbered and all(isinstance(one, str) for one in value.values()):
+            return _ordered([str(one) for one in value.values()], by_key, list(value), where)
+        if any(isinstance(one, (Mapping, list)) for one in value.values()):
+            return ()  # the order may stand inside
+    if kind in _LISTED or value is None or (isinstance(value, (Mapping, list, tuple)) and not value):
+        return ()
+    raise CheckpointError(f"{where} is {_short(value)}, expected a class name and its index each. {_hint()}")
+
+
+def _index(value: Any) -> int | None:
+    """A whole number, also NumPy's, a tensor's, 2.0 or "2"; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"\s*\d{1,9}\s*", value) else None
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        return int(float(value)) if float(value).is_integer() else None
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _ordered(names: list[str], indices: list[int | None], spelt: list[Any], where: str) -> tuple[str, ...]:
+    if sorted(-1 if index is None else index for index in indices) != list(range(len(names))):
+        raise CheckpointError(
+            f"{where} has the indices {_short(spelt)} for {', '.join(names[:8])}; expected the whole numbers 0 to "
+            f"{len(names) - 1}, each once. {_hint()}"
+        )
+    by_index = dict(zip(indices, names, strict=True))
+    return _distinct(tuple(by_index[index] for index in range(len(names))), where)
+
+
+def _distinct(names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    meant = [canonical_label(name) or name for name in names]
+    if twice := sorted({name for name in meant if meant.count(name) > 1}):
+        raise CheckpointError(f"{where} names {', '.join(twice)} twice: {', '.join(names[:8])}. {_hint()}")
+    return names
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _hint() -> str:
+    return "Save the checkpoint again with an order that is right, or without one and say it with --labels."

@@ -1,0 +1,1 @@
+"""Figures of a classifier over slices and patients, with intervals."""

@@ -1,0 +1,120 @@
+"""Cross-validated figures: the mean over the folds, with an interval that includes the variance of the training.
+
+The folds' figures are not independent: the patients tested in one fold train the networks of the others. Where nothing
+can be learned, each pair of patients in two folds counts twice, once from either side, so the variance of the mean over
+K folds is twice that of K independent test sets (Bates, Hastie and Tibshirani 2024; Nadeau and Bengio 2003 give
+1 + K / (K - 1)). Repeats with other folds add pairs that one split leaves out: see `correlated`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stageproof.train.metrics.intervals import (
+    LEVEL,
+    exact,
+    leave_one_out,
+)
+
+DEPENDENCE = 2.0
+"""Variance of a figure over all folds together, by that over independent patients: of rankings, and at most."""
+DECIDED = 1 + 2 / math.pi
+"""The same of decisions on patients: signs of two normal scores are less correlated than the scores, by 2 / π."""
+
+
+def correlated(folds: int, repeats: int = 1, dependence: float = DEPENDENCE) -> float:
+    """Variance of the mean over all folds, by the variance of one fold's figure.
+
+    With a dependence of 2: 2 / K for one split into K folds. Of all pairs of patients one split tests the share
+    (K - 1) / K; R splits come nearer to all of them, so the factor is 2 / K * ((K - 1) / K + 1 / (K R)).
+    """
+    return dependence / folds * ((folds - 1) / folds + 1 / (folds * repeats))
+
+
+def fold_figures(
+    scores: Callable[[np.ndarray], Mapping[str, np.ndarray]], names: Iterable[str], patients: int
+) -> dict[str, tuple[float, float]]:
+    """Name → figure of one fold and its variance over patients (NaN where not defined), of the delete-one jackknife.
+
+    scores: weights (B, patients) → name → (B,).
+    """
+    found = scores(leave_one_out(patients))
+    return {name: _with_variance(found[name]) for name in names}
+
+
+def _with_variance(values: np.ndarray) -> tuple[float, float]:
+    left = values[1:][np.isfinite(values[1:])]
+    if not np.isfinite(values[0]) or len(left) < 2:
+        return float(values[0]), math.nan
+    return float(values[0]), float((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum())
+
+
+def mean_of_folds(
+    values: Sequence[float],
+    variances: Sequence[float],
+    patients: int,
+    *,
+    repeats: int = 1,
+    least: float = 0.0,
+    dependence: float = DEPENDENCE,
+) -> dict[str, Any]:
+    """{value, sd, folds, low, high}, and `why` where there is no interval: the mean over folds, 95 % interval.
+
+    values, variances: of each fold of each repeat in turn, NaN where not defined. What the folds of one repeat vary
+    more than their patients explain is added, as variance of the training, where it is more than chance (5 %).
+    patients: tested in one repeat. least: lowest value that the figure can have (-1 for kappa); the highest is 1.
+    dependence: `DEPENDENCE`, or `DECIDED` for decisions on patients.
+    """
+    found, spread = np.asarray(values, float), np.asarray(variances, float)
+    defined = np.isfinite(found)
+    count = int(defined.sum())
+    none = {"value": None, "sd": None, "folds": count, "low": None, "high": None}
+    if not count:
+        return {**none, "why": "not estimable: defined in no fold"}
+    value = float(found[defined].mean())
+    by_repeat = [part[np.isfinite(part)] for part in found.reshape(repeats, -1)]
+    between = [float(part.var(ddof=1)) for part in by_repeat if len(part) > 1]
+    facts = {**none, "value": value, "sd": math.sqrt(np.mean(between)) if between else None}
+    folds = len(found) // repeats
+    if count < len(found) / 2 or count < 2 or not np.isfinite(spread[defined]).any():
+        return {**facts, "why": "interval not estimable: defined in too few folds"}
+    share, factor = (value - least) / (1 - least), correlated(folds, repeats, dependence)
+    over_patients = float(np.nanmean(spread[defined]))
+    variance = factor * over_patients
+    if between:
+        degrees = sum(len(part) - 1 for part in by_repeat if len(part) > 1)
+        shared = (dependence - 1) / (folds - 1)  # covariance of two folds, by the variance of one
+        variance += _of_training(float(np.mean(between)), over_patients, shared, degrees) / (folds * repeats)
+    if share in (0.0, 1.0):
+        effective = patients / (folds * factor)
+        low, high = exact(share * effective, effective)
+    elif variance > 0:
+        low, high = _logit_interval(share, math.sqrt(variance) / (1 - least), patients)
+    else:
+        return {**facts, "why": "interval not estimable: all folds agree"}
+    return {**facts, "low": least + (1 - least) * low, "high": least + (1 - least) * high}
+
+
+def _of_training(between: float, over_patients: float, shared: float, degrees: int) -> float:
+    """Variance of the folds' figures that their patients do not explain; 0 where it may be chance.
+
+    Folds that train on each other's patients differ less from one another than independent test sets do.
+    """
+    from scipy import special
+
+    expected = over_patients * (1 - shared if shared < 1 else 1)
+    chance = float(special.chdtri(degrees, 1 - LEVEL)) / degrees
+    return between - expected if between > chance * expected else 0.0
+
+
+def _logit_interval(share: float, error: float, patients: int) -> tuple[float, float]:
+    """Interval of a share in (0, 1) of this standard error, symmetric on the logit scale."""
+    from scipy import special
+
+    half = float(special.stdtrit(max(patients - 2, 1), (1 + LEVEL) / 2)) * error / (share * (1 - share))
+    middle = float(special.logit(share))
+    return float(special.expit(middle - half)), float(special.expit(middle + half))

@@ -1,0 +1,64 @@
+"""Decision curves: net benefit of acting on the predicted probability (Vickers and Elkin 2006, 26:565)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stageproof.train.metrics.intervals import (
+    LEAST_PATIENTS,
+    LEVEL,
+    exact_ends,
+)
+from stageproof.train.metrics.two_proportions import difference_ends
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Probabilities from which somebody would act: the harm of acting in vain relative to that of not acting."""
+
+
+def net_benefit(
+    probabilities: np.ndarray, positive: np.ndarray, thresholds: tuple[float, ...] = THRESHOLDS, level: float = LEVEL
+) -> dict[str, Any]:
+    """Net benefit in true positives per patient at each threshold t, JSON-ready: TP/n - FP/n · t / (1 - t).
+
+    probabilities: (N,) float64, of the condition, one for each independent patient. positive: (N,) bool, who has it.
+    thresholds: in (0, 1); whoever has a probability of t or more is acted on.
+
+    Beside the model: acting on everybody (`treat_all`); on nobody is 0. `over_all` is the model less acting on
+    everybody, (TN · t / (1 - t) - FN) / n, over the same patients. Intervals are pointwise. Everything but the counts
+    is None with fewer than five patients on either side.
+    """
+    count, sick = len(positive), int(positive.sum())
+    found: dict[str, Any] = {"patients": count, "positive": sick, "prevalence": None, "level": level}
+    if min(sick, count - sick) < LEAST_PATIENTS:
+        return {
+            **found,
+            "curve": None,
+            "why": f"not estimable: {sick} patients with dementia and {count - sick} without, fewer than "
+            f"{LEAST_PATIENTS} on one side",
+        }
+    at = np.array(thresholds)
+    odds = at / (1 - at)
+    acted = probabilities[None, :] >= at[:, None]
+    right, wrong = (acted & positive).sum(1), (acted & ~positive).sum(1)
+    spared, missed = (count - sick) - wrong, sick - right
+    share_low, share_high = exact_ends(np.full(len(at), sick), count, level)
+    curves = {
+        "model": ((right - odds * wrong) / count, *difference_ends(right, wrong, count, odds, level)),
+        "treat_all": tuple(share * (1 + odds) - odds for share in (sick / count, share_low, share_high)),
+        "over_all": _negative((missed - odds * spared) / count, *difference_ends(missed, spared, count, odds, level)),
+    }
+    rows = []
+    for row, threshold in enumerate(thresholds):
+        figures = {
+            name: {"value": float(value[row]), "low": float(low[row]), "high": float(high[row]), "patients": count}
+            for name, (value, low, high) in curves.items()
+        }
+        counts = {"true_positives": int(right[row]), "false_positives": int(wrong[row])}
+        rows.append({"threshold": threshold, **counts, **figures})
+    return {**found, "prevalence": sick / count, "curve": rows}
+
+
+def _negative(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return 0.0 - value, 0.0 - high, 0.0 - low  # never -0

@@ -1,0 +1,260 @@
+"""Figures with intervals and the patients they rest on, as `evaluation.json` holds them.
+
+A figure is {value, low, high, patients}, and `why` where something could not be said: value is None when it is not
+estimable, low and high when its interval is not. Where figures rest on groups and nobody knows how many people these
+are, `patients` is None and `groups` is their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from stageproof.runtime.labels import LABELS
+from stageproof.train.metrics.classification import (
+    BINS,
+    CLASSES,
+    Answers,
+    bin_of,
+    calibration_scores,
+    confusion,
+    decision_scores,
+    ranking_scores,
+    risk_at,
+    table_scores,
+)
+from stageproof.train.metrics.intervals import (
+    LEAST_PATIENTS,
+    exact,
+    jackknife,
+    leave_one_out,
+    newcombe,
+)
+from stageproof.train.metrics.possible_confusion import imagined
+
+COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
+_NO_PATIENTS = "patients unknown: slices of one person are no independent evidence, so there is no interval"
+_UNKNOWN = "interval not estimable: which slices are of one person is unknown"
+_SAME = "interval not estimable: all patients contribute the same"
+Ends = tuple[float, float] | None
+_CALIBRATION = {"ece": (0.0, 1.0), "brier": (0.0, 2.0), "nll": (0.0, float("inf"))}
+
+
+class Summary:
+    """Makes figures of answers, each with its interval over patients.
+
+    unit: what a group of `answers.patients` is, ``patients`` or ``groups``; None where nobody knows, and then figures
+        have no interval.
+    counted: the classes whose figures macro figures are the mean of; None for those of five patients or more here.
+    inflation: variance of the figures by that over independent patients; more than 1 where the answers for one patient
+        depend on the others (`train.metrics.cross_validation`). Exact intervals then have so many times fewer patients.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        unit: str | None = "patients",
+        counted: Sequence[int] | None = None,
+        *,
+        inflation: float = 1.0,
+    ) -> None:
+        if unit is None:  # one pretended patient holds all slices: values, and no intervals
+            answers = Answers(answers.probabilities, answers.labels, np.zeros(len(answers.labels), np.int64))
+        self.answers, self.known, self.unit, self._inflation = answers, unit is not None, unit, inflation
+        total = int(answers.patients.max()) + 1
+        self.weights = leave_one_out(total) if self.known else np.ones((1, 1))
+        self.single = self.known and total == len(answers.labels)
+        """Whether each patient has one answer: then shares are of independent things."""
+        people = answers.by_patient().labels if self.known else answers.labels
+        self.by_class = np.bincount(people, minlength=CLASSES)
+        """Patients or groups of each class; slices where patients are unknown."""
+        self.total = int(self.by_class.sum())
+        enough = [label for label in range(CLASSES) if self.by_class[label] >= LEAST_PATIENTS]
+        self.counted = enough if counted is None else list(counted)
+
+    def figure(
+        self,
+        name: str,
+        values: np.ndarray,
+        patients: int,
+        limits: tuple[float, float] = (0.0, 1.0),
+        *,
+        ends: Ends = None,
+        flat: Callable[[], Ends] = lambda: None,
+        of: int | None = None,
+    ) -> dict[str, Any]:
+        """A figure and its interval, JSON-ready.
+
+        values: float64, of the data itself and without each patient, as the weightings of this summary have them.
+        patients: or groups, that it rests on. limits: its least and greatest value.
+        ends: its interval; None for the jackknife's. flat: the interval where no patient changes the figure.
+        of: patients that decide whether it is estimable, where these are not those that it rests on.
+        """
+        count = {"patients": patients if self.known and self.unit == "patients" else None}
+        if self.known and self.unit == "groups":
+            count["groups"] = patients
+        none = {"value": None, "low": None, "high": None, **count}
+        of = patients if of is None else of
+        if of < LEAST_PATIENTS:
+            what = self.unit if self.known else "slices"
+            return {**none, "why": f"not estimable: {of} {what}, fewer than {LEAST_PATIENTS}"}
+        if not np.isfinite(values[0]):
+            why = "needs another class" if len(np.unique(self.answers.labels)) < 2 else "not defined here"
+            if "precision" in name:
+                why = "a class was never answered" if name.startswith("macro") else "never answered"
+            return {**none, "why": f"not estimable: {why}"}
+        value = float(values[0])
+        if not self.known:
+            return {**none, "value": value, "why": _UNKNOWN}
+        ends = ends or jackknife(values, patients, limits, inflation=self._inflation) or flat()
+        if ends is None:
+            return {**none, "value": value, "why": _SAME}
+        return {"value": value, "low": min(ends[0], value), "high": max(ends[1], value), **count}
+
+    def share(self, name: str, of: np.ndarray, among: np.ndarray, least: int | None = None) -> dict[str, Any]:
+        """How many of the things `among` ((N,) bool) are `of` ((N,) bool) as well, as a figure.
+
+        least: patients that decide whether it is estimable, where these are not those of `among`.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = (self.weights @ self.answers.tally(1.0 * (of & among))) / (
+                self.weights @ self.answers.tally(1.0 * among)
+            )
+        people = len(np.unique(self.answers.patients[among])) if self.known else int(among.sum())
+        ends = self._exact(int((of & among).sum()), people) if self.single and people else None
+        share = float(values[0])
+        return self.figure(name, values, people, ends=ends, flat=lambda: self._exact(share * people, people), of=least)
+
+    def _exact(self, right: float, total: float) -> tuple[float, float]:
+        return exact(right / self._inflation, total / self._inflation)
+
+    def decisions(self) -> dict[str, Any]:
+        """Everything that is said of decisions and of ranking; JSON-ready."""
+        found, healthy = self.classified(), int(self.by_class[0])
+        self._values |= ranking_scores(self.answers, self.weights, self.counted)
+        smallest = min((int(self.by_class[label]) for label in self.counted), default=0)
+        found["macro"]["auc"] = self._auc("macro_auc", smallest, self.total if self.counted else 0)
+        found["demented"]["auc"] = self._auc("demented.auc", healthy)
+        for index, label in enumerate(LABELS):
+            found["classes"][label]["auc"] = self._auc(f"classes.{label}.auc", int(self.by_class[index]))
+        return found
+
+    def classified(self) -> dict[str, Any]:
+        """What is said of decisions alone; JSON-ready."""
+        self._values = decision_scores(self.answers, self.weights, self.counted)
+        truth, said, healthy = self.answers.labels, self.answers.decisions, int(self.by_class[0])
+        everyone, macro = np.ones(len(truth), bool), self.total if self.counted else 0
+        return {
+            "accuracy": self.share("accuracy", truth == said, everyone),
+            "balanced_accuracy": self._of_table("balanced_accuracy", macro),
+            "macro": {name: self._of_table(f"macro_{name}", macro) for name in ("precision", "specificity", "f1")},
+            "kappa": self._of_table("kappa", self.total, (-1.0, 1.0)),
+            "demented": {
+                "accuracy": self.share("demented.accuracy", (truth > 0) == (said > 0), everyone),
+                "sensitivity": self.share("demented.sensitivity", said > 0, truth > 0, self.total - healthy),
+                "specificity": self.share("demented.specificity", said == 0, truth == 0, healthy),
+            },
+            "classes": {label: self._of_class(index) for index, label in enumerate(LABELS)},
+            "counted": [LABELS[label] for label in self.counted],
+            "chance": 1 / len(self.counted) if self.counted else None,
+            "largest_class": float(np.bincount(truth).max() / len(truth)),
+            "confusion": confusion(self.answers, self.weights[:1])[0].astype(int).tolist(),
+        }
+
+    def _of_class(self, index: int) -> dict[str, Any]:
+        truth, said = self.answers.labels == index, self.answers.decisions == index
+        mine, path = int(self.by_class[index]), f"classes.{LABELS[index]}"
+        return {
+            "precision": self.share(f"{path}.precision", truth, said, mine),
+            "recall": self.share(f"{path}.recall", said, truth, mine),
+            # Of a class that nobody has, a specificity would be a number about nobody.
+            "specificity": self.share(f"{path}.specificity", ~said, ~truth, self.total - mine if mine else 0),
+            "f1": self._of_table(f"{path}.f1", mine),
+        }
+
+    def _of_table(self, name: str, patients: int, limits: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+        """A figure of the confusion matrix that is no share."""
+        values = self._values[name]
+
+        def flat() -> Ends:
+            tables = imagined(confusion(self.answers, self.weights[:1])[0], self.by_class / self._inflation)
+            reached = table_scores(tables, self.counted)[name]
+            reached = reached[np.isfinite(reached)]
+            varies = len(reached) and np.ptp(reached) > 1e-9  # of a single class, precision is 1 whatever is answered
+            return (float(reached.min()), float(reached.max())) if varies else None
+
+        return self.figure(name, values, patients, limits, flat=flat)
+
+    def _auc(self, name: str, positives: int, patients: int | None = None) -> dict[str, Any]:
+        """An area that compares so many patients with all others.
+
+        patients: that it rests on; None for the smaller side.
+        """
+        values, others = self._values[name], self.total - positives
+        smaller = min(positives, others)
+        count = smaller if patients is None else patients
+        sides = positives / self._inflation, others / self._inflation
+        return self.figure(name, values, count, flat=lambda: newcombe(float(values[0]), *sides))
+
+    def calibration(self) -> dict[str, Any]:
+        """ECE, Brier score, NLL, and the bins of the reliability diagram; JSON-ready."""
+        found = {
+            name: self.figure(name, values, self.total, _CALIBRATION[name])
+            for name, values in calibration_scores(self.answers, self.weights).items()
+        }
+        bins, right = bin_of(self.answers.confidence), self.answers.decisions == self.answers.labels
+        rows = [np.flatnonzero(bins == one) for one in range(BINS)]
+        reliability = [
+            {
+                "confidence": float(self.answers.confidence[row].mean()) if len(row) else None,
+                "accuracy": float(right[row].mean()) if len(row) else None,
+                "count": len(row),
+            }
+            for row in rows
+        ]
+        return {**found, "reliability": reliability}
+
+    def change(self, before: Answers) -> dict[str, Any]:
+        """ECE, Brier score and NLL of these answers less those of `before`, about the same things; JSON-ready."""
+        before = Answers(before.probabilities, before.labels, self.answers.patients)
+        new, old = calibration_scores(self.answers, self.weights), calibration_scores(before, self.weights)
+        same = (0.0, 0.0) if np.array_equal(before.probabilities, self.answers.probabilities) else None
+        free = (-float("inf"), float("inf"))
+        return {name: self.figure(name, new[name] - old[name], self.total, free, ends=same) for name in new}
+
+    def risk(self) -> dict[str, Any]:
+        """The risk-coverage curve, and the area under it; JSON-ready."""
+        risks, areas = risk_at(self.answers, self.weights, np.array(COVERAGES))
+        surest = self.answers.patients[np.argsort(-self.answers.confidence, kind="stable")]
+        figures = []
+        for at, coverage in enumerate(COVERAGES):
+            things = int(np.ceil(coverage * len(surest) - 1e-9))
+            figures.append(self._risk(risks[:, at], len(np.unique(surest[:things]))))
+        curve = {name: [figure[name] for figure in figures] for name in ("value", "low", "high")}
+        area = float(areas[0])
+        flat = self._exact(area * self.total, self.total)
+        return {
+            "coverage": list(COVERAGES),
+            "risk": curve["value"],
+            "low": curve["low"],
+            "high": curve["high"],
+            "area": self.figure("area", areas, self.total, flat=lambda: flat),
+        }
+
+    def _risk(self, values: np.ndarray, people: int) -> dict[str, Any]:
+        """The share wrong among slices of so many patients."""
+        share = self._exact(float(values[0]) * people, people)
+        ends = share if self.single else None
+        return self.figure("risk", values, people, ends=ends, flat=lambda: share, of=self.total)
+
+
+def over_units(unit: str) -> str:
+    """How intervals were made, in words. unit: ``patients`` or ``groups``."""
+    return f"over {unit}: exact for shares of {unit} (Clopper and Pearson), else delete-one jackknife"
+
+
+def no_interval() -> str:
+    """Why figures over unknown patients have no interval."""
+    return _NO_PATIENTS

@@ -1,0 +1,62 @@
+"""Where the numbers of a card come from: looked up by path, and refused when they are missing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from stageproof.runtime.errors import TrainingError
+
+
+class CardError(TrainingError):
+    """A card would lack a figure. Nothing was written."""
+
+
+_FIGURE = {"value", "low", "high", "patients"}
+
+
+class Facts:
+    """Looks figures up, and refuses those that are missing."""
+
+    def __init__(self, name: str, content: dict[str, Any]) -> None:
+        self.name, self.content = name, content
+
+    def __call__(self, path: str) -> Any:
+        """What lies at `path`, such as ``data.sizes.0.width``.
+
+        Raises CardError where there is nothing, or a figure without a value and a reason.
+        """
+        found: Any = self.content
+        for key in path.split("."):
+            if isinstance(found, list) and key.isdigit() and int(key) < len(found):
+                found = found[int(key)]
+            elif isinstance(found, dict) and key in found:
+                found = found[key]
+            else:
+                raise CardError(f"{self.name} has no {path}, which the card needs. Evaluate the run again.")
+        if found is None or not _is_whole(found):
+            raise CardError(f"{path} of {self.name} is {found!r}, which no card can say. Evaluate the run again.")
+        return found
+
+    def known(self, path: str, optional: bool = False) -> bool:
+        """Whether there is something at `path`: None stands for what could not be known. Raises CardError as above.
+
+        optional: nothing at all is None as well.
+        """
+        holder, _, key = path.rpartition(".")
+        content = self(holder) if holder else self.content
+        if key not in content and not optional:
+            raise CardError(f"{self.name} has no {path}, which the card needs. Evaluate the run again.")
+        return content.get(key) is not None
+
+
+def _is_whole(found: Any) -> bool:
+    """Whether a number is one, and a figure has all its parts: a value and its ends, or a reason for having none."""
+    if isinstance(found, float):
+        return math.isfinite(found)
+    if not isinstance(found, dict) or not _FIGURE & set(found) - {"patients"}:
+        return True
+    if any(isinstance(value, float) and not math.isfinite(value) for value in found.values()):
+        return False
+    ends = (found.get("low") is not None and found.get("high") is not None) or found.get("patients", 0) is None
+    return set(found) >= _FIGURE and ("why" in found or (found["value"] is not None and ends))

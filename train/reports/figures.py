@@ -1,0 +1,150 @@
+"""Pictures of an evaluation, each a PNG made from `evaluation.json` and the answers behind it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure  # not pyplot, which keeps global state
+
+from stageproof.runtime.labels import LABELS
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.reports.calibration_figure import draw_reliability
+from stageproof.train.reports.clinical_figures import clinical_pictures
+
+_SLICES, _PATIENTS = "#4a7ab5", "#c0392b"
+_SHORT = [label.removesuffix("Demented") for label in LABELS]
+
+
+def pictures(
+    facts: dict[str, Any], slices: Answers, people: Answers | None, shuffled: np.ndarray | None
+) -> dict[str, bytes]:
+    """File name → PNG, in the order a reader wants them.
+
+    facts: the content of `evaluation.json`. shuffled: (shuffles,) the score of each shuffle of the labels.
+    """
+    drawn = {
+        "figures.png": _drawn((8.4, 4.2), lambda axes: _figures(axes, facts)),
+        "confusion.png": _confusions(facts),
+        "roc.png": _drawn((4.6, 4.4), lambda axes: _roc(axes, slices, people)),
+        "reliability.png": _reliability(facts),
+        "risk-coverage.png": _drawn((6.4, 3.8), lambda axes: _risk(axes, facts)),
+    }
+    drawn |= {name: _drawn((6.4, 3.8), draw) for name, draw in clinical_pictures(facts).items()}
+    if shuffled is not None:
+        drawn["control.png"] = _drawn((6.4, 3.2), lambda axes: _control(axes, facts, shuffled))
+    return drawn
+
+
+def _drawn(size: tuple[float, float], draw: Callable[[Axes], None]) -> bytes:
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure.subplots())
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, dpi=120, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def _levels(facts: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """(name, colour, figures) of slices, and of patients where they are known."""
+    both = [("slices", _SLICES, facts["slices"]), ("patients", _PATIENTS, facts["patients"])]
+    return [(name, colour, level) for name, colour, level in both if level]
+
+
+def _figures(axes: Axes, facts: dict[str, Any]) -> None:
+    rows: list[tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = [
+        ("accuracy", lambda level: level["accuracy"]),
+        ("balanced accuracy", lambda level: level["balanced_accuracy"]),
+        ("demented or not: accuracy", lambda level: level["demented"]["accuracy"]),
+        ("demented or not: AUC", lambda level: level["demented"]["auc"]),
+        ("macro AUC", lambda level: level["macro"]["auc"]),
+        ("weighted kappa", lambda level: level["kappa"]),
+        *((f"recall {_SHORT[at]}", lambda level, at=at: level["classes"][LABELS[at]]["recall"]) for at in range(4)),
+    ]
+    levels = _levels(facts)
+    for row, (_, pick) in enumerate(rows):
+        for offset, (name, colour, level) in zip((-0.16, 0.16), levels, strict=False):
+            figure, height = pick(level), len(rows) - row - offset
+            label = name if row == 0 else None
+            if figure["value"] is None:
+                axes.text(0.01, height, "not estimable", color=colour, fontsize=7, va="center")
+                continue
+            if figure["low"] is not None:
+                axes.plot([figure["low"], figure["high"]], [height, height], color=colour, linewidth=2)
+            axes.plot(figure["value"], height, "o", color=colour, markersize=5, label=label)
+    axes.set_yticks(range(len(rows), 0, -1), [name for name, _ in rows])
+    axes.set_ylim(0.4, len(rows) + 0.6)
+    lows = [pick(level)["low"] for _, pick in rows for _, _, level in levels]
+    axes.set_xlim(min([0.0, *(low for low in lows if low is not None)]) - 0.02, 1.02)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+
+
+def _confusions(facts: dict[str, Any]) -> bytes:
+    levels = _levels(facts)
+    figure = Figure(figsize=(4.6 * len(levels), 4.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, _, level) in zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
+        counts = np.array(level["confusion"])
+        share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+        axes.set_xticks(range(len(LABELS)), _SHORT)
+        axes.set_yticks(range(len(LABELS)), _SHORT)
+        axes.set(xlabel="taken for", ylabel="is", title=f"{counts.sum()} {name}")
+        for row, column in np.ndindex(counts.shape):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
+    return _png(figure)
+
+
+def _roc(axes: Axes, slices: Answers, people: Answers | None) -> None:
+    from sklearn.metrics import roc_curve
+
+    for name, colour, answers in (("slices", _SLICES, slices), ("patients", _PATIENTS, people)):
+        if answers is not None and len(np.unique(answers.labels > 0)) == 2:
+            false, true, _ = roc_curve(answers.labels > 0, 1 - answers.probabilities[:, 0])
+            axes.plot(false, true, color=colour, label=name)
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle=":")
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="demented or not", aspect="equal")
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="lower right", frameon=False)
+
+
+def _reliability(facts: dict[str, Any]) -> bytes:
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    draw_reliability(figure, facts)
+    return _png(figure)
+
+
+def _risk(axes: Axes, facts: dict[str, Any]) -> None:
+    for name, colour in (("slices", _SLICES), ("patients", _PATIENTS)):
+        curve = facts["risk"][name]
+        if curve is None or curve["risk"][-1] is None:
+            continue
+        axes.plot(curve["coverage"], curve["risk"], color=colour, marker=".", label=name)
+        known = [at for at, low in enumerate(curve["low"]) if low is not None]
+        if known:
+            at, low, high = ([curve[name][one] for one in known] for name in ("coverage", "low", "high"))
+            axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.set(xlabel="share answered, the surest first", ylabel="share wrong", xlim=(0, 1), ylim=(0, 1))
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False)
+
+
+def _control(axes: Axes, facts: dict[str, Any], shuffled: np.ndarray) -> None:
+    control = facts["control"]["permutation"]
+    axes.hist(shuffled, bins=40, color="0.75", label="labels shuffled among patients")
+    axes.axvline(control["chance"], color="0.4", linestyle=":", label="chance")
+    axes.axvline(control["score"], color=_PATIENTS, label="true labels")
+    axes.set(xlabel="balanced accuracy of slices", ylabel="shuffles")
+    axes.legend(frameon=False)

@@ -1,0 +1,1 @@
+"""Run directories: weights, checkpoints, metrics and records."""

@@ -1,0 +1,137 @@
+"""Run directories and weight files: written atomically, read with a check of every tensor, nothing unpickled freely.
+
+A run directory (schema 1) is finished when it has its name; until then it is `.NAME.partial` beside it.
+
+    model.safetensors   the weights
+    run.json            recipe, configuration, versions, data, labels, input, split, metrics
+    metrics.jsonl       one line an epoch
+    split.csv           every slice: name, class, patient, side
+    unreadable.json     files left out, with the reason
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.labels import LABELS
+from stageproof.runtime.system.work_folders import (
+    hold,
+    make_private,
+    release,
+    sweep,
+    unmark,
+)
+from stageproof.runtime.text.hints import command
+from stageproof.train.runs.unfinished import (
+    NEWEST,
+    OPTIONS,
+    PREVIOUS,
+    has_checkpoint,
+    partial_folder,
+)
+
+WEIGHTS = "model.safetensors"
+
+
+@contextmanager
+def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
+    """A hidden folder beside `path` to write a run into; it becomes `path` if the body ends well.
+
+    After an error the folder is removed, with those above it that were made for it, since what is not finished must not
+    look like a run; it stays when it holds a checkpoint to resume from.
+
+    resume: go on in the folder that an interrupted run left.
+
+    Raises CheckpointError when `path` exists already or cannot be written, or when an interrupted run would be lost.
+    """
+    partial = partial_folder(path)
+    if path.exists():
+        raise CheckpointError(f"{path} exists already. Give another --out; nothing was written.")
+    if has_checkpoint(partial) and not resume:
+        raise CheckpointError(
+            f"{partial} holds an interrupted run. Nothing was written. Delete it, give another --out, or go on with "
+            f"it: {command('train', '--resume', '--out', path)}"
+        )
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, ".*.partial", spare=has_checkpoint)
+        if partial.exists() and not has_checkpoint(partial):
+            shutil.rmtree(partial)
+        partial.mkdir(mode=0o700, exist_ok=True)
+        holder = hold(partial)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be created: {error}. Give another --out.") from error
+    try:
+        yield partial
+        make_private(partial)
+        partial.rename(path)
+        unmark(path)
+        for needless in (NEWEST, PREVIOUS, OPTIONS):
+            (path / needless).unlink(missing_ok=True)
+    except BaseException:
+        if not has_checkpoint(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):  # another run has begun in one of them
+                for folder in made:
+                    folder.rmdir()
+        raise
+    finally:
+        release(holder)
+
+
+def save_weights(model: nn.Module, folder: Path, labels: Sequence[str] = LABELS) -> None:
+    """Write the model's state dict as `model.safetensors` in `folder`, with the order of its classes as metadata, so
+    that a copy of the file elsewhere still says what its outputs mean."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    content = save(state, {"format": "pt", "labels": json.dumps(list(labels))})
+    (folder / WEIGHTS).write_bytes(with_ordered_header(content))
+
+
+def with_ordered_header(content: bytes) -> bytes:
+    """A safetensors file whose metadata is in order: safetensors writes it in any, and equal weights have one digest.
+
+    Layout: the header's length as 8 bytes, little-endian; the header, JSON padded with spaces; the tensors.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def load_weights(
+    model: nn.Module, state: Mapping[str, torch.Tensor], where: Path | str, advice: str = "Name its --architecture."
+) -> None:
+    """Load every tensor of `state` into `model`. Raises CheckpointError, naming the first few, for any that differ.
+
+    advice: what the error says to do about tensors of another network.
+    """
+    own = model.state_dict()
+    # Old files lack BatchNorm's step counter, which no prediction reads.
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    extra = [name for name in state if name not in own]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if missing or extra or shapes:
+        parts = (("lacks", missing), ("has unknown", extra), ("has other shapes:", shapes))
+        what = "; it ".join(f"{verb} {', '.join(names[:3])} ({len(names)} in all)" for verb, names in parts if names)
+        raise CheckpointError(f"{where} does not fit {type(model).__name__}: it {what}. {advice}")
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{where}: {broken[0]} holds values that are not finite. The training diverged.")
+    model.load_state_dict(dict(state), strict=False)

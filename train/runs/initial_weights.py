@@ -1,0 +1,81 @@
+"""Where a network starts from: random, a file, or torchvision's ImageNet weights."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stageproof.runtime.labels import (
+    ASSUMED,
+    LABELS,
+)
+from stageproof.train.foreign.class_order import decide
+from stageproof.train.foreign.imagenet import imagenet_state
+from stageproof.train.foreign.side_files import beside
+from stageproof.train.foreign.stated_order import stated
+from stageproof.train.foreign.weight_files import (
+    Weights,
+    last_matrix,
+    outputs,
+    read_weights,
+)
+from stageproof.train.models import build
+from stageproof.train.runs.directory import load_weights
+
+_ADVICE = "Train with the --recipe of its network, or leave --weights out."
+
+
+def initialise(model: nn.Module, weights: str) -> str:
+    """Start `model` from `weights`; returns what was done, for people.
+
+    weights: ``none``, ``imagenet`` (torchvision's, from its cache, fetched where it is missing), or a path to a state
+    dict. A classifier head of another shape is left as it is: only the backbone is taken then. The outputs of a head
+    whose order of classes is stated (`train.foreign.stated_order`, `train.foreign.side_files`) are put in clinical
+    order.
+
+    Raises CheckpointError when they cannot be had, do not fit, or contradict themselves about their classes.
+    """
+    if weights == "none":
+        return "random weights"
+    path = Path(weights)
+    found = Weights(imagenet_state(), {}) if weights == "imagenet" else read_weights(path)
+    state = found.state
+    own = model.state_dict()
+    head = {name for name in state if name.startswith("fc.")}
+    if all(name in own and own[name].shape == state[name].shape for name in head) and head:
+        state, how = _in_clinical_order(found, path)
+        load_weights(model, state, path, _ADVICE)
+        return f"{weights}, head included{how}"
+    backbone = {name: tensor for name, tensor in state.items() if name not in head}
+    kept = {name: tensor for name, tensor in own.items() if name.startswith("fc.")}
+    load_weights(model, {**backbone, **kept}, path, _ADVICE)
+    return f"{weights}, backbone only: its head has other shapes"
+
+
+def _in_clinical_order(found: Weights, path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict with its outputs in the order of LABELS, as runs have them, and what was done, for people."""
+    statements = [one for one in (*stated(found.beside, path.name), *beside(path)) if None not in one.labels]
+    order = decide(statements, (), path.name, outputs(found.state) or len(LABELS))
+    if order.origin == ASSUMED:
+        return found.state, ", the order of its classes not stated"
+    name = last_matrix(found.state)
+    if order.labels == LABELS or name is None:
+        return found.state, ""
+    rows = [order.labels.index(label) for label in LABELS]
+    last = {one for one in (name, f"{name.removesuffix('weight')}bias") if one in found.state}
+    state = {one: tensor[rows] if one in last else tensor for one, tensor in found.state.items()}
+    return state, ", its outputs put in clinical order"
+
+
+def check_start(weights: str, architecture: str) -> None:
+    """Raise CheckpointError where `initialise` would; before the data is read, and without memory for a network."""
+    if weights == "none":
+        return
+    with torch.device("meta"):
+        model = build(architecture)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that nothing is copied to the meta device, as is meant here
+        initialise(model, weights)

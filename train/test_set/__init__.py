@@ -1,0 +1,1 @@
+"""The slices that a run is evaluated on, and its predictions of them."""

@@ -1,0 +1,44 @@
+"""What a run's network answers about slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.runtime.serialization.digests import sha256_file
+from stageproof.train.data.batches import Batches
+from stageproof.train.data.decode import Slices
+from stageproof.train.engine.device import choose_compute
+from stageproof.train.engine.loop import predict
+from stageproof.train.foreign.weight_files import read_state
+from stageproof.train.models import build
+from stageproof.train.runs.directory import (
+    WEIGHTS,
+    load_weights,
+)
+
+
+def ask(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:
+    """(N, classes) float32 logits, before temperature, of the run's network in float32.
+
+    Raises CheckpointError when its weights are not those that the record names.
+    """
+    path = run / WEIGHTS
+    state = read_state(path)
+    if (found := sha256_file(path)) != record["weights_sha256"]:
+        raise CheckpointError(
+            f"{path} has SHA-256 {found[:12]}…, the run's record says {record['weights_sha256'][:12]}…: the weights "
+            "were changed after training. Train again."
+        )
+    model = build(record["architecture"])
+    load_weights(model, state, path)
+    device = choose_compute("auto", "fp32").device
+    model.to(device).to(memory_format=torch.channels_last)
+    pixels, labels = torch.from_numpy(slices.pixels), torch.from_numpy(slices.labels)
+    spec = InputSpec.from_dict(record["input"])
+    return predict(model, Batches(pixels, labels, spec, batch_size, device=device))[0]
