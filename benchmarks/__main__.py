@@ -8,11 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    say,
-    told,
-)
+from stageproof.runtime.cli.exit_status import exit_status, say, told
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import StageproofError
 
@@ -36,10 +32,7 @@ def _inference(arguments: list[str]) -> int:
     options = parse(arguments)
     if options.compare:
         return _compare(*options.compare, options.margin, options.fail_on)
-    from stageproof.benchmarks.records.read import (
-        parsed,
-        read_record,
-    )
+    from stageproof.benchmarks.records.read import parsed, read_record
     from stageproof.benchmarks.reports.text import lines
     from stageproof.benchmarks.reports.write import write_reports
 
@@ -66,10 +59,7 @@ def _measured(options: Options) -> dict[str, Any]:
 
 
 def _compare(before: Path, after: Path, margin: float, fail_on: str) -> int:
-    from stageproof.benchmarks.compare.verdicts import (
-        compare,
-        fails,
-    )
+    from stageproof.benchmarks.compare.verdicts import compare, fails
     from stageproof.benchmarks.records.read import read_record
     from stageproof.benchmarks.reports.comparison_text import lines
 
@@ -84,11 +74,7 @@ def _train(arguments: list[str]) -> int:
     from stageproof.benchmarks.training.options import parse
 
     options = parse(arguments)
-    from stageproof.benchmarks.training.suite import (
-        FORWARD,
-        PLAIN,
-        training,
-    )
+    from stageproof.benchmarks.training.suite import FORWARD, PLAIN, training
     from stageproof.benchmarks.training.table import table
 
     loops, stages, facts = training(options)

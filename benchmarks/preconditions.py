@@ -7,16 +7,8 @@ from collections.abc import Callable
 from stageproof.benchmarks.options import Options
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.cli.extras import require
-from stageproof.runtime.errors import (
-    BackendUnavailable,
-    BundleError,
-    DatasetError,
-    InputError,
-)
-from stageproof.runtime.text.hints import (
-    command,
-    nearest_path,
-)
+from stageproof.runtime.errors import BackendUnavailable, BundleError, DatasetError, InputError
+from stageproof.runtime.text.hints import command, nearest_path
 from stageproof.train.runs.finding import chosen
 
 PACKAGES = ("torch", "torchvision", "safetensors", "scipy")

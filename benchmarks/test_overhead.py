@@ -12,11 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from stageproof.benchmarks.inference.images import jpegs
-from stageproof.runtime import (
-    Predictor,
-    preprocess,
-    read_image,
-)
+from stageproof.runtime import Predictor, preprocess, read_image
 from stageproof.runtime.predictor import DEFAULT_BUNDLE
 
 BATCH = 32

@@ -9,11 +9,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from stageproof.benchmarks.inference.images import jpegs
-from stageproof.runtime import (
-    Predictor,
-    TrustError,
-    backends,
-)
+from stageproof.runtime import Predictor, TrustError, backends
 from stageproof.runtime.predictor import DEFAULT_BUNDLE
 
 

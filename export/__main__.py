@@ -8,11 +8,7 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    say,
-    told,
-)
+from stageproof.runtime.cli.exit_status import exit_status, say, told
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.labels import ORIGINS

@@ -15,61 +15,22 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.export.bundle.signing import assert_can_sign
-from stageproof.export.data.calibration import (
-    CALIBRATED,
-    calibration_samples,
-    check_calibration,
-)
-from stageproof.export.data.comparison import (
-    GIVEN,
-    comparison,
-)
+from stageproof.export.data.calibration import CALIBRATED, calibration_samples, check_calibration
+from stageproof.export.data.comparison import GIVEN, comparison
 from stageproof.export.data.overlap import pixel_digests
-from stageproof.export.data.run_data import (
-    run_data,
-    side_names,
-)
+from stageproof.export.data.run_data import run_data, side_names
 from stageproof.export.data.sampling import PATIENTS
-from stageproof.export.engines.runners import (
-    asked,
-    missing,
-)
-from stageproof.export.formats import (
-    FORMATS,
-    artifact_files,
-    assert_pixels,
-    combinations,
-    lacking,
-)
-from stageproof.export.options import (
-    IMAGE_SIZE,
-    Options,
-)
+from stageproof.export.engines.runners import asked, missing
+from stageproof.export.formats import FORMATS, artifact_files, assert_pixels, combinations, lacking
+from stageproof.export.options import IMAGE_SIZE, Options
 from stageproof.export.parity.coverage import LEAST_IMAGES
-from stageproof.export.parity.family import (
-    artifacts_by_bound,
-    check_count,
-    limit_of,
-)
-from stageproof.runtime.bundle.manifest import (
-    FILE,
-    read_manifest,
-)
-from stageproof.runtime.errors import (
-    CheckpointError,
-    DependencyError,
-    InputError,
-)
+from stageproof.export.parity.family import artifacts_by_bound, check_count, limit_of
+from stageproof.runtime.bundle.manifest import FILE, read_manifest
+from stageproof.runtime.errors import CheckpointError, DependencyError, InputError
 from stageproof.train.foreign.class_order import given_labels
 from stageproof.train.foreign.file_types import refuse_stranger
-from stageproof.train.runs.finding import (
-    chosen,
-    run_of_file,
-)
-from stageproof.train.runs.record import (
-    data_path,
-    read_record,
-)
+from stageproof.train.runs.finding import chosen, run_of_file
+from stageproof.train.runs.record import data_path, read_record
 
 _SIZE = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.3, "fp8": 0.3}
 """Of an artifact, as a share of the weights in float32."""

@@ -11,82 +11,36 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stageproof.export.bundle.card import (
-    CARD,
-    model_card,
-)
-from stageproof.export.bundle.existing import (
-    alike,
-    present,
-    with_present,
-)
+from stageproof.export.bundle.card import CARD, model_card
+from stageproof.export.bundle.existing import alike, present, with_present
 from stageproof.export.bundle.golden import write_golden
 from stageproof.export.bundle.guard import FILE as GUARD
-from stageproof.export.bundle.guard import (
-    rejections,
-    write_guard,
-)
-from stageproof.export.bundle.rebuild import (
-    combinations_of,
-    stale,
-)
+from stageproof.export.bundle.guard import rejections, write_guard
+from stageproof.export.bundle.rebuild import combinations_of, stale
 from stageproof.export.bundle.redaction import Private
-from stageproof.export.bundle.signing import (
-    SIGNATURE,
-    sign,
-)
-from stageproof.export.bundle.writer import (
-    REPORT,
-    adopt,
-    kept_rejections,
-    link,
-    reject,
-    staged,
-)
+from stageproof.export.bundle.signing import SIGNATURE, sign
+from stageproof.export.bundle.writer import REPORT, adopt, kept_rejections, link, reject, staged
 from stageproof.export.data.evaluation_set import Evidence
 from stageproof.export.engines.child_process import in_own_process
 from stageproof.export.engines.latency import timed
-from stageproof.export.formats import (
-    FORMATS,
-    artifact_files,
-    file_name,
-    variants,
-)
-from stageproof.export.formats.build import (
-    Outcome,
-    produce_apart,
-)
+from stageproof.export.formats import FORMATS, artifact_files, file_name, variants
+from stageproof.export.formats.build import Outcome, produce_apart
 from stageproof.export.hashed_files import write
 from stageproof.export.options import Options
-from stageproof.export.parity.family import (
-    artifacts_by_bound,
-    family,
-)
+from stageproof.export.parity.family import artifacts_by_bound, family
 from stageproof.export.parity.reference_answers import gather
 from stageproof.export.preconditions import check
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.preprocessing.onnx import assert_bilinear
-from stageproof.export.reference.from_bundle import (
-    assert_same_answers,
-    calibration_since,
-)
-from stageproof.export.reference.model import (
-    Reference,
-    source_of,
-)
+from stageproof.export.reference.from_bundle import assert_same_answers, calibration_since
+from stageproof.export.reference.model import Reference, source_of
 from stageproof.export.reference.order_check import check_order
 from stageproof.export.reference.rebuild_options import assert_agrees
 from stageproof.export.reference.source import load_reference
 from stageproof.runtime import __version__
 from stageproof.runtime.artifacts.entries import LOGS
 from stageproof.runtime.artifacts.verified_bytes import CODE
-from stageproof.runtime.bundle.manifest import (
-    FILE,
-    Document,
-    Manifest,
-    artifact_path,
-    read_manifest,
-)
+from stageproof.runtime.bundle.manifest import FILE, Document, Manifest, artifact_path, read_manifest
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.runtime.system.work_folders import unmark

@@ -36,20 +36,10 @@ from stageproof.runtime.errors import (
 )
 from stageproof.runtime.images.raster import read_image
 from stageproof.runtime.inference.self_test import SelfTest
-from stageproof.runtime.labels import (
-    LABELS,
-    canonical_label,
-)
-from stageproof.runtime.prediction import (
-    Prediction,
-    StudyPrediction,
-    Timings,
-)
+from stageproof.runtime.labels import LABELS, canonical_label
+from stageproof.runtime.prediction import Prediction, StudyPrediction, Timings
 from stageproof.runtime.predictor import Predictor
-from stageproof.runtime.preprocess import (
-    InputSpec,
-    preprocess,
-)
+from stageproof.runtime.preprocess import InputSpec, preprocess
 
 __all__ = [
     "LABELS",

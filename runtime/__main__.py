@@ -10,42 +10,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from stageproof.runtime.backends import (
-    BACKENDS,
-    DEVICES,
-)
+from stageproof.runtime.backends import BACKENDS, DEVICES
 from stageproof.runtime.bundle.manifest import DEFAULT_BUNDLE
 from stageproof.runtime.cli import output as report
-from stageproof.runtime.cli.csv_file import (
-    Before,
-    CsvFile,
-    before,
-)
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    say,
-    told,
-)
-from stageproof.runtime.cli.paths import (
-    STDIN,
-    bundle_and_images,
-)
+from stageproof.runtime.cli.csv_file import Before, CsvFile, before
+from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.cli.paths import STDIN, bundle_and_images
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.inference.arguments import outside
-from stageproof.runtime.labels import (
-    ASSUMED,
-    ORIGINS,
-    order_line,
-)
+from stageproof.runtime.labels import ASSUMED, ORIGINS, order_line
 from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.predictor import Predictor
 from stageproof.runtime.text.escapes import line
-from stageproof.runtime.text.hints import (
-    command,
-    program,
-    unguarded,
-)
+from stageproof.runtime.text.hints import command, program, unguarded
 
 _EPILOG = """\
 Only --bundle names a model: every other path is an image, whatever it holds.

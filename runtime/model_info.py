@@ -7,19 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from stageproof.runtime.errors import BundleError
-from stageproof.runtime.labels import (
-    canonical_label,
-    clinical_order,
-)
+from stageproof.runtime.labels import canonical_label, clinical_order
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import DIGEST
-from stageproof.runtime.serialization.json_fields import (
-    exactly,
-    field,
-    number,
-    parse,
-    text,
-)
+from stageproof.runtime.serialization.json_fields import exactly, field, number, parse, text
 from stageproof.runtime.study import StudyRule
 
 KEYS = ("architecture", "digest", "labels", "clinical_order", "input", "temperature", "abstain_below")

@@ -11,10 +11,7 @@ import numpy as np
 
 from stageproof.runtime.labels import CDR
 from stageproof.runtime.model_info import ModelInfo
-from stageproof.runtime.study import (
-    StudyRule,
-    evidence_of,
-)
+from stageproof.runtime.study import StudyRule, evidence_of
 
 Status: TypeAlias = Literal["ok", "abstained", "rejected"]
 """ok: there is a label. abstained: a slice the model knows, not surely enough. rejected: nothing it may speak about."""

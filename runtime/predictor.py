@@ -11,22 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.runtime.bundle.identity import (
-    OPTIONS,
-    absolute,
-    restored,
-)
-from stageproof.runtime.bundle.manifest import (
-    DEFAULT_BUNDLE,
-    ModelInfo,
-)
+from stageproof.runtime.bundle.identity import OPTIONS, absolute, restored
+from stageproof.runtime.bundle.manifest import DEFAULT_BUNDLE, ModelInfo
 from stageproof.runtime.bundle.trust import Trust
 from stageproof.runtime.decoding.pool import decoding_pool
-from stageproof.runtime.errors import (
-    BackendError,
-    InputError,
-    shed,
-)
+from stageproof.runtime.errors import BackendError, InputError, shed
 from stageproof.runtime.headers.limits import MAX_PIXELS
 from stageproof.runtime.images.reader import Source
 from stageproof.runtime.inference.answers import Answers
@@ -39,31 +28,12 @@ from stageproof.runtime.inference.arguments import (
     several,
     slices_of,
 )
-from stageproof.runtime.inference.input_batches import (
-    Prepared,
-    Rows,
-    prepare,
-    prepare_frames,
-)
-from stageproof.runtime.inference.lanes import (
-    LANES,
-    SHORT,
-    in_lanes,
-)
-from stageproof.runtime.inference.loading import (
-    open_artifact,
-    open_bundle,
-)
-from stageproof.runtime.inference.self_test import (
-    SelfTest,
-    self_test,
-)
+from stageproof.runtime.inference.input_batches import Prepared, Rows, prepare, prepare_frames
+from stageproof.runtime.inference.lanes import LANES, SHORT, in_lanes
+from stageproof.runtime.inference.loading import open_artifact, open_bundle
+from stageproof.runtime.inference.self_test import SelfTest, self_test
 from stageproof.runtime.inference.streaming import Batches
-from stageproof.runtime.prediction import (
-    Prediction,
-    StudyPrediction,
-    study_by,
-)
+from stageproof.runtime.prediction import Prediction, StudyPrediction, study_by
 from stageproof.runtime.softmax import probabilities
 from stageproof.runtime.system.caller import warn
 from stageproof.runtime.system.cpus import available_cpus

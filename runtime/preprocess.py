@@ -18,10 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from stageproof.runtime.errors import (
-    BundleError,
-    InputError,
-)
+from stageproof.runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,7 +107,7 @@ class InputSpec:
 def resize(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
     """Pixels at the model's size: uint8, (height, width) for grey or (height, width, 3) for colour.
 
-    image: mode L or RGB, as `runtime.images.raster.read_image` gives it. For a one-channel spec colour becomes grey
+    image: mode L or RGB, as `runtime.images.read_image` gives it. For a one-channel spec colour becomes grey
     first, by ITU-R 601 luma, as torchvision's Grayscale does. A grey image is resized once and stays single here.
     """
     # A copy, because the array over Pillow's bytes is read-only, which torch.from_numpy warns about.
@@ -188,9 +185,7 @@ def preprocess(image: Image.Image, spec: InputSpec, out: NDArray[np.float32] | N
 def resized(image: Image.Image, spec: InputSpec) -> NDArray[np.uint8]:
     """As `resize`, and not to be written to."""
     if image.mode not in ("L", "RGB"):
-        raise InputError(
-            f"the image has mode {image.mode}; expected L or RGB. Read it with runtime.images.raster.read_image."
-        )
+        raise InputError(f"the image has mode {image.mode}; expected L or RGB. Read it with runtime.images.read_image.")
     if spec.channels == 1 and image.mode != "L":
         image = image.convert("L")
     if image.size != (spec.width, spec.height):  # Pillow would copy it three times to leave it as it is

@@ -16,11 +16,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import BundleError
-from stageproof.runtime.serialization.json_fields import (
-    exactly,
-    is_number,
-    number,
-)
+from stageproof.runtime.serialization.json_fields import exactly, is_number, number
 
 KEYS = ("intercepts", "slope", "abstain_below")
 FLOOR = math.log(1e-12)

@@ -18,8 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        known = f" Did you mean {close}?" if (close := nearest(arguments[0], COMMANDS)) else ""
-        parser.error(f"there is no command {arguments[0]!r}.{known} See stageproof --help.")
+        parser.error(f"there is no command {arguments[0]!r}.{nearest(arguments[0], COMMANDS)} See stageproof --help.")
     parser.parse_args(arguments[:1])  # --help and --version leave here
     if not arguments:
         parser.print_help(sys.stderr)

@@ -19,7 +19,7 @@ COMMANDS = {
     "audit": Command("stageproof.train.audit.__main__", "train", "check a dataset for leakage before any training"),
     "evaluate": Command("stageproof.train.evaluate.__main__", "train", "evaluate a run on people it has not seen"),
     "crossvalidate": Command("stageproof.train.crossvalidate.__main__", "train", "train and evaluate every fold"),
-    "phantom": Command("stageproof.train.data.phantom.__main__", "train", "write synthetic slices as image files"),
+    "phantom": Command("stageproof.train.data.phantom.__main__", "", "write synthetic slices as image files"),
     "export": Command("stageproof.export.__main__", "export", "export a run or checkpoint to a bundle"),
     "bisect": Command(
         "stageproof.export.bisect.__main__", "export", "find the first layer of an artifact that differs"

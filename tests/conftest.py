@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +18,7 @@ if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # a thread that waits leaves its processor to another worker
 
+ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(__file__).resolve().parents[2] / "shared" / "alzheimer_mri" / "train.parquet"
 
 
@@ -42,6 +46,27 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], int]], Path]:
         return base / name
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(once) -> Path:
+    """A folder into which the wheel of this checkout is installed, without what it needs."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+
+    def install(folder: Path) -> int:
+        source = folder.with_name("wheel-source")  # setuptools builds in the folder that it is given
+        for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+            source.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, source)
+        for name in ("stageproof", "runtime", "train", "export", "benchmarks"):
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        out = folder.with_name("wheel-file")
+        build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)]
+        subprocess.run(build, check=True)
+        made = [str(path) for path in out.glob("*.whl")]
+        return subprocess.run([*pip, "install", "--no-deps", "--target", str(folder), *made], check=True).returncode
+
+    return once("wheel", install)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from stageproof.commands import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -27,7 +29,7 @@ def entry_points() -> dict[str, str]:
 def hostile(tmp_path) -> Path:
     """A folder of images with modules beside them that are not ours."""
     folder = tmp_path / "images"
-    for package in ("runtime", "train", "export"):
+    for package in ("stageproof", "runtime", "train", "export"):
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text("import pathlib; pathlib.Path('ran').touch()")
         (folder / package / "__main__.py").write_text("import pathlib; pathlib.Path('ran').touch()")
@@ -36,9 +38,10 @@ def hostile(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", entry_points())
-def test_an_installed_command_runs_nothing_of_the_working_folder(name, hostile, tmp_path):
-    module, function = entry_points()[name].split(":")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_installed_command_runs_nothing_of_the_working_folder(command, hostile, tmp_path):
+    ((name, target),) = entry_points().items()
+    module, function = target.split(":")
     assert callable(getattr(import_module(module), function))
     # As pip writes it: Python puts the script's own folder first.
     script = tmp_path / "bin" / name
@@ -46,7 +49,7 @@ def test_an_installed_command_runs_nothing_of_the_working_folder(name, hostile, 
     script.write_text(f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
     done = subprocess.run(
-        [sys.executable, str(script), "--help"],
+        [sys.executable, str(script), command, "--help"],
         cwd=hostile,
         env={**environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -57,9 +60,9 @@ def test_an_installed_command_runs_nothing_of_the_working_folder(name, hostile, 
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="-P came with Python 3.11")
-@pytest.mark.parametrize("module", ["runtime", "train", "export"])
-def test_python_with_p_runs_nothing_of_the_working_folder(module, hostile):
-    words = ["-m", module, "--help"]
+@pytest.mark.parametrize("command", ["predict", "train", "export"])
+def test_python_with_p_runs_nothing_of_the_working_folder(command, hostile):
+    words = ["-m", "stageproof", command, "--help"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-P", *words], cwd=hostile, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -80,6 +83,6 @@ def test_the_lock_has_a_hash_for_each_package_and_names_no_host():
 def test_nothing_recommends_a_name_on_a_public_index():
     files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
     files += [path for floor in ("runtime", "train", "export", "benchmarks") for path in (ROOT / floor).rglob("*.py")]
-    by_name = re.compile(r"install\s+'?stageproof")
+    by_name = re.compile(r"install\s+'?(neurostage|stageproof['\"]?(\s|$))")
     wrong = [str(path.relative_to(ROOT)) for path in files if by_name.search(path.read_text("utf-8"))]
     assert wrong == []

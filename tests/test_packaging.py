@@ -1,9 +1,12 @@
-"""The floors, and what each may import and cost."""
+"""The wheel: one package, whose commands import nothing heavy and name the extra they need; and the folders' sizes."""
 
 from __future__ import annotations
 
-import ast
+import configparser
+import importlib.util
+import os
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib.metadata import metadata
@@ -11,49 +14,135 @@ from pathlib import Path
 
 import pytest
 
+import stageproof
+from stageproof.commands import COMMANDS as SUBCOMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
-ALLOWED = {
-    "runtime": {"runtime"},
-    "train": {"train", "runtime"},
-    "export": {"export", "train", "runtime"},
-    "benchmarks": {"benchmarks", "export", "train", "runtime"},
-}
 COMMANDS = ["runtime", "runtime.explain", "train", "train.audit", "train.evaluate", "train.crossvalidate"]
-COMMANDS += ["train.data.phantom"]
+COMMANDS += ["train.data.phantom", "runtime.audit"]
 COMMANDS += ["export", "export.bisect", "benchmarks"]
 HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "openvino", "sklearn", "scipy", "matplotlib", "pyarrow"}
-
-
-def imports(path: Path) -> set[str]:
-    """Top-level names of every package a module imports, at its top or inside a function."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-    return found
-
-
-@pytest.mark.parametrize("floor", ALLOWED)
-def test_a_floor_imports_only_from_floors_below(floor):
-    modules = sorted((ROOT / floor).rglob("*.py"))
-    assert modules
-    wrong = {str(path.relative_to(ROOT)): imports(path) & set(ALLOWED) - ALLOWED[floor] for path in modules}
-    assert {path: names for path, names in wrong.items() if names} == {}
 
 
 def test_every_module_imports():
     names = [
         module.name
-        for floor in ALLOWED
-        for module in pkgutil.walk_packages([str(ROOT / floor)], f"{floor}.")
+        for part in ("runtime", "train", "export", "benchmarks")
+        for module in pkgutil.walk_packages([str(ROOT / part)], f"stageproof.{part}.")
         if not module.name.endswith("__main__") and ".test_" not in module.name
     ]
     assert len(names) > 30
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_setup_cfg_lists_every_package():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = settings["options"]["packages"].split()
+    parts = ("runtime", "train", "export", "benchmarks")
+    folders = [path.parent for part in parts for path in (ROOT / part).rglob("__init__.py")]
+    assert sorted(listed) == sorted(
+        ["stageproof", *(".".join(["stageproof", *f.relative_to(ROOT).parts]) for f in folders)]
+    )
+
+
+def test_the_wheel_has_one_top_level_package(wheel):
+    found = {path.name for path in wheel.iterdir()} - {"bin"}
+    assert found == {"stageproof", f"stageproof-{stageproof.__version__}.dist-info"}
+    assert (wheel / "stageproof" / "py.typed").is_file()
+    ours = {path.relative_to(ROOT) for part in ("runtime", "train", "export") for path in (ROOT / part).rglob("*.py")}
+    assert {path for path in ours if not (wheel / "stageproof" / path).is_file()} == set()
+
+
+# A Python that sees the wheel, numpy, Pillow, onnxruntime and nothing else, with packages of others beside them.
+
+
+@pytest.fixture
+def installed(wheel, tmp_path) -> list[str]:
+    site = tmp_path / "site"
+    site.mkdir()
+    for package in ("numpy", "PIL", "onnxruntime"):
+        folder = Path(importlib.util.find_spec(package).origin).parents[1]
+        for name in (package, "numpy.libs", "pillow.libs", "flatbuffers", "google", "packaging"):
+            if (folder / name).exists() and not (site / name).exists():
+                (site / name).symlink_to(folder / name)
+    (site / "stageproof").symlink_to(wheel / "stageproof")
+    for theirs in ("runtime", "train", "export", "benchmarks"):
+        (site / theirs).mkdir()
+        (site / theirs / "__init__.py").write_text("raise SystemExit('of somebody else')\n")
+    start = tmp_path / "start.py"
+    start.write_text(
+        f"import sys\nsys.path.insert(0, {str(site)!r})\nfrom stageproof.__main__ import run\nsys.exit(run())\n"
+    )
+    return [sys.executable, "-I", "-S", str(start)]
+
+
+def stageproof_of(installed: list[str], *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run([*installed, *words], cwd=cwd, text=True, capture_output=True, env=environment)
+
+
+def test_the_installed_command_predicts_beside_packages_of_others(installed, tiny_bundle, scan, tmp_path):
+    done = stageproof_of(installed, "--version", cwd=tmp_path)
+    assert done.stdout == f"stageproof {stageproof.__version__}\n"
+    words = ("predict", str(scan), "--bundle", str(tiny_bundle), "--backend", "onnx", "--json")
+    done = stageproof_of(installed, *words, cwd=tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    assert '"backend": "onnx"' in done.stdout
+
+
+def test_a_mistyped_bundle_and_a_mistyped_command_are_usage_errors(installed, scan, tmp_path):
+    done = stageproof_of(installed, "predict", str(scan), "--bundle", "bundl", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "bundl" in done.stderr
+    done = stageproof_of(installed, "predikt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "there is no command 'predikt'. Did you mean predict?" in done.stderr
+
+
+@pytest.mark.parametrize("command", [name for name, command in SUBCOMMANDS.items() if command.extra])
+def test_a_command_without_its_packages_names_the_extra(command, installed, tmp_path):
+    (tmp_path / "slices.parquet").touch()
+    words = {"audit": ["--data", "slices.parquet"], "explain": ["nowhere", "scan.png"], "crossvalidate": ["--out", "x"]}
+    done = stageproof_of(installed, command, *words.get(command, []), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    extra = SUBCOMMANDS[command].extra
+    if command != "explain":  # looks for the bundle first
+        assert f"pip install 'stageproof[{extra}]'" in done.stderr, done.stderr
+
+
+def test_phantoms_need_no_extra(installed, tmp_path):
+    done = stageproof_of(installed, "phantom", "--out", "phantoms", "--patients", "1", "--slices", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("phantoms/*/*.png"))) == 4
+
+
+def test_messages_of_the_installed_command_name_it(installed, tmp_path):
+    done = stageproof_of(installed, "predict", cwd=tmp_path)
+    assert "usage: stageproof predict " in done.stderr
+    assert "For example: stageproof predict --bundle" in done.stderr
+
+
+def test_short_and_long_names_are_one_module():
+    code = (
+        "import runtime.predictor as short, stageproof.runtime.predictor as long, runtime, stageproof.runtime\n"
+        "from runtime import Predictor\nfrom train.data.phantom import draw_slice\n"
+        "import stageproof.train.data.phantom.slices as slices\n"
+        "assert short is long and runtime is stageproof.runtime and Predictor is long.Predictor\n"
+        "assert draw_slice is slices.draw_slice and long.__spec__.name == 'stageproof.runtime.predictor'\n"
+    )
+    for first in ("", "import stageproof.runtime\n", "import runtime.bundle.manifest\n"):
+        done = subprocess.run([sys.executable, "-c", first + code], cwd=ROOT, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_folders_and_modules_keep_within_their_sizes():
+    done = subprocess.run([sys.executable, "docs/folder_sizes.py"], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^runtime/images +\d+ modules", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

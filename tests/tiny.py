@@ -44,10 +44,7 @@ def write_checkpoint(path: Path, seed: int = 0, spec: Any = None) -> Path:
     import torch
     from torch import nn
 
-    from stageproof.export.data.comparison import (
-        phantoms,
-        preprocessed,
-    )
+    from stageproof.export.data.comparison import phantoms, preprocessed
     from stageproof.runtime.preprocess import InputSpec
 
     torch.manual_seed(seed)
@@ -81,10 +78,7 @@ def guard_of_phantoms(reference: Any, folder: Path, *rest: Any) -> Any:
 @contextmanager
 def known_to_runtime() -> Iterator[None]:
     """While this lasts `runtime.backends.networks` can compute the network."""
-    from stageproof.runtime.backends.networks import (
-        _SHAPES,
-        _Shape,
-    )
+    from stageproof.runtime.backends.networks import _SHAPES, _Shape
 
     with patch.dict(_SHAPES, {NAME: _Shape("conv1", (), (), "", ("fc",))}):
         yield

@@ -9,18 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    say,
-    told,
-)
+from stageproof.runtime.cli.exit_status import exit_status, say, told
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.text.hints import command
-from stageproof.train.config.preconditions import (
-    PACKAGES,
-    check_training,
-)
+from stageproof.train.config.preconditions import PACKAGES, check_training
 
 if TYPE_CHECKING:
     from stageproof.train.config.options import Options
@@ -38,10 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_training(options, say)
         from stageproof.train.distributed.rendezvous import check_network
         from stageproof.train.engine.loop import Interrupted
-        from stageproof.train.launch import (
-            is_leader,
-            launch,
-        )
+        from stageproof.train.launch import is_leader, launch
 
         if (warning := check_network(options.trust_network)) and is_leader():
             say(warning)
@@ -66,10 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _interrupted(options: Options | None) -> str:
     """What is left after an interruption that no step of training followed."""
-    from stageproof.train.runs.unfinished import (
-        has_checkpoint,
-        partial_folder,
-    )
+    from stageproof.train.runs.unfinished import has_checkpoint, partial_folder
 
     if options is not None and options.out is not None and has_checkpoint(partial_folder(options.out)):
         again = command("train", "--resume", "--out", options.out)

@@ -10,33 +10,15 @@ from typing import Any
 import torch
 
 from stageproof.runtime import errors
-from stageproof.runtime.errors import (
-    InputError,
-    TrainingError,
-)
+from stageproof.runtime.errors import InputError, TrainingError
 from stageproof.runtime.system.work_folders import work_folder
 from stageproof.train.config.options import Options
-from stageproof.train.distributed.rendezvous import (
-    FOLDER,
-    is_ours,
-    is_torchrun,
-    loopback,
-)
-from stageproof.train.distributed.supervisor import (
-    Failure,
-    Stopped,
-    run_processes,
-)
+from stageproof.train.distributed.rendezvous import FOLDER, is_ours, is_torchrun, loopback
+from stageproof.train.distributed.supervisor import Failure, Stopped, run_processes
 from stageproof.train.engine.device import choose_compute
 from stageproof.train.engine.loop import Interrupted
-from stageproof.train.run import (
-    default_out,
-    train,
-)
-from stageproof.train.runs.unfinished import (
-    has_checkpoint,
-    partial_folder,
-)
+from stageproof.train.run import default_out, train
+from stageproof.train.runs.unfinished import has_checkpoint, partial_folder
 
 
 def launch(options: Options) -> tuple[Path, dict[str, Any]]:

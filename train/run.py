@@ -17,10 +17,7 @@ import torch
 
 from stageproof.runtime import __version__
 from stageproof.runtime.bundle.manifest import sha256_file
-from stageproof.runtime.errors import (
-    InputError,
-    TrainingError,
-)
+from stageproof.runtime.errors import InputError, TrainingError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.system.cpus import available_cpus
@@ -28,46 +25,22 @@ from stageproof.train.config.options import Options
 from stageproof.train.config.saved_options import write_options
 from stageproof.train.data.batches import channel_statistics
 from stageproof.train.data.cache import prepare_once
-from stageproof.train.data.dataset import (
-    Prepared,
-    prepare,
-)
+from stageproof.train.data.dataset import Prepared, prepare
 from stageproof.train.data.unknown import at_least
-from stageproof.train.distributed.process_group import (
-    Team,
-    join,
-)
-from stageproof.train.engine.device import (
-    Compute,
-    choose_compute,
-)
+from stageproof.train.distributed.process_group import Team, join
+from stageproof.train.engine.device import Compute, choose_compute
 from stageproof.train.engine.energy import EnergyMeter
 from stageproof.train.engine.progress import Watch
 from stageproof.train.engine.session import Session
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.metrics.validation import figures
 from stageproof.train.models import CHANNELS
-from stageproof.train.reports.training_figures import (
-    plot_confusion,
-    plot_curves,
-)
+from stageproof.train.reports.training_figures import plot_confusion, plot_curves
 from stageproof.train.runs.checkpoints import read_checkpoint
-from stageproof.train.runs.directory import (
-    WEIGHTS,
-    new_run,
-    save_weights,
-)
+from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
 from stageproof.train.runs.initial_weights import check_start
-from stageproof.train.runs.record import (
-    now,
-    write_record,
-)
-from stageproof.train.runs.unfinished import (
-    RUNS,
-    finished_name,
-    has_checkpoint,
-    partial_folder,
-)
+from stageproof.train.runs.record import now, write_record
+from stageproof.train.runs.unfinished import RUNS, finished_name, has_checkpoint, partial_folder
 
 
 def train(options: Options) -> tuple[Path, dict[str, Any]]:

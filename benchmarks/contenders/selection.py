@@ -6,22 +6,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from stageproof.benchmarks.contenders.worker import (
-    Contender,
-    Worker,
-)
+from stageproof.benchmarks.contenders.worker import Contender, Worker
 from stageproof.benchmarks.options import Options
 from stageproof.runtime import backends
 from stageproof.runtime.artifacts.verified_bytes import CODE
-from stageproof.runtime.bundle.manifest import (
-    TENSOR,
-    Manifest,
-)
-from stageproof.runtime.errors import (
-    BackendError,
-    BundleError,
-    InputError,
-)
+from stageproof.runtime.bundle.manifest import TENSOR, Manifest
+from stageproof.runtime.errors import BackendError, BundleError, InputError
 
 Say = Callable[[str], None]
 

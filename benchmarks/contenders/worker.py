@@ -18,14 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stageproof.benchmarks.machine.memory import peak_rss
-from stageproof.export.engines.idle import (
-    PAUSE_S,
-    until_at_rest,
-)
-from stageproof.runtime.errors import (
-    BackendError,
-    StageproofError,
-)
+from stageproof.export.engines.idle import PAUSE_S, until_at_rest
+from stageproof.runtime.errors import BackendError, StageproofError
 
 
 class Loaded(Protocol):

@@ -10,10 +10,7 @@ from PIL import Image
 
 from stageproof.export.data.comparison import comparison
 from stageproof.runtime.bundle.manifest import Manifest
-from stageproof.runtime.errors import (
-    ImageError,
-    InputError,
-)
+from stageproof.runtime.errors import ImageError, InputError
 from stageproof.runtime.guard.ood_guard import Guard
 from stageproof.runtime.images.reader import read
 from stageproof.train.data.phantom.__main__ import phantom_samples

@@ -10,11 +10,7 @@ import numpy as np
 
 from stageproof.benchmarks.contenders.worker import Worker
 from stageproof.benchmarks.inference.scenarios import Taken
-from stageproof.benchmarks.records.schema import (
-    Kind,
-    Row,
-    Scenario,
-)
+from stageproof.benchmarks.records.schema import Kind, Row, Scenario
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from stageproof.benchmarks.contenders.worker import (
-    Contender,
-    Worker,
-)
+from stageproof.benchmarks.contenders.worker import Contender, Worker
 from stageproof.runtime.system.cpus import available_cpus
 
 COUNTS = (100, 1_000, 10_000)

@@ -12,10 +12,7 @@ import numpy as np
 from stageproof.benchmarks.contenders.selection import start
 from stageproof.benchmarks.contenders.worker import Worker
 from stageproof.benchmarks.inference import scenarios
-from stageproof.benchmarks.inference.rows import (
-    Facts,
-    row,
-)
+from stageproof.benchmarks.inference.rows import Facts, row
 from stageproof.benchmarks.options import Options
 from stageproof.benchmarks.records.schema import Row
 

@@ -8,32 +8,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from stageproof.benchmarks.compare.statistics import (
-    ASSUMED_SPREAD,
-    detectable,
-)
+from stageproof.benchmarks.compare.statistics import ASSUMED_SPREAD, detectable
 from stageproof.benchmarks.compare.verdicts import MARGIN
-from stageproof.benchmarks.contenders.selection import (
-    only,
-    predictors,
-    start,
-)
+from stageproof.benchmarks.contenders.selection import only, predictors, start
 from stageproof.benchmarks.contenders.worker import Worker
 from stageproof.benchmarks.inference.images import images_for
-from stageproof.benchmarks.inference.rows import (
-    Facts,
-    pooled,
-)
+from stageproof.benchmarks.inference.rows import Facts, pooled
 from stageproof.benchmarks.inference.scaling import scaling
 from stageproof.benchmarks.inference.scenario_rows import rows_of
-from stageproof.benchmarks.machine.ceilings import (
-    floors,
-    gflop_per_image,
-)
-from stageproof.benchmarks.machine.circumstances import (
-    circumstances,
-    commit,
-)
+from stageproof.benchmarks.machine.ceilings import floors, gflop_per_image
+from stageproof.benchmarks.machine.circumstances import circumstances, commit
 from stageproof.benchmarks.options import Options
 from stageproof.benchmarks.peers import peers
 from stageproof.benchmarks.peers.context import Given
@@ -44,15 +28,8 @@ from stageproof.export.engines.child_process import in_own_process
 from stageproof.export.reference.model import source_of
 from stageproof.runtime.bundle.manifest import Manifest
 from stageproof.runtime.bundle.verify import verified
-from stageproof.runtime.errors import (
-    CheckpointError,
-    DatasetError,
-    InputError,
-)
-from stageproof.runtime.labels import (
-    ASSUMED,
-    order_line,
-)
+from stageproof.runtime.errors import CheckpointError, DatasetError, InputError
+from stageproof.runtime.labels import ASSUMED, order_line
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.runtime.system.work_folders import work_folder
 from stageproof.train.runs.finding import described

@@ -11,14 +11,7 @@ All of them answer the bytes of an image file with the probabilities of the same
 from __future__ import annotations
 
 from stageproof.benchmarks.contenders.worker import Contender
-from stageproof.benchmarks.peers import (
-    aotinductor,
-    compiled,
-    eager,
-    nncf,
-    onnx_runtime,
-    openvino,
-)
+from stageproof.benchmarks.peers import aotinductor, compiled, eager, nncf, onnx_runtime, openvino
 from stageproof.benchmarks.peers.context import Given
 
 FAMILIES = (eager, compiled, aotinductor, onnx_runtime, openvino, nncf)

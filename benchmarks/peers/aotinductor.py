@@ -13,15 +13,8 @@ from typing import Any
 
 from stageproof.benchmarks.contenders.worker import Contender
 from stageproof.benchmarks.peers.compiled import transform_shape
-from stageproof.benchmarks.peers.context import (
-    NO_RUN,
-    PATIENCE,
-    Given,
-)
-from stageproof.benchmarks.peers.eager import (
-    lower,
-    prepared,
-)
+from stageproof.benchmarks.peers.context import NO_RUN, PATIENCE, Given
+from stageproof.benchmarks.peers.eager import lower, prepared
 from stageproof.benchmarks.peers.peer import Peer
 
 

@@ -11,15 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.benchmarks.contenders.worker import Contender
-from stageproof.benchmarks.peers.context import (
-    NO_RUN,
-    PATIENCE,
-    Given,
-)
-from stageproof.benchmarks.peers.eager import (
-    lower,
-    prepared,
-)
+from stageproof.benchmarks.peers.context import NO_RUN, PATIENCE, Given
+from stageproof.benchmarks.peers.eager import lower, prepared
 from stageproof.benchmarks.peers.peer import Peer
 
 _SETTINGS = {

@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stageproof.runtime.bundle.manifest import (
-    TENSOR,
-    Artifact,
-    Manifest,
-)
+from stageproof.runtime.bundle.manifest import TENSOR, Artifact, Manifest
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.benchmarks.contenders.worker import Contender
-from stageproof.benchmarks.peers.context import (
-    NO_RUN,
-    Given,
-)
-from stageproof.benchmarks.peers.peer import (
-    Peer,
-    mode_of,
-)
+from stageproof.benchmarks.peers.context import NO_RUN, Given
+from stageproof.benchmarks.peers.peer import Peer, mode_of
 
 SNIPPET = "published snippet (eager PyTorch)"
 PUBLISHED_SIZE = 224

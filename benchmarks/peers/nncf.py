@@ -14,15 +14,8 @@ from PIL import Image
 
 from stageproof.benchmarks.contenders.worker import Contender
 from stageproof.benchmarks.peers import openvino
-from stageproof.benchmarks.peers.context import (
-    PATIENCE,
-    Given,
-)
-from stageproof.benchmarks.peers.peer import (
-    Peer,
-    mode_of,
-    usual_preprocessing,
-)
+from stageproof.benchmarks.peers.context import PATIENCE, Given
+from stageproof.benchmarks.peers.peer import Peer, mode_of, usual_preprocessing
 from stageproof.runtime.preprocess import InputSpec
 
 NAME = "plain OpenVINO int8, own quantiser"

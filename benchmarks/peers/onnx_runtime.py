@@ -15,15 +15,8 @@ import numpy as np
 from PIL import Image
 
 from stageproof.benchmarks.contenders.worker import Contender
-from stageproof.benchmarks.peers.context import (
-    PATIENCE,
-    Given,
-)
-from stageproof.benchmarks.peers.peer import (
-    Peer,
-    mode_of,
-    usual_preprocessing,
-)
+from stageproof.benchmarks.peers.context import PATIENCE, Given
+from stageproof.benchmarks.peers.peer import Peer, mode_of, usual_preprocessing
 from stageproof.runtime.preprocess import InputSpec
 
 _PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "TensorrtExecutionProvider")}

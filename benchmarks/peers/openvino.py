@@ -15,10 +15,7 @@ from PIL import Image
 
 from stageproof.benchmarks.contenders.worker import Contender
 from stageproof.benchmarks.peers.context import Given
-from stageproof.benchmarks.peers.peer import (
-    Peer,
-    mode_of,
-)
+from stageproof.benchmarks.peers.peer import Peer, mode_of
 from stageproof.runtime.preprocess import InputSpec
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": None}

@@ -9,17 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from stageproof.benchmarks.records.schema import (
-    SCHEMA,
-    Kind,
-    Row,
-    Scenario,
-)
+from stageproof.benchmarks.records.schema import SCHEMA, Kind, Row, Scenario
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.text.hints import (
-    command,
-    program,
-)
+from stageproof.runtime.text.hints import command, program
 
 _AGAIN = f"Measure again: {command('benchmarks', '--out', 'FILE')}."
 _REQUIRED = ("name", "kind", "scenario", "backend", "precision", "batch", "threads", "samples_ms")

@@ -7,20 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.benchmarks.reports.figures import (
-    Figures,
-    number,
-)
-from stageproof.benchmarks.reports.svg import (
-    WIDTH,
-    Scale,
-    across,
-    around,
-    path,
-    svg,
-    text,
-    upwards,
-)
+from stageproof.benchmarks.reports.figures import Figures, number
+from stageproof.benchmarks.reports.svg import WIDTH, Scale, across, around, path, svg, text, upwards
 
 _RIGHT = WIDTH - 14
 SHADES = {

@@ -6,12 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from textwrap import wrap
 
-from stageproof.benchmarks.compare.verdicts import (
-    ALPHA,
-    NO_SLOWER,
-    Comparison,
-    Verdict,
-)
+from stageproof.benchmarks.compare.verdicts import ALPHA, NO_SLOWER, Comparison, Verdict
 from stageproof.benchmarks.reports.figures import number
 
 _NAME = 33

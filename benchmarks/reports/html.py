@@ -6,39 +6,13 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from stageproof.benchmarks.records.read import Record
-from stageproof.benchmarks.reports.bars import (
-    SHADES,
-    cost_of_images,
-    stage_medians,
-    stages,
-)
-from stageproof.benchmarks.reports.figures import (
-    LEAST_FOR,
-    TITLES,
-    Figures,
-    contenders,
-    figures,
-    number,
-)
-from stageproof.benchmarks.reports.plots import (
-    pareto,
-    roofline,
-    strips,
-)
-from stageproof.benchmarks.reports.sentences import (
-    about,
-    circumstances,
-    headline,
-    served,
-    times,
-    with_interval,
-)
+from stageproof.benchmarks.reports.bars import SHADES, cost_of_images, stage_medians, stages
+from stageproof.benchmarks.reports.figures import LEAST_FOR, TITLES, Figures, contenders, figures, number
+from stageproof.benchmarks.reports.plots import pareto, roofline, strips
+from stageproof.benchmarks.reports.sentences import about, circumstances, headline, served, times, with_interval
 from stageproof.benchmarks.reports.svg import STYLE
 from stageproof.runtime.text.escapes import markup as escape
-from stageproof.train.reports.html import (
-    document,
-    table,
-)
+from stageproof.train.reports.html import document, table
 
 _STYLE = (
     STYLE

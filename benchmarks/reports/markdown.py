@@ -6,20 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from stageproof.benchmarks.records.read import Record
-from stageproof.benchmarks.reports.figures import (
-    TITLES,
-    Figures,
-    figures,
-    number,
-)
-from stageproof.benchmarks.reports.sentences import (
-    about,
-    circumstances,
-    headline,
-    served,
-    times,
-    with_interval,
-)
+from stageproof.benchmarks.reports.figures import TITLES, Figures, figures, number
+from stageproof.benchmarks.reports.sentences import about, circumstances, headline, served, times, with_interval
 
 _SAID = ("machine", "threads", "noise", "at most", "an image", "images", "commit")
 

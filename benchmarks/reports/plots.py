@@ -7,21 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from stageproof.benchmarks.records.read import Record
-from stageproof.benchmarks.reports.figures import (
-    Figures,
-    number,
-)
-from stageproof.benchmarks.reports.svg import (
-    WIDTH,
-    Scale,
-    across,
-    around,
-    numbered,
-    path,
-    svg,
-    text,
-    upwards,
-)
+from stageproof.benchmarks.reports.figures import Figures, number
+from stageproof.benchmarks.reports.svg import WIDTH, Scale, across, around, numbered, path, svg, text, upwards
 
 _LEFT, _RIGHT = 46, WIDTH - 14
 

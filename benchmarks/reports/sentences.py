@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stageproof.benchmarks.records.read import Record
-from stageproof.benchmarks.reports.figures import (
-    SNIPPET,
-    Figures,
-    Interval,
-    number,
-)
+from stageproof.benchmarks.reports.figures import SNIPPET, Figures, Interval, number
 
 
 def about(record: Record) -> str:

@@ -7,17 +7,8 @@ from itertools import groupby
 from textwrap import wrap
 
 from stageproof.benchmarks.records.read import Record
-from stageproof.benchmarks.reports.figures import (
-    LEAST_FOR,
-    TITLES,
-    Figures,
-    contenders,
-    figures,
-)
-from stageproof.benchmarks.reports.sentences import (
-    served,
-    threads,
-)
+from stageproof.benchmarks.reports.figures import LEAST_FOR, TITLES, Figures, contenders, figures
+from stageproof.benchmarks.reports.sentences import served, threads
 
 _NAME = 33
 

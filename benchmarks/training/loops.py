@@ -16,16 +16,10 @@ from stageproof.train.data.decode import Slices
 from stageproof.train.engine.device import Compute
 from stageproof.train.engine.features import backbone_features
 from stageproof.train.engine.hooks import Hooks
-from stageproof.train.engine.loop import (
-    Objective,
-    run_stage,
-)
+from stageproof.train.engine.loop import Objective, run_stage
 from stageproof.train.engine.optimizer import make_optimizer
 from stageproof.train.engine.stage import StageState
-from stageproof.train.models import (
-    build_resnet50,
-    head_of,
-)
+from stageproof.train.models import build_resnet50, head_of
 from stageproof.train.recipes import Stage
 
 Turn = Callable[[object], None]

@@ -11,18 +11,8 @@ import numpy as np
 import torch
 
 from stageproof.benchmarks.machine.circumstances import circumstances
-from stageproof.benchmarks.training.interleaved_timing import (
-    Measured,
-    in_turn,
-)
-from stageproof.benchmarks.training.loops import (
-    Turn,
-    forward_pass,
-    head_stage,
-    in_memory,
-    plain,
-    whole_loop,
-)
+from stageproof.benchmarks.training.interleaved_timing import Measured, in_turn
+from stageproof.benchmarks.training.loops import Turn, forward_pass, head_stage, in_memory, plain, whole_loop
 from stageproof.benchmarks.training.options import TrainingOptions
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.labels import LABELS
@@ -32,10 +22,7 @@ from stageproof.runtime.system.work_folders import work_folder
 from stageproof.train.data.decode import safe_loader
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.sources.source import load_samples
-from stageproof.train.engine.device import (
-    Compute,
-    choose_compute,
-)
+from stageproof.train.engine.device import Compute, choose_compute
 
 LOOP, PLAIN, MEMORY = "train's loop", "plain fp32 ImageFolder loop", "tensors in memory"
 HEAD, FORWARD = "stage 1, ten epochs", "one forward pass"

@@ -10,11 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    require_or_exit,
-    told,
-)
+from stageproof.runtime.cli.exit_status import exit_status, require_or_exit, told
 from stageproof.runtime.system.work_folders import work_folder
 
 if __name__ == "__main__":
@@ -23,15 +19,8 @@ if __name__ == "__main__":
 import tyro
 
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.errors import (
-    CheckpointError,
-    InputError,
-    StageproofError,
-)
-from stageproof.runtime.labels import (
-    ASSUMED,
-    order_line,
-)
+from stageproof.runtime.errors import CheckpointError, InputError, StageproofError
+from stageproof.runtime.labels import ASSUMED, order_line
 from stageproof.runtime.predictor import DEFAULT_BUNDLE
 from stageproof.runtime.text.hints import program
 
@@ -112,10 +101,7 @@ def bisect(options: Options) -> list[Layer]:
     import torch
 
     from stageproof.export.bisect.activations import activations
-    from stageproof.export.data.comparison import (
-        comparison,
-        preprocessed,
-    )
+    from stageproof.export.data.comparison import comparison, preprocessed
     from stageproof.export.graphs.float_graph import exported
     from stageproof.runtime.system.cpus import available_cpus
 
@@ -149,12 +135,7 @@ def _relative(reference: np.ndarray, artifact: np.ndarray) -> float:
 
 
 def _reference(options: Options) -> Reference:
-    from stageproof.export.reference.model import (
-        from_checkpoint,
-        from_run,
-        run_of_weights,
-        source_of,
-    )
+    from stageproof.export.reference.model import from_checkpoint, from_run, run_of_weights, source_of
 
     model = read_manifest(options.bundle).model
     source = source_of(options.bundle, options.source)

@@ -11,10 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.export.graphs.metadata import (
-    KEY,
-    channel_scales,
-)
+from stageproof.export.graphs.metadata import KEY, channel_scales
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.system.offline_import import import_without
 

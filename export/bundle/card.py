@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from stageproof.export.reference.model import Reference
-from stageproof.runtime.labels import (
-    ASSUMED,
-    ORIGINS,
-)
+from stageproof.runtime.labels import ASSUMED, ORIGINS
 
 CARD = "MODEL_CARD.md"
 

@@ -11,12 +11,7 @@ from stageproof.export.options import Options
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.artifacts.metadata import carried
-from stageproof.runtime.bundle.manifest import (
-    FILE,
-    Artifact,
-    Manifest,
-    ModelInfo,
-)
+from stageproof.runtime.bundle.manifest import FILE, Artifact, Manifest, ModelInfo
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.errors import BundleError
 from stageproof.runtime.labels import ORIGINS

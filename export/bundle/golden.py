@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stageproof.export.bundle.writer import GOLDEN
-from stageproof.export.data.comparison import (
-    phantoms,
-    preprocessed,
-)
+from stageproof.export.data.comparison import phantoms, preprocessed
 from stageproof.export.hashed_files import write
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.bundle.manifest import Golden

@@ -11,10 +11,7 @@ from stageproof.export.reference.model import Reference
 from stageproof.runtime.bundle.manifest import Document
 from stageproof.runtime.decoding.pool import read_isolated
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.guard.ood_guard import (
-    Guard,
-    fit,
-)
+from stageproof.runtime.guard.ood_guard import Guard, fit
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.data.samples import Samples
 

@@ -9,25 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stageproof.export.engines.runners import (
-    load,
-    missing,
-    one_line,
-)
+from stageproof.export.engines.runners import load, missing, one_line
 from stageproof.export.formats import FORMATS
 from stageproof.runtime.artifacts.verified_bytes import CODE
 from stageproof.runtime.backends import Backend
-from stageproof.runtime.bundle.manifest import (
-    TENSOR,
-    Artifact,
-    Check,
-    Manifest,
-)
+from stageproof.runtime.bundle.manifest import TENSOR, Artifact, Check, Manifest
 from stageproof.runtime.bundle.verify import verified
-from stageproof.runtime.errors import (
-    BackendError,
-    BackendUnavailable,
-)
+from stageproof.runtime.errors import BackendError, BackendUnavailable
 from stageproof.runtime.images.raster import read_image
 from stageproof.runtime.preprocess import preprocess
 from stageproof.runtime.softmax import probabilities

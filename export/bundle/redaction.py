@@ -11,14 +11,8 @@ from stageproof.export.data.evaluation_set import Evidence
 from stageproof.export.options import Options
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.artifacts.entries import LOGS
-from stageproof.train.runs.pseudonyms import (
-    PHANTOM,
-    Pseudonyms,
-)
-from stageproof.train.runs.record import (
-    data_path,
-    read_record,
-)
+from stageproof.train.runs.pseudonyms import PHANTOM, Pseudonyms
+from stageproof.train.runs.record import data_path, read_record
 
 _PATH = re.compile(r"(?<![\w.<])/(?:[^\s/:'\"<>|,;()\[\]]+/)+[^\s/:'\"<>|,;()\[\]]*")
 _SHORTEST = 5

@@ -11,11 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stageproof.runtime.artifacts.entries import SIGNATURE
-from stageproof.runtime.errors import (
-    DependencyError,
-    ExportError,
-    InputError,
-)
+from stageproof.runtime.errors import DependencyError, ExportError, InputError
 from stageproof.runtime.system.regular_files import read_regular
 
 

@@ -14,22 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.artifacts.entries import REJECTED
-from stageproof.runtime.bundle.manifest import (
-    FILE,
-    Artifact,
-    Document,
-    artifact_path,
-    read_manifest,
-)
+from stageproof.runtime.bundle.manifest import FILE, Artifact, Document, artifact_path, read_manifest
 from stageproof.runtime.errors import ExportError
 from stageproof.runtime.model_info import ModelInfo
-from stageproof.runtime.system.work_folders import (
-    hold,
-    make_readable,
-    release,
-    sweep,
-    unmark,
-)
+from stageproof.runtime.system.work_folders import hold, make_readable, release, sweep, unmark
 
 REPORT = "parity.json"
 GOLDEN = "golden"

@@ -8,21 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stageproof.export.data.overlap import (
-    two_halves,
-    without,
-)
-from stageproof.export.data.run_data import (
-    run_data,
-    side,
-    with_patients,
-)
-from stageproof.export.data.sampling import (
-    Drawn,
-    over_people,
-    spread,
-    with_people,
-)
+from stageproof.export.data.overlap import two_halves, without
+from stageproof.export.data.run_data import run_data, side, with_patients
+from stageproof.export.data.sampling import Drawn, over_people, spread, with_people
 from stageproof.runtime.errors import DatasetError
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples

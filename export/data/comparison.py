@@ -9,27 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.export.data.run_data import (
-    run_data,
-    side,
-    unseen_phantoms,
-    with_patients,
-)
-from stageproof.export.data.sampling import (
-    PATIENTS,
-    Drawn,
-    joined,
-    with_people,
-)
+from stageproof.export.data.run_data import run_data, side, unseen_phantoms, with_patients
+from stageproof.export.data.sampling import PATIENTS, Drawn, joined, with_people
 from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import (
-    DatasetError,
-    ImageError,
-)
-from stageproof.runtime.preprocess import (
-    InputSpec,
-    preprocess,
-)
+from stageproof.runtime.errors import DatasetError, ImageError
+from stageproof.runtime.preprocess import InputSpec, preprocess
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples

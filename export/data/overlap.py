@@ -8,10 +8,7 @@ from collections.abc import Collection
 import numpy as np
 
 from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import (
-    DatasetError,
-    ImageError,
-)
+from stageproof.runtime.errors import DatasetError, ImageError
 from stageproof.train.data.samples import Samples
 
 LEAST_PEOPLE = 4

@@ -16,24 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from stageproof.export.data.sampling import (
-    UNKNOWN,
-    Drawn,
-    spread,
-)
-from stageproof.runtime.errors import (
-    CheckpointError,
-    DatasetError,
-)
+from stageproof.export.data.sampling import UNKNOWN, Drawn, spread
+from stageproof.runtime.errors import CheckpointError, DatasetError
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.runtime.text.escapes import from_cell
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
-from stageproof.train.runs.record import (
-    data_path,
-    read_record,
-)
+from stageproof.train.runs.record import data_path, read_record
 
 PHANTOM_PEOPLE = 24
 """In each stage, of a run without data: the default of `train.data.phantom.__main__.phantom_samples`."""

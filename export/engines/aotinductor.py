@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stageproof.runtime.bundle.manifest import (
-    METADATA_KEY,
-    TENSOR,
-)
+from stageproof.runtime.bundle.manifest import METADATA_KEY, TENSOR
 from stageproof.runtime.errors import BackendError
 
 if TYPE_CHECKING:

@@ -21,21 +21,11 @@ import numpy as np
 
 from stageproof.export.engines.child_process import in_own_process
 from stageproof.export.engines.idle import until_at_rest
-from stageproof.export.engines.runners import (
-    load,
-    machine,
-    one_line,
-)
+from stageproof.export.engines.runners import load, machine, one_line
 from stageproof.export.preprocessing import TAKES
-from stageproof.runtime.bundle.manifest import (
-    Artifact,
-    Golden,
-)
+from stageproof.runtime.bundle.manifest import Artifact, Golden
 from stageproof.runtime.images.raster import read_image
-from stageproof.runtime.preprocess import (
-    InputSpec,
-    preprocess,
-)
+from stageproof.runtime.preprocess import InputSpec, preprocess
 
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 20
 SECONDS = 5.0

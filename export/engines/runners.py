@@ -16,16 +16,8 @@ from stageproof.runtime import backends
 from stageproof.runtime.artifacts.entries import TENSOR
 from stageproof.runtime.artifacts.inspection import untrusted
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
-from stageproof.runtime.backends import (
-    BACKENDS,
-    Backend,
-)
-from stageproof.runtime.errors import (
-    BackendError,
-    BackendUnavailable,
-    BundleError,
-    TrustError,
-)
+from stageproof.runtime.backends import BACKENDS, Backend
+from stageproof.runtime.errors import BackendError, BackendUnavailable, BundleError, TrustError
 
 LONG_S = 10
 """Seconds of work of which it is said beforehand how long it will take."""

@@ -19,15 +19,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from types import ModuleType
 
-from stageproof.export.formats import (
-    aotinductor,
-    onnx,
-    openvino,
-    pytorch,
-    tensorrt,
-    torch_export,
-    torchscript,
-)
+from stageproof.export.formats import aotinductor, onnx, openvino, pytorch, tensorrt, torch_export, torchscript
 from stageproof.runtime.errors import InputError
 
 FORMATS: dict[str, ModuleType] = {

@@ -23,10 +23,7 @@ from stageproof.export.formats import torch_export
 from stageproof.export.formats.built import Built
 from stageproof.export.formats.measured_precision import Found
 from stageproof.runtime.bundle.manifest import METADATA_KEY
-from stageproof.runtime.errors import (
-    BackendUnavailable,
-    ExportError,
-)
+from stageproof.runtime.errors import BackendUnavailable, ExportError
 from stageproof.runtime.serialization.digests import sha256_file
 
 if TYPE_CHECKING:

@@ -8,31 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.export.data.evaluation_set import Evidence
-from stageproof.export.formats import (
-    FORMATS,
-    file_name,
-    lacking,
-    variants,
-)
+from stageproof.export.formats import FORMATS, file_name, lacking, variants
 from stageproof.export.formats.measured_precision import assert_precision
 from stageproof.export.hashed_files import assert_written
 from stageproof.export.options import Options
-from stageproof.export.parity.gate import (
-    Verdict,
-    judge,
-)
+from stageproof.export.parity.gate import Verdict, judge
 from stageproof.export.reference.context import Job
 from stageproof.export.reference.source import load_reference
-from stageproof.runtime.bundle.manifest import (
-    Artifact,
-    Document,
-)
-from stageproof.runtime.errors import (
-    BackendUnavailable,
-    DatasetError,
-    ExportError,
-    ParityError,
-)
+from stageproof.runtime.bundle.manifest import Artifact, Document
+from stageproof.runtime.errors import BackendUnavailable, DatasetError, ExportError, ParityError
 from stageproof.runtime.serialization.digests import sha256_file
 
 

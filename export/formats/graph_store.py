@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stageproof.export.engines.runners import (
-    load_in_each,
-    run_in_batches,
-)
+from stageproof.export.engines.runners import load_in_each, run_in_batches
 from stageproof.export.graphs.float_graph import exported
 from stageproof.export.graphs.metadata import describe
 from stageproof.export.hashed_files import write
@@ -22,10 +19,7 @@ from stageproof.export.preprocessing.onnx import with_pixels
 from stageproof.export.quantization.fp8 import float8
 from stageproof.export.quantization.inputs import Inputs
 from stageproof.export.quantization.int8 import quantized
-from stageproof.runtime.errors import (
-    BackendUnavailable,
-    ParityError,
-)
+from stageproof.runtime.errors import BackendUnavailable, ParityError
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -21,10 +21,7 @@ from stageproof.export.formats.measured_precision import Found
 from stageproof.export.hashed_files import write
 from stageproof.export.quantization.qdq_edit import with_signed_activations
 from stageproof.runtime.backends.tensorrt import FLAVOURS
-from stageproof.runtime.errors import (
-    BackendUnavailable,
-    ExportError,
-)
+from stageproof.runtime.errors import BackendUnavailable, ExportError
 
 if TYPE_CHECKING:
     from stageproof.export.reference.context import Job

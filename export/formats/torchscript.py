@@ -13,10 +13,7 @@ from stageproof.export.formats.measured_precision import Found
 from stageproof.export.graphs.debug_info import without_debug_sources
 from stageproof.export.hashed_files import write
 from stageproof.export.preprocessing import TAKES
-from stageproof.runtime.bundle.manifest import (
-    METADATA_KEY,
-    TENSOR,
-)
+from stageproof.runtime.bundle.manifest import METADATA_KEY, TENSOR
 from stageproof.runtime.errors import ExportError
 
 if TYPE_CHECKING:

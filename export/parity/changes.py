@@ -7,21 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.export.parity.served import (
-    Serve,
-    Served,
-    differing,
-    named,
-    statuses,
-)
-from stageproof.export.statistics.binomial import (
-    lower_bound,
-    upper_bound,
-)
-from stageproof.export.statistics.clustered import (
-    Counts,
-    bound,
-)
+from stageproof.export.parity.served import Serve, Served, differing, named, statuses
+from stageproof.export.statistics.binomial import lower_bound, upper_bound
+from stageproof.export.statistics.clustered import Counts, bound
 
 WORTH_A_BOUND = 0.2
 """A class of whose images even no change leaves a larger upper bound has too few of them, or of too few people."""

@@ -10,10 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stageproof.export.statistics.binomial import (
-    least_images,
-    upper_bound,
-)
+from stageproof.export.statistics.binomial import least_images, upper_bound
 
 LARGEST_SHARE = 0.95
 """A reference that gives one answer for a larger share of the images shows nothing about the other classes."""

@@ -7,28 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.export.data.sampling import (
-    GROUPS,
-    UNKNOWN,
-)
-from stageproof.export.options import (
-    FEW,
-    MANY,
-    Options,
-)
+from stageproof.export.data.sampling import GROUPS, UNKNOWN
+from stageproof.export.options import FEW, MANY, Options
 from stageproof.export.parity.coverage import LEAST_IMAGES
 from stageproof.export.parity.report import tolerance_for
-from stageproof.export.statistics.binomial import (
-    ALPHA,
-    level,
-)
-from stageproof.export.statistics.clustered import (
-    SLICES_OF_UNKNOWN,
-    Counts,
-    bound,
-    fewest_people,
-    within,
-)
+from stageproof.export.statistics.binomial import ALPHA, level
+from stageproof.export.statistics.clustered import SLICES_OF_UNKNOWN, Counts, bound, fewest_people, within
 from stageproof.runtime.bundle.manifest import Artifact
 from stageproof.runtime.errors import InputError
 

@@ -14,37 +14,15 @@ import numpy as np
 
 from stageproof.export.data.evaluation_set import Evidence
 from stageproof.export.engines.aotinductor import TAKES as COMPILED
-from stageproof.export.engines.runners import (
-    load_in_each,
-    machine,
-    one_line,
-    run_in_batches,
-)
-from stageproof.export.parity.report import (
-    Parity,
-    compare,
-    tolerance_for,
-)
-from stageproof.export.parity.served import (
-    Served,
-    serve,
-)
+from stageproof.export.engines.runners import load_in_each, machine, one_line, run_in_batches
+from stageproof.export.parity.report import Parity, compare, tolerance_for
+from stageproof.export.parity.served import Served, serve
 from stageproof.export.preprocessing import TAKES as PIXELS
 from stageproof.export.preprocessing.evaluation_set import PixelEvidence
 from stageproof.export.reference.context import Job
 from stageproof.runtime.backends import Backend
-from stageproof.runtime.bundle.manifest import (
-    TENSOR,
-    Check,
-    ModelInfo,
-)
-from stageproof.runtime.errors import (
-    BackendError,
-    BundleError,
-    ExportError,
-    ParityError,
-    StageproofError,
-)
+from stageproof.runtime.bundle.manifest import TENSOR, Check, ModelInfo
+from stageproof.runtime.errors import BackendError, BundleError, ExportError, ParityError, StageproofError
 from stageproof.runtime.serialization.json_fields import parse
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.runs.pseudonyms import public_source

@@ -9,32 +9,18 @@ from typing import Any
 import numpy as np
 
 from stageproof.export.data.calibration import CALIBRATED
-from stageproof.export.data.comparison import (
-    comparison,
-    distinct,
-    preprocessed,
-)
+from stageproof.export.data.comparison import comparison, distinct, preprocessed
 from stageproof.export.data.evaluation_set import Evidence
 from stageproof.export.data.overlap import pixel_digests
 from stageproof.export.engines.runners import LONG_S
 from stageproof.export.options import Options
-from stageproof.export.parity.coverage import (
-    answers,
-    remarks,
-    why_nothing,
-)
-from stageproof.export.parity.family import (
-    check_count,
-    limit_of,
-)
+from stageproof.export.parity.coverage import answers, remarks, why_nothing
+from stageproof.export.parity.family import check_count, limit_of
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.errors import ParityError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.softmax import probabilities
-from stageproof.train.runs.pseudonyms import (
-    PHANTOM,
-    Pseudonyms,
-)
+from stageproof.train.runs.pseudonyms import PHANTOM, Pseudonyms
 
 
 def gather(

@@ -8,29 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.export.parity.accuracy import (
-    calibration_error,
-    sensitivity,
-)
-from stageproof.export.parity.changes import (
-    bounds_by_class,
-    seen,
-)
-from stageproof.export.parity.coverage import (
-    answers,
-    near_ties,
-    not_tested,
-    saturated,
-    why_nothing,
-    why_too_loose,
-)
+from stageproof.export.parity.accuracy import calibration_error, sensitivity
+from stageproof.export.parity.changes import bounds_by_class, seen
+from stageproof.export.parity.coverage import answers, near_ties, not_tested, saturated, why_nothing, why_too_loose
 from stageproof.export.parity.served import Serve
 from stageproof.export.statistics.binomial import level
-from stageproof.export.statistics.clustered import (
-    Counts,
-    bound,
-    design_effect,
-)
+from stageproof.export.statistics.clustered import Counts, bound, design_effect
 from stageproof.runtime.softmax import probabilities
 
 IMAGES = "images"

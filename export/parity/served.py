@@ -15,11 +15,7 @@ import numpy as np
 from stageproof.runtime.inference.answers import Answers
 from stageproof.runtime.inference.input_batches import Prepared
 from stageproof.runtime.model_info import ModelInfo
-from stageproof.runtime.prediction import (
-    Prediction,
-    StudyPrediction,
-    study_by,
-)
+from stageproof.runtime.prediction import Prediction, StudyPrediction, study_by
 from stageproof.runtime.softmax import probabilities
 
 Answer = tuple[str, str | None]

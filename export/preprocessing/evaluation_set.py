@@ -9,10 +9,7 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import (
-    DatasetError,
-    ImageError,
-)
+from stageproof.runtime.errors import DatasetError, ImageError
 from stageproof.train.data.samples import Samples
 
 SIZES = (

@@ -8,10 +8,7 @@ knows no text.
 import torch
 from torch import nn
 
-from stageproof.export.preprocessing.onnx import (
-    assert_bilinear,
-    columns_may_come_first,
-)
+from stageproof.export.preprocessing.onnx import assert_bilinear, columns_may_come_first
 from stageproof.runtime.preprocess import InputSpec
 
 

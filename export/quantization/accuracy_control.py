@@ -9,33 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stageproof.export.data.overlap import two_halves
-from stageproof.export.quantization.flip_forecast import (
-    changes,
-    probability_to_pass,
-)
-from stageproof.export.quantization.head_correction import (
-    FITTING_IMAGES,
-    fit_head,
-)
-from stageproof.export.quantization.inputs import (
-    Inputs,
-    few,
-)
-from stageproof.export.quantization.qdq_edit import (
-    float_layers_of,
-    has_float_additions,
-    layers,
-    with_float_layers,
-)
-from stageproof.export.quantization.sensitivity import (
-    RANKING_IMAGES,
-    rank,
-)
+from stageproof.export.quantization.flip_forecast import changes, probability_to_pass
+from stageproof.export.quantization.head_correction import FITTING_IMAGES, fit_head
+from stageproof.export.quantization.inputs import Inputs, few
+from stageproof.export.quantization.qdq_edit import float_layers_of, has_float_additions, layers, with_float_layers
+from stageproof.export.quantization.sensitivity import RANKING_IMAGES, rank
 from stageproof.export.statistics.binomial import level
-from stageproof.export.statistics.clustered import (
-    Counts,
-    within,
-)
+from stageproof.export.statistics.clustered import Counts, within
 from stageproof.runtime.errors import ParityError
 from stageproof.train.runs.pseudonyms import public_source
 

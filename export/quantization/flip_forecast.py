@@ -11,10 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from stageproof.export.statistics.binomial import upper_bound
-from stageproof.export.statistics.clustered import (
-    Counts,
-    within,
-)
+from stageproof.export.statistics.clustered import Counts, within
 from stageproof.runtime.softmax import probabilities
 
 DRAWS = 400

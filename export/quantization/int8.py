@@ -15,10 +15,7 @@ import numpy as np
 from stageproof.export.quantization.accuracy_control import holding
 from stageproof.export.quantization.equalization import equalised
 from stageproof.export.quantization.head_correction import FITTING_IMAGES
-from stageproof.export.quantization.inputs import (
-    Inputs,
-    few,
-)
+from stageproof.export.quantization.inputs import Inputs, few
 from stageproof.export.quantization.qdq_edit import (
     WEIGHTED,
     with_float_additions,

@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stageproof.export.quantization.onnx_runtime import run
-from stageproof.export.quantization.qdq_edit import (
-    float_layers_of,
-    layers,
-    with_float_layers,
-)
+from stageproof.export.quantization.qdq_edit import float_layers_of, layers, with_float_layers
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -11,21 +11,11 @@ from typing import Any
 import numpy as np
 
 from stageproof.export.data.calibration import calibration_samples
-from stageproof.export.data.comparison import (
-    comparison,
-    preprocessed,
-)
+from stageproof.export.data.comparison import comparison, preprocessed
 from stageproof.export.data.evaluation_set import Evidence
-from stageproof.export.options import (
-    FEW,
-    Options,
-)
+from stageproof.export.options import FEW, Options
 from stageproof.export.preprocessing import description as of_pixels
-from stageproof.export.preprocessing.evaluation_set import (
-    PixelEvidence,
-    as_image,
-    pixel_images,
-)
+from stageproof.export.preprocessing.evaluation_set import PixelEvidence, as_image, pixel_images
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.preprocess import preprocess
 from stageproof.runtime.system.cpus import available_cpus

@@ -12,18 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stageproof.export.reference.model import (
-    Reference,
-    from_checkpoint,
-    from_run,
-    run_of_weights,
-)
+from stageproof.export.reference.model import Reference, from_checkpoint, from_run, run_of_weights
 from stageproof.export.reference.rebuild_options import spoken
-from stageproof.runtime.bundle.manifest import (
-    Manifest,
-    ModelInfo,
-    read_manifest,
-)
+from stageproof.runtime.bundle.manifest import Manifest, ModelInfo, read_manifest
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.images.raster import read_image
 from stageproof.runtime.preprocess import preprocess

@@ -12,60 +12,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from stageproof.runtime.bundle.manifest import (
-    FILE,
-    ModelInfo,
-    read_manifest,
-)
-from stageproof.runtime.errors import (
-    CheckpointError,
-    InputError,
-)
-from stageproof.runtime.labels import (
-    ALPHABETICAL,
-    ASSUMED,
-    LABELS,
-)
+from stageproof.runtime.bundle.manifest import FILE, ModelInfo, read_manifest
+from stageproof.runtime.errors import CheckpointError, InputError
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import sha256_file
-from stageproof.train.foreign.class_order import (
-    ClassOrder,
-    decide,
-    given_labels,
-)
+from stageproof.train.foreign.class_order import ClassOrder, decide, given_labels
 from stageproof.train.foreign.side_files import beside
-from stageproof.train.foreign.stated_order import (
-    hints,
-    stated,
-)
-from stageproof.train.foreign.weight_files import (
-    Weights,
-    outputs,
-    read_state,
-    read_weights,
-    same_tensors,
-)
-from stageproof.train.models import (
-    CHANNELS,
-    build,
-)
-from stageproof.train.runs.directory import (
-    WEIGHTS,
-    load_weights,
-)
-from stageproof.train.runs.finding import (
-    finished_runs,
-    run_of,
-    run_of_file,
-)
-from stageproof.train.runs.pseudonyms import (
-    public_run,
-    public_source,
-)
-from stageproof.train.runs.record import (
-    RECORD,
-    read_record,
-)
+from stageproof.train.foreign.stated_order import hints, stated
+from stageproof.train.foreign.weight_files import Weights, outputs, read_state, read_weights, same_tensors
+from stageproof.train.models import CHANNELS, build
+from stageproof.train.runs.directory import WEIGHTS, load_weights
+from stageproof.train.runs.finding import finished_runs, run_of, run_of_file
+from stageproof.train.runs.pseudonyms import public_run, public_source
+from stageproof.train.runs.record import RECORD, read_record
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from stageproof.export.options import (
-    ARCHITECTURE,
-    IMAGE_SIZE,
-    Options,
-)
+from stageproof.export.options import ARCHITECTURE, IMAGE_SIZE, Options
 from stageproof.export.reference.from_bundle import reference_of
-from stageproof.export.reference.model import (
-    Reference,
-    from_checkpoint,
-    from_run,
-    run_of_weights,
-)
+from stageproof.export.reference.model import Reference, from_checkpoint, from_run, run_of_weights
 from stageproof.runtime.errors import InputError
 from stageproof.train.foreign.class_order import given_labels
 from stageproof.train.runs.finding import newest_run

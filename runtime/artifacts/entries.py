@@ -9,15 +9,7 @@ from typing import Any
 
 from stageproof.runtime.errors import BundleError
 from stageproof.runtime.serialization.digests import DIGEST
-from stageproof.runtime.serialization.json_fields import (
-    assert_plain,
-    exactly,
-    field,
-    is_number,
-    number,
-    objects,
-    text,
-)
+from stageproof.runtime.serialization.json_fields import assert_plain, exactly, field, is_number, number, objects, text
 
 TENSOR = "float32 (N, C, H, W)"
 """What an artifact takes unless its manifest says otherwise: the output of `runtime.preprocess`."""

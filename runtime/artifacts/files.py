@@ -6,10 +6,7 @@ import os
 from pathlib import Path
 
 from stageproof.runtime.errors import BundleError
-from stageproof.runtime.system.regular_files import (
-    NotARegularFileError,
-    open_regular,
-)
+from stageproof.runtime.system.regular_files import NotARegularFileError, open_regular
 
 LARGEST_MODEL = 2 << 30
 """Bytes of an artifact: no protobuf message is larger, and twenty times the largest network here."""

@@ -9,14 +9,8 @@ import zlib
 from pathlib import Path
 
 from stageproof.runtime.artifacts.entries import TENSOR
-from stageproof.runtime.artifacts.verified_bytes import (
-    CODE,
-    ModelFile,
-)
-from stageproof.runtime.errors import (
-    BundleError,
-    TrustError,
-)
+from stageproof.runtime.artifacts.verified_bytes import CODE, ModelFile
+from stageproof.runtime.errors import BundleError, TrustError
 
 
 def assert_harmless(model: ModelFile, format_name: str, *, trust_code: bool) -> None:

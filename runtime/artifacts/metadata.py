@@ -27,17 +27,8 @@ from typing import Any, BinaryIO
 
 from stageproof.runtime.errors import BundleError
 from stageproof.runtime.labels import LABELS_FROM
-from stageproof.runtime.model_info import (
-    KEYS,
-    OPTIONAL,
-    ModelInfo,
-)
-from stageproof.runtime.serialization.json_fields import (
-    exactly,
-    field,
-    parse,
-    text,
-)
+from stageproof.runtime.model_info import KEYS, OPTIONAL, ModelInfo
+from stageproof.runtime.serialization.json_fields import exactly, field, parse, text
 
 METADATA_KEY = "stageproof"
 """Under this key an artifact carries its description."""

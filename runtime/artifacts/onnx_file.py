@@ -22,13 +22,7 @@ from math import prod
 
 import numpy as np
 
-from stageproof.runtime.serialization.protobuf import (
-    I32,
-    LENGTH,
-    VARINT,
-    Message,
-    varints,
-)
+from stageproof.runtime.serialization.protobuf import I32, LENGTH, VARINT, Message, varints
 
 PARTS = 100_000
 """Fields of a file; the largest network here has 4,000, in int8 three times as many."""

@@ -12,11 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from stageproof.runtime.artifacts.onnx_file import (
-    Constant,
-    Graph,
-    Node,
-)
+from stageproof.runtime.artifacts.onnx_file import Constant, Graph, Node
 
 LARGEST_INPUT = 1 << 24
 """Elements of an image: three channels of 2,300 × 2,300."""

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stageproof.runtime.artifacts.entries import TENSOR
-from stageproof.runtime.artifacts.files import (
-    LARGEST_MODEL,
-    read_once,
-)
+from stageproof.runtime.artifacts.files import LARGEST_MODEL, read_once
 from stageproof.runtime.errors import BundleError
 
 CODE = {

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stageproof.runtime.audit.chain import make_key
-from stageproof.runtime.audit.check import check
+from stageproof.runtime.audit.verification import check
 from stageproof.runtime.cli.exit_status import exit_status
 from stageproof.runtime.errors import AuditError
 from stageproof.runtime.text.hints import program

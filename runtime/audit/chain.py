@@ -18,10 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.errors import AuditError
-from stageproof.runtime.system.regular_files import (
-    open_regular,
-    read_regular,
-)
+from stageproof.runtime.system.regular_files import open_regular, read_regular
 from stageproof.runtime.text.hints import command
 
 FORMAT = 2

@@ -23,18 +23,8 @@ import numpy as np
 
 from stageproof.runtime.artifacts.inspection import assert_harmless
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
-from stageproof.runtime.backends import (
-    onnx,
-    openvino,
-    pytorch,
-    tensorrt,
-    torch_export,
-    torchscript,
-)
-from stageproof.runtime.errors import (
-    BackendUnavailable,
-    InputError,
-)
+from stageproof.runtime.backends import onnx, openvino, pytorch, tensorrt, torch_export, torchscript
+from stageproof.runtime.errors import BackendUnavailable, InputError
 from stageproof.runtime.system import forks
 
 

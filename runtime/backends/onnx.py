@@ -8,10 +8,7 @@ import numpy as np
 
 from stageproof.runtime.artifacts.metadata import METADATA_KEYS
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
-from stageproof.runtime.errors import (
-    BackendError,
-    BackendUnavailable,
-)
+from stageproof.runtime.errors import BackendError, BackendUnavailable
 
 NAME = "onnx"
 FORMATS = ("onnx",)

@@ -10,21 +10,10 @@ from typing import Any
 from stageproof.runtime.artifacts.metadata import descriptions
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.backends.networks import network
-from stageproof.runtime.backends.torch_module import (
-    AT_ONCE,
-    DEVICES,
-    TorchBackend,
-    imported,
-)
+from stageproof.runtime.backends.torch_module import AT_ONCE, DEVICES, TorchBackend, imported
 from stageproof.runtime.backends.torch_module import REQUIRES as TORCH
-from stageproof.runtime.errors import (
-    BackendError,
-    BundleError,
-)
-from stageproof.runtime.serialization.json_fields import (
-    field,
-    parse,
-)
+from stageproof.runtime.errors import BackendError, BundleError
+from stageproof.runtime.serialization.json_fields import field, parse
 from stageproof.runtime.text.hints import command
 
 __all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]

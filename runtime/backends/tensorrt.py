@@ -19,10 +19,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
-from stageproof.runtime.errors import (
-    BackendError,
-    BackendUnavailable,
-)
+from stageproof.runtime.errors import BackendError, BackendUnavailable
 from stageproof.runtime.text.hints import command
 
 NAME = "tensorrt"

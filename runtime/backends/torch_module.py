@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.runtime.artifacts.metadata import (
-    METADATA_KEY,
-    METADATA_KEYS,
-)
+from stageproof.runtime.artifacts.metadata import METADATA_KEY, METADATA_KEYS
 from stageproof.runtime.errors import BackendUnavailable
 
 REQUIRES = {"torch": "torch"}

@@ -11,14 +11,7 @@ import warnings
 from typing import Any
 
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
-from stageproof.runtime.backends.torch_module import (
-    AT_ONCE,
-    DEVICES,
-    REQUIRES,
-    TorchBackend,
-    description_key,
-    imported,
-)
+from stageproof.runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, description_key, imported
 from stageproof.runtime.errors import BackendError
 
 __all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]

@@ -44,27 +44,13 @@ from stageproof.runtime.artifacts.entries import (
     read_document,
     read_golden,
 )
-from stageproof.runtime.artifacts.files import (
-    LARGEST_MODEL,
-    read_once,
-)
+from stageproof.runtime.artifacts.files import LARGEST_MODEL, read_once
 from stageproof.runtime.artifacts.metadata import METADATA_KEY
 from stageproof.runtime.errors import BundleError
 from stageproof.runtime.labels import LABELS_FROM
 from stageproof.runtime.model_info import ModelInfo
-from stageproof.runtime.serialization.digests import (
-    UNSEALED,
-    is_sealed,
-    seal,
-    sha256_file,
-)
-from stageproof.runtime.serialization.json_fields import (
-    assert_plain,
-    exactly,
-    field,
-    objects,
-    parse,
-)
+from stageproof.runtime.serialization.digests import UNSEALED, is_sealed, seal, sha256_file
+from stageproof.runtime.serialization.json_fields import assert_plain, exactly, field, objects, parse
 from stageproof.runtime.text.hints import command
 
 __all__ = [

@@ -13,18 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.artifacts.files import read_once
-from stageproof.runtime.errors import (
-    BundleError,
-    DependencyError,
-    InputError,
-    TrustError,
-)
-from stageproof.runtime.serialization.json_fields import (
-    field,
-    objects,
-    parse,
-    text,
-)
+from stageproof.runtime.errors import BundleError, DependencyError, InputError, TrustError
+from stageproof.runtime.serialization.json_fields import field, objects, parse, text
 
 PAYLOAD = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"

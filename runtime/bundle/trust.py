@@ -8,15 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from stageproof.runtime.artifacts.entries import (
-    FILE,
-    SIGNATURE,
-)
+from stageproof.runtime.artifacts.entries import FILE, SIGNATURE
 from stageproof.runtime.artifacts.files import read_once
-from stageproof.runtime.errors import (
-    InputError,
-    TrustError,
-)
+from stageproof.runtime.errors import InputError, TrustError
 from stageproof.runtime.text.hints import command
 
 _DIGEST = re.compile("[0-9a-f]{64}(-[0-9a-f]{64})?")

@@ -8,30 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.artifacts.entries import (
-    FILE,
-    LOGS,
-    REJECTED,
-    SIGNATURE,
-    TENSOR,
-    Artifact,
-    Document,
-    Golden,
-)
+from stageproof.runtime.artifacts.entries import FILE, LOGS, REJECTED, SIGNATURE, TENSOR, Artifact, Document, Golden
 from stageproof.runtime.artifacts.files import LARGEST_MODEL
-from stageproof.runtime.artifacts.metadata import (
-    FORMATS,
-    Carried,
-    carried,
-)
+from stageproof.runtime.artifacts.metadata import FORMATS, Carried, carried
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.backends import BACKENDS
-from stageproof.runtime.bundle.manifest import (
-    Manifest,
-    artifact_bytes,
-    artifact_path,
-    read_manifest,
-)
+from stageproof.runtime.bundle.manifest import Manifest, artifact_bytes, artifact_path, read_manifest
 from stageproof.runtime.errors import BundleError
 
 UNSEALED_FOLDERS = {REJECTED: (".rejected", ".json"), LOGS: (".log",)}

@@ -11,19 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stageproof.runtime.cli.output import (
-    COLUMNS,
-    csv_line,
-    header,
-    row,
-)
+from stageproof.runtime.cli.output import COLUMNS, csv_line, header, row
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.system.regular_files import read_regular
-from stageproof.runtime.text.escapes import (
-    cell,
-    from_cell,
-)
+from stageproof.runtime.text.escapes import cell, from_cell
 
 try:
     import fcntl

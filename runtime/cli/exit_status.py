@@ -6,10 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from stageproof.runtime.cli.extras import (
-    from_import_error,
-    require,
-)
+from stageproof.runtime.cli.extras import from_import_error, require
 from stageproof.runtime.errors import (
     BackendUnavailable,
     BundleError,

@@ -10,15 +10,8 @@ from collections.abc import Callable
 from typing import TextIO
 
 from stageproof.runtime.labels import LABELS
-from stageproof.runtime.prediction import (
-    Prediction,
-    StudyPrediction,
-)
-from stageproof.runtime.text.escapes import (
-    cell,
-    drawable,
-    line,
-)
+from stageproof.runtime.prediction import Prediction, StudyPrediction
+from stageproof.runtime.text.escapes import cell, drawable, line
 
 COLUMNS = (
     *("file", "status", "label", "cdr", "probability", *LABELS, "code", "reason", "warnings"),

@@ -7,19 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stageproof.runtime.artifacts.files import read_once
-from stageproof.runtime.bundle.manifest import (
-    DEFAULT_BUNDLE,
-    LARGEST,
-)
+from stageproof.runtime.bundle.manifest import DEFAULT_BUNDLE, LARGEST
 from stageproof.runtime.bundle.manifest import FILE as MANIFEST
-from stageproof.runtime.errors import (
-    BundleError,
-    InputError,
-)
-from stageproof.runtime.images.folders import (
-    Images,
-    images_of,
-)
+from stageproof.runtime.errors import BundleError, InputError
+from stageproof.runtime.images.folders import Images, images_of
 from stageproof.runtime.serialization.json_fields import parse
 from stageproof.runtime.text.hints import command
 

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from stageproof.runtime.errors import (
-    ImageError,
-    IsolationError,
-)
+from stageproof.runtime.errors import ImageError, IsolationError
 from stageproof.runtime.headers.limits import ALL_FRAMES
 from stageproof.runtime.images.reader import Picture
 
@@ -161,10 +158,7 @@ class Starter:
         """The socket of a new decoder. Raises OSError."""
         import socket
 
-        from stageproof.runtime.decoding.process import (
-            DICOM,
-            IMAGES,
-        )
+        from stageproof.runtime.decoding.process import DICOM, IMAGES
 
         ours, theirs = socket.socketpair()
         try:
@@ -232,10 +226,7 @@ def _text(said: object) -> str:
 
 
 def lost(where: str) -> str:
-    from stageproof.runtime.decoding.process import (
-        CPU_SECONDS,
-        LARGE,
-    )
+    from stageproof.runtime.decoding.process import CPU_SECONDS, LARGE
 
     return (
         f"{where} could not be decoded: it takes more than {CPU_SECONDS} s of CPU or {LARGE >> 20} MiB of memory, or "

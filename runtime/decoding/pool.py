@@ -13,23 +13,10 @@ import threading
 import weakref
 from typing import Any
 
-from stageproof.runtime.decoding.client import (
-    Decoder,
-    Lost,
-    Starter,
-    lost,
-    pictures,
-)
-from stageproof.runtime.errors import (
-    ImageError,
-    IsolationError,
-)
+from stageproof.runtime.decoding.client import Decoder, Lost, Starter, lost, pictures
+from stageproof.runtime.errors import ImageError, IsolationError
 from stageproof.runtime.headers.signatures import is_dicom
-from stageproof.runtime.images.reader import (
-    Picture,
-    Source,
-    read,
-)
+from stageproof.runtime.images.reader import Picture, Source, read
 from stageproof.runtime.system.caller import warn
 from stageproof.runtime.system.cpus import available_cpus
 

@@ -21,10 +21,7 @@ from stageproof.runtime.decoding import confinement
 from stageproof.runtime.errors import ImageError
 from stageproof.runtime.headers.limits import TooLargeError
 from stageproof.runtime.images.raster import FORMATS
-from stageproof.runtime.images.reader import (
-    Picture,
-    decoded,
-)
+from stageproof.runtime.images.reader import Picture, decoded
 
 REQUEST = struct.Struct("<iQBIQ")
 """Frames at most or -1, pixels at most, whether it may take `LARGE`, bytes of the name, bytes of the image."""

@@ -9,16 +9,9 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.dicom import jpeg_lossless
-from stageproof.runtime.dicom.stored_values import (
-    high_bit,
-    whole,
-)
+from stageproof.runtime.dicom.stored_values import high_bit, whole
 from stageproof.runtime.errors import ImageError
-from stageproof.runtime.headers.checks import (
-    check_jpeg,
-    check_jpeg2000,
-    check_rle,
-)
+from stageproof.runtime.headers.checks import check_jpeg, check_jpeg2000, check_rle
 
 INSTALL = "pip install 'stageproof[dicom]'"
 

@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from stageproof.runtime.dicom.stored_values import (
-    aligned,
-    as_stored,
-)
-from stageproof.runtime.dicom.tables import (
-    coloured,
-    looked_up,
-)
+from stageproof.runtime.dicom.stored_values import aligned, as_stored
+from stageproof.runtime.dicom.tables import coloured, looked_up
 from stageproof.runtime.errors import ImageError
 
 if TYPE_CHECKING:

@@ -16,24 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stageproof.runtime.dicom.codecs import (
-    INSTALL,
-    check_codec,
-)
+from stageproof.runtime.dicom.codecs import INSTALL, check_codec
 from stageproof.runtime.dicom.display import displayed
 from stageproof.runtime.dicom.elements import parse
-from stageproof.runtime.dicom.stored_values import (
-    check_native_length,
-    check_pixel_module,
-    whole,
-)
+from stageproof.runtime.dicom.stored_values import check_native_length, check_pixel_module, whole
 from stageproof.runtime.errors import ImageError
-from stageproof.runtime.headers.limits import (
-    ALL_FRAMES,
-    MAX_FRAMES,
-    MAX_PIXELS,
-    TooLargeError,
-)
+from stageproof.runtime.headers.limits import ALL_FRAMES, MAX_FRAMES, MAX_PIXELS, TooLargeError
 from stageproof.runtime.system.offline_import import import_without
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")

@@ -11,20 +11,10 @@ from pathlib import Path
 
 from stageproof.runtime.bundle.manifest import FILE as MANIFEST
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    say,
-    told,
-)
-from stageproof.runtime.errors import (
-    InputError,
-    StageproofError,
-)
+from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.explain.explanation import explained
-from stageproof.runtime.labels import (
-    ASSUMED,
-    order_line,
-)
+from stageproof.runtime.labels import ASSUMED, order_line
 from stageproof.runtime.text.escapes import line
 from stageproof.runtime.text.hints import program
 

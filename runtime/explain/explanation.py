@@ -8,24 +8,11 @@ import numpy as np
 
 from stageproof.runtime.bundle.manifest import FILE as MANIFEST
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.errors import (
-    BackendUnavailable,
-    InputError,
-)
-from stageproof.runtime.explain.gradcam import (
-    LAYERS,
-    grad_cam,
-    lacking,
-)
+from stageproof.runtime.errors import BackendUnavailable, InputError
+from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, lacking
 from stageproof.runtime.explain.overlay import drawn
-from stageproof.runtime.images.reader import (
-    Source,
-    read,
-)
-from stageproof.runtime.labels import (
-    LABELS,
-    canonical_label,
-)
+from stageproof.runtime.images.reader import Source, read
+from stageproof.runtime.labels import LABELS, canonical_label
 from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.predictor import Predictor
 from stageproof.runtime.preprocess import preprocess

@@ -7,10 +7,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from stageproof.runtime.errors import (
-    BackendUnavailable,
-    InputError,
-)
+from stageproof.runtime.errors import BackendUnavailable, InputError
 
 LAYERS = {"resnet50": "layer4", "resnet34-gray": "layer3"}
 """Architecture → its last layer that still has a height and a width."""

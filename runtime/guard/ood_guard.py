@@ -20,21 +20,9 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.artifacts.files import read_once
-from stageproof.runtime.errors import (
-    BundleError,
-    InputError,
-)
-from stageproof.runtime.guard.thumbnails import (
-    SIZE,
-    Thumbnail,
-    measured,
-    thumbnail,
-)
-from stageproof.runtime.serialization.json_fields import (
-    exactly,
-    is_number,
-    parse,
-)
+from stageproof.runtime.errors import BundleError, InputError
+from stageproof.runtime.guard.thumbnails import SIZE, Thumbnail, measured, thumbnail
+from stageproof.runtime.serialization.json_fields import exactly, is_number, parse
 from stageproof.runtime.serialization.npz import arrays_of
 
 if TYPE_CHECKING:

@@ -101,9 +101,7 @@ def what_is(data: bytes) -> str | None:
     data: a file that is not read as an image, or its first `HEAD` bytes. None where nothing is known of it.
     """
     if is_dicom(data):
-        return (
-            "is a DICOM file; this reader takes still images. Predictor reads it, as runtime.images.reader.read does."
-        )
+        return "is a DICOM file; this reader takes still images. Predictor reads it, as runtime.images.reader does."
     found = _named(data) or _volume(data) or _container(data) or _text(data)
     if found is not None:
         return f"{found[0]}; this reader takes still images. {found[1]}"

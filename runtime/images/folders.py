@@ -9,16 +9,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stageproof.runtime.headers.signatures import (
-    HEAD,
-    image_format,
-    is_dicom,
-    what_is,
-)
-from stageproof.runtime.images.debris import (
-    files_below,
-    is_left_behind,
-)
+from stageproof.runtime.headers.signatures import HEAD, image_format, is_dicom, what_is
+from stageproof.runtime.images.debris import files_below, is_left_behind
 
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".jp2"}
 

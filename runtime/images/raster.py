@@ -13,27 +13,12 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from stageproof.runtime.errors import (
-    ImageError,
-    shed,
-)
-from stageproof.runtime.headers.checks import (
-    check_headers,
-    check_size,
-)
-from stageproof.runtime.headers.limits import (
-    MAX_PIXELS,
-    TooLargeError,
-)
+from stageproof.runtime.errors import ImageError, shed
+from stageproof.runtime.headers.checks import check_headers, check_size
+from stageproof.runtime.headers.limits import MAX_PIXELS, TooLargeError
 from stageproof.runtime.headers.pages import several
 from stageproof.runtime.headers.signatures import what_is
-from stageproof.runtime.images.eight_bit import (
-    NARROW,
-    as_stored,
-    from_sixteen_bits,
-    is_narrow,
-    to_eight_bits,
-)
+from stageproof.runtime.images.eight_bit import NARROW, as_stored, from_sixteen_bits, is_narrow, to_eight_bits
 from stageproof.runtime.images.source_bytes import encoded
 
 ImageSource: TypeAlias = (

@@ -9,21 +9,11 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.dicom.image import read_dicom
-from stageproof.runtime.errors import (
-    ImageError,
-    shed,
-)
+from stageproof.runtime.errors import ImageError, shed
 from stageproof.runtime.headers.limits import MAX_PIXELS
 from stageproof.runtime.headers.signatures import is_dicom
-from stageproof.runtime.images.raster import (
-    ImageSource,
-    decode,
-    unencoded,
-)
-from stageproof.runtime.images.source_bytes import (
-    encoded,
-    stated_size,
-)
+from stageproof.runtime.images.raster import ImageSource, decode, unencoded
+from stageproof.runtime.images.source_bytes import encoded, stated_size
 
 if TYPE_CHECKING:
     from stageproof.runtime.decoding.pool import Decoders

@@ -6,19 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stageproof.runtime.inference.input_batches import (
-    Prepared,
-    Rows,
-    fill,
-)
+from stageproof.runtime.inference.input_batches import Prepared, Rows, fill
 from stageproof.runtime.labels import clinical_order
 from stageproof.runtime.model_info import ModelInfo
-from stageproof.runtime.prediction import (
-    Prediction,
-    Timings,
-    stage_of,
-    unsure,
-)
+from stageproof.runtime.prediction import Prediction, Timings, stage_of, unsure
 from stageproof.runtime.softmax import probabilities
 
 

@@ -11,15 +11,9 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.backends import DEVICES
-from stageproof.runtime.errors import (
-    BundleError,
-    InputError,
-)
+from stageproof.runtime.errors import BundleError, InputError
 from stageproof.runtime.images.folders import images_in
-from stageproof.runtime.images.reader import (
-    Picture,
-    Source,
-)
+from stageproof.runtime.images.reader import Picture, Source
 from stageproof.runtime.text.hints import command
 
 if TYPE_CHECKING:

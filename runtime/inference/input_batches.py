@@ -11,23 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from stageproof.runtime.errors import (
-    ImageError,
-    shed,
-)
+from stageproof.runtime.errors import ImageError, shed
 from stageproof.runtime.guard.ood_guard import Guard
 from stageproof.runtime.guard.thumbnails import Thumbnail
 from stageproof.runtime.headers.limits import MAX_PIXELS
-from stageproof.runtime.images.reader import (
-    Picture,
-    Source,
-    read_all,
-)
-from stageproof.runtime.preprocess import (
-    InputSpec,
-    normalise_all,
-    resized,
-)
+from stageproof.runtime.images.reader import Picture, Source, read_all
+from stageproof.runtime.preprocess import InputSpec, normalise_all, resized
 
 if TYPE_CHECKING:
     from stageproof.runtime.decoding.pool import Decoders

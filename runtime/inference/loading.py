@@ -12,37 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.runtime import backends
-from stageproof.runtime.artifacts.inspection import (
-    lone,
-    untrusted,
-)
+from stageproof.runtime.artifacts.inspection import lone, untrusted
 from stageproof.runtime.artifacts.metadata import descriptions
-from stageproof.runtime.artifacts.verified_bytes import (
-    CODE,
-    ModelFile,
-)
+from stageproof.runtime.artifacts.verified_bytes import CODE, ModelFile
 from stageproof.runtime.backends import Backend
-from stageproof.runtime.bundle.manifest import (
-    FILE,
-    TENSOR,
-    Check,
-    Golden,
-    ModelInfo,
-    manifest_bytes,
-    parse_manifest,
-)
-from stageproof.runtime.bundle.trust import (
-    NOBODY,
-    Trust,
-)
+from stageproof.runtime.bundle.manifest import FILE, TENSOR, Check, Golden, ModelInfo, manifest_bytes, parse_manifest
+from stageproof.runtime.bundle.trust import NOBODY, Trust
 from stageproof.runtime.bundle.verify import Sealed
-from stageproof.runtime.errors import (
-    BackendError,
-    BackendUnavailable,
-    BundleError,
-    InputError,
-    TrustError,
-)
+from stageproof.runtime.errors import BackendError, BackendUnavailable, BundleError, InputError, TrustError
 from stageproof.runtime.guard.ood_guard import Guard
 from stageproof.runtime.images.source_bytes import MAX_FILE_BYTES
 from stageproof.runtime.inference.selection import (
@@ -58,10 +35,7 @@ from stageproof.runtime.inference.tuning import ranked
 from stageproof.runtime.labels import LABELS_FROM
 from stageproof.runtime.serialization.json_fields import parse
 from stageproof.runtime.system.caller import warn
-from stageproof.runtime.text.hints import (
-    command,
-    program,
-)
+from stageproof.runtime.text.hints import command, program
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,10 @@ from pathlib import Path
 from stageproof.runtime import backends
 from stageproof.runtime.artifacts.inspection import untrusted
 from stageproof.runtime.artifacts.verified_bytes import CODE
-from stageproof.runtime.bundle.manifest import (
-    TENSOR,
-    Artifact,
-    Check,
-    Manifest,
-)
+from stageproof.runtime.bundle.manifest import TENSOR, Artifact, Check, Manifest
 from stageproof.runtime.bundle.trust import Trust
 from stageproof.runtime.bundle.verify import weights_of
-from stageproof.runtime.errors import (
-    InputError,
-    TrustError,
-)
+from stageproof.runtime.errors import InputError, TrustError
 from stageproof.runtime.text.hints import command
 
 

@@ -19,15 +19,9 @@ import numpy as np
 
 from stageproof.runtime import backends
 from stageproof.runtime.errors import StageproofError
-from stageproof.runtime.inference.batch_sizes import (
-    BatchSizes,
-    largest,
-)
+from stageproof.runtime.inference.batch_sizes import BatchSizes, largest
 from stageproof.runtime.inference.lanes import LANES
-from stageproof.runtime.inference.loading import (
-    Serving,
-    warm_up,
-)
+from stageproof.runtime.inference.loading import Serving, warm_up
 from stageproof.runtime.inference.self_test import allowed
 from stageproof.runtime.softmax import probabilities
 

@@ -17,10 +17,7 @@ import numpy as np
 from stageproof.runtime.artifacts.verified_bytes import CODE
 from stageproof.runtime.backends import Backend
 from stageproof.runtime.bundle.manifest import Manifest
-from stageproof.runtime.errors import (
-    BackendError,
-    BackendUnavailable,
-)
+from stageproof.runtime.errors import BackendError, BackendUnavailable
 from stageproof.runtime.inference.selection import Candidate
 from stageproof.runtime.serialization.json_fields import is_number
 

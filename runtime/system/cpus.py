@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from stageproof.runtime.system.cgroups import (
-    cpu_quota,
-    cpu_set,
-    whole_cpus,
-)
+from stageproof.runtime.system.cgroups import cpu_quota, cpu_set, whole_cpus
 
 _SYSTEM = Path("/")
 

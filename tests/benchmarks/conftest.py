@@ -8,14 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stageproof.benchmarks.records.read import (
-    Record,
-    parsed,
-)
-from stageproof.benchmarks.records.schema import (
-    Row,
-    build,
-)
+from stageproof.benchmarks.records.read import Record, parsed
+from stageproof.benchmarks.records.schema import Row, build
 from stageproof.benchmarks.training.interleaved_timing import in_turn
 
 SNIPPET = "published snippet (eager PyTorch)"

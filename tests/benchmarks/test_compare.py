@@ -19,10 +19,7 @@ from stageproof.benchmarks.compare.statistics import (
     interval,
     level,
 )
-from stageproof.benchmarks.compare.verdicts import (
-    compare,
-    fails,
-)
+from stageproof.benchmarks.compare.verdicts import compare, fails
 from stageproof.benchmarks.reports.comparison_text import lines
 from stageproof.runtime import InputError
 

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stageproof.benchmarks.inference.images import (
-    check,
-    images_for,
-    jpegs,
-)
+from stageproof.benchmarks.inference.images import check, images_for, jpegs
 from stageproof.runtime import InputError
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.guard.ood_guard import fit

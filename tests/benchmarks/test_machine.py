@@ -11,14 +11,8 @@ import pytest
 
 from stageproof.benchmarks.machine import ceilings as module
 from stageproof.benchmarks.machine import circumstances as machine
-from stageproof.benchmarks.machine.ceilings import (
-    floors,
-    gflop_per_image,
-)
-from stageproof.benchmarks.machine.memory import (
-    held_rss,
-    peak_rss,
-)
+from stageproof.benchmarks.machine.ceilings import floors, gflop_per_image
+from stageproof.benchmarks.machine.memory import held_rss, peak_rss
 
 
 def test_circumstances_say_where_figures_come_from(monkeypatch):

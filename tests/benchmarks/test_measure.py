@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 
 from stageproof.benchmarks.training import interleaved_timing as module
-from stageproof.benchmarks.training.interleaved_timing import (
-    Measured,
-    in_turn,
-)
+from stageproof.benchmarks.training.interleaved_timing import Measured, in_turn
 
 
 @pytest.fixture

@@ -12,10 +12,7 @@ from stageproof.benchmarks.contenders.predictor import load
 from stageproof.benchmarks.inference.images import jpegs
 from stageproof.benchmarks.machine import circumstances as machine
 from stageproof.benchmarks.records.schema import STAGES
-from stageproof.runtime.guard.ood_guard import (
-    Guard,
-    fit,
-)
+from stageproof.runtime.guard.ood_guard import Guard, fit
 from stageproof.runtime.images.raster import read_image
 from stageproof.runtime.inference import input_batches as pipeline
 

@@ -11,10 +11,7 @@ import pytest
 from stageproof.benchmarks.inference.images import jpegs
 from stageproof.benchmarks.peers import peers
 from stageproof.benchmarks.peers.context import Given
-from stageproof.benchmarks.peers.eager import (
-    AS_PUBLISHED,
-    SNIPPET,
-)
+from stageproof.benchmarks.peers.eager import AS_PUBLISHED, SNIPPET
 from stageproof.runtime import Predictor
 from stageproof.runtime.bundle.manifest import read_manifest
 

@@ -12,29 +12,13 @@ import numpy as np
 import pytest
 
 from stageproof.benchmarks.__main__ import main
-from stageproof.benchmarks.compare.statistics import (
-    interval,
-    interval_of_times,
-    level,
-)
-from stageproof.benchmarks.records.read import (
-    parsed,
-    read_record,
-)
+from stageproof.benchmarks.compare.statistics import interval, interval_of_times, level
+from stageproof.benchmarks.records.read import parsed, read_record
 from stageproof.benchmarks.records.schema import STAGES
-from stageproof.benchmarks.reports.figures import (
-    LEAST_FOR,
-    SNIPPET,
-    contenders,
-    figures,
-    number,
-)
+from stageproof.benchmarks.reports.figures import LEAST_FOR, SNIPPET, contenders, figures, number
 from stageproof.benchmarks.reports.html import page
 from stageproof.benchmarks.reports.markdown import markdown
-from stageproof.benchmarks.reports.svg import (
-    WIDTH,
-    Scale,
-)
+from stageproof.benchmarks.reports.svg import WIDTH, Scale
 from stageproof.benchmarks.reports.text import lines
 from stageproof.runtime import InputError
 

@@ -10,14 +10,7 @@ import numpy as np
 import pytest
 
 from stageproof.benchmarks.contenders.poisson_arrivals import serve
-from stageproof.benchmarks.inference.scenarios import (
-    BURST,
-    Taken,
-    agree,
-    best_batches,
-    offline,
-    single_stream,
-)
+from stageproof.benchmarks.inference.scenarios import BURST, Taken, agree, best_batches, offline, single_stream
 
 
 @dataclass

@@ -10,22 +10,11 @@ import numpy as np
 import pytest
 
 from stageproof.benchmarks.__main__ import main
-from stageproof.benchmarks.contenders.selection import (
-    only,
-    predictors,
-)
+from stageproof.benchmarks.contenders.selection import only, predictors
 from stageproof.benchmarks.machine import circumstances as machine
-from stageproof.benchmarks.options import (
-    SCENARIOS,
-    parse,
-)
+from stageproof.benchmarks.options import SCENARIOS, parse
 from stageproof.benchmarks.peers.eager import SNIPPET
-from stageproof.benchmarks.records.schema import (
-    STAGES,
-    Row,
-    build,
-    write,
-)
+from stageproof.benchmarks.records.schema import STAGES, Row, build, write
 from stageproof.runtime import InputError
 from stageproof.runtime.bundle.manifest import read_manifest
 

@@ -9,13 +9,7 @@ import torch
 from PIL import Image
 
 from stageproof.benchmarks.__main__ import main
-from stageproof.benchmarks.training.suite import (
-    FORWARD,
-    HEAD,
-    LOOP,
-    MEMORY,
-    PLAIN,
-)
+from stageproof.benchmarks.training.suite import FORWARD, HEAD, LOOP, MEMORY, PLAIN
 from stageproof.runtime.labels import LABELS
 
 SMALL = ["train", "--image-size", "32", "--batch-size", "4", "--steps", "1", "--rounds", "2"]

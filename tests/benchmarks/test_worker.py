@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stageproof.benchmarks.contenders.worker import (
-    Contender,
-    Worker,
-)
+from stageproof.benchmarks.contenders.worker import Contender, Worker
 from stageproof.benchmarks.machine import circumstances as machine
 from stageproof.runtime.errors import BackendError
 

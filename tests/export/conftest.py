@@ -82,11 +82,7 @@ def write_run():
     from stageproof.runtime.labels import LABELS
     from stageproof.runtime.preprocess import InputSpec
     from stageproof.runtime.serialization.digests import sha256_file
-    from stageproof.train.runs.directory import (
-        WEIGHTS,
-        new_run,
-        save_weights,
-    )
+    from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
     from stageproof.train.runs.record import write_record
 
     def write(path: Path, network, samples, data: Path, size: int, held: Callable[[str, int], bool]) -> Path:

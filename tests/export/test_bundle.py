@@ -14,17 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.export.bundle.writer import (
-    adopt,
-    reject,
-    staged,
-)
+from stageproof.export.bundle.writer import adopt, reject, staged
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.bundle.verify import verified
-from stageproof.runtime.errors import (
-    BundleError,
-    ExportError,
-)
+from stageproof.runtime.errors import BundleError, ExportError
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,11 +12,7 @@ from safetensors.torch import save_file
 
 from stageproof.export.__main__ import main
 from stageproof.runtime.__main__ import main as predict
-from stageproof.runtime.labels import (
-    ALPHABETICAL,
-    ASSUMED,
-    LABELS,
-)
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
 from stageproof.runtime.predictor import Predictor
 
 OPTIONS = ["--image-size", "32", "--parity-images", "32"]

@@ -16,11 +16,7 @@ from stageproof.export.data.comparison import phantoms
 from stageproof.runtime.artifacts.metadata import carried
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.errors import BundleError
-from stageproof.runtime.labels import (
-    ALPHABETICAL,
-    ASSUMED,
-    LABELS,
-)
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
 from stageproof.runtime.predictor import Predictor
 from tests import tiny
 

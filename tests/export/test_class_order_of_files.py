@@ -15,15 +15,8 @@ from torch import nn
 from stageproof.export.bundle.card import model_card
 from stageproof.export.options import Options
 from stageproof.export.reference.source import load_reference
-from stageproof.runtime.errors import (
-    CheckpointError,
-    InputError,
-)
-from stageproof.runtime.labels import (
-    ALPHABETICAL,
-    ASSUMED,
-    LABELS,
-)
+from stageproof.runtime.errors import CheckpointError, InputError
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
 
 ORDERS = list(itertools.permutations(LABELS))
 SOME = ORDERS[::5]

@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 
 from stageproof.export.data.sampling import over_people
-from stageproof.export.parity.report import (
-    Tolerance,
-    compare,
-)
-from stageproof.export.statistics.binomial import (
-    level,
-    upper_bound,
-)
+from stageproof.export.parity.report import Tolerance, compare
+from stageproof.export.statistics.binomial import level, upper_bound
 from stageproof.export.statistics.clustered import (
     Counts,
     beta_binomial_bound,

@@ -12,10 +12,7 @@ from stageproof.export.engines.latency import timed
 from stageproof.export.engines.runners import load
 from stageproof.runtime.artifacts.verified_bytes import CODE
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.errors import (
-    BackendUnavailable,
-    TrustError,
-)
+from stageproof.runtime.errors import BackendUnavailable, TrustError
 from tests import tiny
 
 

@@ -14,10 +14,7 @@ import pytest
 import torch
 
 from stageproof.export.__main__ import main
-from stageproof.export.formats import (
-    FORMATS,
-    PRECISIONS,
-)
+from stageproof.export.formats import FORMATS, PRECISIONS
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.predictor import Predictor
 
@@ -198,10 +195,7 @@ def die(*arguments):
 def test_the_size_shown_is_that_of_all_files_of_an_artifact(tmp_path, capsys):
     from stageproof.export.__main__ import _print_outcome
     from stageproof.export.formats.build import Outcome
-    from stageproof.runtime.bundle.manifest import (
-        Artifact,
-        Document,
-    )
+    from stageproof.runtime.bundle.manifest import Artifact, Document
 
     (tmp_path / "model.xml").write_bytes(bytes(500_000))
     (tmp_path / "model.bin").write_bytes(bytes(2_000_000))

@@ -8,21 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stageproof.export.parity.coverage import (
-    answers,
-    not_tested,
-    remarks,
-    why_nothing,
-)
-from stageproof.export.parity.report import (
-    TOLERANCES,
-    Tolerance,
-    compare,
-)
-from stageproof.export.statistics.binomial import (
-    least_images,
-    upper_bound,
-)
+from stageproof.export.parity.coverage import answers, not_tested, remarks, why_nothing
+from stageproof.export.parity.report import TOLERANCES, Tolerance, compare
+from stageproof.export.statistics.binomial import least_images, upper_bound
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.softmax import probabilities
 

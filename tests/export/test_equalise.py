@@ -11,10 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stageproof.export.formats.graph_store import graph
 from stageproof.export.graphs.float_graph import exported
-from stageproof.export.graphs.metadata import (
-    KEY,
-    channel_scales,
-)
+from stageproof.export.graphs.metadata import KEY, channel_scales
 from stageproof.export.quantization.equalization import equalised
 from stageproof.export.quantization.onnx_runtime import run
 

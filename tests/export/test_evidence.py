@@ -11,23 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stageproof.export.data.comparison import (
-    GIVEN,
-    HELD_OUT,
-    PHANTOMS,
-    comparison,
-    distinct,
-)
+from stageproof.export.data.comparison import GIVEN, HELD_OUT, PHANTOMS, comparison, distinct
 from stageproof.export.data.evaluation_set import Evidence
 from stageproof.export.data.run_data import training_samples
 from stageproof.export.options import Options
 from stageproof.export.parity.reference_answers import gather
 from stageproof.runtime.bundle.manifest import ModelInfo
-from stageproof.runtime.errors import (
-    CheckpointError,
-    InputError,
-    ParityError,
-)
+from stageproof.runtime.errors import CheckpointError, InputError, ParityError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.phantom.__main__ import phantom_samples

@@ -6,11 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from stageproof.export.formats import (
-    FORMATS,
-    file_name,
-    lacking,
-)
+from stageproof.export.formats import FORMATS, file_name, lacking
 from stageproof.export.preprocessing import TAKES
 from stageproof.runtime.artifacts.entries import TENSOR
 from stageproof.runtime.artifacts.inspection import assert_harmless

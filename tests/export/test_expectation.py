@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from stageproof.export.quantization import flip_forecast as expectation
-from stageproof.export.quantization.flip_forecast import (
-    changes,
-    most_flips,
-    probability_to_pass,
-)
-from stageproof.export.statistics.clustered import (
-    Counts,
-    within,
-)
+from stageproof.export.quantization.flip_forecast import changes, most_flips, probability_to_pass
+from stageproof.export.statistics.clustered import Counts, within
 
 TOLERANCE = 0.02
 PEOPLE, SLICES, MEASURED, OF_EACH = 160, 4, 32, 8

@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stageproof.export.engines.runners import asked
-from stageproof.export.formats import (
-    FORMATS,
-    PRECISIONS,
-    combinations,
-    file_name,
-    lacking,
-)
+from stageproof.export.formats import FORMATS, PRECISIONS, combinations, file_name, lacking
 from stageproof.export.parity.report import TOLERANCES
 from stageproof.runtime.errors import InputError
 

@@ -16,15 +16,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from stageproof.export.engines import latency
-from stageproof.export.engines.latency import (
-    in_turn,
-    timed,
-)
-from stageproof.runtime.bundle.manifest import (
-    FILE,
-    Artifact,
-    read_manifest,
-)
+from stageproof.export.engines.latency import in_turn, timed
+from stageproof.runtime.bundle.manifest import FILE, Artifact, read_manifest
 from stageproof.runtime.inference.selection import candidates
 from stageproof.runtime.predictor import Predictor
 from stageproof.runtime.serialization.digests import sha256_file

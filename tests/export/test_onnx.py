@@ -11,11 +11,7 @@ import onnx
 import pytest
 
 from stageproof.export.formats.onnx import assert_dynamic_batch
-from stageproof.runtime.bundle.manifest import (
-    METADATA_KEY,
-    ModelInfo,
-    read_manifest,
-)
+from stageproof.runtime.bundle.manifest import METADATA_KEY, ModelInfo, read_manifest
 from stageproof.runtime.errors import ExportError
 
 

@@ -7,16 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from stageproof.export.reference.order_check import (
-    better_order,
-    check_order,
-)
+from stageproof.export.reference.order_check import better_order, check_order
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import (
-    ALPHABETICAL,
-    ASSUMED,
-    LABELS,
-)
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
 from stageproof.train.foreign.class_order import ClassOrder
 
 

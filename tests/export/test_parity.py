@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 from stageproof.export.parity.coverage import NEAR_TIE
-from stageproof.export.parity.report import (
-    Tolerance,
-    compare,
-    tolerance_for,
-)
+from stageproof.export.parity.report import Tolerance, compare, tolerance_for
 from stageproof.runtime.labels import LABELS
 
 

@@ -10,10 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stageproof.export.data.comparison import (
-    PHANTOMS,
-    preprocessed,
-)
+from stageproof.export.data.comparison import PHANTOMS, preprocessed
 from stageproof.export.options import Options
 from stageproof.export.run import export
 from stageproof.runtime.bundle.verify import verified
@@ -28,10 +25,7 @@ from tests import tiny
 @pytest.fixture
 def phantom_run(tmp_path, monkeypatch) -> Path:
     """A run on the 576 phantoms of the demo, here 32 × 32, which holds out 114; its network has 500 weights."""
-    from stageproof.export.data import (
-        comparison,
-        run_data,
-    )
+    from stageproof.export.data import comparison, run_data
 
     small = partial(phantom_samples, size=32)
     for module in (comparison, run_data):

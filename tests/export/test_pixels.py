@@ -17,24 +17,11 @@ from stageproof.export.formats import FORMATS
 from stageproof.export.formats.build import produce
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.preprocessing import torch as pixels_torch
-from stageproof.export.preprocessing.evaluation_set import (
-    SIZES,
-    as_image,
-    pixel_images,
-)
-from stageproof.export.preprocessing.onnx import (
-    columns_may_come_first,
-    with_pixels,
-)
+from stageproof.export.preprocessing.evaluation_set import SIZES, as_image, pixel_images
+from stageproof.export.preprocessing.onnx import columns_may_come_first, with_pixels
 from stageproof.runtime.bundle.manifest import METADATA_KEY
-from stageproof.runtime.errors import (
-    BundleError,
-    InputError,
-)
-from stageproof.runtime.preprocess import (
-    InputSpec,
-    preprocess,
-)
+from stageproof.runtime.errors import BundleError, InputError
+from stageproof.runtime.preprocess import InputSpec, preprocess
 from stageproof.runtime.softmax import probabilities
 
 COLOUR = InputSpec(40, 56, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -8,10 +8,7 @@ import pytest
 
 from stageproof.export.formats import FORMATS
 from stageproof.export.formats.build import produce
-from stageproof.export.formats.measured_precision import (
-    Found,
-    assert_precision,
-)
+from stageproof.export.formats.measured_precision import Found, assert_precision
 from stageproof.runtime.errors import ExportError
 
 

@@ -11,22 +11,11 @@ import pytest
 
 from stageproof.export import run as pipeline
 from stageproof.export.bundle.rebuild import stale
-from stageproof.export.bundle.writer import (
-    kept_rejections,
-    reject,
-)
+from stageproof.export.bundle.writer import kept_rejections, reject
 from stageproof.runtime.artifacts.metadata import carried
-from stageproof.runtime.bundle.manifest import (
-    FILE,
-    Manifest,
-    read_manifest,
-)
+from stageproof.runtime.bundle.manifest import FILE, Manifest, read_manifest
 from stageproof.runtime.bundle.verify import verified
-from stageproof.runtime.errors import (
-    BundleError,
-    CheckpointError,
-    InputError,
-)
+from stageproof.runtime.errors import BundleError, CheckpointError, InputError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from tests import tiny

@@ -10,10 +10,7 @@ import onnx
 import pytest
 
 from stageproof.export.data.calibration import calibration_samples
-from stageproof.export.formats.graph_store import (
-    graph,
-    quantisation_inputs,
-)
+from stageproof.export.formats.graph_store import graph, quantisation_inputs
 from stageproof.export.quantization.accuracy_control import holding
 from stageproof.export.quantization.head_correction import fit_head
 from stageproof.export.quantization.int8 import insert_qdq

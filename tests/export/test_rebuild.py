@@ -9,11 +9,7 @@ import pytest
 
 from stageproof.export.__main__ import main
 from stageproof.export.bundle.rebuild import stale
-from stageproof.runtime.bundle.manifest import (
-    FILE,
-    Manifest,
-    read_manifest,
-)
+from stageproof.runtime.bundle.manifest import FILE, Manifest, read_manifest
 
 
 def rewritten(bundle, change):

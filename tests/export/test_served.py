@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 
 from stageproof.export.data.calibration import calibration_samples
-from stageproof.export.data.overlap import (
-    pixel_digests,
-    two_halves,
-    without,
-)
-from stageproof.export.parity.report import (
-    Tolerance,
-    compare,
-)
+from stageproof.export.data.overlap import pixel_digests, two_halves, without
+from stageproof.export.parity.report import Tolerance, compare
 from stageproof.export.parity.served import serve
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import LABELS

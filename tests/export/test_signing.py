@@ -10,10 +10,7 @@ from importlib.util import find_spec
 import pytest
 
 from stageproof.export.__main__ import main
-from stageproof.export.bundle.signing import (
-    SIGNATURE,
-    sign,
-)
+from stageproof.export.bundle.signing import SIGNATURE, sign
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.errors import ExportError
 

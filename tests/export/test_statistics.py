@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stageproof.export.parity.accuracy import (
-    calibration_error,
-    sensitivity,
-)
+from stageproof.export.parity.accuracy import calibration_error, sensitivity
 from stageproof.export.statistics.binomial import upper_bound
 
 

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.export.formats import (
-    lacking,
-    tensorrt,
-)
+from stageproof.export.formats import lacking, tensorrt
 from stageproof.export.formats.build import produce
 from stageproof.export.options import Options
 from stageproof.runtime.errors import ExportError

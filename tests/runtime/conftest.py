@@ -11,27 +11,12 @@ from typing import Any
 
 import pytest
 
-from stageproof.runtime import (
-    Predictor,
-    backends,
-    preprocess,
-    read_image,
-)
-from stageproof.runtime.bundle.manifest import (
-    METADATA_KEY,
-    Document,
-    Golden,
-    Manifest,
-    read_manifest,
-    sha256_file,
-)
+from stageproof.runtime import Predictor, backends, preprocess, read_image
+from stageproof.runtime.bundle.manifest import METADATA_KEY, Document, Golden, Manifest, read_manifest, sha256_file
 from stageproof.runtime.guard.ood_guard import fit
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
-from stageproof.runtime.serialization.digests import (
-    UNSEALED,
-    seal,
-)
+from stageproof.runtime.serialization.digests import UNSEALED, seal
 from tests import tiny
 
 SERVED = [

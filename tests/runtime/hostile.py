@@ -13,10 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.serialization.digests import (
-    UNSEALED,
-    seal,
-)
+from stageproof.runtime.serialization.digests import UNSEALED, seal
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = ROOT / "tests" / "data" / "bundle-0.1"

@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stageproof.runtime import (
-    ImageError,
-    read_image,
-)
+from stageproof.runtime import ImageError, read_image
 from stageproof.runtime.images.reader import read
 
 RNG = np.random.default_rng(17)

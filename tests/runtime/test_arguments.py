@@ -12,16 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stageproof.runtime import (
-    AuditError,
-    InputError,
-    Predictor,
-)
+from stageproof.runtime import AuditError, InputError, Predictor
 from stageproof.runtime.__main__ import main
-from stageproof.runtime.inference.arguments import (
-    several,
-    slices_of,
-)
+from stageproof.runtime.inference.arguments import several, slices_of
 
 GREY, COLOUR = np.zeros((40, 30), np.uint8), np.zeros((40, 30, 3), np.uint8)
 

@@ -14,32 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime import (
-    Predictor,
-    read_image,
-)
+from stageproof.runtime import Predictor, read_image
 from stageproof.runtime.audit.__main__ import main
-from stageproof.runtime.audit.chain import (
-    Key,
-    State,
-    make_key,
-    read_key,
-    signed,
-    write_head,
-)
-from stageproof.runtime.audit.check import (
-    check,
-    verify,
-)
-from stageproof.runtime.audit.log import (
-    AuditLog,
-    pixels_digest,
-)
+from stageproof.runtime.audit.chain import Key, State, make_key, read_key, signed, write_head
+from stageproof.runtime.audit.log import AuditLog, pixels_digest
+from stageproof.runtime.audit.verification import check, verify
 from stageproof.runtime.errors import AuditError
-from stageproof.runtime.prediction import (
-    Prediction,
-    Timings,
-)
+from stageproof.runtime.prediction import Prediction, Timings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,21 +7,10 @@ from pathlib import Path
 import pytest
 
 from stageproof.runtime import Predictor
-from stageproof.runtime.inference import (
-    batch_sizes,
-)
-from stageproof.runtime.inference import (
-    streaming as streams,
-)
-from stageproof.runtime.inference.batch_sizes import (
-    TRIED,
-    BatchSizes,
-    largest,
-)
-from stageproof.runtime.inference.lanes import (
-    SHORT,
-    in_lanes,
-)
+from stageproof.runtime.inference import batch_sizes
+from stageproof.runtime.inference import streaming as streams
+from stageproof.runtime.inference.batch_sizes import TRIED, BatchSizes, largest
+from stageproof.runtime.inference.lanes import SHORT, in_lanes
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    Predictor,
-    backends,
-)
+from stageproof.runtime import Predictor, backends
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.inference import streaming as streams
 

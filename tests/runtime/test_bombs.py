@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 
 from stageproof.runtime import ImageError
-from stageproof.runtime.images.reader import (
-    read,
-    read_all,
-)
+from stageproof.runtime.images.reader import read, read_all
 from tests.runtime import bombs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,12 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime.artifacts.metadata import (
-    FORMATS,
-    METADATA_KEY,
-    carried,
-    read_description,
-)
+from stageproof.runtime.artifacts.metadata import FORMATS, METADATA_KEY, carried, read_description
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.errors import BundleError

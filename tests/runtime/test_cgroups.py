@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime.system.cgroups import (
-    cpu_quota,
-    cpu_set,
-)
+from stageproof.runtime.system.cgroups import cpu_quota, cpu_set
 from stageproof.runtime.system.cpus import available_cpus
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,10 +22,7 @@ from stageproof.runtime import (
 )
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.inference.selection import (
-    candidates,
-    never_served,
-)
+from stageproof.runtime.inference.selection import candidates, never_served
 
 
 def test_the_fastest_at_export_serves(edit: Callable) -> None:

@@ -11,16 +11,9 @@ from pathlib import Path
 import pytest
 
 import runtime.errors
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    require_or_exit,
-    status_of,
-)
+from stageproof.runtime.cli.exit_status import exit_status, require_or_exit, status_of
 from stageproof.runtime.cli.extras import require
-from stageproof.runtime.errors import (
-    DependencyError,
-    StageproofError,
-)
+from stageproof.runtime.errors import DependencyError, StageproofError
 
 ROOT = Path(__file__).parents[2]
 

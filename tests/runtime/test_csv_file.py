@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime.cli.csv_file import (
-    CsvFile,
-    before,
-)
-from stageproof.runtime.cli.output import (
-    header,
-    row,
-)
+from stageproof.runtime.cli.csv_file import CsvFile, before
+from stageproof.runtime.cli.output import header, row
 from stageproof.runtime.errors import InputError
 from tests.runtime.test_audit import PREDICTION
 

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime.images.debris import (
-    files_below,
-    is_debris,
-)
+from stageproof.runtime.images.debris import files_below, is_debris
 
 
 def plant(root: Path, *names: str) -> None:

@@ -20,23 +20,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    ImageError,
-    IsolationError,
-    Predictor,
-)
-from stageproof.runtime.decoding import (
-    client as decoder_client,
-)
-from stageproof.runtime.decoding import (
-    pool as decoders,
-)
+from stageproof.runtime import ImageError, IsolationError, Predictor
+from stageproof.runtime.decoding import client as decoder_client
+from stageproof.runtime.decoding import pool as decoders
 from stageproof.runtime.decoding.client import pictures
 from stageproof.runtime.decoding.pool import Decoders
-from stageproof.runtime.images.reader import (
-    read,
-    read_all,
-)
+from stageproof.runtime.images.reader import read, read_all
 from tests.runtime import bombs
 
 pytestmark = pytest.mark.skipif(not decoders.supported(), reason="needs Linux")

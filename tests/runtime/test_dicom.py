@@ -5,15 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    ImageError,
-    Predictor,
-)
+from stageproof.runtime import ImageError, Predictor
 from stageproof.runtime.dicom.display import window
-from stageproof.runtime.images.reader import (
-    read,
-    read_all,
-)
+from stageproof.runtime.images.reader import read, read_all
 from tests.runtime.dicoms import RAMP, SHIPPED, Dataset, dataset, encoded, lut, shown
 
 

@@ -18,10 +18,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from stageproof.runtime import ImageError
-from stageproof.runtime.images.reader import (
-    read,
-    read_all,
-)
+from stageproof.runtime.images.reader import read, read_all
 from tests.runtime.dicoms import RAMP, SHIPPED, dataset, encoded, shown
 from tests.runtime.test_dicom_bits import rle
 from tests.runtime.test_jpeg_lossless import encoded as lossless

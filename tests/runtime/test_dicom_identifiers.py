@@ -9,11 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime import (
-    ImageError,
-    Prediction,
-    Predictor,
-)
+from stageproof.runtime import ImageError, Prediction, Predictor
 from stageproof.runtime.__main__ import main
 from tests.runtime.dicoms import dataset, encoded
 

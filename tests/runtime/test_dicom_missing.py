@@ -12,10 +12,7 @@ pytest.importorskip("pydicom", reason="the extra dicom")
 from pydicom.datadict import tag_for_keyword
 
 from stageproof.runtime import ImageError
-from stageproof.runtime.images.reader import (
-    read,
-    read_all,
-)
+from stageproof.runtime.images.reader import read, read_all
 from tests.runtime.dicoms import RAMP, Dataset, dataset, encoded, lut, shown
 
 OPTIONAL = [

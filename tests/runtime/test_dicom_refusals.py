@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stageproof.runtime import (
-    ImageError,
-    InputError,
-    Predictor,
-)
+from stageproof.runtime import ImageError, InputError, Predictor
 from stageproof.runtime.images.reader import read
 from tests.runtime.dicoms import SHIPPED, dataset, encoded
 

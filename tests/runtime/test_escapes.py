@@ -13,28 +13,10 @@ from pathlib import Path
 import pytest
 
 from stageproof.runtime.cli.exit_status import told
-from stageproof.runtime.cli.output import (
-    Progress,
-    csv_line,
-    row,
-    text,
-)
-from stageproof.runtime.errors import (
-    ImageError,
-    TrainingError,
-)
-from stageproof.runtime.prediction import (
-    Prediction,
-    Timings,
-)
-from stageproof.runtime.text.escapes import (
-    Escaping,
-    cell,
-    from_cell,
-    line,
-    lines,
-    markup,
-)
+from stageproof.runtime.cli.output import Progress, csv_line, row, text
+from stageproof.runtime.errors import ImageError, TrainingError
+from stageproof.runtime.prediction import Prediction, Timings
+from stageproof.runtime.text.escapes import Escaping, cell, from_cell, line, lines, markup
 from stageproof.runtime.text.hints import command
 
 REPOSITORY = Path(__file__).parents[2]

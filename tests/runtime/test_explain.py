@@ -10,22 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stageproof.runtime import (
-    Predictor,
-    preprocess,
-    read_image,
-)
+from stageproof.runtime import Predictor, preprocess, read_image
 from stageproof.runtime.explain.__main__ import main
 from stageproof.runtime.explain.explanation import explained
-from stageproof.runtime.explain.gradcam import (
-    LAYERS,
-    grad_cam,
-    lacking,
-)
-from stageproof.runtime.explain.overlay import (
-    SIDE,
-    drawn,
-)
+from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, lacking
+from stageproof.runtime.explain.overlay import SIDE, drawn
 
 needs_captum = pytest.mark.skipif(lacking() is not None, reason=f"Grad-CAM {lacking()}")
 

@@ -11,10 +11,7 @@ import pytest
 from PIL import Image
 
 from stageproof.runtime.__main__ import main
-from stageproof.runtime.images.folders import (
-    images_in,
-    images_of,
-)
+from stageproof.runtime.images.folders import images_in, images_of
 
 GREY = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
 
@@ -134,10 +131,7 @@ def test_the_users_own_hidden_file_is_read_where_it_is_named(tmp_path: Path) -> 
 
 def test_a_folder_given_to_the_predictor(tmp_path: Path) -> None:
     from stageproof.runtime.errors import InputError
-    from stageproof.runtime.inference.arguments import (
-        several,
-        slices_of,
-    )
+    from stageproof.runtime.inference.arguments import several, slices_of
 
     plant(tmp_path, **{"study/1.2.3.4": dicom(MR), "study/DICOMDIR": dicom("1.2.840.10008.1.3.10"), "none/a.txt": b"x"})
     for form in (str, Path):

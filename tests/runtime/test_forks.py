@@ -18,14 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime import (
-    BundleError,
-    ForkError,
-    InputError,
-    Predictor,
-    StageproofError,
-    backends,
-)
+from stageproof.runtime import BundleError, ForkError, InputError, Predictor, StageproofError, backends
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stageproof.runtime import (
-    BundleError,
-    InputError,
-    read_image,
-)
-from stageproof.runtime.guard.ood_guard import (
-    Guard,
-    fit,
-)
+from stageproof.runtime import BundleError, InputError, read_image
+from stageproof.runtime.guard.ood_guard import Guard, fit
 from tests.runtime.negatives import array, chest, library_images, negatives
 
 

@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stageproof.runtime import (
-    Predictor,
-    read_image,
-)
+from stageproof.runtime import Predictor, read_image
 from tests.runtime.negatives import chest, text
 
 

@@ -13,25 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    BundleError,
-    Predictor,
-    backends,
-)
+from stageproof.runtime import BundleError, Predictor, backends
 from stageproof.runtime.artifacts.onnx_file import examine
-from stageproof.runtime.bundle.manifest import (
-    LARGEST,
-    read_manifest,
-)
+from stageproof.runtime.bundle.manifest import LARGEST, read_manifest
 from stageproof.runtime.guard.ood_guard import Guard
-from stageproof.runtime.serialization.digests import (
-    UNSEALED,
-    seal,
-)
-from stageproof.runtime.serialization.json_fields import (
-    DEEPEST,
-    parse,
-)
+from stageproof.runtime.serialization.digests import UNSEALED, seal
+from stageproof.runtime.serialization.json_fields import DEEPEST, parse
 from tests.runtime.hostile import OLD, copied, exchanged, load_apart, only, rewritten
 
 MIB, CPU_SECONDS = 512, 5

@@ -19,10 +19,7 @@ from PIL import Image, ImageFile
 
 from stageproof.runtime.errors import ImageError
 from stageproof.runtime.images import raster as images
-from stageproof.runtime.images.raster import (
-    MAX_PIXELS,
-    read_image,
-)
+from stageproof.runtime.images.raster import MAX_PIXELS, read_image
 
 # (6, 8) uint8, no symmetry, so that a flipped or rotated result cannot pass for the right one.
 GREY = np.random.default_rng(11).integers(0, 256, (6, 8), dtype=np.uint8)

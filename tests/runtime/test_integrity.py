@@ -10,24 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime import (
-    BundleError,
-    Predictor,
-    backends,
-)
-from stageproof.runtime.bundle.manifest import (
-    Document,
-    Golden,
-    Manifest,
-    read_manifest,
-)
+from stageproof.runtime import BundleError, Predictor, backends
+from stageproof.runtime.bundle.manifest import Document, Golden, Manifest, read_manifest
 from stageproof.runtime.bundle.verify import verified
-from stageproof.runtime.serialization.digests import (
-    UNSEALED,
-    is_sealed,
-    seal,
-    sha256_file,
-)
+from stageproof.runtime.serialization.digests import UNSEALED, is_sealed, seal, sha256_file
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ WORK = """
 from pathlib import Path
 from runtime import Predictor, ImageError
 from runtime.__main__ import main
-from runtime.audit.check import verify
+from runtime.audit.verification import verify
 armed = True
 bundle, scan, backend, out = sys.argv[2:6]
 predictor = Predictor(bundle, backend=backend, audit=out + "/audit.jsonl", self_test=True, trust_code=True)

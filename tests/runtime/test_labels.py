@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stageproof.runtime.labels import (
-    ALPHABETICAL,
-    CDR,
-    LABELS,
-    canonical_label,
-    clinical_order,
-)
+from stageproof.runtime.labels import ALPHABETICAL, CDR, LABELS, canonical_label, clinical_order
 
 
 @pytest.mark.parametrize("label", LABELS)

@@ -16,17 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    ImageError,
-    Predictor,
-    backends,
-)
+from stageproof.runtime import ImageError, Predictor, backends
 from stageproof.runtime.inference.input_batches import Rows
-from stageproof.runtime.inference.lanes import (
-    BURST,
-    SHORT,
-    in_lanes,
-)
+from stageproof.runtime.inference.lanes import BURST, SHORT, in_lanes
 
 
 def test_a_stream_answers_as_single_predictions_do(bundle: Path, phantoms) -> None:

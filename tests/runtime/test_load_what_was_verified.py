@@ -16,13 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    BundleError,
-    Predictor,
-    backends,
-    preprocess,
-    read_image,
-)
+from stageproof.runtime import BundleError, Predictor, backends, preprocess, read_image
 from stageproof.runtime.backends import networks
 from stageproof.runtime.inference import streaming as streams
 from tests import tiny

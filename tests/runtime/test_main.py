@@ -16,12 +16,9 @@ from PIL import Image
 
 from stageproof.runtime import Prediction
 from stageproof.runtime.__main__ import main
-from stageproof.runtime.audit.check import check
+from stageproof.runtime.audit.verification import check
 from stageproof.runtime.cli.exit_status import READER_LEFT
-from stageproof.runtime.cli.output import (
-    COLUMNS,
-    Progress,
-)
+from stageproof.runtime.cli.output import COLUMNS, Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,22 +12,11 @@ from typing import Any
 import pytest
 
 from stageproof.runtime.artifacts.metadata import read_description
-from stageproof.runtime.bundle.manifest import (
-    Artifact,
-    Check,
-    Document,
-    Golden,
-    Manifest,
-    ModelInfo,
-    read_manifest,
-)
+from stageproof.runtime.bundle.manifest import Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
 from stageproof.runtime.bundle.verify import contradiction
 from stageproof.runtime.errors import BundleError
 from stageproof.runtime.preprocess import InputSpec
-from stageproof.runtime.serialization.digests import (
-    UNSEALED,
-    seal,
-)
+from stageproof.runtime.serialization.digests import UNSEALED, seal
 from stageproof.runtime.study import StudyRule
 
 MODEL = ModelInfo(

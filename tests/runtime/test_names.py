@@ -20,17 +20,19 @@ import pytest
 from PIL import Image
 
 from stageproof import runtime
-from stageproof.runtime import (
-    BackendError,
-    InputSpec,
-    Predictor,
-    backends,
-    preprocess,
-)
+from stageproof.runtime import BackendError, InputSpec, Predictor, backends, preprocess
 from stageproof.runtime import preprocess as module
 from stageproof.runtime.preprocess import preprocess as function
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = [
+    "stageproof",
+    *(
+        ".".join(["stageproof", *path.parent.relative_to(ROOT).parts])
+        for part in ("runtime", "train", "export", "benchmarks")
+        for path in sorted((ROOT / part).rglob("__init__.py"))
+    ),
+]
 IMAGE, SPEC = Image.new("L", (40, 30), 90), InputSpec.imagenet(8)
 
 
@@ -58,10 +60,10 @@ def test_a_module_can_be_patched_by_its_path(monkeypatch: pytest.MonkeyPatch) ->
     assert module.InputSpec.imagenet(8).mean == (0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("package", ["runtime", "train", "train.data", "train.evaluation", "export", "benchmarks"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_package_hides_a_module_behind_another_thing(package: str) -> None:
     """What `__init__.py` binds under the name of a module of the package, other than the module itself."""
-    folder = ROOT.joinpath(*package.split("."))
+    folder = ROOT.joinpath(*package.split(".")[1:] if package != "stageproof" else [package])
     modules = {entry.name for entry in pkgutil.iter_modules([str(folder)])}
     tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
     bound = {

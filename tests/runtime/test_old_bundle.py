@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime import (
-    Predictor,
-    backends,
-)
+from stageproof.runtime import Predictor, backends
 from stageproof.runtime.bundle.verify import verified
 
 OLD = Path(__file__).parents[1] / "data" / "bundle-0.1"

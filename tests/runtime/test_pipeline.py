@@ -8,11 +8,7 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime import Predictor
-from stageproof.runtime.inference.input_batches import (
-    Prepared,
-    fill,
-    prepare,
-)
+from stageproof.runtime.inference.input_batches import Prepared, fill, prepare
 
 
 def facts(one: Prepared) -> dict[str, object]:

@@ -10,12 +10,7 @@ import pickle
 
 import pytest
 
-from stageproof.runtime.prediction import (
-    Prediction,
-    StudyPrediction,
-    Timings,
-    study,
-)
+from stageproof.runtime.prediction import Prediction, StudyPrediction, Timings, study
 from stageproof.runtime.study import StudyRule
 
 OK = Prediction(

@@ -10,12 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stageproof.runtime import (
-    ImageError,
-    InputError,
-    Prediction,
-    Predictor,
-)
+from stageproof.runtime import ImageError, InputError, Prediction, Predictor
 
 
 def test_a_prediction_is_complete(onnx_predictor: Predictor, scan: Path) -> None:

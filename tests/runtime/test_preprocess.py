@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stageproof.runtime.errors import (
-    BundleError,
-    InputError,
-)
+from stageproof.runtime.errors import BundleError, InputError
 from stageproof.runtime.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,

@@ -11,19 +11,9 @@ import pytest
 from stageproof.runtime.audit.chain import read_key
 from stageproof.runtime.audit.log import AuditLog
 from stageproof.runtime.cli.csv_file import before
-from stageproof.runtime.errors import (
-    AuditError,
-    CheckpointError,
-    DatasetError,
-    InputError,
-)
+from stageproof.runtime.errors import AuditError, CheckpointError, DatasetError, InputError
 from stageproof.runtime.serialization.digests import sha256_file
-from stageproof.runtime.system.regular_files import (
-    NotARegularFileError,
-    TooLargeError,
-    open_regular,
-    read_regular,
-)
+from stageproof.runtime.system.regular_files import NotARegularFileError, TooLargeError, open_regular, read_regular
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX file kinds")
 

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime import (
-    Predictor,
-    backends,
-)
+from stageproof.runtime import Predictor, backends
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = sorted({"onnx", "openvino"} & set(backends.available()))

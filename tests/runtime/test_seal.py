@@ -20,16 +20,9 @@ from typing import Any
 
 import pytest
 
-from stageproof.runtime import (
-    BundleError,
-    Predictor,
-    backends,
-)
+from stageproof.runtime import BundleError, Predictor, backends
 from stageproof.runtime.bundle.verify import verified
-from stageproof.runtime.serialization.digests import (
-    UNSEALED,
-    seal,
-)
+from stageproof.runtime.serialization.digests import UNSEALED, seal
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests" / "data" / "bundle-0.1"

@@ -11,12 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    BackendError,
-    InputError,
-    Predictor,
-    backends,
-)
+from stageproof.runtime import BackendError, InputError, Predictor, backends
 from stageproof.runtime.images import reader as reading
 from stageproof.runtime.inference.self_test import self_test
 

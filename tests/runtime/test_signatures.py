@@ -16,15 +16,8 @@ import pytest
 from PIL import Image
 
 from stageproof.runtime.errors import ImageError
-from stageproof.runtime.headers.signatures import (
-    image_format,
-    is_dicom,
-    what_is,
-)
-from stageproof.runtime.images.raster import (
-    FORMATS,
-    read_image,
-)
+from stageproof.runtime.headers.signatures import image_format, is_dicom, what_is
+from stageproof.runtime.images.raster import FORMATS, read_image
 
 GREY = np.random.default_rng(11).integers(0, 256, (6, 8), dtype=np.uint8)
 NIFTI = struct.pack("<i", 348) + b"\0" * 340 + b"n+1\0" + b"\0" * 400

@@ -18,20 +18,9 @@ from typing import Any
 
 import pytest
 
-from stageproof.runtime import (
-    BundleError,
-    DependencyError,
-    InputError,
-    Predictor,
-    TrustError,
-    backends,
-)
+from stageproof.runtime import BundleError, DependencyError, InputError, Predictor, TrustError, backends
 from stageproof.runtime.__main__ import main
-from stageproof.runtime.bundle.signed import (
-    PAYLOAD,
-    PREDICATE,
-    STATEMENT,
-)
+from stageproof.runtime.bundle.signed import PAYLOAD, PREDICATE, STATEMENT
 from tests.runtime.hostile import OLD, copied, exchanged, rewritten
 
 SIGNED = OLD.parent / "signed"

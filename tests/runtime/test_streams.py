@@ -11,11 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    BackendError,
-    InputError,
-    Predictor,
-)
+from stageproof.runtime import BackendError, InputError, Predictor
 
 
 def test_batches_of_any_size_keep_the_order(onnx_predictor: Predictor, phantoms) -> None:

@@ -14,14 +14,8 @@ import pytest
 
 import runtime.inference.input_batches
 from stageproof.runtime import Predictor
-from stageproof.runtime.images.reader import (
-    Picture,
-    read_all,
-)
-from stageproof.runtime.inference.input_batches import (
-    prepare,
-    prepare_frames,
-)
+from stageproof.runtime.images.reader import Picture, read_all
+from stageproof.runtime.inference.input_batches import prepare, prepare_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -27,11 +27,11 @@ FOREIGN = {
     "scipy",
     "pydicom",
     "sklearn",
-    "train",
-    "export",
-    "benchmarks",
+    "stageproof.train",
+    "stageproof.export",
+    "stageproof.benchmarks",
 }
-MODULES = sorted(module.name for module in pkgutil.walk_packages([str(ROOT / "runtime")], "runtime."))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(runtime.__path__, "stageproof.runtime."))
 
 
 def run(code: str, *flags: str, env: dict[str, str] | None = None) -> str:
@@ -63,16 +63,17 @@ def test_every_error_is_offered_and_is_a_stageproof_error() -> None:
 
 def test_no_module_imports_an_engine() -> None:
     """Every module of the package, imported in a fresh process: none pulls in what only a loaded engine needs."""
-    assert "runtime.backends.onnx" in MODULES
+    assert "stageproof.runtime.backends.onnx" in MODULES
     modules = [name for name in MODULES if not name.endswith("__main__")]
     code = f"import importlib, sys, json\nfor name in {modules!r}: importlib.import_module(name)\n"
-    loaded = {name.split(".")[0] for name in json.loads(run(code + "print(json.dumps(list(sys.modules)))"))}
-    assert {"numpy", "PIL", "runtime"} <= loaded
+    names = [name.split(".") for name in json.loads(run(code + "print(json.dumps(list(sys.modules)))"))]
+    loaded = {".".join(parts[:depth]) for parts in names for depth in (1, 2)}
+    assert {"numpy", "PIL", "stageproof.runtime"} <= loaded
     assert not loaded & FOREIGN
 
 
 def test_nothing_beyond_numpy_pillow_and_the_standard_library_at_module_top() -> None:
-    allowed = {"numpy", "PIL", "runtime", *sys.stdlib_module_names}
+    allowed = {"numpy", "PIL", "stageproof", *sys.stdlib_module_names}
     for path in sorted((ROOT / "runtime").rglob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -82,11 +83,11 @@ def test_nothing_beyond_numpy_pillow_and_the_standard_library_at_module_top() ->
 
 def test_import_is_light() -> None:
     """What `import runtime` adds to numpy and Pillow: part of the package, and little of the standard library."""
-    code = "import sys, numpy, PIL.Image; before = set(sys.modules); import runtime; print(*set(sys.modules) - before)"
-    added = set(run(code).split())
-    own = {name for name in added if name.split(".")[0] == "runtime"}
-    needed_later = {"audit", "explain", "command", "summary", "audit_log", "heatmaps"}  # commands, not predictions
-    assert not {name.split(".")[1] for name in own if "." in name} & needed_later
+    code = "import sys, numpy, PIL.Image; before = set(sys.modules); import stageproof.runtime; "
+    added = set(run(code + "print(*set(sys.modules) - before)").split())
+    own = {name for name in added if name.split(".")[0] == "stageproof"}
+    needed_later = {"audit", "explain", "cli"}  # commands, not predictions
+    assert not {name.split(".")[2] for name in own if name.count(".") > 1} & needed_later
     assert {name.split(".")[0] for name in added - own} <= {*sys.stdlib_module_names, "PIL"}
     slow = {"argparse", "asyncio", "csv", "email", "http", "multiprocessing", "socket", "ssl", "subprocess", "unittest"}
     assert not added & {*slow, "ctypes.util", "importlib.metadata", "platform", "urllib.request", "xml"}
@@ -110,7 +111,8 @@ try:
 except SystemExit as status:
     assert status.code == 0
 print(sorted(sys.modules), file=sys.stderr)
-assert not {{name.split(".")[0] for name in sys.modules}} & {FOREIGN!r}
+names = [name.split(".") for name in sys.modules]
+assert not {{".".join(parts[:depth]) for parts in names for depth in (1, 2)}} & {FOREIGN!r}
 """
     assert "usage: python -m" in run(code)
 
@@ -119,8 +121,8 @@ assert not {{name.split(".")[0] for name in sys.modules}} & {FOREIGN!r}
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> list[str]:
-    """A Python that sees the standard library, those packages and runtime; no site-packages, not the checkout."""
+def bare(tmp_path: Path, wheel: Path) -> list[str]:
+    """A Python that sees the standard library, those packages and our wheel; no site-packages, not the checkout."""
     site = tmp_path / "site"
     site.mkdir()
     needed = {"numpy", "numpy.libs", "PIL", "pillow.libs", "onnxruntime", "flatbuffers", "google", "packaging"}
@@ -129,7 +131,7 @@ def bare(tmp_path: Path) -> list[str]:
         for name in needed:
             if (folder / name).exists() and not (site / name).exists():
                 (site / name).symlink_to(folder / name)
-    (site / "runtime").symlink_to(ROOT / "runtime")
+    (site / "stageproof").symlink_to(wheel / "stageproof")
     start = tmp_path / "start.py"
     start.write_text(f"import sys\nsys.path.insert(0, {str(site)!r})\nexec(sys.argv.pop(1))\n", encoding="utf-8")
     return [sys.executable, "-I", "-S", str(start)]
@@ -139,7 +141,7 @@ def test_a_bare_environment_predicts(bare: list[str], bundle: Path, scan: Path) 
     code = """
 import importlib.util, json, sys
 assert importlib.util.find_spec("torch") is None and importlib.util.find_spec("pydicom") is None
-from runtime import BackendUnavailable, Predictor
+from stageproof.runtime import BackendUnavailable, Predictor
 predictor = Predictor(sys.argv[1], backend="onnx", guard=False)
 print(json.dumps(predictor.predict(sys.argv[2]).to_dict()))
 assert Predictor(sys.argv[1]).backend == "onnx"
@@ -149,8 +151,9 @@ except BackendUnavailable as error:
     assert "pip install 'stageproof[torch]'. Available here: onnx." in str(error), error
 else:
     raise AssertionError("torchscript served without torch")
-loaded = {name.split(".")[0] for name in sys.modules}
-assert not loaded & {"torch", "openvino", "train", "export", "pydicom"}, loaded
+names = [name.split(".") for name in sys.modules]
+loaded = {".".join(parts[:depth]) for parts in names for depth in (1, 2)}
+assert not loaded & {"torch", "openvino", "stageproof.train", "stageproof.export", "pydicom"}, loaded
 """
     done = subprocess.run(
         [*bare, code, str(bundle), str(scan)], capture_output=True, text=True, timeout=120, check=False, env=clean()

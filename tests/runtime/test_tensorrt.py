@@ -9,13 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    BackendError,
-    BackendUnavailable,
-    Predictor,
-    TrustError,
-    backends,
-)
+from stageproof.runtime import BackendError, BackendUnavailable, Predictor, TrustError, backends
 from stageproof.runtime.backends import tensorrt
 
 needs_library = pytest.mark.skipif(backends.missing("tensorrt") is not None, reason=f"{backends.missing('tensorrt')}")
@@ -196,10 +190,7 @@ def test_each_thread_has_a_lane_of_its_own() -> None:
 def test_an_engine_decides_as_the_onnx_file_it_was_built_from(trained_run: Path, phantoms, tmp_path) -> None:
     """Builds for the GPU at hand, and runs there."""
     from stageproof.export.__main__ import main as export
-    from stageproof.runtime import (
-        preprocess,
-        read_image,
-    )
+    from stageproof.runtime import preprocess, read_image
 
     assert export([str(trained_run), "--to", "onnx", "tensorrt", "--out", str(tmp_path / "engine")]) == 0
     path = tmp_path / "engine" / "model.engine"

@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime import (
-    BundleError,
-    InputError,
-    Predictor,
-    TrustError,
-    backends,
-)
+from stageproof.runtime import BundleError, InputError, Predictor, TrustError, backends
 from stageproof.runtime.__main__ import main
 from stageproof.runtime.artifacts.torch_archive import examine
 from stageproof.runtime.artifacts.verified_bytes import CODE

@@ -9,11 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stageproof.runtime import (
-    BackendError,
-    Predictor,
-    backends,
-)
+from stageproof.runtime import BackendError, Predictor, backends
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.inference.selection import candidates
 from stageproof.runtime.inference.tuning import ranked

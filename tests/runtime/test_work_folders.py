@@ -9,13 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime.system.work_folders import (
-    MARKER,
-    hold,
-    release,
-    sweep,
-    work_folder,
-)
+from stageproof.runtime.system.work_folders import MARKER, hold, release, sweep, work_folder
 
 KILLED = """
 import os, signal, sys

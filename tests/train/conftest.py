@@ -61,11 +61,7 @@ def small_run(tmp_path_factory) -> Path:
     from stageproof.train.metrics.validation import figures
     from stageproof.train.models import build
     from stageproof.train.recipes import RECIPES
-    from stageproof.train.runs.directory import (
-        WEIGHTS,
-        new_run,
-        save_weights,
-    )
+    from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
     from stageproof.train.runs.record import write_record
 
     folder = tmp_path_factory.mktemp("small")

@@ -12,15 +12,8 @@ import numpy as np
 
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.audit.linear_baseline import cross_validated
-from stageproof.train.calibration.study_fit import (
-    cross_fit_study,
-    folds,
-    study_evidence,
-)
-from stageproof.train.crossvalidate.pooling import (
-    Folds,
-    figures,
-)
+from stageproof.train.calibration.study_fit import cross_fit_study, folds, study_evidence
+from stageproof.train.crossvalidate.pooling import Folds, figures
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.reports.formatting import pick
 

@@ -13,11 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stageproof.runtime.softmax import probabilities
-from stageproof.train.metrics.classification import (
-    Answers,
-    decision_scores,
-    ranking_scores,
-)
+from stageproof.train.metrics.classification import Answers, decision_scores, ranking_scores
 from stageproof.train.metrics.with_intervals import Summary
 from stageproof.train.reports.formatting import pick
 

@@ -17,10 +17,7 @@ import numpy as np
 from PIL import Image
 
 from stageproof.train.data.patients.from_pixels import tell_apart
-from stageproof.train.data.patients.thumbnails import (
-    directions,
-    thumbnail,
-)
+from stageproof.train.data.patients.thumbnails import directions, thumbnail
 from stageproof.train.data.phantom.__main__ import draw_slice
 
 HEADS = Path(__file__).resolve().parents[3] / "shared" / "alzheimer_mri" / "train.parquet"

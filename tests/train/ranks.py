@@ -20,21 +20,11 @@ from stageproof.train.data.decode import safe_loader
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.distributed.batchnorm import share_batchnorm
 from stageproof.train.distributed.process_group import join
-from stageproof.train.engine.hooks import (
-    Hooks,
-    Step,
-)
-from stageproof.train.engine.loop import (
-    Objective,
-    predict,
-    run_stage,
-)
+from stageproof.train.engine.hooks import Hooks, Step
+from stageproof.train.engine.loop import Objective, predict, run_stage
 from stageproof.train.engine.optimizer import make_optimizer
 from stageproof.train.engine.stage import StageState
-from stageproof.train.models import (
-    build,
-    head_of,
-)
+from stageproof.train.models import build, head_of
 from stageproof.train.recipes import Stage
 from stageproof.train.runs.metrics_log import Epoch
 from stageproof.train.seeds import seed_dropouts

@@ -16,10 +16,7 @@ from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.phantom.__main__ import draw_slice
 from stageproof.train.evaluate.absent_classes import absent_warnings
-from stageproof.train.metrics.classification import (
-    Answers,
-    decision_scores,
-)
+from stageproof.train.metrics.classification import Answers, decision_scores
 from stageproof.train.metrics.with_intervals import Summary
 
 slow = pytest.mark.slow

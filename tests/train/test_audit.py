@@ -12,10 +12,7 @@ from PIL import Image
 
 from stageproof.runtime.labels import LABELS
 from stageproof.train.audit.__main__ import main
-from stageproof.train.audit.leakage import (
-    nearest_neighbour,
-    shared_patients,
-)
+from stageproof.train.audit.leakage import nearest_neighbour, shared_patients
 from stageproof.train.data.phantom.__main__ import main as write_phantoms
 
 

@@ -10,17 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stageproof.runtime.preprocess import (
-    InputSpec,
-    normalise,
-)
-from stageproof.train.data.batches import (
-    Batches,
-    _grid,
-    augmented,
-    channel_statistics,
-    normalised,
-)
+from stageproof.runtime.preprocess import InputSpec, normalise
+from stageproof.train.data.batches import Batches, _grid, augmented, channel_statistics, normalised
 from stageproof.train.distributed.process_group import Team
 
 RNG = np.random.default_rng(5)

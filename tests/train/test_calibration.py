@@ -17,28 +17,11 @@ from stageproof.train.calibration.abstention import (
     fewest_for_slices,
     held_out_for,
 )
-from stageproof.train.calibration.fit import (
-    NEVER,
-    certify,
-    cross_fit,
-    fit_temperature,
-    halves,
-)
-from stageproof.train.calibration.fit_and_assess import (
-    abstention,
-    fitted_on,
-)
+from stageproof.train.calibration.fit import NEVER, certify, cross_fit, fit_temperature, halves
+from stageproof.train.calibration.fit_and_assess import abstention, fitted_on
 from stageproof.train.calibration.miscalibration import assess
-from stageproof.train.calibration.study_fit import (
-    cross_fit_study,
-    fit_study,
-    folds,
-    study_evidence,
-)
-from stageproof.train.metrics.classification import (
-    Answers,
-    calibration_scores,
-)
+from stageproof.train.calibration.study_fit import cross_fit_study, fit_study, folds, study_evidence
+from stageproof.train.metrics.classification import Answers, calibration_scores
 from stageproof.train.metrics.with_intervals import Summary
 from stageproof.train.reports.calibration_text import guarantee
 from tests.train.simulated_people import draw, flat, posteriors

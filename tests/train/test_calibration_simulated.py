@@ -13,10 +13,7 @@ import pytest
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.fit import certify
 from stageproof.train.calibration.miscalibration import against_chance
-from stageproof.train.calibration.study_fit import (
-    fit_study,
-    study_evidence,
-)
+from stageproof.train.calibration.study_fit import fit_study, study_evidence
 from stageproof.train.metrics.classification import Answers
 from tests.train.simulated_people import CLASSES, PREVALENCE, draw, flat, posteriors
 

@@ -16,10 +16,7 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
 from stageproof.runtime.labels import LABELS
-from stageproof.train.cards.cards import (
-    dataset_card,
-    model_card,
-)
+from stageproof.train.cards.cards import dataset_card, model_card
 from stageproof.train.evaluate.__main__ import main
 from stageproof.train.reports.facts import CardError
 from stageproof.train.reports.formatting import spoken

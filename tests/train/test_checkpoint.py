@@ -16,18 +16,9 @@ from torch import nn
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.train.foreign.weight_files import read_state
-from stageproof.train.runs.directory import (
-    WEIGHTS,
-    load_weights,
-    new_run,
-    save_weights,
-    with_ordered_header,
-)
+from stageproof.train.runs.directory import WEIGHTS, load_weights, new_run, save_weights, with_ordered_header
 from stageproof.train.runs.finding import newest_run
-from stageproof.train.runs.record import (
-    read_record,
-    write_record,
-)
+from stageproof.train.runs.record import read_record, write_record
 
 
 def small() -> nn.Module:

@@ -13,26 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stageproof.runtime.errors import (
-    CheckpointError,
-    InputError,
-)
-from stageproof.runtime.labels import (
-    ALPHABETICAL,
-    ASSUMED,
-    LABELS,
-)
-from stageproof.train.foreign.class_order import (
-    ClassOrder,
-    Statement,
-    decide,
-    given_labels,
-)
+from stageproof.runtime.errors import CheckpointError, InputError
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
+from stageproof.train.foreign.class_order import ClassOrder, Statement, decide, given_labels
 from stageproof.train.foreign.side_files import beside
-from stageproof.train.foreign.stated_order import (
-    hints,
-    stated,
-)
+from stageproof.train.foreign.stated_order import hints, stated
 
 ORDERS = list(itertools.permutations(LABELS))
 SPELLINGS: dict[str, Callable[[str], str]] = {

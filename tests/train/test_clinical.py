@@ -12,46 +12,20 @@ import pytest
 from scipy import stats
 
 from stageproof.runtime.labels import LABELS
-from stageproof.train.data.sources.age_and_sex import (
-    NOT_RECORDED,
-    Traits,
-    age_in_years,
-    sex_of,
-    traits_of,
-)
-from stageproof.train.evaluate.demographics import (
-    by_patient,
-    described,
-)
-from stageproof.train.evaluate.flow import (
-    flow,
-    parts_of,
-)
+from stageproof.train.data.sources.age_and_sex import NOT_RECORDED, Traits, age_in_years, sex_of, traits_of
+from stageproof.train.evaluate.demographics import by_patient, described
+from stageproof.train.evaluate.flow import flow, parts_of
 from stageproof.train.evaluate.subgroups import subgroups as figures_of
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.metrics.intervals import exact_ends
 from stageproof.train.metrics.net_benefit import net_benefit
 from stageproof.train.metrics.prevalence import predictive_values
-from stageproof.train.metrics.two_proportions import (
-    difference_ends,
-    ratio_ends,
-)
+from stageproof.train.metrics.two_proportions import difference_ends, ratio_ends
 from stageproof.train.metrics.with_intervals import Summary
-from stageproof.train.reports.clinical_sections import (
-    all_sections,
-    demographics,
-    flow_section,
-    subgroups,
-)
+from stageproof.train.reports.clinical_sections import all_sections, demographics, flow_section, subgroups
 from stageproof.train.reports.facts import Facts
-from stageproof.train.reports.flow_diagram import (
-    diagram,
-    rows,
-)
-from stageproof.train.runs.selection import (
-    selected_on_evaluated,
-    selections,
-)
+from stageproof.train.reports.flow_diagram import diagram, rows
+from stageproof.train.runs.selection import selected_on_evaluated, selections
 
 
 def test_exact_ends_are_those_of_scipy():

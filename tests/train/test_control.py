@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 
 from stageproof.train.data.decode import Slices
-from stageproof.train.data.splits import (
-    shuffled_labels,
-    split_slices,
-)
-from stageproof.train.evaluate.negative_controls import (
-    control_fails,
-    identity_test,
-    permutation_test,
-)
+from stageproof.train.data.splits import shuffled_labels, split_slices
+from stageproof.train.evaluate.negative_controls import control_fails, identity_test, permutation_test
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.reports.formatting import power_sentence
 from stageproof.train.test_set.held_out import HeldOut

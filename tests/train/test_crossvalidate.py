@@ -14,24 +14,11 @@ import pytest
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.softmax import probabilities
-from stageproof.train.calibration.fit import (
-    cross_fit,
-    fit_temperature,
-)
-from stageproof.train.calibration.study_fit import (
-    cross_fit_study,
-    study_evidence,
-)
+from stageproof.train.calibration.fit import cross_fit, fit_temperature
+from stageproof.train.calibration.study_fit import cross_fit_study, study_evidence
 from stageproof.train.crossvalidate.__main__ import main
-from stageproof.train.crossvalidate.pooling import (
-    Folds,
-    figures,
-    pool,
-)
-from stageproof.train.crossvalidate.text import (
-    lines,
-    spread,
-)
+from stageproof.train.crossvalidate.pooling import Folds, figures, pool
+from stageproof.train.crossvalidate.text import lines, spread
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.runs.record import read_record
 from stageproof.train.test_set.held_out import held_out

@@ -12,10 +12,7 @@ from PIL import Image, ImageFilter
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.images.raster import read_image
 from stageproof.runtime.labels import LABELS
-from stageproof.runtime.preprocess import (
-    InputSpec,
-    resize,
-)
+from stageproof.runtime.preprocess import InputSpec, resize
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.decode import safe_loader
 from stageproof.train.data.patients.from_pixels import tell_apart

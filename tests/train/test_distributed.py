@@ -16,10 +16,7 @@ import torch
 from torch import nn
 
 from stageproof.train.__main__ import main
-from stageproof.train.distributed.batchnorm import (
-    SharedBatchNorm,
-    share_batchnorm,
-)
+from stageproof.train.distributed.batchnorm import SharedBatchNorm, share_batchnorm
 from stageproof.train.distributed.process_group import Team
 from stageproof.train.runs.unfinished import partial_folder
 

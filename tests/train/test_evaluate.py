@@ -374,10 +374,7 @@ def test_what_train_writes_is_what_evaluate_reads(trained_run, tmp_path):
 @pytest.mark.slow
 def test_what_was_fitted_is_in_the_bundle_and_applied_after_every_backend(evaluated, tmp_path):
     from stageproof.export.__main__ import main as export
-    from stageproof.runtime import (
-        Predictor,
-        backends,
-    )
+    from stageproof.runtime import Predictor, backends
     from stageproof.runtime.bundle.manifest import read_manifest
 
     bundle = tmp_path / "bundle"

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.train.runs.atomic_moves import (
-    Move,
-    flush,
-    put,
-)
+from stageproof.train.runs.atomic_moves import Move, flush, put
 
 
 class Fails:

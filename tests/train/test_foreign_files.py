@@ -17,12 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.train.foreign.weight_files import (
-    outputs,
-    read_state,
-    read_weights,
-    same_tensors,
-)
+from stageproof.train.foreign.weight_files import outputs, read_state, read_weights, same_tensors
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 98765432\n"
 

@@ -5,17 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stageproof.runtime.errors import (
-    DatasetError,
-    InputError,
-)
+from stageproof.runtime.errors import DatasetError, InputError
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.config.command_line import parse
 from stageproof.train.data.dataset import prepare
-from stageproof.train.data.identity.groups_file import (
-    with_groups,
-    write_groups,
-)
+from stageproof.train.data.identity.groups_file import with_groups, write_groups
 from stageproof.train.data.samples import Samples
 
 

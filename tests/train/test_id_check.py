@@ -13,10 +13,7 @@ from stageproof.train.audit.__main__ import main as audit
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.identity.id_check import check_ids
 from stageproof.train.data.identity.identify import identify
-from stageproof.train.data.ids import (
-    Ids,
-    numbered,
-)
+from stageproof.train.data.ids import Ids, numbered
 from stageproof.train.data.leak_bound import leak_bound
 from stageproof.train.data.phantom.__main__ import draw_slice
 

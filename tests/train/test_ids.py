@@ -12,16 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from stageproof.runtime.errors import (
-    DatasetError,
-    InputError,
-)
+from stageproof.runtime.errors import DatasetError, InputError
 from stageproof.runtime.labels import LABELS
 from stageproof.train.data.identity.from_names import from_names
-from stageproof.train.data.identity.patient_pattern import (
-    compile_pattern,
-    from_pattern,
-)
+from stageproof.train.data.identity.patient_pattern import compile_pattern, from_pattern
 from stageproof.train.data.ids import Ids
 from stageproof.train.data.sources.source import load_samples
 

@@ -17,25 +17,11 @@ from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.batches import Batches
 from stageproof.train.engine.features import backbone_features
 from stageproof.train.engine.hooks import Hooks
-from stageproof.train.engine.loop import (
-    Interrupted,
-    Objective,
-    predict,
-    run_stage,
-)
-from stageproof.train.engine.optimizer import (
-    clip_gradients,
-    make_optimizer,
-    rate_factor,
-)
+from stageproof.train.engine.loop import Interrupted, Objective, predict, run_stage
+from stageproof.train.engine.optimizer import clip_gradients, make_optimizer, rate_factor
 from stageproof.train.engine.stage import StageState
 from stageproof.train.recipes import Stage
-from stageproof.train.seeds import (
-    SeededDropout,
-    derive,
-    place_dropouts,
-    seed_dropouts,
-)
+from stageproof.train.seeds import SeededDropout, derive, place_dropouts, seed_dropouts
 
 SPEC = InputSpec(12, 12, 1, (0.5,), (0.25,))
 

@@ -9,12 +9,7 @@ from torch.nn import functional as F
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.train.foreign.weight_files import read_state
-from stageproof.train.models import (
-    ARCHITECTURES,
-    CHANNELS,
-    build,
-    head_of,
-)
+from stageproof.train.models import ARCHITECTURES, CHANNELS, build, head_of
 from stageproof.train.runs.directory import load_weights
 
 

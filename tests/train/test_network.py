@@ -14,16 +14,8 @@ from pathlib import Path
 import pytest
 
 from stageproof.runtime.errors import InputError
-from stageproof.train.distributed.rendezvous import (
-    FOLDER,
-    check_network,
-    is_ours,
-    private_folder,
-)
-from stageproof.train.runs.unfinished import (
-    OPTIONS,
-    partial_folder,
-)
+from stageproof.train.distributed.rendezvous import FOLDER, check_network, is_ours, private_folder
+from stageproof.train.runs.unfinished import OPTIONS, partial_folder
 from tests.train.sockets import Socket, sockets, tree
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,33 +13,13 @@ from sklearn.metrics import adjusted_rand_score
 
 from stageproof.train.data.patients.alignment import Alignment
 from stageproof.train.data.patients.copies import copy_links
-from stageproof.train.data.patients.from_pixels import (
-    Patients,
-    tell_apart,
-)
-from stageproof.train.data.patients.heights import (
-    gaps,
-    heights,
-    ordered,
-)
-from stageproof.train.data.patients.peaks_over_threshold import (
-    chance_above,
-    exceeded,
-)
-from stageproof.train.data.patients.rejoining import (
-    rejoined,
-    strong_level,
-)
-from stageproof.train.data.patients.residual import (
-    Residuals,
-    close_pairs,
-    residuals,
-)
+from stageproof.train.data.patients.from_pixels import Patients, tell_apart
+from stageproof.train.data.patients.heights import gaps, heights, ordered
+from stageproof.train.data.patients.peaks_over_threshold import chance_above, exceeded
+from stageproof.train.data.patients.rejoining import rejoined, strong_level
+from stageproof.train.data.patients.residual import Residuals, close_pairs, residuals
 from stageproof.train.data.patients.tearing import cut
-from stageproof.train.data.patients.thumbnails import (
-    directions,
-    thumbnail,
-)
+from stageproof.train.data.patients.thumbnails import directions, thumbnail
 from tests.train.patient_sets import (
     HEADS,
     PART,

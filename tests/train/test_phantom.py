@@ -14,15 +14,8 @@ from PIL import Image
 
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.labels import LABELS
-from stageproof.train.data.phantom.__main__ import (
-    draw_slice,
-    main,
-    phantom_samples,
-)
-from stageproof.train.data.phantom.anatomy import (
-    brain,
-    invent,
-)
+from stageproof.train.data.phantom.__main__ import draw_slice, main, phantom_samples
+from stageproof.train.data.phantom.anatomy import brain, invent
 
 REPOSITORY = Path(__file__).parents[2]
 

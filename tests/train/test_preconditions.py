@@ -10,17 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime.errors import (
-    CheckpointError,
-    DatasetError,
-    InputError,
-)
+from stageproof.runtime.errors import CheckpointError, DatasetError, InputError
 from stageproof.train.config.command_line import parse
-from stageproof.train.config.preconditions import (
-    PARAMETERS,
-    check_evaluation,
-    check_training,
-)
+from stageproof.train.config.preconditions import PARAMETERS, check_evaluation, check_training
 from stageproof.train.models import build
 from stageproof.train.runs.initial_weights import check_start
 

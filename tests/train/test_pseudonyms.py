@@ -6,11 +6,7 @@ import json
 
 import pytest
 
-from stageproof.train.runs.pseudonyms import (
-    Pseudonyms,
-    public_run,
-    public_source,
-)
+from stageproof.train.runs.pseudonyms import Pseudonyms, public_run, public_source
 
 
 def test_a_digest_depends_on_the_key_and_the_file_is_private(tmp_path):

@@ -15,18 +15,11 @@ import pytest
 import torch
 
 from stageproof.runtime.bundle.manifest import sha256_file
-from stageproof.runtime.errors import (
-    CheckpointError,
-    InputError,
-    TrainingError,
-)
+from stageproof.runtime.errors import CheckpointError, InputError, TrainingError
 from stageproof.train.__main__ import main
 from stageproof.train.config.command_line import parse
 from stageproof.train.config.saved_options import read_options
-from stageproof.train.runs.checkpoints import (
-    Keeper,
-    read_checkpoint,
-)
+from stageproof.train.runs.checkpoints import Keeper, read_checkpoint
 from stageproof.train.runs.unfinished import partial_folder
 
 REPOSITORY = Path(__file__).parents[2]

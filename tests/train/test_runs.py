@@ -12,19 +12,8 @@ import pytest
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.text.hints import command
-from stageproof.train.runs.finding import (
-    chosen,
-    interrupted_run,
-    newest_run,
-    remember,
-    run_of,
-)
-from stageproof.train.runs.record import (
-    absolute,
-    data_path,
-    read_record,
-    write_record,
-)
+from stageproof.train.runs.finding import chosen, interrupted_run, newest_run, remember, run_of
+from stageproof.train.runs.record import absolute, data_path, read_record, write_record
 from stageproof.train.runs.unfinished import partial_folder
 
 

@@ -13,24 +13,14 @@ from torch import nn
 from stageproof.runtime.errors import DatasetError
 from stageproof.train.__main__ import main
 from stageproof.train.data.batches import Batches
-from stageproof.train.data.splits import (
-    split_slices,
-    with_selection,
-)
+from stageproof.train.data.splits import split_slices, with_selection
 from stageproof.train.engine.hooks import Hooks
-from stageproof.train.engine.loop import (
-    Objective,
-    predict,
-    run_stage,
-)
+from stageproof.train.engine.loop import Objective, predict, run_stage
 from stageproof.train.engine.stage import StageState
 from stageproof.train.evaluate.__main__ import main as evaluate_main
 from stageproof.train.recipes import Stage
 from stageproof.train.runs.record import read_record
-from stageproof.train.runs.selection import (
-    on_evaluated,
-    selection_sentence,
-)
+from stageproof.train.runs.selection import on_evaluated, selection_sentence
 
 
 def dealt(people: int, seed: int = 0, folds: int = 5, slices: int = 4):

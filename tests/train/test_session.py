@@ -15,23 +15,14 @@ from PIL import Image
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.__main__ import main
-from stageproof.train.data.cache import (
-    Cache,
-    prepare_once,
-)
+from stageproof.train.data.cache import Cache, prepare_once
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.decode import safe_loader
 from stageproof.train.distributed.process_group import Team
 from stageproof.train.engine import session
 from stageproof.train.engine.session import _class_weights
-from stageproof.train.reports.training_figures import (
-    plot_confusion,
-    plot_curves,
-)
-from stageproof.train.runs.metrics_log import (
-    Epoch,
-    Journal,
-)
+from stageproof.train.reports.training_figures import plot_confusion, plot_curves
+from stageproof.train.runs.metrics_log import Epoch, Journal
 
 SPEC = InputSpec(32, 32, 1, (0.0,), (1.0,))
 

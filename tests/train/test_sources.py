@@ -13,14 +13,8 @@ import pytest
 from PIL import Image
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import (
-    ALPHABETICAL,
-    LABELS,
-)
-from stageproof.train.data.sources.source import (
-    absent_classes,
-    load_samples,
-)
+from stageproof.runtime.labels import ALPHABETICAL, LABELS
+from stageproof.train.data.sources.source import absent_classes, load_samples
 
 
 def png(value: int = 0) -> bytes:

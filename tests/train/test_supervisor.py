@@ -12,11 +12,7 @@ from pathlib import Path
 import pytest
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.train.distributed.supervisor import (
-    Failure,
-    Stopped,
-    run_processes,
-)
+from stageproof.train.distributed.supervisor import Failure, Stopped, run_processes
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,15 +13,9 @@ from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.audit.dataset import audit
 from stageproof.train.audit.text import lines
 from stageproof.train.data.dataset import prepare
-from stageproof.train.data.identity.groups_file import (
-    read_ids,
-    write_groups,
-)
+from stageproof.train.data.identity.groups_file import read_ids, write_groups
 from stageproof.train.data.identity.identify import identify
-from stageproof.train.data.patients.tearing import (
-    _without_small,
-    placed,
-)
+from stageproof.train.data.patients.tearing import _without_small, placed
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.splits import split_without
 from stageproof.train.evaluate.flow import parts_of

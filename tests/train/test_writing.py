@@ -16,10 +16,7 @@ import pytest
 
 from stageproof.runtime.errors import InputError
 from stageproof.train.evaluate import save as writing
-from stageproof.train.evaluate.evaluation import (
-    _judge,
-    evaluate,
-)
+from stageproof.train.evaluate.evaluation import _judge, evaluate
 from stageproof.train.runs.record import read_record
 from stageproof.train.test_set.held_out import held_out
 

@@ -9,18 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    told,
-)
-from stageproof.runtime.errors import (
-    InputError,
-    StageproofError,
-)
-from stageproof.runtime.text.hints import (
-    command,
-    program,
-)
+from stageproof.runtime.cli.exit_status import exit_status, told
+from stageproof.runtime.errors import InputError, StageproofError
+from stageproof.runtime.text.hints import command, program
 from stageproof.train.audit.dataset import audit
 
 

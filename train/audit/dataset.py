@@ -8,18 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.system.work_folders import (
-    make_private,
-    unmark,
-    work_folder,
-)
+from stageproof.runtime.system.work_folders import make_private, unmark, work_folder
 from stageproof.train.data.identity.patient_pattern import compile_pattern
 
 if TYPE_CHECKING:
-    from stageproof.train.data.decode import (
-        Slices,
-        Unreadable,
-    )
+    from stageproof.train.data.decode import Slices, Unreadable
     from stageproof.train.data.identity.identify import Identified
     from stageproof.train.data.patients.from_pixels import Patients
     from stageproof.train.data.samples import Samples
@@ -72,17 +65,10 @@ def _write(
     """Write the folder beside its place and move it there, so that it is never half full."""
     import numpy as np
 
-    from stageproof.train.audit.names import (
-        names_file,
-        without_names,
-    )
+    from stageproof.train.audit.names import names_file, without_names
     from stageproof.train.audit.page import page
     from stageproof.train.data.identity.groups_file import write_groups
-    from stageproof.train.runs.pseudonyms import (
-        PHANTOM,
-        Pseudonyms,
-        write_private,
-    )
+    from stageproof.train.runs.pseudonyms import PHANTOM, Pseudonyms, write_private
 
     pseudonyms = Pseudonyms()
     made = samples.source.startswith(PHANTOM)

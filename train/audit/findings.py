@@ -9,15 +9,9 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.labels import LABELS
-from stageproof.train.audit.leakage import (
-    nearest_neighbour,
-    shared_patients,
-)
+from stageproof.train.audit.leakage import nearest_neighbour, shared_patients
 from stageproof.train.audit.linear_baseline import linear_baseline
-from stageproof.train.data.decode import (
-    Slices,
-    Unreadable,
-)
+from stageproof.train.data.decode import Slices, Unreadable
 from stageproof.train.data.identity.identify import Identified
 from stageproof.train.data.leak_bound import leak_bound
 from stageproof.train.data.patients.from_pixels import Patients

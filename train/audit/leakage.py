@@ -7,10 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stageproof.train.data.leak_bound import TEST_SHARE
-from stageproof.train.data.patients.thumbnails import (
-    COARSE,
-    directions,
-)
+from stageproof.train.data.patients.thumbnails import COARSE, directions
 
 
 @dataclass(frozen=True)

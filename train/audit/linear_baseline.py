@@ -6,17 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.metrics.classification import (
-    Answers,
-    area,
-    stages,
-)
-from stageproof.train.metrics.cross_validation import (
-    DECIDED,
-    DEPENDENCE,
-    fold_figures,
-    mean_of_folds,
-)
+from stageproof.train.metrics.classification import Answers, area, stages
+from stageproof.train.metrics.cross_validation import DECIDED, DEPENDENCE, fold_figures, mean_of_folds
 from stageproof.train.metrics.intervals import LEAST_PATIENTS
 
 FOLDS, REPEATS = 5, 5

@@ -7,10 +7,7 @@ from typing import Any
 
 from stageproof.train.data.ids import WORDS
 from stageproof.train.data.samples import Skipped
-from stageproof.train.runs.pseudonyms import (
-    Pseudonyms,
-    public_source,
-)
+from stageproof.train.runs.pseudonyms import Pseudonyms, public_source
 
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 """Names of folders of a split that say nothing of a patient."""

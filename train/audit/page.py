@@ -9,18 +9,11 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.text.escapes import markup as escape
-from stageproof.train.audit.text import (
-    headline,
-    statements,
-)
+from stageproof.train.audit.text import headline, statements
 from stageproof.train.data.decode import Slices
 from stageproof.train.data.identity.identify import Identified
 from stageproof.train.data.patients.from_pixels import Patients
-from stageproof.train.reports.html import (
-    document,
-    picture,
-    table,
-)
+from stageproof.train.reports.html import document, picture, table
 
 _LISTED = 20
 

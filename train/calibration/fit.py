@@ -19,16 +19,8 @@ from stageproof.train.calibration.abstention import (
     held_out_for,
     split_patients,
 )
-from stageproof.train.calibration.study_fit import (
-    cross_fit_study,
-    fit_study,
-    fittable,
-    study_evidence,
-)
-from stageproof.train.metrics.classification import (
-    Answers,
-    stages,
-)
+from stageproof.train.calibration.study_fit import cross_fit_study, fit_study, fittable, study_evidence
+from stageproof.train.metrics.classification import Answers, stages
 from stageproof.train.metrics.intervals import LEAST_PATIENTS
 
 NEVER = math.nextafter(1.0, 0.0)

@@ -7,18 +7,8 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import TrainingError
-from stageproof.train.calibration.abstention import (
-    CONFIDENCE,
-    Certified,
-)
-from stageproof.train.calibration.fit import (
-    CrossFit,
-    Fit,
-    Guarantee,
-    certify,
-    cross_fit,
-    fit,
-)
+from stageproof.train.calibration.abstention import CONFIDENCE, Certified
+from stageproof.train.calibration.fit import CrossFit, Fit, Guarantee, certify, cross_fit, fit
 from stageproof.train.calibration.miscalibration import assess
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.metrics.with_intervals import Summary

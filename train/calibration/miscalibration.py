@@ -18,18 +18,8 @@ import numpy as np
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.study import evidence_of
 from stageproof.train.calibration.slope import recalibration_slope
-from stageproof.train.metrics.classification import (
-    BINS,
-    CLASSES,
-    Answers,
-    bin_of,
-    losses,
-    stages,
-)
-from stageproof.train.metrics.intervals import (
-    LEAST_PATIENTS,
-    LEVEL,
-)
+from stageproof.train.metrics.classification import BINS, CLASSES, Answers, bin_of, losses, stages
+from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
 
 DRAWS = 500
 POINTS = 21

@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.calibration.study_fit import (
-    design_of,
-    fit_parameters,
-)
+from stageproof.train.calibration.study_fit import design_of, fit_parameters
 from stageproof.train.metrics.intervals import LEVEL
 
 

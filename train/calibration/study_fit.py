@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stageproof.runtime.study import (
-    StudyRule,
-    evidence_of,
-)
+from stageproof.runtime.study import StudyRule, evidence_of
 from stageproof.train.metrics.intervals import LEAST_PATIENTS
 
 FOLDS = 5

@@ -7,22 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stageproof.train.cards import (
-    data as card_data,
-)
-from stageproof.train.cards import (
-    results as card_results,
-)
-from stageproof.train.cards import (
-    training as card_training,
-)
+from stageproof.train.cards import data as card_data
+from stageproof.train.cards import results as card_results
+from stageproof.train.cards import training as card_training
 from stageproof.train.cards.markdown import table
-from stageproof.train.cards.text import (
-    DATASET_USE,
-    INTENDED,
-    OUT_OF_SCOPE,
-    RESEARCH,
-)
+from stageproof.train.cards.text import DATASET_USE, INTENDED, OUT_OF_SCOPE, RESEARCH
 from stageproof.train.reports.clinical_sections import (
     Section,
     all_sections,

@@ -6,11 +6,7 @@ from stageproof.runtime.labels import LABELS
 from stageproof.train.cards.markdown import table
 from stageproof.train.cards.text import ONE_CLASS
 from stageproof.train.reports.facts import Facts
-from stageproof.train.reports.formatting import (
-    number,
-    people_in,
-    unit_of,
-)
+from stageproof.train.reports.formatting import number, people_in, unit_of
 from stageproof.train.runs.record import recorded_verdict
 
 

@@ -6,16 +6,8 @@ from stageproof.runtime.labels import LABELS
 from stageproof.train.cards.data import people_by_class
 from stageproof.train.cards.markdown import table
 from stageproof.train.cards.text import LIMITS
-from stageproof.train.reports.calibration_text import (
-    calibration_heads,
-    calibration_rows,
-    guarantee,
-    studies_by,
-)
-from stageproof.train.reports.facts import (
-    CardError,
-    Facts,
-)
+from stageproof.train.reports.calibration_text import calibration_heads, calibration_rows, guarantee, studies_by
+from stageproof.train.reports.facts import CardError, Facts
 from stageproof.train.reports.formatting import (
     CALIBRATION,
     OF_CLASS,

@@ -12,15 +12,9 @@ import tyro
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.text.hints import program
 from stageproof.train.config.options import Options
-from stageproof.train.config.saved_options import (
-    check_same,
-    read_options,
-)
+from stageproof.train.config.saved_options import check_same, read_options
 from stageproof.train.data.identity.patient_pattern import compile_pattern
-from stageproof.train.recipes import (
-    FOLDS,
-    RECIPES,
-)
+from stageproof.train.recipes import FOLDS, RECIPES
 from stageproof.train.runs.finding import interrupted_run
 from stageproof.train.runs.record import absolute
 from stageproof.train.runs.unfinished import finished_name

@@ -9,21 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stageproof.runtime.cli.extras import require
-from stageproof.runtime.errors import (
-    CheckpointError,
-    DatasetError,
-    InputError,
-)
-from stageproof.runtime.text.hints import (
-    command,
-    nearest,
-    nearest_path,
-)
+from stageproof.runtime.errors import CheckpointError, DatasetError, InputError
+from stageproof.runtime.text.hints import command, nearest, nearest_path
 from stageproof.train.runs.record import data_path
-from stageproof.train.runs.unfinished import (
-    RUNS,
-    partial_folder,
-)
+from stageproof.train.runs.unfinished import RUNS, partial_folder
 
 if TYPE_CHECKING:
     from stageproof.train.config.options import Options

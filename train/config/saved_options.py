@@ -7,16 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.errors import (
-    CheckpointError,
-    InputError,
-)
+from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.train.config.options import Options
-from stageproof.train.recipes import (
-    Recipe,
-    Stage,
-)
+from stageproof.train.recipes import Recipe, Stage
 from stageproof.train.runs.record import located
 from stageproof.train.runs.unfinished import OPTIONS
 

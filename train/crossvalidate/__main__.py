@@ -9,22 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    say,
-    told,
-)
+from stageproof.runtime.cli.exit_status import exit_status, say, told
 from stageproof.runtime.cli.extras import require
-from stageproof.runtime.errors import (
-    InputError,
-    StageproofError,
-)
+from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.system.work_folders import work_folder
 from stageproof.runtime.text.hints import program
-from stageproof.train.config.preconditions import (
-    PACKAGES,
-    check_training,
-)
+from stageproof.train.config.preconditions import PACKAGES, check_training
 
 if TYPE_CHECKING:
     from stageproof.train.config.options import Options
@@ -69,10 +59,7 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
     """
     from stageproof.train.config.command_line import parse
     from stageproof.train.config.options import Options
-    from stageproof.train.config.saved_options import (
-        check_same,
-        options_of,
-    )
+    from stageproof.train.config.saved_options import check_same, options_of
     from stageproof.train.runs.record import read_record
 
     refused = [name for name in ("--fold", "--resume") if any(one.split("=")[0] == name for one in arguments)]

@@ -13,42 +13,16 @@ import numpy as np
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.softmax import probabilities
-from stageproof.train.calibration.fit import (
-    CrossFit,
-    cross_fit,
-)
-from stageproof.train.calibration.fit_and_assess import (
-    assessed,
-    debiased,
-)
-from stageproof.train.metrics.classification import (
-    Answers,
-    class_counts,
-    decision_scores,
-    ranking_scores,
-)
-from stageproof.train.metrics.cross_validation import (
-    DECIDED,
-    DEPENDENCE,
-    fold_figures,
-    mean_of_folds,
-)
+from stageproof.train.calibration.fit import CrossFit, cross_fit
+from stageproof.train.calibration.fit_and_assess import assessed, debiased
+from stageproof.train.metrics.classification import Answers, class_counts, decision_scores, ranking_scores
+from stageproof.train.metrics.cross_validation import DECIDED, DEPENDENCE, fold_figures, mean_of_folds
 from stageproof.train.metrics.intervals import LEVEL
-from stageproof.train.metrics.with_intervals import (
-    Summary,
-    no_interval,
-    over_units,
-)
+from stageproof.train.metrics.with_intervals import Summary, no_interval, over_units
 from stageproof.train.runs.pseudonyms import public_source
-from stageproof.train.runs.record import (
-    read_record,
-    recorded_verdict,
-)
+from stageproof.train.runs.record import read_record, recorded_verdict
 from stageproof.train.runs.split_file import read_split
-from stageproof.train.test_set.held_out import (
-    HeldOut,
-    held_out,
-)
+from stageproof.train.test_set.held_out import HeldOut, held_out
 from stageproof.train.test_set.predictions import ask
 
 SCHEMA = 1

@@ -5,18 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stageproof.runtime.labels import LABELS
-from stageproof.train.crossvalidate.pooling import (
-    LEVELS,
-    OF_FOLDS,
-)
-from stageproof.train.reports.formatting import (
-    CALIBRATION,
-    ROWS,
-    joined,
-    number,
-    pick,
-    spoken,
-)
+from stageproof.train.crossvalidate.pooling import LEVELS, OF_FOLDS
+from stageproof.train.reports.formatting import CALIBRATION, ROWS, joined, number, pick, spoken
 
 
 def lines(facts: dict[str, Any]) -> list[str]:

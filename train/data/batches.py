@@ -10,15 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from stageproof.runtime.preprocess import (
-    InputSpec,
-    standardise,
-)
+from stageproof.runtime.preprocess import InputSpec, standardise
 from stageproof.train.distributed.process_group import Team
-from stageproof.train.seeds import (
-    derive,
-    generator,
-)
+from stageproof.train.seeds import derive, generator
 
 
 @dataclass(frozen=True)

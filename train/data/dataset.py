@@ -15,34 +15,15 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.text.escapes import cell
-from stageproof.train.data.decode import (
-    Slices,
-    Unreadable,
-    safe_loader,
-)
+from stageproof.train.data.decode import Slices, Unreadable, safe_loader
 from stageproof.train.data.identity.groups_file import with_groups
-from stageproof.train.data.identity.identify import (
-    Identified,
-    identify,
-)
-from stageproof.train.data.leak_bound import (
-    LeakBound,
-    leak_bound,
-)
+from stageproof.train.data.identity.identify import Identified, identify
+from stageproof.train.data.leak_bound import LeakBound, leak_bound
 from stageproof.train.data.patients.from_pixels import Patients
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Skipped
-from stageproof.train.data.sources.source import (
-    absent_classes,
-    check_trainable,
-    load_samples,
-)
-from stageproof.train.data.splits import (
-    Split,
-    shuffled_labels,
-    split_without,
-    with_selection,
-)
+from stageproof.train.data.sources.source import absent_classes, check_trainable, load_samples
+from stageproof.train.data.splits import Split, shuffled_labels, split_without, with_selection
 from stageproof.train.data.unknown import refusal
 
 

@@ -9,20 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import (
-    DatasetError,
-    ImageError,
-)
-from stageproof.runtime.preprocess import (
-    InputSpec,
-    resize,
-)
+from stageproof.runtime.errors import DatasetError, ImageError
+from stageproof.runtime.preprocess import InputSpec, resize
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.train.data.ids import Ids
-from stageproof.train.data.patients.thumbnails import (
-    THUMBNAIL,
-    thumbnail,
-)
+from stageproof.train.data.patients.thumbnails import THUMBNAIL, thumbnail
 from stageproof.train.data.samples import Samples
 
 

@@ -13,13 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from stageproof.train.distributed.rendezvous import (
-    Exchange,
-    connect,
-    is_ours,
-    is_torchrun,
-    private_folder,
-)
+from stageproof.train.distributed.rendezvous import Exchange, connect, is_ours, is_torchrun, private_folder
 
 Value = TypeVar("Value")
 

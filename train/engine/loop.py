@@ -16,26 +16,14 @@ from torch.nn import functional as F
 
 from stageproof.runtime.errors import TrainingError
 from stageproof.runtime.labels import LABELS
-from stageproof.train.data.batches import (
-    Batch,
-    Batches,
-)
+from stageproof.train.data.batches import Batch, Batches
 from stageproof.train.distributed.process_group import Team
-from stageproof.train.engine.hooks import (
-    Hooks,
-    Step,
-)
-from stageproof.train.engine.optimizer import (
-    clip_gradients,
-    rate_factor,
-)
+from stageproof.train.engine.hooks import Hooks, Step
+from stageproof.train.engine.optimizer import clip_gradients, rate_factor
 from stageproof.train.engine.stage import StageState
 from stageproof.train.recipes import Stage
 from stageproof.train.runs.metrics_log import Epoch
-from stageproof.train.seeds import (
-    derive,
-    place_dropouts,
-)
+from stageproof.train.seeds import derive, place_dropouts
 
 
 @dataclass(frozen=True)

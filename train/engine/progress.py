@@ -8,10 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from stageproof.runtime.text.escapes import (
-    drawable,
-    line,
-)
+from stageproof.runtime.text.escapes import drawable, line
 from stageproof.train.engine.hooks import Step
 from stageproof.train.runs.metrics_log import Epoch
 

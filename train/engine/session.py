@@ -21,34 +21,18 @@ from stageproof.train.distributed.process_group import Team
 from stageproof.train.engine.device import Compute
 from stageproof.train.engine.features import backbone_features
 from stageproof.train.engine.hooks import Hooks
-from stageproof.train.engine.loop import (
-    Objective,
-    predict,
-    run_stage,
-)
+from stageproof.train.engine.loop import Objective, predict, run_stage
 from stageproof.train.engine.optimizer import make_optimizer
 from stageproof.train.engine.progress import Watch
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.engine.stage import StageState
 from stageproof.train.metrics.validation import figures
-from stageproof.train.models import (
-    build,
-    head_of,
-)
-from stageproof.train.recipes import (
-    Recipe,
-    Stage,
-)
+from stageproof.train.models import build, head_of
+from stageproof.train.recipes import Recipe, Stage
 from stageproof.train.runs.checkpoints import Keeper
 from stageproof.train.runs.initial_weights import initialise
-from stageproof.train.runs.metrics_log import (
-    Epoch,
-    Journal,
-)
-from stageproof.train.seeds import (
-    derive,
-    seed_dropouts,
-)
+from stageproof.train.runs.metrics_log import Epoch, Journal
+from stageproof.train.seeds import derive, seed_dropouts
 
 MOVED_SHARE = 0.25
 """Of a GPU's free memory: a set of slices that takes less is kept there."""

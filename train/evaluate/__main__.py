@@ -9,32 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from stageproof.runtime.cli.exit_status import (
-    exit_status,
-    require_or_exit,
-    say,
-    told,
-)
+from stageproof.runtime.cli.exit_status import exit_status, require_or_exit, say, told
 
 if __name__ == "__main__":
     require_or_exit("train", "tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "huggingface_hub")
 
 import tyro
 
-from stageproof.runtime.errors import (
-    InputError,
-    StageproofError,
-)
-from stageproof.runtime.text.hints import (
-    command,
-    program,
-)
+from stageproof.runtime.errors import InputError, StageproofError
+from stageproof.runtime.text.hints import command, program
 from stageproof.train.config.preconditions import check_evaluation
 from stageproof.train.data.identity.patient_pattern import compile_pattern
-from stageproof.train.runs.finding import (
-    chosen,
-    evaluation_folder,
-)
+from stageproof.train.runs.finding import chosen, evaluation_folder
 from stageproof.train.runs.record import read_record
 
 if TYPE_CHECKING:
@@ -127,19 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _show(found: Evaluated) -> None:
     from stageproof.train.evaluate.warning_messages import is_control
-    from stageproof.train.reports.calibration_text import (
-        calibration_lines,
-        guarantee,
-    )
-    from stageproof.train.reports.formatting import (
-        ROWS,
-        counted_by,
-        number,
-        pick,
-        resting_on,
-        spoken,
-        unit_of,
-    )
+    from stageproof.train.reports.calibration_text import calibration_lines, guarantee
+    from stageproof.train.reports.formatting import ROWS, counted_by, number, pick, resting_on, spoken, unit_of
 
     facts = found.facts
     for warning in facts["warnings"]:

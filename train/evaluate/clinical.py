@@ -10,19 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.data.sources.age_and_sex import (
-    Traits,
-    traits_of,
-)
-from stageproof.train.evaluate.demographics import (
-    by_patient,
-    described,
-)
-from stageproof.train.evaluate.flow import (
-    PARTS,
-    flow,
-    parts_of,
-)
+from stageproof.train.data.sources.age_and_sex import Traits, traits_of
+from stageproof.train.evaluate.demographics import by_patient, described
+from stageproof.train.evaluate.flow import PARTS, flow, parts_of
 from stageproof.train.evaluate.subgroups import subgroups
 from stageproof.train.metrics.between_runs import between_runs
 from stageproof.train.metrics.classification import Answers

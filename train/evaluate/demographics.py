@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.data.sources.age_and_sex import (
-    NOT_RECORDED,
-    Traits,
-)
+from stageproof.train.data.sources.age_and_sex import NOT_RECORDED, Traits
 
 
 def by_patient(traits: Traits, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,73 +10,23 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime import __version__
-from stageproof.runtime.errors import (
-    CheckpointError,
-    InputError,
-)
+from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.softmax import probabilities
-from stageproof.train.calibration.fit import (
-    Guarantee,
-    stored_fit,
-)
-from stageproof.train.calibration.fit_and_assess import (
-    abstention,
-    assessed,
-    debiased,
-    fitted_on,
-    studies_of,
-)
+from stageproof.train.calibration.fit import Guarantee, stored_fit
+from stageproof.train.calibration.fit_and_assess import abstention, assessed, debiased, fitted_on, studies_of
 from stageproof.train.evaluate.absent_classes import absent_warnings
 from stageproof.train.evaluate.clinical import clinical
-from stageproof.train.evaluate.negative_controls import (
-    identity_test,
-    permutation_test,
-)
-from stageproof.train.evaluate.save import (
-    Written,
-    check_folder,
-    write,
-)
-from stageproof.train.evaluate.warning_messages import (
-    is_control,
-    warnings_of,
-)
-from stageproof.train.metrics.classification import (
-    BINS,
-    Answers,
-    class_counts,
-    stages,
-)
-from stageproof.train.metrics.intervals import (
-    LEAST_PATIENTS,
-    LEVEL,
-)
-from stageproof.train.metrics.with_intervals import (
-    Summary,
-    no_interval,
-    over_units,
-)
-from stageproof.train.runs.finding import (
-    chosen,
-    evaluation_folder,
-)
-from stageproof.train.runs.pseudonyms import (
-    public_run,
-    public_source,
-)
-from stageproof.train.runs.record import (
-    RECORD,
-    now,
-    read_record,
-)
-from stageproof.train.runs.selection import (
-    on_evaluated,
-    selection_sentence,
-)
-from stageproof.train.test_set.held_out import (
-    HeldOut,
-    held_out,
-)
+from stageproof.train.evaluate.negative_controls import identity_test, permutation_test
+from stageproof.train.evaluate.save import Written, check_folder, write
+from stageproof.train.evaluate.warning_messages import is_control, warnings_of
+from stageproof.train.metrics.classification import BINS, Answers, class_counts, stages
+from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
+from stageproof.train.metrics.with_intervals import Summary, no_interval, over_units
+from stageproof.train.runs.finding import chosen, evaluation_folder
+from stageproof.train.runs.pseudonyms import public_run, public_source
+from stageproof.train.runs.record import RECORD, now, read_record
+from stageproof.train.runs.selection import on_evaluated, selection_sentence
+from stageproof.train.test_set.held_out import HeldOut, held_out
 from stageproof.train.test_set.predictions import ask
 
 SCHEMA = 1

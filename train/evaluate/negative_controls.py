@@ -6,14 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.data.patients.similarity import (
-    FEWEST_SLICES,
-    shows_head_of,
-)
-from stageproof.train.metrics.classification import (
-    CLASSES,
-    Answers,
-)
+from stageproof.train.data.patients.similarity import FEWEST_SLICES, shows_head_of
+from stageproof.train.metrics.classification import CLASSES, Answers
 from stageproof.train.test_set.held_out import HeldOut
 
 SHUFFLES = 1000

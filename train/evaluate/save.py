@@ -13,27 +13,14 @@ import numpy as np
 
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.labels import LABELS
-from stageproof.runtime.system.work_folders import (
-    make_private,
-    work_folder,
-)
+from stageproof.runtime.system.work_folders import make_private, work_folder
 from stageproof.runtime.text.escapes import cell
-from stageproof.train.cards.cards import (
-    dataset_card,
-    model_card,
-)
+from stageproof.train.cards.cards import dataset_card, model_card
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.reports.evaluation_page import page
 from stageproof.train.reports.figures import pictures
-from stageproof.train.runs.atomic_moves import (
-    Move,
-    flush,
-    put,
-)
-from stageproof.train.runs.record import (
-    RECORD,
-    write_record,
-)
+from stageproof.train.runs.atomic_moves import Move, flush, put
+from stageproof.train.runs.record import RECORD, write_record
 
 FACTS = "evaluation.json"
 WORK = ".evaluation-"

@@ -13,16 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stageproof.runtime.errors import (
-    CheckpointError,
-    InputError,
-)
-from stageproof.runtime.labels import (
-    ALPHABETICAL,
-    ASSUMED,
-    LABELS,
-    canonical_label,
-)
+from stageproof.runtime.errors import CheckpointError, InputError
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS, canonical_label
 
 _GIVE = "--labels " + " ".join(LABELS)
 

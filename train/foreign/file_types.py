@@ -7,10 +7,7 @@ from pathlib import Path
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.system.regular_files import open_regular
-from stageproof.runtime.text.hints import (
-    command,
-    program,
-)
+from stageproof.runtime.text.hints import command, program
 
 _HEAD = 1024
 _EXPANSION = 4

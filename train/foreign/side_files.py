@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import (
-    LABELS,
-    canonical_label,
-)
+from stageproof.runtime.labels import LABELS, canonical_label
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.train.foreign.class_order import Statement
 from stageproof.train.foreign.stated_order import stated

@@ -14,10 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import (
-    LABELS,
-    canonical_label,
-)
+from stageproof.runtime.labels import LABELS, canonical_label
 from stageproof.train.foreign.class_order import Statement
 
 _INDEX_OF = {

@@ -16,11 +16,7 @@ from safetensors.torch import load_file
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.system.regular_files import open_regular
-from stageproof.train.foreign.file_types import (
-    is_pickled,
-    is_safetensors,
-    refuse_stranger,
-)
+from stageproof.train.foreign.file_types import is_pickled, is_safetensors, refuse_stranger
 
 UNWRAPPED = ("state_dict", "model_state_dict")
 """Under these keys a dictionary may hold its weights."""

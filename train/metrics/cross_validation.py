@@ -14,11 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.metrics.intervals import (
-    LEVEL,
-    exact,
-    leave_one_out,
-)
+from stageproof.train.metrics.intervals import LEVEL, exact, leave_one_out
 
 DEPENDENCE = 2.0
 """Variance of a figure over all folds together, by that over independent patients: of rankings, and at most."""

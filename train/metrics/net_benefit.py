@@ -6,11 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.metrics.intervals import (
-    LEAST_PATIENTS,
-    LEVEL,
-    exact_ends,
-)
+from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL, exact_ends
 from stageproof.train.metrics.two_proportions import difference_ends
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))

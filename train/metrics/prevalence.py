@@ -7,10 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.metrics.intervals import (
-    LEAST_PATIENTS,
-    LEVEL,
-)
+from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
 from stageproof.train.metrics.two_proportions import ratio_ends
 
 PREVALENCES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stageproof.train.metrics.intervals import (
-    LEVEL,
-    exact_ends,
-)
+from stageproof.train.metrics.intervals import LEVEL, exact_ends
 
 
 def difference_ends(

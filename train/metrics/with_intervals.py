@@ -25,13 +25,7 @@ from stageproof.train.metrics.classification import (
     risk_at,
     table_scores,
 )
-from stageproof.train.metrics.intervals import (
-    LEAST_PATIENTS,
-    exact,
-    jackknife,
-    leave_one_out,
-    newcombe,
-)
+from stageproof.train.metrics.intervals import LEAST_PATIENTS, exact, jackknife, leave_one_out, newcombe
 from stageproof.train.metrics.possible_confusion import imagined
 
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stageproof.train.reports.formatting import (
-    number,
-    spoken,
-)
+from stageproof.train.reports.formatting import number, spoken
 
 _KINDS = (("before", "slices, before"), ("after", "slices, after"), ("patients", "studies"))
 _BY = {

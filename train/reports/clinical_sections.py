@@ -7,16 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stageproof.train.reports.facts import (
-    CardError,
-    Facts,
-)
+from stageproof.train.reports.facts import CardError, Facts
 from stageproof.train.reports.flow_diagram import rows as flow_rows
-from stageproof.train.reports.formatting import (
-    number,
-    people_in,
-    spoken,
-)
+from stageproof.train.reports.formatting import number, people_in, spoken
 from stageproof.train.runs.selection import selected_on_evaluated
 
 UNKNOWN = "Not given: the patients are unknown, and slices of one person are not independent."

@@ -6,17 +6,8 @@ from typing import Any
 
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.text.escapes import markup as escape
-from stageproof.train.reports.calibration_text import (
-    calibration_heads,
-    calibration_rows,
-    guarantee,
-    studies_by,
-)
-from stageproof.train.reports.clinical_sections import (
-    Section,
-    all_sections,
-    flow_section,
-)
+from stageproof.train.reports.calibration_text import calibration_heads, calibration_rows, guarantee, studies_by
+from stageproof.train.reports.clinical_sections import Section, all_sections, flow_section
 from stageproof.train.reports.facts import Facts
 from stageproof.train.reports.flow_diagram import diagram
 from stageproof.train.reports.formatting import (
@@ -34,11 +25,7 @@ from stageproof.train.reports.formatting import (
     unit_of,
     whose,
 )
-from stageproof.train.reports.html import (
-    document,
-    picture,
-    table,
-)
+from stageproof.train.reports.html import document, picture, table
 
 _CAPTIONS = {
     "figures.png": "main figures with their intervals",

@@ -17,14 +17,8 @@ from typing import Any
 
 import torch
 
-from stageproof.runtime.errors import (
-    CheckpointError,
-    TrainingError,
-)
-from stageproof.train.runs.unfinished import (
-    NEWEST,
-    PREVIOUS,
-)
+from stageproof.runtime.errors import CheckpointError, TrainingError
+from stageproof.train.runs.unfinished import NEWEST, PREVIOUS
 
 SCHEMA = 1
 WORTH = 20

@@ -23,21 +23,9 @@ from torch import nn
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import LABELS
-from stageproof.runtime.system.work_folders import (
-    hold,
-    make_private,
-    release,
-    sweep,
-    unmark,
-)
+from stageproof.runtime.system.work_folders import hold, make_private, release, sweep, unmark
 from stageproof.runtime.text.hints import command
-from stageproof.train.runs.unfinished import (
-    NEWEST,
-    OPTIONS,
-    PREVIOUS,
-    has_checkpoint,
-    partial_folder,
-)
+from stageproof.train.runs.unfinished import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
 
 WEIGHTS = "model.safetensors"
 

@@ -13,17 +13,8 @@ from typing import Any
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.serialization.digests import sha256_file
-from stageproof.runtime.text.hints import (
-    command,
-    program,
-)
-from stageproof.train.runs.record import (
-    RECORD,
-    absolute,
-    data_path,
-    finished_at,
-    read_record,
-)
+from stageproof.runtime.text.hints import command, program
+from stageproof.train.runs.record import RECORD, absolute, data_path, finished_at, read_record
 from stageproof.train.runs.unfinished import (
     NEWEST,
     OPTIONS,

@@ -8,20 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stageproof.runtime.labels import (
-    ASSUMED,
-    LABELS,
-)
+from stageproof.runtime.labels import ASSUMED, LABELS
 from stageproof.train.foreign.class_order import decide
 from stageproof.train.foreign.imagenet import imagenet_state
 from stageproof.train.foreign.side_files import beside
 from stageproof.train.foreign.stated_order import stated
-from stageproof.train.foreign.weight_files import (
-    Weights,
-    last_matrix,
-    outputs,
-    read_weights,
-)
+from stageproof.train.foreign.weight_files import Weights, last_matrix, outputs, read_weights
 from stageproof.train.models import build
 from stageproof.train.runs.directory import load_weights
 

@@ -11,17 +11,9 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import (
-    CheckpointError,
-    DatasetError,
-    ImageError,
-)
+from stageproof.runtime.errors import CheckpointError, DatasetError, ImageError
 from stageproof.runtime.preprocess import InputSpec
-from stageproof.train.data.decode import (
-    Slices,
-    safe_loader,
-    thumbnails_only,
-)
+from stageproof.train.data.decode import Slices, safe_loader, thumbnails_only
 from stageproof.train.data.identity.groups_file import with_groups
 from stageproof.train.data.identity.identify import identify
 from stageproof.train.data.ids import Ids
@@ -29,15 +21,8 @@ from stageproof.train.data.patients.similarity import shows_head_of
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
-from stageproof.train.runs.record import (
-    data_path,
-    recorded_verdict,
-)
-from stageproof.train.runs.split_file import (
-    SPLIT,
-    labels_trained_on,
-    read_split,
-)
+from stageproof.train.runs.record import data_path, recorded_verdict
+from stageproof.train.runs.split_file import SPLIT, labels_trained_on, read_split
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,7 @@ from stageproof.train.engine.device import choose_compute
 from stageproof.train.engine.loop import predict
 from stageproof.train.foreign.weight_files import read_state
 from stageproof.train.models import build
-from stageproof.train.runs.directory import (
-    WEIGHTS,
-    load_weights,
-)
+from stageproof.train.runs.directory import WEIGHTS, load_weights
 
 
 def ask(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:

@@ -10,10 +10,7 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.train.data.identity.from_dicom import from_dicom
 from stageproof.train.data.identity.from_names import from_names
 from stageproof.train.data.identity.groups_file import read_ids
-from stageproof.train.data.identity.participants import (
-    from_participants,
-    participants_file,
-)
+from stageproof.train.data.identity.participants import from_participants, participants_file
 from stageproof.train.data.identity.patient_pattern import from_pattern
 from stageproof.train.data.samples import Samples
 

@@ -22,11 +22,7 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.headers.signatures import is_dicom
 from stageproof.runtime.images.source_bytes import encoded
 from stageproof.runtime.system.regular_files import open_regular
-from stageproof.train.data.ids import (
-    Ids,
-    numbered,
-    session_numbers,
-)
+from stageproof.train.data.ids import Ids, numbered, session_numbers
 
 _TAGS = (0x00100020, 0x0020000D, 0x00200013)  # PatientID, StudyInstanceUID, InstanceNumber
 _RASTER = {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".pgm", ".ppm"}

@@ -15,11 +15,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from stageproof.runtime.labels import canonical_label
-from stageproof.train.data.ids import (
-    Ids,
-    numbered,
-    session_numbers,
-)
+from stageproof.train.data.ids import Ids, numbered, session_numbers
 
 _START, _END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
 _CONVENTIONS: tuple[tuple[str, re.Pattern[str]], ...] = (

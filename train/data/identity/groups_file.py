@@ -13,21 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.text.escapes import (
-    cell,
-    from_cell,
-)
+from stageproof.runtime.text.escapes import cell, from_cell
 from stageproof.runtime.text.hints import program
-from stageproof.train.data.ids import (
-    Ids,
-    numbered,
-    session_numbers,
-)
+from stageproof.train.data.ids import Ids, numbered, session_numbers
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.tables import (
-    column,
-    read_table,
-)
+from stageproof.train.data.tables import column, read_table
 
 COLUMNS = ("file", "group")
 VERDICTS = ("patients", "groups", "undecided")

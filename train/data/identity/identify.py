@@ -8,18 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.data.identity.id_check import (
-    IdCheck,
-    check_ids,
-)
-from stageproof.train.data.ids import (
-    WORDS,
-    Ids,
-)
-from stageproof.train.data.patients.from_pixels import (
-    Patients,
-    tell_apart,
-)
+from stageproof.train.data.identity.id_check import IdCheck, check_ids
+from stageproof.train.data.ids import WORDS, Ids
+from stageproof.train.data.patients.from_pixels import Patients, tell_apart
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import (
-    LABELS,
-    canonical_label,
-)
-from stageproof.train.data.ids import (
-    Ids,
-    numbered,
-    session_numbers,
-)
+from stageproof.runtime.labels import LABELS, canonical_label
+from stageproof.train.data.ids import Ids, numbered, session_numbers
 from stageproof.train.data.tables import read_table
 
 NAME = "participants.tsv"

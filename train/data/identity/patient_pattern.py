@@ -8,15 +8,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from stageproof.runtime.errors import (
-    DatasetError,
-    InputError,
-)
-from stageproof.train.data.ids import (
-    Ids,
-    numbered,
-    session_numbers,
-)
+from stageproof.runtime.errors import DatasetError, InputError
+from stageproof.train.data.ids import Ids, numbered, session_numbers
 
 _GROUPS = ("patient", "session", "slice")
 _EXAMPLE = r"--patient-pattern '(?P<patient>\d+)_(?P<slice>\d+)'"

@@ -12,11 +12,7 @@ import numpy as np
 
 from stageproof.train.data.patients.alignment import Alignment
 from stageproof.train.data.patients.rejoining import strong_level
-from stageproof.train.data.patients.residual import (
-    Residuals,
-    products,
-    unit,
-)
+from stageproof.train.data.patients.residual import Residuals, products, unit
 from stageproof.train.data.patients.thumbnails import directions
 
 _PROPOSED = 3  # slices with the most similar signature that are looked at, for each slice

@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stageproof.train.data.patients.thumbnails import (
-    COARSE,
-    THUMBNAIL,
-    directions,
-    thumbnail,
-)
+from stageproof.train.data.patients.thumbnails import COARSE, THUMBNAIL, directions, thumbnail
 
 if TYPE_CHECKING:
     from stageproof.train.data.patients.residual import Residuals
@@ -110,16 +105,10 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
 
     thumbnails: (N, S, S) uint8, no two nearly the same. raw: (N, D) their directions.
     """
-    from stageproof.train.data.patients.components import (
-        components,
-        weakest_link,
-    )
+    from stageproof.train.data.patients.components import components, weakest_link
     from stageproof.train.data.patients.copies import copy_links
     from stageproof.train.data.patients.rejoining import strong_level
-    from stageproof.train.data.patients.residual import (
-        close_pairs,
-        residuals,
-    )
+    from stageproof.train.data.patients.residual import close_pairs, residuals
     from stageproof.train.data.patients.tearing import part
 
     slices = residuals(raw)

@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.train.data.patients.components import components
-from stageproof.train.data.patients.heights import (
-    FAR,
-    gaps,
-    in_order,
-)
+from stageproof.train.data.patients.heights import FAR, gaps, in_order
 from stageproof.train.data.patients.residual import Residuals
 
 _STRONG, _STRONG_FROM, _STRONG_TO = 7.5, 0.3, 0.75  # a strong link: spreads above the centre, within these limits

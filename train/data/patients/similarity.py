@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stageproof.train.data.patients.thumbnails import (
-    COARSE,
-    directions,
-)
+from stageproof.train.data.patients.thumbnails import COARSE, directions
 
 SAME_HEAD = 0.75
 """Correlation of what is left from which two slices are of one head."""

@@ -20,21 +20,9 @@ from itertools import combinations
 import numpy as np
 
 from stageproof.train.data.patients.components import components
-from stageproof.train.data.patients.heights import (
-    gaps,
-    heights,
-    in_order,
-)
-from stageproof.train.data.patients.peaks_over_threshold import (
-    FEWEST,
-    chance_above,
-    exceeded,
-)
-from stageproof.train.data.patients.rejoining import (
-    Score,
-    rejoined,
-    strong_level,
-)
+from stageproof.train.data.patients.heights import gaps, heights, in_order
+from stageproof.train.data.patients.peaks_over_threshold import FEWEST, chance_above, exceeded
+from stageproof.train.data.patients.rejoining import Score, rejoined, strong_level
 from stageproof.train.data.patients.residual import Residuals
 
 RISK = 0.01

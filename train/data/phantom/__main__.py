@@ -18,25 +18,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from stageproof.runtime.cli.exit_status import exit_status
-from stageproof.runtime.errors import (
-    DatasetError,
-    InputError,
-)
+from stageproof.runtime.errors import DatasetError, InputError
 from stageproof.runtime.labels import LABELS
-from stageproof.runtime.system.work_folders import (
-    make_readable,
-    unmark,
-    work_folder,
-)
+from stageproof.runtime.system.work_folders import make_readable, unmark, work_folder
 from stageproof.runtime.text.hints import program
-from stageproof.train.data.phantom.slices import (
-    HIGHEST,
-    LOWEST,
-    draw_slice,
-    encode,
-    phantom_samples,
-    scans,
-)
+from stageproof.train.data.phantom.slices import HIGHEST, LOWEST, draw_slice, encode, phantom_samples, scans
 
 __all__ = ["draw_slice", "main", "phantom_samples"]
 

@@ -13,10 +13,7 @@ from PIL import Image
 
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.labels import LABELS
-from stageproof.train.data.phantom.anatomy import (
-    brain,
-    invent,
-)
+from stageproof.train.data.phantom.anatomy import brain, invent
 from stageproof.train.data.samples import Samples
 
 LOWEST, HIGHEST = 0.08, 0.92

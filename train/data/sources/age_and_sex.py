@@ -10,15 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.data.identity.participants import (
-    NAME,
-    participants_file,
-)
+from stageproof.train.data.identity.participants import NAME, participants_file
 from stageproof.train.data.sources.csv_table import SUFFIXES
-from stageproof.train.data.tables import (
-    column,
-    read_table,
-)
+from stageproof.train.data.tables import column, read_table
 
 AGES = ("age", "age_years", "age_at_scan", "age_at_visit", "patient_age", "patientage", "participant_age")
 SEXES = ("sex", "gender", "patient_sex", "patientsex", "participant_sex", "m/f")

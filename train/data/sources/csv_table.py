@@ -7,21 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import (
-    LABELS,
-    canonical_label,
-)
-from stageproof.train.data.ids import (
-    Ids,
-    numbered,
-    session_numbers,
-)
+from stageproof.runtime.labels import LABELS, canonical_label
+from stageproof.train.data.ids import Ids, numbered, session_numbers
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.tables import (
-    COLUMNS,
-    column,
-    read_table,
-)
+from stageproof.train.data.tables import COLUMNS, column, read_table
 
 SUFFIXES = {".csv", ".tsv"}
 

@@ -13,24 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.images.debris import (
-    files_below,
-    is_debris,
-)
-from stageproof.runtime.labels import (
-    LABELS,
-    canonical_label,
-)
+from stageproof.runtime.images.debris import files_below, is_debris
+from stageproof.runtime.labels import LABELS, canonical_label
 from stageproof.runtime.text.hints import command
 from stageproof.train.data.identity.from_names import names_no_patient
-from stageproof.train.data.identity.participants import (
-    labelled_by_participants,
-    participants_file,
-)
-from stageproof.train.data.samples import (
-    Samples,
-    Skipped,
-)
+from stageproof.train.data.identity.participants import labelled_by_participants, participants_file
+from stageproof.train.data.samples import Samples, Skipped
 
 _KNOWN = {"groups.csv", "participants.tsv", "participants.json", "dataset_description.json", "README", "README.md"}
 FEWEST_PATIENT_FOLDERS = 8

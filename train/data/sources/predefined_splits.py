@@ -10,20 +10,9 @@ import numpy as np
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import canonical_label
 from stageproof.train.data.identity.find_ids import with_ids
-from stageproof.train.data.samples import (
-    Samples,
-    Skipped,
-)
-from stageproof.train.data.sources.folders import (
-    are_patients,
-    class_folders,
-    folders_in,
-    holds_classes,
-)
-from stageproof.train.data.sources.source import (
-    check_classes,
-    load_samples,
-)
+from stageproof.train.data.samples import Samples, Skipped
+from stageproof.train.data.sources.folders import are_patients, class_folders, folders_in, holds_classes
+from stageproof.train.data.sources.source import check_classes, load_samples
 
 
 def load_parts(path: Path, patient_pattern: str | None = None) -> tuple[Samples, np.ndarray | None]:

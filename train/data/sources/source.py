@@ -9,21 +9,11 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import (
-    LABELS,
-    canonical_label,
-)
+from stageproof.runtime.labels import LABELS, canonical_label
 from stageproof.train.data.identity.find_ids import with_ids
-from stageproof.train.data.ids import (
-    Ids,
-    numbered,
-    session_numbers,
-)
+from stageproof.train.data.ids import Ids, numbered, session_numbers
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.sources.csv_table import (
-    SUFFIXES,
-    from_table,
-)
+from stageproof.train.data.sources.csv_table import SUFFIXES, from_table
 from stageproof.train.data.sources.folders import folder_samples
 from stageproof.train.data.tables import column
 

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stageproof.runtime.audit import chain
-from stageproof.runtime.audit.chain import (
-    Key,
-    State,
-)
+from stageproof.runtime.audit.chain import Key, State
 from stageproof.runtime.errors import AuditError
 from stageproof.runtime.system.regular_files import open_regular
 
