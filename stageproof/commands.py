@@ -27,10 +27,13 @@ COMMANDS = {
     "predict": Command("stageproof.runtime.__main__", "", "predict images with a bundle"),
     "explain": Command("stageproof.runtime.explain.__main__", "explain", "show a Grad-CAM map over an image"),
     "log": Command("stageproof.runtime.audit.__main__", "", "verify an audit log of predictions, or make its key"),
+    "completion": Command("stageproof.completion", "", "print a completion script for bash or zsh"),
     "benchmark": Command("stageproof.benchmarks.__main__", "benchmarks", "measure latency and throughput of a bundle"),
 }
 
 MODULES = {
-    command.module.removeprefix("stageproof.").removesuffix(".__main__"): name for name, command in COMMANDS.items()
+    command.module.removeprefix("stageproof.").removesuffix(".__main__"): name
+    for name, command in COMMANDS.items()
+    if command.module.endswith(".__main__")
 }
 """Module, as `python -m` takes it in a checkout → command."""

@@ -126,6 +126,17 @@ def test_messages_of_the_installed_command_name_it(installed, tmp_path):
     assert "For example: stageproof predict --bundle" in done.stderr
 
 
+def test_completion_knows_commands_and_their_options(tmp_path):
+    words = [sys.executable, "-m", "stageproof", "completion", "bash"]
+    script = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    (tmp_path / "scan.jpg").touch()
+    ask = "COMP_WORDS=({0}); COMP_CWORD={1}; _stageproof; echo ${{COMPREPLY[@]}}\n"
+    asked = [("stageproof ex", 1), ("stageproof train --wei", 2), ("stageproof predict sc", 2)]
+    code = script + "".join(ask.format(*one) for one in asked)
+    done = subprocess.run(["bash", "-c", code], cwd=tmp_path, text=True, capture_output=True, check=True)
+    assert done.stdout.splitlines() == ["export explain", "--weights --weight-decay", "scan.jpg"]
+
+
 def test_short_and_long_names_are_one_module():
     code = (
         "import runtime.predictor as short, stageproof.runtime.predictor as long, runtime, stageproof.runtime\n"
