@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,21 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@$(BIN)/python -P requirements/audit.py
+
+# The package as a wheel has it, for tools that read source files: stageproof/{runtime,train,export,benchmarks}.
+build/tree: $(wildcard stageproof/*.py)
+	mkdir -p $@/stageproof
+	ln -sfn $(addprefix ../../../,$^ runtime train export benchmarks) $@/stageproof/
+	touch $@
+
+$(VENV)/.docs: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+# Into build/site, which needs no server: open build/site/index.html.
+docs: $(VENV)/.docs build/tree
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
