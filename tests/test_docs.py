@@ -1,4 +1,4 @@
-"""The documentation: blocks are run or say why not, options, links and quoted messages exist, every page has a place."""
+"""The documentation: blocks are run or say why not; options, links and quoted messages exist; the nav is complete."""
 
 from __future__ import annotations
 
