@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint clean tree
+.PHONY: demo test lint docs clean tree
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -44,6 +44,15 @@ lint: $(VENV)/.installed tree
 	$(BIN)/mypy
 	cd build/tree && ../../$(BIN)/lint-imports ../../setup.cfg
 	@$(BIN)/python -P requirements/audit.py
+
+$(VENV)/.docs: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+# Into build/site: open build/site/index.html. Its search needs a server: python -m http.server -d build/site.
+docs: $(VENV)/.docs tree
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
