@@ -6,8 +6,10 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
+import stageproof
 from stageproof import IN_CHECKOUT
 from stageproof.commands import MODULES
 from stageproof.runtime.text.escapes import line
@@ -18,7 +20,7 @@ def program(module: str) -> str:
 
     module: as `python -m` takes it in a checkout, such as ``train.audit``.
     """
-    if IN_CHECKOUT and not _started_by_name():
+    if IN_CHECKOUT and not _started_by_name() and _is_found(module.partition(".")[0]):
         return f"python -m {module}"
     return f"stageproof {MODULES[module]}"
 
@@ -28,6 +30,12 @@ def _started_by_name() -> bool:
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     return (spec.name if spec else Path(sys.argv[0]).stem) in ("stageproof", "stageproof.__main__")
+
+
+def _is_found(package: str) -> bool:
+    """Whether `python -m` finds our package by its short name: the checkout is on the import path."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin == str(Path(stageproof.__file__).parents[1] / package / "__init__.py")
 
 
 def command(module: str, *words: object) -> str:
