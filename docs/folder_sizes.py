@@ -1,4 +1,4 @@
-"""Modules of each folder and lines of each module, against the limits of docs/ARCHITECTURE.md.
+"""Modules of each folder and lines of each module, against the limits of docs/architecture.md.
 
     python docs/folder_sizes.py
 
