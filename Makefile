@@ -50,7 +50,7 @@ $(VENV)/.docs: setup.cfg pyproject.toml
 
 # Into build/site, which needs no server: open build/site/index.html.
 docs: $(VENV)/.docs build/tree
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
