@@ -52,7 +52,7 @@ $(VENV)/.docs: setup.cfg pyproject.toml
 
 # Into build/site: open build/site/index.html. Its search needs a server: python -m http.server -d build/site.
 docs: $(VENV)/.docs tree
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

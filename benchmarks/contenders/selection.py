@@ -45,7 +45,7 @@ def predictors(options: Options, manifest: Manifest, threads: int, notes: list[s
             artifact.precision,
             threads,
             settings,
-            "benchmarks.contenders.predictor",
+            "stageproof.benchmarks.contenders.predictor",
             arguments,
             batches=(4, 8, 16, 32),
         )

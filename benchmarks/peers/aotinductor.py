@@ -45,7 +45,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
             "aoti_compile_and_package, channels_last, "
             + ("freezing" if given.device == "cpu" else "max_autotune")
             + ("" if precision == "fp32" else f", autocast {precision}"),
-            "benchmarks.peers.aotinductor",
+            "stageproof.benchmarks.peers.aotinductor",
             {
                 "run": given.run,
                 "precision": precision,

@@ -41,7 +41,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
             precision,
             given.threads,
             _SETTINGS[given.device] + ("" if precision == "fp32" else f", autocast {precision}"),
-            "benchmarks.peers.compiled",
+            "stageproof.benchmarks.peers.compiled",
             {
                 "run": given.run,
                 "precision": precision,

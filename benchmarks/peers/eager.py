@@ -41,7 +41,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
             precision,
             given.threads,
             said,
-            "benchmarks.peers.eager",
+            "stageproof.benchmarks.peers.eager",
             {"run": given.run, "precision": precision, "device": given.device, "threads": given.threads},
         )
         for precision, said in settings.items()

@@ -42,7 +42,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
             name=NAME,
             precision="int8",
             settings=f"{settings} by nncf.quantize with its defaults",
-            module="benchmarks.peers.nncf",
+            module="stageproof.benchmarks.peers.nncf",
             arguments={
                 **float32.arguments,
                 "file": file,

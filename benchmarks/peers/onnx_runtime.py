@@ -63,7 +63,7 @@ def _contender(
         given.threads,
         f"{provider}, all graph optimisations, intra_op_num_threads={given.threads}"
         + (", static Q/DQ u8s8 per channel, min-max" if source else ", the bundle's file"),
-        "benchmarks.peers.onnx_runtime",
+        "stageproof.benchmarks.peers.onnx_runtime",
         {
             "file": file,
             "provider": provider,

@@ -43,7 +43,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
                 f"PERFORMANCE_HINT=LATENCY, INFERENCE_NUM_THREADS={given.threads}, "
                 f"{f'INFERENCE_PRECISION_HINT={hint}' if hint else 'precision left to it'}, PrePostProcessor, the "
                 f"bundle's {artifact.file}",
-                "benchmarks.peers.openvino",
+                "stageproof.benchmarks.peers.openvino",
                 {
                     "file": given.bundle / artifact.file,
                     "hint": hint,
