@@ -47,7 +47,7 @@ class AuditLog:
     def __init__(self, path: Path, key: Path | None = None) -> None:
         """Opens the log at `path`, or begins it, and its key with it where none is named.
 
-        key: file with the key; None takes `audit_chain.KEY_VARIABLE` of the environment, else `LOG.key`.
+        key: file with the key; None takes `runtime.audit.chain.KEY_VARIABLE` of the environment, else `LOG.key`.
         Raises AuditError when it cannot be written, is no audit log, or is shorter than it was.
         """
         if fcntl is None:  # pragma: no cover

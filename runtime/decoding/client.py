@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+import stageproof
 from stageproof.runtime.errors import ImageError, IsolationError
 from stageproof.runtime.headers.limits import ALL_FRAMES
 from stageproof.runtime.images.reader import Picture
@@ -133,7 +134,7 @@ class Starter:
         paths = [str(Path(path).absolute()) for path in sys.path if path]
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [_python(), "-I", "-S", "-B", "-c", _START, str(runtime.parent), str(runtime)]
+            command = [_python(), "-I", "-S", "-B", "-c", _START, str(Path(stageproof.__file__).parent), str(runtime)]
             try:
                 self._process: subprocess.Popen[bytes] = subprocess.Popen(
                     [*command, str(theirs.fileno()), *paths],

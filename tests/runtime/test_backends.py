@@ -150,7 +150,9 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
 def test_a_missing_engine_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     assert backends.available() == []
-    with pytest.raises(BackendUnavailable, match=r"'onnx' needs the package onnxruntime: pip install '.*\[onnx\]'"):
+    with pytest.raises(
+        BackendUnavailable, match=r"'onnx' needs the package onnxruntime: pip install 'stageproof\[onnx\]'"
+    ):
         Predictor(bundle, backend="onnx")
     with pytest.raises(BackendUnavailable, match=r"No artifact of .* can serve here\..*needs the package"):
         Predictor(bundle)
@@ -172,7 +174,8 @@ def test_a_gpu_is_refused_where_there_is_none(predictor: Predictor, device: str)
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(
-        BackendUnavailable, match=r"device='cpu'|pip install '\.\[gpu\]'|was asked for\. On '(cuda|tensorrt)' run: "
+        BackendUnavailable,
+        match=r"device='cpu'|pip install 'stageproof\[gpu\]'|was asked for\. On '(cuda|tensorrt)' run: ",
     ):
         Predictor(predictor.artifact.parent, backend=predictor.backend, device=device, trust_code=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import runtime.errors
+from stageproof.runtime import errors
 from stageproof.runtime.cli.exit_status import exit_status, require_or_exit, status_of
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import DependencyError, StageproofError
@@ -88,7 +88,7 @@ def test_a_module_may_check_before_its_own_imports(capsys):
 
 
 def test_every_error_is_of_the_input_or_of_the_work():
-    kinds = {t for t in vars(runtime.errors).values() if isinstance(t, type) and issubclass(t, StageproofError)}
+    kinds = {t for t in vars(errors).values() if isinstance(t, type) and issubclass(t, StageproofError)}
     work = {kind.__name__ for kind in kinds if status_of(kind("")) == 1}
     of_work = ("Backend", "Fork", "Audit", "Training", "Export", "Parity", "Isolation")
     assert work == {"StageproofError", *(f"{name}Error" for name in of_work)}

@@ -97,7 +97,7 @@ def test_every_file_that_pydicom_ships_is_the_same(pool: Decoders) -> None:
 
 PROBE = """
 import json, os, resource, socket, sys
-from runtime import confinement
+from runtime.decoding import confinement
 said = {}
 confinement.limit_resources(confinement_bytes := 64 << 20)
 said["enforced"] = confinement.refuse_system_calls()

@@ -37,7 +37,7 @@ def watch(event, arguments):
     elif event in ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn"):
         # `import torch` asks the linker for its libraries, `import matplotlib` the system for its fonts; and images are
         # decoded in processes of their own (runtime.decoding.pool), which open nothing.
-        ours = event == "subprocess.Popen" and arguments[0] == sys.executable and "decoder_process" in str(arguments[1])
+        ours = event == "subprocess.Popen" and arguments[0] == sys.executable and "decoding.process" in str(arguments[1])
         if not ours and not str(arguments[:1]).startswith(("('/sbin/ldconfig'", "('fc-list'")):
             seen.append((event, str(arguments)))
 
@@ -72,7 +72,7 @@ sys.exit(1 if seen else 0)
 """
 
 EXPLAIN = """
-from runtime.explain import main
+from runtime.explain.__main__ import main
 armed = True
 status = main([sys.argv[2], sys.argv[3], "--trust-code", "--out", sys.argv[4]])
 armed = False

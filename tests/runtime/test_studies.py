@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import runtime.inference.input_batches
 from stageproof.runtime import Predictor
 from stageproof.runtime.images.reader import Picture, read_all
+from stageproof.runtime.inference import input_batches
 from stageproof.runtime.inference.input_batches import prepare, prepare_frames
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ def test_few_images_are_alive_at_full_size(onnx_predictor: Predictor, phantoms, 
         most = max(most, sum(ref() is not None for ref in alive))
         return pictures
 
-    monkeypatch.setattr(runtime.inference.input_batches, "read_all", watched)
+    monkeypatch.setattr(input_batches, "read_all", watched)
     gc.collect()
     study = onnx_predictor.predict_study(phantoms.images[:90], batch_size=4)
     assert len(study.used) == len(alive) == 90
@@ -77,7 +77,7 @@ def test_frames_of_a_file_are_slices(onnx_predictor: Predictor, monkeypatch) -> 
         count = counts.get(source) if isinstance(source, bytes) else None
         return read_all(source, most) if count is None else [read_all(frame)[0] for frame in frames[:count]]
 
-    monkeypatch.setattr(runtime.inference.input_batches, "read_all", read)
+    monkeypatch.setattr(input_batches, "read_all", read)
     sizes: list[int] = []
     real = onnx_predictor._batches.logits
 

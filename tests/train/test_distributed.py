@@ -135,7 +135,7 @@ def test_bad_data_is_still_one_line_and_exit_2(tmp_path):
 
 DYING = """
 import sys
-from train import loop
+from train.engine import loop
 from train.__main__ import main
 
 step = loop._step

@@ -125,8 +125,8 @@ SCRIPT = """
 import sys
 from benchmarks.__main__ import main as benchmarks
 from train.__main__ import main as train
-from train.crossvalidate import main as crossvalidate
-from train.evaluate import main as evaluate
+from train.crossvalidate.__main__ import main as crossvalidate
+from train.evaluate.__main__ import main as evaluate
 assert train(["--weights", "imagnet"]) == 2
 assert train(["--data", "nowhere"]) == 2
 assert crossvalidate(["--out", "cv", "--data", "nowhere"]) == 2

@@ -221,7 +221,7 @@ FULL_DISK = """
 import resource, sys
 from train.__main__ import main
 # No file may grow beyond this from the second checkpoint on: as on a disk that has filled up.
-from train import state
+from train.runs import checkpoints as state
 write, count = state.Keeper.write, []
 
 def fills(self, content):
