@@ -16,7 +16,18 @@ from runtime.errors import ExportError
 pytestmark = pytest.mark.skipif(lacking(tensorrt) is not None, reason="no TensorRT is installed here")
 
 
-def test_engines_hold_the_graphs_weights_in_its_type_and_are_never_served(job):
+def test_engines_hold_the_graphs_weights_in_its_type_and_are_never_served(tiny_job):
+    outcomes = produced(tiny_job)
+    assert "there is none here to check it on: built, never served" in outcomes[0].reason
+
+
+@pytest.mark.slow
+def test_those_of_the_published_network_are_half_as_large_in_fp16(job):
+    sizes = [outcome.artifact.size_bytes for outcome in produced(job)]
+    assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.05)
+
+
+def produced(job):
     outcomes = produce(job, "tensorrt", ["fp32", "fp16"])
     for outcome, precision in zip(outcomes, ("fp32", "fp16"), strict=True):
         assert outcome.status == "pending", outcome.reason
@@ -24,9 +35,7 @@ def test_engines_hold_the_graphs_weights_in_its_type_and_are_never_served(job):
         assert outcome.artifact.checks == ()
         assert outcome.artifact.requires["flavour"] == "tensorrt-rtx"
         assert outcome.artifact.requires["compute_capability"] == "8.9"
-    sizes = [outcome.artifact.size_bytes for outcome in outcomes]
-    assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.05)
-    assert "there is none here to check it on: built, never served" in outcomes[0].reason
+    return outcomes
 
 
 def test_an_engine_without_the_graphs_weights_is_refused(tiny_job):
