@@ -87,5 +87,5 @@ def test_stream(benchmark: BenchmarkFixture, predictors: tuple[Predictor, Predic
             taken.append(time.perf_counter() - begun)
         added.append((taken[0] - taken[1]) / len(images))
 
-    benchmark.pedantic(turn, rounds=9, warmup_rounds=2)
+    benchmark.pedantic(turn, rounds=5, warmup_rounds=1)
     benchmark.extra_info.update(added_ms=statistics.median(added) * 1e3, images=len(images))

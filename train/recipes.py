@@ -93,9 +93,10 @@ def _resnet34_gray(pretrained: bool) -> Recipe:
 
 
 def _demo(pretrained: bool) -> Recipe:
-    full = Stage(6, 1e-4) if pretrained else Stage(10, 1e-3, schedule="one-cycle")
+    # As short and as small as still tells most of the people who were held out: it shows what the commands do.
+    full = Stage(6, 1e-4) if pretrained else Stage(6, 1e-3, schedule="one-cycle")
     head = Stage(1, 1e-3, augment=False)
-    return Recipe("demo", "resnet50", image_size=64, batch_size=32, head=head, full=full)
+    return Recipe("demo", "resnet50", image_size=32, batch_size=32, head=head, full=full)
 
 
 RECIPES: dict[str, Callable[[bool], Recipe]] = {

@@ -1,4 +1,4 @@
-"""A run of a network whose decisions are firm and spread over all four classes, made in seconds."""
+"""Runs of networks whose decisions are firm and spread over all four classes, made in seconds."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
+
 SIZE = 32
 
 
 @pytest.fixture(scope="session")
-def slices(tmp_path_factory) -> Path:
+def slices(once) -> Path:
     """Class folders with 4 classes × 16 people × 4 phantom slices as PNG files of 64 × 64."""
     from stageproof.runtime.labels import LABELS
     from stageproof.train.data.phantom.__main__ import phantom_samples
 
-    samples = phantom_samples(patients=16, slices=4, size=64, seed=11)
-    root = tmp_path_factory.mktemp("data") / "slices"
-    for index, name in enumerate(samples.names):
-        file = root / LABELS[samples.labels[index]] / Path(name).name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(samples.read(index))
-    return root
+    def write(root: Path) -> int:
+        samples = phantom_samples(patients=16, slices=4, size=64, seed=11)
+        for index, name in enumerate(samples.names):
+            file = root / LABELS[samples.labels[index]] / Path(name).name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(samples.read(index))
+        return 0
+
+    return once("slices", write)
 
 
 @pytest.fixture(scope="session")
@@ -78,14 +82,22 @@ def network(slices, fit_network):
 @pytest.fixture(scope="session")
 def write_run():
     """Function: writes a run directory of a network at `size`, over the data at `data`; `held` tells by name and index
-    which of its slices it was not trained on."""
+    which of its slices it was not trained on. architecture: as `train.models.ARCHITECTURES` calls it."""
     from stageproof.runtime.labels import LABELS
     from stageproof.runtime.preprocess import InputSpec
     from stageproof.runtime.serialization.digests import sha256_file
     from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
     from stageproof.train.runs.record import write_record
 
-    def write(path: Path, network, samples, data: Path, size: int, held: Callable[[str, int], bool]) -> Path:
+    def write(
+        path: Path,
+        network,
+        samples,
+        data: Path,
+        size: int,
+        held: Callable[[str, int], bool],
+        architecture: str = "resnet50",
+    ) -> Path:
         with new_run(path) as folder:
             save_weights(network, folder)
             with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
@@ -96,7 +108,7 @@ def write_run():
                     writer.writerow((name, LABELS[label], patient, "validation" if held(name, index) else "training"))
             (folder / "MODEL_CARD.md").write_text("# A network for tests\n", encoding="utf-8")
             record = {
-                "architecture": "resnet50",
+                "architecture": architecture,
                 "labels": list(LABELS),
                 "input": InputSpec.imagenet(size).to_dict(),
                 "temperature": 1.0,
@@ -113,15 +125,37 @@ def write_run():
     return write
 
 
+def _held(name: str, index: int) -> bool:
+    """A quarter of `slices`, people kept together."""
+    return int(Path(name).name.split("_")[0][1:]) // 4 % 4 == 0
+
+
 @pytest.fixture(scope="session")
-def run(network, slices, write_run, tmp_path_factory) -> Path:
+def run(request, slices, write_run, once) -> Path:
     """A run directory of `network`: three quarters of `slices` on the training side, people kept together."""
     from stageproof.train.data.sources.source import load_samples
 
-    def held(name: str, index: int) -> bool:
-        return int(Path(name).name.split("_")[0][1:]) // 4 % 4 == 0
+    def write(folder: Path) -> int:
+        folder.mkdir()
+        network = request.getfixturevalue("network")
+        write_run(folder / "firm", network, load_samples(slices), slices, SIZE, _held)
+        return 0
 
-    return write_run(tmp_path_factory.mktemp("runs") / "firm", network, load_samples(slices), slices, SIZE, held)
+    return once("firm-runs", write) / "firm"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(slices, write_run, once) -> Path:
+    """As `run`, of a network with 500 weights, which is exported in a tenth of the time while `tiny.known` lasts."""
+    from stageproof.train.data.sources.source import load_samples
+
+    def write(folder: Path) -> int:
+        folder.mkdir()
+        samples = load_samples(slices)
+        write_run(folder / "few", tiny.fitted(samples), samples, slices, tiny.SIZE, _held, tiny.NAME)
+        return 0
+
+    return once("tiny-runs", write) / "few"
 
 
 @pytest.fixture(scope="session")
@@ -149,10 +183,29 @@ def job(run, new_job):
 
 
 @pytest.fixture(scope="session")
-def firm_bundle(run, tmp_path_factory) -> Path:
+def tiny_job(tiny_run, new_job):
+    """A Job over `tiny_run`."""
+    with tiny.known():
+        return new_job(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def firm_bundle(run, once) -> Path:
     """The bundle that `python -m export --to onnx` makes of `run`. Do not change it: copy it."""
     from stageproof.export.__main__ import main
 
-    folder = tmp_path_factory.mktemp("firm") / "bundle"
-    assert main([str(run), "--to", "onnx", "--out", str(folder)]) == 0
-    return folder
+    return once("firm-bundle", lambda folder: main([str(run), "--to", "onnx", "--out", str(folder)]))
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tiny_run, once) -> Path:
+    """The bundle that an export to onnx makes of `tiny_run`. Do not change it: copy it."""
+    from stageproof.export.bundle.guard import write_guard
+    from stageproof.export.options import Options
+    from stageproof.export.run import export
+
+    def make(folder: Path) -> int:
+        with tiny.known(guard=write_guard):
+            return 0 if export(Options(source=tiny_run, out=folder, threads=1)).whole else 1
+
+    return once("small-bundle", make)

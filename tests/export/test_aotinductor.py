@@ -14,16 +14,16 @@ from stageproof.export.formats.build import produce
 from stageproof.runtime.errors import ExportError
 
 
-def test_without_a_compiler_it_says_what_it_needs(job, monkeypatch):
+def test_without_a_compiler_it_says_what_it_needs(tiny_job, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    (outcome,) = produce(job, "aotinductor", ["fp32"])
+    (outcome,) = produce(tiny_job, "aotinductor", ["fp32"])
     assert outcome.status == "missing"
     assert (
         "AOTInductor compiles C++, and there is no no-such-compiler here. Install one, or name yours" in outcome.reason
     )
 
 
-def test_it_compiles_where_nobody_else_can_put_anything(job, monkeypatch):
+def test_it_compiles_where_nobody_else_can_put_anything(tiny_job, monkeypatch):
     """By itself PyTorch takes /tmp/torchinductor_USER, whoever made that."""
     import torch._inductor
 
@@ -39,7 +39,7 @@ def test_it_compiles_where_nobody_else_can_put_anything(job, monkeypatch):
     monkeypatch.setattr(aotinductor.shutil, "which", lambda name: name)
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compiled)
     for _ in range(2):
-        (outcome,) = produce(job, "aotinductor", ["fp32"])
+        (outcome,) = produce(tiny_job, "aotinductor", ["fp32"])
         assert "that is enough" in outcome.reason
     assert [mode for _, mode, _ in seen] == [0o700, 0o700]
     assert seen[0][0] != seen[1][0]

@@ -36,15 +36,15 @@ while True:
 """
 
 
-def test_killed_at_any_moment_it_leaves_a_whole_bundle(firm_bundle, tmp_path):
-    """Forty kills of a process that does nothing but replace the bundle."""
+def test_killed_at_any_moment_it_leaves_a_whole_bundle(small_bundle, tmp_path):
+    """Twenty kills of a process that does nothing but replace the bundle."""
     target = tmp_path / "bundle"
-    shutil.copytree(firm_bundle, target)
-    digest = read_manifest(firm_bundle).model.digest
+    shutil.copytree(small_bundle, target)
+    digest = read_manifest(small_bundle).model.digest
     rng = random.Random(0)
-    for _ in range(40):
+    for _ in range(20):
         process = subprocess.Popen(
-            [sys.executable, "-c", SWAP_FOREVER, str(firm_bundle), str(target)], cwd=ROOT, stdout=subprocess.PIPE
+            [sys.executable, "-c", SWAP_FOREVER, str(small_bundle), str(target)], cwd=ROOT, stdout=subprocess.PIPE
         )
         with process:
             assert process.stdout.readline() == b"ready\n"
@@ -98,28 +98,28 @@ def test_an_error_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_one_clear_line_and_the_old_bundle_stands(firm_bundle, tmp_path):
+def test_a_full_disk_is_one_clear_line_and_the_old_bundle_stands(small_bundle, tmp_path):
     target = tmp_path / "bundle"
-    shutil.copytree(firm_bundle, target)
+    shutil.copytree(small_bundle, target)
     with pytest.raises(ExportError, match=r"No space left on device.*The old one, if any, is untouched"):
         write_half(target, OSError(28, os.strerror(28)))
-    assert verified(target) == read_manifest(firm_bundle)
+    assert verified(target) == read_manifest(small_bundle)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_bundle_that_was_changed_is_not_taken_over(firm_bundle, tmp_path):
+def test_a_bundle_that_was_changed_is_not_taken_over(small_bundle, tmp_path):
     target = tmp_path / "bundle"
-    shutil.copytree(firm_bundle, target)
+    shutil.copytree(small_bundle, target)
     (target / "model.onnx").write_bytes(b"changed")
     model = read_manifest(target).model
     with pytest.raises(BundleError, match=r"model.onnx has SHA-256 .* the file was changed after export"):
         adopt(target, model, tmp_path / "folder", set())
 
 
-def test_artifacts_of_another_temperature_are_not_taken_over(firm_bundle, tmp_path):
-    model = read_manifest(firm_bundle).model
-    assert adopt(firm_bundle, model, tmp_path / "same", set())[0]
-    assert adopt(firm_bundle, replace(model, temperature=1.5), tmp_path / "other", set()) == ([], [], {})
+def test_artifacts_of_another_temperature_are_not_taken_over(small_bundle, tmp_path):
+    model = read_manifest(small_bundle).model
+    assert adopt(small_bundle, model, tmp_path / "same", set())[0]
+    assert adopt(small_bundle, replace(model, temperature=1.5), tmp_path / "other", set()) == ([], [], {})
 
 
 def test_what_is_rejected_takes_its_sidecar_along(tmp_path):

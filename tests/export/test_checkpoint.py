@@ -152,9 +152,8 @@ def test_another_architecture_and_no_weights_at_all_are_refused(tmp_path, capsys
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_truncated_checkpoint_is_refused(network, tmp_path, capsys, share):
-    torch.save(network.state_dict(), tmp_path / "whole.pth")
-    content = (tmp_path / "whole.pth").read_bytes()
+def test_a_truncated_checkpoint_is_refused(tiny_checkpoint, tmp_path, capsys, share):
+    content = tiny_checkpoint.read_bytes()
     (tmp_path / "part.pth").write_bytes(content[: int(len(content) * share)])
     assert main([str(tmp_path / "part.pth"), "--out", str(tmp_path / "bundle")]) == 2
     error = capsys.readouterr().err.strip()

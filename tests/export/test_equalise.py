@@ -86,6 +86,7 @@ def test_a_channel_that_is_always_zero_is_no_division_by_zero(images):
     assert got == pytest.approx(run(model, images, 1), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.slow  # test_quantize.py compares every layer of it with bisect
 def test_the_published_network_computes_the_same(job):
     model = onnx.load(graph(job, "fp32").path)
     few = job.evidence.images[:8]

@@ -13,6 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from stageproof.export import run as pipeline
+from stageproof.export.bundle.guard import write_guard
 from stageproof.export.formats import graph_store
 from stageproof.export.formats import onnx as onnx_format
 from stageproof.export.graphs import half_precision
@@ -21,18 +22,20 @@ from stageproof.export.options import Options
 from stageproof.runtime import backends
 from stageproof.runtime.bundle.manifest import METADATA_KEY
 from stageproof.runtime.bundle.verify import verified
+from tests import tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def here():
+    """Formats are built in this process, so that a fault can be planted in it."""
+    with tiny.known(guard=write_guard):
+        yield
 
 
 @pytest.fixture(scope="module")
-def clean(job) -> onnx.ModelProto:
+def clean(tiny_job) -> onnx.ModelProto:
     """The graph as exported, before its description is put in."""
-    return onnx.load(graph_store.graph(job, "fp32").path)
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Formats are built in this process, so that a fault can be planted in it."""
-    monkeypatch.setattr(pipeline, "in_own_process", lambda task, arguments, log, say: task(*arguments, say))
+    return onnx.load(graph_store.graph(tiny_job, "fp32").path)
 
 
 def edit(model, name, change):
@@ -63,8 +66,8 @@ def mean_and_std_forgotten(model):
 
 
 def classes_permuted(model):
-    edit(model, "fc.3.weight", lambda w: w[[1, 0, 2, 3]].copy())
-    edit(model, "fc.3.bias", lambda b: b[[1, 0, 2, 3]].copy())
+    edit(model, "fc.weight", lambda w: w[[1, 0, 2, 3]].copy())
+    edit(model, "fc.bias", lambda b: b[[1, 0, 2, 3]].copy())
 
 
 def batch_frozen(model):
@@ -73,7 +76,7 @@ def batch_frozen(model):
 
 
 def answers_not_numbers(model):
-    edit(model, "fc.3.bias", lambda b: np.full_like(b, np.nan))
+    edit(model, "fc.bias", lambda b: np.full_like(b, np.nan))
 
 
 FAULTS = {
@@ -90,7 +93,7 @@ def failed(run, out, reason: str, precision: str = "fp32"):
     """Export; assert that it failed for that reason, that the bundle verifies, and serves nothing of it."""
     # 64 images leave a bound of 4.6 %: enough for 10 %, and refused at once for less.
     allowed = None if precision == "fp32" else 0.1
-    exported = pipeline.export(Options(source=run, out=out, precision=(precision,), flip_tolerance=allowed))
+    exported = pipeline.export(Options(source=run, out=out, precision=(precision,), flip_tolerance=allowed, threads=1))
     assert not exported.whole
     (outcome,) = exported.outcomes
     assert outcome.status == "rejected"
@@ -103,7 +106,7 @@ def failed(run, out, reason: str, precision: str = "fp32"):
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-def test_the_gate_catches(fault, clean, run, tmp_path, monkeypatch, here):
+def test_the_gate_catches(fault, clean, tiny_run, tmp_path, monkeypatch):
     plant, reason = FAULTS[fault]
 
     def exported(reference, precision):
@@ -112,23 +115,23 @@ def test_the_gate_catches(fault, clean, run, tmp_path, monkeypatch, here):
         return model
 
     monkeypatch.setattr(graph_store, "exported", exported)
-    outcome = failed(run, tmp_path / "bundle", reason)
+    outcome = failed(tiny_run, tmp_path / "bundle", reason)
     assert (tmp_path / "bundle" / "rejected" / f"{outcome.file}.rejected").is_file()
 
 
-def test_the_gate_itself_catches_a_frozen_batch(job, clean, tmp_path):
+def test_the_gate_itself_catches_a_frozen_batch(tiny_job, clean, tmp_path):
     from stageproof.export.parity.gate import judge
 
     model = copy.deepcopy(clean)
     batch_frozen(model)
-    describe(model, job.description("fp32"))
+    describe(model, tiny_job.description("fp32"))
     onnx.save(model, tmp_path / "frozen.onnx")
-    verdict = judge(job, tmp_path / "frozen.onnx", "onnx", "fp32")
+    verdict = judge(tiny_job, tmp_path / "frozen.onnx", "onnx", "fp32")
     assert not verdict.passed
     assert "fails on its images" in verdict.failures[0]
 
 
-def test_an_opset_that_no_engine_reads_is_one_clear_line(clean, run, tmp_path, monkeypatch, here):
+def test_an_opset_that_no_engine_reads_is_one_clear_line(clean, tiny_run, tmp_path, monkeypatch):
     def exported(reference, precision):
         model = copy.deepcopy(clean)
         model.opset_import[0].version = 99
@@ -136,7 +139,7 @@ def test_an_opset_that_no_engine_reads_is_one_clear_line(clean, run, tmp_path, m
 
     monkeypatch.setattr(graph_store, "exported", exported)
     monkeypatch.setattr(backends.BACKENDS["openvino"], "REQUIRES", {"no_such_engine": "openvino"})  # it reads any
-    (outcome,) = pipeline.export(Options(source=run, out=tmp_path / "bundle")).outcomes
+    (outcome,) = pipeline.export(Options(source=tiny_run, out=tmp_path / "bundle", threads=1)).outcomes
     assert outcome.status == "missing"
     assert outcome.reason.startswith("model.onnx was not added, since nothing here can check it. ")
     assert re.search("does not load in 'onnx': .* till opset [0-9]+", outcome.reason), outcome.reason
@@ -145,7 +148,7 @@ def test_an_opset_that_no_engine_reads_is_one_clear_line(clean, run, tmp_path, m
     assert verified(tmp_path / "bundle").artifacts == ()
 
 
-def test_the_gate_catches_labels_reordered_in_the_description(clean, run, tmp_path, monkeypatch, here):
+def test_the_gate_catches_labels_reordered_in_the_description(clean, tiny_run, tmp_path, monkeypatch):
     def describe(model, description):
         del model.metadata_props[:]
         reversed_ = {**description, "labels": description["labels"][::-1]}
@@ -153,11 +156,11 @@ def test_the_gate_catches_labels_reordered_in_the_description(clean, run, tmp_pa
 
     monkeypatch.setattr(graph_store, "exported", lambda reference, precision: copy.deepcopy(clean))
     monkeypatch.setattr(graph_store, "describe", describe)
-    failed(run, tmp_path / "bundle", "carries another labels")
+    failed(tiny_run, tmp_path / "bundle", "carries another labels")
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.999])
-def test_the_gate_catches_one_corrupted_byte(place, clean, run, tmp_path, monkeypatch, here):
+def test_the_gate_catches_one_corrupted_byte(place, clean, tiny_run, tmp_path, monkeypatch):
     """Also one that moves no decision: the lowest bits of a weight."""
     real = onnx_format.build
 
@@ -170,18 +173,31 @@ def test_the_gate_catches_one_corrupted_byte(place, clean, run, tmp_path, monkey
 
     monkeypatch.setattr(graph_store, "exported", lambda reference, precision: copy.deepcopy(clean))
     monkeypatch.setattr(onnx_format, "build", build)
-    failed(run, tmp_path / "bundle", "has SHA-256 .* on the disk, .* was written: it changed since")
+    failed(tiny_run, tmp_path / "bundle", "has SHA-256 .* on the disk, .* was written: it changed since")
 
 
-def test_the_gate_catches_an_fp16_file_that_is_fp32(clean, run, tmp_path, monkeypatch, here):
+def test_the_gate_catches_an_fp16_file_that_is_fp32(clean, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(graph_store, "exported", lambda reference, precision: copy.deepcopy(clean))
-    reason = "model.fp16.onnx was to be fp16, but the built file has 55 layers in fp32"
-    failed(run, tmp_path / "bundle", reason, precision="fp16")
+    reason = "model.fp16.onnx was to be fp16, but the built file has 2 layers in fp32"
+    failed(tiny_run, tmp_path / "bundle", reason, precision="fp16")
 
 
-def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, monkeypatch, here):
+def test_the_gate_catches_batchnorm_left_in_training_mode(slices, write_run, tmp_path, monkeypatch):
     import torch
 
+    from stageproof.train.data.sources.source import load_samples
+    from stageproof.train.models import ARCHITECTURES
+
+    def build():
+        model = tiny.build()
+        model.conv1 = torch.nn.Sequential(model.conv1, torch.nn.BatchNorm2d(tiny.CHANNELS))
+        return model
+
+    monkeypatch.setitem(ARCHITECTURES, tiny.NAME, build)
+    torch.manual_seed(0)
+    samples = load_samples(slices)
+    network, held = tiny.fitted(samples, build()), lambda name, index: index % 4 == 0
+    run = write_run(tmp_path / "run", network, samples, slices, tiny.SIZE, held, tiny.NAME)
     real = half_precision.lowered
 
     class Training(torch.nn.Module):
@@ -204,12 +220,12 @@ def test_the_gate_catches_batchnorm_left_in_training_mode(job, run, tmp_path, mo
 
     monkeypatch.setattr(half_precision, "lowered", lowered)
     outcome = failed(run, tmp_path / "bundle", "and moves one by .* when only the batch size changes")
-    assert sum(outcome.found.values()) == 55, "it was exported, and is measured"
+    assert sum(outcome.found.values()) == 2, "it was exported, and is measured"
 
 
-def test_a_failure_leaves_what_the_bundle_serves(clean, run, firm_bundle, tmp_path, monkeypatch, here):
+def test_a_failure_leaves_what_the_bundle_serves(clean, tiny_run, small_bundle, tmp_path, monkeypatch):
     out = tmp_path / "bundle"
-    shutil.copytree(firm_bundle, out)
+    shutil.copytree(small_bundle, out)
     before = (out / "manifest.json").read_bytes()
 
     def exported(reference, precision):
@@ -218,7 +234,7 @@ def test_a_failure_leaves_what_the_bundle_serves(clean, run, firm_bundle, tmp_pa
         return model
 
     monkeypatch.setattr(graph_store, "exported", exported)
-    exported_now = pipeline.export(Options(source=run, out=out))
+    exported_now = pipeline.export(Options(source=tiny_run, out=out, threads=1))
     assert not exported_now.whole
     assert (out / "manifest.json").read_bytes() == before
     assert verified(out).artifacts

@@ -26,8 +26,8 @@ ELSEWHERE = "another machine, 64 threads"
 
 
 @pytest.fixture
-def bundle(firm_bundle, tmp_path):
-    return shutil.copytree(firm_bundle, tmp_path / "bundle")
+def bundle(small_bundle, tmp_path):
+    return shutil.copytree(small_bundle, tmp_path / "bundle")
 
 
 def slowed(source, target) -> None:
@@ -78,7 +78,7 @@ def test_a_slowed_artifact_is_ranked_last_whatever_was_measured_before(bundle):
     chosen = candidates(read_manifest(bundle), None, None)
     backends = len(quick.checks)
     assert [c.artifact.file for c in chosen] == ["model.onnx"] * backends + ["model.slow.onnx"] * backends
-    assert chosen[0].check.latency_ms > 0.01
+    assert chosen[0].check.latency_ms > 0.001, "measured anew"
     assert all(", 1 threads" in c.check.machine for c in chosen)
     assert Predictor(bundle).artifact.name == "model.onnx"
 

@@ -10,28 +10,35 @@ import torch
 
 from stageproof.export.__main__ import main
 from stageproof.export.bisect.__main__ import main as bisect
+from stageproof.export.bundle.guard import write_guard
 from stageproof.runtime.bundle.verify import verified
+from tests import tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known():
+    with tiny.known(guard=write_guard):
+        yield
 
 
 def constant(state):
-    for name in ("fc.3.weight",):
-        state[name].zero_()
+    state["fc.weight"].zero_()
 
 
 def one_class(state):
     """A network that responds to its input, and answers one class whatever it is."""
-    state["fc.3.bias"][2] += 1000
+    state["fc.bias"][2] += 1000
 
 
 def overflowing(state):
     """Finite weights whose product is not."""
-    state["fc.0.weight"].fill_(3e38)
+    state["conv1.weight"].fill_(3e38)
 
 
 def almost_constant(state):
     """Ties all over, decided by rounding."""
-    state["fc.3.weight"].mul_(1e-6)
-    state["fc.3.bias"].zero_()
+    state["fc.weight"].mul_(1e-6)
+    state["fc.bias"].zero_()
 
 
 @pytest.mark.parametrize(
@@ -44,12 +51,14 @@ def almost_constant(state):
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_network_that_shows_nothing_is_refused(spoil, reason, network, tmp_path, capsys):
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+def test_a_network_that_shows_nothing_is_refused(spoil, reason, tiny_checkpoint, tmp_path, capsys):
+    state = torch.load(tiny_checkpoint, weights_only=True)
     spoil(state)
     torch.save(state, tmp_path / "spoilt.pth")
-    arguments = [str(tmp_path / "spoilt.pth"), "--image-size", "32", "--parity-images", "32", "--to", "pytorch"]
-    assert main([*arguments, "--out", str(tmp_path / "new" / "bundle")]) == 1
+    arguments = [str(tmp_path / "spoilt.pth"), "--architecture", tiny.NAME, "--image-size", str(tiny.SIZE)]
+    assert (
+        main([*arguments, "--parity-images", "32", "--to", "pytorch", "--out", str(tmp_path / "new" / "bundle")]) == 1
+    )
     error = capsys.readouterr().err
     assert reason in error
     assert "compared on phantoms, which are synthetic" in error
@@ -67,9 +76,9 @@ def test_random_weights_are_refused(tmp_path, capsys):
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_run_whose_data_is_gone_says_so_everywhere(run, tmp_path, capsys):
+def test_a_run_whose_data_is_gone_says_so_everywhere(tiny_run, tmp_path, capsys):
     moved = tmp_path / "moved"
-    shutil.copytree(run, moved)
+    shutil.copytree(tiny_run, moved)
     record = json.loads((moved / "run.json").read_text())
     record["options"]["data"] = str(tmp_path / "gone")
     (moved / "run.json").write_text(json.dumps(record))
@@ -89,12 +98,12 @@ def test_a_run_whose_data_is_gone_says_so_everywhere(run, tmp_path, capsys):
     assert f"bundle {out}" in printed.out
 
 
-def test_every_command_gives_the_same_status_for_what_it_cannot_work_with(tmp_path, firm_bundle, capsys):
+def test_every_command_gives_the_same_status_for_what_it_cannot_work_with(tmp_path, small_bundle, capsys):
     none = str(tmp_path / "none")
     assert main(["--rebuild", "--out", none]) == 2
     assert bisect([none]) == 2
     broken = tmp_path / "broken"
-    shutil.copytree(firm_bundle, broken)
+    shutil.copytree(small_bundle, broken)
     (broken / "manifest.json").unlink()
     (broken / "manifest.json").write_text("{}")
     assert main(["--rebuild", "--out", str(broken)]) == 2
@@ -103,7 +112,7 @@ def test_every_command_gives_the_same_status_for_what_it_cannot_work_with(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["ExportError", "ParityError", "BackendError"])
-def test_each_error_is_printed_by_its_own_type(kind, run, tmp_path, monkeypatch, capsys):
+def test_each_error_is_printed_by_its_own_type(kind, tiny_run, tmp_path, monkeypatch, capsys):
     from stageproof.export import run as pipeline
     from stageproof.export.formats.build import Outcome
 
@@ -112,7 +121,7 @@ def test_each_error_is_printed_by_its_own_type(kind, run, tmp_path, monkeypatch,
         "_format",
         lambda *arguments: [Outcome("pytorch", "fp32", "model.safetensors", "rejected", "it failed", kind)],
     )
-    arguments = [str(run), "--to", "pytorch", "--parity-images", "32", "--json", "--out", str(tmp_path / "bundle")]
+    arguments = [str(tiny_run), "--to", "pytorch", "--parity-images", "32", "--json", "--out", str(tmp_path / "bundle")]
     assert main(arguments) == 1
     printed = capsys.readouterr()
     assert f"\n{kind}: it failed\n" in printed.err

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import save_file
 
-from stageproof.export.data.comparison import PHANTOMS, preprocessed
+from stageproof.export.data.comparison import PHANTOMS
 from stageproof.export.options import Options
 from stageproof.export.run import export
 from stageproof.runtime.bundle.verify import verified
@@ -34,7 +33,8 @@ def phantom_run(tmp_path, monkeypatch) -> Path:
     run = tmp_path / "run"
     run.mkdir()
     samples = small()
-    save_file(fitted(samples), run / "model.safetensors")
+    weights = {name: tensor.contiguous() for name, tensor in tiny.fitted(samples).state_dict().items()}
+    save_file(weights, run / "model.safetensors")
     names = samples.names
     rows = [f"{name},x,{Path(name).name[:4]},{'training' if i % 5 else 'validation'}" for i, name in enumerate(names)]
     rows[0] = rows[0].replace("validation", "training")
@@ -56,23 +56,6 @@ def phantom_run(tmp_path, monkeypatch) -> Path:
     write_record(record, run)
     yield run
     run_data._population.cache_clear()
-
-
-def fitted(samples) -> dict[str, torch.Tensor]:
-    """The weights of the network with its last layer fitted by ridge regression: small ones, which half precision
-    hardly moves."""
-    torch.manual_seed(0)
-    model = tiny.build().eval().requires_grad_(False)
-    images = torch.from_numpy(preprocessed(samples, InputSpec.imagenet(tiny.SIZE)))
-    features = model.maxpool(torch.relu(model.conv1(images))).mean((2, 3))
-    wanted = torch.nn.functional.one_hot(torch.from_numpy(samples.labels), 4).float() * 8 - 2
-    middle = features.mean(0)
-    square = (features - middle).T @ (features - middle)
-    ridge = square + 1e-2 * square.trace() * torch.eye(len(square))
-    weight = torch.linalg.solve(ridge, (features - middle).T @ wanted)
-    model.fc.weight.copy_(weight.T)
-    model.fc.bias.copy_(wanted.mean(0) - middle @ weight)
-    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
 
 def exported(run: Path, out: Path, to: tuple[str, ...], precision: tuple[str, ...]):

@@ -176,8 +176,8 @@ def test_calibration_data_of_int8_for_a_checkpoint(options, tmp_path):
 
 
 def test_calibration_data_of_int8_for_a_run(options, tmp_path):
-    data = write_images(tmp_path / "data", 320)
-    run = make_run(tmp_path / "run", data, 0, 200)
+    data = write_images(tmp_path / "data", 256)
+    run = make_run(tmp_path / "run", data, 0, 150)
     int8 = replace(options, source=run, precision=("int8",))
     check(int8, lambda text: None)
     data.rename(tmp_path / "elsewhere")

@@ -270,10 +270,10 @@ def test_bisect_sees_every_layer_in_the_trained_models_units(ending, original, f
     assert max(error for layer, error in int8.items() if layer.startswith(("conv1", "layer1", "layer2"))) < 0.2
 
 
-def test_where_too_few_images_could_show_it_int8_is_not_even_tried(job):
+def test_where_too_few_images_could_show_it_int8_is_not_even_tried(tiny_job):
     from stageproof.export.formats.build import produce
 
-    (outcome,) = produce(job, "onnx", ["int8"])
+    (outcome,) = produce(tiny_job, "onnx", ["int8"])
     assert outcome.status == "rejected"
     assert outcome.reason == (
         "int8 was not tried: 64 images of 16 patients cannot show that fewer than 2.0% of predictions change, even if "

@@ -24,8 +24,8 @@ def rewritten(bundle, change):
 
 
 @pytest.fixture
-def bundle(firm_bundle, tmp_path):
-    shutil.copytree(firm_bundle, tmp_path / "bundle")
+def bundle(small_bundle, tmp_path):
+    shutil.copytree(small_bundle, tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
@@ -66,7 +66,8 @@ def test_without_its_run_it_says_so_and_the_bundle_stands(bundle, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_what_no_longer_fits_is_made_and_checked_again(bundle, run, capsys):
+def test_what_no_longer_fits_is_made_and_checked_again(firm_bundle, run, tmp_path, capsys):
+    bundle = shutil.copytree(firm_bundle, tmp_path / "bundle")
     rewritten(bundle, lambda check: replace(check, engine="an engine 0.1"))
     assert main([str(run), "--rebuild", "--out", str(bundle), "--to", "tensorrt"]) == 0
     assert [artifact.file for artifact in read_manifest(bundle).artifacts] == ["model.onnx"]

@@ -34,8 +34,8 @@ def keys(tmp_path):
 
 
 @pytest.fixture
-def bundle(firm_bundle, tmp_path):
-    shutil.copytree(firm_bundle, tmp_path / "bundle")
+def bundle(small_bundle, tmp_path):
+    shutil.copytree(small_bundle, tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
@@ -65,17 +65,17 @@ def test_a_key_of_no_use_is_one_clear_line(bundle, tmp_path):
     assert not (bundle / SIGNATURE).exists()
 
 
-def test_without_the_package_it_says_what_to_install(run, tmp_path, capsys, monkeypatch):
+def test_without_the_package_it_says_what_to_install(tiny_run, tmp_path, capsys, monkeypatch):
     from stageproof.export.bundle import signing
 
     monkeypatch.setattr(signing, "find_spec", lambda name: None)
     (tmp_path / "key.pem").write_text("a key")
-    assert main([str(run), "--sign", str(tmp_path / "key.pem"), "--out", str(tmp_path / "bundle")]) == 2
+    assert main([str(tiny_run), "--sign", str(tmp_path / "key.pem"), "--out", str(tmp_path / "bundle")]) == 2
     assert "--sign needs the package model-signing: pip install 'stageproof[sign]'" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_missing_key_is_refused_before_any_work(run, tmp_path, capsys):
-    assert main([str(run), "--sign", str(tmp_path / "none.pem"), "--out", str(tmp_path / "bundle")]) == 2
+def test_a_missing_key_is_refused_before_any_work(tiny_run, tmp_path, capsys):
+    assert main([str(tiny_run), "--sign", str(tmp_path / "none.pem"), "--out", str(tmp_path / "bundle")]) == 2
     assert "none.pem is not a file. Make a key: openssl ecparam" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()

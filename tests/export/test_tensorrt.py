@@ -16,7 +16,18 @@ from stageproof.runtime.errors import ExportError
 pytestmark = pytest.mark.skipif(lacking(tensorrt) is not None, reason="no TensorRT is installed here")
 
 
-def test_engines_hold_the_graphs_weights_in_its_type_and_are_never_served(job):
+def test_engines_hold_the_graphs_weights_in_its_type_and_are_never_served(tiny_job):
+    outcomes = produced(tiny_job)
+    assert "there is none here to check it on: built, never served" in outcomes[0].reason
+
+
+@pytest.mark.slow
+def test_those_of_the_published_network_are_half_as_large_in_fp16(job):
+    sizes = [outcome.artifact.size_bytes for outcome in produced(job)]
+    assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.05)
+
+
+def produced(job):
     outcomes = produce(job, "tensorrt", ["fp32", "fp16"])
     for outcome, precision in zip(outcomes, ("fp32", "fp16"), strict=True):
         assert outcome.status == "pending", outcome.reason
@@ -24,16 +35,14 @@ def test_engines_hold_the_graphs_weights_in_its_type_and_are_never_served(job):
         assert outcome.artifact.checks == ()
         assert outcome.artifact.requires["flavour"] == "tensorrt-rtx"
         assert outcome.artifact.requires["compute_capability"] == "8.9"
-    sizes = [outcome.artifact.size_bytes for outcome in outcomes]
-    assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.05)
-    assert "there is none here to check it on: built, never served" in outcomes[0].reason
+    return outcomes
 
 
-def test_an_engine_without_the_graphs_weights_is_refused(job):
-    produce(job, "tensorrt", ["fp32"])
-    produce(job, "onnx", ["fp16"])
-    with pytest.raises(ExportError, match=r"holds 0 of the 55 weights of fp16\.onnx"):
-        tensorrt.found_weights(job.folder / "model.engine", job.work / "fp16.onnx")
+def test_an_engine_without_the_graphs_weights_is_refused(tiny_job):
+    produce(tiny_job, "tensorrt", ["fp32"])
+    produce(tiny_job, "onnx", ["fp16"])
+    with pytest.raises(ExportError, match=r"holds 0 of the 2 weights of fp16\.onnx"):
+        tensorrt.found_weights(tiny_job.folder / "model.engine", tiny_job.work / "fp16.onnx")
 
 
 @pytest.mark.slow
@@ -54,15 +63,15 @@ def test_the_grey_networks_engines_are_told_from_their_weights_too(job, tmp_path
         assert outcome.found[precision] >= 36
 
 
-def test_an_unknown_gpu_is_refused_with_those_there_are(job):
-    other = replace(job, options=replace(job.options, compute_capability=("8.9", "9.9")))
+def test_an_unknown_gpu_is_refused_with_those_there_are(tiny_job):
+    other = replace(tiny_job, options=replace(tiny_job.options, compute_capability=("8.9", "9.9")))
     (outcome,) = produce(other, "tensorrt", ["fp32"])
     assert outcome.status == "rejected"
     assert "--compute-capability 9.9 is not one this library builds for. It has: 12.0, 12.1" in outcome.reason
 
 
-def test_one_engine_for_several_gpus(job):
-    several = replace(job, options=replace(job.options, compute_capability=("8.9", "12.0")))
+def test_one_engine_for_several_gpus(tiny_job):
+    several = replace(tiny_job, options=replace(tiny_job.options, compute_capability=("8.9", "12.0")))
     (outcome,) = produce(several, "tensorrt", ["fp32"])
     assert outcome.artifact.requires["compute_capability"] == "8.9, 12.0"
 
@@ -75,8 +84,8 @@ def test_one_engine_for_several_gpus(job):
         ({"timing_cache": Path("timings")}, "tensorrt-rtx times nothing when it builds"),
     ],
 )
-def test_what_this_flavour_does_not_have_is_said(job, option, message):
-    (outcome,) = produce(replace(job, options=replace(job.options, **option)), "tensorrt", ["fp32"])
+def test_what_this_flavour_does_not_have_is_said(tiny_job, option, message):
+    (outcome,) = produce(replace(tiny_job, options=replace(tiny_job.options, **option)), "tensorrt", ["fp32"])
     assert outcome.status == "missing"
     assert message in outcome.reason
 

@@ -105,27 +105,28 @@ def test_strides_and_byte_order_do_not_matter(predictor: Predictor, images: np.n
 
 def test_eight_threads_share_one_predictor(predictor: Predictor, phantoms) -> None:
     """Every answer is that of its own image, whoever else asks at the same time."""
-    alone = [predictor.predict(image).probabilities for image in phantoms.images]
+    images = phantoms.images[::3]
+    alone = [predictor.predict(image).probabilities for image in images]
     together = threading.Barrier(8)
 
     def ask(worker: int) -> list[tuple[int, float]]:
         together.wait()
-        order = np.random.default_rng(worker).permutation(len(phantoms))[:24]
+        order = np.random.default_rng(worker).permutation(len(images))[:12]
         errors = []
         for index in order:
-            got = predictor.predict(phantoms.images[index]).probabilities
+            got = predictor.predict(images[index]).probabilities
             errors.append((index, max(abs(got[name] - alone[index][name]) for name in got)))
         return errors
 
     with ThreadPoolExecutor(8) as pool:
         results = [error for errors in pool.map(ask, range(8)) for error in errors]
-    assert len(results) == 8 * 24
+    assert len(results) == 8 * 12
     assert max(error for _, error in results) < 1e-5
 
 
 def test_answers_differ_enough_for_the_test_above(onnx_predictor: Predictor, phantoms) -> None:
     """Guards it: had a thread been given its neighbour's answer, the difference would have shown."""
-    values = [tuple(onnx_predictor.predict(image).probabilities.values()) for image in phantoms.images]
+    values = [tuple(onnx_predictor.predict(image).probabilities.values()) for image in phantoms.images[::3]]
     gaps = [max(abs(a - b) for a, b in zip(one, other, strict=True)) for one, other in pairwise(values)]
     assert np.median(gaps) > 1e-4
 

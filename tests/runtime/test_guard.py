@@ -81,7 +81,9 @@ def test_photographs_are_turned_away(phantom_guard: Guard) -> None:
     assert rejected(phantom_guard, photographs) >= 0.98
 
 
+@pytest.mark.slow
 def test_new_real_patients_pass_and_everything_else_does_not(real_sides) -> None:
+    """As the phantoms above, of which there are fewer: half a minute."""
     guard, others = real_sides
     assert rejected(guard, others) <= 0.02
     shares = {kind: rejected(guard, images) for kind, images in negatives(others).items()}

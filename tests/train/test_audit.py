@@ -83,6 +83,7 @@ def test_nobody_is_invented_among_pictures_of_nobody(tmp_path, capsys):
     assert "patients    UNKNOWN" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_copies_that_are_a_second_stack_are_no_second_patient(people, tmp_path, capsys):
     """A turned copy of every slice: each head's stack twice, as if it were scanned again. 24 patients, groups of whole
     patients or "unknown" are right, 48 are not; and the audit says what leaks whichever it is."""

@@ -47,7 +47,7 @@ def test_a_run_directory_holds_what_its_format_says(trained_run):
     assert record["metrics"]["patients"] == len(set(_patients(trained_run, "validation")))
     assert not set(_patients(trained_run, "validation")) & set(_patients(trained_run, "training"))
     lines = [json.loads(line) for line in (trained_run / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["stage"], line["epoch"]) for line in lines] == [("head", 1), ("full", 1)]
+    assert [(line["stage"], line["epoch"]) for line in lines] == [("head", epoch) for epoch in (1, 2, 3)]
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert not (trained_run.parent / f".{trained_run.name}.partial").exists()
 
@@ -225,5 +225,5 @@ def test_help_shows_the_recipes_defaults_without_torch(recipe):
         text=True,
         check=True,
     ).stdout
-    size = {"demo": "64", "resnet50-two-stage": "224", "resnet34-gray": "224"}[recipe]
+    size = {"demo": "32", "resnet50-two-stage": "224", "resnet34-gray": "224"}[recipe]
     assert f"(default: {size})" in shown

@@ -42,6 +42,7 @@ def drawn():
     return phantoms(12, 16)
 
 
+@pytest.mark.slow  # tests/train/test_audit.py counts as many people of as many slices
 def test_whole_phantoms_are_counted():
     row = measured(*phantoms(24, 32))
     assert (row.verdict, row.groups, row.torn, row.joined) == ("patients", 24, 0, 0)

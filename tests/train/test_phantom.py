@@ -152,6 +152,7 @@ def test_a_patients_own_slices_resemble_one_another_more_than_another_persons():
     assert same.min() > np.percentile(different, 95)
 
 
+@pytest.mark.slow  # tests/train/test_audit.py counts the same people
 def test_people_can_be_told_from_the_pixels_at_the_spacing_that_the_command_writes():
     pytest.importorskip("scipy", reason="linking slices by pixels needs scipy")
     from stageproof.train.data.patients.from_pixels import tell_apart
