@@ -34,7 +34,7 @@ class Options:
     """Run it was exported from, for the peers in PyTorch. Without it: looked for in runs/."""
     peers: bool = True
     """Also measure what users would run instead."""
-    patient: bool = False
+    slow_peers: bool = False
     """Also the peers that take minutes to compile or calibrate."""
     only: tuple[str, ...] = ()
     """Measure only contenders whose name holds one of these, such as: int8 "published snippet"."""

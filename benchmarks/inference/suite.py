@@ -53,7 +53,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     notes: list[str] = []
     source = _run_of(options, manifest, notes, say)
     threads = options.threads or available_cpus()
-    patient = options.patient or "all" in options.scenario
+    slow_peers = options.slow_peers or "all" in options.scenario
     images, where = images_for(manifest, options.bundle, source, options.data, options.images)
     contenders = predictors(options, manifest, threads, notes)
     with _folder(options.work) as work:
@@ -65,8 +65,8 @@ def run(options: Options, say: Say) -> dict[str, Any]:
                 threads,
                 options.device,
                 work,
-                patient=patient,
-                calibration=_calibration(source) if patient else (),
+                slow_peers=slow_peers,
+                calibration=_calibration(source) if slow_peers else (),
             )
             others, left_out = peers(given)
             contenders += others

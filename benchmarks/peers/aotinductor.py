@@ -27,7 +27,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
     reason = None
     if given.run is None:
         reason = NO_RUN
-    elif not given.patient:
+    elif not given.slow_peers:
         reason = PATIENCE
     elif find_spec("torchvision") is None:
         reason = "it needs torchvision"

@@ -21,7 +21,7 @@ class Given:
     """``cpu`` or ``cuda``."""
     work: Path
     """Where a peer may keep what it compiles."""
-    patient: bool
+    slow_peers: bool
     """Also the peers that take minutes to compile or calibrate."""
     calibration: tuple[bytes, ...] = ()
     """Encoded images that a peer may calibrate int8 on; none of them is answered for the clock."""
@@ -37,4 +37,4 @@ class Given:
 
 
 NO_RUN = "the bundle's run is not in runs/: name it with --run"
-PATIENCE = "it takes minutes to prepare: --patient"
+PATIENCE = "it takes minutes to prepare: --slow-peers"

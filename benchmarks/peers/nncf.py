@@ -29,7 +29,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
         reason = "the bundle has no float32 .onnx"
     elif find_spec("openvino") is None or find_spec("nncf") is None:
         reason = "it needs NNCF: pip install 'stageproof[openvino,nncf]'"
-    elif not (given.patient and given.calibration):
+    elif not (given.slow_peers and given.calibration):
         reason = PATIENCE
     if given.device != "cpu" or source is None or reason:
         return [], [f"{NAME} was not measured: {reason}."] if given.device == "cpu" else []

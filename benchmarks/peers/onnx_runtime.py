@@ -42,7 +42,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
             found.append(_contender(given, provider, precision, given.bundle / artifact.file, artifact.size_bytes))
     source = given.onnx("fp32")
     if given.device == "cpu" and source and here:
-        if given.patient and given.calibration:
+        if given.slow_peers and given.calibration:
             name = f"{given.manifest.model.digest[:16]}.u8s8.onnx"
             found.append(_contender(given, here[0], "int8", given.work / name, None, given.bundle / source.file))
         else:

@@ -21,7 +21,7 @@ NEAR = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.25}
 
 @pytest.fixture
 def given(bundle, trained_run, tmp_path):
-    return Given(bundle, read_manifest(bundle), trained_run, 1, "cpu", tmp_path, patient=False)
+    return Given(bundle, read_manifest(bundle), trained_run, 1, "cpu", tmp_path, slow_peers=False)
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +96,12 @@ def test_on_a_gpu_only_its_own_peers_are_listed(given):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_peers_that_compile_and_calibrate_agree_too(given, images, expected):
-    found, _ = peers(replace(given, patient=True, calibration=tuple(jpegs(128)[64:])))
-    patient = [contender for contender in found if "compile" in contender.name or "AOT" in contender.name]
+    found, _ = peers(replace(given, slow_peers=True, calibration=tuple(jpegs(128)[64:])))
+    slow = [contender for contender in found if "compile" in contender.name or "AOT" in contender.name]
     own = [contender for contender in found if "own quantiser" in contender.name]
-    assert len(patient) == 4
+    assert len(slow) == 4
     assert [contender.backend for contender in own] == (["onnx", "openvino"] if find_spec("nncf") else ["onnx"])
-    for contender in [*patient, *own]:
+    for contender in [*slow, *own]:
         agrees(contender, images, expected)
     # What lies in the work folder is used again.
     kept = (".pt2", ".onnx", ".xml")
