@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,64 +68,18 @@ def figures(run: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(few_slices, tmp_path_factory) -> dict[str, Path]:
-    """Each recipe's run, never interrupted."""
-    runs = {}
-    for recipe in RECIPES:
-        runs[recipe] = tmp_path_factory.mktemp("undisturbed") / recipe
-        process = start(arguments(recipe, few_slices, runs[recipe]))
+def undisturbed(few_slices, tmp_path_factory) -> Callable[[str], Path]:
+    """Function: a recipe → its run, never interrupted."""
+
+    @cache
+    def run(recipe: str) -> Path:
+        out = tmp_path_factory.mktemp("undisturbed") / recipe
+        process = start(arguments(recipe, few_slices, out))
         _, errors = process.communicate()
         assert process.returncode == 0, errors
-    return runs
+        return out
 
-
-@pytest.mark.parametrize(
-    ("recipe", "how"),
-    [
-        pytest.param("resnet50-two-stage", signal.SIGKILL, marks=pytest.mark.slow),
-        ("resnet34-gray", signal.SIGKILL),
-        pytest.param("resnet34-gray", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("resnet50-two-stage", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("resnet34-gray", signal.SIGINT, marks=pytest.mark.slow),
-    ],
-)
-def test_disturbed_within_an_epoch_it_ends_with_the_same_weights_bit_for_bit(
-    undisturbed, few_slices, tmp_path, recipe, how
-):
-    out = tmp_path / "runs" / "a"
-    process = start(arguments(recipe, few_slices, out))
-    wait_until_within_an_epoch(process, out)
-    process.send_signal(how)
-    printed, errors = process.communicate()
-    assert not out.exists()
-    if how == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        assert process.returncode == 0
-        assert errors.splitlines()[-1] == f"Stopped, with a checkpoint. Next: python -m train --resume --out {out}"
-        assert printed == ""
-    again = start(["--resume", "--out", str(out)])
-    _, errors = again.communicate()
-    assert again.returncode == 0, errors
-    assert "resumed" in errors
-    assert sha256_file(out / "model.safetensors") == sha256_file(undisturbed[recipe] / "model.safetensors")
-    assert figures(out) == figures(undisturbed[recipe])
-    assert sorted(path.name for path in out.iterdir()) == sorted(p.name for p in undisturbed[recipe].iterdir())
-    assert [path.name for path in out.parent.iterdir()] == ["a"]
-
-
-def test_a_run_directory_of_the_gray_recipe_carries_its_own_normalisation(undisturbed, few_slices):
-    record = json.loads((undisturbed["resnet34-gray"] / "run.json").read_text())
-    assert record["input"]["channels"] == 1
-    from stageproof.runtime.preprocess import InputSpec
-    from stageproof.train.data.dataset import prepare
-
-    spec = InputSpec(32, 32, 1, (0.0,), (1.0,))
-    data = prepare(few_slices, spec, max_unreadable=0.05, split="patient", fold=0, folds=5, seed=0)
-    pixels = data.slices.pixels[data.split.training] / 255
-    assert record["input"]["mean"] == pytest.approx([pixels.mean()])
-    assert record["input"]["std"] == pytest.approx([pixels.std()])
-    assert [line["stage"] for line in figures(undisturbed["resnet34-gray"])] == ["full", "full"]
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +98,62 @@ def killed(interrupted, tmp_path) -> Path:
     """A run of its own to resume."""
     shutil.copytree(partial_folder(interrupted), partial_folder(tmp_path / "a"))
     return tmp_path / "a"
+
+
+def assert_ends_as(out: Path, whole: Path) -> None:
+    """Go on with the interrupted run at `out`: it must end as `whole`, which was not interrupted."""
+    assert not out.exists()
+    again = start(["--resume", "--out", str(out)])
+    _, errors = again.communicate()
+    assert again.returncode == 0, errors
+    assert "resumed" in errors
+    assert sha256_file(out / "model.safetensors") == sha256_file(whole / "model.safetensors")
+    assert figures(out) == figures(whole)
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole.iterdir())
+    assert [path.name for path in out.parent.iterdir()] == ["a"]
+
+
+def test_killed_within_an_epoch_it_ends_with_the_same_weights_bit_for_bit(undisturbed, killed):
+    assert_ends_as(killed, undisturbed("resnet34-gray"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "how"),
+    [
+        ("resnet50-two-stage", signal.SIGKILL),
+        ("resnet34-gray", signal.SIGTERM),
+        ("resnet50-two-stage", signal.SIGTERM),
+        ("resnet34-gray", signal.SIGINT),
+    ],
+)
+def test_disturbed_in_other_ways_it_does_so_too(undisturbed, few_slices, tmp_path, recipe, how):
+    out = tmp_path / "runs" / "a"
+    process = start(arguments(recipe, few_slices, out))
+    wait_until_within_an_epoch(process, out)
+    process.send_signal(how)
+    printed, errors = process.communicate()
+    if how == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 0
+        assert errors.splitlines()[-1] == f"Stopped, with a checkpoint. Next: python -m train --resume --out {out}"
+        assert printed == ""
+    assert_ends_as(out, undisturbed(recipe))
+
+
+def test_a_run_directory_of_the_gray_recipe_carries_its_own_normalisation(undisturbed, few_slices):
+    record = json.loads((undisturbed("resnet34-gray") / "run.json").read_text())
+    assert record["input"]["channels"] == 1
+    from stageproof.runtime.preprocess import InputSpec
+    from stageproof.train.data.dataset import prepare
+
+    spec = InputSpec(32, 32, 1, (0.0,), (1.0,))
+    data = prepare(few_slices, spec, max_unreadable=0.05, split="patient", fold=0, folds=5, seed=0)
+    pixels = data.slices.pixels[data.split.training] / 255
+    assert record["input"]["mean"] == pytest.approx([pixels.mean()])
+    assert record["input"]["std"] == pytest.approx([pixels.std()])
+    assert [line["stage"] for line in figures(undisturbed("resnet34-gray"))] == ["full", "full"]
 
 
 def test_an_interrupted_run_is_not_overwritten(killed, few_slices, capsys):
@@ -256,7 +268,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_last_checkpoint(few_sl
     _, errors = again.communicate()
     assert again.returncode == 0, errors
     name = "model.safetensors"
-    assert sha256_file(out / name) == sha256_file(undisturbed["resnet34-gray"] / name)
+    assert sha256_file(out / name) == sha256_file(undisturbed("resnet34-gray") / name)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(tmp_path):
