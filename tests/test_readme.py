@@ -32,11 +32,13 @@ def walk(tmp_path_factory) -> Path:
     assert len(commands(block)) >= 5
     folder = tmp_path_factory.mktemp("newcomer")
     shutil.copy(ROOT / "scan.jpg", folder)
-    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("stageproof", "runtime", "train", "export", "benchmarks"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # A newcomer's terminal knows nothing of this test run, whose workers would turn pytest-benchmark off.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment = {**plain, "PATH": path, "PYTHONPATH": str(ROOT)}
+    plain.pop("PYTHONPATH", None)  # a checkout of its own
+    environment = {**plain, "PATH": path}
     said = []
     for command in commands(block):
         done = subprocess.run(

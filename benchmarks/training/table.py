@@ -15,6 +15,11 @@ def table(title: str, measured: Sequence[Measured], baseline: Measured | None) -
         faster = ""
         if baseline is not None and entry is not baseline:
             ratio, least, most = entry.ratio(baseline)
-            faster = f"{ratio:.2f} ({least:.2f}–{most:.2f})"
-        lines.append(f"{entry.name:<34}{entry.median:>8.2f}  {f'{low:.2f}–{high:.2f}':<16}{faster:>18}")
+            faster = f"{_short(ratio)} ({_short(least)}–{_short(most)})"
+        lines.append(f"{entry.name:<34}{_short(entry.median):>8}  {f'{_short(low)}–{_short(high)}':<16}{faster:>18}")
     return lines
+
+
+def _short(value: float) -> str:
+    """Two decimals; three digits and an exponent where the interval of few samples on a busy machine is huge."""
+    return f"{value:.2f}" if value < 1000 else f"{value:.2e}"

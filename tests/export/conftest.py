@@ -27,7 +27,7 @@ def slices(once) -> Path:
             file.write_bytes(samples.read(index))
         return 0
 
-    return once("slices", write)
+    return once("class-folders", write)
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def test_training_and_prediction_normalise_by_one_function(monkeypatch):
     def planted(scaled, mean, std, between, out, arrays=np):
         arrays.add(scaled, mean, out=out)
 
-    for module in ("runtime.preprocess", "train.data.batches"):
+    for module in ("stageproof.runtime.preprocess", "stageproof.train.data.batches"):
         monkeypatch.setattr(sys.modules[module], "standardise", planted)
     pixels = RNG.integers(0, 256, (2, 20, 24), np.uint8)
     batches = Batches(torch.from_numpy(pixels[:, None]), torch.zeros(2, dtype=torch.int64), GREY, 2)
