@@ -74,7 +74,7 @@ def test_a_manifest_cannot_claim_another_origin_than_its_artifacts(assumed, tmp_
     manifest = replace(verified(bundle), labels_from=claim)
     (bundle / "manifest.json").unlink()  # linked elsewhere, maybe
     (bundle / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-    with pytest.raises(BundleError, match=rf"carries labels_from {ASSUMED}, and .*says {claim}"):
+    with pytest.raises(BundleError, match=rf"has labels_from {ASSUMED}, but .* has {claim}"):
         verified(bundle)
 
 

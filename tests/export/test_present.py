@@ -190,7 +190,9 @@ def test_the_same_model_again_keeps_all_and_says_nothing(bundle, tiny_checkpoint
 def test_a_changed_bundle_is_refused_before_anything_is_built(bundle, tiny_checkpoint, monkeypatch):
     (bundle / "notes.txt").write_text("x")
     monkeypatch.setattr(pipeline, "staged", None)
-    with pytest.raises(BundleError, match=r"notes\.txt is not named by the manifest.* remove .* or give another --out"):
+    with pytest.raises(
+        BundleError, match=r"notes\.txt is not listed in the manifest.* remove .* or give another --out"
+    ):
         tiny.make(tiny_checkpoint, bundle, ("onnx",), temperature=1.25)
 
 

@@ -144,7 +144,7 @@ def test_a_backend_module_keeps_the_protocol(module) -> None:
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"No backend is called 'tensorflow'\. Backends: tensorrt, openvino, onnx"):
+    with pytest.raises(InputError, match=r"There is no backend 'tensorflow'\. Backends: tensorrt, openvino, onnx"):
         backends.backend_module("tensorflow")
 
 
@@ -176,7 +176,7 @@ def test_a_gpu_is_refused_where_there_is_none(predictor: Predictor, device: str)
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(
         BackendUnavailable,
-        match=r"device='cpu'|pip install 'stageproof\[gpu\]'|was asked for\. On '(cuda|tensorrt)' run: ",
+        match=r"device='cpu'|pip install 'stageproof\[gpu\]'|was requested\. Backends for '(cuda|tensorrt)': ",
     ):
         Predictor(predictor.artifact.parent, backend=predictor.backend, device=device, trust_code=True)
 

@@ -39,7 +39,7 @@ def test_the_fastest_at_export_serves(edit: Callable) -> None:
             assert predictor.backend == fast
             assert predictor.explain()[0].endswith(f"serves, {predictor.engine}")
             others = predictor.explain()[1:]
-            assert all("not tried: an earlier one serves" in line or "carries code: " in line for line in others)
+            assert all("not tried: an earlier one serves" in line or "contains code: " in line for line in others)
         assert candidates(read_manifest(bundle), None, None)[0].check.backend == fast
 
 
@@ -112,14 +112,14 @@ def test_what_may_never_serve_is_explained_too(edit) -> None:
     manifest = read_manifest(folder)
     assert candidates(manifest, None, None)
     assert "takes uint8 (N, H, W, C), for programs without this library" in never_served(manifest)[-1]
-    with pytest.raises(BundleError, match=r"model\.ts carries takes float32 .*, and .*manifest\.json says uint8"):
+    with pytest.raises(BundleError, match=r"model\.ts has takes float32 .*, but .*manifest\.json has uint8"):
         Predictor(folder)
 
 
 def test_what_the_bundle_does_not_have(bundle: Path) -> None:
     with pytest.raises(InputError, match=r"nothing that passed parity for precision='int4'\. It has: fp32 in"):
         Predictor(bundle, precision="int4")
-    with pytest.raises(InputError, match=r"No backend is called 'Onnx'\. Backends: "):
+    with pytest.raises(InputError, match=r"There is no backend 'Onnx'\. Backends: "):
         Predictor(bundle, backend="Onnx")
 
 
@@ -181,7 +181,7 @@ def test_a_lone_file_that_makes_no_sense(bundle: Path, tmp_path: Path) -> None:
 def test_weights_that_do_not_say_of_which_network(tmp_path: Path) -> None:
     """Those of a run are not an artifact yet."""
     save_file({"fc.weight": np.zeros((4, 8), np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(BackendError, match=r"does not say of which network\. Export it: .*--to pytorch"):
+    with pytest.raises(BackendError, match=r"no metadata with the architecture\. Export it: .*--to pytorch"):
         Predictor(tmp_path / "model.safetensors")
 
 

@@ -176,7 +176,7 @@ def test_a_bundle_that_was_replaced_is_not_loaded(edit: Callable, copy: Path) ->
     (copy / "manifest.json").write_text(text, encoding="utf-8")
     assert pickle.loads(sent).backend == "onnx"
     shutil.move(copy, copy.with_name("elsewhere"))
-    with pytest.raises(BundleError, match="which a pickled Predictor names, does not exist here"):
+    with pytest.raises(BundleError, match="the path of a pickled Predictor, does not exist here"):
         pickle.loads(sent)
 
 

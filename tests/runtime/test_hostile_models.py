@@ -358,7 +358,7 @@ def test_a_manifest_of_many_files(bundle: Path) -> None:
     def more(data: dict) -> None:
         data["documents"] += [{"file": f"{number}.txt", "sha256": "0" * 64} for number in range(2000)]
 
-    with pytest.raises(BundleError, match=r"names 20\d\d files, expected at most 1000"):
+    with pytest.raises(BundleError, match=r"lists 20\d\d files, expected at most 1000"):
         Predictor(rewritten(bundle, more))
 
 
@@ -542,7 +542,7 @@ def test_what_is_no_file_is_no_manifest(bundle: Path, what: str) -> None:
     else:
         with path.open("wb") as file:
             file.truncate(LARGEST + 1 if what == "too large" else 1 << 40)
-    with pytest.raises(BundleError, match=r"manifest\.json (is no regular file|cannot be read|has \d+ bytes)"):
+    with pytest.raises(BundleError, match=r"manifest\.json (is not a regular file|cannot be read|has \d+ bytes)"):
         Predictor(bundle)
     with pytest.raises(BundleError):
         read_manifest(bundle)

@@ -44,7 +44,7 @@ def test_on_the_cpu_it_is_never_tried(tmp_path: Path) -> None:
     engine.write_bytes(b"ftrt")
     with pytest.raises(BackendUnavailable, match=r"Nothing here runs \.engine files: 'tensorrt' runs on device 'cuda'"):
         Predictor(engine)
-    with pytest.raises(TrustError, match="carries code"):
+    with pytest.raises(TrustError, match="contains code"):
         Predictor(engine, backend="tensorrt")
 
 
