@@ -142,7 +142,7 @@ def test_what_it_cannot_do_it_says(bundle: Path, other_formats: Path, scan: Path
 
     out = tmp_path / "out.png"
     trusted = (other_formats, "--trust-code")
-    assert "has no float32 .pt2, the artifact whose gradients" in says(bundle, scan, "--out", out)
+    assert "has no float32 .pt2, which Grad-CAM requires for gradients" in says(bundle, scan, "--out", out)
     assert "--to torch-export --out" in says(bundle, scan, "--out", out)
     assert "'Demented' is no class. Expected one of NonDemented, " in says(
         other_formats, scan, "--label", "Demented", "--out", out

@@ -52,5 +52,5 @@ def test_weights_of_another_network_are_named(eager) -> None:
         network(name, dict(model.state_dict()), torch)
     less = {key: value for key, value in weights.items() if key != "layer1.0.conv1.weight"}
     less.pop("layer1.0.conv1.0.weight", None)
-    with pytest.raises(ValueError, match=r"layer1\.0\.conv1.*weight \(1 in all\) lacking"):
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1.*weight \(1 in all\) missing"):
         network(name, less, torch)

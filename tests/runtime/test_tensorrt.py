@@ -42,7 +42,9 @@ def test_without_a_device_it_says_so(tmp_path: Path, device: str) -> None:
 def test_on_the_cpu_it_is_never_tried(tmp_path: Path) -> None:
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"ftrt")
-    with pytest.raises(BackendUnavailable, match=r"Nothing here runs \.engine files: 'tensorrt' runs on device 'cuda'"):
+    with pytest.raises(
+        BackendUnavailable, match=r"No backend here runs \.engine files: 'tensorrt' runs on device 'cuda'"
+    ):
         Predictor(engine)
     with pytest.raises(TrustError, match="contains code"):
         Predictor(engine, backend="tensorrt")

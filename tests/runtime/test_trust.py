@@ -130,7 +130,7 @@ def config() -> bytes:
 ELF = b"\x7fELF" + bytes(60)
 PT2: dict[str, tuple[Callable[[Path], dict[str, bytes]], str]] = {
     "a pickle that runs": (lambda made: {"data/sample_inputs/model.pt": tensors(made)}, "the opcode|names 'pathlib"),
-    "no archive": (lambda made: {"data/sample_inputs/model.pt": pickle.dumps(Runs(made))}, "no archive"),
+    "no archive": (lambda made: {"data/sample_inputs/model.pt": pickle.dumps(Runs(made))}, "not an archive"),
     "an unpickled weight": (
         lambda made: {
             "data/weights/model_weights_config.json": pickled_weight(config()),
@@ -146,7 +146,7 @@ PT2: dict[str, tuple[Callable[[Path], dict[str, bytes]], str]] = {
     "a shared object, renamed": (lambda made: {"extra/notes": ELF}, "machine code"),
     "a kernel": (lambda made: {"data/aotinductor/model/k.cubin": b"x"}, "machine code"),
     "source code": (lambda made: {"data/aotinductor/model/a.cpp": b"int x;"}, "no export"),
-    "a path upwards": (lambda made: {"../x": b"x"}, "no plain path"),
+    "a path upwards": (lambda made: {"../x": b"x"}, "not a canonical path"),
     "python": (lambda made: {"extra/a/b.py": b"x"}, "no export"),
 }
 
