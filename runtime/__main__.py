@@ -14,16 +14,16 @@ from stageproof.runtime.backends import BACKENDS, DEVICES
 from stageproof.runtime.bundle.manifest import DEFAULT_BUNDLE
 from stageproof.runtime.cli import output as report
 from stageproof.runtime.cli.csv_file import CsvFile, ExistingRows, read_existing
-from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
 from stageproof.runtime.cli.paths import STDIN, bundle_and_images
 from stageproof.runtime.errors import StageproofError
-from stageproof.runtime.inference.arguments import outside
+from stageproof.runtime.inference.arguments import check_outside_bundle
 from stageproof.runtime.labels import ASSUMED, ORIGINS, order_line
 from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.predictor import Predictor
 from stageproof.runtime.text.escapes import line
-from stageproof.runtime.text.hints import command, program, unguarded
+from stageproof.runtime.text.hints import command, missing_guard, program
 
 _EPILOG = """\
 The model is loaded from --bundle only; every other path is read as an image.
@@ -61,17 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not found.images and not (options.info or options.self_test):
             example = command("runtime", "--bundle", bundle, "scan.jpg")
             parser.error(f"no image was given for {bundle}. For example: {example}")
-        outside(bundle, **{"--output": options.output})
+        check_outside_bundle(bundle, **{"--output": options.output})
         written = read_existing(options.output, resume=options.resume) if options.output else ExistingRows()
         if found.skipped:
-            say(found.skipped_words())
-        predictor = _loaded(bundle, options)
+            print_status(found.skipped_words())
+        predictor = _load_predictor(bundle, options)
         return _run(predictor, bundle, found.images, written, options)
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
 
 
-def _loaded(bundle: Path, options: argparse.Namespace) -> Predictor:
+def _load_predictor(bundle: Path, options: argparse.Namespace) -> Predictor:
     """The predictor. Prints each of its warnings, and a missing guard, once on standard error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
@@ -87,9 +87,9 @@ def _loaded(bundle: Path, options: argparse.Namespace) -> Predictor:
             trusted_key=options.trusted_key,
             trusted_digest=options.trusted_digest,
         )
-    said = [str(one.message) for one in caught] + ([] if predictor.guarded else [unguarded(bundle)])
-    for one in dict.fromkeys(said):
-        say(f"warning: {one}")
+    messages = [str(one.message) for one in caught] + ([] if predictor.guarded else [missing_guard(bundle)])
+    for one in dict.fromkeys(messages):
+        print_status(f"warning: {one}")
     return predictor
 
 
@@ -98,9 +98,9 @@ def _run(
 ) -> int:
     status = 0
     if not options.info:
-        say(_named(predictor, bundle))
+        print_status(_describe_bundle(predictor, bundle))
     if predictor.labels_from == ASSUMED:
-        say(order_line(predictor.model.labels, ASSUMED))
+        print_status(order_line(predictor.model.labels, ASSUMED))
     if options.info:
         _print_info(predictor, as_json=options.json)
     if options.self_test:
@@ -110,16 +110,18 @@ def _run(
             json.dumps(result.to_dict()) if options.json else f"self-test  {'ok' if not status else 'FAILED'}: {result}"
         )
     if images:
-        answered = _study(predictor, images, options) if options.study else _each(predictor, images, written, options)
+        answered = (
+            _study(predictor, images, options) if options.study else _predict_each(predictor, images, written, options)
+        )
         status = max(status, 0 if answered else 1)
         if not options.json and not options.csv:
             print("Research use only: not a diagnosis.", file=sys.stderr)
     if options.audit:
-        say(f"audit log {options.audit}: anchor {predictor.audit_anchor}")
+        print_status(f"audit log {options.audit}: anchor {predictor.audit_anchor}")
     return status
 
 
-def _named(predictor: Predictor, bundle: Path) -> str:
+def _describe_bundle(predictor: Predictor, bundle: Path) -> str:
     """One line that identifies the bundle, artifact and backend in use."""
     weights = f"weights {predictor.model.digest[:12]}"
     if bundle.is_file():
@@ -129,7 +131,7 @@ def _named(predictor: Predictor, bundle: Path) -> str:
     )
 
 
-def _each(predictor: Predictor, images: list[Path], written: ExistingRows, options: argparse.Namespace) -> bool:
+def _predict_each(predictor: Predictor, images: list[Path], written: ExistingRows, options: argparse.Namespace) -> bool:
     """Predict and print each image. True if every image has a label."""
     output = None
     if options.output:
@@ -141,7 +143,7 @@ def _each(predictor: Predictor, images: list[Path], written: ExistingRows, optio
     progress = report.Progress(len(images))
     every = True
     try:
-        for name, prediction in _answers(predictor, images, options.workers):
+        for name, prediction in _predictions(predictor, images, options.workers):
             every = every and prediction.status == "ok"
             if output is not None:
                 output.write(name, prediction)
@@ -158,7 +160,7 @@ def _each(predictor: Predictor, images: list[Path], written: ExistingRows, optio
     return every
 
 
-def _answers(predictor: Predictor, images: list[Path], workers: int | None) -> Iterator[tuple[str, Prediction]]:
+def _predictions(predictor: Predictor, images: list[Path], workers: int | None) -> Iterator[tuple[str, Prediction]]:
     names = [str(image) for image in images]
     sources = (_source(image) for image in images)
     return zip(names, predictor.stream(sources, workers=workers), strict=True)
@@ -210,15 +212,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _studies(model: ModelInfo) -> str:
+def _describe_study_rule(model: ModelInfo) -> str:
     """How `predict_study` combines the slices' probabilities, and its abstention threshold."""
     rule = model.study
     if rule is None:
         return "mean of the slices' probabilities, not calibrated for studies (this bundle has no study rule)"
-    return f"probability calibrated on held-out patients, from all slices; {_abstains(rule.abstain_below)}"
+    return f"probability calibrated on held-out patients, from all slices; {_describe_threshold(rule.abstain_below)}"
 
 
-def _abstains(below: float) -> str:
+def _describe_threshold(below: float) -> str:
     """The abstention threshold in words. Nearly 1: none was certified (`train.evaluate --target-risk`)."""
     if below > 1 - 1e-9:
         return "always abstains: no threshold is certified"
@@ -248,8 +250,8 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     print(f"           {ORIGINS[predictor.labels_from]}")
     guard = "rejects out-of-distribution images" if predictor.guarded else "none: every image gets a stage"
     print(f"guard      {guard}")
-    print(f"slices     {_abstains(model.abstain_below)}")
-    print(f"studies    {_studies(model)}")
+    print(f"slices     {_describe_threshold(model.abstain_below)}")
+    print(f"studies    {_describe_study_rule(model)}")
     if considered := predictor.explain():
         print("candidates, measured fastest first:")
         print("\n".join(f"  {line(one)}" for one in considered))

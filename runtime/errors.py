@@ -39,7 +39,7 @@ class ImageError(InputError):
     """The source cannot be read as a single image."""
 
 
-def shed(error: ImageError) -> ImageError:
+def without_traceback(error: ImageError) -> ImageError:
     """`error` without traceback, cause and context, whose frames would keep whole files in memory."""
     error.__cause__ = error.__context__ = error.__traceback__ = None
     return error

@@ -15,18 +15,18 @@ from stageproof.runtime.bundle.identity import OPTIONS, absolute, restored
 from stageproof.runtime.bundle.manifest import DEFAULT_BUNDLE, ModelInfo
 from stageproof.runtime.bundle.trust import Trust
 from stageproof.runtime.decoding.pool import decoding_pool
-from stageproof.runtime.errors import BackendError, InputError, shed
+from stageproof.runtime.errors import BackendError, InputError, without_traceback
 from stageproof.runtime.headers.limits import MAX_PIXELS
 from stageproof.runtime.images.reader import Source
-from stageproof.runtime.inference.answers import Answers
+from stageproof.runtime.inference.answers import PredictionBuilder
 from stageproof.runtime.inference.arguments import (
     at_least_one,
+    check_bundle_path,
     check_options,
     check_pixels,
-    existing,
-    opened_log,
+    check_slices,
+    open_audit_log,
     several,
-    slices_of,
 )
 from stageproof.runtime.inference.input_batches import Prepared, Rows, prepare, prepare_frames
 from stageproof.runtime.inference.lanes import LANES, SHORT, in_lanes
@@ -38,7 +38,7 @@ from stageproof.runtime.softmax import probabilities
 from stageproof.runtime.system.caller import warn
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.runtime.system.forks import check_process
-from stageproof.runtime.text.hints import unguarded
+from stageproof.runtime.text.hints import missing_guard
 
 __all__ = ["Predictor", "probabilities"]
 
@@ -60,8 +60,7 @@ class Predictor:
         has no guard, which causes a RuntimeWarning unless guard=False.
     abstain_below: abstention threshold for slices and studies; None takes the bundle's threshold for each.
     self_test: True runs `self_test` first and raises BackendError if it fails.
-    tune: True measures every artifact on this machine and loads the fastest; the path of a JSON file also caches the
-        latencies there, for this bundle and machine.
+    tune: True measures every artifact on this machine and loads the fastest; a path caches the latencies there (JSON).
     audit: audit log (`runtime.audit`): one line per prediction, without patient data, written before it is returned.
     audit_key: file with the key of `audit`; None takes that of `runtime.audit.chain.key_path`, LOG.key by default.
     isolate: decode files in sandboxed processes, which exit with the last Predictor (docs/SECURITY-DECODING.md); False
@@ -98,7 +97,7 @@ class Predictor:
     ) -> None:
         self._process = os.getpid()
         check_options(device, threads, abstain_below, max_pixels)
-        where = existing(path, tune=tune, audit=audit, audit_key=audit_key)
+        where = check_bundle_path(path, tune=tune, audit=audit, audit_key=audit_key)
         trust = Trust.of(trust_code, trusted_key, trusted_digest)
         self._path = where.absolute()  # keeps symbolic links: a bundle is often updated by redirecting one
         paths = (absolute(tune), absolute(audit), absolute(audit_key))
@@ -107,7 +106,7 @@ class Predictor:
         self._options = dict(zip(OPTIONS, options, strict=True))
         threads, cpus = threads or available_cpus(), available_cpus()
         self._lanes = max(LANES[0], min(LANES[1], cpus))
-        self._audit = opened_log(audit, audit_key)
+        self._audit = open_audit_log(audit, audit_key)
         self._pool = decoding_pool() if isolate else None
         given = (where, backend, precision, device, threads, trust)
         self._serving = open_artifact(*given) if where.is_file() else open_bundle(*given, tune)
@@ -116,9 +115,9 @@ class Predictor:
         self._guard = self._serving.guard if guard else None
         self._max_pixels = max_pixels
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
-        self._answers = Answers(self.model, self.backend, self.precision, self._abstain_below, self.guarded)
+        self._answers = PredictionBuilder(self.model, self.backend, self.precision, self._abstain_below, self.guarded)
         if guard and where.is_file():
-            warn(unguarded(where))
+            warn(missing_guard(where))
         if self_test and not (result := self.self_test()).passed:
             raise BackendError(f"The self-test failed: {result}. Do not use {self.artifact} on this machine.")
 
@@ -193,7 +192,7 @@ class Predictor:
 
     def explain(self) -> list[str]:
         """One line per candidate artifact and backend, in order of preference, with why it was chosen or skipped."""
-        return [*map(str, self._serving.considered), *self._serving.never_served]
+        return [*map(str, self._serving.considered), *self._serving.unusable_artifacts]
 
     def predict(self, image: Source) -> Prediction:
         """The prediction for one image.
@@ -206,7 +205,7 @@ class Predictor:
         (prepared,) = prepare([image], *self._reading)
         if prepared.error is not None:
             del image  # the traceback would keep it in memory
-            raise shed(prepared.error)
+            raise without_traceback(prepared.error)
         (result,) = self._answers.of([prepared], self._rows, self._serving.timed)
         if self._audit is not None:
             self._audit.record(result, prepared.digest)
@@ -248,7 +247,7 @@ class Predictor:
         """
         check_process(self._process)
         at_least_one(batch_size=batch_size)
-        slices = list(self._stream(slices_of(images), batch_size, None, frames=True))
+        slices = list(self._stream(check_slices(images), batch_size, None, frames=True))
         if not slices:
             raise InputError("images is empty; expected the slices of one patient.")
         given = self._options["abstain_below"] is not None

@@ -17,7 +17,7 @@ def assert_harmless(model: ModelFile, format_name: str, *, trust_code: bool) -> 
     """Raise TrustError for a format that contains code, unless `trust_code`, and BundleError, naming the finding, for
     content that no export of this project writes, trusted or not."""
     if format_name in CODE and not trust_code:
-        raise TrustError(untrusted(model.path, format_name))
+        raise TrustError(untrusted_message(model.path, format_name))
     try:
         if format_name == "onnx":
             from stageproof.runtime.artifacts.onnx_file import examine
@@ -40,7 +40,7 @@ def assert_harmless(model: ModelFile, format_name: str, *, trust_code: bool) -> 
         raise BundleError(f"{model} was not loaded: {error}. Copy the bundle again, or export again.") from error
 
 
-def untrusted(path: Path, format_name: str) -> str:
+def untrusted_message(path: Path, format_name: str) -> str:
     """The message for an artifact that contains code and is not trusted."""
     return (
         f"{path} contains code: {CODE[format_name]}. It is not loaded without trust_code=True (--trust-code). Use an "
@@ -49,7 +49,7 @@ def untrusted(path: Path, format_name: str) -> str:
     )
 
 
-def lone(path: Path, format_name: str) -> str:
+def standalone_code_message(path: Path, format_name: str) -> str:
     """The message for a lone artifact that contains code, which is never loaded."""
     return (
         f"{path} contains code: {CODE[format_name]}. A lone file of this kind is never loaded, because it cannot be "

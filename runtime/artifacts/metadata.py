@@ -49,7 +49,7 @@ _FACTS = ("precision", "guarded", "labels_from", "takes", "gives")
 
 
 @dataclass(frozen=True)
-class Carried:
+class ArtifactMetadata:
     """The metadata of one artifact."""
 
     model: ModelInfo
@@ -65,7 +65,7 @@ class Carried:
     """``logits`` or ``probabilities``."""
 
 
-def carried(path: Path, format_name: str, content: bytes | None = None) -> Carried | None:
+def read_metadata(path: Path, format_name: str, content: bytes | None = None) -> ArtifactMetadata | None:
     """The metadata of the artifact at `path`; None for a format without metadata.
 
     content: the file's bytes, if already read; the path is then not opened.
@@ -100,7 +100,7 @@ def descriptions(path: Path, format_name: str, content: bytes | None = None) -> 
         raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
 
 
-def read_description(description: str, where: str) -> Carried:
+def read_description(description: str, where: str) -> ArtifactMetadata:
     """The metadata parsed from `description`. Raises BundleError, naming `where`, for unknown, missing or invalid
     keys."""
     where = f"the metadata in {where}"
@@ -114,7 +114,7 @@ def read_description(description: str, where: str) -> Carried:
         raise BundleError(
             f"{where}: labels_from is {origin!r}, expected one of {', '.join(LABELS_FROM)}. Export again."
         )
-    return Carried(
+    return ArtifactMetadata(
         model=ModelInfo.from_exact({key: data[key] for key in (*KEYS, *OPTIONAL) if key in data}, where),
         precision=text(data, "precision", where) if "precision" in data else None,
         guarded=guarded,

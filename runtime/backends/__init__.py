@@ -80,7 +80,7 @@ def _installed(module: str) -> bool:
         return False
 
 
-def elsewhere(name: str, device: str) -> str | None:
+def unsupported_device(name: str, device: str) -> str | None:
     """Why the backend does not support `device`; None if it does."""
     devices = BACKENDS[name].DEVICES
     if device in devices:
@@ -93,7 +93,7 @@ def available() -> list[str]:
     return [name for name in BACKENDS if missing(name) is None]
 
 
-def answers_several(name: str, device: str) -> bool:
+def supports_concurrent_calls(name: str, device: str) -> bool:
     """Whether `load` supports `at_once` > 1 for this backend and device."""
     return device in BACKENDS[name].AT_ONCE
 
@@ -113,7 +113,7 @@ def load(
     precision: the artifact's precision in the manifest (``fp32``, …); the engine must not compute in a lower one.
     device: one of `DEVICES`.
     threads: CPU threads of the engine.
-    at_once: concurrent calls, among which the threads are divided; more than 1 only if `answers_several`.
+    at_once: concurrent calls, among which the threads are divided; more than 1 only if `supports_concurrent_calls`.
     trust_code: also load formats that contain code (`runtime.artifacts.verified_bytes.CODE`).
 
     Raises BackendUnavailable if the engine is not installed or lacks the device, BackendError if it fails, ForkError if
@@ -124,7 +124,7 @@ def load(
     if reason := missing(name):
         here = ", ".join(available()) or "none"
         raise BackendUnavailable(f"{name!r} {reason}. Available here: {here}.")
-    if reason := elsewhere(name, device):
+    if reason := unsupported_device(name, device):
         others = ", ".join(other for other, module in BACKENDS.items() if device in module.DEVICES)
         raise BackendUnavailable(f"{name!r} {reason}. Backends for {device!r}: {others}.")
     library = next(iter(module.REQUIRES))

@@ -81,7 +81,7 @@ class Trust:
             )
 
 
-NOBODY = Trust()
+DEFAULT_TRUST = Trust()
 """The default: load data but no code; any author."""
 
 _LARGEST_SIGNATURE = 1 << 20

@@ -10,7 +10,7 @@ from typing import Any
 
 from stageproof.runtime.artifacts.entries import FILE, LOGS, REJECTED, SIGNATURE, TENSOR, Artifact, Document, Golden
 from stageproof.runtime.artifacts.files import LARGEST_MODEL
-from stageproof.runtime.artifacts.metadata import FORMATS, Carried, carried
+from stageproof.runtime.artifacts.metadata import FORMATS, ArtifactMetadata, read_metadata
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.backends import BACKENDS
 from stageproof.runtime.bundle.manifest import Manifest, artifact_bytes, artifact_path, read_manifest
@@ -138,7 +138,7 @@ def assert_described(bundle: Path, manifest: Manifest, artifact: Artifact, conte
             f"{path} has {size} bytes, but 'size_bytes' in {where} is {artifact.size_bytes}: it was changed after "
             "export. Not loaded. Copy the bundle again, or export again."
         )
-    found = carried(path, artifact.format, content)
+    found = read_metadata(path, artifact.format, content)
     if found is not None and (different := contradiction(found, manifest, artifact)):
         key, inside, outside = different
         raise BundleError(
@@ -147,7 +147,7 @@ def assert_described(bundle: Path, manifest: Manifest, artifact: Artifact, conte
         )
 
 
-def contradiction(found: Carried, manifest: Manifest, artifact: Artifact) -> tuple[str, Any, Any] | None:
+def contradiction(found: ArtifactMetadata, manifest: Manifest, artifact: Artifact) -> tuple[str, Any, Any] | None:
     """The first metadata key whose value in the artifact differs from the manifest, and both values; None if none."""
     # AOTInductor packages of version 0.1 do not record their input.
     takes = found.takes or (artifact.takes if artifact.format == "aotinductor" else TENSOR)

@@ -47,7 +47,7 @@ def exit_status(main: Callable[[], int], extra: str = "") -> int:
             missing = from_import_error(error, extra) if extra else None
             if missing is None:
                 raise
-            return told(missing)
+            return report_error(missing)
         finally:
             sys.stdout.flush()  # also after --help, which raises SystemExit
     except BrokenPipeError:
@@ -61,10 +61,10 @@ def require_or_exit(extra: str, *modules: str) -> None:
     try:
         require(extra, *modules)
     except DependencyError as error:
-        sys.exit(told(error))
+        sys.exit(report_error(error))
 
 
-def told(error: StageproofError) -> int:
+def report_error(error: StageproofError) -> int:
     """Print the error on standard error and return its exit status."""
     # A TrainingError may include the traceback of another process, with several lines; all others are one line.
     text = escapes.lines(str(error)) if isinstance(error, TrainingError) else escapes.line(str(error))
@@ -72,6 +72,6 @@ def told(error: StageproofError) -> int:
     return status_of(error)
 
 
-def say(text: str) -> None:
+def print_status(text: str) -> None:
     """Print one line of progress, or a warning, on standard error."""
     print(escapes.line(text), file=sys.stderr, flush=True)  # noqa: T201

@@ -38,7 +38,7 @@ import_module("stageproof.runtime.decoding.process").start_decoders(int(sys.argv
 decoder needs."""
 
 
-class Lost(Exception):  # noqa: N818
+class DecoderLost(Exception):  # noqa: N818
     """The decoder process has ended."""
 
 
@@ -52,7 +52,7 @@ class Decoder:
         self.enforced: tuple[str, ...] = ()
 
     def greet(self) -> None:
-        """Wait until the process is ready. Raises Lost."""
+        """Wait until the process is ready. Raises DecoderLost."""
         import socket
 
         # Kernel timeouts: Python's own timeouts would poll before each call.
@@ -64,7 +64,7 @@ class Decoder:
     def decode(
         self, data: bytes, where: str, most: int | None, max_pixels: int, *, large: bool
     ) -> tuple[int, Any, memoryview]:
-        """The response, as defined in `runtime.decoding.process`. Raises Lost."""
+        """The response, as defined in `runtime.decoding.process`. Raises DecoderLost."""
         from stageproof.runtime.decoding.process import REQUEST
 
         name = where.encode("utf-8", "surrogateescape")
@@ -77,7 +77,7 @@ class Decoder:
                 self._connection.sendall(head)
                 self._connection.sendall(data)
         except OSError as error:
-            raise Lost from error
+            raise DecoderLost from error
         return self._answer(max_pixels * ALL_FRAMES * 3)
 
     def alive(self) -> bool:
@@ -103,7 +103,7 @@ class Decoder:
                 first += self._more(ANSWER.size - len(first))
             kind, text, pixels = ANSWER.unpack_from(first)
             if text > 1 << 20 or pixels > most:
-                raise Lost
+                raise DecoderLost
             rest = bytearray(text + pixels)
             view = memoryview(rest)
             at = len(first) - ANSWER.size
@@ -111,16 +111,16 @@ class Decoder:
             while at < len(rest):
                 count = self._connection.recv_into(view[at:])
                 if not count:
-                    raise Lost
+                    raise DecoderLost
                 at += count
             return kind, json.loads(rest[:text]), view[text:]
         except (OSError, ValueError) as error:
-            raise Lost from error
+            raise DecoderLost from error
 
     def _more(self, count: int) -> bytes:
         some = self._connection.recv(count)
         if not some:
-            raise Lost
+            raise DecoderLost
         return some
 
 
@@ -230,7 +230,7 @@ def _text(value: object) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in value[:5000])
 
 
-def lost(where: str) -> str:
+def decoding_failed(where: str) -> str:
     from stageproof.runtime.decoding.process import CPU_SECONDS, LARGE
 
     return (

@@ -13,7 +13,7 @@ import threading
 import weakref
 from typing import Any
 
-from stageproof.runtime.decoding.client import Decoder, Lost, Starter, lost, pictures
+from stageproof.runtime.decoding.client import Decoder, DecoderLost, Starter, decoding_failed, pictures
 from stageproof.runtime.errors import ImageError, IsolationError
 from stageproof.runtime.headers.signatures import is_dicom
 from stageproof.runtime.images.reader import Picture, Source, read
@@ -83,7 +83,7 @@ class Decoders:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, ImageError):
                 raise
-            raise ImageError(lost(where)) from None
+            raise ImageError(decoding_failed(where)) from None
 
     def close(self) -> None:
         """End all processes and wait for them. Images being decoded result in ImageErrors."""
@@ -107,9 +107,9 @@ class Decoders:
         decoder = self._take(dicom=dicom)
         try:
             answer = decoder.decode(data, where, most, max_pixels, large=large)
-        except Lost:
+        except DecoderLost:
             self._drop(decoder)
-            raise ImageError(lost(where)) from None
+            raise ImageError(decoding_failed(where)) from None
         except BaseException:  # interrupted between request and response
             self._drop(decoder)
             raise
@@ -147,7 +147,7 @@ class Decoders:
             self.start()
             starter = self._starters[0]
             decoder = None
-            with contextlib.suppress(Lost, OSError):
+            with contextlib.suppress(DecoderLost, OSError):
                 decoder = Decoder(starter.fork(dicom=dicom), dicom=dicom)
                 decoder.greet()
                 return decoder

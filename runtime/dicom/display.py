@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.dicom.stored_values import aligned, as_stored
-from stageproof.runtime.dicom.tables import coloured, looked_up
+from stageproof.runtime.dicom.tables import apply_lut, apply_palette
 from stageproof.runtime.errors import ImageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _PADDINGS = ("", "Float", "DoubleFloat")
 
 @dataclass(frozen=True)
 class Shown:
-    """A frame from `displayed`."""
+    """A frame from `display_frames`."""
 
     image: Image.Image
     """Mode L or RGB."""
@@ -35,7 +35,7 @@ class Shown:
     """Attributes of the file that were not applied, with reasons."""
 
 
-def displayed(dataset: Any, count: int, where: str) -> Iterator[Shown]:
+def display_frames(dataset: Any, count: int, where: str) -> Iterator[Shown]:
     """The `count` frames after the standard's display pipeline: modality, VOI, then inversion (PS3.4 N.2).
 
     dataset: a pydicom Dataset without empty elements that passed `check_pixel_module`. Does not catch pydicom's
@@ -64,7 +64,7 @@ def _shown(stored: NDArray[Any], dataset: Any, index: int, photometric: str, whe
         pipeline = _Monochrome(_described(dataset, index), where, big_endian=big_endian)
         return pipeline.shown(aligned(stored, dataset, where), inverted=photometric == "MONOCHROME1")
     if photometric == "PALETTE COLOR":
-        colours, bits = coloured(aligned(stored, dataset, where), dataset, where, big_endian=big_endian)
+        colours, bits = apply_palette(aligned(stored, dataset, where), dataset, where, big_endian=big_endian)
         transforms: tuple[str, ...] = ("palette",)
     else:
         colours = stored
@@ -184,7 +184,7 @@ class _Monochrome:
         """Values mapped by the first table of the sequence `name`, and the bits of an entry."""
         item = self._about[name].value[0]
         descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
-        return looked_up(values, descriptor, data, f"{self._where} has a {name}", big_endian=self._big_endian)
+        return apply_lut(values, descriptor, data, f"{self._where} has a {name}", big_endian=self._big_endian)
 
     def _inverted(self, grey: NDArray[np.uint8], monochrome1: bool) -> NDArray[np.uint8]:
         """Invert for MONOCHROME1 (PS3.3 C.7.6.3.1.2) or PresentationLUTShape INVERSE; both mean one inversion."""

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.dicom.codecs import INSTALL, check_codec
-from stageproof.runtime.dicom.display import displayed
+from stageproof.runtime.dicom.display import display_frames
 from stageproof.runtime.dicom.elements import parse
 from stageproof.runtime.dicom.stored_values import check_native_length, check_pixel_module, whole
 from stageproof.runtime.errors import ImageError
@@ -80,7 +80,7 @@ def read_dicom(data: bytes, where: str, most: int | None = None, max_pixels: int
         dataset = parse(data, *_wanted()).dataset()
         _vet(dataset, where)
         count = _check_pixels(dataset, where, most, max_pixels)
-        shown = list(displayed(dataset, count, where))
+        shown = list(display_frames(dataset, count, where))
         frames = tuple(one.image for one in shown)
         return DicomImage(frames, shown[0].transforms, (*_warnings(dataset), *shown[0].notes))
     except ImageError:

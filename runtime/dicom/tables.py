@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def looked_up(
+def apply_lut(
     values: NDArray[Any], descriptor: Any, data: Any, what: str, *, big_endian: bool
 ) -> tuple[NDArray[np.float64], int]:
     """The table entries for `values`, and the bits of an entry (PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5).
@@ -40,7 +40,7 @@ def looked_up(
     return table[places].astype(np.float64), max(bits, int(table.max()).bit_length())
 
 
-def coloured(stored: NDArray[Any], dataset: Any, where: str, *, big_endian: bool) -> tuple[NDArray[Any], int]:
+def apply_palette(stored: NDArray[Any], dataset: Any, where: str, *, big_endian: bool) -> tuple[NDArray[Any], int]:
     """(H, W, 3) unsigned colours for (H, W) stored values of PALETTE COLOR, and their bits (PS3.3 C.7.9)."""
     if "RedPaletteColorLookupTableData" not in dataset:
         from pydicom.pixels import apply_color_lut
@@ -51,7 +51,7 @@ def coloured(stored: NDArray[Any], dataset: Any, where: str, *, big_endian: bool
     for colour in ("Red", "Green", "Blue"):
         stem = f"{colour}PaletteColorLookupTable"
         descriptor, data = dataset.get(f"{stem}Descriptor"), dataset.get(f"{stem}Data")
-        parts.append(looked_up(stored, descriptor, data, f"{where} has a {stem}", big_endian=big_endian))
+        parts.append(apply_lut(stored, descriptor, data, f"{where} has a {stem}", big_endian=big_endian))
     colours = np.stack([entries for entries, _ in parts], axis=-1).astype(np.uint16)
     return colours, max(bits for _, bits in parts)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from stageproof.runtime.bundle.manifest import FILE as MANIFEST
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
 from stageproof.runtime.errors import InputError, StageproofError
-from stageproof.runtime.explain.explanation import explained
+from stageproof.runtime.explain.explanation import explain_prediction
 from stageproof.runtime.labels import ASSUMED, order_line
 from stageproof.runtime.text.escapes import line
 from stageproof.runtime.text.hints import program
@@ -38,14 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if out.exists():
             raise InputError(f"{out} exists. Remove it, or give another --out.")
         if (options.bundle / MANIFEST).is_file() and (manifest := read_manifest(options.bundle)).labels_from == ASSUMED:
-            say(order_line(manifest.model.labels, ASSUMED))
-        prediction, png = explained(options.bundle, options.image, options.label, trust_code=options.trust_code)
+            print_status(order_line(manifest.model.labels, ASSUMED))
+        prediction, png = explain_prediction(
+            options.bundle, options.image, options.label, trust_code=options.trust_code
+        )
         if png is None:
-            say(f"{options.image} was rejected: {prediction.reason}. Nothing was written.")
+            print_status(f"{options.image} was rejected: {prediction.reason}. Nothing was written.")
             return 1
         _write(out, png)
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
     print(line(str(out)))
     print("Research use only: not a diagnosis.", file=sys.stderr)
     return 0

@@ -1,4 +1,4 @@
-"""`explained`: a prediction and its Grad-CAM heat map as PNG."""
+"""`explain_prediction`: a prediction and its Grad-CAM heat map as PNG."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from stageproof.runtime.bundle.manifest import FILE as MANIFEST
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.errors import BackendUnavailable, InputError
-from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, lacking
-from stageproof.runtime.explain.overlay import drawn
+from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, why_unavailable
+from stageproof.runtime.explain.overlay import draw_overlay
 from stageproof.runtime.images.reader import Source, read
 from stageproof.runtime.labels import LABELS, canonical_label
 from stageproof.runtime.prediction import Prediction
@@ -22,7 +22,7 @@ BACKEND, PRECISION = "torch-export", "fp32"
 """The only artifact with the reference's weights and gradients."""
 
 
-def explained(
+def explain_prediction(
     bundle: Path, source: Source, label: str | None = None, *, trust_code: bool = False
 ) -> tuple[Prediction, bytes | None]:
     """The prediction of the bundle's float32 `.pt2`, and a PNG with the slice and its Grad-CAM overlay side by side.
@@ -34,7 +34,7 @@ def explained(
     The PNG is None if the guard rejected the image. Raises the errors of `Predictor`, and InputError for a bundle
     without a float32 `.pt2` or an unknown label.
     """
-    if reason := lacking():
+    if reason := why_unavailable():
         raise BackendUnavailable(f"Grad-CAM {reason}.")
     _needs_pt2(bundle)
     if label is not None and canonical_label(label) is None:
@@ -52,7 +52,7 @@ def explained(
     pixels = preprocess(picture.image, predictor.model.input)
     assert predictor._serving.reread is not None, "a bundle's artifact"
     cells = grad_cam(predictor._serving.reread().content, predictor.model.architecture, pixels, labels.index(target))
-    return prediction, drawn(picture.image, cells, _caption(predictor, prediction, target, cells))
+    return prediction, draw_overlay(picture.image, cells, _caption(predictor, prediction, target, cells))
 
 
 def _caption(predictor: Predictor, prediction: Prediction, target: str, cells: np.ndarray) -> list[str]:

@@ -27,7 +27,7 @@ def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) 
     """
     if architecture not in LAYERS:
         raise InputError(f"Grad-CAM supports the architectures {', '.join(LAYERS)}, got {architecture!r}.")
-    if reason := lacking():
+    if reason := why_unavailable():
         raise BackendUnavailable(f"Grad-CAM {reason}.")
     import torch
     from captum.attr import LayerGradCam
@@ -41,7 +41,7 @@ def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) 
     return found / max(float(found.max()), 1e-12)
 
 
-def lacking() -> str | None:
+def why_unavailable() -> str | None:
     """Why Grad-CAM cannot run here, with the command that installs it; None if it can. Imports neither package."""
     for package in ("torch", "captum"):
         if find_spec(package) is None:

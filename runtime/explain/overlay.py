@@ -1,4 +1,4 @@
-"""`drawn`: a PNG with a slice, the slice under a heat map, and a caption."""
+"""`draw_overlay`: a PNG with a slice, the slice under a heat map, and a caption."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLOURS = np.array([(66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10
 """Five colours of matplotlib's inferno, with monotonic brightness."""
 
 
-def drawn(image: Image.Image, heat: np.ndarray, caption: Sequence[str]) -> bytes:
+def draw_overlay(image: Image.Image, heat: np.ndarray, caption: Sequence[str]) -> bytes:
     """The encoded PNG.
 
     image: mode L or RGB.

@@ -48,7 +48,7 @@ def thumbnail(image: Image.Image) -> Thumbnail:
     return Thumbnail(small.convert("L").tobytes(), colour)
 
 
-def measured(thumbnails: Sequence[Thumbnail]) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+def thumbnail_scores(thumbnails: Sequence[Thumbnail]) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
     """The scores of N thumbnails that need no fit, (N,) each, and their brightness: float32 (N, 32, 32), 0 to 1.5.
 
     Brightness is relative to each image's 99th percentile, because scanners and exporters scale intensities

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from stageproof.runtime.errors import ImageError, shed
+from stageproof.runtime.errors import ImageError, without_traceback
 from stageproof.runtime.headers.checks import check_headers, check_size
 from stageproof.runtime.headers.limits import MAX_PIXELS, TooLargeError
 from stageproof.runtime.headers.pages import several
@@ -80,7 +80,7 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         return decode(*encoded(source), max_pixels)
     except ImageError as error:
         del source
-        raise shed(error) from None
+        raise without_traceback(error) from None
 
 
 def unencoded(source: np.ndarray[Any, Any] | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.dicom.image import read_dicom
-from stageproof.runtime.errors import ImageError, shed
+from stageproof.runtime.errors import ImageError, without_traceback
 from stageproof.runtime.headers.limits import MAX_PIXELS
 from stageproof.runtime.headers.signatures import is_dicom
 from stageproof.runtime.images.raster import ImageSource, decode, unencoded
-from stageproof.runtime.images.source_bytes import encoded, stated_size
+from stageproof.runtime.images.source_bytes import encoded, known_size
 
 if TYPE_CHECKING:
     from stageproof.runtime.decoding.pool import Decoders
@@ -40,7 +40,7 @@ def read(source: Source, max_pixels: int = MAX_PIXELS, pool: Decoders | None = N
         return read_all(source, 1, max_pixels, pool)[0]
     except ImageError as error:
         del source  # the traceback would keep it in memory
-        raise shed(error) from None
+        raise without_traceback(error) from None
 
 
 def read_all(
@@ -59,12 +59,12 @@ def read_all(
             return [Picture(unencoded(source, max_pixels))]
         if pool is None:
             return decoded(*encoded(source), most, max_pixels)
-        size = stated_size(source)
+        size = known_size(source)
         with pool.large(size) as alone:
             return pool.decoded(*encoded(source), most, max_pixels, alone=bool(alone))
     except ImageError as error:
         del source
-        raise shed(error) from None
+        raise without_traceback(error) from None
 
 
 def decoded(data: bytes, where: str, most: int | None, max_pixels: int) -> list[Picture]:

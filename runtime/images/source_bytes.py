@@ -41,7 +41,7 @@ def encoded(source: Any) -> tuple[bytes, str]:
     return data, where
 
 
-def stated_size(source: Any) -> int:
+def known_size(source: Any) -> int:
     """Size in bytes of a path or encoded image, before reading it; 0 if unknown."""
     try:
         if isinstance(source, (str, os.PathLike)):

@@ -1,4 +1,4 @@
-"""`Answers`: computes predictions from prepared images and the engine's logits."""
+"""`PredictionBuilder`: computes predictions from prepared images and the engine's logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stageproof.runtime.prediction import Prediction, Timings, stage_of, unsure
 from stageproof.runtime.softmax import probabilities
 
 
-class Answers:
+class PredictionBuilder:
     """Computes the predictions of a batch. Thread-safe."""
 
     def __init__(self, model: ModelInfo, backend: str, precision: str, abstain_below: float, guarded: bool) -> None:

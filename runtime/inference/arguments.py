@@ -38,16 +38,16 @@ def check_options(device: str, threads: int | None, abstain_below: float | None,
         raise InputError(f"abstain_below is {abstain_below}, expected 0 or more and below 1.")
 
 
-def existing(path: str | os.PathLike[str], **written: bool | str | os.PathLike[str] | None) -> Path:
-    """The path of a bundle or lone artifact. Raises BundleError if it does not exist, and InputError as `outside`."""
+def check_bundle_path(path: str | os.PathLike[str], **written: bool | str | os.PathLike[str] | None) -> Path:
+    """Path of the bundle or lone artifact. Raises BundleError if missing; InputError as `check_outside_bundle`."""
     where = Path(path)
     if not where.exists():
         raise BundleError(f"{where} does not exist. Make a bundle with: {command('export', '--out', where)}")
-    outside(where, **written)
+    check_outside_bundle(where, **written)
     return where
 
 
-def outside(bundle: Path, **written: bool | str | os.PathLike[str] | None) -> None:
+def check_outside_bundle(bundle: Path, **written: bool | str | os.PathLike[str] | None) -> None:
     """Raise InputError naming the first of the output paths `written` that is inside the bundle."""
     for name, path in written.items():
         if path is None or isinstance(path, bool) or not bundle.is_dir():
@@ -59,7 +59,7 @@ def outside(bundle: Path, **written: bool | str | os.PathLike[str] | None) -> No
             )
 
 
-def opened_log(log: str | os.PathLike[str] | None, key: str | os.PathLike[str] | None) -> AuditLog | None:
+def open_audit_log(log: str | os.PathLike[str] | None, key: str | os.PathLike[str] | None) -> AuditLog | None:
     """The audit log at `log`, opened with `key`; None if `log` is None. Raises AuditError."""
     from stageproof.runtime.audit.log import (
         AuditLog,  # imported here: `python -m runtime.audit` warns if runtime.audit is already imported
@@ -113,7 +113,7 @@ def several(images: Any) -> Iterable[Source]:
     return cast("Iterable[Source]", images)
 
 
-def slices_of(images: Any) -> Iterable[Source]:
+def check_slices(images: Any) -> Iterable[Source]:
     """As `several`; also accepts a single image or file, and a folder, which is searched for images."""
     if _is_folder(images):
         return _inside(Path(os.fsdecode(images)))

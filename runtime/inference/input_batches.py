@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from stageproof.runtime.errors import ImageError, shed
+from stageproof.runtime.errors import ImageError, without_traceback
 from stageproof.runtime.guard.ood_guard import Guard
 from stageproof.runtime.guard.thumbnails import Thumbnail
 from stageproof.runtime.headers.limits import MAX_PIXELS
@@ -91,7 +91,7 @@ def _read(
         pictures = read_all(source, most, max_pixels, pool)
     except ImageError as error:
         spent = (time.perf_counter() - start) * 1e3
-        return [Prepared(code="unreadable", reason=str(error), error=shed(error), read_ms=spent)]
+        return [Prepared(code="unreadable", reason=str(error), error=without_traceback(error), read_ms=spent)]
     read_ms = (time.perf_counter() - start) * 1e3 / len(pictures)
     pictures.reverse()
     prepared = []

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.runtime import backends
-from stageproof.runtime.artifacts.inspection import lone, untrusted
+from stageproof.runtime.artifacts.inspection import standalone_code_message, untrusted_message
 from stageproof.runtime.artifacts.metadata import descriptions
 from stageproof.runtime.artifacts.verified_bytes import CODE, ModelFile
 from stageproof.runtime.backends import Backend
 from stageproof.runtime.bundle.manifest import FILE, TENSOR, Check, Golden, ModelInfo, manifest_bytes, parse_manifest
-from stageproof.runtime.bundle.trust import NOBODY, Trust
+from stageproof.runtime.bundle.trust import DEFAULT_TRUST, Trust
 from stageproof.runtime.bundle.verify import Sealed
 from stageproof.runtime.errors import BackendError, BackendUnavailable, BundleError, InputError, TrustError
 from stageproof.runtime.guard.ood_guard import Guard
@@ -26,12 +26,12 @@ from stageproof.runtime.inference.selection import (
     Candidate,
     built_for,
     candidates,
-    hold_back,
-    lacking,
-    loaded_first,
-    never_served,
+    files_to_load,
+    mark_untrusted,
+    unusable_artifacts,
+    why_unavailable,
 )
-from stageproof.runtime.inference.tuning import ranked
+from stageproof.runtime.inference.tuning import rank_candidates
 from stageproof.runtime.labels import LABELS_FROM
 from stageproof.runtime.serialization.json_fields import parse
 from stageproof.runtime.system.caller import warn
@@ -68,7 +68,7 @@ class Serving:
     labels_from: str | None = None
     """Origin of the class order, one of `runtime.labels.LABELS_FROM`; None if not recorded."""
     considered: Sequence[Candidate] = ()
-    never_served: Sequence[str] = ()
+    unusable_artifacts: Sequence[str] = ()
     """One line for each artifact that is not a candidate."""
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ def open_bundle(
     precision: str | None,
     device: str,
     threads: int,
-    trust: Trust = NOBODY,
+    trust: Trust = DEFAULT_TRUST,
     tune: bool | str | os.PathLike[str] = False,
 ) -> Serving:
     """The fastest artifact of a verified bundle that loads and runs here.
@@ -121,10 +121,10 @@ def open_bundle(
     content = manifest_bytes(bundle)
     digest = trust.assert_bundle(bundle, content)
     manifest = parse_manifest(content, bundle / FILE)
-    sealed = Sealed(bundle, manifest, loaded_first(manifest, backend, precision, device, trust))
+    sealed = Sealed(bundle, manifest, files_to_load(manifest, backend, precision, device, trust))
     guard = Guard.of(sealed.read(manifest.guard), bundle / manifest.guard.file) if manifest.guard else None
     considered = candidates(manifest, backend, precision)
-    hold_back(considered, bundle, trust, named=backend is not None or precision is not None)
+    mark_untrusted(considered, bundle, trust, named=backend is not None or precision is not None)
 
     load = partial(_load, sealed, device, threads, trust.code)
 
@@ -148,20 +148,20 @@ def open_bundle(
             manifest.golden,
             manifest.labels_from,
             considered,
-            never_served(manifest),
+            unusable_artifacts(manifest),
         )
         warm_up(serving)
         return serving
 
     if tune:
         cache = None if tune is True else Path(tune)
-        considered = ranked(manifest, considered, load, f"{device}, {threads} threads", cache)
+        considered = rank_candidates(manifest, considered, load, f"{device}, {threads} threads", cache)
     failed: list[str] = []
     for candidate in considered:
         artifact, name = candidate.artifact, candidate.check.backend
-        if candidate.held_back:
+        if candidate.untrusted_code:
             continue
-        if backend is None and (reason := lacking(name, device)):
+        if backend is None and (reason := why_unavailable(name, device)):
             candidate.verdict = reason
             continue
         try:
@@ -179,7 +179,7 @@ def open_bundle(
                 f"this machine, run: {command('export', '--rebuild', '--out', bundle)}"
             )
         return serving
-    raise _none_serves(bundle, considered, never_served(manifest), device)
+    raise _no_candidate_runs(bundle, considered, unusable_artifacts(manifest), device)
 
 
 def _load(
@@ -198,20 +198,20 @@ def _load(
     )
 
 
-def _none_serves(
+def _no_candidate_runs(
     bundle: Path, considered: Sequence[Candidate], others: Sequence[str], device: str
 ) -> TrustError | BackendUnavailable:
     """The error if no candidate runs here: TrustError if one would run with trust_code=True."""
     reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *others))
-    usable = (one for one in considered if one.held_back and not lacking(one.check.backend, device))
+    usable = (one for one in considered if one.untrusted_code and not why_unavailable(one.check.backend, device))
     if held := next(usable, None):
-        what = untrusted(bundle / held.artifact.file, held.artifact.format)
+        what = untrusted_message(bundle / held.artifact.file, held.artifact.format)
         return TrustError(f"No other artifact of {bundle} can run here. {what} {reasons}")
     return BackendUnavailable(f"No artifact of {bundle} can run here. {reasons}")
 
 
 def open_artifact(
-    path: Path, backend: str | None, precision: str | None, device: str, threads: int, trust: Trust = NOBODY
+    path: Path, backend: str | None, precision: str | None, device: str, threads: int, trust: Trust = DEFAULT_TRUST
 ) -> Serving:
     """A lone exported artifact, with its labels and input size from its metadata. Raises TrustError for formats that
     contain code, even if trusted: without a manifest, the file cannot be verified."""
@@ -229,7 +229,7 @@ def open_artifact(
     runs = [name for name, module in backends.BACKENDS.items() if kind in module.FORMATS]
     if backend is not None and backends.backend_module(backend).NAME not in runs:
         raise InputError(f"{backend!r} does not run {path.suffix} files. These do: {', '.join(runs)}.")
-    reasons = {name: lacking(name, device) for name in runs}
+    reasons = {name: why_unavailable(name, device) for name in runs}
     usable = [name for name in runs if reasons[name] is None]
     if backend is None and not usable:
         raise BackendUnavailable(
@@ -238,7 +238,7 @@ def open_artifact(
         )
     name = backend or usable[0]
     if kind in CODE:
-        raise TrustError(lone(path, kind))
+        raise TrustError(standalone_code_message(path, kind))
     model = ModelFile.read(path)
     digest = model.digest
     trust.assert_lone(path, digest)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stageproof.runtime import backends
-from stageproof.runtime.artifacts.inspection import untrusted
+from stageproof.runtime.artifacts.inspection import untrusted_message
 from stageproof.runtime.artifacts.verified_bytes import CODE
 from stageproof.runtime.bundle.manifest import TENSOR, Artifact, Check, Manifest
 from stageproof.runtime.bundle.trust import Trust
@@ -23,7 +23,7 @@ class Candidate:
     artifact: Artifact
     check: Check
     verdict: str = "not tried: an earlier one is in use"
-    held_back: bool = False
+    untrusted_code: bool = False
     """Whether it contains code and is not trusted."""
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class Candidate:
         return f"{name} ({self.artifact.precision}, {self.check.latency_ms:.1f} ms): {self.verdict}"
 
 
-def never_served(manifest: Manifest) -> list[str]:
+def unusable_artifacts(manifest: Manifest) -> list[str]:
     """One line for each artifact of the bundle that is never loaded by Predictor, with the reason."""
     lines = []
     for artifact in manifest.artifacts:
@@ -77,12 +77,14 @@ def candidates(manifest: Manifest, backend: str | None, precision: str | None) -
     return sorted(fitting, key=lambda c: (c.artifact.format in CODE, c.check.latency_ms, order.index(c.check.backend)))
 
 
-def lacking(name: str, device: str) -> str | None:
+def why_unavailable(name: str, device: str) -> str | None:
     """Why the backend cannot be used here; None if it can."""
-    return backends.missing(name) or backends.elsewhere(name, device)
+    return backends.missing(name) or backends.unsupported_device(name, device)
 
 
-def loaded_first(manifest: Manifest, backend: str | None, precision: str | None, device: str, trust: Trust) -> set[str]:
+def files_to_load(
+    manifest: Manifest, backend: str | None, precision: str | None, device: str, trust: Trust
+) -> set[str]:
     """Names of the files that will be loaded first, as far as known from the manifest."""
     files = {manifest.guard.file} if manifest.guard else set()
     try:
@@ -92,19 +94,19 @@ def loaded_first(manifest: Manifest, backend: str | None, precision: str | None,
     for candidate in considered:
         name, artifact = candidate.check.backend, candidate.artifact
         held = artifact.format in CODE and not trust.code
-        if not held and not lacking(name, device):
+        if not held and not why_unavailable(name, device):
             weights = weights_of(manifest, artifact)
             return files | {artifact.file} | ({weights.file} if weights else set())
     return files
 
 
-def hold_back(considered: Sequence[Candidate], bundle: Path, trust: Trust, *, named: bool) -> None:
+def mark_untrusted(considered: Sequence[Candidate], bundle: Path, trust: Trust, *, named: bool) -> None:
     """Mark the candidates that contain code and are not trusted. Raises TrustError if the requested backend or
     precision matches no other candidate."""
     held = [] if trust.code else [candidate for candidate in considered if candidate.artifact.format in CODE]
     engines = any(backends.missing(candidate.check.backend) is None for candidate in held)
     if engines and named and len(held) == len(considered):
-        raise TrustError(untrusted(bundle / held[0].artifact.file, held[0].artifact.format))
+        raise TrustError(untrusted_message(bundle / held[0].artifact.file, held[0].artifact.format))
     for candidate in held if engines else []:
-        candidate.held_back = True
+        candidate.untrusted_code = True
         candidate.verdict = "contains code: loaded only with trust_code=True (--trust-code)"

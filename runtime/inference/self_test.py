@@ -63,7 +63,7 @@ def self_test(serving: Serving, pool: Decoders | None = None) -> SelfTest:
     images = [read(serving.read(golden), pool=pool).image for golden in serving.golden]
     logits = np.concatenate([serving.logits(preprocess(image, serving.model.input)[None]) for image in images])
     got = probabilities(logits, temperature)
-    tolerance = allowed(serving)
+    tolerance = self_test_tolerance(serving)
     ordered = np.sort(expected, axis=1)
     clear = ordered[:, -1] - ordered[:, -2] > 2 * tolerance
     flipped = int((clear & (got.argmax(axis=1) != expected.argmax(axis=1))).sum())
@@ -71,7 +71,7 @@ def self_test(serving: Serving, pool: Decoders | None = None) -> SelfTest:
     return SelfTest(difference <= tolerance and not flipped, len(images), difference, flipped, tolerance)
 
 
-def allowed(serving: Serving) -> float:
+def self_test_tolerance(serving: Serving) -> float:
     """The tolerance of the self-test: that of the precision, or twice the difference measured at export if larger, but
     at most the tolerance of the parity gate.
 

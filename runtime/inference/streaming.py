@@ -22,7 +22,7 @@ from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.inference.batch_sizes import BatchSizes, largest
 from stageproof.runtime.inference.lanes import LANES
 from stageproof.runtime.inference.loading import Serving, warm_up
-from stageproof.runtime.inference.self_test import allowed
+from stageproof.runtime.inference.self_test import self_test_tolerance
 from stageproof.runtime.softmax import probabilities
 
 T = TypeVar("T")
@@ -47,7 +47,9 @@ class Batches:
         self._slots = threading.Semaphore(self._at_once)
         self._counting = threading.Lock()
         self._seen = 0
-        self._asked = serving.bundle is None or not backends.answers_several(serving.name, serving.device)
+        self._second_tried = serving.bundle is None or not backends.supports_concurrent_calls(
+            serving.name, serving.device
+        )
         self.largest = largest(serving.model.input.shape, serving.device)
         self._sizes = BatchSizes(self.largest)
 
@@ -63,7 +65,7 @@ class Batches:
 
         Raises BackendError if the engine fails.
         """
-        if many and self._is_time(len(images)):
+        if many and self._should_load_second(len(images)):
             self._several = self._loaded(images)
         several = self._several if many else None
         with self._turn if several is None else self._slots:
@@ -88,15 +90,15 @@ class Batches:
             return cut, partial(self.logits, many=False, size=None)
         return [batch], partial(self.logits, many=many, size=len(batch) if learn else None)
 
-    def _is_time(self, count: int) -> bool:
+    def _should_load_second(self, count: int) -> bool:
         """Count the images; True once, when the caller should load the second engine."""
-        if self._asked:
+        if self._second_tried:
             return False
         with self._counting:
             self._seen += count
-            if self._asked or self._seen <= PAYS_AFTER or self._at_once < 2:
+            if self._second_tried or self._seen <= PAYS_AFTER or self._at_once < 2:
                 return False
-            self._asked = True
+            self._second_tried = True
             return True
 
     def _loaded(self, images: np.ndarray) -> Serving | None:
@@ -111,4 +113,4 @@ class Batches:
         except StageproofError:
             return None
         same = np.array_equal(answers[0].argmax(1), answers[1].argmax(1))
-        return several if same and np.abs(answers[0] - answers[1]).max() <= allowed(one) else None
+        return several if same and np.abs(answers[0] - answers[1]).max() <= self_test_tolerance(one) else None

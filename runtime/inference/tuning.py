@@ -25,7 +25,7 @@ RUNS = 15
 """Timed runs of a single image per candidate, after three warm-up runs; the median is used."""
 
 
-def ranked(
+def rank_candidates(
     manifest: Manifest,
     considered: list[Candidate],
     load: Callable[[Candidate], Backend],
@@ -43,7 +43,7 @@ def ranked(
     key = _key(manifest, settings)
     known = _read(cache).get(key) if cache else None
     times = known if isinstance(known, dict) else {}
-    asked = [candidate for candidate in considered if not candidate.held_back]
+    asked = [candidate for candidate in considered if not candidate.untrusted_code]
     if not all(_name(candidate) in times for candidate in asked):
         times = {_name(candidate): _measure(manifest, candidate, load) for candidate in asked}
         if cache:
@@ -52,7 +52,7 @@ def ranked(
     def rank(candidate: Candidate) -> tuple[bool, bool, float]:
         value = times.get(_name(candidate))
         known = float(value) if is_number(value) else float("inf")
-        return candidate.held_back, candidate.artifact.format in CODE, known
+        return candidate.untrusted_code, candidate.artifact.format in CODE, known
 
     return sorted(considered, key=rank)
 

@@ -76,7 +76,7 @@ def _alike(word: str, known: list[str]) -> list[str]:
     return get_close_matches(word, known, 1, 0.75)
 
 
-def unguarded(path: Path) -> str:
+def missing_guard(path: Path) -> str:
     """The warning for a bundle or lone artifact without a guard."""
     what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
     advice = " Give its bundle folder instead." if path.is_file() else ""

@@ -22,7 +22,7 @@ from stageproof.runtime import (
 )
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.inference.selection import candidates, never_served
+from stageproof.runtime.inference.selection import candidates, unusable_artifacts
 
 
 def test_the_fastest_at_export_serves(edit: Callable) -> None:
@@ -111,7 +111,7 @@ def test_what_may_never_serve_is_explained_too(edit) -> None:
     folder = edit(lambda data: (change(data), data["artifacts"][1].update(takes=pixels)))
     manifest = read_manifest(folder)
     assert candidates(manifest, None, None)
-    assert "takes uint8 (N, H, W, C), for programs without this library" in never_served(manifest)[-1]
+    assert "takes uint8 (N, H, W, C), for programs without this library" in unusable_artifacts(manifest)[-1]
     with pytest.raises(BundleError, match=r"model\.ts has takes float32 .*, but .*manifest\.json has uint8"):
         Predictor(folder)
 

@@ -124,7 +124,7 @@ def test_a_frame_of_another_process_than_stated() -> None:
     baseline, other = saved("JPEG", GREY), lossless(GREY[None].astype(np.uint16), 8, 1)
     with pytest.raises(ImageError, match=r"Lossless.* but its compressed frame is baseline JPEG"):
         read(encoded(compressed(f"{PREFIX}.4.70", [baseline], GREY)))
-    with pytest.raises(ImageError, match=r"JPEG Baseline.* and its compressed frame is lossless JPEG"):
+    with pytest.raises(ImageError, match=r"JPEG Baseline.* but its compressed frame is lossless JPEG"):
         read(encoded(compressed(f"{PREFIX}.4.50", [other], GREY)))
 
 
