@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images, or folders of them")
-    bundle = f"bundle folder that {program('export')} wrote, or a single artifact file; the only source of the model"
+    bundle = f"bundle folder that {program('export')} wrote, or a lone artifact; the only source of the model"
     parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help=bundle)
     parser.add_argument("--info", action="store_true", help="print the bundle's contents and the choice of artifact")
     parser.add_argument("--self-test", action="store_true", help="check the bundle's golden images on this machine")

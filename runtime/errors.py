@@ -46,7 +46,7 @@ def without_traceback(error: ImageError) -> ImageError:
 
 
 class BundleError(StageproofError):
-    """A bundle or single artifact is missing, modified, newer than this runtime, or malformed."""
+    """A bundle or lone artifact is missing, modified, newer than this runtime, or malformed."""
 
 
 class TrustError(BundleError):

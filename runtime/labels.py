@@ -27,7 +27,7 @@ ORIGINS: dict[str | None, str] = {
     ASSUMED: f"{ASSUMED}: no source gave it; check it before any use",
     None: "origin not recorded",
 }
-"""Origin → description for people. None: a single artifact, or a bundle of version 0.1."""
+"""Origin → description for people. None: a lone artifact, or a bundle of version 0.1."""
 
 _STEMS = {
     "NonDemented": ("non", "no", "not"),

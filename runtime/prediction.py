@@ -51,7 +51,7 @@ class Prediction:
     """Reason for a status other than ``ok``, for people, with what to do. Empty for ``ok``."""
     guard: Mapping[str, float] | Literal["none"]
     """The guard's scores; empty if the image could not be read; ``"none"`` if no guard checked the image, as with a
-    single artifact: the image may then show anything."""
+    lone artifact: the image may then show anything."""
     transforms: tuple[str, ...]
     """Transforms applied to a DICOM file's stored values, in order; empty for other images."""
     warnings: tuple[str, ...]

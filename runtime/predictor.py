@@ -49,14 +49,14 @@ class Predictor:
     Thread-safe. Not fork-safe: in a forked child, it raises ForkError. Pickling stores the path and options; unpickling
     loads the unchanged bundle again. It opens no network connection and writes no files but `audit` and `tune`.
 
-    path: a bundle folder, or a single exported artifact without code (`.onnx`, `.xml`, `.safetensors`).
+    path: a bundle folder, or a lone exported artifact without code (`.onnx`, `.xml`, `.safetensors`).
     backend: ``openvino``, ``onnx``, ``tensorrt``, ``torchscript``, ``torch-export`` or ``pytorch``, without fallback;
         None takes the fastest one that passed parity at export and runs here.
     precision: ``fp32``, …; None takes any.
     device: ``cpu``, ``cuda``, or ``tensorrt``: CUDA through TensorRT, with an engine file or ONNX Runtime's TensorRT
         provider. The whole model runs on this device, without fallback.
     threads: CPU threads of the engine; None takes all that are available to this process.
-    guard: False disables the bundle's check for out-of-distribution images; for measurements only. A single artifact
+    guard: False disables the bundle's check for out-of-distribution images; for measurements only. A lone artifact
         has no guard, which causes a RuntimeWarning unless guard=False.
     abstain_below: abstention threshold for slices and studies; None takes the bundle's threshold for each.
     self_test: True runs `self_test` first and raises BackendError if it fails.
@@ -68,7 +68,7 @@ class Predictor:
     max_pixels: upper limit on the pixels of an image or frame; above it, ImageError.
     trust_code: also load artifacts that contain code (`.ts`, `.pt2`, `.engine`), tried after all others.
     trusted_key: public key (PEM) that must have signed the bundle. Needs the extra verify.
-    trusted_digest: required `digest`: SHA-256 of the bundle's manifest, or of the single artifact.
+    trusted_digest: required `digest`: SHA-256 of the bundle's manifest, or of the lone artifact.
 
     Raises TrustError for an untrusted bundle or file, BundleError for a modified one, BackendUnavailable if no
     installed engine can run it, BackendError if the engine fails, AuditError if the log cannot be written,
@@ -101,8 +101,8 @@ class Predictor:
         trust = Trust.of(trust_code, trusted_key, trusted_digest)
         self._path = where.absolute()  # keeps symbolic links: a bundle is often updated by redirecting one
         paths = (absolute(tune), absolute(audit), absolute(audit_key))
-        limits, vouched = (isolate, max_pixels), (trust_code, absolute(trusted_key), trusted_digest)
-        options = (backend, precision, device, threads, guard, abstain_below, self_test, *paths, *limits, *vouched)
+        limits, trusted = (isolate, max_pixels), (trust_code, absolute(trusted_key), trusted_digest)
+        options = (backend, precision, device, threads, guard, abstain_below, self_test, *paths, *limits, *trusted)
         self._options = dict(zip(OPTIONS, options, strict=True))
         threads, cpus = threads or available_cpus(), available_cpus()
         self._lanes = max(LANES[0], min(LANES[1], cpus))
@@ -131,12 +131,12 @@ class Predictor:
 
     @property
     def path(self) -> Path:
-        """Absolute path of the bundle or single artifact."""
+        """Absolute path of the bundle or lone artifact."""
         return self._path
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the bundle's manifest, which lists those of all its files; for a single artifact, of the file."""
+        """SHA-256 of the bundle's manifest, which lists those of all its files; for a lone artifact, of the file."""
         return self._serving.digest
 
     @property
@@ -161,7 +161,7 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        """Precision of the loaded artifact; ``unknown`` for a single artifact."""
+        """Precision of the loaded artifact; ``unknown`` for a lone artifact."""
         return self._serving.precision
 
     @property
@@ -185,7 +185,7 @@ class Predictor:
         return () if self._pool is None else self._pool.enforced()
 
     @property
-    def _reading(self) -> tuple[Any, ...]:
+    def _prepare_options(self) -> tuple[Any, ...]:
         """Arguments of `prepare` after the images."""
         digest = None if self._audit is None else self._audit.pixels
         return self.model.input, self._guard, digest, self._max_pixels, self._pool
@@ -202,7 +202,7 @@ class Predictor:
         errors: see `Prediction.status`.
         """
         check_process(self._process)
-        (prepared,) = prepare([image], *self._reading)
+        (prepared,) = prepare([image], *self._prepare_options)
         if prepared.error is not None:
             del image  # the traceback would keep it in memory
             raise without_traceback(prepared.error)
@@ -262,7 +262,7 @@ class Predictor:
     def self_test(self) -> SelfTest:
         """Comparison of this machine's logits for the bundle's golden images with the reference's stored logits.
 
-        Raises InputError for a single artifact, and for a bundle without golden images.
+        Raises InputError for a lone artifact, and for a bundle without golden images.
         """
         check_process(self._process)
         return self_test(self._serving, self._pool)
@@ -280,7 +280,7 @@ class Predictor:
             return batch_size or self._batches.size(many=known > SHORT or taken >= SHORT)
 
         def prepared(sources: list[Source]) -> list[list[Prepared]]:
-            how = self._reading
+            how = self._prepare_options
             return prepare_frames(sources, *how) if frames else [[one] for one in prepare(sources, *how)]
 
         def answers(several: list[list[Prepared]]) -> list[list[tuple[Prediction, str | None]]]:

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     lines = [f"  {name:{width}}{command.summary}" for name, command in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="stageproof",
-        description="Train, export, verify and run a classifier of brain-MRI slices. Research use only.",
+        description="Train, export, verify and run a classifier of brain-MRI slices.\nResearch use only.",
         epilog="\n".join(["commands:", *lines, "", "stageproof COMMAND --help lists its options."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

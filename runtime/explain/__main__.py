@@ -20,12 +20,12 @@ from stageproof.runtime.text.hints import program
 
 _EPILOG = """\
 Needs a bundle with a float32 .pt2 (export --to torch-export) and the
-extra: pip install 'stageproof[explain]'. A .pt2 contains code: it is loaded only
-with --trust-code, for bundles whose author you trust. A Grad-CAM is coarse: it
-shows which cells of the last convolutional layer increased a class's logit, not
-where a disease is.
+extra: pip install 'stageproof[explain]'. A .pt2 contains code: it is loaded
+only with --trust-code, for bundles whose author you trust. A Grad-CAM is
+coarse: it shows which cells of the last convolutional layer increased a
+class's logit, not where a disease is.
 
-Exit status: 0 written, 1 the guard rejected the image, 2 invalid usage or input.
+Exit status: 0 written; 1 image rejected by the guard; 2 invalid usage or input.
 Research use only: not a medical device.
 """
 
@@ -67,7 +67,7 @@ def _write(out: Path, png: bytes) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("runtime.explain"),
-        description="Draw a Grad-CAM heat map: the regions of a slice that increased the class's logit.",
+        description="Draw a Grad-CAM heat map: where a slice increased the logit of a class.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

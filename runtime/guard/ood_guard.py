@@ -186,7 +186,7 @@ def fit(images: Iterable[Image.Image], groups: Sequence[int] | NDArray[Any] | No
     """A guard fitted on training slices.
 
     images: N upright images of mode L or RGB, from `runtime.read_image`; at least 16, a few thousand are sufficient.
-    groups: (N,) patient of each slice; thresholds are set on patients held out of the fit (5-fold cross-validation).
+    groups: (N,) patient of each slice; thresholds are set on patients held out of the fit (cross-validation).
         Without groups, every slice counts as its own patient, and the thresholds are too strict for new patients.
 
     About 1 % of held-out slices are above a threshold; the fraction is `fitted["rejected"]`. Raises InputError for

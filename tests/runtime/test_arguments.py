@@ -149,7 +149,7 @@ def test_nothing_is_taken_before_the_first_prediction(onnx_predictor: Predictor)
 
 @pytest.mark.parametrize("name", ["audit", "audit_key", "tune"])
 def test_nothing_is_written_into_the_bundle(bundle: Path, name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} is .*inside the bundle .* Name a file elsewhere"):
+    with pytest.raises(InputError, match=f"{name} is .*inside the bundle .* Give a path elsewhere"):
         Predictor(bundle, **{name: bundle / "golden" / "file"})
 
 

@@ -311,10 +311,10 @@ def test_answers_are_not_trusted() -> None:
 
 def test_without_processes_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     monkeypatch.setattr(decoder_client, "_python", lambda: "/nonexistent/python3")
-    with pytest.raises(IsolationError, match=r"No process can be started .*isolate=False"):
+    with pytest.raises(IsolationError, match=r"No decoder process can be started .*isolate=False"):
         read(PNG, pool=Decoders())
     monkeypatch.setattr(decoder_client, "_python", lambda: "/bin/false")
-    with pytest.raises(IsolationError, match=r"end as soon as they are started.*isolate=False"):
+    with pytest.raises(IsolationError, match=r"end immediately after their start.*isolate=False"):
         read(PNG, pool=Decoders())
 
 

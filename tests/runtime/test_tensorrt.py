@@ -34,7 +34,7 @@ def test_without_a_device_it_says_so(tmp_path: Path, device: str) -> None:
     """The real library and the real CUDA runtime, on this machine."""
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"ftrt" + bytes(2000))
-    with pytest.raises(BackendUnavailable, match=r"there is no CUDA device to run on \(.+\)\. Check the driver"):
+    with pytest.raises(BackendUnavailable, match=r"there is no CUDA device \(.+\)\. Check the driver"):
         backends.load("tensorrt", engine, precision="fp16", device=device, threads=1, trust_code=True)
 
 
