@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import StageproofError
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
 
 
 def _inference(arguments: list[str]) -> int:
@@ -48,11 +48,11 @@ def _inference(arguments: list[str]) -> int:
 def _measured(options: Options) -> dict[str, Any]:
     from stageproof.benchmarks.preconditions import check
 
-    check(options, say)
+    check(options, print_status)
     from stageproof.benchmarks.inference.suite import run
     from stageproof.benchmarks.records.schema import write
 
-    record = run(options, say)
+    record = run(options, print_status)
     if options.out:
         write(record, options.out)
     return record

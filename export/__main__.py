@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.labels import ORIGINS
@@ -27,19 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require("export", "tyro", "torch", "torchvision", "safetensors", "scipy")
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
     from stageproof.export.options import parse
 
     options = parse(argv)
     try:
         exported = _rebuilt(options) if options.rebuild else _exported(options)
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
     for outcome in exported.outcomes:
         for line in outcome.notes:
-            say(line)
+            print_status(line)
         if outcome.reason:
-            say(f"{outcome.error}: {outcome.reason}" if outcome.error else outcome.reason)
+            print_status(f"{outcome.error}: {outcome.reason}" if outcome.error else outcome.reason)
     if options.json:
         print(json.dumps(_as_json(exported), indent=2))
     else:
@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exported(options: Options) -> Exported:
     from stageproof.export.preconditions import check
 
-    options, wanted = check(options, say)
+    options, wanted = check(options, print_status)
     if "torchscript" in wanted:
-        say("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
+        print_status("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
     from stageproof.export.run import export  # imports torch
 
-    return export(options, say, wanted, checked=True)
+    return export(options, print_status, wanted, checked=True)
 
 
 def _rebuilt(options: Options) -> Exported:
@@ -69,7 +69,7 @@ def _rebuilt(options: Options) -> Exported:
     assert_agrees(options, read_manifest(options.out).model, options.out)
     from stageproof.export.run import rebuild  # imports torch
 
-    return rebuild(options, say)
+    return rebuild(options, print_status)
 
 
 def _as_json(exported: Exported) -> dict[str, Any]:

@@ -1,15 +1,16 @@
-"""Stageproof runtime: predict the Alzheimer stage of brain-MRI slices with an exported bundle. Research use only.
+"""Runtime library: predict the Alzheimer stage of brain-MRI slices with an exported bundle. Research use only.
 
     from runtime import Predictor
     predictor = Predictor("bundle")
     print(predictor.predict("scan.jpg").label)
 
-Needs numpy, Pillow and one engine (onnxruntime, openvino or torch); imports the engine only when one is loaded.
+Requires numpy, Pillow and one inference engine (onnxruntime, openvino or torch). The engine is imported when a
+Predictor loads an artifact.
 """
 
 import sys
 
-if __name__ == "runtime":  # the short name, in a checkout
+if __name__ == "runtime":  # imported from a checkout by its short name
     from stageproof.checkout import one_module
 
     one_module(__name__)
@@ -72,5 +73,5 @@ __all__ = [
 ]
 __version__ = stageproof.__version__
 
-# The name is a function's and the module's: the module, which can be called as the function, serves both.
+# `preprocess` is both a function and a module. The module is callable, so that one object provides both.
 globals()["preprocess"] = sys.modules["stageproof.runtime.preprocess"]

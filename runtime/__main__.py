@@ -13,46 +13,47 @@ from typing import BinaryIO
 from stageproof.runtime.backends import BACKENDS, DEVICES
 from stageproof.runtime.bundle.manifest import DEFAULT_BUNDLE
 from stageproof.runtime.cli import output as report
-from stageproof.runtime.cli.csv_file import Before, CsvFile, before
-from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.cli.csv_file import CsvFile, ExistingRows, read_existing
+from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
 from stageproof.runtime.cli.paths import STDIN, bundle_and_images
 from stageproof.runtime.errors import StageproofError
-from stageproof.runtime.inference.arguments import outside
+from stageproof.runtime.inference.arguments import check_outside_bundle
 from stageproof.runtime.labels import ASSUMED, ORIGINS, order_line
 from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.predictor import Predictor
 from stageproof.runtime.text.escapes import line
-from stageproof.runtime.text.hints import command, program, unguarded
+from stageproof.runtime.text.hints import command, missing_guard, program
 
 _EPILOG = """\
-Only --bundle names a model: every other path is an image, whatever it holds.
-Which bundle answers is said on the standard error. A folder stands for the
-images in it, at any depth, by their content where the name does not say; what
-is skipped is counted. - stands for one image on the standard input.
+The model is loaded from --bundle only; every other path is read as an image.
+Folders are searched for images at any depth; a file without a known suffix is
+recognised by its content, and skipped files are counted. - reads one image from
+standard input. The bundle in use is printed on standard error.
 DICOM files need the extra: pip install 'stageproof[dicom]'
 
-Exit status: 0 every image was answered; 1 one or more were rejected, abstained
-on or could not be read, or the engine or audit log failed; 2 usage.
+Exit status: 0 every image has a label; 1 at least one image was rejected,
+abstained on or unreadable, or the engine or audit log failed; 2 invalid usage
+or input.
 Research use only: not a medical device.
 """
 
 
-_BACKEND_HELP = f"this engine or none: {', '.join(BACKENDS)} (default: the fastest that passed)"
+_BACKEND_HELP = f"engine, without fallback: {', '.join(BACKENDS)} (default: fastest that passed parity)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status of the command. Results go to stdout, everything else to stderr."""
+    """Exit status of the command. Results are written to stdout, everything else to stderr."""
     parser = _parser()
     options = parser.parse_intermixed_args(argv)  # images may follow options
     if not options.paths and not (options.info or options.self_test):
         parser.error(f"no image was given. For example: {command('runtime', '--bundle', DEFAULT_BUNDLE, 'scan.jpg')}")
     if options.resume and not options.output:
-        parser.error("--resume needs --output, the file to go on with")
+        parser.error("--resume needs --output, the file to continue")
     if options.output and (options.json or options.csv or options.study):
-        parser.error("--output writes CSV: leave out --json, --csv and --study")
+        parser.error("--output writes CSV; it cannot be combined with --json, --csv or --study")
     if options.audit_key and not options.audit:
-        parser.error("--audit-key needs --audit, the log that it signs")
+        parser.error("--audit-key needs --audit, the log that the key signs")
     if options.workers is not None and options.workers < 1:
         parser.error(f"--workers is {options.workers}, expected at least 1")
     try:
@@ -60,18 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not found.images and not (options.info or options.self_test):
             example = command("runtime", "--bundle", bundle, "scan.jpg")
             parser.error(f"no image was given for {bundle}. For example: {example}")
-        outside(bundle, **{"--output": options.output})
-        written = before(options.output, resume=options.resume) if options.output else Before()
+        check_outside_bundle(bundle, **{"--output": options.output})
+        written = read_existing(options.output, resume=options.resume) if options.output else ExistingRows()
         if found.skipped:
-            say(found.skipped_words())
-        predictor = _loaded(bundle, options)
+            print_status(found.skipped_words())
+        predictor = _load_predictor(bundle, options)
         return _run(predictor, bundle, found.images, written, options)
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
 
 
-def _loaded(bundle: Path, options: argparse.Namespace) -> Predictor:
-    """The predictor; what it warns of, and that it has no guard, stands on the standard error once each."""
+def _load_predictor(bundle: Path, options: argparse.Namespace) -> Predictor:
+    """The predictor. Prints each of its warnings, and a missing guard, once on standard error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         predictor = Predictor(
@@ -86,18 +87,20 @@ def _loaded(bundle: Path, options: argparse.Namespace) -> Predictor:
             trusted_key=options.trusted_key,
             trusted_digest=options.trusted_digest,
         )
-    said = [str(one.message) for one in caught] + ([] if predictor.guarded else [unguarded(bundle)])
-    for one in dict.fromkeys(said):
-        say(f"warning: {one}")
+    messages = [str(one.message) for one in caught] + ([] if predictor.guarded else [missing_guard(bundle)])
+    for one in dict.fromkeys(messages):
+        print_status(f"warning: {one}")
     return predictor
 
 
-def _run(predictor: Predictor, bundle: Path, images: list[Path], written: Before, options: argparse.Namespace) -> int:
+def _run(
+    predictor: Predictor, bundle: Path, images: list[Path], written: ExistingRows, options: argparse.Namespace
+) -> int:
     status = 0
     if not options.info:
-        say(_named(predictor, bundle))
+        print_status(_describe_bundle(predictor, bundle))
     if predictor.labels_from == ASSUMED:
-        say(order_line(predictor.model.labels, ASSUMED))
+        print_status(order_line(predictor.model.labels, ASSUMED))
     if options.info:
         _print_info(predictor, as_json=options.json)
     if options.self_test:
@@ -107,17 +110,19 @@ def _run(predictor: Predictor, bundle: Path, images: list[Path], written: Before
             json.dumps(result.to_dict()) if options.json else f"self-test  {'ok' if not status else 'FAILED'}: {result}"
         )
     if images:
-        answered = _study(predictor, images, options) if options.study else _each(predictor, images, written, options)
+        answered = (
+            _study(predictor, images, options) if options.study else _predict_each(predictor, images, written, options)
+        )
         status = max(status, 0 if answered else 1)
         if not options.json and not options.csv:
             print("Research use only: not a diagnosis.", file=sys.stderr)
     if options.audit:
-        say(f"audit log {options.audit}: anchor {predictor.audit_anchor}")
+        print_status(f"audit log {options.audit}: anchor {predictor.audit_anchor}")
     return status
 
 
-def _named(predictor: Predictor, bundle: Path) -> str:
-    """Which bundle answers, in one line."""
+def _describe_bundle(predictor: Predictor, bundle: Path) -> str:
+    """One line that identifies the bundle, artifact and backend in use."""
     weights = f"weights {predictor.model.digest[:12]}"
     if bundle.is_file():
         return f"lone artifact {bundle}, {weights}, in {predictor.backend}"
@@ -126,8 +131,8 @@ def _named(predictor: Predictor, bundle: Path) -> str:
     )
 
 
-def _each(predictor: Predictor, images: list[Path], written: Before, options: argparse.Namespace) -> bool:
-    """Answer each image, and say whether all have a label."""
+def _predict_each(predictor: Predictor, images: list[Path], written: ExistingRows, options: argparse.Namespace) -> bool:
+    """Predict and print each image. True if every image has a label."""
     output = None
     if options.output:
         names = [str(image) for image in images]
@@ -138,7 +143,7 @@ def _each(predictor: Predictor, images: list[Path], written: Before, options: ar
     progress = report.Progress(len(images))
     every = True
     try:
-        for name, prediction in _answers(predictor, images, options.workers):
+        for name, prediction in _predictions(predictor, images, options.workers):
             every = every and prediction.status == "ok"
             if output is not None:
                 output.write(name, prediction)
@@ -155,7 +160,7 @@ def _each(predictor: Predictor, images: list[Path], written: Before, options: ar
     return every
 
 
-def _answers(predictor: Predictor, images: list[Path], workers: int | None) -> Iterator[tuple[str, Prediction]]:
+def _predictions(predictor: Predictor, images: list[Path], workers: int | None) -> Iterator[tuple[str, Prediction]]:
     names = [str(image) for image in images]
     sources = (_source(image) for image in images)
     return zip(names, predictor.stream(sources, workers=workers), strict=True)
@@ -171,7 +176,7 @@ def _study(predictor: Predictor, images: list[Path], options: argparse.Namespace
 
 
 def _source(image: Path) -> Path | BinaryIO:
-    """The path, or for - the standard input, which is read no further than a file."""
+    """The path, or standard input for ``-``; the size limit for files applies to both."""
     return image if image != STDIN else sys.stdin.buffer
 
 
@@ -183,42 +188,42 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images, or folders of them")
-    bundle = f"folder that {program('export')} wrote, or a lone artifact; nothing else is ever the model"
+    bundle = f"bundle folder that {program('export')} wrote, or a lone artifact; the only source of the model"
     parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help=bundle)
-    parser.add_argument("--info", action="store_true", help="say what the bundle holds and why this artifact serves")
-    parser.add_argument("--self-test", action="store_true", help="replay the bundle's golden images on this machine")
-    parser.add_argument("--study", action="store_true", help="one result for all images: slices of one patient")
+    parser.add_argument("--info", action="store_true", help="print the bundle's contents and the choice of artifact")
+    parser.add_argument("--self-test", action="store_true", help="check the bundle's golden images on this machine")
+    parser.add_argument("--study", action="store_true", help="one prediction from all images, slices of one patient")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
-    form.add_argument("--csv", action="store_true", help="CSV instead of text")
+    form.add_argument("--json", action="store_true", help="print one JSON object per line instead of text")
+    form.add_argument("--csv", action="store_true", help="print CSV instead of text")
     parser.add_argument("--output", type=Path, metavar="FILE.csv", help="write CSV to this new file, line by line")
-    parser.add_argument("--resume", action="store_true", help="go on with --output, leaving out what it answers")
-    parser.add_argument("--workers", type=int, metavar="N", help="batches under way at once (default: by CPUs)")
-    parser.add_argument("--audit", type=Path, metavar="LOG", help="add a line without patient data for each image")
+    parser.add_argument("--resume", action="store_true", help="continue --output, skipping the images it already has")
+    parser.add_argument("--workers", type=int, metavar="N", help="concurrent batches (default: by number of CPUs)")
+    parser.add_argument("--audit", type=Path, metavar="LOG", help="append one line per image, without patient data")
     parser.add_argument("--audit-key", type=Path, metavar="FILE", help="key of the audit log (default: LOG.key)")
-    code = "also load artifacts that carry code (.ts, .pt2, .engine), of a bundle whose maker you trust"
+    code = "also load artifacts that contain code (.ts, .pt2, .engine); only for bundles whose author you trust"
     parser.add_argument("--trust-code", action="store_true", help=code)
-    parser.add_argument("--trusted-key", type=Path, metavar="FILE", help="answer only if this public key signed it")
-    parser.add_argument("--trusted-digest", metavar="SHA256", help="answer only if its manifest has this SHA-256")
+    parser.add_argument("--trusted-key", type=Path, metavar="FILE", help="require a bundle signed with this key (PEM)")
+    parser.add_argument("--trusted-digest", metavar="SHA256", help="require a bundle whose manifest has this SHA-256")
     parser.add_argument("--backend", choices=list(BACKENDS), metavar="NAME", help=_BACKEND_HELP)
-    parser.add_argument("--precision", metavar="NAME", help="this precision or none, such as fp32")
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to run (default: cpu)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads for the engine (default: all it may use)")
+    parser.add_argument("--precision", metavar="NAME", help="precision, without fallback, such as fp32")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="device to run on (default: cpu)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine (default: all available)")
     return parser
 
 
-def _studies(model: ModelInfo) -> str:
-    """How `predict_study` makes one probability of many slices, and below which it abstains."""
+def _describe_study_rule(model: ModelInfo) -> str:
+    """How `predict_study` combines the slices' probabilities, and its abstention threshold."""
     rule = model.study
     if rule is None:
-        return "mean of the slices' probabilities, not calibrated for studies (no rule in this bundle, as in 0.1)"
-    return f"calibrated on patients from the evidence of all slices; {_abstains(rule.abstain_below)}"
+        return "mean of the slices' probabilities, not calibrated for studies (this bundle has no study rule)"
+    return f"probability calibrated on held-out patients, from all slices; {_describe_threshold(rule.abstain_below)}"
 
 
-def _abstains(below: float) -> str:
-    """Of one kind of answer. Nearly 1: no threshold was certified for it (`train.evaluate --target-risk`)."""
+def _describe_threshold(below: float) -> str:
+    """The abstention threshold in words. Nearly 1: none was certified (`train.evaluate --target-risk`)."""
     if below > 1 - 1e-9:
-        return "not answered: no threshold is certified"
+        return "always abstains: no threshold is certified"
     return f"abstains below {below:.1%}" if below else "never abstains"
 
 
@@ -238,17 +243,17 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
         print(json.dumps(facts))
         return
     spec = model.input
-    print(line(f"serves     {predictor.artifact}, {predictor.precision}, {predictor.engine}"))
+    print(line(f"artifact   {predictor.artifact}, {predictor.precision}, {predictor.engine}"))
     print(line(f"model      {model.architecture}, weights {model.digest[:16]}…, temperature {model.temperature:g}"))
     print(line(f"input      {spec.channels} × {spec.height} × {spec.width}, {spec.interpolation}"))
     print(line(f"labels     {', '.join(model.labels)}"))
     print(f"           {ORIGINS[predictor.labels_from]}")
-    guard = "rejects images unlike the training slices" if predictor.guarded else "none: any image gets a stage"
+    guard = "rejects out-of-distribution images" if predictor.guarded else "none: every image gets a stage"
     print(f"guard      {guard}")
-    print(f"slices     {_abstains(model.abstain_below)}")
-    print(f"studies    {_studies(model)}")
+    print(f"slices     {_describe_threshold(model.abstain_below)}")
+    print(f"studies    {_describe_study_rule(model)}")
     if considered := predictor.explain():
-        print("considered, the one measured fastest first:")
+        print("candidates, measured fastest first:")
         print("\n".join(f"  {line(one)}" for one in considered))
 
 

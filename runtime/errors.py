@@ -1,80 +1,80 @@
-"""Every error that Stageproof raises on purpose.
+"""Exceptions that Stageproof raises.
 
     StageproofError
-    ├── InputError            an image, array or argument that the caller handed over
-    │   └── ImageError        ... that cannot be read as one still image
-    ├── BundleError           a bundle or lone artifact that cannot be trusted or understood
-    │   └── TrustError        ... that runs code nobody vouched for, or is not signed by, or not, what was named
-    ├── DependencyError       an optional package that a command needs is not installed
-    ├── BackendUnavailable    the engine asked for is not installed or cannot run here
-    ├── BackendError          the engine is here and failed
-    ├── IsolationError        no process can be started to decode images in
-    ├── ForkError             a Predictor that was loaded before the process was forked
-    ├── AuditError            the audit log cannot be written, or does not hold
+    ├── InputError            invalid image, array or argument
+    │   └── ImageError        ... the source is not readable as a single image
+    ├── BundleError           missing, modified or malformed bundle or artifact
+    │   └── TrustError        ... untrusted code, or signature or digest that differs from the required one
+    ├── DependencyError       optional package of a command not installed
+    ├── BackendUnavailable    requested engine not installed, or unable to run here
+    ├── BackendError          installed engine failed
+    ├── IsolationError        no decoder process can be started
+    ├── ForkError             Predictor loaded before the process was forked
+    ├── AuditError            audit log not writable, or verification failed
     ├── DatasetError          training images, labels or patient groups
-    ├── CheckpointError       weights or a run directory
-    ├── TrainingError         a training run that had to stop
-    ├── ExportError           a format that could not be written
-    └── ParityError           an artifact that does not decide as its reference does
+    ├── CheckpointError       weights or run directory
+    ├── TrainingError         training run stopped
+    ├── ExportError           format not exported
+    └── ParityError           artifact failed the parity gate
 
-Each message says what happened, what was got, what was expected, and what to do next.
+Each message states what happened, the actual and the expected value, and what to do next.
 """
 
 from __future__ import annotations
 
 
 class StageproofError(Exception):
-    """Base of every error below: catch this one to catch them all."""
+    """Base class of all exceptions of Stageproof."""
 
 
 NeuroStageError = StageproofError
-"""The name in version 0.1."""
+"""Name of the base class in version 0.1."""
 
 
 class InputError(StageproofError, ValueError):
-    """What the caller handed over is not what this bundle takes."""
+    """An argument, array or image is not valid for this bundle."""
 
 
 class ImageError(InputError):
-    """The source cannot be read as one still image."""
+    """The source cannot be read as a single image."""
 
 
-def shed(error: ImageError) -> ImageError:
-    """`error` without its traceback and the exceptions that led to it, whose frames keep whole files in memory."""
+def without_traceback(error: ImageError) -> ImageError:
+    """`error` without traceback, cause and context, whose frames would keep whole files in memory."""
     error.__cause__ = error.__context__ = error.__traceback__ = None
     return error
 
 
 class BundleError(StageproofError):
-    """A bundle or a lone artifact is missing, changed, newer than this runtime, or malformed."""
+    """A bundle or lone artifact is missing, modified, newer than this runtime, or malformed."""
 
 
 class TrustError(BundleError):
-    """A file that may run code was not declared trusted, or the bundle is not the one whose key or digest was named."""
+    """A file that can run code is not declared trusted, or the bundle lacks the required signature or digest."""
 
 
 class DependencyError(StageproofError, ImportError):
-    """An optional Python package that the command needs is not installed."""
+    """An optional Python package that the command requires is not installed."""
 
 
-class BackendUnavailable(StageproofError):  # noqa: N818  (the state, not the event, is what users look for)
-    """The engine asked for is not installed here, or cannot run the artifact."""
+class BackendUnavailable(StageproofError):  # noqa: N818  (named after the state that users search for)
+    """The requested engine is not installed, or cannot run the artifact."""
 
 
 class BackendError(StageproofError):
-    """An engine that is installed failed to load or to run an artifact."""
+    """An installed engine failed to load or run an artifact."""
 
 
 class IsolationError(StageproofError):
-    """No process can be started to decode images in, which is what was asked for."""
+    """No process can be started to decode images, and ``isolate=True`` requires one."""
 
 
 class ForkError(StageproofError):
-    """A Predictor is used in a child of the process that loaded it: engines do not survive a fork."""
+    """A Predictor is used in a child process that was forked after loading; engines do not survive a fork."""
 
 
 class AuditError(StageproofError):
-    """The audit log cannot be written or read, or is not what was written."""
+    """The audit log cannot be written or read, or its verification failed."""
 
 
 class DatasetError(StageproofError):
@@ -82,16 +82,16 @@ class DatasetError(StageproofError):
 
 
 class CheckpointError(StageproofError):
-    """Weights or a run directory cannot be read, written, or do not fit the model."""
+    """Weights or a run directory cannot be read or written, or do not match the model."""
 
 
 class TrainingError(StageproofError):
-    """A training run had to stop."""
+    """A training run stopped."""
 
 
 class ExportError(StageproofError):
-    """A format could not be written."""
+    """A format could not be exported."""
 
 
 class ParityError(StageproofError):
-    """An artifact does not decide as its reference does."""
+    """An artifact's predictions differ from the reference's by more than the tolerance."""

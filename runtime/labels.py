@@ -1,4 +1,4 @@
-"""The four classes: canonical names, the spellings seen in the wild, and their clinical order."""
+"""The four classes: canonical names, their alternative spellings, and their clinical order."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ LABELS: tuple[str, ...] = ("NonDemented", "VeryMildDemented", "MildDemented", "M
 """Canonical names in clinical order (CDR 0, 0.5, 1, 2). Models trained here use this order for their outputs."""
 
 ALPHABETICAL: tuple[str, ...] = tuple(sorted(LABELS))
-"""The order torchvision's ImageFolder gives the classes, hence that of most published checkpoints."""
+"""Class order of torchvision's ImageFolder, and therefore of most published checkpoints."""
 
 CDR: dict[str, float] = {"NonDemented": 0.0, "VeryMildDemented": 0.5, "MildDemented": 1.0, "ModerateDemented": 2.0}
 """Clinical Dementia Rating of each class in OASIS-1, from which the public datasets are drawn."""
 
 ASSUMED = "assumed alphabetical"
-"""Where the order of a model's classes comes from when nothing stated it."""
+"""Origin of the class order when neither the checkpoint nor the user gave one."""
 
 LABELS_FROM: tuple[str, ...] = ("run", "checkpoint", "option", ASSUMED)
-"""Where it may come from: the record of a training run, what the checkpoint or a file beside it states, `--labels`, or
-nothing at all."""
+"""Possible origins of the class order: the record of a training run; the checkpoint or a file beside it; `--labels`;
+or assumed."""
 
 ORIGINS: dict[str | None, str] = {
     "run": "recorded by the training run",
-    "checkpoint": "stated by the checkpoint, or by a file beside it",
+    "checkpoint": "read from the checkpoint, or from a file beside it",
     "option": "given with --labels at export",
-    ASSUMED: f"{ASSUMED}: nothing stated it, so check it before any use",
+    ASSUMED: f"{ASSUMED}: no source gave it; check it before any use",
     None: "origin not recorded",
 }
-"""The same for people; None: a lone artifact, or a bundle of version 0.1."""
+"""Origin → description for people. None: a lone artifact, or a bundle of version 0.1."""
 
 _STEMS = {
     "NonDemented": ("non", "no", "not"),
@@ -37,7 +37,7 @@ _STEMS = {
 }
 _ENDINGS = ("demented", "dementia", "impairment", "impaired")
 _SPELLINGS = {stem + ending: label for label, stems in _STEMS.items() for stem in stems for ending in _ENDINGS}
-"""Lower-case letters of each known spelling: of OASIS-1's public copies, and of the sets that speak of impairment."""
+"""Known spelling, lower-case letters only → class: public copies of OASIS-1, and datasets with "impairment" labels."""
 
 
 def canonical_label(name: str) -> str | None:
@@ -51,10 +51,10 @@ def clinical_order(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def order_line(labels: tuple[str, ...], origin: str | None) -> str:
-    """One line for people: the order of a model's outputs, and where it comes from (one of `LABELS_FROM`, or None)."""
+    """One line for people: the order of a model's outputs and its origin (one of `LABELS_FROM`, or None)."""
     if origin == ASSUMED:
         return (
-            f"class order {ASSUMED}: {', '.join(labels)}. Nothing stated it at export; in another order every answer "
-            "is a wrong class."
+            f"class order {ASSUMED}: {', '.join(labels)}. No source gave it at export; if the true order differs, "
+            "predictions name the wrong classes."
         )
     return f"class order: {', '.join(labels)} ({ORIGINS[origin]})"

@@ -1,4 +1,4 @@
-"""What is known of a model apart from the file it stands in: labels, input, temperature, digest."""
+"""`ModelInfo`: labels, input, temperature, digest and thresholds of a model, independent of the artifact format."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from stageproof.runtime.serialization.json_fields import exactly, field, number,
 from stageproof.runtime.study import StudyRule
 
 KEYS = ("architecture", "digest", "labels", "clinical_order", "input", "temperature", "abstain_below")
-"""Of a model's description in the manifest and in an artifact; `ModelInfo.to_dict` writes every one of them."""
+"""Required keys of a model's description in the manifest and in an artifact; `ModelInfo.to_dict` writes all of them."""
 OPTIONAL = ("study",)
-"""Written where the model has it: not in version 0.1, and not where too few patients were held out to fit it."""
+"""Absent in version 0.1, and where too few patients were held out to fit a study rule."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What an artifact needs to be understood on its own."""
+    """The metadata needed to run an artifact and interpret its outputs."""
 
     architecture: str
     digest: str
     """SHA-256 of the reference weights, hexadecimal."""
     labels: tuple[str, ...]
-    """Class names in the order of the model's outputs."""
+    """Class names, in the order of the model's outputs."""
     input: InputSpec
     temperature: float = 1.0
-    """Logits are divided by this before softmax (Guo et al. 2017)."""
+    """Divisor of the logits before softmax (Guo et al. 2017)."""
     abstain_below: float = 0.0
-    """A prediction whose calibrated probability is below this abstains; 0 never does."""
+    """Abstention threshold on the calibrated probability of the most probable class; 0: never abstain."""
     study: StudyRule | None = None
-    """How the slices of a study make its probability; None: by their mean, as in version 0.1."""
+    """How slices are combined into a study's probability; None: their mean, as in version 0.1."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back exactly."""
@@ -51,9 +51,9 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> ModelInfo:
-        """The model described by `data`, which may hold more, as the record of a run does.
+        """The model described by `data`; additional keys, as in the record of a run, are ignored.
 
-        Raises BundleError, naming `where`, for anything missing or impossible.
+        Raises BundleError, naming `where`, for missing keys or invalid values.
         """
         labels = tuple(field(data, "labels", list, where))
         unknown = [label for label in labels if not isinstance(label, str) or canonical_label(label) != label]
@@ -77,22 +77,22 @@ class ModelInfo:
 
     @classmethod
     def from_exact(cls, data: Mapping[str, Any], where: str) -> ModelInfo:
-        """As `from_dict`, from an object that `to_dict` wrote: a key more or less is a BundleError too, and so is a
-        clinical order that is not that of the labels."""
+        """As `from_dict`, for an object that `to_dict` wrote. Raises BundleError also for missing or additional keys,
+        and for a clinical order that differs from that of the labels."""
         exactly(data, where, KEYS, OPTIONAL)
         model = cls.from_dict(data, where)
         if not DIGEST.fullmatch(model.digest):
             raise BundleError(f"{where}: 'digest' is {model.digest!r}, expected 64 hexadecimal digits. Export again.")
         if data["clinical_order"] != list(clinical_order(model.labels)):
             raise BundleError(
-                f"{where}: 'clinical_order' is {data['clinical_order']}, and that of its labels is "
-                f"{list(clinical_order(model.labels))}. Copy the bundle again, or export again."
+                f"{where}: 'clinical_order' is {data['clinical_order']}, expected "
+                f"{list(clinical_order(model.labels))} for its labels. Copy the bundle again, or export again."
             )
         return model
 
     @classmethod
     def from_json(cls, text: str, where: str) -> ModelInfo:
-        """As `from_dict`, from the text that an artifact carries."""
+        """As `from_dict`, from the JSON text in an artifact's metadata."""
         return cls.from_dict(parse(text, where), where)
 
 

@@ -1,4 +1,4 @@
-"""`Prediction` and `StudyPrediction`: what the model says of an image, and of a patient, as plain data."""
+"""`Prediction` and `StudyPrediction`: the results for an image and for a patient, as plain data."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.study import StudyRule, evidence_of
 
 Status: TypeAlias = Literal["ok", "abstained", "rejected"]
-"""ok: there is a label. abstained: a slice the model knows, not surely enough. rejected: nothing it may speak about."""
+"""ok: a label is reported. abstained: an in-distribution image whose most probable class is below the threshold.
+rejected: unreadable or out of distribution."""
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall-clock milliseconds of each step. In a batch, inference is the batch's time divided by its images."""
+    """Wall-clock milliseconds of each step. In a batch, inference_ms is the batch's time divided by its images."""
 
     read_ms: float
     preprocess_ms: float
@@ -29,35 +30,36 @@ class Timings:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's result. For research: not a diagnosis.
+    """The result for one image. For research: not a diagnosis.
 
-    `label`, `cdr` and `probability` are None unless `status` is ``ok``, so that nobody shows a stage by oversight.
+    `label`, `cdr` and `probability` are None unless `status` is ``ok``, so that no stage is displayed by mistake.
     """
 
     status: Status
     label: str | None
     """The most probable class, a canonical name."""
     cdr: float | None
-    """Clinical Dementia Rating that the class stands for: 0, 0.5, 1 or 2."""
+    """Clinical Dementia Rating of the class: 0, 0.5, 1 or 2."""
     probability: float | None
-    """Of `label`, calibrated, in [0, 1]."""
+    """Calibrated probability of `label`, in [0, 1]."""
     probabilities: Mapping[str, float]
-    """By class, calibrated, in clinical order; they sum to 1. Empty where the image was rejected."""
+    """Calibrated probability of each class, in clinical order; they sum to 1. Empty if the image was rejected."""
     code: str
-    """Why not ``ok``, for programs: ``unreadable``, ``unsure``, or the guard's score that was too high. Else empty."""
+    """Reason for a status other than ``ok``, for programs: ``unreadable``, ``unsure``, or the name of the guard score
+    above its limit. Empty for ``ok``."""
     reason: str
-    """Why not ``ok``, for people, with what to do. Else empty."""
+    """Reason for a status other than ``ok``, for people, with what to do. Empty for ``ok``."""
     guard: Mapping[str, float] | Literal["none"]
-    """The guard's scores, empty where the image could not be read; ``"none"`` where no guard checked the image, as with
-    a lone artifact: then it may show anything."""
+    """The guard's scores; empty if the image could not be read; ``"none"`` if no guard checked the image, as with a
+    lone artifact: the image may then show anything."""
     transforms: tuple[str, ...]
-    """What was done to a DICOM file's stored values, in order; empty for other images."""
+    """Transforms applied to a DICOM file's stored values, in order; empty for other images."""
     warnings: tuple[str, ...]
-    """What a person should know of the image, such as a DICOM modality other than MR."""
+    """Notes on the image for people, such as a DICOM modality other than MR."""
     backend: str
     precision: str
     model_digest: str
-    """SHA-256 of the reference weights the artifact was made from."""
+    """SHA-256 of the reference weights that the artifact was exported from."""
     timings: Timings
 
     def __post_init__(self) -> None:
@@ -87,39 +89,39 @@ class Prediction:
 
 
 Method: TypeAlias = Literal["calibrated", "mean"]
-"""Where the probabilities of a study come from: see `StudyPrediction.method`."""
+"""How the probabilities of a study were computed: see `StudyPrediction.method`."""
 
 
 @dataclass(frozen=True)
 class StudyPrediction:
-    """One patient's result, from many slices. For research: not a diagnosis.
+    """The result for one patient, from many slices. For research: not a diagnosis.
 
-    The probabilities rest on the slices with status ``ok`` or ``abstained``; `method` says how.
+    The probabilities are computed from the slices with status ``ok`` or ``abstained``, by `method`.
     """
 
     status: Status
-    """rejected: no slice was usable. abstained: the study is not sure enough. ok: there is a label."""
+    """ok: a label is reported. abstained: the most probable class is below the threshold. rejected: no usable slice."""
     label: str | None
     cdr: float | None
     probability: float | None
     probabilities: Mapping[str, float]
-    """By class, in clinical order; they sum to 1. Empty where every slice was rejected."""
+    """Probability of each class, in clinical order; they sum to 1. Empty if every slice was rejected."""
     spread: Mapping[str, float]
-    """By class: standard deviation of the probability over the slices used. Slices of one head are not independent, so
-    this says how far they disagree, and is no confidence interval."""
+    """Standard deviation of each class's probability over the used slices. Slices of one head are not independent: this
+    measures their disagreement and is not a confidence interval."""
     agreement: float | None
-    """Share of the slices used whose own most probable class is that of the study; None where none was used."""
+    """Fraction of the used slices whose most probable class is the study's; None if no slice was used."""
     reason: str
     used: tuple[int, ...]
-    """Positions of the slices that the probabilities rest on, from 0."""
+    """Indices, from 0, of the slices that the probabilities are computed from."""
     rejected: tuple[int, ...]
-    """Positions of the slices that were rejected, from 0."""
+    """Indices, from 0, of the rejected slices."""
     slices: tuple[Prediction, ...] = field(repr=False)
-    """Every slice's own result, in the order given."""
+    """The prediction for each slice, in input order."""
     method: Method = "mean"
-    """calibrated: a model over the evidence of all slices, fitted on patients (`runtime.study`). mean: the mean of the
-    slices' probabilities, as bundles of 0.1 have it and those whose run held out too few patients; it was not
-    calibrated for studies."""
+    """calibrated: a model over the log-probabilities of all slices, fitted on held-out patients (`runtime.study`).
+    mean: the mean of the slices' probabilities, not calibrated for studies; for bundles of version 0.1 and bundles
+    whose run held out too few patients."""
 
     def __post_init__(self) -> None:
         for name in ("probabilities", "spread"):
@@ -159,11 +161,11 @@ def study(
     labels: Sequence[str] = (),
     temperature: float = 1.0,
 ) -> StudyPrediction:
-    """The patient-level result of the slices of one patient.
+    """The patient-level result from the slices of one patient.
 
-    abstain_below: least probability to answer from; that of `rule` is not looked at.
-    rule: of the model; None takes the mean of the slices' probabilities.
-    labels, temperature: with a rule, the order of the model's outputs, and what the slices' logits were divided by.
+    abstain_below: abstention threshold; the one in `rule` is ignored.
+    rule: the model's study rule; None averages the slices' probabilities.
+    labels, temperature: with a rule, the order of the model's outputs and the temperature of the slices' probabilities.
     """
     method: Method = "mean" if rule is None else "calibrated"
     used = tuple(index for index, one in enumerate(slices) if one.probabilities)
@@ -177,7 +179,7 @@ def study(
             probabilities={},
             spread={},
             agreement=None,
-            reason=f"all {len(slices)} slices were rejected; each says why",
+            reason=f"all {len(slices)} slices were rejected; see the reason of each slice",
             used=used,
             rejected=rejected,
             slices=tuple(slices),
@@ -210,7 +212,7 @@ def study(
 
 
 def study_by(model: ModelInfo, slices: Sequence[Prediction], abstain_below: float | None = None) -> StudyPrediction:
-    """The patient-level result as `model` has it. abstain_below: None takes the model's own threshold for studies."""
+    """The patient-level result by the model's study rule. abstain_below: None takes the model's study threshold."""
     rule = model.study
     if abstain_below is None:
         abstain_below = model.abstain_below if rule is None else rule.abstain_below
@@ -220,7 +222,7 @@ def study_by(model: ModelInfo, slices: Sequence[Prediction], abstain_below: floa
 def _by_rule(
     used: Sequence[Prediction], rule: StudyRule, labels: Sequence[str], temperature: float, names: Sequence[str]
 ) -> dict[str, float]:
-    """By class, in the order of `names`: the rule's probabilities of the slices' mean evidence."""
+    """The rule's probability of each class, in the order of `names`, from the mean evidence of the slices."""
     chances = np.array([[one.probabilities[label] for label in labels] for one in used])
     found = rule.probabilities(evidence_of(chances, temperature).mean(0, keepdims=True))[0].tolist()
     by_label = dict(zip(labels, found, strict=True))
@@ -228,5 +230,5 @@ def _by_rule(
 
 
 def unsure(probability: float, abstain_below: float) -> str:
-    """The reason of an abstention."""
-    return f"the most probable class has {probability:.1%}, below the {abstain_below:.1%} this model answers from"
+    """The reason of an abstention, for people."""
+    return f"the most probable class has probability {probability:.1%}, below the threshold of {abstain_below:.1%}"

@@ -1,4 +1,4 @@
-"""From logits to the probabilities that are reported."""
+"""Softmax with temperature: logits to probabilities."""
 
 from __future__ import annotations
 

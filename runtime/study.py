@@ -1,9 +1,9 @@
-"""A study's probability: a calibrated model over the evidence of its slices, stored in the bundle as `ModelInfo.study`.
+"""`StudyRule`: the calibrated probability of a study, from its slices. Stored in the bundle as `ModelInfo.study`.
 
-Slices of one head repeat one another, so the mean of their calibrated probabilities is too close to the middle (Ranjan
-and Gneiting 2010), and their product is too extreme. The evidence of a study is the mean over its slices of the
-logarithm of the network's probabilities; `intercepts` and `slope`, fitted on patients that the network was not trained
-on, turn it into a probability: softmax(intercepts + slope × evidence).
+Slices of one head are correlated: the mean of their calibrated probabilities is underconfident (Ranjan and Gneiting
+2010), and their product is overconfident. The evidence of a study is the mean over its slices of the network's
+log-probabilities. `intercepts` and `slope`, fitted on patients that the network was not trained on, map it to a
+probability: softmax(intercepts + slope × evidence).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from stageproof.runtime.serialization.json_fields import exactly, is_number, num
 
 KEYS = ("intercepts", "slope", "abstain_below")
 FLOOR = math.log(1e-12)
-"""Least evidence of a slice for a class, nats: one slice with an absurd logit does not decide a study alone."""
+"""Lower bound of a slice's evidence for a class, in nats: one slice with an extreme logit cannot decide a study."""
 
 
 @dataclass(frozen=True)
 class StudyRule:
-    """From the evidence of a study's slices to its probabilities."""
+    """A multinomial logistic model of a study's class, given the mean evidence of its slices."""
 
     intercepts: tuple[float, ...]
-    """One for each label, in the order of the model's outputs; they sum to 0."""
+    """One per label, in the order of the model's outputs; they sum to 0."""
     slope: float
-    """0 or more: what the mean evidence counts; 0 where the network tells nothing of patients."""
+    """Coefficient of the mean evidence, at least 0; 0 where the network's outputs carry no information on patients."""
     abstain_below: float = 0.0
-    """A study whose most probable class has less than this abstains; 0 never does."""
+    """Abstention threshold on the probability of the most probable class; 0: never abstain."""
 
     def probabilities(self, evidence: np.ndarray) -> np.ndarray:
-        """(N, classes) float64, rows sum to 1, of (N, classes) mean evidence, as `evidence_of` makes it of slices."""
+        """(N, classes) float64 probabilities, rows sum to 1, from (N, classes) mean evidence (see `evidence_of`)."""
         scores = np.asarray(self.intercepts) + self.slope * evidence
         scores = np.exp(scores - scores.max(1, keepdims=True))
         found: np.ndarray = scores / scores.sum(1, keepdims=True)
@@ -47,12 +47,12 @@ class StudyRule:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], classes: int, where: str) -> StudyRule:
-        """The rule that `to_dict` wrote. Raises BundleError, naming `where`, for anything else."""
+        """The rule that `to_dict` wrote. Raises BundleError, naming `where`, for missing or invalid values."""
         exactly(data, where, KEYS)
         intercepts = data["intercepts"]
         numbers = isinstance(intercepts, list) and all(is_number(one) for one in intercepts)
         if not numbers or len(intercepts) != classes:
-            raise BundleError(f"{where}: 'intercepts' is not one finite number for each of {classes} labels.")
+            raise BundleError(f"{where}: 'intercepts' is not a list of {classes} finite numbers, one per label.")
         slope = number(data, "slope", where)
         if slope < 0:
             raise BundleError(f"{where}: slope is {slope}, expected 0 or more.")
@@ -63,9 +63,9 @@ class StudyRule:
 
 
 def evidence_of(probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """(N, classes) float64 evidence of slices, nats: log-probabilities at temperature 1, at least `FLOOR`.
+    """(N, classes) float64 evidence of slices, in nats: log-probabilities at temperature 1, at least `FLOOR`.
 
-    probabilities: (N, classes) at `temperature`. A temperature is undone, so that a rule does not depend on it.
+    probabilities: (N, classes) at `temperature`. The temperature is undone, so that a rule does not depend on it.
     """
     logits = temperature * np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     logits -= logits.max(1, keepdims=True)

@@ -1,7 +1,7 @@
 """Stageproof: train, export, verify and embed a classifier of brain-MRI slices. Research use only.
 
-A wheel holds `runtime`, `train`, `export` and `benchmarks` inside this package. A checkout keeps them beside it, where
-`python -m train` and `from runtime import Predictor` work too: see `stageproof.checkout`.
+In a wheel, `runtime`, `train`, `export` and `benchmarks` are subpackages of this package. In a checkout they are
+folders beside it, where `python -m train` and `from runtime import Predictor` also work: see `stageproof.checkout`.
 """
 
 from pathlib import Path

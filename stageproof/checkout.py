@@ -1,9 +1,9 @@
-"""In a checkout, `runtime.predictor` and `stageproof.runtime.predictor` are one module, whichever is imported first.
+"""Import aliases in a checkout: `runtime.predictor` and `stageproof.runtime.predictor` are the same module object.
 
-A wheel has only the long names: four generic names in site-packages would overwrite those of other projects. In a
-checkout the working folder is on the import path, so the short ones are found there too, and would be loaded as second
-copies, whose classes and locks differ from the first. `one_module` makes the short name another name of the long one,
-and so does a finder for every module below it.
+A wheel has only the long names: four generic names in site-packages could overwrite those of other projects. In a
+checkout the working folder is on the import path, so the short names are found too, and without an alias would be
+loaded as second copies with their own classes and locks. `one_module` makes a package's short name an alias of the
+long one; a finder does the same for its modules.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGES = ("runtime", "train", "export", "benchmarks")
 
 
 def one_module(name: str) -> None:
-    """Make the package `name`, which is being imported, another name of ``stageproof.NAME``."""
+    """Make the package `name`, which is being imported, an alias of ``stageproof.NAME``."""
     if name in PACKAGES:
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Finder())
@@ -28,7 +28,7 @@ def one_module(name: str) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds ``runtime.x`` where ``stageproof.runtime.x`` is."""
+    """Finds ``runtime.x`` as an alias of ``stageproof.runtime.x``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -47,7 +47,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Alias(Loader):
-    """Loads a module as the one of the long name; `python -m` gets its code."""
+    """Loads the module of the long name; `python -m` runs its code."""
 
     def __init__(self, found: ModuleSpec) -> None:
         self._found = found
@@ -58,7 +58,7 @@ class _Alias(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._own  # the import system has set the alias's
+        module.__spec__ = self._own  # the import system has replaced it by the alias's spec
 
     def get_code(self, fullname: str) -> CodeType | None:
         return self._found.loader.get_code(self._found.name)  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""The commands: what each is called, which module runs it, and the extra that installs what it imports."""
+"""The table of commands: name, module, the extra that installs its dependencies, and summary."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ class Command(NamedTuple):
 
     module: str
     extra: str
-    """Of setup.cfg; empty where numpy, Pillow and an engine are enough."""
+    """Extra of setup.cfg; empty if numpy, Pillow and an engine are sufficient."""
     summary: str
 
 
 COMMANDS = {
     "train": Command("stageproof.train.__main__", "train", "train on phantoms, or on your own slices"),
     "audit": Command("stageproof.train.audit.__main__", "train", "check a dataset for leakage before any training"),
-    "evaluate": Command("stageproof.train.evaluate.__main__", "train", "evaluate a run on people it has not seen"),
+    "evaluate": Command("stageproof.train.evaluate.__main__", "train", "evaluate a run on held-out patients"),
     "crossvalidate": Command("stageproof.train.crossvalidate.__main__", "train", "train and evaluate every fold"),
     "phantom": Command("stageproof.train.data.phantom.__main__", "", "write synthetic slices as image files"),
     "export": Command("stageproof.export.__main__", "export", "export a run or checkpoint to a bundle"),
@@ -26,7 +26,7 @@ COMMANDS = {
     ),
     "predict": Command("stageproof.runtime.__main__", "", "predict images with a bundle"),
     "explain": Command("stageproof.runtime.explain.__main__", "explain", "show a Grad-CAM map over an image"),
-    "log": Command("stageproof.runtime.audit.__main__", "", "verify an audit log of predictions, or make its key"),
+    "log": Command("stageproof.runtime.audit.__main__", "", "verify an audit log of predictions, or create its key"),
     "completion": Command("stageproof.completion", "", "print a completion script for bash or zsh"),
     "benchmark": Command("stageproof.benchmarks.__main__", "benchmarks", "measure latency and throughput of a bundle"),
 }
@@ -36,4 +36,4 @@ MODULES = {
     for name, command in COMMANDS.items()
     if command.module.endswith(".__main__")
 }
-"""Module, as `python -m` takes it in a checkout → command."""
+"""Module name for `python -m` in a checkout → command."""

@@ -1,9 +1,9 @@
-"""`stageproof completion bash|zsh`: a script that completes commands, their options and file names.
+"""`stageproof completion bash|zsh`: print a shell script that completes commands, options and file names.
 
     eval "$(stageproof completion bash)"        # in ~/.bashrc
 
-Options are read from what each command prints for --help, so they cannot differ from it. A command whose packages are
-not installed is completed by its name alone.
+Options are extracted from the --help output of each command, so they always match it. For a command whose packages are
+not installed, only the name is completed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ complete -o filenames -F _stageproof stageproof
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the script; the exit status."""
+    """Print the script. Exit status."""
     parser = argparse.ArgumentParser(
         prog="stageproof completion",
         description='Print a completion script. In ~/.bashrc: eval "$(stageproof completion bash)"',
@@ -55,12 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(module: str) -> list[str]:
-    """The long options that a command's --help names, in its order."""
-    said = io.StringIO()
+    """The long options in a command's --help output, in order."""
+    output = io.StringIO()
     with (
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(output),
         contextlib.suppress(SystemExit, ImportError),
     ):
         import_module(module).main(["--help"])
-    return list(dict.fromkeys(re.findall(r"(?<![\w-])--[a-z][\w.-]*", said.getvalue())))
+    return list(dict.fromkeys(re.findall(r"(?<![\w-])--[a-z][\w.-]*", output.getvalue())))

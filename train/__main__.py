@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.text.hints import command
@@ -28,13 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from stageproof.train.runs.finding import remember
 
         options = parse(argv)
-        check_training(options, say)
+        check_training(options, print_status)
         from stageproof.train.distributed.rendezvous import check_network
         from stageproof.train.engine.loop import Interrupted
         from stageproof.train.launch import is_leader, launch
 
         if (warning := check_network(options.trust_network)) and is_leader():
-            say(warning)
+            print_status(warning)
         if options.out is not None and is_leader():
             remember(options.out)
         try:
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"Stopped, with a checkpoint. Next: {again}", file=sys.stderr)
             return 0
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
     except KeyboardInterrupt:
-        say(_interrupted(options))
+        print_status(_interrupted(options))
         return 1
     if is_leader():
         _show(run, record, as_json=options.json)

@@ -22,7 +22,7 @@ def predictors(options: Options, manifest: Manifest, threads: int, notes: list[s
     pairs = [(one, check) for one in manifest.artifacts if one.takes == TENSOR for check in one.checks]
     for artifact, check in sorted(pairs, key=lambda pair: pair[1].latency_ms):
         name = f"Predictor, {check.backend} {artifact.precision}"
-        reason = backends.missing(check.backend) or backends.elsewhere(check.backend, options.device)
+        reason = backends.missing(check.backend) or backends.unsupported_device(check.backend, options.device)
         if reason:
             notes.append(f"{name} was not measured: it {reason}.")
             continue

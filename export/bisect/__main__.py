@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from stageproof.runtime.cli.exit_status import exit_status, require_or_exit, told
+from stageproof.runtime.cli.exit_status import exit_status, report_error, require_or_exit
 from stageproof.runtime.system.work_folders import work_folder
 
 if __name__ == "__main__":
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(order_line(manifest.model.labels, manifest.labels_from), file=sys.stderr)
         layers = bisect(options)
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
     first = next((layer for layer in layers if not layer.difference <= options.tolerance), None)
     most = sorted(layers, key=lambda layer: -layer.added)[:10]
     if options.plot:

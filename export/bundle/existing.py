@@ -10,7 +10,7 @@ from stageproof.export.formats import FORMATS
 from stageproof.export.options import Options
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.reference.model import Reference
-from stageproof.runtime.artifacts.metadata import carried
+from stageproof.runtime.artifacts.metadata import read_metadata
 from stageproof.runtime.bundle.manifest import FILE, Artifact, Manifest, ModelInfo
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.errors import BundleError
@@ -61,7 +61,7 @@ def with_present(
         f"again: {files}."
     )
     pixels = [artifact for artifact in manifest.artifacts if artifact.takes == TAKES]
-    gives = [carried(options.out / artifact.file, artifact.format) for artifact in pixels]
+    gives = [read_metadata(options.out / artifact.file, artifact.format) for artifact in pixels]
     return replace(
         options,
         with_preprocessing=options.with_preprocessing or bool(pixels),

@@ -14,7 +14,7 @@ import numpy as np
 from stageproof.export.engines import aotinductor
 from stageproof.runtime import backends
 from stageproof.runtime.artifacts.entries import TENSOR
-from stageproof.runtime.artifacts.inspection import untrusted
+from stageproof.runtime.artifacts.inspection import untrusted_message
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.backends import BACKENDS, Backend
 from stageproof.runtime.errors import BackendError, BackendUnavailable, BundleError, TrustError
@@ -54,7 +54,7 @@ def load(
         model = ModelFile.read(path, takes)
         return backends.load(name, model, precision=precision, device=device, threads=threads, trust_code=trust_code)
     if not trust_code:
-        raise TrustError(untrusted(path, module.NAME))
+        raise TrustError(untrusted_message(path, module.NAME))
     backend: Backend = module.load(path, precision=precision, device=device, threads=threads)
     return backend
 

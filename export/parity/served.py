@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stageproof.runtime.inference.answers import Answers
+from stageproof.runtime.inference.answers import PredictionBuilder
 from stageproof.runtime.inference.input_batches import Prepared
 from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.prediction import Prediction, StudyPrediction, study_by
@@ -40,7 +40,7 @@ def serve(model: ModelInfo, logits: np.ndarray, people: np.ndarray | None, rejec
     people: (N,) int, equal for images of one person; None where nobody knows.
     rejected: (N,) bool, images that the guard rejects, whatever the artifact says; None without a guard.
     """
-    answers = Answers(model, "", "", model.abstain_below, guarded=rejected is not None)
+    answers = PredictionBuilder(model, "", "", model.abstain_below, guarded=rejected is not None)
     out = np.zeros(len(logits), bool) if rejected is None else rejected
     rows = probabilities(logits, model.temperature).tolist()
     slices = [

@@ -1,4 +1,4 @@
-"""The entries of a manifest: artifacts with their checks, golden images, documents, each read strictly."""
+"""Entries of a manifest, parsed strictly: artifacts with their parity checks, golden images, documents."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from stageproof.runtime.serialization.digests import DIGEST
 from stageproof.runtime.serialization.json_fields import assert_plain, exactly, field, is_number, number, objects, text
 
 TENSOR = "float32 (N, C, H, W)"
-"""What an artifact takes unless its manifest says otherwise: the output of `runtime.preprocess`."""
+"""Default input of an artifact: the output of `runtime.preprocess`."""
 
 FILE = "manifest.json"
 SIGNATURE = "model.sig"
 REJECTED = "rejected"
-"""Folder of what failed the parity gate, each with its report. Its files end in `.rejected`: nothing loads them."""
+"""Folder of artifacts that failed the parity gate, with their reports. They end in `.rejected` and are never loaded."""
 LOGS = "logs"
-"""Folder of what the engines printed during the export."""
+"""Folder of the engines' output during the export."""
 UNNAMED = (FILE, SIGNATURE, REJECTED, LOGS)
-"""What may lie in a bundle without standing in its manifest, and cannot stand there."""
+"""Files and folders that a bundle may contain but its manifest must not list."""
 
 _ARTIFACT = ("format", "precision", "file", "sha256", "size_bytes", "checks", "requires", "takes")
 _CHECK = ("backend", "engine", "parity", "latency_ms", "machine")
 _MEASURED = ("tolerance", "max_probability_difference")
-"""Of a check's parity: the numbers that `runtime.inference.self_test` and `export --rebuild` go by."""
+"""Numbers in a check's parity that `runtime.inference.self_test` and `export --rebuild` read."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One backend that ran the artifact at export and passed parity there."""
+    """A backend in which the artifact passed parity at export."""
 
     backend: str
     engine: str
     """Name and version of the engine, such as ``onnxruntime 1.31.1``."""
     parity: dict[str, Any]
     latency_ms: float
-    """Median of one image, engine only, on `machine`."""
+    """Median latency of the engine for one image, on `machine`."""
     machine: str
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One exported file and the backends it was checked in."""
+    """An exported file and its parity checks."""
 
     format: str
     precision: str
@@ -54,14 +54,14 @@ class Artifact:
     size_bytes: int
     checks: tuple[Check, ...]
     requires: dict[str, str] = dataclass_field(default_factory=dict)
-    """What a compiled artifact was built for, such as ``{"compute_capability": "8.9", "tensorrt": "11.0"}``."""
+    """Requirements of a compiled artifact, such as ``{"compute_capability": "8.9", "tensorrt": "11.0"}``."""
     takes: str = TENSOR
-    """`TENSOR`; anything else is for programs that have no `preprocess`, and Predictor never serves it."""
+    """Input: `TENSOR`, or pixels for artifacts with built-in preprocessing, which Predictor never loads."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A file of the bundle that no engine loads."""
+    """A file of the bundle that is not an artifact."""
 
     file: str
     """Relative to the bundle, with forward slashes."""
@@ -70,22 +70,22 @@ class Document:
 
 @dataclass(frozen=True)
 class Golden:
-    """An encoded image and what the reference makes of it."""
+    """An encoded image and the reference's logits for it."""
 
     file: str
     """Relative to the bundle, with forward slashes; an image that `runtime.read_image` reads."""
     sha256: str
     logits: tuple[float, ...]
-    """Of the eager float32 reference, before temperature, in the order of the model's outputs."""
+    """Logits of the eager float32 reference, before temperature scaling, in the order of the model's outputs."""
 
 
 def read_artifact(entry: dict[str, Any], where: str) -> Artifact:
-    """The artifact that `entry` describes. Raises BundleError, naming `where` and the key, for anything else."""
+    """The artifact in `entry`. Raises BundleError, naming `where` and the key, for missing or invalid values."""
     exactly(entry, where, _ARTIFACT)
     file, sha256 = _file(entry, where)
     requires = field(entry, "requires", dict, where)
     if not all(isinstance(value, str) and value.isprintable() for pair in requires.items() for value in pair):
-        raise BundleError(f"{where}: requires of {file} holds other values than text. Export again.")
+        raise BundleError(f"{where}: 'requires' of {file} has other values than printable text. Export again.")
     size: int = field(entry, "size_bytes", int, where)
     if size < 0:
         raise BundleError(f"{where}: 'size_bytes' is {size}, expected 0 or more. Export again.")
@@ -104,13 +104,13 @@ def read_artifact(entry: dict[str, Any], where: str) -> Artifact:
 
 
 def read_document(entry: dict[str, Any], where: str) -> Document:
-    """As `read_artifact`, of a document."""
+    """As `read_artifact`, for a document."""
     exactly(entry, where, ("file", "sha256"))
     return Document(*_file(entry, where))
 
 
 def read_golden(entry: dict[str, Any], where: str) -> Golden:
-    """As `read_artifact`, of a golden image."""
+    """As `read_artifact`, for a golden image."""
     exactly(entry, where, ("file", "sha256", "logits"))
     file, sha256 = _file(entry, where)
     logits = field(entry, "logits", list, where)
@@ -148,8 +148,8 @@ def _file(entry: dict[str, Any], where: str) -> tuple[str, str]:
         raise BundleError(f"{where}: file {file!r} is not a relative path inside the bundle. Not loaded.")
     if parts.parts[0].lower() in UNNAMED:
         raise BundleError(
-            f"{where}: file {file!r} is not a relative path inside the bundle that may be named: {', '.join(UNNAMED)} "
-            "are kept for other uses. Not loaded."
+            f"{where}: file {file!r} is not a relative path inside the bundle that may be listed: {', '.join(UNNAMED)} "
+            "are reserved. Not loaded. Export again."
         )
     if not DIGEST.fullmatch(sha256):
         raise BundleError(f"{where}: sha256 of {file} is not 64 hexadecimal digits. Export again.")

@@ -1,5 +1,5 @@
-"""May an engine see this file? Formats that carry code need trust; of all, what is declared is compared with what is
-there. docs/SECURITY-MODELS.md says what this finds and what it cannot."""
+"""Inspection of an artifact before an engine loads it: formats that contain code require trust, and in all formats
+declared sizes are compared with the content. docs/SECURITY-MODELS.md lists what this detects and what it does not."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stageproof.runtime.errors import BundleError, TrustError
 
 
 def assert_harmless(model: ModelFile, format_name: str, *, trust_code: bool) -> None:
-    """Raise TrustError for a format that carries code, unless it is trusted, and BundleError, saying what was found,
-    for a file of a kind that no export of this project writes, trusted or not."""
+    """Raise TrustError for a format that contains code, unless `trust_code`, and BundleError, naming the finding, for
+    content that no export of this project writes, trusted or not."""
     if format_name in CODE and not trust_code:
-        raise TrustError(untrusted(model.path, format_name))
+        raise TrustError(untrusted_message(model.path, format_name))
     try:
         if format_name == "onnx":
             from stageproof.runtime.artifacts.onnx_file import examine
@@ -40,19 +40,19 @@ def assert_harmless(model: ModelFile, format_name: str, *, trust_code: bool) -> 
         raise BundleError(f"{model} was not loaded: {error}. Copy the bundle again, or export again.") from error
 
 
-def untrusted(path: Path, format_name: str) -> str:
-    """Why a file was not loaded, and what to do."""
+def untrusted_message(path: Path, format_name: str) -> str:
+    """The message for an artifact that contains code and is not trusted."""
     return (
-        f"{path} carries code: {CODE[format_name]}. It is not loaded without trust_code=True (--trust-code). Serve an "
-        "artifact of data (.onnx, .xml, .safetensors) instead; or, if you made the bundle or know who did, say so by "
-        "trust_code=True, best with trusted_key or trusted_digest."
+        f"{path} contains code: {CODE[format_name]}. It is not loaded without trust_code=True (--trust-code). Use an "
+        "artifact without code (.onnx, .xml, .safetensors) instead. If you made the bundle or trust its author, give "
+        "trust_code=True, preferably with trusted_key or trusted_digest."
     )
 
 
-def lone(path: Path, format_name: str) -> str:
-    """Why a lone file that carries code is never loaded, and what to do."""
+def standalone_code_message(path: Path, format_name: str) -> str:
+    """The message for a lone artifact that contains code, which is never loaded."""
     return (
-        f"{path} carries code: {CODE[format_name]}. A lone file of this kind is never loaded, since nothing shows that "
-        "it is what was exported. Give its bundle, with trust_code=True (--trust-code) if you trust whoever made it; "
-        "or an artifact of data (.onnx, .xml, .safetensors)."
+        f"{path} contains code: {CODE[format_name]}. A lone file of this kind is never loaded, because it cannot be "
+        "verified. Give its bundle, with trust_code=True (--trust-code) if you trust its author; or an artifact "
+        "without code (.onnx, .xml, .safetensors)."
     )

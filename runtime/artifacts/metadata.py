@@ -1,16 +1,16 @@
-"""What an artifact says of itself: its labels, input and weights, read from the file without any engine.
+"""Metadata of an artifact: labels, input, temperature and digest, read from the file without loading an engine.
 
-Export writes a JSON text under `METADATA_KEY` into every format that has a place for one:
+The export writes JSON under `METADATA_KEY` into every format that supports metadata:
 
     .onnx             ModelProto.metadata_props (onnx.proto, field 14)
-    .xml              <net><rt_info><framework><stageproof value="…"/>, where OpenVINO keeps ONNX's metadata
+    .xml              <net><rt_info><framework><stageproof value="…"/>, where OpenVINO stores ONNX's metadata
     .ts, .pt2         the entry ROOT/extra/stageproof of the zip archive
     .safetensors      __metadata__ of the header
     .aoti.pt2         a *_metadata.json beside the compiled library in the zip archive
-    .engine           has none: what a TensorRT engine decides is measured, what it is called is not in it
+    .engine           none
 
-The text is a `ModelInfo` and the facts of this one file. Reading it skips the weights, so it costs microseconds to a
-few milliseconds whatever the size of the file.
+The JSON has the keys of `ModelInfo` and properties of this file. Reading skips the weights and takes microseconds to a
+few milliseconds, independent of the file's size.
 """
 
 from __future__ import annotations
@@ -31,68 +31,68 @@ from stageproof.runtime.model_info import KEYS, OPTIONAL, ModelInfo
 from stageproof.runtime.serialization.json_fields import exactly, field, parse, text
 
 METADATA_KEY = "stageproof"
-"""Under this key an artifact carries its description."""
+"""Key of the metadata in an artifact."""
 METADATA_KEYS = (METADATA_KEY, "neurostage")
-"""What is read: artifacts of version 0.1 have the project's former name. Both in one file are two descriptions."""
+"""Accepted keys; artifacts of version 0.1 have the project's former name. A file with both has two descriptions."""
 
 LARGEST = 1 << 20
-"""Bytes of a description; ours have about 600."""
+"""Limit on the bytes of the metadata; the export writes about 600."""
 _LARGEST_HEADER = 4 << 20
-"""Bytes of a safetensors header or an OpenVINO topology: ten times those of the largest network here. Parsed, either
+"""Limit on the bytes of a safetensors header or an OpenVINO topology: ten times the largest network here. Parsed, they
 can take fifty times as much memory."""
 _PARTS = 100_000
-"""Fields of an ONNX file that are looked at."""
+"""Limit on the fields of an ONNX file that are read."""
 _FITTING = 16
-"""Entries of an archive that may hold a description."""
+"""Limit on the entries of an archive with metadata."""
 
 _FACTS = ("precision", "guarded", "labels_from", "takes", "gives")
 
 
 @dataclass(frozen=True)
-class Carried:
-    """The description inside one artifact."""
+class ArtifactMetadata:
+    """The metadata of one artifact."""
 
     model: ModelInfo
     precision: str | None
-    """None in artifacts of version 0.1, which do not carry it."""
+    """None in artifacts of version 0.1, which do not record it."""
     guarded: bool
-    """Whether it was exported into a bundle with a guard; False where the artifact does not say."""
+    """Whether it was exported into a bundle with a guard; False if not recorded."""
     labels_from: str | None
-    """Where the order of the classes comes from, one of `runtime.labels.LABELS_FROM`; None in artifacts of 0.1."""
+    """Origin of the class order, one of `runtime.labels.LABELS_FROM`; None in artifacts of version 0.1."""
     takes: str | None
-    """None where the artifact does not say: then `runtime.artifacts.entries.TENSOR`."""
+    """Input; None if not recorded, which means `runtime.artifacts.entries.TENSOR`."""
     gives: str
     """``logits`` or ``probabilities``."""
 
 
-def carried(path: Path, format_name: str, content: bytes | None = None) -> Carried | None:
-    """The description in the file at `path`; None for a format that has no place for one.
+def read_metadata(path: Path, format_name: str, content: bytes | None = None) -> ArtifactMetadata | None:
+    """The metadata of the artifact at `path`; None for a format without metadata.
 
-    content: the file's bytes, where they were read already: then the path is not opened.
+    content: the file's bytes, if already read; the path is then not opened.
 
-    Raises BundleError, naming the file, where there is none, where two differ, or what is there cannot be read.
+    Raises BundleError, naming the file, if the metadata is missing, ambiguous or invalid.
     """
     found = descriptions(path, format_name, content)
     if found is None:
         return None
     if len(found) != 1:
-        how = "no labels and input size of its own" if not found else f"{len(found)} different descriptions of itself"
-        raise BundleError(f"{path} carries {how}, expected one. Not loaded. Export again.")
+        how = "no metadata (labels, input size)" if not found else f"{len(found)} different metadata texts"
+        raise BundleError(f"{path} has {how}, expected one. Not loaded. Export again.")
     return read_description(found[0], str(path))
 
 
 def descriptions(path: Path, format_name: str, content: bytes | None = None) -> list[str] | None:
-    """The different texts under our key in the file; None for a format that has no place for one. Raises BundleError,
-    naming the file, for what cannot be read."""
+    """The distinct metadata texts in the file; None for a format without metadata. Raises BundleError, naming the
+    file, if it cannot be read."""
     suffix, reader = FORMATS[format_name]
     if reader is None:
         return None
     if not path.name.endswith(suffix):
-        raise BundleError(f"{path} is no {format_name} file, whose names end in {suffix}. Not loaded.")
+        raise BundleError(f"{path} is not a {format_name} file, whose name ends in {suffix}. Not loaded. Export again.")
     try:
         with path.open("rb") if content is None else io.BytesIO(content) as file:
             return sorted(set(reader(file)))
-    except BundleError as error:  # of a JSON text inside, which knows no path
+    except BundleError as error:  # from JSON inside the file, without the path
         raise BundleError(f"{path} cannot be read as {format_name}: {error}") from error
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
@@ -100,9 +100,10 @@ def descriptions(path: Path, format_name: str, content: bytes | None = None) -> 
         raise BundleError(f"{path} cannot be read as {format_name}: {error}. Copy the bundle again.") from error
 
 
-def read_description(description: str, where: str) -> Carried:
-    """The description that `description` spells. Raises BundleError, naming `where`, for a key more or less."""
-    where = f"the description in {where}"
+def read_description(description: str, where: str) -> ArtifactMetadata:
+    """The metadata parsed from `description`. Raises BundleError, naming `where`, for unknown, missing or invalid
+    keys."""
+    where = f"the metadata in {where}"
     data = parse(description, where)
     exactly(data, where, KEYS, (*OPTIONAL, *_FACTS))
     guarded = data.get("guarded", False)
@@ -113,7 +114,7 @@ def read_description(description: str, where: str) -> Carried:
         raise BundleError(
             f"{where}: labels_from is {origin!r}, expected one of {', '.join(LABELS_FROM)}. Export again."
         )
-    return Carried(
+    return ArtifactMetadata(
         model=ModelInfo.from_exact({key: data[key] for key in (*KEYS, *OPTIONAL) if key in data}, where),
         precision=text(data, "precision", where) if "precision" in data else None,
         guarded=guarded,
@@ -124,7 +125,7 @@ def read_description(description: str, where: str) -> Carried:
 
 
 def _onnx(file: BinaryIO) -> list[str]:
-    """The values of our key in metadata_props of a serialised ModelProto; the graph is skipped unread."""
+    """The values of our keys in metadata_props of a serialised ModelProto; the graph is skipped."""
     found = []
     budget = [_PARTS]
     for number, length in _fields(file, budget):
@@ -132,15 +133,15 @@ def _onnx(file: BinaryIO) -> list[str]:
             entry = io.BytesIO(file.read(length))
             pair = {
                 name: entry.read(count) for name, count in _fields(entry, budget)
-            }  # of two equal fields the last counts
+            }  # protobuf: the last of repeated fields wins
             if pair.get(1) in [key.encode() for key in METADATA_KEYS]:
                 found.append(pair.get(2, b"").decode("utf-8"))
     return found
 
 
 def _fields(file: BinaryIO, budget: list[int]) -> Iterator[tuple[int, int]]:
-    """Number and length of each length-delimited field of a protobuf message, `file` standing at its content; others
-    are skipped (protobuf.dev/programming-guides/encoding). budget: fields that may still be read, in a list of one."""
+    """Number and length of each length-delimited field of a protobuf message, with `file` positioned at its content;
+    others are skipped (protobuf.dev/programming-guides/encoding). budget: [fields that may still be read]."""
     size = file.seek(0, 2)
     file.seek(0)
     while file.tell() < size:
@@ -173,8 +174,8 @@ def _varint(file: BinaryIO) -> int:
 
 
 def _openvino(file: BinaryIO) -> list[str]:
-    """The value of our element under the network's own rt_info; those of its layers are not looked at."""
-    from xml.etree import ElementTree  # here, since a bundle without this format need not wait for it
+    """The values of our elements in the rt_info of the network; the rt_info of its layers is ignored."""
+    from xml.etree import ElementTree  # imported here: only this format needs it
 
     content = file.read(_LARGEST_HEADER + 1)
     if len(content) > _LARGEST_HEADER:
@@ -189,28 +190,29 @@ def _openvino(file: BinaryIO) -> list[str]:
 
 
 def _archive(pattern: str) -> Callable[[BinaryIO], list[str]]:
-    """A reader of the entries of a zip archive whose whole name fits `pattern`."""
+    """A reader of the entries of a zip archive whose full name matches `pattern`."""
 
     def read(file: BinaryIO) -> list[str]:
         _assert_small_directory(file)
         with zipfile.ZipFile(file) as archive:
             fitting = [entry for entry in archive.infolist() if re.fullmatch(pattern, entry.filename)]
             if len(fitting) > _FITTING:
-                raise ValueError(f"it holds {len(fitting)} descriptions")
+                raise ValueError(f"it has {len(fitting)} metadata entries, expected at most {_FITTING}")
             return [_entry(archive, entry) for entry in fitting]
 
     return read
 
 
 def _assert_small_directory(file: BinaryIO) -> None:
-    """Raise ValueError unless a zip archive ends in a directory of few bytes, of which `zipfile` reads all at once."""
+    """Raise ValueError for a zip archive without a directory at its end, or with a large one, which `zipfile` would
+    read at once."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 98))
     tail = file.read(98)
     if tail[-22:-18] != b"PK\x05\x06":
         raise ValueError("it does not end in the directory of an archive")
     length = int.from_bytes(tail[-10:-6], "little")
-    if tail[:4] == b"PK\x06\x06":  # once more in 64 bits, as PyTorch writes it; `zipfile` goes by this one
+    if tail[:4] == b"PK\x06\x06":  # zip64 directory, as PyTorch writes it; `zipfile` reads this one
         length = max(length, int.from_bytes(tail[40:48], "little"))
     if length > _LARGEST_HEADER:
         raise ValueError(f"its directory has {length} bytes")
@@ -225,13 +227,13 @@ def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
 
 
 def _compiled(file: BinaryIO) -> list[str]:
-    """Our key of the metadata that AOTInductor compiles into a package, one text for each file that has it."""
+    """The values of our keys in the metadata files of an AOTInductor package."""
     tables = [json.loads(table) for table in _archive(r".+/[^/]+_metadata\.json")(file)]
     return [str(table[key]) for table in tables if isinstance(table, dict) for key in METADATA_KEYS if key in table]
 
 
 def _safetensors(file: BinaryIO) -> list[str]:
-    """Our key of the header's __metadata__."""
+    """The values of our keys in the header's __metadata__."""
     length = int.from_bytes(file.read(8), "little")
     if length > _LARGEST_HEADER:
         raise ValueError(f"its header would have {length} bytes")
@@ -253,4 +255,4 @@ FORMATS: dict[str, tuple[str, Reader | None]] = {
     "aotinductor": (".aoti.pt2", _compiled),
     "tensorrt": (".engine", None),
 }
-"""Format → end of its files' names, and reader of the texts under our key; None: it has no place for one."""
+"""Format → file suffix and metadata reader; None: the format has no metadata."""

@@ -1,16 +1,16 @@
-"""What an ONNX file declares, looked at before an engine sees a byte of it, by a walk over the protobuf alone.
+"""Inspection of an ONNX file before an engine loads it, by parsing the protobuf only.
 
-An engine believes what a file declares: 773 bytes that name a tensor of 17.6 GB get 17.6 GB, and weights "elsewhere"
-are read from any path. Refused are
+Engines trust the sizes that a file declares: for a file of 773 bytes that declares a tensor of 17.6 GB they allocate
+17.6 GB, and external weights are read from any path. Rejected are
 
-    external data         `python -m export` writes every weight into the file, which is then hashed as a whole
-    sparse tensors        a few numbers that stand for a large array
-    foreign operators     of another domain than ONNX's own, which a library would have to bring
-    subgraphs, functions  loops, and definitions that double each other
-    other operators       than those of `OPERATORS`: among the rest are those that make a large tensor of a small one
-    sizes                 a tensor that declares other bytes than it has; shapes that multiply beyond `LARGEST`
+    external data         the export writes all weights into the file, which is hashed as a whole
+    sparse tensors        a few values can declare a large array
+    custom operators      operators of other domains than ONNX's, which need a shared library
+    subgraphs, functions  loops, and definitions that expand exponentially
+    other operators       operators not in `OPERATORS`; some of them make large tensors from small ones
+    sizes                 tensors whose declared size differs from their data; huge attributes
 
-Messages, fields and their numbers: onnx.proto (IR version 13). What a graph computes is not looked at.
+Messages and field numbers: onnx.proto (IR version 13). The computation of the graph is not checked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from stageproof.runtime.serialization.protobuf import I32, LENGTH, VARINT, Message, varints
 
 PARTS = 100_000
-"""Fields of a file; the largest network here has 4,000, in int8 three times as many."""
+"""Limit on the fields of a file; the largest network here has 4,000, in int8 three times as many."""
 
 OPERATORS = frozenset(
     re.findall(
@@ -35,7 +35,7 @@ OPERATORS = frozenset(
         Softmax Squeeze Sub Transpose Unsqueeze""",
     )
 )
-"""Of graphs that take what `runtime.preprocess` gives."""
+"""Allowed operators of graphs that take the output of `runtime.preprocess`."""
 OF_PIXELS = frozenset(
     re.findall(
         r"\w+",
@@ -43,10 +43,10 @@ OF_PIXELS = frozenset(
         ReduceMax ReduceSum Round Split Sqrt Where""",
     )
 )
-"""Beside them, of graphs that do the preprocessing too, which Predictor never serves."""
+"""Additional operators of graphs with built-in preprocessing, which Predictor never loads."""
 
 _BITS = {
-    # TensorProto.DataType; text (8) has no size, and no network here has any.
+    # TensorProto.DataType → bits per value; strings (8) are not supported.
     **dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8),
     **dict.fromkeys((4, 5, 10, 16), 16),
     **dict.fromkeys((1, 6, 12), 32),
@@ -55,19 +55,19 @@ _BITS = {
     15: 128,
 }
 _TYPED = {4: 32, 10: 64, 5: 0, 7: 0, 11: 0}
-"""Fields of TensorProto with values of one type → bits of a value; 0 where they are varints."""
+"""Typed data fields of TensorProto → bits per value; 0 for varints."""
 _SPECIAL = ("", "ai.onnx")
 _NUMBERS = 1 << 20
-"""The largest integer of an attribute, such as a padding; what is not an index is at most 7 here."""
+"""Limit on integer attributes, such as paddings; except for indices, they are at most 7 in the networks here."""
 
 
 @dataclass
 class Constant:
-    """A tensor that the file holds."""
+    """A constant tensor of the file."""
 
     shape: tuple[int, ...]
     integers: tuple[int, ...] | None = None
-    """Its values where they are a few 64-bit integers, as of a shape."""
+    """Its values, if they are a few 64-bit integers, such as a shape; else None."""
 
 
 @dataclass
@@ -78,26 +78,26 @@ class Node:
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     numbers: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Attributes that are integers."""
+    """Integer attributes."""
     value: Constant | None = None
-    """An attribute that is a tensor."""
+    """Tensor attribute."""
 
 
 @dataclass
 class Graph:
-    """What the walk found."""
+    """The parsed graph."""
 
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Constant] = field(default_factory=dict)
     inputs: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
-    """Name → shape; None for a dimension that is not fixed."""
+    """Name → shape; None for a dynamic dimension."""
 
 
 def examine(content: bytes, *, pixels: bool = False) -> Graph:
-    """The graph of an ONNX file. Raises ValueError, saying what is wrong, for all that the module refuses but sizes of
-    intermediate results (`runtime.artifacts.onnx_sizes`). Takes milliseconds.
+    """The graph of an ONNX file. Raises ValueError, naming the finding, for everything that this module rejects; the
+    sizes of intermediate results are checked by `runtime.artifacts.onnx_sizes`. Takes milliseconds.
 
-    pixels: the graph takes pixels and does the preprocessing.
+    pixels: whether the graph has built-in preprocessing.
     """
     model = Message(memoryview(content), [PARTS])
     graph: Graph | None = None
@@ -173,13 +173,13 @@ def _attribute(message: Message, node: Node) -> None:
     signed = tuple(value - (1 << 64) if value >> 63 else value for value in numbers)
     if name != "axis" and any(abs(value) > _NUMBERS for value in signed):
         raise ValueError(
-            f"its operator {node.operator!r} has {name[:80]!r} {max(map(abs, signed))}, beyond any network's"
+            f"its operator {node.operator!r} has {name[:80]!r} {max(map(abs, signed))}, beyond the limit of {_NUMBERS}"
         )
     node.numbers[name] = signed
 
 
 def _tensor(message: Message) -> tuple[str, Constant]:
-    """Name and shape of a TensorProto whose values are all there. Raises ValueError for any other."""
+    """Name and shape of a TensorProto. Raises ValueError if its values are incomplete or external."""
     name = _text(message, 8)
     what, dims, kind = f"its tensor {name[:80]!r}", [], 0
     raw: memoryview | None = None
@@ -191,9 +191,9 @@ def _tensor(message: Message) -> tuple[str, Constant]:
         elif number == 2 and isinstance(value, int):
             kind = value
         elif number == 13 or (number == 14 and value):
-            raise ValueError(f"{what} has its values in another file, which no manifest names")
+            raise ValueError(f"{what} has its values in another file (external data)")
         elif number in (3, 6):
-            raise ValueError(f"{what} is a part of another one, or text")
+            raise ValueError(f"{what} is a segment of another tensor, or has strings")
         elif number == 9 and not isinstance(value, int):
             if raw is not None:
                 raise ValueError(f"{what} has its values twice")
@@ -203,9 +203,9 @@ def _tensor(message: Message) -> tuple[str, Constant]:
             if number == 7 and len(integers) < 64:
                 integers += [value] if isinstance(value, int) else list(varints(value[:640]))
     if kind not in _BITS:
-        raise ValueError(f"{what} has the type {kind}, expected one of numbers")
+        raise ValueError(f"{what} has data type {kind}, expected a numeric type")
     if len(dims) > 16 or any(one >= 1 << 40 for one in dims):
-        raise ValueError(f"{what} has the shape {dims[:16]}, expected less")
+        raise ValueError(f"{what} has the shape {dims[:16]}, expected at most 16 dimensions below 2**40")
     elements = prod(dims)
     if raw is not None and not typed:
         there, declared = len(raw), -(-elements * _BITS[kind] // 8)
@@ -215,7 +215,7 @@ def _tensor(message: Message) -> tuple[str, Constant]:
             integers = [int(value) for value in np.frombuffer(raw, "<u8")]
     else:
         there = sum(typed.values())
-        # Two complex halves for a value, or two values of 4 bits in one.
+        # A complex value takes two entries; two 4-bit values share one.
         expected = elements * 2 if kind in (14, 15) else -(-elements // 2) if _BITS[kind] == 4 else elements
         if raw is not None or len(typed) > 1 or there != expected:
             raise ValueError(f"{what} declares {elements} values and has {there}")
@@ -224,7 +224,7 @@ def _tensor(message: Message) -> tuple[str, Constant]:
 
 
 def _count(number: int, wire: int, value: int | memoryview) -> int:
-    """How many values a field of a tensor has."""
+    """Number of values in a data field of a tensor."""
     if isinstance(value, int) or (wire != LENGTH and wire == (I32 if _TYPED[number] == 32 else 1)):
         return 1
     if bits := _TYPED[number]:
@@ -249,7 +249,7 @@ def _each(message: Message, number: int) -> Iterator[Message]:
 
 
 def _text(message: Message, number: int) -> str:
-    """The text of a field, the last of several, as protobuf reads it; "" without one."""
+    """The text of a field, the last one if repeated (as in protobuf); "" if absent."""
     found = ""
     for at, kind, value in message.fields():
         if at == number and kind == LENGTH and not isinstance(value, int):

@@ -1,9 +1,9 @@
-"""How large the results of an ONNX graph become for one image, from the shapes of its constants and its input.
+"""Upper bounds on the sizes of an ONNX graph's intermediate results for one image, by shape inference.
 
-An operation of a small file can have a large result: a column plus a row, a product of both, a padding. What depends on
-constants alone is made already when an engine loads the graph, the rest when it runs. Shapes are inferred for the
-operators of `runtime.artifacts.onnx_file.OPERATORS` (onnx.ai/onnx/operators); where a shape depends on values that are
-not known here, the number of elements is bounded from above.
+A small file can produce large results, by broadcasting a column and a row, by a product, or by padding. Constant
+expressions are evaluated when an engine loads the graph, the rest when it runs. Shapes are inferred for the operators
+in `runtime.artifacts.onnx_file.OPERATORS` (onnx.ai/onnx/operators); if a shape depends on unknown values, the number of
+elements is bounded from above.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from math import prod
 from stageproof.runtime.artifacts.onnx_file import Constant, Graph, Node
 
 LARGEST_INPUT = 1 << 24
-"""Elements of an image: three channels of 2,300 × 2,300."""
+"""Limit on the elements of the input: three channels of 2,300 × 2,300."""
 PER_ELEMENT = 2048
-"""Elements of all results together for each element of the image; a ResNet50 in int8 has 700."""
+"""Allowed elements of all results together, per element of the input; a ResNet50 in int8 has 700."""
 BESIDE = 1 << 24
-"""Elements of all results together beside these, and beside eight for each element of a constant."""
+"""Additional allowed elements of all results together, besides 8 per element of the constants."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A result of which the shape is known, or at least how many elements it has at most."""
+    """A result: its shape, if known, and an upper bound on its number of elements."""
 
     count: int
+    """Upper bound on the number of elements."""
     shape: tuple[int, ...] | None = None
     integers: tuple[int, ...] | None = None
 
 
 def assert_bounded(graph: Graph) -> None:
-    """Raise ValueError, naming the operator, for a graph whose results are too large, or cannot be bounded."""
+    """Raise ValueError, naming the operator, for a graph whose results are too large or cannot be bounded."""
     known = {name: _of(constant) for name, constant in graph.constants.items()}
     constants = sum(value.count for value in known.values())
     image = 0
@@ -48,17 +49,17 @@ def assert_bounded(graph: Graph) -> None:
     for node in graph.nodes:
         given = [known[name] for name in node.inputs if name in known]
         if len(given) != len([name for name in node.inputs if name]):
-            raise ValueError(f"its operator {node.operator!r} takes what nothing before it gives")
+            raise ValueError(f"its operator {node.operator!r} has an undefined input")
         try:
             result = _RULES.get(node.operator, _same)(node, given)
         except (IndexError, TypeError, ZeroDivisionError) as error:
-            raise ValueError(f"the size of what its operator {node.operator!r} gives cannot be told") from error
+            raise ValueError(f"the output size of its operator {node.operator!r} cannot be inferred") from error
         if min(result.shape or (1,)) < 0:
-            raise ValueError(f"its operator {node.operator!r} would give less than nothing")
+            raise ValueError(f"its operator {node.operator!r} has an output with a negative dimension")
         total += result.count * max(1, len(node.outputs))
         if total > most:
             raise ValueError(
-                f"its operator {node.operator!r} makes its results {total} elements, expected at most {most}"
+                f"its results up to operator {node.operator!r} have {total} elements, expected at most {most}"
             )
         known.update(dict.fromkeys(node.outputs, result))
 
@@ -87,14 +88,14 @@ def _broadcast(node: Node, given: list[Value]) -> Value:
 
 
 def _common(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The shape that all of these are widened to; where they do not fit, larger than any engine would make it."""
+    """The broadcast shape; for incompatible shapes, an upper bound of it."""
     rank = max(map(len, shapes))
     rows = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     return tuple(max(dims) for dims in zip(*rows, strict=True))
 
 
 def _windows(node: Node, size: Sequence[int], kernel: Sequence[int]) -> list[int]:
-    """Places of a kernel in each direction, at most."""
+    """Output size in each spatial dimension, at most."""
     found = []
     for axis, (length, width) in enumerate(zip(size, kernel, strict=True)):
         pads = node.numbers.get("pads", ()) or (0,) * 2 * len(kernel)
@@ -102,11 +103,11 @@ def _windows(node: Node, size: Sequence[int], kernel: Sequence[int]) -> list[int
         dilation = (node.numbers.get("dilations", ()) or (1,) * len(kernel))[axis]
         if stride < 1 or dilation < 1 or width < 1 or min(pads) < 0:
             raise ValueError(
-                f"its operator {node.operator!r} has a stride, dilation, kernel or padding below its least"
+                f"its operator {node.operator!r} has a stride, dilation or kernel below 1, or a padding below 0"
             )
         padded = length + pads[axis] + pads[axis + len(kernel)]
         places = (padded - dilation * (width - 1) - 1) // stride + 1 + sum(node.numbers.get("ceil_mode", ()))
-        found.append(max(-(-length // stride), places))  # the first where it is padded to the same size
+        found.append(max(-(-length // stride), places))  # the first bound is for auto_pad SAME
     return found
 
 
@@ -142,7 +143,7 @@ def _gemm(node: Node, given: list[Value]) -> Value:
     second = _known(given[1])
     turned = bool(node.numbers.get("transB", (0,))[0])
     inner, columns = reversed(second) if turned else second
-    # As many rows as the elements are enough for, whatever their shape was said to be.
+    # The number of rows follows from the number of elements, independent of the declared shape.
     return _shaped((given[0].count // max(1, inner), columns))
 
 
@@ -204,7 +205,7 @@ def _fewer(node: Node, given: list[Value]) -> Value:
 
 def _known(value: Value) -> tuple[int, ...]:
     if value.shape is None:
-        raise TypeError("its shape is not known")
+        raise TypeError("its shape is unknown")
     return value.shape
 
 
@@ -228,4 +229,4 @@ _RULES: dict[str, Callable[[Node, list[Value]], Value]] = {
     "Squeeze": _fewer,
     "Unsqueeze": _fewer,
 }
-"""By operator; the result of any other is as its first input."""
+"""Operator → shape inference; all others return the shape of their first input."""

@@ -1,8 +1,8 @@
-"""What an OpenVINO network (`.xml`) declares, compared with the weights (`.bin`) beside it.
+"""Inspection of an OpenVINO network (`.xml`) and its weights (`.bin`) before OpenVINO loads them.
 
-OpenVINO reads a constant from where its layer says. Refused are constants outside the weights or of another size than
-their shape, layers of an extension, layers with a body of their own (loops), operations that `OPERATIONS` does not
-name, and constants that together are much more than the weights, as one region named by many layers is.
+OpenVINO reads a constant at the offset that its layer declares. Rejected are constants outside the weights or of
+another size than their shape, layers of extensions, layers with a body (loops), operations not in `OPERATIONS`, and
+constants whose total size far exceeds the weights, as when many layers refer to the same region.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import prod
 from xml.etree import ElementTree
 
 LARGEST = 4 << 20
-"""Bytes of a topology; that of the largest network here has 0.4 MB."""
+"""Limit on the bytes of a topology; the largest network here has 0.4 MB."""
 LAYERS = 20_000
 OPERATIONS = frozenset(
     re.findall(
@@ -23,7 +23,7 @@ OPERATIONS = frozenset(
         BatchNormInference Broadcast""",
     )
 )
-"""Of networks that take what `runtime.preprocess` gives; Broadcast makes the shapes of biases."""
+"""Allowed operations of networks that take the output of `runtime.preprocess`; Broadcast shapes the biases."""
 OF_PIXELS = frozenset(
     re.findall(
         r"\w+",
@@ -31,7 +31,7 @@ OF_PIXELS = frozenset(
         NotEqual LogicalAnd LogicalOr LogicalNot ReduceSum ReduceMax Power Sqrt Negative Interpolate""",
     )
 )
-"""Beside them, of networks that do the preprocessing too, which Predictor never serves."""
+"""Additional operations of networks with built-in preprocessing, which Predictor never loads."""
 _OPSETS = re.compile(r"opset\d{1,3}")
 _BITS = {
     **dict.fromkeys(("i8", "u8", "boolean", "bool", "f8e4m3", "f8e5m2", "f8e8m0", "nf8"), 8),
@@ -44,19 +44,19 @@ _BITS = {
 }
 _LARGEST_NUMBER = 1 << 20
 _LARGEST_SHAPE = 1 << 26
-"""Elements: the largest map of a network here has 1.6 million for an image."""
+"""Limit on elements; the largest feature map of a network here has 1.6 million for one image."""
 
 
 def examine(topology: bytes, weights: bytes, *, pixels: bool = False) -> None:
-    """Raise ValueError, saying what is wrong, for a network that no export of this project writes; ElementTree's
-    SyntaxError for what is no XML. pixels: it takes pixels and does the preprocessing."""
+    """Raise ValueError, naming the finding, for a network that no export of this project writes; SyntaxError (of
+    ElementTree) for invalid XML. pixels: whether the network has built-in preprocessing."""
     if len(topology) > LARGEST:
         raise ValueError(f"it has more than {LARGEST} bytes")
     if b"<!DOCTYPE" in topology or b"\0" in topology:  # entities could make a small file large; UTF-16 could hide them
         raise ValueError("it declares a document type or is not UTF-8, and OpenVINO writes neither")
     network = ElementTree.fromstring(topology)
     if network.tag != "net":
-        raise ValueError(f"it is no OpenVINO network but <{network.tag[:80]}>")
+        raise ValueError(f"its root element is <{network.tag[:80]}>, expected <net> of an OpenVINO network")
     listed = network.findall("layers/layer")
     if len(listed) > LAYERS or len(listed) != sum(1 for _ in network.iter("layer")):
         raise ValueError(f"it has more than {LAYERS} layers, or layers within layers, as loops have")
@@ -72,18 +72,18 @@ def examine(topology: bytes, weights: bytes, *, pixels: bool = False) -> None:
         elif data is not None:
             _assert_small(data, name)
     if total > 2 * len(weights) + (1 << 20):
-        raise ValueError(f"its constants are {total} bytes together, and its weights have {len(weights)}")
+        raise ValueError(f"its constants have {total} bytes together, but its weights have {len(weights)}")
 
 
 def _constant(layer: ElementTree.Element, name: str, weights: bytes) -> int:
-    """Bytes of a constant, which lie within the weights and are as many as its shape says."""
+    """Size of a constant in bytes. Raises ValueError if it is outside the weights or does not fit its shape."""
     data = layer.find("data")
     if data is None:
-        raise ValueError(f"its constant {name!r} says nothing of itself")
+        raise ValueError(f"its constant {name!r} has no <data> element")
     offset, size = _number(data.get("offset"), name), _number(data.get("size"), name)
     kind, shape = data.get("element_type", ""), data.get("shape", "")
     if kind == "string" or kind not in _BITS:
-        raise ValueError(f"its constant {name!r} is of {kind[:20]!r}, expected numbers")
+        raise ValueError(f"its constant {name!r} has type {kind[:20]!r}, expected a numeric type")
     dims = [_number(one, name) for one in re.split(r"[,\s]+", shape) if one]
     declared = -(-prod(dims) * _BITS[kind] // 8)
     ports = layer.findall("output/port")
@@ -91,13 +91,13 @@ def _constant(layer: ElementTree.Element, name: str, weights: bytes) -> int:
     if declared != size or any(one != prod(dims) for one in other):
         raise ValueError(f"its constant {name!r} declares {declared} bytes by its shape and {size} by its size")
     if offset + size > len(weights):
-        raise ValueError(f"its constant {name!r} ends at byte {offset + size} of weights that have {len(weights)}")
-    if kind in ("i64", "u64", "i32", "u32") and size <= 128:  # it may be a shape that something is widened to
+        raise ValueError(f"its constant {name!r} ends at byte {offset + size}, but its weights have {len(weights)}")
+    if kind in ("i64", "u64", "i32", "u32") and size <= 128:  # possibly a target shape for broadcasting
         width = _BITS[kind] // 8
         parts = (weights[at : at + width] for at in range(offset, offset + size, width))
         values = [int.from_bytes(part, "little", signed=True) for part in parts]
         if prod(value for value in values if 0 < value < 2**31 - 1) > _LARGEST_SHAPE:
-            raise ValueError(f"its constant {name!r} is a shape of {values}, beyond any network's")
+            raise ValueError(f"its constant {name!r} is a shape {values}, beyond {_LARGEST_SHAPE} elements")
     return size
 
 
@@ -107,10 +107,10 @@ def _assert_small(data: ElementTree.Element, name: str) -> None:
             continue
         numbers = re.findall(r"\d+", value) if re.fullmatch(r"[-\d, ]+", value) else []
         if any(len(digits) > 15 or int(digits) > _LARGEST_NUMBER for digits in numbers):
-            raise ValueError(f"its layer {name!r} has {key!r} {value[:80]!r}, beyond any network's")
+            raise ValueError(f"its layer {name!r} has {key!r} {value[:80]!r}, beyond the limit of {_LARGEST_NUMBER}")
 
 
 def _number(digits: str | None, name: str) -> int:
     if digits is None or not re.fullmatch(r"\s*\d{1,15}\s*", digits):
-        raise ValueError(f"its constant {name!r} has {(digits or '')[:20]!r} where a number belongs")
+        raise ValueError(f"its constant {name!r} has {(digits or '')[:20]!r}, expected a number")
     return int(digits)

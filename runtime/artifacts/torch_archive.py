@@ -1,12 +1,12 @@
-"""What a `.pt2` or `.ts` holds, looked at before PyTorch does: entries, pickles, machine code.
+"""Inspection of `.pt2` and `.ts` archives before PyTorch loads them: entries, pickles, machine code.
 
-PyTorch loads a shared object that it finds in such an archive, unpickles objects of any class where it is told to, and
-where unpickling tensors alone fails it tries again without that limit. So only archives are passed on that consist of
-the entries which `torch.export.save` and `torch.jit.save` write for a network, and whose pickles name nothing but
-tensors. That does not make them data: what remains is a program.
+PyTorch loads shared objects that it finds in such an archive, unpickles arbitrary classes if the archive requests it,
+and retries without ``weights_only`` if restricted unpickling fails. Therefore only archives are accepted that have the
+entries which `torch.export.save` and `torch.jit.save` write for a network, and pickles of tensors only. The accepted
+files are still programs.
 
-The archive is read here by `zipfile` and there by another reader. So that both see the same entries, it has to be
-plain: one directory at its end, entries side by side from its first byte on, every name once.
+Python's `zipfile` reads the archive here, PyTorch's own reader later. To ensure that both see the same entries, the
+archive must be canonical: one directory at its end, contiguous entries from the first byte, unique names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 _LARGEST_TEXT = 64 << 20
-"""Bytes of all compressed entries together, once they are not; ours are source code and have some kB."""
+"""Limit on the uncompressed size of all compressed entries; the exported ones are source code of a few kB."""
 _LARGEST_PICKLE = 16 << 20
 _ENTRIES = 20_000
 
@@ -37,7 +37,7 @@ _NAMES = {
     ),
     "tensors": re.compile(rf"(?:{_COMMON}|data\.pkl|data/\d+|\.format_version|\.storage_alignment)"),
 }
-"""Kind of archive → names of its entries below their one folder."""
+"""Kind of archive → allowed names of entries in its root folder."""
 _MACHINE_CODE = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"!<arch>\n")
 _LIBRARY = re.compile(r"\.(so|dll|dylib|o|a|pyd|cubin|ptx)(\.\d+)*$")
 
@@ -48,7 +48,7 @@ _GLOBALS = re.compile(
 _SCRIPTED = re.compile(
     r"__torch__(?:\.\w+)* \w+|torch\.jit\._pickle (?:build_intlist|build_doublelist|build_boollist|restore_type_tag)"
 )
-"""Classes that the archive's own code defines, which PyTorch's own reader makes, and not Python."""
+"""Classes defined by the archive's TorchScript code; PyTorch's C++ unpickler creates them, not Python's."""
 _OPCODES = frozenset(
     re.findall(
         r"\w+",
@@ -60,13 +60,13 @@ _OPCODES = frozenset(
 _REACHES_OUT = re.compile(
     r"\b(?:from_file|torch\.save|torch\.load|ops\.(?!prim\b|aten\b)\w+|__torch__\.torch\.classes)\b"
 )
-"""In TorchScript's source: operators that open files, operators and classes of libraries."""
+"""Forbidden in TorchScript source: operators that open files, and operators and classes of other libraries."""
 
 
 def examine(content: bytes, kind: str) -> None:
-    """Raise ValueError, saying what was found, for an archive that holds anything but a network as PyTorch writes it.
+    """Raise ValueError, naming the finding, for an archive with other content than a network as PyTorch writes it.
 
-    kind: ``torch-export``, ``torchscript``, or ``tensors`` for what `torch.save` writes.
+    kind: ``torch-export``, ``torchscript``, or ``tensors`` for files of `torch.save`.
     """
     archive = _plain(content)
     entries, root = archive.infolist(), ""
@@ -105,84 +105,84 @@ def _examine_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, 
 
 
 def _plain(content: bytes) -> zipfile.ZipFile:
-    """The archive, whose entries lie side by side from the first byte to the one directory at the end (APPNOTE.TXT
-    4.3). Raises ValueError for any other."""
+    """The archive. Raises ValueError unless its entries are contiguous from the first byte to the directory at the end
+    (APPNOTE.TXT 4.3)."""
     count, start = _directory(content)
     archive = zipfile.ZipFile(io.BytesIO(content))
     entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     names = {entry.filename.casefold() for entry in entries}
     if not entries or len(entries) != count or len(entries) > _ENTRIES or len(names) != len(entries):
-        raise ValueError("its directory names an entry twice, none, or more than it says")
+        raise ValueError("its directory lists an entry twice, no entry, or another number than it declares")
     position = 0
     for entry in entries:
         path = PurePosixPath(entry.filename)
         if str(path) != entry.filename or path.is_absolute() or ".." in path.parts or "\\" in entry.filename:
-            raise ValueError(f"it holds {entry.filename[:200]!r}, which is no plain path")
+            raise ValueError(f"it holds {entry.filename[:200]!r}, which is not a canonical path")
         position = _end_of(content, entry, position)
     if position != start:
-        raise ValueError("it holds bytes that its directory does not name")
+        raise ValueError("it has bytes that do not belong to an entry of its directory")
     return archive
 
 
 def _directory(content: bytes) -> tuple[int, int]:
-    """Number of entries, and where their directory begins: it ends where the archive does."""
+    """Number of entries, and offset of their directory, which must end at the end of the archive."""
     end = content[-22:]
     if len(end) < 22 or end[:4] != b"PK\x05\x06" or end[20:] != b"\0\0":
-        raise ValueError("it is no archive as PyTorch writes it: it does not end in its directory")
+        raise ValueError("it is not an archive as PyTorch writes it: it does not end in its directory")
     count, size, start = struct.unpack("<4x6xHII2x", end)
     after = content[start + size : -22]
-    if after:  # PyTorch writes the directory's place once more in 64 bits: APPNOTE.TXT 4.3.14, 4.3.15
+    if after:  # PyTorch also writes a zip64 end of directory: APPNOTE.TXT 4.3.14, 4.3.15
         wide = (b"PK\x06\x06", 44, 0, 0, count, count, size, start, b"PK\x06\x07", 0, start + size, 1)
         if len(after) != 76 or struct.unpack("<4sQ4xIIQQQQ4sIQI", after) != wide:
-            raise ValueError("it is no archive as PyTorch writes it: its directory is not at its end")
+            raise ValueError("it is not an archive as PyTorch writes it: its directory is not at its end")
     return count, start
 
 
 def _end_of(content: bytes, entry: zipfile.ZipInfo, position: int) -> int:
-    """Where the entry ends that begins at `position`; its own header has to say what the directory says."""
+    """End offset of the entry at `position`. Raises ValueError if its local header contradicts the directory."""
     header = content[position : position + 30]
     if entry.header_offset != position or len(header) < 30 or header[:4] != b"PK\x03\x04":
-        raise ValueError(f"its entry {entry.filename[:200]!r} is not where it should be")
+        raise ValueError(f"its entry {entry.filename[:200]!r} is not at the expected offset")
     flags, method, name_length, extra_length = struct.unpack("<6xHH16xHH", header)
     name = content[position + 30 : position + 30 + name_length]
     known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if name != entry.orig_filename.encode() or method != entry.compress_type or method not in known or flags & ~0x0808:
         raise ValueError(f"its entry {entry.filename[:200]!r} contradicts its directory, or is encrypted")
     if method == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
-        raise ValueError(f"its entry {entry.filename[:200]!r} contradicts itself")
+        raise ValueError(f"its stored entry {entry.filename[:200]!r} has two different sizes")
     position += 30 + name_length + extra_length + entry.compress_size
-    if flags & 8:  # sizes once more behind the data, with a signature or without
+    if flags & 8:  # a data descriptor follows the data, with or without signature
         wide = content[position : position + 4] == b"PK\x07\x08"
         position += 16 if wide else 12
         if content[position : position + 4] not in (b"PK\x03\x04", b"PK\x01\x02"):
-            position += 8  # sizes of 64 bits
+            position += 8  # zip64 sizes
     return position
 
 
 def _assert_tensors(raw: bytes, name: str, *, scripted: bool) -> None:
-    """Raise ValueError for a pickle that names anything but tensors, or whose opcodes are not those of tensors."""
+    """Raise ValueError for a pickle with other globals or opcodes than those of tensors."""
     for opcode, given, _ in pickletools.genops(raw):
         argument: Any = given
         if opcode.name not in _OPCODES:
-            raise ValueError(f"its pickle {name[:200]!r} has the opcode {opcode.name}, which no tensor needs")
+            raise ValueError(f"its pickle {name[:200]!r} has the opcode {opcode.name}, which tensors do not need")
         if opcode.name in ("LONG_BINPUT", "LONG_BINGET") and argument > len(raw):
-            raise ValueError(f"its pickle {name[:200]!r} has a memo of {argument} places")
+            raise ValueError(f"its pickle {name[:200]!r} has the memo index {argument}, beyond its size")
         known = _GLOBALS.fullmatch(argument) if opcode.name == "GLOBAL" else True
         if not known and not (scripted and _SCRIPTED.fullmatch(argument)):
-            raise ValueError(f"its pickle {name[:200]!r} names {argument[:200]!r}, which is no tensor")
+            raise ValueError(f"its pickle {name[:200]!r} names {argument[:200]!r}, which is not a tensor class")
 
 
 def _assert_no_objects(raw: bytes, name: str) -> None:
-    """Raise ValueError for a table of weights that has any of them unpickled."""
+    """Raise ValueError for a weight table in which a weight would be unpickled."""
     table = json.loads(raw)
     if not isinstance(table, dict) or set(table) != {"config"} or not isinstance(table["config"], dict):
-        raise ValueError(f"its table {name[:200]!r} is not one of weights")
+        raise ValueError(f"its table {name[:200]!r} is not a weight table")
     for weight, entry in table["config"].items():
         path = entry.get("path_name") if isinstance(entry, dict) else None
         if entry is None or not isinstance(path, str) or entry.get("use_pickle") is not False:
             raise ValueError(f"its weight {weight[:80]!r} would be unpickled")
         if not re.fullmatch(r"(?:weight|tensor)_\d+", path):
-            raise ValueError(f"its weight {weight[:80]!r} is {path[:80]!r}, which is no tensor")
+            raise ValueError(f"its weight {weight[:80]!r} is stored in {path[:80]!r}, expected a tensor file")
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
@@ -194,11 +194,11 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:
 
 
 def _is_weight(name: str) -> bool:
-    """Whether an entry holds nothing but numbers, which may begin as anything does."""
+    """Whether an entry is raw tensor data, whose first bytes may look like machine code."""
     return re.fullmatch(r"(?:data|constants)/\d+|data/weights/weight_\d+|data/constants/tensor_\d+", name) is not None
 
 
 def _pickle_or_code(name: str) -> str:
-    """The end of a name that stands for a pickle, a library or source code; "" for any other."""
+    """``*`` and the suffix, if it is that of a pickle, library or source file; otherwise ""."""
     found = re.search(r"\.(pkl|pickle|debug_pkl|pt|pth|so|dll|dylib|o|a|py|cpp)$", name)
     return f"*{found.group()}" if found else ""

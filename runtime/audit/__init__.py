@@ -1,4 +1,4 @@
-"""An audit log: one JSON line a prediction, without patient data, each bound to the one before it by a key."""
+"""Tamper-evident audit log: one JSON line per prediction, without patient data, hash-chained and keyed (HMAC)."""
 
 from stageproof.runtime.audit.chain import make_key
 from stageproof.runtime.audit.log import AuditLog, pixels_digest

@@ -1,8 +1,8 @@
-"""The lines of an audit log: how each is bound to the one before it by a key, and how all of them are checked.
+"""Line format of the audit log: a hash chain authenticated by a key, and the functions that write and verify it.
 
-A line is a JSON object that ends with `previous`, SHA-256 of the line before, and `mac`, HMAC-SHA256 (RFC 2104) of the
-line without it. Beside the log, `LOG.head` says with a MAC of its own how long the log is, and how its last line
-begins anew. docs/AUDIT_LOG.md says what that shows and what it cannot.
+A line is a JSON object that ends with `previous`, the SHA-256 of the previous line, and `mac`, the HMAC-SHA256
+(RFC 2104) of the line without `mac`. A second file, `LOG.head`, records the length of the log and the digest of its
+last line, with its own MAC. docs/AUDIT_LOG.md describes which changes are detected and which are not.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from stageproof.runtime.text.hints import command
 
 FORMAT = 2
 UNKEYED = 1
-"""Format of version 0.1, without keys: it is still verified, and not written any more."""
+"""Format of version 0.1, without keys; it can be verified but is no longer written."""
 KEY_VARIABLE = "STAGEPROOF_AUDIT_KEY"
-"""Environment variable with the path of the key file, where no other way names one."""
+"""Environment variable with the path of the key file, used if no argument gives it."""
 _FORMER_VARIABLE = "NEUROSTAGE_AUDIT_KEY"
 
 _MAC = b',"mac":"'
 _MAC_BYTES = len(_MAC) + 64 + 2
-_HEAD_BYTES = 512  # a sector, which disks write as a whole
+_HEAD_BYTES = 512  # one disk sector, which is written atomically
 _KEY_BYTES = (32, 4096)
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a log goes."""
+    """Position in a log: its length and last digest after some line."""
 
     size: int = 0
     """Bytes."""
@@ -45,10 +45,10 @@ class State:
     digest: str = ""
     """SHA-256 of the last line, hexadecimal."""
     recovered: int = 0
-    """Lines that a process which died left unfinished, and a later one recorded as such."""
+    """Incomplete lines left by killed processes and recorded as such by a later process."""
 
     def after(self, line: bytes, *, predictions: int = 0, recovered: int = 0) -> State:
-        """The state after one more line. line: without its end."""
+        """The state after one more line. line: without its line end."""
         return State(
             self.size + len(line) + 1,
             self.lines + 1,
@@ -60,15 +60,15 @@ class State:
 
 @dataclass(frozen=True)
 class Key:
-    """What signs the lines."""
+    """The key that authenticates the lines."""
 
     secret: bytes
     path: Path
 
     @property
     def name(self) -> str:
-        """16 hexadecimal digits by which a log names its key; they tell nothing about it."""
-        return self.mac(b"neurostage audit key")[:16]  # the former name: logs begun under it keep their key's
+        """Identifier of the key in a log: 16 hexadecimal digits that do not reveal the key."""
+        return self.mac(b"neurostage audit key")[:16]  # former project name, so that existing logs keep their key's id
 
     def mac(self, data: bytes) -> str:
         """HMAC-SHA256, hexadecimal."""
@@ -76,14 +76,17 @@ class Key:
 
 
 def key_path(log: Path, given: Path | None) -> Path:
-    """The key file of a log: the one given, else the environment's, else `LOG.key`."""
+    """The key file of a log: `given`, else the one in `KEY_VARIABLE`, else `LOG.key`."""
     if given is None and KEY_VARIABLE not in os.environ and _FORMER_VARIABLE in os.environ:
-        raise AuditError(f"{_FORMER_VARIABLE} is set, which is now {KEY_VARIABLE}. Rename it. The log was not touched.")
+        raise AuditError(
+            f"{_FORMER_VARIABLE} is set; this variable is now called {KEY_VARIABLE}. Rename it. The log was not "
+            "modified."
+        )
     return given or Path(os.environ.get(KEY_VARIABLE) or f"{log}.key")
 
 
 def read_key(path: Path) -> Key:
-    """The key in a file: its bytes without surrounding white space. Raises AuditError."""
+    """The key in a file: its bytes without surrounding white space. Raises AuditError if unreadable, or of invalid length."""
     try:
         with open_regular(path) as file:
             secret = file.read(_KEY_BYTES[1] + 1).strip()
@@ -94,14 +97,14 @@ def read_key(path: Path) -> Key:
         ) from error
     if not _KEY_BYTES[0] <= len(secret) <= _KEY_BYTES[1]:
         raise AuditError(
-            f"the audit key {path} has {len(secret)} bytes, expected {_KEY_BYTES[0]} to {_KEY_BYTES[1]}. Make one: "
+            f"the audit key {path} has {len(secret)} bytes, expected {_KEY_BYTES[0]} to {_KEY_BYTES[1]}. Create one: "
             f"{command('runtime.audit', 'key', 'FILE')}"
         )
     return Key(secret, path)
 
 
 def make_key(path: Path) -> Key:
-    """A new random key in a new file that only its owner may read. Raises AuditError, also where the file exists."""
+    """A new random key, stored in a new file readable by its owner only. Raises AuditError if the file exists."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
@@ -109,18 +112,18 @@ def make_key(path: Path) -> Key:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise AuditError(f"the audit key {path} cannot be made ({error.strerror}).") from error
+        raise AuditError(f"the audit key {path} cannot be created ({error.strerror}). Give a new file.") from error
     return read_key(path)
 
 
 def signed(entry: dict[str, Any], key: Key) -> bytes:
-    """The JSON text of `entry` and its MAC, without an end of line."""
+    """The JSON text of `entry` with its MAC, without line end."""
     body = json.dumps(entry, separators=(",", ":")).encode()
     return body[:-1] + _MAC + key.mac(body).encode() + b'"}'
 
 
 def opened(line: bytes, key: Key) -> dict[str, Any] | None:
-    """The entry that `signed` wrote with this key; None for anything else."""
+    """The entry of a line that `signed` wrote with this key; None if the MAC is wrong."""
     body, mac = line[:-_MAC_BYTES] + b"}", line[-_MAC_BYTES:]
     if not hmac.compare_digest(mac, _MAC + key.mac(body).encode() + b'"}'):
         return None
@@ -131,10 +134,10 @@ def opened(line: bytes, key: Key) -> dict[str, Any] | None:
 def follow(
     lines: Iterable[bytes], state: State, key: Key, path: Path, seen: Callable[[State], object] = lambda state: None
 ) -> tuple[State, bytes | None]:
-    """The state after `lines`, which continue a log from `state`; and what follows that is no whole line, or None.
+    """Verify `lines`, which continue a log from `state`. The state after them, and an incomplete last line or None.
 
     seen: called with the state after each line.
-    Raises AuditError naming the first line that was changed, or follows one that was removed.
+    Raises AuditError naming the first line that was changed, or before which lines were removed.
     """
     broken: bytes | None = None
     for line in lines:
@@ -158,12 +161,12 @@ def follow(
 
 
 def remains(broken: bytes) -> dict[str, Any]:
-    """What is recorded of a line that a process left unfinished."""
+    """The record of a line that a process left incomplete: its length and digest."""
     return {"bytes": len(broken), "sha256": sha256(broken)}
 
 
 def not_following(path: Path, number: int) -> AuditError:
-    """The error for a line that is not the one that was written."""
+    """The error for a line that does not continue the chain."""
     return AuditError(
         f"{path} line {number} does not follow from line {number - 1}: it was changed, added, or written with another "
         "key, or lines before it were removed."
@@ -171,34 +174,34 @@ def not_following(path: Path, number: int) -> AuditError:
 
 
 def head_path(log: Path) -> Path:
-    """The file that says how long the log is."""
+    """The file that records the length of the log."""
     return Path(f"{log}.head")
 
 
 def read_head(log: Path, salt: str | None, key: Key) -> State:
-    """What `write_head` wrote last. salt: of the log; None where the log itself is empty.
+    """The state that `write_head` wrote last. salt: the log's; None if the log itself is empty.
 
-    Raises AuditError where it is missing, changed, or of another log.
+    Raises AuditError if the head file is missing, changed, or belongs to another log.
     """
     path = head_path(log)
     try:
         text = read_regular(path)
     except OSError as error:
         raise AuditError(
-            f"{path} cannot be read ({error.strerror}): without it nobody can tell whether lines were removed from the "
-            f"end of {log}. Restore it; or keep the log as it is, and begin another."
+            f"{path} cannot be read ({error.strerror}). Without it, lines removed from the end of {log} cannot be "
+            "detected. Restore it; or keep the log unchanged and start a new one."
         ) from error
     entry = opened(text.rstrip(), key)
     if entry is None or salt not in (None, entry.get("log")):
         raise AuditError(
-            f"{path} was changed, is damaged, or belongs to another log or key. Restore it; or keep the log as it is, "
-            "and begin another."
+            f"{path} was changed, is damaged, or belongs to another log or key. Restore it; or keep the log unchanged "
+            "and start a new one."
         )
     return State(**{name: entry[name] for name in ("size", "lines", "predictions", "digest", "recovered")})
 
 
 def write_head(log: Path, salt: str, state: State, key: Key) -> None:
-    """Record how far the log goes, in place. Raises OSError."""
+    """Record the state of the log, in place. Raises OSError."""
     entry = {"stageproof_audit_head": FORMAT, "log": salt, **state.__dict__}
     text = signed(entry, key).ljust(_HEAD_BYTES - 1) + b"\n"
     handle = os.open(head_path(log), os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o600)
@@ -211,7 +214,7 @@ def write_head(log: Path, salt: str, state: State, key: Key) -> None:
 def unkeyed(
     lines: Iterable[bytes], state: State, path: Path, seen: Callable[[State], object]
 ) -> tuple[State, bytes | None]:
-    """As `follow`, of a log of version 0.1. Of a line cut short the next one says `previous`, as of any other."""
+    """As `follow`, for a log of version 0.1. An incomplete line is followed by one with its digest as `previous`."""
     for line in lines:
         text, number = line.rstrip(b"\n"), state.lines + 1
         try:
@@ -231,15 +234,15 @@ def unkeyed(
 
 
 def first_line(line: bytes, path: Path) -> dict[str, Any]:
-    """The entry that begins a log of format `FORMAT` or `UNKEYED`. Raises AuditError for anything else."""
+    """The first entry of a log of format `FORMAT` or `UNKEYED`. Raises AuditError for anything else."""
     try:
         entry = json.loads(line)
-        if "neurostage_audit" in entry:  # as version 0.1 began a log
+        if "neurostage_audit" in entry:  # key of version 0.1
             entry["stageproof_audit"] = entry.pop("neurostage_audit")
         form, salt = entry["stageproof_audit"], entry["salt"]
     except (ValueError, KeyError, TypeError) as error:
         raise AuditError(
-            f"{path} is not an audit log of this runtime. Give another file; it was not touched."
+            f"{path} is not an audit log of this runtime. It was not modified. Give another file."
         ) from error
     if form not in (UNKEYED, FORMAT) or not isinstance(salt, str):
         raise AuditError(f"{path} has audit format {form!r}, this runtime reads up to {FORMAT}. Upgrade stageproof.")
@@ -247,11 +250,11 @@ def first_line(line: bytes, path: Path) -> dict[str, Any]:
 
 
 def key_of(entry: dict[str, Any], line: bytes, path: Path, given: Path | None) -> Key:
-    """The key of the log that `line` begins. Raises AuditError where it is another one, or the line was changed."""
+    """The key of the log whose first line is `line`. Raises AuditError for another key, or if the line was changed."""
     key = read_key(key_path(path, given))
     if entry.get("key") != key.name:
         raise AuditError(
-            f"{path} was begun with key {entry.get('key')}, and {key.path} is key {key.name}. Give its own."
+            f"{path} was started with key {entry.get('key')}, but {key.path} is key {key.name}. Give the log's own key."
         )
     if opened(line.rstrip(b"\n"), key) is None:
         raise AuditError(f"{path} line 1 was changed.")
@@ -259,10 +262,10 @@ def key_of(entry: dict[str, Any], line: bytes, path: Path, given: Path | None) -
 
 
 def anchor_of(state: State) -> str:
-    """``N:DIGEST``: predictions, and SHA-256 of the last line."""
+    """``N:DIGEST``: number of predictions, and SHA-256 of the last line."""
     return f"{state.predictions}:{state.digest}"
 
 
 def sha256(data: bytes) -> str:
-    """Hexadecimal."""
+    """SHA-256 of `data`, hexadecimal."""
     return hashlib.sha256(data).hexdigest()

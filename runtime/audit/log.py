@@ -1,9 +1,9 @@
-"""One JSON line a prediction, without patient data, each bound to the one before it by a key.
+"""`AuditLog`: appends one JSON line per prediction, without patient data, to a keyed hash chain.
 
-The first line holds the log's random salt and the name of its key. A later line says when, what was answered, by which
-model, backend and precision, and `pixels`: SHA-256 of the salt and the decoded pixels. With the image one can show that
-it is the one that was predicted; from the log alone nobody can tell whose it was. File names and reasons, which may
-hold names, stay out. `runtime.audit.chain` says how lines are bound, docs/AUDIT_LOG.md what that can and cannot show.
+The first line has the log's random salt and the id of its key. Every later line has the time, prediction, model,
+backend, precision, and `pixels`: the SHA-256 of the salt and the decoded pixels. With the image, `pixels` proves which
+image was predicted; without it, the log does not identify the patient. File names and reasons are omitted, because
+they may contain names. See `runtime.audit.chain` for the line format, docs/AUDIT_LOG.md for what the log proves.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ _BEGINNING = b'{"stageproof_audit":2,"begun":"'
 
 
 class AuditLog:
-    """An append-only log that threads and processes of one machine may share.
+    """An append-only log, safe for several threads and processes of one machine.
 
-    What `record` and `record_all` have written is on the disk when they return (fdatasync).
+    `record` and `record_all` return after the lines are on disk (fdatasync).
     """
 
     def __init__(self, path: Path, key: Path | None = None) -> None:
-        """Opens the log at `path`, or begins it, and its key with it where none is named.
+        """Open the log at `path`, or create it, and its key if `key` is None.
 
-        key: file with the key; None takes `runtime.audit.chain.KEY_VARIABLE` of the environment, else `LOG.key`.
-        Raises AuditError when it cannot be written, is no audit log, or is shorter than it was.
+        key: file with the key; None takes the environment variable `runtime.audit.chain.KEY_VARIABLE`, else `LOG.key`.
+        Raises AuditError if the log cannot be written, is not an audit log, or was truncated.
         """
         if fcntl is None:  # pragma: no cover
             raise AuditError("The audit log needs POSIX file locks, which this system does not have.")
         self.path = path
-        self._turn = threading.Lock()  # a POSIX lock does not keep the threads of one process apart
+        self._turn = threading.Lock()  # flock does not exclude threads of the same process
         if path.exists() and not path.is_file():
             raise AuditError(f"{path} is not a regular file. Give a file for the audit log.")
         try:
@@ -65,7 +65,7 @@ class AuditLog:
                 begun = chain.first_line(first, path)
                 if begun["stageproof_audit"] == chain.UNKEYED:
                     raise AuditError(
-                        f"{path} is a log of version 0.1, which has no key. It can still be verified; name another "
+                        f"{path} is a log of version 0.1, which has no key. It can still be verified; give another "
                         "file for new predictions."
                     )
                 self._salt, self._key = begun["salt"], chain.key_of(begun, first, path, key)
@@ -73,29 +73,29 @@ class AuditLog:
             _space_left(path)
         except OSError as error:
             raise AuditError(
-                f"{path} cannot be written ({error.strerror}). Give a file in a folder that can."
+                f"{path} cannot be written ({error.strerror}). Give a file in a writable folder."
             ) from error
 
     @property
     def anchor(self) -> str:
-        """``N:DIGEST``: predictions in the log, and SHA-256 of its last line. Kept elsewhere, it shows by `verify` that
-        the log still begins as it was then."""
+        """``N:DIGEST``: number of predictions in the log, and SHA-256 of its last line. Store it elsewhere: with it,
+        `verify` proves that the lines up to this point are unchanged."""
         with self._turn:
             return chain.anchor_of(chain.read_head(self.path, self._salt, self._key))
 
     def pixels(self, image: Image.Image) -> str:
-        """The salted digest by which `record` names an image."""
+        """The salted digest of an image, for `record`."""
         return pixels_digest(image, self._salt)
 
     def record(self, prediction: Prediction, pixels: str | None) -> None:
-        """Append one line. pixels: as the method of that name gives it; None for an image that could not be read.
+        """Append one line. pixels: result of the method `pixels`; None for an unreadable image.
 
-        Raises AuditError: a prediction that could not be recorded must not be used.
+        Raises AuditError if writing fails; the prediction must then not be used.
         """
         self.record_all([(prediction, pixels)])
 
     def record_all(self, predictions: Sequence[tuple[Prediction, str | None]]) -> None:
-        """As `record`, of several: all lines or none."""
+        """As `record`, for several predictions: writes all lines or none."""
         entries = [_entry(prediction, pixels) for prediction, pixels in predictions]
         try:
             with self._turn, open(self.path, "r+b", buffering=0, opener=_private) as file, _locked(file, self.path):
@@ -107,21 +107,21 @@ class AuditLog:
             ) from error
 
     def _begin(self, file: IO[bytes], key: Path | None, cut: bytes) -> bytes:
-        """The first line, written. cut: what there is of one whose process died while it wrote that."""
+        """Write and return the first line. cut: an incomplete first line left by a killed process, or empty."""
         if cut and not (cut.startswith(_BEGINNING) and chain.head_path(self.path).exists()):
-            chain.first_line(b"", self.path)  # which says that this is no audit log
+            chain.first_line(b"", self.path)  # raises: not an audit log
         where = chain.key_path(self.path, key)
         used = chain.read_key(where) if where.exists() or key is not None else chain.make_key(where)
         if chain.head_path(self.path).exists() and (was := chain.read_head(self.path, None, used)).predictions:
             raise AuditError(
-                f"{self.path} is empty, and {chain.head_path(self.path)} says that it held {was.predictions} "
-                "predictions: they were removed. Restore the log, or name another file."
+                f"{self.path} is empty, but {chain.head_path(self.path)} records {was.predictions} predictions: they "
+                "were removed. Restore the log, or give another file."
             )
         file.truncate(0)
         salt = os.urandom(16).hex()
         head = {"stageproof_audit": chain.FORMAT, "begun": _now(), "salt": salt, "key": used.name}
         line = chain.signed(head, used)
-        chain.write_head(self.path, salt, State().after(line), used)  # first, so that no log is without it
+        chain.write_head(self.path, salt, State().after(line), used)  # before the log, so that no log lacks it
         file.write(line + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -129,13 +129,13 @@ class AuditLog:
         return line + b"\n"
 
     def _end(self, file: IO[bytes]) -> State:
-        """How far the log goes, after what a process that died left behind was recorded as such."""
+        """The state at the end of the log. An incomplete line of a killed process is first recorded as recovered."""
         state = chain.read_head(self.path, self._salt, self._key)
         size = file.seek(0, os.SEEK_END)
         if size < state.size:
             raise AuditError(
-                f"{self.path} has {size} bytes, and {chain.head_path(self.path)} says that it had {state.size}: lines "
-                "were removed from its end. Keep it as it is, and begin another file."
+                f"{self.path} has {size} bytes, but {chain.head_path(self.path)} records {state.size}: lines were "
+                "removed from its end. Keep it unchanged, and start a new file."
             )
         if size == state.size:
             return state
@@ -149,7 +149,7 @@ class AuditLog:
 
     def _append(self, file: IO[bytes], state: State, entries: Sequence[dict[str, Any]], predictions: int = 1) -> State:
         end = file.seek(0, os.SEEK_END)
-        data = b"" if end == state.size else b"\n"  # after a broken line
+        data = b"" if end == state.size else b"\n"  # terminates an incomplete line
         for entry in entries:
             line = chain.signed({**entry, "previous": state.digest}, self._key)
             state = state.after(line, predictions=predictions)
@@ -169,19 +169,19 @@ class AuditLog:
 
 
 def pixels_digest(image: Image.Image, salt: str) -> str:
-    """SHA-256, hexadecimal, of the salt, mode, size and pixels: equal for equal decoded images in one log."""
+    """SHA-256, hexadecimal, of salt, mode, size and pixels: equal for identical decoded images in one log."""
     head = f"{salt}\0{image.mode}\0{image.size[0]}x{image.size[1]}\0".encode()
     return hashlib.sha256(head + image.tobytes()).hexdigest()
 
 
 def _private(path: str, flags: int) -> int:
-    """Opened for this user alone where it is new, and without waiting where it is a FIFO."""
+    """Opener for `open`: a new file is accessible by its owner only, and opening a FIFO does not block."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
 
 
 @contextlib.contextmanager
 def _locked(file: IO[bytes], path: Path) -> Iterator[None]:
-    """Alone with the file, among all processes. Raises AuditError where that takes too long."""
+    """Hold the exclusive lock on the file. Raises AuditError if it is not available within `_WAIT_S` seconds."""
     until = time.monotonic() + _WAIT_S
     while True:
         try:
@@ -189,7 +189,10 @@ def _locked(file: IO[bytes], path: Path) -> Iterator[None]:
             break
         except BlockingIOError as error:
             if time.monotonic() > until:
-                raise AuditError(f"{path} has been locked by another process for {_WAIT_S:g} s.") from error
+                raise AuditError(
+                    f"{path} has been locked by another process for {_WAIT_S:g} s. End that process, or give another "
+                    "file."
+                ) from error
             time.sleep(0.001)
     try:
         yield
@@ -212,15 +215,15 @@ def _entry(prediction: Prediction, pixels: str | None) -> dict[str, Any]:
 
 
 def _space_left(path: Path) -> None:
-    """Raise AuditError where a disk that is all but full would withhold the first predictions."""
+    """Raise AuditError if the disk is nearly full, before the first prediction has to be withheld."""
     status = os.statvfs(path)
     left = status.f_bavail * status.f_frsize
     if left < _LEAST_SPACE:
-        raise AuditError(f"{path} cannot be written: its disk has {left} bytes left. Make room, or name another file.")
+        raise AuditError(f"{path} cannot be written: its disk has {left} bytes left. Free space, or give another file.")
 
 
 def _sync_folder(path: Path) -> None:
-    """A new file is there after a power failure only if its folder was written too."""
+    """Sync the folder of a new file; otherwise the file may be missing after a power failure."""
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Is an audit log what was written? Every line against its key, its head file, and an anchor kept elsewhere."""
+"""Verification of an audit log: every line against the key, the head file, and an anchor stored elsewhere."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from stageproof.runtime.system.regular_files import open_regular
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found."""
+    """Result of `check` for a log that passed."""
 
     state: State
     key: Key | None
-    """None for a log of version 0.1: whoever may write it can have rewritten all of it."""
+    """None for a log of version 0.1: anybody with write access can have replaced all of it undetected."""
     path: Path
     unfinished: int = 0
-    """Bytes of a last line that has no end: its process died, or is writing it."""
+    """Bytes of an incomplete last line: its process was killed, or is still writing it."""
 
     @property
     def anchor(self) -> str:
@@ -31,29 +31,29 @@ class Report:
         lines = [f"{self.path} holds {self.state.predictions} predictions, unchanged."]
         if self.key is None:
             lines.append(
-                "unkeyed: a log of version 0.1, which whoever may write the file can have rewritten as a whole"
+                "unkeyed: a log of version 0.1; anybody with write access can have replaced all of it undetected"
             )
         else:
             lines.append(f"keyed: {self.key.path}, key {self.key.name}")
         if self.state.recovered:
-            lines.append(f"recovered: {self.state.recovered} lines that were cut short when their process died")
+            lines.append(f"recovered: {self.state.recovered} lines left incomplete by killed processes")
         if self.unfinished:
-            lines.append(f"unfinished: a last line of {self.unfinished} bytes has no end; it is no prediction")
+            lines.append(f"unfinished: the last line, {self.unfinished} bytes, is incomplete and not counted")
         return "\n".join([*lines, f"anchor {self.anchor}", f"head {self.state.digest}"])
 
 
 def verify(path: Path, head: str | None = None, key: Path | None = None) -> tuple[int, str]:
-    """How many predictions the log holds, and the digest of its last line. As `check`, which says more."""
+    """Number of predictions in the log, and digest of its last line. As `check`, which returns more details."""
     report = check(path, head=head, key=key)
     return report.state.predictions, report.state.digest
 
 
 def check(path: Path, *, head: str | None = None, anchor: str | None = None, key: Path | None = None) -> Report:
-    """Reads the whole log and compares every line with what its key and its head file say.
+    """Verify every line of the log against its key and its head file.
 
-    head: a digest that was printed before; some line must still have it.
-    anchor: what `AuditLog.anchor` or `Report.anchor` gave before; the log must still begin as it was then.
-    Raises AuditError naming the first line that was changed, or follows one that was removed.
+    head: digest printed earlier, which the log must still contain.
+    anchor: earlier value of `AuditLog.anchor` or `Report.anchor`; the log up to that point must be unchanged.
+    Raises AuditError naming the first line that was changed, or before which lines were removed.
     """
     found = {"head": head is None, "anchor": anchor is None}
     count, digest = _parsed(anchor) if anchor else (0, "")
@@ -69,7 +69,7 @@ def check(path: Path, *, head: str | None = None, anchor: str | None = None, key
         with open_regular(path) as file:
             first = file.readline()
             if not first:
-                raise AuditError(f"{path} is empty: its lines were removed, or it never was an audit log.")
+                raise AuditError(f"{path} is empty: its lines were removed, or it is not an audit log.")
             start = State().after(first.rstrip(b"\n"))
             begun = chain.first_line(first, path)
             used = None
@@ -88,14 +88,14 @@ def check(path: Path, *, head: str | None = None, anchor: str | None = None, key
         raise chain.not_following(path, state.lines + 1)
     if state.lines < expected.lines:
         raise AuditError(
-            f"{path} holds {state.predictions} predictions, and {chain.head_path(path)} says {expected.predictions}: "
-            "lines were removed from its end."
+            f"{path} holds {state.predictions} predictions, but {chain.head_path(path)} records "
+            f"{expected.predictions}: lines were removed from its end."
         )
     if not found["head"]:
         raise AuditError(f"{path} has no line with the digest {str(head)[:12]}…: lines were removed from its end.")
     if not found["anchor"]:
         raise AuditError(
-            f"{path} holds {state.predictions} predictions and is not the log of the anchor, which held {count}: lines "
+            f"{path} holds {state.predictions} predictions and does not match the anchor, which has {count}: lines "
             "were removed from its end, or it was rewritten."
         )
     return Report(state, used, path, len(left or b""))
@@ -109,10 +109,10 @@ def _parsed(anchor: str) -> tuple[int, str]:
 
 
 def _never_keyed(path: Path, key: Path | None) -> None:
-    """Refuse a log of version 0.1 in the place of a keyed one."""
+    """Raise AuditError for a log of version 0.1 beside the key or head file of a keyed log: it was substituted."""
     others = [other for other in (chain.head_path(path), Path(f"{path}.key")) if other.exists()]
     if key is not None or others:
         raise AuditError(
-            f"{path} is a log without a key, and {key or others[0]} is there for one with a key: it was replaced. A "
-            "log of version 0.1 is verified without a key and by itself."
+            f"{path} is a log without a key, but {key or others[0]} belongs to a log with a key: the log was replaced. "
+            "To verify a log of version 0.1, give no key and move it to a folder without these files."
         )

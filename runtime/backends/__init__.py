@@ -1,15 +1,15 @@
-"""The engines that can run an artifact, one module each behind one small protocol.
+"""Backends: one module per inference engine, with a common protocol, and `load`, which loads an artifact into one.
 
 A backend module has
 
-    NAME          what users call it
-    FORMATS       the artifact formats it runs, as the manifest names them
-    REQUIRES      {importable module, or several of which one is enough, as a|b: extra of stageproof that installs it}
-    DEVICES       where it can run: among cpu, cuda and tensorrt, which is CUDA through TensorRT
-    AT_ONCE       those of them on which an engine of it can answer several calls at once, with a thread or more each
-    load(...)     model file and settings → Backend; the engine is imported here and nowhere earlier
+    NAME          name for users
+    FORMATS       artifact formats that it runs, as in the manifest
+    REQUIRES      {importable module, or alternatives as a|b: extra of stageproof that installs it}
+    DEVICES       supported devices: cpu, cuda, and tensorrt, which is CUDA through TensorRT
+    AT_ONCE       devices on which one engine can run several calls concurrently, with one or more threads each
+    load(...)     model file and settings → Backend; imports the engine
 
-`BACKENDS` is the one table; its order breaks ties between backends whose speed was not measured.
+`BACKENDS` lists them; its order breaks ties between backends of equal latency.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from stageproof.runtime.system import forks
 
 
 class Backend(Protocol):
-    """An artifact loaded into an engine. Safe to call from several threads."""
+    """An artifact loaded into an engine. Thread-safe."""
 
     engine: str
     """Name and version of the engine."""
     metadata: str | None
-    """The JSON text that the artifact carries under `runtime.bundle.manifest.METADATA_KEY`, if any."""
+    """The artifact's metadata (JSON), stored under `runtime.artifacts.metadata.METADATA_KEY`, or None."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """(N, classes) float32 logits of (N, C, H, W) float32 images; the caller has validated them."""
+        """(N, classes) float32 logits of validated (N, C, H, W) float32 images."""
         ...
 
 
@@ -55,18 +55,18 @@ SUFFIXES: dict[str, str] = {
     ".safetensors": "pytorch",
     ".engine": "tensorrt",
 }
-"""File suffix → format, for artifacts used without their bundle."""
+"""File suffix → format, for artifacts that are used without their bundle."""
 
 
 def backend_module(name: str) -> ModuleType:
-    """The backend module called `name`. Raises InputError listing the names there are."""
+    """The backend module called `name`. Raises InputError listing the known names."""
     if name not in BACKENDS:
-        raise InputError(f"No backend is called {name!r}. Backends: {', '.join(BACKENDS)}.")
+        raise InputError(f"There is no backend {name!r}. Backends: {', '.join(BACKENDS)}.")
     return BACKENDS[name]
 
 
 def missing(name: str) -> str | None:
-    """Why the backend cannot be used here, with the command that mends it; None when it can. Imports no engine."""
+    """Why the backend cannot be used, with the command that installs it; None if it can. Imports no engine."""
     for modules, extra in BACKENDS[name].REQUIRES.items():
         if not any(_installed(module) for module in modules.split("|")):
             return f"needs the package {modules.replace('|', ' or ')}: pip install 'stageproof[{extra}]'"
@@ -76,16 +76,16 @@ def missing(name: str) -> str | None:
 def _installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # a package that should hold it
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
-def elsewhere(name: str, device: str) -> str | None:
-    """Why the backend cannot run on `device`, which it never can; None when it can."""
+def unsupported_device(name: str, device: str) -> str | None:
+    """Why the backend does not support `device`; None if it does."""
     devices = BACKENDS[name].DEVICES
     if device in devices:
         return None
-    return f"runs on device {' or '.join(map(repr, devices))}, and device={device!r} was asked for"
+    return f"runs on device {' or '.join(map(repr, devices))}, but device={device!r} was requested"
 
 
 def available() -> list[str]:
@@ -93,8 +93,8 @@ def available() -> list[str]:
     return [name for name in BACKENDS if missing(name) is None]
 
 
-def answers_several(name: str, device: str) -> bool:
-    """Whether `load` takes `at_once` for it."""
+def supports_concurrent_calls(name: str, device: str) -> bool:
+    """Whether `load` supports `at_once` > 1 for this backend and device."""
     return device in BACKENDS[name].AT_ONCE
 
 
@@ -108,25 +108,25 @@ def load(
     at_once: int = 1,
     trust_code: bool = False,
 ) -> Backend:
-    """The model, loaded by the backend called `name`, from the bytes of `model` and from no path.
+    """The model, loaded by the backend called `name` from the bytes of `model`, never from a path.
 
-    precision: of the artifact, as its manifest says (``fp32``, …): an engine must not compute in less on its own.
+    precision: the artifact's precision in the manifest (``fp32``, …); the engine must not compute in a lower one.
     device: one of `DEVICES`.
-    threads: CPU threads the engine may use.
-    at_once: calls that share them, each of which has its part of them to itself; more than one for `answers_several`.
-    trust_code: load formats that carry code too (`runtime.artifacts.verified_bytes.CODE`).
+    threads: CPU threads of the engine.
+    at_once: concurrent calls, among which the threads are divided; more than 1 only if `supports_concurrent_calls`.
+    trust_code: also load formats that contain code (`runtime.artifacts.verified_bytes.CODE`).
 
-    Raises BackendUnavailable when the engine is not installed or has no such device, BackendError when it fails,
-    ForkError where it ran before this process was forked and cannot start again, TrustError for code that is not
-    trusted, and BundleError for a file that declares what no network here has (`runtime.artifacts.inspection`).
+    Raises BackendUnavailable if the engine is not installed or lacks the device, BackendError if it fails, ForkError if
+    it ran before this process was forked and cannot restart, TrustError for untrusted code, and BundleError for a file
+    with content that no export writes (`runtime.artifacts.inspection`).
     """
     module = backend_module(name)
     if reason := missing(name):
         here = ", ".join(available()) or "none"
         raise BackendUnavailable(f"{name!r} {reason}. Available here: {here}.")
-    if reason := elsewhere(name, device):
+    if reason := unsupported_device(name, device):
         others = ", ".join(other for other, module in BACKENDS.items() if device in module.DEVICES)
-        raise BackendUnavailable(f"{name!r} {reason}. On {device!r} run: {others}.")
+        raise BackendUnavailable(f"{name!r} {reason}. Backends for {device!r}: {others}.")
     library = next(iter(module.REQUIRES))
     forks.check_library(library)
     if isinstance(model, Path):

@@ -1,7 +1,7 @@
-"""The two networks as plain functions of their weights, without the packages that trained them.
+"""The two network architectures in plain PyTorch functions, without torchvision and the training code.
 
-`train.models` builds the same networks with BatchNorm apart; here it has been folded into the convolution before it, so
-that every convolution has a weight and a bias. Names are those of the published checkpoints.
+`train.models` builds the same networks with BatchNorm layers; here BatchNorm is folded into the preceding convolution,
+so that every convolution has a weight and a bias. Layer names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class _Shape:
-    """What differs between one residual network and another."""
+    """The parameters of a residual network."""
 
     stem: str
     """The first convolution, 7 x 7 with stride 2."""
     layers: tuple[tuple[str, int], ...]
-    """Name and number of blocks of each; all but the first begin with stride 2."""
+    """Name and number of blocks of each stage; all but the first start with stride 2."""
     convolutions: tuple[str, ...]
-    """Of a block, in order."""
+    """Convolutions of a block, in order."""
     strided: str
-    """That of them which takes the stride of its layer."""
+    """The convolution of a block that applies the stride."""
     head: tuple[str, ...]
     """Fully connected layers, with ReLU between them."""
 
@@ -44,25 +44,25 @@ _SHAPES = {
         ("fc",),
     ),
 }
-"""By architecture, as `train.models.ARCHITECTURES` calls them."""
+"""Architecture, as in `train.models.ARCHITECTURES` → parameters."""
 
 
 def network(architecture: str, weights: Mapping[str, Any], torch: Any) -> Callable[[Any], Any]:
-    """(N, C, H, W) float32 → (N, classes), in the type of the weights.
+    """The forward function: (N, C, H, W) float32 → (N, classes) logits in the dtype of the weights.
 
-    weights: by name, BatchNorm folded.
-    Raises ValueError for an architecture that is not known, and for weights that are not this network's.
+    weights: name → tensor, with BatchNorm folded.
+    Raises ValueError for an unknown architecture, and for missing or unknown weights.
     """
     if architecture not in _SHAPES:
-        raise ValueError(f"no network is called {architecture!r}; this runtime knows {', '.join(_SHAPES)}.")
+        raise ValueError(f"the architecture is {architecture!r}, expected one of {', '.join(_SHAPES)}.")
     shape = _SHAPES[architecture]
     expected = set(chain.from_iterable((f"{name}.weight", f"{name}.bias") for name in _names(shape)))
     if wrong := sorted(expected ^ set(weights)):
         raise ValueError(
-            f"its weights are not those of a {architecture} whose BatchNorm is folded: {', '.join(wrong[:3])} "
-            f"({len(wrong)} in all) {'lacking' if wrong[0] in expected else 'unknown'}. Export it again."
+            f"its weights do not fit a {architecture} with folded BatchNorm: {', '.join(wrong[:3])} "
+            f"({len(wrong)} in all) {'missing' if wrong[0] in expected else 'unknown'}. Export it again."
         )
-    # The order in memory in which oneDNN and cuDNN convolve; otherwise they turn every map before and after.
+    # The memory format in which oneDNN and cuDNN convolve; otherwise they convert every feature map twice.
     last = torch.channels_last
     ordered = {
         name: tensor.contiguous(memory_format=last) if tensor.ndim == 4 else tensor.contiguous()
@@ -77,7 +77,7 @@ def network(architecture: str, weights: Mapping[str, Any], torch: Any) -> Callab
 
 
 def _forward(shape: _Shape, weights: Mapping[str, Any], torch: Any, images: Any) -> Any:
-    """He et al. 2015, table 1, with the stride of a bottleneck in its 3 x 3 convolution, as torchvision has it."""
+    """Logits (He et al. 2015, table 1); a bottleneck has its stride in the 3 x 3 convolution, as in torchvision."""
     functional = torch.nn.functional
 
     def convolved(maps: Any, name: str, stride: int = 1) -> Any:
@@ -104,7 +104,7 @@ def _forward(shape: _Shape, weights: Mapping[str, Any], torch: Any, images: Any)
 
 
 def _names(shape: _Shape) -> list[str]:
-    """Every convolution and fully connected layer."""
+    """Names of all convolutions and fully connected layers."""
     names = [shape.stem, *shape.head]
     for index, (layer, blocks) in enumerate(shape.layers):
         names += [f"{layer}.{block}.{name}" for block in range(blocks) for name in shape.convolutions]

@@ -1,4 +1,4 @@
-"""ONNX Runtime: `.onnx` on the CPU, on CUDA, and on CUDA through TensorRT."""
+"""ONNX Runtime backend: `.onnx` on the CPU, on CUDA, and on CUDA through TensorRT."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DEVICES = tuple(_PROVIDERS)
 AT_ONCE = ("cpu",)
 
 WRONG_OPTIMIZERS = {"fp8": ["ReluQuantRewrite"]}
-"""By precision. This one drops a ReLU before a quantiser to 8-bit floats, whose zero point it takes for that of uint8,
-below which nothing is; but floats go below (onnxruntime 1.32, relu_quantizelinear.cc)."""
+"""Precision → optimizers to disable. ReluQuantRewrite removes a ReLU before QuantizeLinear, as if values below the zero
+point were clipped; that holds for uint8 but not for 8-bit floats (onnxruntime 1.32, relu_quantizelinear.cc)."""
 
 
 class OnnxBackend:
-    """An ONNX Runtime session; `InferenceSession.run` is safe from several threads."""
+    """An ONNX Runtime session; `InferenceSession.run` is thread-safe."""
 
     def __init__(self, session: Any, engine: str, metadata: str | None) -> None:
         self.engine = engine
@@ -43,9 +43,10 @@ class OnnxBackend:
 
 
 def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once: int = 1) -> OnnxBackend:
-    """A session of which every operation runs on `device`.
+    """A session that runs every operation on `device`.
 
-    Raises BackendUnavailable rather than run any of them elsewhere: ONNX Runtime left alone falls to the CPU.
+    Raises BackendUnavailable if some operation is not supported there; by default, ONNX Runtime would fall back to the
+    CPU.
     """
     import onnxruntime
 
@@ -53,17 +54,17 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once
     provider = _PROVIDERS[device]
     if provider not in onnxruntime.get_available_providers():
         raise BackendUnavailable(
-            f"{engine} has no provider for device {device!r} (it has "
-            f"{', '.join(onnxruntime.get_available_providers())}). For CUDA replace it by onnxruntime-gpu: "
+            f"{engine} has no provider for device {device!r} (available: "
+            f"{', '.join(onnxruntime.get_available_providers())}). For CUDA, replace it by onnxruntime-gpu: "
             "pip uninstall onnxruntime; pip install 'stageproof[gpu]'."
         )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, threads // at_once)  # with one, a call runs in the thread that makes it
-    options.log_severity_level = 3  # errors only: its warnings go to stderr, where a host's own log may be
+    options.intra_op_num_threads = max(1, threads // at_once)  # with 1, a call runs in the caller's thread
+    options.log_severity_level = 3  # errors only: warnings would be printed to the host program's stderr
     if device != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        # Its fallback, on unless told otherwise, goes to the CPU while loading and while running, and says so by print.
+        # The fallback, enabled by default, switches to the CPU when loading or running fails, and prints a message.
         session = onnxruntime.InferenceSession(
             model.content,
             options,
@@ -71,15 +72,15 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once
             disabled_optimizers=WRONG_OPTIMIZERS.get(precision),
             enable_fallback=0,
         )
-        session._model_bytes = None  # which it keeps for the fallback, as much memory as the file
+        session._model_bytes = None  # kept for the fallback; frees as much memory as the file has
         if session.get_providers()[0] != provider:
-            raise RuntimeError(f"it runs by {session.get_providers()[0]} instead.")
-    except Exception as error:  # its exceptions share no class but this one
+            raise RuntimeError(f"it uses {session.get_providers()[0]} instead.")
+    except Exception as error:  # onnxruntime's exceptions have no other common base class
         if device == "cpu":
             raise BackendError(f"{engine} cannot load {model}: {error}") from error
         raise BackendUnavailable(
-            f"{engine} cannot run {model.path.name} by {provider}: {error} Check the driver and the CUDA, cuDNN and "
-            "TensorRT versions that this onnxruntime-gpu needs, or ask for device='cpu'."
+            f"{engine} cannot run {model.path.name} with {provider}: {error} Check the driver and the CUDA, cuDNN and "
+            "TensorRT versions that this onnxruntime-gpu needs, or use device='cpu'."
         ) from error
     texts = session.get_modelmeta().custom_metadata_map
     metadata = next((texts[key] for key in METADATA_KEYS if key in texts), None)

@@ -1,4 +1,4 @@
-"""OpenVINO: its own `.xml` with `.bin`, and `.onnx` directly, on CPU."""
+"""OpenVINO backend: `.xml` with `.bin`, and `.onnx`, on the CPU."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ DEVICES = ("cpu",)
 AT_ONCE = ("cpu",)
 
 _REDUCED = {"bf16": ("BF16", "bf16"), "fp16": ("FP16", "f16")}
-"""Precision → what OpenVINO calls it among a CPU's abilities, and as a hint."""
+"""Precision → its name in OPTIMIZATION_CAPABILITIES, and in INFERENCE_PRECISION_HINT."""
 
 
 class OpenVinoBackend:
-    """Compiled models with a pool of infer requests: one request must never serve two threads at once."""
+    """Compiled models with a pool of infer requests: a request is not thread-safe."""
 
     def __init__(
         self, compiled: Sequence[Any], tensor: Any, engine: str, metadata: str | None, weights: bytes | None
     ) -> None:
-        self._weights = weights  # compiled models go on reading them where they lie
+        self._weights = weights  # compiled models read constants from this memory
         self.engine = engine
         self.metadata = metadata
         self._compiled = cycle(compiled)
@@ -45,23 +45,23 @@ class OpenVinoBackend:
         except Empty:
             request = next(self._compiled).create_infer_request()
         try:
-            # Half as much Python as request.infer([images], share_inputs=True), which does the same.
+            # Same as request.infer([images], share_inputs=True), with half of the Python overhead.
             request.set_input_tensor(self._tensor(images, shared_memory=True))
             request.infer()
-            # The tensor belongs to the request, whose next call overwrites it.
+            # Copied: the request's next call overwrites its output tensor.
             return np.array(request.get_output_tensor(0).data, dtype=np.float32)
         finally:
             self._idle.put(request)
 
 
 def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once: int = 1) -> OpenVinoBackend:
-    """A model compiled for `at_once` calls at a time, which share `threads` CPU threads.
+    """The model, compiled for `at_once` concurrent calls, among which `threads` CPU threads are divided.
 
-    It is compiled once for each of them. One with several streams would run them in threads of its own, and the system
-    puts those and the callers' threads on one processor while another idles: a twentieth of a stream's time.
+    It is compiled once per concurrent call. A single compiled model with several streams runs them in threads of its
+    own, which Linux may schedule on the same processor as the callers' threads while another is idle: 5 % slower.
     """
-    # `import openvino` reports itself to a Google Analytics property of Intel and writes to ~/intel, unless its
-    # telemetry package cannot be imported (openvino/tools/ovc/telemetry_utils.py).
+    # `import openvino` sends telemetry to Intel (Google Analytics) and writes to ~/intel, unless its telemetry package
+    # cannot be imported (openvino/tools/ovc/telemetry_utils.py).
     openvino = import_without("openvino", "openvino_telemetry")
     version = openvino.__version__.split("-")[0]
     threads = max(1, threads // at_once)
@@ -70,8 +70,8 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            # It ties its threads to the first processors, which with all of them is a little faster. With fewer, the
-            # threads of two processes would share a processor while others are idle.
+            # OpenVINO pins its threads to the first processors. That is slightly faster when it uses all of them; with
+            # fewer, two processes would pin their threads to the same processors while others are idle.
             "ENABLE_CPU_PINNING": threads >= available_cpus(),
             "INFERENCE_PRECISION_HINT": _hint(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         }
@@ -84,27 +84,27 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once
 
 
 def _read(core: Any, openvino: Any, model: ModelFile) -> Any:
-    """The network, from memory: a path that OpenVINO opens could be another file by then."""
+    """The network, read from memory: the file at a path could be replaced after its verification."""
     if model.weights is None:
         return core.read_model(model.content)
-    # OpenVINO takes no read-only array, and writes to none of its constants: the same memory, not declared so.
+    # openvino.Tensor rejects read-only arrays but does not write to constants: share the memory as a writable array.
     start = ctypes.cast(ctypes.c_char_p(model.weights), ctypes.POINTER(ctypes.c_ubyte))
     weights = np.ctypeslib.as_array(start, (len(model.weights),))
     return core.read_model(model.content, openvino.Tensor(weights, shared_memory=True))
 
 
 def _hint(precision: str, abilities: list[str]) -> str:
-    """The type to compute in; float32 where the CPU has no units for `precision`, whose weights are then widened.
+    """INFERENCE_PRECISION_HINT for `precision`; float32 if the CPU does not support it in hardware.
 
-    On CPUs with bf16 units OpenVINO's default computes a float32 file in bf16, and so it does with one that is asked
-    for in a half precision that the CPU lacks; both move decisions.
+    Without the hint, OpenVINO computes float32 files in bf16 on CPUs with bf16 units, also if the requested half
+    precision is not supported; both change predictions.
     """
     ability, hint = _REDUCED.get(precision, ("FP32", "f32"))
     return hint if ability in abilities else "f32"
 
 
 def _metadata(model: Any) -> str | None:
-    """ONNX metadata_props arrive under rt_info/framework."""
+    """The metadata of the network; OpenVINO stores ONNX metadata_props under rt_info/framework."""
     for key in METADATA_KEYS:
         if model.has_rt_info(path := ["framework", key]):
             return str(model.get_rt_info(path).value)

@@ -1,6 +1,6 @@
-"""PyTorch: the weights of a `.safetensors` in the network that its description names, on CPU or CUDA.
+"""PyTorch backend: `.safetensors` weights in the architecture that its metadata names, on CPU or CUDA.
 
-The file holds tensors and text, and nothing that could run.
+The file contains tensors and text only, no code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REQUIRES = {**TORCH, "safetensors": "torch"}
 
 
 def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TorchBackend:
-    """The network with the file's weights on `device`, computing in their own type."""
+    """The network with the file's weights on `device`, computing in their dtype."""
     torch = imported(device, threads)
     from safetensors import SafetensorError
     from safetensors.torch import load as tensors_of
@@ -32,16 +32,16 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int) -> Torc
     engine = f"torch {torch.__version__}"
     try:
         weights: dict[str, Any] = {name: value.to(device) for name, value in tensors_of(model.content).items()}
-        told = next(iter(descriptions(model.path, NAME, model.content) or []), None)
+        metadata = next(iter(descriptions(model.path, NAME, model.content) or []), None)
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise BackendError(f"{engine} cannot load {model}: {error}") from error
-    if told is None:
+    if metadata is None:
         raise BackendError(
-            f"{engine} cannot load {model}: it holds weights and does not say of which network. Export it: "
+            f"{engine} cannot load {model}: it has weights but no metadata with the architecture. Export it: "
             f"{command('export', 'RUN_OR_CHECKPOINT', '--to', 'pytorch')}."
         )
     try:
-        module = network(field(parse(told, str(model)), "architecture", str, str(model)), weights, torch)
+        module = network(field(parse(metadata, str(model)), "architecture", str, str(model)), weights, torch)
     except (BundleError, ValueError) as error:
         raise BackendError(f"{engine} cannot load {model}: {error}") from error
-    return TorchBackend(module, torch, device, told)
+    return TorchBackend(module, torch, device, metadata)

@@ -1,7 +1,7 @@
-"""TensorRT engines on CUDA, of both flavours: `tensorrt`, and TensorRT for RTX. An engine is machine code.
+"""TensorRT backend: `.engine` files on CUDA, of `tensorrt` and of TensorRT for RTX. An engine is machine code.
 
-The engine file is what the vendor's own tools write and read. An engine fits the flavour, the version and the kind of
-GPU it was built for; where it does not, loading says so.
+The engine file has NVIDIA's own format. An engine only runs with the product, version and GPU architecture that it was
+built for; with any other, loading raises BackendError.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from stageproof.runtime.text.hints import command
 NAME = "tensorrt"
 FORMATS = ("tensorrt",)
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tensorrt_rtx_bindings": "tensorrt-rtx"}
-"""Importable module → flavour, as the manifest names it; the first that is installed is taken."""
+"""Importable module → name in the manifest; the first installed one is used."""
 REQUIRES = {"|".join(FLAVOURS): "tensorrt", "cuda.bindings": "tensorrt"}
 DEVICES = ("cuda", "tensorrt")
 AT_ONCE = ()
 
 
 class TensorRtBackend:
-    """A deserialised engine with a pool of lanes: execution contexts must never be shared between threads."""
+    """A deserialised engine with a pool of execution contexts, which are not thread-safe."""
 
-    metadata = None  # an engine file has no place for text
+    metadata = None  # the format has no metadata
 
     def __init__(self, engine: Any, cuda: ModuleType, name: str, messages: Iterable[str]) -> None:
         self.engine = name
@@ -62,7 +62,7 @@ class TensorRtBackend:
             self._idle.put(lane)
 
     def _piece(self, lane: _Lane, images: np.ndarray) -> np.ndarray:
-        """The logits of at most the largest batch the engine was built for, padded to the smallest."""
+        """Logits of at most the engine's largest batch; smaller batches are padded to its smallest."""
         count = len(images)
         if count < self._smallest:
             padding = np.zeros((self._smallest - count, *images.shape[1:]), np.float32)
@@ -73,16 +73,18 @@ class TensorRtBackend:
         try:
             return self._idle.get_nowait()
         except Empty:
-            with self._making:  # the engine itself is no more thread-safe than its contexts
+            with self._making:  # the engine is not thread-safe either
                 context = self._engine.create_execution_context()
             if context is None:
-                raise BackendError(f"{self.engine} makes no execution context: {'; '.join(self._messages)}") from None
+                raise BackendError(
+                    f"{self.engine} cannot create an execution context: {'; '.join(self._messages)}"
+                ) from None
             sizes = (self._largest * int(np.prod(self._shape)) * 4, self._largest * self._classes * 4)
             return _Lane(context, self._cuda, (self._input, self._output), sizes, self._messages)
 
 
 class _Lane:
-    """An execution context with a stream and device memory of its own, for the largest batch."""
+    """An execution context with its own CUDA stream and device memory for the largest batch."""
 
     def __init__(
         self, context: Any, cuda: ModuleType, names: tuple[str, str], sizes: tuple[int, int], messages: Iterable[str]
@@ -93,18 +95,18 @@ class _Lane:
         self._messages = messages
         self._memory: list[int] = []
         self._stream: Any = None
-        # Not the default stream, on which TensorRT would wait for the whole device.
+        # Not the default stream, on which TensorRT adds device-wide synchronisations.
         self._stream = _checked(cuda, cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
         for name, size in zip(names, sizes, strict=True):
             self._memory.append(_checked(cuda, cuda.cudaMalloc(size)))
             context.set_tensor_address(name, self._memory[-1])
 
     def run(self, images: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """float32 logits of `shape`, in memory of the caller's."""
+        """float32 logits of `shape`, in host memory."""
         cuda, kinds = self._cuda, self._cuda.cudaMemcpyKind
         logits = np.empty(shape, np.float32)
         if not self._context.set_input_shape(self._input, images.shape):
-            raise BackendError(f"The engine does not take images of shape {images.shape}: {'; '.join(self._messages)}")
+            raise BackendError(f"The engine rejects images of shape {images.shape}: {'; '.join(self._messages)}")
         sent = (self._memory[0], images.ctypes.data, images.nbytes, kinds.cudaMemcpyHostToDevice, self._stream)
         _checked(cuda, cuda.cudaMemcpyAsync(*sent))
         if not self._context.execute_async_v3(int(self._stream)):
@@ -122,10 +124,10 @@ class _Lane:
 
 
 def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TensorRtBackend:
-    """The engine on the first CUDA device. Its precision is in the file, and it takes no CPU threads."""
+    """The engine on the first CUDA device. `precision` and `threads` are ignored: the file fixes the precision."""
     from cuda.bindings import runtime as cuda
 
-    _checked(cuda, cuda.cudaGetDeviceCount(), BackendUnavailable, "there is no CUDA device to run on")
+    _checked(cuda, cuda.cudaGetDeviceCount(), BackendUnavailable, "there is no CUDA device")
     name = next(name for name in FLAVOURS if find_spec(name))
     library = import_module(name)
     version = f"{FLAVOURS[name]} {library.__version__}"
@@ -150,16 +152,16 @@ def _checked(
     error: type[BackendError] | type[BackendUnavailable] = BackendError,
     what: str = "a CUDA call failed",
 ) -> Any:
-    """What a call of cuda-bindings returned beside its status; raises `error` where that is not success."""
+    """Return value of a cuda-bindings call without its status; raises `error` if the status is not success."""
     status, *values = returned
     if status != cuda.cudaError_t.cudaSuccess:
         reason = cuda.cudaGetErrorString(status)[1].decode()
-        raise error(f"'tensorrt': {what} ({reason}). Check the driver with nvidia-smi, or ask for device='cpu'.")
+        raise error(f"'tensorrt': {what} ({reason}). Check the driver with nvidia-smi, or use device='cpu'.")
     return values[0] if values else None
 
 
 def _logger(library: Any, keep: Callable[[str], None]) -> Any:
-    """A logger that hands errors on and prints nothing."""
+    """A TensorRT logger that passes errors to `keep` and prints nothing."""
 
     class Kept(library.ILogger):
         def __init__(self) -> None:

@@ -1,9 +1,8 @@
-"""torch.export: `.pt2` through PyTorch, on CPU or CUDA. Such a file is a program, and loading it runs code.
+"""torch.export backend: `.pt2` through PyTorch, on CPU or CUDA. The file is a program, and loading it runs code.
 
-PyTorch evaluates the expressions for shapes in it, and unpickles what it holds: where reading tensors alone fails, it
-tries again without that limit. `runtime.artifacts.torch_archive` therefore refuses every pickle but those of tensors
-before. PyTorch makes its cache folder, which stays empty, where temporary files go as soon as this part of it is
-imported.
+PyTorch evaluates its shape expressions and unpickles its objects; if unpickling with ``weights_only`` fails, it retries
+without. `runtime.artifacts.torch_archive` therefore rejects all pickles other than those of tensors beforehand.
+Importing this part of PyTorch creates an empty cache folder in the system's temporary folder.
 """
 
 from __future__ import annotations
@@ -28,6 +27,6 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int) -> Torc
     extra: dict[str, Any] = {key: ""}
     try:
         module = torch.export.load(io.BytesIO(model.content), extra_files=extra).module().to(device)
-    except Exception as error:  # zip, JSON and schema errors, each of its own kind
+    except Exception as error:  # zip, JSON and schema errors, without a common base class
         raise BackendError(f"torch {torch.__version__} cannot load {model}: {error}") from error
     return TorchBackend(module, torch, device, extra[key])

@@ -1,4 +1,4 @@
-"""What the backends that run through PyTorch share."""
+"""Shared code of the backends that run in PyTorch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stageproof.runtime.errors import BackendUnavailable
 
 REQUIRES = {"torch": "torch"}
 DEVICES = ("cpu", "cuda")
-AT_ONCE = ()  # torch has one number of threads for the whole process
+AT_ONCE = ()  # the thread count of torch is global to the process
 
 
 class TorchBackend:
-    """A module of PyTorch's in inference mode; a forward pass is safe from several threads."""
+    """A PyTorch module run in inference mode; the forward pass is thread-safe."""
 
     def __init__(self, module: Any, torch: Any, device: str, metadata: str | bytes) -> None:
         self.engine = f"torch {torch.__version__.split('+')[0]}"
@@ -32,15 +32,15 @@ class TorchBackend:
 
 
 def description_key(content: bytes) -> str:
-    """Under which of `METADATA_KEYS` this archive of PyTorch's holds its description."""
+    """The key among `METADATA_KEYS` under which this PyTorch archive stores its metadata."""
     return next((key for key in METADATA_KEYS if f"/extra/{key}".encode() in content), METADATA_KEY)
 
 
 def imported(device: str, threads: int) -> Any:
-    """PyTorch, once `device` is there. Its thread count belongs to the process: `threads` is set for all of it."""
+    """The module torch. Sets its thread count, for the whole process. Raises BackendUnavailable without `device`."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailable(f"torch {torch.__version__} sees no CUDA device. Ask for device='cpu'.")
+        raise BackendUnavailable(f"torch {torch.__version__} finds no CUDA device. Use device='cpu'.")
     torch.set_num_threads(threads)
     return torch

@@ -1,7 +1,7 @@
-"""TorchScript: `.ts` through PyTorch, on CPU or CUDA. Such a file is a program, which can read and write files.
+"""TorchScript backend: `.ts` through PyTorch, on CPU or CUDA. The file is a program, which can read and write files.
 
-Its functions run when the file is loaded and at every image, and may never end. Only files of a trusted maker are
-loaded; docs/SECURITY-MODELS.md.
+Its functions run on loading and for every image, and may not terminate. Only trusted files are loaded; see
+docs/SECURITY-MODELS.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int) -> Torc
     extra: dict[str, str | bytes] = {key: ""}
     try:
         with warnings.catch_warnings():
-            # Deprecated since torch 2.9, still asked for: export says so once, a predictor need not.
+            # TorchScript is deprecated since torch 2.9. The export warns about it; a predictor need not.
             warnings.simplefilter("ignore", FutureWarning)
             module = torch.jit.load(io.BytesIO(model.content), map_location=device, _extra_files=extra)
     except (RuntimeError, ValueError) as error:
@@ -37,10 +37,10 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int) -> Torc
 
 
 def _plainly(module: Any, torch: Any) -> Any:
-    """The module, run as it was frozen: the profiling executor doubles the first run and gains nothing later."""
+    """The module without the profiling executor, which doubles the time of the first run and gains nothing later."""
 
     def run(images: Any) -> Any:
-        with torch.jit.optimized_execution(False):  # it holds for this thread only
+        with torch.jit.optimized_execution(False):  # thread-local setting
             return module(images)
 
     return run

@@ -1,1 +1,1 @@
-"""A bundle: its manifest, and whether its files are what the export wrote."""
+"""Bundles: manifest, verification of files, signatures and trust."""

@@ -1,4 +1,4 @@
-"""Which bundle or artifact was loaded, so that another process loads the same one or none."""
+"""Pickling support for `Predictor`: another process loads the same bundle or artifact, or raises an error."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ OPTIONS = (
     *("abstain_below", "self_test", "tune", "audit", "audit_key", "isolate", "max_pixels"),
     *("trust_code", "trusted_key", "trusted_digest"),
 )
-"""Of `Predictor`, which travel with it to another process."""
+"""Arguments of `Predictor` that are pickled."""
 
 
 def restored(kind: Callable[..., Any], path: str, options: dict[str, Any], digest: str) -> Any:
-    """What was pickled: `kind` made again, in this process, of what has that digest. Raises TrustError where the bundle
-    or lone artifact is another one now, BundleError where it is gone."""
+    """The unpickled `kind`, loaded in this process from `path`. Raises TrustError if the bundle or lone artifact there
+    has another digest, BundleError if it does not exist."""
     if not Path(path).exists():
-        raise BundleError(f"{path}, which a pickled Predictor names, does not exist here. Copy it there.")
+        raise BundleError(f"{path}, the path of a pickled Predictor, does not exist here. Copy the bundle there.")
     made = kind(path, **{**options, "trusted_digest": digest})
     made._options = dict(options)
     return made
 
 
 def absolute(path: bool | str | os.PathLike[str] | None) -> bool | str | None:
-    """The same in every working folder; an option that is no path stays as it is."""
+    """The absolute path, as text; None and booleans are returned unchanged."""
     return path if path is None or isinstance(path, bool) else str(Path(path).absolute())

@@ -1,26 +1,26 @@
-"""The bundle's manifest: what is in the bundle, what it was measured to do, and where it came from.
+"""`Manifest`: reads and writes `manifest.json`, which lists a bundle's files, measurements and provenance.
 
-A bundle is a folder with a `manifest.json` (this module) and the files it names. Schema 1; * marks optional keys:
+A bundle is a folder with a `manifest.json` and the files listed in it. Schema 1; * marks optional keys:
 
     schema        1
     model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature, abstain_below,
-                  study* (runtime.study): how the slices of a study make its probability; not in bundles of 0.1
-    provenance    dataset digest, split, checkpoint digest, versions: what the chain of evidence starts from
+                  study* (runtime.study): how slices are combined into a study's probability; not in bundles of 0.1
+    provenance    dataset digest, split, checkpoint digest, versions
     artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks`, `requires`, `takes`
-      checks      [Check]: one for each backend that ran this very file at export and passed parity
-    guard*        {file, sha256}: the file that `runtime.guard.ood_guard.Guard.write` made of the training slices
-    labels_from*  where the order of the classes comes from (`runtime.labels.LABELS_FROM`); not in bundles of 0.1
-    golden*       [{file, sha256, logits}]: encoded images and the eager float32 reference's logits for each, which
-                  `Predictor.self_test` replays; files under golden/
-    documents*    [{file, sha256}]: everything else in the bundle: model card, parity report, the sidecars of artifacts
-    sha256        of this text, its own 64 digits counted as zeros; `Manifest.to_json` writes it
+      checks      [Check]: one for each backend in which this file passed parity at export
+    guard*        {file, sha256}: file that `runtime.guard.ood_guard.Guard.write` wrote, fitted on the training slices
+    labels_from*  origin of the class order (`runtime.labels.LABELS_FROM`); not in bundles of 0.1
+    golden*       [{file, sha256, logits}]: encoded images with the logits of the eager float32 reference, for
+                  `Predictor.self_test`; files under golden/
+    documents*    [{file, sha256}]: all other files of the bundle: model card, parity report, sidecar files of artifacts
+    sha256        SHA-256 of this text with these 64 digits replaced by zeros; `Manifest.to_json` writes it
 
-An object has these keys and no others, each once; `provenance`, `parity` and `requires` are free in what they hold. All
-paths are relative to the bundle, with forward slashes. Every file named is hashed before anything is loaded, and what
-is not named may not lie there (`runtime.bundle.verify`); docs/SEAL.md says against whom that helps.
+An object has exactly these keys, each once; the content of `provenance`, `parity` and `requires` is free. All paths are
+relative to the bundle, with forward slashes. Every listed file is hashed before anything is loaded, and files that are
+not listed are errors (`runtime.bundle.verify`). docs/SEAL.md describes which attacks this prevents.
 
-Parity belongs to a file *and* the engine that ran it: the same fp32 ONNX file changes decisions in one engine and not
-in another. That is why figures are part of a Check, not of an Artifact.
+Parity is measured per file *and* engine, because the same fp32 ONNX file can change predictions in one engine and not
+in another. The measurements are therefore part of a Check, not of an Artifact.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ __all__ = [
 ]
 
 DEFAULT_BUNDLE = "bundle"
-"""Folder that an export writes to, and commands load from, unless told otherwise."""
+"""Default folder of an export."""
 SCHEMA = 1
 _REQUIRED = ("model", "provenance", "artifacts")
 _OPTIONAL = ("schema", "guard", "labels_from", "golden", "documents", "sha256")
 LARGEST = 4 << 20
-"""Bytes of a manifest: 25 times those of a bundle with every format in every precision. Parsed, it takes 100 MB."""
+"""Limit on the bytes of a manifest: 25 times a bundle with every format and precision. Parsed, it takes 100 MB."""
 
 MOST_FILES = 1000
-"""Files of a bundle; one with every format in every precision has sixty."""
+"""Limit on the files of a bundle; one with every format and precision has sixty."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Manifest:
 
     @property
     def files(self) -> tuple[Artifact | Document | Golden, ...]:
-        """Everything that the manifest names."""
+        """All files listed in the manifest."""
         return (*self.artifacts, *([self.guard] if self.guard else []), *self.golden, *self.documents)
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,12 +123,12 @@ class Manifest:
         return data
 
     def to_json(self) -> str:
-        """The text of `manifest.json`, its own SHA-256 included."""
+        """The text of `manifest.json`, including its own SHA-256."""
         return seal(json.dumps({**self.to_dict(), "sha256": UNSEALED}, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> Manifest:
-        """The manifest described by `data`. Raises BundleError, naming `where`, for what this runtime cannot read."""
+        """The manifest in `data`. Raises BundleError, naming `where`, for another schema or invalid values."""
         schema = data.get("schema")
         if schema != SCHEMA or isinstance(schema, bool):
             raise BundleError(
@@ -151,39 +151,42 @@ class Manifest:
     def assert_consistent(self, where: str) -> None:
         """Raise BundleError, naming the file, where two entries contradict each other."""
         if len(self.files) > MOST_FILES:
-            raise BundleError(f"{where} names {len(self.files)} files, expected at most {MOST_FILES}. Export again.")
+            raise BundleError(f"{where} lists {len(self.files)} files, expected at most {MOST_FILES}. Export again.")
         seen: dict[str, str] = {}
         for entry in self.files:
-            # As a file system may compare names that does not tell case or Unicode's forms apart.
+            # Some file systems ignore case or Unicode normalisation when comparing names.
             name = unicodedata.normalize("NFC", entry.file).casefold()
             if name in seen:
                 other = "" if seen[name] == entry.file else f" (as {seen[name]})"
-                raise BundleError(f"{where} names a file twice: {entry.file}{other}. Export again.")
+                raise BundleError(f"{where} lists a file twice: {entry.file}{other}. Export again.")
             seen[name] = entry.file
         for golden in self.golden:
             if len(golden.logits) != len(self.model.labels):
-                raise BundleError(f"{where}: {golden.file} has not one logit for each label. Export again.")
+                raise BundleError(
+                    f"{where}: {golden.file} has {len(golden.logits)} logits, expected one for each of "
+                    f"{len(self.model.labels)} labels. Export again."
+                )
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """The manifest of the bundle folder. Raises BundleError when it is missing, changed since its export, or cannot be
-    read by this runtime."""
+    """The manifest of the bundle folder. Raises BundleError if it is missing, was changed after export, or has another
+    schema."""
     return parse_manifest(manifest_bytes(bundle), bundle / FILE)
 
 
 def manifest_bytes(bundle: Path) -> bytes:
-    """The content of the bundle's `manifest.json`. Raises BundleError where there is none that could be one."""
+    """The content of the bundle's `manifest.json`. Raises BundleError if it is missing, too large or unreadable."""
     try:
         return read_once(bundle / FILE, LARGEST, "manifest")
     except FileNotFoundError as error:
         made = command(
             "export", "--out", "NEW_FOLDER" if bundle.exists() else bundle
         )  # export replaces no other folder
-        raise BundleError(f"{bundle} holds no {FILE}: it is not a bundle. Make one with: {made}") from error
+        raise BundleError(f"{bundle} has no {FILE}: it is not a bundle. Make one with: {made}") from error
 
 
 def parse_manifest(content: bytes, path: Path) -> Manifest:
-    """The manifest that these bytes are. path: where they were read, for messages. Raises as `read_manifest`."""
+    """The manifest parsed from `content`. path: its file, for messages. Raises as `read_manifest`."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -202,23 +205,20 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
 
 
 def _changed(data: Mapping[str, Any]) -> str:
-    """Why the text is not what an export wrote, for the end of a sentence that begins with its path."""
+    """The reason why the digest check failed, to be appended to the path."""
     if "sha256" not in data:
         return (
-            "lacks 'sha256', the digest of its own text, which every export writes: it was changed after export. Copy "
-            "the bundle again, or export again."
+            "lacks 'sha256', the digest of its own text: it was changed after export. Copy the bundle again, or export "
+            "again."
         )
-    return (
-        "was changed after export: its text does not have the SHA-256 it states. Copy the bundle again, or export "
-        "again."
-    )
+    return "was changed after export: its text does not match its own 'sha256'. Copy the bundle again, or export again."
 
 
 def artifact_path(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
-    """Where the file lies, after comparing its SHA-256. Raises BundleError if missing, changed or outside.
+    """Path of the file, whose SHA-256 was verified. Raises BundleError if missing, changed or outside the bundle.
 
-    For files that are copied or hashed. What is loaded is read by `artifact_bytes`: between this call and the next one
-    that opens the path, somebody could replace the file.
+    For files that are copied or hashed only. Files that are loaded are read by `artifact_bytes`, because the file could
+    be replaced between this check and opening the path.
     """
     path = _inside(bundle, artifact)
     try:
@@ -230,13 +230,13 @@ def artifact_path(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
 
 
 def artifact_bytes(bundle: Path, artifact: Artifact | Document | Golden, most: int = LARGEST_MODEL) -> bytes:
-    """The content of the file, whose SHA-256 is that of these very bytes. Raises BundleError as `artifact_path`, and
+    """Content of the file; the SHA-256 of exactly these bytes was verified. Raises BundleError as `artifact_path`, and
     for more than `most` bytes."""
     path = _inside(bundle, artifact)
     try:
         content = read_once(path, most, f"{path.suffix or path.name} file")
     except FileNotFoundError as error:
-        raise BundleError(f"{path} is missing though the manifest names it. Copy the bundle again.") from error
+        raise BundleError(f"{path} is listed in the manifest but missing. Copy the bundle again.") from error
     _assert_digest(path, hashlib.sha256(content).hexdigest(), artifact.sha256)
     return content
 
@@ -248,9 +248,9 @@ def _inside(bundle: Path, artifact: Artifact | Document | Golden) -> Path:
     except (OSError, RuntimeError):  # a link that leads to itself
         inside = False
     if not inside:
-        raise BundleError(f"{artifact.file} leaves the bundle {bundle}. Not loaded.")
+        raise BundleError(f"{artifact.file} is outside the bundle {bundle}. Not loaded. Export again.")
     if not path.is_file():
-        raise BundleError(f"{path} is missing though the manifest names it. Copy the bundle again, or export again.")
+        raise BundleError(f"{path} is listed in the manifest but missing. Copy the bundle again, or export again.")
     return path
 
 
@@ -272,6 +272,6 @@ def _labels_from(data: Mapping[str, Any], where: str) -> str | None:
 
 
 def _entries(data: Mapping[str, Any], key: str, where: str) -> list[tuple[dict[str, Any], str]]:
-    """The objects at `key`, none where it is missing, each with its place for messages."""
+    """The objects at `key`, each with its position for messages; empty if the key is missing."""
     found = objects(data, key, where, []) if key in data else []
     return [(entry, f"{where}: {key}[{index}]") for index, entry in enumerate(found)]

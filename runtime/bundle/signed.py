@@ -1,8 +1,8 @@
-"""What a `model.sig` vouches for: the SHA-256 of a file of the bundle, signed by the owner of a key.
+"""Verification of a bundle's signature, `model.sig`.
 
-The format is that of OpenSSF model signing 1.0, as `python -m export --sign` writes it: a Sigstore bundle (JSON) with a
-DSSE envelope (github.com/secure-systems-lab/dsse), in it an in-toto statement whose predicate lists the digest of every
-file. The manifest's digest is enough here, since the manifest has those of all the other files that are loaded.
+The format is OpenSSF model signing 1.0, as `python -m export --sign` writes it: a Sigstore bundle (JSON) with a DSSE
+envelope (github.com/secure-systems-lab/dsse) around an in-toto statement, whose predicate lists the digest of every
+file. Only the manifest's digest is used, because the manifest lists the digests of all other files.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LARGEST_KEY = 16 << 10
 
 
 def signed_digest(signature: bytes, where: Path, key: Path, file: str) -> str:
-    """SHA-256, hexadecimal, of `file` as the owner of `key` signed it.
+    """The signed SHA-256, hexadecimal, of `file`; the signature was verified with `key`.
 
-    signature: content of the bundle's signature. where: its path, for messages. key: a public key in PEM.
+    signature: content of the signature file. where: its path, for messages. key: path of a public key in PEM format.
 
-    Raises TrustError where the signature is malformed, by another key, or names no such file; InputError for a key that
-    is none; DependencyError without the package cryptography.
+    Raises TrustError if the signature is malformed, made with another key, or does not list `file`; InputError for an
+    invalid key; DependencyError without the package cryptography.
     """
     verify = _verifier(key)
     try:
@@ -41,35 +41,40 @@ def signed_digest(signature: bytes, where: Path, key: Path, file: str) -> str:
             for one in objects(envelope, "signatures", str(where))[:8]
         ]
     except (BundleError, UnicodeDecodeError, binascii.Error, ValueError) as error:
-        raise TrustError(f"{where} is no signature of model-signing ({error}). Nothing was loaded.") from error
-    # DSSE, protocol.md: what is signed says its own type.
+        raise TrustError(
+            f"{where} is not a model-signing signature ({error}). Nothing was loaded. Copy the bundle again, or sign "
+            "it again."
+        ) from error
+    # DSSE, protocol.md: the signed bytes include the payload type.
     signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
     if kind != PAYLOAD or not any(verify(one, signed) for one in given):
         raise TrustError(
-            f"{where} is not by the owner of {key}. Nothing was loaded. Give the public key of whoever exported the "
-            "bundle, which has to come from somewhere else than the bundle; or get the bundle that they signed."
+            f"{where} was not signed by the owner of {key}. Nothing was loaded. Give the public key of the bundle's "
+            "author, obtained from another source than the bundle; or get the bundle that this key signed."
         )
     return _digest(payload, where, file)
 
 
 def _digest(payload: bytes, where: Path, file: str) -> str:
-    """The one digest that the signed statement has for `file`."""
+    """The digest of `file` in the signed statement."""
     try:
         statement = parse(payload.decode("utf-8"), str(where))
         if statement.get("_type") != STATEMENT or statement.get("predicateType") != PREDICATE:
-            raise BundleError(f"it states {statement.get('predicateType')!r}, expected {PREDICATE!r}")
+            raise BundleError(f"its predicate type is {statement.get('predicateType')!r}, expected {PREDICATE!r}")
         resources = objects(field(statement, "predicate", dict, str(where)), "resources", str(where))
         found = [entry for entry in resources if entry.get("name") == file]
         if len(found) != 1 or found[0].get("algorithm") != "sha256":
-            raise BundleError(f"it names {len(found)} files called {file}, expected one, by its SHA-256")
+            raise BundleError(f"it lists {len(found)} files called {file}, expected one, with a SHA-256")
         digest: str = field(found[0], "digest", str, str(where))
     except (BundleError, UnicodeDecodeError) as error:
-        raise TrustError(f"{where} was signed for something else ({error}). Nothing was loaded.") from error
+        raise TrustError(
+            f"{where} signs other content ({error}). Nothing was loaded. Copy the bundle again, or sign it again."
+        ) from error
     return digest.lower()
 
 
 def _verifier(key: Path) -> Any:
-    """(signature, signed bytes) → whether the one is the key's for the other."""
+    """A function (signature, signed bytes) → whether the signature is valid for this key."""
     try:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives import hashes
@@ -84,13 +89,13 @@ def _verifier(key: Path) -> Any:
     except FileNotFoundError as error:
         raise InputError(f"trusted_key is {key}, which does not exist. Give the public key (PEM).") from error
     except Exception as error:  # BundleError, ValueError, UnsupportedAlgorithm, errors of OpenSSL
-        raise InputError(f"trusted_key {key} is no public key in PEM ({error}). Nothing was loaded.") from error
+        raise InputError(f"trusted_key {key} is not a PEM public key ({error}). Nothing was loaded.") from error
     if not isinstance(loaded, ec.EllipticCurvePublicKey):
         raise InputError(f"trusted_key {key} is a {type(loaded).__name__}, expected an elliptic-curve key.")
-    # As model-signing picks it: SHA-2 of the curve's size.
+    # The choice of model-signing: SHA-2 of the curve's size.
     by_size: dict[int, Any] = {256: hashes.SHA256, 384: hashes.SHA384, 521: hashes.SHA512}
     if loaded.curve.key_size not in by_size:
-        raise InputError(f"trusted_key {key} is of the curve {loaded.curve.name}, expected P-256, P-384 or P-521.")
+        raise InputError(f"trusted_key {key} uses the curve {loaded.curve.name}, expected P-256, P-384 or P-521.")
     algorithm = ec.ECDSA(by_size[loaded.curve.key_size]())
 
     def verify(signature: bytes, signed: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Whose bundle is it? What the caller vouches for, checked against the manifest's bytes before anything is parsed."""
+"""`Trust`: the caller's requirements on a bundle (code, key, digest), checked before its manifest is parsed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _DIGEST = re.compile("[0-9a-f]{64}(-[0-9a-f]{64})?")
 
 @dataclass(frozen=True)
 class Trust:
-    """What the caller of `Predictor` says of the bundle's maker."""
+    """Trust options of `Predictor`."""
 
     code: bool = False
-    """Artifacts that carry code may be loaded."""
+    """Whether artifacts that contain code may be loaded."""
     key: Path | None = None
-    """Public key (PEM) whose owner must have signed the bundle."""
+    """Public key (PEM) that must have signed the bundle; None requires no signature."""
     digest: str | None = None
-    """SHA-256 of the manifest, or of the lone artifact, that is to be loaded."""
+    """Required SHA-256 of the manifest or of the lone artifact; None accepts any."""
 
     @classmethod
     def of(cls, code: bool, key: str | os.PathLike[str] | None, digest: str | None) -> Trust:
-        """Checked. Raises InputError for a digest that is none, and for a key that is not there."""
+        """The validated options. Raises InputError for a malformed digest, and for a key file that does not exist."""
         if not isinstance(code, bool):
             raise InputError(f"trust_code is {code!r}, expected True or False.")
         pinned = None if digest is None else str(digest).strip().lower().removeprefix("sha256:")
@@ -39,15 +39,15 @@ class Trust:
                 f"SHA-256 of {FILE} (sha256sum)."
             )
         if key is not None and not Path(key).is_file():
-            raise InputError(f"trusted_key is {key}, which is not a file. Give the public key (PEM) of whoever signed.")
+            raise InputError(f"trusted_key is {key}, which is not a file. Give the signer's public key (PEM).")
         return cls(code, None if key is None else Path(key), pinned)
 
     def assert_bundle(self, bundle: Path, manifest: bytes) -> str:
-        """The SHA-256 of the manifest's bytes, which are those that were named. Raises TrustError unless they are."""
+        """SHA-256 of the manifest's bytes. Raises TrustError unless digest and signature are as required."""
         found = hashlib.sha256(manifest).hexdigest()
         self._assert_digest(bundle, found)
         if self.key is not None:
-            from stageproof.runtime.bundle.signed import signed_digest  # it needs the package cryptography
+            from stageproof.runtime.bundle.signed import signed_digest  # imports the optional package cryptography
 
             try:
                 signature = read_once(bundle / SIGNATURE, _LARGEST_SIGNATURE, "signature")
@@ -55,34 +55,34 @@ class Trust:
                 raise TrustError(
                     f"{bundle} is not signed: it has no {SIGNATURE}. Nothing was loaded. Get the bundle that the owner "
                     f"of {self.key} signed, or sign it: {command('export', '--sign', 'KEY')}. "
-                    "trusted_key=None asks for no signature."
+                    "trusted_key=None requires no signature."
                 ) from error
             if signed_digest(signature, bundle / SIGNATURE, self.key, FILE) != found:
                 raise TrustError(
                     f"{bundle / SIGNATURE} is signed by the owner of {self.key}, for another {FILE}: this one was "
-                    "changed or exchanged since. Nothing was loaded. Copy the bundle again, or sign it again."
+                    "changed or replaced after signing. Nothing was loaded. Copy the bundle again, or sign it again."
                 )
         return found
 
     def assert_lone(self, path: Path, digest: str) -> None:
-        """Raise TrustError unless the lone artifact of that digest is the one that was named."""
+        """Raise TrustError for a lone artifact of another digest than required, or if a signature is required."""
         if self.key is not None:
             raise TrustError(
-                f"{path} is a lone artifact, which no signature covers. Give the signed bundle it is from."
+                f"{path} is a lone artifact, which no signature covers. Give the signed bundle that contains it."
             )
         self._assert_digest(path, digest)
 
     def _assert_digest(self, path: Path, found: str) -> None:
         if self.digest not in (None, found):
             raise TrustError(
-                f"{path} has SHA-256 {found[:12]}…, and {str(self.digest)[:12]}… was expected (trusted_digest): it is "
-                "another one, or was replaced in between. Nothing was loaded. Get the one that was meant; if a new one "
-                "is meant, name its digest."
+                f"{path} has SHA-256 {found[:12]}…, expected {str(self.digest)[:12]}… (trusted_digest): it is another "
+                "bundle or artifact, or was replaced. Nothing was loaded. Get the expected one, or give the digest of "
+                "the new one."
             )
 
 
-NOBODY = Trust()
-"""Data only, of whoever made the bundle."""
+DEFAULT_TRUST = Trust()
+"""The default: load data but no code; any author."""
 
 _LARGEST_SIGNATURE = 1 << 20
-"""Bytes of a signature, which names every file of the bundle."""
+"""Limit on the bytes of a signature, which lists every file of the bundle."""

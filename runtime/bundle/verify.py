@@ -1,4 +1,4 @@
-"""Is a bundle what its export wrote? Every file is looked at before any engine sees one. See docs/SEAL.md."""
+"""Verification of a bundle's files against its manifest, before any engine loads one. See docs/SEAL.md."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 from stageproof.runtime.artifacts.entries import FILE, LOGS, REJECTED, SIGNATURE, TENSOR, Artifact, Document, Golden
 from stageproof.runtime.artifacts.files import LARGEST_MODEL
-from stageproof.runtime.artifacts.metadata import FORMATS, Carried, carried
+from stageproof.runtime.artifacts.metadata import FORMATS, ArtifactMetadata, read_metadata
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.backends import BACKENDS
 from stageproof.runtime.bundle.manifest import Manifest, artifact_bytes, artifact_path, read_manifest
 from stageproof.runtime.errors import BundleError
 
 UNSEALED_FOLDERS = {REJECTED: (".rejected", ".json"), LOGS: (".log",)}
-"""Folders whose files no manifest names and nothing loads, and what the names in them end in."""
+"""Folder → allowed suffixes, for folders whose files are not listed in the manifest and never loaded."""
 
 
 def verified(bundle: Path) -> Manifest:
-    """The manifest of a bundle whose files are those of its export: none is missing, changed, outside or added, and
-    what each artifact carries of labels, input and weights is what the manifest says.
+    """The manifest of a verified bundle: no file is missing, changed, outside the bundle or additional, and the
+    metadata in each artifact (labels, input, weights) matches the manifest.
 
-    Raises BundleError naming the file. Hashes in parallel: about a second for a gigabyte a core.
+    Raises BundleError naming the file. Hashes in parallel: about a second per gigabyte and core.
     """
     manifest = read_manifest(bundle)
     Sealed(bundle, manifest)
@@ -32,10 +32,10 @@ def verified(bundle: Path) -> Manifest:
 
 
 class Sealed:
-    """A bundle whose files were verified, and the bytes of them that were.
+    """A bundle whose files were verified, and access to their verified bytes.
 
-    keep: names of files whose bytes are kept until `read` gives them away, since they are loaded next. Others are read
-    and verified once more by `read`: what it returns has the manifest's digest in any case.
+    keep: names of files that are loaded next; their bytes are kept in memory until `read` returns them. `read` reads
+    and verifies all other files again, so that the bytes it returns always have the manifest's digest.
     """
 
     def __init__(self, bundle: Path, manifest: Manifest, keep: Collection[str] = ()) -> None:
@@ -56,13 +56,13 @@ class Sealed:
             assert_described(bundle, manifest, artifact, kept.get(artifact.file))
 
     def read(self, entry: Artifact | Document | Golden, most: int = LARGEST_MODEL) -> bytes:
-        """The content of the file, which has the manifest's digest. Raises BundleError where it no longer has."""
+        """The content of the file. Raises BundleError if it no longer has the manifest's digest."""
         content = self._kept.pop(entry.file, None)
         return artifact_bytes(self.bundle, entry, most) if content is None else content
 
     def model(self, artifact: Artifact) -> ModelFile:
-        """The artifact, with the weights beside it, for an engine. Raises BundleError, also where what it carries is
-        not what the manifest says."""
+        """The artifact and its separate weights file, for an engine. Raises BundleError if a digest or the artifact's
+        metadata differs from the manifest."""
         content = self.read(artifact)
         assert_described(self.bundle, self.manifest, artifact, content)
         beside = weights_of(self.manifest, artifact)
@@ -71,7 +71,7 @@ class Sealed:
 
 
 def weights_of(manifest: Manifest, artifact: Artifact) -> Document | None:
-    """The weights of an OpenVINO network, a file beside it; None for other formats."""
+    """The weights file of an OpenVINO network; None for other formats."""
     if artifact.format != "openvino":
         return None
     name = artifact.file.removesuffix(".xml") + ".bin"
@@ -79,24 +79,24 @@ def weights_of(manifest: Manifest, artifact: Artifact) -> Document | None:
 
 
 def assert_nothing_else(bundle: Path, manifest: Manifest) -> None:
-    """Raise BundleError, naming it, for anything in the bundle that its manifest does not name.
+    """Raise BundleError, naming the file, for anything in the bundle that is not listed in its manifest.
 
-    Beside what is named there may be: the manifest, `model.sig`, and in `rejected/` and `logs/` regular files whose
-    names end as in `UNSEALED_FOLDERS`. No link, no other folder, no hidden file, and each name exactly as it is written
-    in the manifest, also where the file system takes another case for the same.
+    Allowed besides listed files: the manifest, `model.sig`, and in `rejected/` and `logs/` regular files with the
+    suffixes of `UNSEALED_FOLDERS`. Links, other folders and hidden files are errors, and so is a name in another case
+    than in the manifest, also on case-insensitive file systems.
     """
     files = {entry.file for entry in manifest.files} | {FILE, SIGNATURE}
     folders = {parent.as_posix() for file in files for parent in Path(file).parents} - {"."}
     for entry, file in _walk(bundle):
         if entry.is_symlink():
             raise BundleError(
-                f"{_shown(entry)} is a symbolic link{_outside(bundle, Path(entry.path))}. Nothing was loaded. Put a "
-                "copy of the file in its place."
+                f"{_shown(entry)} is a symbolic link{_outside(bundle, Path(entry.path))}. Nothing was loaded. Replace "
+                "it by a copy of the file."
             )
         if file in files and not entry.is_file(follow_symlinks=False):
             raise BundleError(
-                f"{_shown(entry)} is no regular file, which the manifest says it is. Copy the bundle again, or export "
-                "again."
+                f"{_shown(entry)} is not a regular file, as its entry in the manifest requires. Copy the bundle again, "
+                "or export again."
             )
         folder, _, name = file.rpartition("/")
         if entry.is_dir(follow_symlinks=False):
@@ -107,66 +107,66 @@ def assert_nothing_else(bundle: Path, manifest: Manifest) -> None:
             known = file in files
         if not known:
             raise BundleError(
-                f"{_shown(entry)} is not named by the manifest: it was added{_similar(file, files | folders)} after "
+                f"{_shown(entry)} is not listed in the manifest: it was added{_similar(file, files | folders)} after "
                 "export. Nothing was loaded. Remove it, or copy the bundle again."
             )
 
 
 def assert_described(bundle: Path, manifest: Manifest, artifact: Artifact, content: bytes | None = None) -> None:
-    """Raise BundleError, naming file and key, where an artifact, whose SHA-256 is right, and its manifest contradict
-    each other: a digest is computed again by whoever changes the manifest, an artifact is not so easily.
+    """Raise BundleError, naming file and key, if an artifact's metadata contradicts its manifest. An attacker who edits
+    the manifest can recompute digests; changing the metadata inside artifacts to match is harder.
 
-    content: the artifact's bytes, where they were read already."""
+    content: the artifact's bytes, if already read."""
     path, where = bundle / artifact.file, bundle / FILE
     if artifact.format not in FORMATS or not artifact.file.endswith(FORMATS[artifact.format][0]):
         raise BundleError(
-            f"{where} calls {artifact.file} {artifact.format!r}, expected one of "
+            f"{where}: the format of {artifact.file} is {artifact.format!r}, expected one of "
             f"{', '.join(f'{name} (*{suffix})' for name, (suffix, _) in FORMATS.items())}. Not loaded. Export again."
         )
     for check in artifact.checks:
         if check.backend in BACKENDS and artifact.format not in BACKENDS[check.backend].FORMATS:
             raise BundleError(
-                f"{where}: backend {check.backend!r} does not run {artifact.format}, which {artifact.file} is. Not "
-                "loaded. Export again."
+                f"{where}: backend {check.backend!r} does not run {artifact.format}, the format of {artifact.file}. "
+                "Not loaded. Export again."
             )
     if artifact.format == "openvino" and weights_of(manifest, artifact) is None:
         beside = artifact.file.removesuffix(".xml") + ".bin"
-        raise BundleError(f"{where} does not name {beside}, the weights of {artifact.file}. Not loaded. Export again.")
+        raise BundleError(f"{where} does not list {beside}, the weights of {artifact.file}. Not loaded. Export again.")
     size = path.stat().st_size if content is None else len(content)
     if size != artifact.size_bytes:
         raise BundleError(
-            f"{path} has {size} bytes, and {where} says 'size_bytes' {artifact.size_bytes}: it was changed after "
+            f"{path} has {size} bytes, but 'size_bytes' in {where} is {artifact.size_bytes}: it was changed after "
             "export. Not loaded. Copy the bundle again, or export again."
         )
-    found = carried(path, artifact.format, content)
+    found = read_metadata(path, artifact.format, content)
     if found is not None and (different := contradiction(found, manifest, artifact)):
         key, inside, outside = different
         raise BundleError(
-            f"{path} carries {key} {inside}, and {where} says {outside}: one of the two was changed after export. Not "
+            f"{path} has {key} {inside}, but {where} has {outside}: one of the two was changed after export. Not "
             "loaded. Copy the bundle again, or export again."
         )
 
 
-def contradiction(found: Carried, manifest: Manifest, artifact: Artifact) -> tuple[str, Any, Any] | None:
-    """The first key that the artifact carries another value of than the manifest says, and both values."""
-    # What AOTInductor made in version 0.1 does not say what it takes.
+def contradiction(found: ArtifactMetadata, manifest: Manifest, artifact: Artifact) -> tuple[str, Any, Any] | None:
+    """The first metadata key whose value in the artifact differs from the manifest, and both values; None if none."""
+    # AOTInductor packages of version 0.1 do not record their input.
     takes = found.takes or (artifact.takes if artifact.format == "aotinductor" else TENSOR)
     inside: dict[str, Any] = {**found.model.to_dict(), "takes": takes}
     outside: dict[str, Any] = {**manifest.model.to_dict(), "takes": artifact.takes}
     inside |= {f"input {key}": value for key, value in inside.pop("input").items()}
     outside |= {f"input {key}": value for key, value in outside.pop("input").items()}
-    inside["study"], outside["study"] = inside.get("study"), outside.get("study")  # in one of the two only: changed
+    inside["study"], outside["study"] = inside.get("study"), outside.get("study")
     if found.precision is not None:
         inside["precision"], outside["precision"] = found.precision, artifact.precision
     if found.labels_from is not None:
         inside["labels_from"], outside["labels_from"] = found.labels_from, manifest.labels_from
     if found.guarded and manifest.guard is None:
-        inside["guard"], outside["guard"] = "of its bundle", "none"
+        inside["guard"], outside["guard"] = "required", "none"
     return next(((key, inside[key], outside[key]) for key in inside if inside[key] != outside[key]), None)
 
 
 def _walk(bundle: Path) -> list[tuple[os.DirEntry[str], str]]:
-    """Everything in the bundle, folders before what is in them, with its path in the bundle; links are not followed."""
+    """All entries of the bundle with their relative paths, folders before their content; links are not followed."""
     found, waiting = [], [""]
     while waiting:
         folder = waiting.pop()
@@ -184,12 +184,12 @@ def _walk(bundle: Path) -> list[tuple[os.DirEntry[str], str]]:
 
 
 def _shown(entry: os.DirEntry[str]) -> str:
-    """The path, quoted where it holds what a terminal would take for a command."""
+    """The path, quoted if it contains control characters."""
     return entry.path if entry.path.isprintable() else repr(entry.path)
 
 
 def _similar(file: str, known: set[str]) -> str:
-    """`` or renamed from NAME`` where only case tells the two apart."""
+    """``, or renamed from NAME,`` if the names differ only in case; otherwise empty."""
     other = next((name for name in sorted(known) if name.casefold() == file.casefold()), None)
     return f", or renamed from {other}," if other else ""
 
@@ -199,4 +199,4 @@ def _outside(bundle: Path, path: Path) -> str:
         inside = path.resolve().is_relative_to(bundle.resolve())
     except (OSError, RuntimeError):  # a link that leads to itself
         inside = True
-    return "" if inside else " that leaves the bundle"
+    return "" if inside else " out of the bundle"

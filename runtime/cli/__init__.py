@@ -1,1 +1,1 @@
-"""What the commands share: exit statuses, paths, output as text, JSON and CSV."""
+"""Shared parts of the commands: exit statuses, paths, output as text, JSON and CSV."""

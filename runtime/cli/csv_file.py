@@ -1,4 +1,7 @@
-"""Results in a CSV file that survive being stopped: begun once, gone on with, and never written over another file."""
+"""`CsvFile`: results as CSV, written line by line. An interrupted file can be resumed; other files are not overwritten.
+
+`read_existing` checks the file before anything is loaded, `CsvFile` appends to it.
+"""
 
 from __future__ import annotations
 
@@ -26,42 +29,42 @@ _STATUSES = ("ok", "abstained", "rejected")
 
 
 @dataclass(frozen=True)
-class Before:
-    """What an output file holds before it is gone on with."""
+class ExistingRows:
+    """The content of an output file that is resumed."""
 
     models: dict[str, str] = field(default_factory=dict)
-    """File → digest of the model that answered it."""
-    whole: int = 0
-    """Bytes of whole lines."""
-    cut: bytes = b""
-    """What follows them: a line whose process was stopped while it wrote."""
+    """File name → digest of the model that predicted it."""
+    complete: int = 0
+    """Length of the complete lines, in bytes."""
+    partial: bytes = b""
+    """Incomplete last line, if the process was killed while writing it."""
 
 
-def before(path: Path, *, resume: bool) -> Before:
-    """What is in `path` already, before anything is loaded. Changes nothing.
+def read_existing(path: Path, *, resume: bool) -> ExistingRows:
+    """The rows that are already in `path`. Writes nothing.
 
-    Raises InputError for a file that must not be overwritten or mixed, and where there can be none.
+    Raises InputError for a file that must not be overwritten or appended to, and if the folder does not exist.
     """
     if not path.parent.is_dir():
         raise InputError(
-            f"{path} cannot be written: there is no folder {path.parent}. Make it, or name another --output."
+            f"{path} cannot be written: there is no folder {path.parent}. Create it, or give another --output."
         )
     if not path.exists():
-        return Before()
+        return ExistingRows()
     if not resume:
-        raise InputError(f"{path} exists. Go on with it by --resume, or name another --output.")
+        raise InputError(f"{path} exists. Continue it with --resume, or give another --output.")
     if not path.is_file():
-        raise InputError(f"{path} is not a regular file. Name another --output.")
+        raise InputError(f"{path} is not a regular file. Give another --output.")
     try:
         content = read_regular(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Name another --output.") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}. Give another --output.") from error
     if not content:
-        return Before()
-    end = _whole(content)
+        return ExistingRows()
+    end = _complete_length(content)
     if not content[:end].startswith(header().encode()):
-        raise InputError(f"{path} has other columns than --output writes. Name another one; it was not touched.")
-    foreign = f"{path} is not a file that --output wrote. Name another one; it was not touched."
+        raise InputError(f"{path} has other columns than --output writes. It was not modified. Give another --output.")
+    foreign = f"{path} is not a file that --output wrote. It was not modified. Give another --output."
     try:
         rows = list(csv.reader(io.StringIO(content[:end].decode("utf-8"), newline=""), strict=True))[1:]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -69,64 +72,64 @@ def before(path: Path, *, resume: bool) -> Before:
     entries = [dict(zip(COLUMNS, values, strict=False)) for values in rows]
     if any(len(values) != len(COLUMNS) for values in rows) or any(e["status"] not in _STATUSES for e in entries):
         raise InputError(foreign)
-    return Before({from_cell(entry["file"]): entry["model_digest"] for entry in entries}, end, content[end:])
+    return ExistingRows({from_cell(entry["file"]): entry["model_digest"] for entry in entries}, end, content[end:])
 
 
 class CsvFile:
-    """One line for each image, in the file as soon as it was answered."""
+    """A CSV file with one line per image, each written as soon as its prediction is available."""
 
-    def __init__(self, path: Path, found: Before, *, model_digest: str, names: Iterable[str]) -> None:
-        """Begins `path`, or goes on with it.
+    def __init__(self, path: Path, found: ExistingRows, *, model_digest: str, names: Iterable[str]) -> None:
+        """Create `path`, or resume it.
 
-        found: what `before` gave.
-        names: files of which lines will be written, or were; half a line at the end is only cut if it is of one.
-        Raises InputError, and leaves the file as it is, where it must not be mixed or cannot be written.
+        found: the result of `read_existing`.
+        names: all images of the run; an incomplete last line is moved to FILE.cut only if it belongs to one of them.
+        Raises InputError, without modifying the file, if it has results of another model or cannot be written.
         """
         self.path = path
         self.done = set(found.models)
         if set(found.models.values()) - {model_digest}:
-            raise InputError(f"{path} holds results of another model. Name another --output, so that they stay apart.")
-        if found.cut and not _is_ours(found.cut, names):
+            raise InputError(f"{path} has results of another model. Give another --output, to keep them separate.")
+        if found.partial and not _is_ours(found.partial, names):
             raise InputError(
-                f"{path} ends with half a line that is of none of these images: {_shown(found.cut)}. It was not "
-                "touched. Name the images of the run that was stopped, or remove that line yourself."
+                f"{path} ends with an incomplete line of none of these images: {_shown(found.partial)}. It was not "
+                "modified. Give the images of the interrupted run, or remove that line yourself."
             )
         try:
             self._file = open(path, "r+b" if path.exists() else "xb", buffering=0, opener=_private)  # noqa: SIM115
         except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}. Name another --output.") from error
+            raise InputError(f"{path} cannot be written: {error.strerror}. Give another --output.") from error
         try:
             self._begin(found)
         except BaseException:
             self._file.close()
             raise
 
-    def _begin(self, found: Before) -> None:
+    def _begin(self, found: ExistingRows) -> None:
         if fcntl is not None:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise InputError(f"{self.path} is being written by another process. Name another --output.") from error
-        if self._file.seek(0, os.SEEK_END) != found.whole + len(found.cut):
-            raise InputError(f"{self.path} was changed by another process. Name another --output.")
-        if found.cut:
+                raise InputError(f"{self.path} is being written by another process. Give another --output.") from error
+        if self._file.seek(0, os.SEEK_END) != found.complete + len(found.partial):
+            raise InputError(f"{self.path} was changed by another process. Give another --output.")
+        if found.partial:
             aside = Path(f"{self.path}.cut")
-            with self._guarded(), open(aside, "ab", opener=_private) as kept:
-                kept.write(found.cut + b"\n")
+            with self._input_errors(), open(aside, "ab", opener=_private) as kept:
+                kept.write(found.partial + b"\n")
                 kept.flush()
                 os.fsync(kept.fileno())
-            self._file.truncate(found.whole)
-        if not found.whole:
+            self._file.truncate(found.complete)
+        if not found.complete:
             self._append(header())
 
     def write(self, name: str, prediction: Prediction) -> None:
-        """Add one line, in one step. Raises InputError where that fails; the lines before it stay whole."""
+        """Append one line. Raises InputError on failure; the earlier lines stay complete."""
         self._append(row(name, prediction))
 
     def _append(self, text: str) -> None:
         end = self._file.seek(0, os.SEEK_END)
         left = memoryview(text.encode("utf-8", errors="surrogateescape"))
-        with self._guarded():
+        with self._input_errors():
             try:
                 while left:
                     left = left[self._file.write(left) :]
@@ -136,28 +139,29 @@ class CsvFile:
                 raise
 
     @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _input_errors(self) -> Iterator[None]:
+        """Raise OSError as InputError."""
         try:
             yield
         except OSError as error:
             raise InputError(
-                f"{self.path} cannot be written: {error.strerror}. Go on later with --output "
+                f"{self.path} cannot be written: {error.strerror}. Continue later with --output "
                 f"{shlex.quote(str(self.path))} --resume."
             ) from error
 
     def close(self) -> None:
-        """Finish the file: what was written is on the disk."""
-        with self._guarded(), contextlib.closing(self._file):
+        """Flush the file to disk (fsync) and close it."""
+        with self._input_errors(), contextlib.closing(self._file):
             os.fsync(self._file.fileno())
 
 
 def _private(path: str, flags: int) -> int:
-    """Opened for this user alone where it is new, and without waiting where it is a FIFO."""
+    """Opener for `open`: a new file is accessible by its owner only, and opening a FIFO does not block."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
 
 
-def _whole(content: bytes) -> int:
-    """Bytes up to the end of the last line that is not inside quotes, where a file name may hold a line's end."""
+def _complete_length(content: bytes) -> int:
+    """Bytes up to the last line end outside quotes; a quoted file name may contain line ends."""
     end = at = quotes = 0
     for line in content.split(b"\n")[:-1]:
         quotes += line.count(b'"')
@@ -168,7 +172,7 @@ def _whole(content: bytes) -> int:
 
 
 def _is_ours(cut: bytes, names: Iterable[str]) -> bool:
-    """Whether these bytes are what `row` begins with for one of `names`."""
+    """Whether these bytes are the beginning of a line that `row` writes for one of `names`."""
     return any(_begins(cut, name.encode("utf-8", errors="surrogateescape")) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""Exit statuses that all commands share: 0 done, 1 a check failed or the work did, 2 invalid input or usage."""
+"""Exit statuses of all commands: 0 success, 1 a check or the work failed, 2 invalid input or usage."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from stageproof.runtime.errors import (
 from stageproof.runtime.text import escapes
 
 READER_LEFT = 128 + 13
-"""Exit status where nobody reads the output to its end; shells give it to a program that SIGPIPE ended."""
+"""Exit status if the reader of the output closes the pipe; shells report the same for a program ended by SIGPIPE."""
 
 INVALID_INPUT = (InputError, DatasetError, CheckpointError, BundleError, DependencyError, BackendUnavailable)
-"""Errors of what a command was given to work with; every other one is of a check or of the work itself."""
+"""Exceptions with exit status 2. All others are failures of a check or of the work, with exit status 1."""
 
 
 def status_of(error: StageproofError) -> int:
-    """Exit status of a command that this error ended: 2 for invalid input, otherwise 1."""
+    """Exit status for this exception: 2 for invalid input, otherwise 1."""
     return 2 if isinstance(error, INVALID_INPUT) else 1
 
 
 def exit_status(main: Callable[[], int], extra: str = "") -> int:
-    """Exit status of `main`; without a traceback where whoever reads its output leaves early, as `head` does, or where
-    a package is not installed that `extra` of setup.cfg installs.
+    """Run `main` and return its exit status.
 
-    What the command writes is for its user alone (umask 077): most of it shows patients. Bundles are opened at the end.
+    No traceback if the reader of its output closes the pipe early, as `head` does, or if a package is not installed;
+    `extra` of setup.cfg names what installs it. Files that the command creates are accessible by their owner only
+    (umask 077), because most contain patient data; the export makes its finished bundle readable for others.
     """
     os.umask(0o077)
     try:
@@ -46,31 +47,31 @@ def exit_status(main: Callable[[], int], extra: str = "") -> int:
             missing = from_import_error(error, extra) if extra else None
             if missing is None:
                 raise
-            return told(missing)
+            return report_error(missing)
         finally:
-            sys.stdout.flush()  # also after --help, which leaves by SystemExit
+            sys.stdout.flush()  # also after --help, which raises SystemExit
     except BrokenPipeError:
-        # Python would meet the pipe once more at its own end.
+        # Otherwise Python flushes stdout at exit and reports the broken pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_LEFT
 
 
 def require_or_exit(extra: str, *modules: str) -> None:
-    """As `runtime.cli.extras.require`, for a module that imports them at its top and is run with -m: exits with 2."""
+    """As `runtime.cli.extras.require`, but exits with status 2; for modules run with -m that import them at the top."""
     try:
         require(extra, *modules)
     except DependencyError as error:
-        sys.exit(told(error))
+        sys.exit(report_error(error))
 
 
-def told(error: StageproofError) -> int:
-    """Exit status of a command that this error ended, after saying so on the standard error."""
-    # A traceback of another process has lines of its own; everything else is one.
+def report_error(error: StageproofError) -> int:
+    """Print the error on standard error and return its exit status."""
+    # A TrainingError may include the traceback of another process, with several lines; all others are one line.
     text = escapes.lines(str(error)) if isinstance(error, TrainingError) else escapes.line(str(error))
     print(f"{type(error).__name__}: {text}", file=sys.stderr)  # noqa: T201
     return status_of(error)
 
 
-def say(text: str) -> None:
-    """One line of progress or warning on the standard error."""
+def print_status(text: str) -> None:
+    """Print one line of progress, or a warning, on standard error."""
     print(escapes.line(text), file=sys.stderr, flush=True)  # noqa: T201

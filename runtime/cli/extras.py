@@ -1,7 +1,7 @@
-"""The optional packages of a command: one line that names what to install, in place of a traceback.
+"""Checks for optional packages: a one-line message with the extra to install, instead of a traceback.
 
-setup.cfg sorts optional packages into extras (``stageproof[export]``). A command calls `require` before its first heavy
-import; `runtime.cli.exit_status.exit_status` turns what is missing later into the same line.
+setup.cfg groups optional packages into extras (``stageproof[export]``). A command calls `require` before its first
+heavy import; `runtime.cli.exit_status.exit_status` converts later import errors into the same message.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from stageproof.checkout import PACKAGES
 from stageproof.runtime.errors import DependencyError
 
 OURS = ("stageproof", *PACKAGES)
-"""Our own packages: that one of their modules is missing is a broken installation, not a missing extra."""
+"""Packages of this project. If one of their modules is missing, the installation is broken, not an extra missing."""
 
 
 def require(extra: str, *modules: str) -> None:
-    """Raise DependencyError unless every one of these top-level modules is installed. Imports none of them.
+    """Raise DependencyError unless all of these top-level modules are installed. Imports none of them.
 
-    extra: of setup.cfg, the one that installs them all.
-    modules: names as `import` takes them, such as ``tyro``.
+    extra: the extra of setup.cfg that installs all of them.
+    modules: import names, such as ``tyro``.
     """
     lacking = [name for name in modules if not _installed(name)]
     if lacking:
@@ -34,7 +34,7 @@ def dependency_error(extra: str, *modules: str) -> DependencyError:
 
 
 def from_import_error(error: ModuleNotFoundError, extra: str) -> DependencyError | None:
-    """The DependencyError for a failed import; None where the module is one of ours or of the standard library."""
+    """The DependencyError for a failed import; None if the module is ours or from the standard library."""
     from sys import stdlib_module_names
 
     name = (error.name or "").split(".")[0]

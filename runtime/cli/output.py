@@ -1,4 +1,4 @@
-"""How the command line writes predictions: text for people, JSON lines and CSV for programs."""
+"""Formatting of predictions for the command line: text for people, CSV for programs, and a progress line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ COLUMNS = (
     *("file", "status", "label", "cdr", "probability", *LABELS, "code", "reason", "warnings"),
     *("model_digest", "backend", "precision", "read_ms", "preprocess_ms", "inference_ms"),
 )
-"""Of the CSV form. Empty where there is no value."""
+"""Columns of the CSV output. A cell without a value is empty."""
 
 
 def text(name: str, prediction: Prediction) -> str:
-    """Two or three lines for people, none wider than 80 columns but for the file name and the reason."""
+    """The prediction as two or three lines of text; only the file name and the reason may exceed 80 columns."""
     lines = [line(name)]
     if prediction.label is not None:
         lines.append(f"  {prediction.label} (CDR {prediction.cdr:g})  {prediction.probability:.1%}")
@@ -34,12 +34,12 @@ def text(name: str, prediction: Prediction) -> str:
 
 
 def notes(prediction: Prediction) -> list[str]:
-    """What a person should know beside the result."""
+    """Notes shown below a prediction: its warnings, and a missing guard."""
     return [*prediction.warnings, *(["guard: none"] if prediction.guard == "none" else [])]
 
 
 def study_text(study: StudyPrediction) -> str:
-    """The patient's result, for people."""
+    """The prediction for a patient, as text."""
     lines = [f"{len(study.slices)} slices, {len(study.used)} used, {len(study.rejected)} rejected"]
     if study.label is not None:
         lines.append(
@@ -66,17 +66,17 @@ def row(name: str, prediction: Prediction) -> str:
         "preprocess_ms": f"{timings.preprocess_ms:.3f}",
         "inference_ms": f"{timings.inference_ms:.3f}",
     }
-    said = ["" if values[column] is None else values[column] for column in COLUMNS]
-    return csv_line([cell(value) if isinstance(value, str) else value for value in said])
+    ordered = ["" if values[column] is None else values[column] for column in COLUMNS]
+    return csv_line([cell(value) if isinstance(value, str) else value for value in ordered])
 
 
 def header() -> str:
-    """The first line of the CSV form."""
+    """The header line of the CSV output."""
     return csv_line(list(COLUMNS))
 
 
 class Progress:
-    """`12/340 images, 45.1 images/s, 7 s left` on a terminal, rewritten in place; nothing anywhere else."""
+    """A progress line, `12/340 images, 45.1 images/s, 7 s left`, updated in place; only on a terminal."""
 
     def __init__(self, total: int, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic) -> None:
         self._total, self._stream, self._clock = total, stream, clock
@@ -86,7 +86,7 @@ class Progress:
         self._stream = drawable(stream)
 
     def advance(self) -> None:
-        """One more image was answered."""
+        """Count one more image."""
         self._done += 1
         now = self._clock()
         if self._live and (now - self._shown >= 0.2 or self._done == self._total):
@@ -99,7 +99,7 @@ class Progress:
 
 
 def _wrapped(parts: list[str]) -> list[str]:
-    """The parts on as few lines of 80 columns as hold them."""
+    """The parts joined into lines of at most 80 columns."""
     lines = ["  "]
     for part in parts:
         if len(lines[-1]) + len(part) > 78 and lines[-1].strip():
@@ -109,7 +109,7 @@ def _wrapped(parts: list[str]) -> list[str]:
 
 
 def csv_line(values: list[object]) -> str:
-    """One line of CSV, ended by a newline alone."""
+    """One line of CSV, terminated by LF."""
     buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\r\n").writerow(values)  # so that values with either are quoted
+    csv.writer(buffer, lineterminator="\r\n").writerow(values)  # so that values containing CR or LF are quoted
     return buffer.getvalue()[:-2] + "\n"

@@ -1,4 +1,4 @@
-"""Which of a command's paths is the bundle, and which are images: only --bundle names a model."""
+"""Separates a command's paths into the bundle (only --bundle) and the images (all other paths)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ STDIN = Path("-")
 
 
 def bundle_and_images(paths: Sequence[Path], named: Path | None) -> tuple[Path, Images]:
-    """The bundle or lone artifact to load, and the images that `paths` stand for.
+    """The bundle or lone artifact to load, and the images in `paths`.
 
-    named: what --bundle says. Nothing else is ever the model: whoever brings the images may bring a folder called
-    `bundle`, a folder with a manifest, or a `000_localizer.pt2` that a pattern of the shell lists first. A path of that
-    kind among `paths` is an image that cannot be read.
+    named: value of --bundle, the only source of the model. A supplier of images must not be able to supply the model
+    too, by a folder called `bundle`, a folder with a manifest, or a `000_localizer.pt2` that a shell pattern lists
+    first: such a path among `paths` is treated as an unreadable image.
 
-    Raises InputError where no bundle is named.
+    Raises InputError if `named` is None.
     """
     if named is None:
         raise InputError(_unnamed(paths))
@@ -32,7 +32,7 @@ def bundle_and_images(paths: Sequence[Path], named: Path | None) -> tuple[Path, 
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a folder has a manifest that is ours."""
+    """Whether `path` is a folder with a manifest of this project."""
     try:
         data = parse(read_once(path / MANIFEST, LARGEST, "manifest").decode("utf-8"), MANIFEST)
     except (OSError, ValueError, BundleError):
@@ -41,15 +41,15 @@ def is_bundle(path: Path) -> bool:
 
 
 def _unnamed(paths: Sequence[Path]) -> str:
-    """What to say where --bundle is missing, with the command that was probably meant."""
+    """The error message for a missing --bundle, with a suggested command."""
     first = paths[0] if paths else None
     meant = first if first is not None and is_bundle(first) else Path(DEFAULT_BUNDLE)
     rest = [path for path in paths if path != meant] or [Path("scan.jpg")]
     shown = command("runtime", "--bundle", meant, *rest[:3]) + (" …" if len(rest) > 3 else "")
     if not meant.exists():
         made = command("export", "--out", meant)
-        return f"no bundle was named. Make one with: {made}; then name it: {shown}"
+        return f"no bundle was given. Make one with: {made}; then run: {shown}"
     return (
-        f"no bundle was named. Paths without --bundle are images, also {shlex.quote(str(meant))}. If you trust that "
-        f"bundle, name it: {shown}"
+        f"no bundle was given. Paths without --bundle are images, also {shlex.quote(str(meant))}. If you trust that "
+        f"bundle, run: {shown}"
     )

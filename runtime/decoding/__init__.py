@@ -1,1 +1,1 @@
-"""Decoding in processes that the kernel limits."""
+"""Decoding of untrusted images in sandboxed processes."""

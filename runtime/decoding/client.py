@@ -1,4 +1,4 @@
-"""Processes that decode, and the one that starts them, as the host sees them: sockets, and answers to be checked."""
+"""Host side of the decoder processes: starting them, sending requests over sockets, validating their responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import subprocess
 
 _SECONDS = 120
-"""That a decoder may take by the clock: its CPU time is limited, and a busy machine is no fault of the image."""
+"""Wall-clock timeout for a decoder; long, because its CPU time is limited separately and the machine may be busy."""
 
 _START = """
 import sys, types
@@ -34,36 +34,37 @@ for name, place in (("stageproof", sys.argv[1]), ("stageproof.runtime", sys.argv
     sys.modules[name].__path__ = [place]
 import_module("stageproof.runtime.decoding.process").start_decoders(int(sys.argv[3]))
 """
-"""Stand-ins for both packages: the `__init__` of the runtime imports much that a decoder does not need."""
+"""Start code of the process. Creates empty package modules, because the runtime's `__init__` imports more than a
+decoder needs."""
 
 
-class Lost(Exception):  # noqa: N818
-    """The decoder's process has ended."""
+class DecoderLost(Exception):  # noqa: N818
+    """The decoder process has ended."""
 
 
 class Decoder:
-    """One process, and the socket that leads to it. Its methods are called by one thread at a time."""
+    """A decoder process and its socket. Not thread-safe."""
 
     def __init__(self, connection: socket.socket, *, dicom: bool) -> None:
         self._connection = connection
         self.dicom = dicom
-        """Whether it has pydicom."""
+        """Whether the process has imported pydicom."""
         self.enforced: tuple[str, ...] = ()
 
     def greet(self) -> None:
-        """Wait until it can be used. Raises Lost."""
+        """Wait until the process is ready. Raises DecoderLost."""
         import socket
 
-        # Of the kernel: Python's own timeouts would poll before each call.
+        # Kernel timeouts: Python's own timeouts would poll before each call.
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self._connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _SECONDS, 0))
-        _, said, _ = self._answer(0)
-        self.enforced = tuple(map(str, said)) if isinstance(said, list) else ()
+        _, enforced, _ = self._answer(0)
+        self.enforced = tuple(map(str, enforced)) if isinstance(enforced, list) else ()
 
     def decode(
         self, data: bytes, where: str, most: int | None, max_pixels: int, *, large: bool
     ) -> tuple[int, Any, memoryview]:
-        """Its answer, as in `runtime.decoding.process`. Raises Lost."""
+        """The response, as defined in `runtime.decoding.process`. Raises DecoderLost."""
         from stageproof.runtime.decoding.process import REQUEST
 
         name = where.encode("utf-8", "surrogateescape")
@@ -76,11 +77,11 @@ class Decoder:
                 self._connection.sendall(head)
                 self._connection.sendall(data)
         except OSError as error:
-            raise Lost from error
+            raise DecoderLost from error
         return self._answer(max_pixels * ALL_FRAMES * 3)
 
     def alive(self) -> bool:
-        """Whether the other end is still open, as far as is known."""
+        """Whether the connection is still open."""
         import socket
 
         try:
@@ -102,7 +103,7 @@ class Decoder:
                 first += self._more(ANSWER.size - len(first))
             kind, text, pixels = ANSWER.unpack_from(first)
             if text > 1 << 20 or pixels > most:
-                raise Lost
+                raise DecoderLost
             rest = bytearray(text + pixels)
             view = memoryview(rest)
             at = len(first) - ANSWER.size
@@ -110,16 +111,16 @@ class Decoder:
             while at < len(rest):
                 count = self._connection.recv_into(view[at:])
                 if not count:
-                    raise Lost
+                    raise DecoderLost
                 at += count
             return kind, json.loads(rest[:text]), view[text:]
         except (OSError, ValueError) as error:
-            raise Lost from error
+            raise DecoderLost from error
 
     def _more(self, count: int) -> bytes:
         some = self._connection.recv(count)
         if not some:
-            raise Lost
+            raise DecoderLost
         return some
 
 
@@ -149,8 +150,8 @@ class Starter:
             except OSError as error:
                 ours.close()
                 raise IsolationError(
-                    f"No process can be started to decode images in ({error.strerror}). Allow it, or pass "
-                    "isolate=False where this process is itself confined."
+                    f"No decoder process can be started ({error.strerror}). Allow new processes, or pass isolate=False "
+                    "if this process is itself sandboxed."
                 ) from None
         self._control = ours
         self._turn = threading.Lock()
@@ -180,7 +181,7 @@ class Starter:
 
     def leave(self) -> None:
         self._control.close()
-        self._process.returncode = 0  # of another process: nothing to wait for
+        self._process.returncode = 0  # child of another process: must not be waited for
 
 
 _ENVIRONMENT = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -188,25 +189,28 @@ _INHERITED = ("LD_LIBRARY_PATH",)
 
 
 def _python() -> str:
-    """The interpreter; in a program that embeds Python, `sys.executable` is that program."""
+    """Path of the Python interpreter; in a program that embeds Python, `sys.executable` is that program instead."""
     for path in (sys.executable, f"{sys.exec_prefix}/bin/python3", f"{sys.base_exec_prefix}/bin/python3"):
         if path and Path(path).name.startswith("python") and os.access(path, os.X_OK):
             return path
     raise IsolationError(
-        "There is no Python interpreter beside this program to decode images in. Pass isolate=False where this process "
-        "is itself confined."
+        "No Python interpreter was found to start decoder processes with. Pass isolate=False if this process is itself "
+        "sandboxed."
     )
 
 
-def pictures(kind: int, said: Any, pixels: memoryview, max_pixels: int) -> list[Picture]:
-    """What a decoder answered, which is not trusted either. Raises ImageError, ValueError, KeyError or TypeError."""
+def pictures(kind: int, response: Any, pixels: memoryview, max_pixels: int) -> list[Picture]:
+    """The pictures in a decoder's response, which is validated because the process may have been compromised.
+
+    Raises ImageError, ValueError, KeyError or TypeError.
+    """
     from stageproof.runtime.decoding.process import DECODED
 
     if kind != DECODED:
-        raise ImageError(_text(said["error"]))
-    transforms, warnings = tuple(map(_text, said["transforms"])), tuple(map(_text, said["warnings"]))
+        raise ImageError(_text(response["error"]))
+    transforms, warnings = tuple(map(_text, response["transforms"])), tuple(map(_text, response["warnings"]))
     pictures, at = [], 0
-    for mode, width, height in said["frames"]:
+    for mode, width, height in response["frames"]:
         bands = {"L": 1, "RGB": 3}[mode]
         if not (width > 0 and height > 0 and width * height <= max_pixels):
             raise ValueError
@@ -219,17 +223,17 @@ def pictures(kind: int, said: Any, pixels: memoryview, max_pixels: int) -> list[
     return pictures
 
 
-def _text(said: object) -> str:
-    """A line of text, as all of ours are."""
-    if not isinstance(said, str):
+def _text(value: object) -> str:
+    """The value as one line of printable text."""
+    if not isinstance(value, str):
         raise TypeError
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in said[:5000])
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in value[:5000])
 
 
-def lost(where: str) -> str:
+def decoding_failed(where: str) -> str:
     from stageproof.runtime.decoding.process import CPU_SECONDS, LARGE
 
     return (
-        f"{where} could not be decoded: it takes more than {CPU_SECONDS} s of CPU or {LARGE >> 20} MiB of memory, or "
-        "crashes its decoder. Its header may be damaged, or made to do so. Copy or export it again."
+        f"{where} could not be decoded: the decoder needs more than {CPU_SECONDS} s of CPU time or {LARGE >> 20} MiB "
+        "of memory, or crashed. The file may be damaged or malicious. Copy or export it again."
     )

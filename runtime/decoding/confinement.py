@@ -1,7 +1,7 @@
-"""What a process that decodes may do, set by the kernel: limits on resources, and a list of the system calls it needs.
+"""Sandbox of a decoder process on Linux: resource limits, and a seccomp filter with the allowed system calls.
 
-Linux. The filter of system calls (seccomp, in mode filter) exists for x86-64 and aarch64: everything that is not on the
-list fails with EPERM, so nothing can be opened, connected, started or signalled. Limits on resources hold everywhere.
+The seccomp filter (mode filter) supports x86-64 and aarch64. All other system calls fail with EPERM, so the process
+cannot open files, connect, start processes or send signals. The resource limits apply on all architectures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 import sys
 
 _ALLOWED = {
-    # One list for both: read, write, close, fstat, lseek, mmap, mprotect, munmap, brk, mremap, madvise; sendto,
+    # The same calls for both: read, write, close, fstat, lseek, mmap, mprotect, munmap, brk, mremap, madvise; sendto,
     # recvfrom; rt_sigaction, rt_sigprocmask, rt_sigreturn, sigaltstack; exit, exit_group; futex, sched_yield,
     # sched_getaffinity, set_robust_list, rseq, membarrier, getcpu; getpid, gettid, getrandom, getrusage, times;
     # gettimeofday, clock_gettime, clock_getres, restart_syscall; getrlimit, setrlimit.
@@ -35,13 +35,13 @@ _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050001, 0x80000000  # linux/seccomp.h; 
 _NO_NEW_PRIVILEGES, _SECCOMP, _MODE_FILTER, _PARENT_DEATH_SIGNAL = 38, 22, 2, 1  # linux/prctl.h
 
 DESCRIPTORS = 8
-"""Open files at most: the standard streams, which lead nowhere, and the socket to the host."""
+"""Limit on open files: the standard streams (/dev/null), and the socket to the host."""
 
 
 def limit_resources(address_space: int) -> tuple[str, ...]:
-    """Limit what can be limited for good, and say what was: no core dumps, no files, no more memory than given.
+    """Set the permanent resource limits (memory, core dumps, files). Returns the names of the limited resources.
 
-    address_space: bytes beyond what the process has mapped now.
+    address_space: bytes in addition to those mapped now.
     """
     set_address_space(address_space, for_good=True)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -54,7 +54,7 @@ _mapped = 0
 
 
 def set_address_space(beyond: int, *, for_good: bool = False) -> None:
-    """Limit the address space to so many bytes more than were mapped when this was first called."""
+    """Limit the address space to `beyond` bytes more than were mapped at the first call of this function."""
     global _mapped
     if not _mapped:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123
@@ -67,7 +67,7 @@ def set_address_space(beyond: int, *, for_good: bool = False) -> None:
 
 
 def set_cpu_time(seconds: int) -> None:
-    """From now on at most `seconds` and one more of CPU, behind which the kernel ends the process (SIGXCPU)."""
+    """Limit further CPU time to `seconds` plus at most one; then the kernel kills the process (SIGXCPU)."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = int(usage.ru_utime + usage.ru_stime) + 1 + seconds
@@ -75,14 +75,14 @@ def set_cpu_time(seconds: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Let the kernel end this process (SIGKILL) when its parent ends."""
+    """Make the kernel kill this process (SIGKILL) when its parent ends."""
     import signal
 
     _libc().prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
 def refuse_system_calls() -> tuple[str, ...]:
-    """Install the filter in this process, and say what it keeps away; nothing where the kernel or machine has none."""
+    """Install the seccomp filter in this process. Returns what it blocks; empty if kernel or machine lack support."""
     machine = platform.machine()
     if machine not in _ALLOWED or sys.byteorder != "little" or struct.calcsize("P") != 8:
         return ()
@@ -92,11 +92,11 @@ def refuse_system_calls() -> tuple[str, ...]:
         (_EQUAL, 1, 0, _ARCHITECTURES[machine]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER),
-        (_AT_LEAST, len(allowed) + 3, 0, 0x40000000),  # x32, another table of system calls
+        (_AT_LEAST, len(allowed) + 3, 0, 0x40000000),  # x32 system calls
         *((_EQUAL, len(allowed) + 3 - index, 0, number) for index, number in enumerate(allowed)),
         (_EQUAL, 0, 1, _PRLIMIT[machine]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_EQUAL, 1, 0, 0),  # its own limits; after any other call this compares a number that is not 0
+        (_EQUAL, 1, 0, 0),  # pid 0: its own limits only
         (_RETURN, 0, 0, _REFUSE),
         (_RETURN, 0, 0, _ALLOW),
     ]
@@ -118,7 +118,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def give_back_memory() -> None:
-    """Hand freed memory to the system, where the C library can."""
+    """Return freed memory to the system, if the C library supports it."""
     trim = getattr(_libc(), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,7 +1,7 @@
-"""Encoded images decoded in processes of their own, which the kernel limits: see docs/SECURITY-DECODING.md.
+"""Pool of sandboxed decoder processes for encoded images. See docs/SECURITY-DECODING.md.
 
-What is sent back are pixels, and texts of our own. A process that needs more memory or time than it may, or crashes, is
-lost with its image, which becomes an ImageError; another takes its place. Other images are in other processes.
+A decoder returns pixels and fixed texts. If it exceeds its memory or time limit, or crashes, its image results in an
+ImageError and a new process replaces it; images in other processes are not affected.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import weakref
 from typing import Any
 
-from stageproof.runtime.decoding.client import Decoder, Lost, Starter, lost, pictures
+from stageproof.runtime.decoding.client import Decoder, DecoderLost, Starter, decoding_failed, pictures
 from stageproof.runtime.errors import ImageError, IsolationError
 from stageproof.runtime.headers.signatures import is_dicom
 from stageproof.runtime.images.reader import Picture, Source, read
@@ -21,18 +21,18 @@ from stageproof.runtime.system.caller import warn
 from stageproof.runtime.system.cpus import available_cpus
 
 MOST = 4
-"""Decoders at most; no more than CPUs."""
+"""Limit on the number of decoders, which is also at most the number of CPUs."""
 LARGE_BYTES = 8 << 20
-"""Files of more bytes are decoded one at a time, with more memory, as are images of more than a megapixel."""
+"""Files of more bytes, and images of more than a megapixel, are decoded one at a time, with more memory."""
 
 
 def supported() -> bool:
-    """Whether images can be decoded in processes with limits here: on Linux."""
+    """Whether sandboxed decoding is supported here: on Linux."""
     return sys.platform == "linux"
 
 
 class Decoders:
-    """A pool of processes, started as they are needed. Safe from several threads; a forked child needs its own."""
+    """A pool of decoder processes, started on demand. Thread-safe, but not usable after a fork."""
 
     def __init__(self) -> None:
         self._most = max(1, min(MOST, available_cpus()))
@@ -46,52 +46,53 @@ class Decoders:
         _all.add(self)
 
     def start(self) -> None:
-        """Begin to start, and do not wait for it. Raises IsolationError."""
+        """Start the pool without waiting for it. Raises IsolationError."""
         with self._starting:
             if not self._starters:
                 self._starters.append(Starter())
 
     def enforced(self) -> tuple[str, ...]:
-        """What the kernel limits or keeps away from a decoder here."""
+        """Resources that the kernel limits or blocks for a decoder."""
         decoder = self._take(dicom=False)
         self._give_back(decoder)
         return decoder.enforced
 
     def large(self, size: int) -> contextlib.AbstractContextManager[Any]:
-        """To be held while a file of `size` bytes is read and decoded: those of `LARGE_BYTES` come one at a time."""
+        """Context manager to hold while a file of `size` bytes is read and decoded; serialises files above
+        `LARGE_BYTES`."""
         return self._large if size > LARGE_BYTES else contextlib.nullcontext()
 
     def decoded(
         self, data: bytes, where: str, most: int | None, max_pixels: int, *, alone: bool = False
     ) -> list[Picture]:
-        """As `runtime.images.reader.decoded`. alone: the caller holds `large`.
+        """As `runtime.images.reader.decoded`. alone: whether the caller holds `large`.
 
-        Raises ImageError, and IsolationError where no process can be started.
+        Raises ImageError; IsolationError if no process can be started.
         """
         from stageproof.runtime.decoding.process import TOO_LARGE
 
         dicom = is_dicom(data)
         large = alone or len(data) > LARGE_BYTES
         with self._large if large and not alone else contextlib.nullcontext():
-            kind, said, pixels = self._asked(data, where, most, max_pixels, dicom=dicom, large=large)
+            kind, response, pixels = self._request(data, where, most, max_pixels, dicom=dicom, large=large)
         if kind == TOO_LARGE:
             with self._large:
-                kind, said, pixels = self._asked(data, where, most, max_pixels, dicom=dicom, large=True)
+                kind, response, pixels = self._request(data, where, most, max_pixels, dicom=dicom, large=True)
         try:
-            return pictures(kind, said, pixels, max_pixels)
+            return pictures(kind, response, pixels, max_pixels)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, ImageError):
                 raise
-            raise ImageError(lost(where)) from None
+            raise ImageError(decoding_failed(where)) from None
 
     def close(self) -> None:
-        """End all processes, and wait for them. Those that decode end too, and their images are ImageErrors."""
+        """End all processes and wait for them. Images being decoded result in ImageErrors."""
         with self._changed:
             self._count -= len(self._idle)
             _end(self._idle, self._starters, os.getpid())
 
     def leave(self) -> None:
-        """In a forked child: let go of what belongs to the parent process, and end nothing."""
+        """In a forked child: release the parent's processes without ending them."""
         self._finalizer.detach()
         for decoder in self._idle:
             decoder.close()
@@ -100,16 +101,16 @@ class Decoders:
         self._idle.clear()
         self._starters.clear()
 
-    def _asked(
+    def _request(
         self, data: bytes, where: str, most: int | None, max_pixels: int, *, dicom: bool, large: bool
     ) -> tuple[int, Any, memoryview]:
         decoder = self._take(dicom=dicom)
         try:
             answer = decoder.decode(data, where, most, max_pixels, large=large)
-        except Lost:
+        except DecoderLost:
             self._drop(decoder)
-            raise ImageError(lost(where)) from None
-        except BaseException:  # an interrupt between question and answer
+            raise ImageError(decoding_failed(where)) from None
+        except BaseException:  # interrupted between request and response
             self._drop(decoder)
             raise
         self._give_back(decoder)
@@ -123,13 +124,13 @@ class Decoders:
                         decoder = self._idle.pop(index)
                         if decoder.alive():
                             return decoder
-                        decoder.close()  # ended by somebody while it had nothing to do
+                        decoder.close()  # its process was killed while idle
                         self._count -= 1
                 if self._count < self._most:
                     self._count += 1
                     break
                 if self._idle:
-                    self._idle.pop(0).close()  # one that has no pydicom makes place for one that has
+                    self._idle.pop(0).close()  # replaced by a decoder with pydicom
                     break
                 self._changed.wait()
         try:
@@ -141,12 +142,12 @@ class Decoders:
             raise
 
     def _started(self, *, dicom: bool) -> Decoder:
-        """A new one. The starter may have been ended by somebody, and is then started again, once."""
+        """A new decoder. If the starter process was killed, it is restarted once."""
         for _ in range(2):
             self.start()
             starter = self._starters[0]
             decoder = None
-            with contextlib.suppress(Lost, OSError):
+            with contextlib.suppress(DecoderLost, OSError):
                 decoder = Decoder(starter.fork(dicom=dicom), dicom=dicom)
                 decoder.greet()
                 return decoder
@@ -157,8 +158,8 @@ class Decoders:
                     self._starters.remove(starter)
             starter.close()
         raise IsolationError(
-            "The processes that decode images end as soon as they are started. Free memory and processes, or pass "
-            "isolate=False where this process is itself confined."
+            "Decoder processes end immediately after their start. Free memory and processes, or pass isolate=False if "
+            "this process is itself sandboxed."
         )
 
     def _give_back(self, decoder: Decoder) -> None:
@@ -180,7 +181,7 @@ _kept: Decoders | None = None
 
 
 def shared() -> Decoders:
-    """The pool of this process. It ends when nobody refers to it any more."""
+    """The pool of this process. It ends when its last reference is dropped."""
     global _shared
     with _sharing:
         pool = None if _shared is None else _shared()
@@ -191,10 +192,9 @@ def shared() -> Decoders:
 
 
 def read_isolated(source: Source) -> Picture:
-    """As `runtime.images.reader.read`, for programs: decoded in processes with limits, which stay until the program
-    ends.
+    """As `runtime.images.reader.read`, in a decoder process; the pool is kept until the program ends. For scripts.
 
-    On systems without them it is decoded here. Raises ImageError and IsolationError.
+    Decodes in this process if `supported` is False. Raises ImageError and IsolationError.
     """
     global _kept
     if _kept is None and supported():
@@ -203,14 +203,14 @@ def read_isolated(source: Source) -> Picture:
 
 
 def decoding_pool() -> Decoders | None:
-    """The pool of this process, which begins to start; None, with a warning, on systems where there is none.
+    """The pool of this process, started; None, with a warning, if not `supported`.
 
     Raises IsolationError.
     """
     if not supported():
         warn(
-            "Images are decoded in this process, without limits of the kernel, which need Linux. isolate=False says "
-            "that this is known."
+            "Images are decoded in this process without a sandbox, which requires Linux. Pass isolate=False to disable "
+            "this warning."
         )
         return None
     pool = shared()
@@ -219,7 +219,7 @@ def decoding_pool() -> Decoders | None:
 
 
 def _end(idle: list[Decoder], starters: list[Starter], process: int) -> None:
-    """End the processes of a pool, in the process that started them."""
+    """End the processes of a pool, unless this is a forked child."""
     if os.getpid() == process:
         for decoder in idle:
             decoder.close()

@@ -1,10 +1,11 @@
-"""The other side of `runtime.decoding.pool`: a process that starts decoders, and a decoder.
+"""Code that runs in the processes of `runtime.decoding.pool`: the starter, and the decoders that it forks.
 
-The starter imports what decoding needs, once, reads no image, and forks a decoder whenever the host wants one: it has
-one thread, so that a fork is safe, and takes a millisecond. A decoder confines itself (`runtime.decoding.confinement`),
-and from then on reads requests from its socket, decodes, and answers. Both end when the host closes its end or is gone.
+The starter imports the decoding libraries once, reads no images, and forks a decoder on request. It has a single
+thread, so that forking is safe; a fork takes a millisecond. A decoder enters its sandbox
+(`runtime.decoding.confinement`), then reads requests from its socket, decodes and responds. Both end when the host
+closes its socket or ends.
 
-Request: `REQUEST`, the name for messages, the encoded image. Answer: `ANSWER`, a JSON object, the pixels of all frames.
+Request: `REQUEST`, name for messages, encoded image. Response: `ANSWER`, JSON object, pixels of all frames.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ from stageproof.runtime.images.raster import FORMATS
 from stageproof.runtime.images.reader import Picture, decoded
 
 REQUEST = struct.Struct("<iQBIQ")
-"""Frames at most or -1, pixels at most, whether it may take `LARGE`, bytes of the name, bytes of the image."""
+"""Frame limit or -1, pixel limit, whether `LARGE` applies, length of the name, length of the image."""
 ANSWER = struct.Struct("<BIQ")
-"""One of the three below, bytes of the JSON object, bytes of the pixels."""
+"""One of the three constants below, length of the JSON object, length of the pixels."""
 DECODED, REFUSED, TOO_LARGE = 0, 1, 2
 
 IMAGES, DICOM = b"i", b"d"
-"""What a decoder is wanted for: pydicom is imported only where it is."""
+"""Kind of decoder to fork; pydicom is imported only for DICOM."""
 
 SMALL, LARGE = 96 << 20, 400 << 20
-"""Bytes of address space that decoding may take beside what the process has. Only one decoder at a time gets the
-larger one, so that four of them stay below a gigabyte."""
+"""Limits on the additional address space for decoding, in bytes. Only one decoder at a time gets the larger one, so
+that four decoders stay below a gigabyte."""
 SMALL_PIXELS = 1 << 20
-"""Pixels of an image for which `SMALL` suffices."""
+"""Largest image, in pixels, that is decoded within `SMALL`."""
 CPU_SECONDS = 4
-"""Of one image; the kernel counts whole seconds, and ends the process within the fifth."""
+"""CPU time for one image; the kernel counts whole seconds and kills the process within the fifth."""
 
 
 def start_decoders(control: int) -> None:
-    """Fork a decoder for every descriptor that comes through the socket `control`, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which means the host
+    """Fork a decoder for every descriptor received through the socket `control`, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is meant for the host
     children: set[int] = set()
 
     def reap(*_: object) -> None:
@@ -74,13 +75,13 @@ def start_decoders(control: int) -> None:
 
 
 def _prepare() -> None:
-    """Import what the formats need and decode one image of each: a decoder cannot open a file any more."""
+    """Import the decoders and decode one image of each format, because modules cannot be opened in the sandbox."""
     from PIL import Image
 
     Image.init()
     for form in FORMATS:
         buffer = io.BytesIO()
-        with contextlib.suppress(Exception):  # a format that this Pillow was built without
+        with contextlib.suppress(Exception):  # a format that this build of Pillow lacks
             exif = Image.Exif()
             exif[0x0112] = 1
             Image.new("L", (8, 8)).save(buffer, form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {}))
@@ -90,7 +91,7 @@ def _prepare() -> None:
 
 
 def _prepare_dicom() -> None:
-    """Import pydicom and the decoders that are installed."""
+    """Import pydicom and its installed decoder plug-ins."""
     from stageproof.runtime.system.offline_import import import_without
 
     try:
@@ -118,15 +119,15 @@ def _prepare_dicom() -> None:
 
 
 def _become_decoder(host: socket.socket, descriptor: int) -> None:
-    """Never returns."""
+    """Run the decoder in the forked child. Never returns."""
     try:
         host.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         confinement.die_with_parent()
         with socket.socket(fileno=descriptor) as connection:
             enforced = confinement.limit_resources(LARGE) + confinement.refuse_system_calls()
-            said = json.dumps(enforced).encode()
-            connection.sendall(ANSWER.pack(DECODED, len(said), 0) + said)
+            text = json.dumps(enforced).encode()
+            connection.sendall(ANSWER.pack(DECODED, len(text), 0) + text)
             with contextlib.suppress(OSError):
                 while _answer(connection):
                     pass
@@ -135,7 +136,7 @@ def _become_decoder(host: socket.socket, descriptor: int) -> None:
 
 
 def _answer(connection: socket.socket) -> bool:
-    """Answer one request; False where there is none any more."""
+    """Handle one request; False if the connection was closed."""
     head = _received(connection, REQUEST.size)
     if len(head) < REQUEST.size:
         return False
@@ -143,8 +144,8 @@ def _answer(connection: socket.socket) -> bool:
     confinement.set_address_space(LARGE if large else SMALL)
     confinement.set_cpu_time(CPU_SECONDS)
     where = _received(connection, name).decode("utf-8", "surrogateescape")
-    kind, said, frames = _decode(connection, length, where, most, max_pixels, large=bool(large))
-    text = json.dumps(said).encode()
+    kind, response, frames = _decode(connection, length, where, most, max_pixels, large=bool(large))
+    text = json.dumps(response).encode()
     pixels = [frame.image.tobytes() for frame in frames] if len(frames) == 1 else []
     total = sum(frame.image.width * frame.image.height * len(frame.image.getbands()) for frame in frames)
     connection.sendall(b"".join((ANSWER.pack(kind, len(text), total), text, *pixels)))
@@ -159,7 +160,7 @@ def _answer(connection: socket.socket) -> bool:
 def _decode(
     connection: socket.socket, length: int, where: str, most: int, max_pixels: int, *, large: bool
 ) -> tuple[int, dict[str, object], list[Picture]]:
-    """What to answer to an image of `length` bytes, which is read here and kept no longer."""
+    """Read an image of `length` bytes and decode it: kind of response, JSON object, frames."""
     allowed = max_pixels if large else min(max_pixels, SMALL_PIXELS)
     try:
         frames = decoded(_received(connection, length), where, None if most < 0 else most, allowed)
@@ -169,16 +170,16 @@ def _decode(
         return REFUSED, {"error": str(error)}, []
     except ImageError as error:
         return REFUSED, {"error": str(error)}, []
-    said: dict[str, object] = {
+    response: dict[str, object] = {
         "frames": [(one.image.mode, *one.image.size) for one in frames],
         "transforms": frames[0].transforms,
         "warnings": frames[0].warnings,
     }
-    return DECODED, said, frames
+    return DECODED, response, frames
 
 
 def _received(connection: socket.socket, length: int) -> bytes:
-    """So many bytes, or fewer where the other end closed."""
+    """`length` bytes, or fewer if the connection was closed."""
     if length <= 1 << 16:
         return connection.recv(length, socket.MSG_WAITALL) if length else b""
     with connection.makefile("rb", buffering=1 << 16) as file:

@@ -1,1 +1,1 @@
-"""DICOM files become 8-bit images as the standard displays them."""
+"""Reading of DICOM files as 8-bit images, by the standard's display pipeline."""

@@ -1,4 +1,4 @@
-"""Compressed DICOM files: which are read, what is missing for others, and frames whose own header disagrees."""
+"""Compressed DICOM files: supported transfer syntaxes, required plug-ins, and consistency of frame headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _JPEG_LOSSLESS = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
 _RLE = "1.2.840.10008.1.2.5"
 
 _YOUNGER = {
-    # Younger than the dictionary of the pydicom that may be installed (PS3.6, annex A).
+    # Newer than the dictionary of some pydicom versions (PS3.6, annex A).
     "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
     "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
     "1.2.840.10008.1.2.4.112": "JPEG XL",
@@ -28,7 +28,7 @@ _YOUNGER = {
 }
 
 _PLUGINS = {
-    # What pydicom needs beside itself, where it has a decoder at all. Permissive licences only.
+    # Transfer syntax → packages that pydicom needs for it. Permissive licences only.
     "1.2.840.10008.1.2.4.50": "pillow",
     "1.2.840.10008.1.2.4.51": "python-gdcm",
     "1.2.840.10008.1.2.4.80": "pyjpegls",
@@ -43,12 +43,12 @@ _PLUGINS = {
 _READ = "JPEG 8-bit, JPEG Lossless, JPEG-LS, JPEG 2000, HTJ2K and RLE"
 
 _PROCESSES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC3: "lossless", 0xF7: "JPEG-LS"}
-"""Of a JPEG codestream, by its frame's marker (ISO/IEC 10918-1 table B.1, 14495-1 C.2.2)."""
+"""Frame marker → process of a JPEG codestream (ISO/IEC 10918-1 table B.1, 14495-1 C.2.2)."""
 
 
 @dataclass(frozen=True)
 class _Codestream:
-    """What the header of a compressed frame says."""
+    """The header of a compressed frame."""
 
     width: int
     height: int
@@ -58,9 +58,10 @@ class _Codestream:
 
 
 def check_codec(dataset: Any, count: int, where: str) -> None:
-    """Refuse what no decoder here reads, by name, and frames whose own header claims something else.
+    """Raise ImageError for an unsupported transfer syntax, naming it, and for frames whose header contradicts the
+    dataset.
 
-    Leaves a dataset that `pydicom.pixels.pixel_array` decodes: JPEG Lossless is decoded here.
+    Afterwards `pydicom.pixels.pixel_array` can decode the dataset: JPEG Lossless is decoded here, in place.
     """
     from pydicom.encaps import generate_frames
     from pydicom.uid import ExplicitVRLittleEndian
@@ -69,7 +70,7 @@ def check_codec(dataset: Any, count: int, where: str) -> None:
     if not syntax.is_encapsulated:
         return
     if "PixelData" not in dataset:
-        raise ImageError(f"{where} is compressed as {syntax.name}, and holds floating-point pixels. Export it again.")
+        raise ImageError(f"{where} is compressed as {syntax.name} but has floating-point pixels. Export it again.")
     if syntax not in _JPEG_LOSSLESS:
         _check_available(syntax, where)
     _check_fragments(dataset, count, where)
@@ -87,7 +88,7 @@ def check_codec(dataset: Any, count: int, where: str) -> None:
 
 
 def _syntax(dataset: Any, where: str) -> Any:
-    """The transfer syntax, guessed where it is not stated, of which pydicom has a decoder."""
+    """The transfer syntax, inferred if missing. Raises ImageError for unknown and private ones."""
     from pydicom.uid import ImplicitVRLittleEndian
 
     if not str(dataset.file_meta.get("TransferSyntaxUID") or ""):
@@ -96,12 +97,12 @@ def _syntax(dataset: Any, where: str) -> Any:
     if str(syntax) in _YOUNGER:
         raise ImageError(_unread(where, f"{_YOUNGER[str(syntax)]} ({syntax})", ""))
     if not str(syntax).startswith("1.2.840.10008."):
-        # Not repeated: what stands in its place may be anything.
+        # The value is not quoted: it may contain anything.
         raise ImageError(
-            f"{where} states a private transfer syntax, which is not read. Convert it, or export it again."
+            f"{where} has a private transfer syntax, which is not supported. Convert it, or export it again."
         )
     if not syntax.is_transfer_syntax:
-        raise ImageError(f"{where} states a transfer syntax that DICOM does not have. Export it again.")
+        raise ImageError(f"{where} has a transfer syntax that DICOM does not define. Export it again.")
     return syntax
 
 
@@ -123,13 +124,13 @@ def _unread(where: str, name: str, plugins: str) -> str:
             f"{plugins.replace(' ', ' and ')}: pip install {plugins}, or {INSTALL}."
         )
     return (
-        f"{where} is compressed as {name}, for which there is no decoder here. {_READ} are read; decompress others "
-        "first, for example with GDCM's gdcmconv --raw or DCMTK's dcmdjpeg."
+        f"{where} is compressed as {name}, which is not supported. Supported are {_READ}; decompress others first, for "
+        "example with GDCM's gdcmconv --raw or DCMTK's dcmdjpeg."
     )
 
 
 def _check_fragments(dataset: Any, count: int, where: str) -> None:
-    """Refuse one stated frame that is several: they would be taken for parts of the first."""
+    """Raise ImageError if NumberOfFrames is 1 but there are several images, which pydicom would join into one."""
     from pydicom.encaps import generate_fragments
 
     if count > 1:
@@ -137,10 +138,10 @@ def _check_fragments(dataset: Any, count: int, where: str) -> None:
     begun = sum(
         1 for part in generate_fragments(dataset.PixelData) if part.startswith((b"\xff\xd8", b"\xff\x4f\xff\x51"))
     )
-    # The offset table is an item of its own, and generate_fragments leaves it in.
+    # Counted by start markers, because generate_fragments also yields the offset table.
     if begun > 1:
         raise ImageError(
-            f"{where} states 1 frame (NumberOfFrames), and holds {begun} compressed images. Export it again."
+            f"{where} declares 1 frame (NumberOfFrames), but has {begun} compressed images. Export it again."
         )
 
 
@@ -151,33 +152,33 @@ def _check_frame(frame: bytes, dataset: Any, syntax: Any, where: str) -> None:
         check_rle(frame, planes, whole(dataset, "Rows", where) * whole(dataset, "Columns", where), where)
         return
     if b"\xff\xf7" in frame[:4096] and b"\xff\xd9" not in frame and frame.startswith(b"\xff\xd8"):
-        # CharLS works for seconds on a JPEG-LS stream that has no end (ISO/IEC 14495-1 C.1.2).
+        # CharLS takes seconds for a JPEG-LS stream without an end marker (ISO/IEC 14495-1 C.1.2).
         raise ImageError(f"{where} is truncated: its JPEG-LS codestream has no end. Export it again.")
     check_jpeg(frame, where)
     found = _codestream(frame)
     expected = (whole(dataset, "Columns", where), whole(dataset, "Rows", where))
     if (found.width, found.height) != expected:
-        # Decoders allocate what the codestream claims, which may be gigabytes.
+        # Decoders allocate the size that the codestream declares, possibly gigabytes.
         raise ImageError(
-            f"{where} says {expected[0]} x {expected[1]}, and its compressed frame {found.width} x {found.height}. It "
-            "is damaged: export it again."
+            f"{where} declares {expected[0]} x {expected[1]}, but its compressed frame {found.width} x {found.height}. "
+            "It is damaged: export it again."
         )
     check_jpeg2000(frame, where, expected[0] * expected[1])
     if (found.process == "lossless") != (syntax in _JPEG_LOSSLESS):
         raise ImageError(
-            f"{where} states the transfer syntax {syntax.name}, and its compressed frame is {found.process} JPEG. "
+            f"{where} has the transfer syntax {syntax.name}, but its compressed frame is {found.process} JPEG. "
             "Export it again."
         )
     stored, allocated = whole(dataset, "BitsStored", where), whole(dataset, "BitsAllocated", where)
     if high_bit(dataset, where) != stored - 1 and found.bits != allocated:
         raise ImageError(
-            f"{where} states HighBit {high_bit(dataset, where)} with BitsStored {stored}, and its compressed frame has "
-            f"{found.bits} bits: which of them hold the pixels is not known. Export it again."
+            f"{where} has HighBit {high_bit(dataset, where)} with BitsStored {stored}, but its compressed frame has "
+            f"{found.bits} bits: the position of the pixel bits is ambiguous. Export it again."
         )
     if found.process in ("baseline", "extended", "progressive") and found.bits > 8 and not _reads_twelve_bits(syntax):
         raise ImageError(
-            f"{where} is {found.bits}-bit JPEG ({syntax.name}, {syntax}); 8 bits are read without a plug-in. Install "
-            "one that pydicom uses: pip install python-gdcm. Or decompress it first, for example with gdcmconv --raw."
+            f"{where} is {found.bits}-bit JPEG ({syntax.name}, {syntax}); without a plug-in, only 8 bits are "
+            "supported. Install one: pip install python-gdcm. Or decompress it first, for example with gdcmconv --raw."
         )
 
 
@@ -188,7 +189,7 @@ def _reads_twelve_bits(syntax: Any) -> bool:
 
 
 def _lossless(frame: bytes, dataset: Any, where: str) -> bytes:
-    """The samples of a JPEG Lossless frame, as cells of BitsAllocated, little endian."""
+    """The samples of a JPEG Lossless frame, in BitsAllocated bits each, little endian."""
     try:
         samples, bits = jpeg_lossless.decode(frame)
     except ValueError:
@@ -199,17 +200,17 @@ def _lossless(frame: bytes, dataset: Any, where: str) -> bytes:
     shape = samples.shape[:2] if components == 1 else (*samples.shape[:2], components)
     if samples.shape != shape or allocated not in (8, 16) or bits > allocated:
         raise ImageError(
-            f"{where} states {components} samples of {allocated} bits a pixel, and its JPEG Lossless frame holds "
+            f"{where} declares {components} samples of {allocated} bits per pixel, but its JPEG Lossless frame has "
             f"{1 if samples.ndim == 2 else samples.shape[2]} of {bits}. Export it again."
         )
     if whole(dataset, "PixelRepresentation", where) == 1 and bits < 16:
-        # Two's complement in as many bits as the codestream has, which may be fewer than are stored.
+        # Two's complement in the codestream's number of bits, which may be fewer than BitsStored.
         samples = ((samples.astype(np.int16) << (16 - bits)) >> (16 - bits)).astype(np.uint16)
     return samples.astype("<u2" if allocated == 16 else np.uint8).tobytes()
 
 
 def _guessed_syntax(dataset: Any) -> Any:
-    """The uncompressed transfer syntax that pydicom read the dataset as, where the file does not state one."""
+    """The uncompressed transfer syntax as which pydicom read a dataset without TransferSyntaxUID."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     implicit, little = dataset.original_encoding
@@ -219,7 +220,7 @@ def _guessed_syntax(dataset: Any) -> Any:
 
 
 def _codestream(frame: bytes) -> _Codestream:
-    """What a JPEG, JPEG-LS or JPEG 2000 frame claims. Raises ValueError for what is neither."""
+    """The header of a JPEG, JPEG-LS or JPEG 2000 frame. Raises ValueError for anything else."""
     start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # SOC and SIZ, ISO/IEC 15444-1 A.5.1; a JP2 header may precede
     if start >= 0:
         x1, y1, x0, y0 = struct.unpack(">4I", frame[start + 8 : start + 24])

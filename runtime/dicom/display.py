@@ -1,4 +1,4 @@
-"""One DICOM frame's stored values, as a display shows them: 8 bits, grey or RGB."""
+"""DICOM display pipeline: stored values of a frame to 8-bit grey or RGB."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.dicom.stored_values import aligned, as_stored
-from stageproof.runtime.dicom.tables import coloured, looked_up
+from stageproof.runtime.dicom.tables import apply_lut, apply_palette
 from stageproof.runtime.errors import ImageError
 
 if TYPE_CHECKING:
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # PS3.3 C.11.2.1.3
 
 _PADDINGS = ("", "Float", "DoubleFloat")
-"""Before PixelPaddingValue and PixelPaddingRangeLimit, by what the pixels are (PS3.3 C.7.5.1.1.2)."""
+"""Prefixes of PixelPaddingValue and PixelPaddingRangeLimit, by the type of the pixels (PS3.3 C.7.5.1.1.2)."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What `displayed` gives."""
+    """A frame from `display_frames`."""
 
     image: Image.Image
     """Mode L or RGB."""
     transforms: tuple[str, ...]
-    """What was done to the stored values, in order."""
+    """Transforms applied to the stored values, in order."""
     notes: tuple[str, ...] = ()
-    """What the file states and was not followed."""
+    """Attributes of the file that were not applied, with reasons."""
 
 
-def displayed(dataset: Any, count: int, where: str) -> Iterator[Shown]:
-    """The `count` frames as the standard shows them: modality, VOI, then inversion (PS3.4 N.2).
+def display_frames(dataset: Any, count: int, where: str) -> Iterator[Shown]:
+    """The `count` frames after the standard's display pipeline: modality, VOI, then inversion (PS3.4 N.2).
 
-    dataset: a pydicom Dataset without empty elements that `check_pixel_module` let through. Lets pydicom's exceptions
-    through.
+    dataset: a pydicom Dataset without empty elements that passed `check_pixel_module`. Does not catch pydicom's
+    exceptions.
     """
     photometric = str(dataset.PhotometricInterpretation)
     grey = photometric in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
@@ -49,7 +49,7 @@ def displayed(dataset: Any, count: int, where: str) -> Iterator[Shown]:
 
 
 def _stored(dataset: Any, count: int, options: dict[str, Any]) -> Iterator[NDArray[Any]]:
-    """Each frame, decoded. One by one from the start: `pixel_array` would look for each frame from there again."""
+    """Each frame, decoded sequentially: `pixel_array` would search for each frame from the start of the data."""
     from pydicom.pixels import iter_pixels, pixel_array
 
     if count == 1:
@@ -64,7 +64,7 @@ def _shown(stored: NDArray[Any], dataset: Any, index: int, photometric: str, whe
         pipeline = _Monochrome(_described(dataset, index), where, big_endian=big_endian)
         return pipeline.shown(aligned(stored, dataset, where), inverted=photometric == "MONOCHROME1")
     if photometric == "PALETTE COLOR":
-        colours, bits = coloured(aligned(stored, dataset, where), dataset, where, big_endian=big_endian)
+        colours, bits = apply_palette(aligned(stored, dataset, where), dataset, where, big_endian=big_endian)
         transforms: tuple[str, ...] = ("palette",)
     else:
         colours = stored
@@ -80,7 +80,7 @@ def _shown(stored: NDArray[Any], dataset: Any, index: int, photometric: str, whe
 
 
 class _Monochrome:
-    """The grey display pipeline of one frame, with what it did and what it left out."""
+    """The grey display pipeline of one frame, with a record of the applied and omitted transforms."""
 
     def __init__(self, about: Any, where: str, *, big_endian: bool) -> None:
         self._about = about
@@ -90,7 +90,7 @@ class _Monochrome:
         self._notes: list[str] = []
 
     def shown(self, stored: NDArray[Any], *, inverted: bool) -> Shown:
-        """stored: (H, W). inverted: MONOCHROME1."""
+        """The displayed frame. stored: (H, W). inverted: whether it is MONOCHROME1."""
         if stored.ndim != 2:
             raise ImageError(f"{self._where} has grey pixels of shape {stored.shape}; expected rows and columns.")
         padding = self._padding(stored)
@@ -103,12 +103,12 @@ class _Monochrome:
         grey = np.rint(np.clip(self._voi(values, step), 0.0, 1.0) * 255.0).astype(np.uint8)
         grey = self._inverted(grey, inverted)
         if padding is not None:
-            grey[padding] = 0  # outside what was scanned: the background, which is black
+            grey[padding] = 0  # padding is outside the scanned region: black background
             self._done.append("padding black")
         return Shown(Image.frombytes("L", grey.shape[::-1], grey.tobytes()), tuple(self._done), tuple(self._notes))
 
     def _padding(self, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Which stored values are padding: one value, or all from it to the limit, either way (PS3.3 C.7.5.1.1.2)."""
+        """Mask of padding: one value, or the range between it and the limit, in any order (PS3.3 C.7.5.1.1.2)."""
         prefix = "" if stored.dtype.kind in "iu" else _PADDINGS[stored.dtype.itemsize // 4]
         value, limit = (
             _first(self._about.get(f"{prefix}PixelPadding{name}", None)) for name in ("Value", "RangeLimit")
@@ -124,7 +124,7 @@ class _Monochrome:
         return padding if padding.any() else None
 
     def _modality(self, stored: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
-        """The values in the modality's own unit (PS3.3 C.11.1), and how far apart neighbouring ones are."""
+        """The values in the modality's unit (PS3.3 C.11.1), and their step size (0 for floating-point pixels)."""
         about = self._about
         if "ModalityLUTSequence" in about:
             self._done.append("modality LUT")
@@ -141,7 +141,7 @@ class _Monochrome:
         return values, step
 
     def _voi(self, values: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-        """The values of interest on a scale of 0 to 1 (PS3.3 C.11.2)."""
+        """The values after the VOI transform, scaled to [0, 1] (PS3.3 C.11.2)."""
         about = self._about
         if "VOILUTSequence" in about:
             self._done.append("VOI LUT")
@@ -150,7 +150,7 @@ class _Monochrome:
         centres, widths = _numbers(about.get("WindowCenter")), _numbers(about.get("WindowWidth"))
         usable = [(centre, width) for centre, width in zip(centres, widths, strict=False) if width > 0]
         if usable:
-            # Of several windows a display shows the first, until somebody chooses another.
+            # If there are several windows, displays use the first by default.
             centre, width = usable[0]
             function = self._function(width, step)
             self._done.append(f"window {centre:g} ± {width / 2:g} {function}")
@@ -158,7 +158,7 @@ class _Monochrome:
         if centres or widths:
             wrong = "has no width above 0" if centres and widths else f"has no {'width' if centres else 'centre'}"
             self._notes.append(f"the stated window {wrong}; the whole range of values is shown")
-        # The standard leaves it to the display: the whole range of what was scanned.
+        # Not defined by the standard: the full range of the values is shown.
         low, high = float(values.min()), float(values.max())
         self._done.append(f"no VOI stated: {low:g} to {high:g}")
         span = high - low
@@ -170,8 +170,8 @@ class _Monochrome:
         if stated not in _FUNCTIONS:
             self._notes.append("VOILUTFunction is none that DICOM defines; LINEAR was used")
             stated = "LINEAR"
-        # LINEAR counts in whole steps: its width is 1 or more, and a width of 1 is a threshold. Below, and at 1 where
-        # values lie closer than whole numbers, what is meant is a range of values.
+        # LINEAR is defined for integer values: its width is at least 1, and width 1 is a threshold. A width below 1, or
+        # of 1 with steps below 1, is therefore meant as a range of values.
         if stated == "LINEAR" and (width < 1.0 or (width == 1.0 and step < 1.0)):
             return "LINEAR_EXACT"
         if stated == "LINEAR" and width < 2.0 and step < 1.0:
@@ -181,13 +181,13 @@ class _Monochrome:
         return stated
 
     def _lut(self, name: str, values: NDArray[Any]) -> tuple[NDArray[np.float64], int]:
-        """Values through the first table of the sequence `name`, and the bits of an entry."""
+        """Values mapped by the first table of the sequence `name`, and the bits of an entry."""
         item = self._about[name].value[0]
         descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
-        return looked_up(values, descriptor, data, f"{self._where} has a {name}", big_endian=self._big_endian)
+        return apply_lut(values, descriptor, data, f"{self._where} has a {name}", big_endian=self._big_endian)
 
     def _inverted(self, grey: NDArray[np.uint8], monochrome1: bool) -> NDArray[np.uint8]:
-        """MONOCHROME1 (PS3.3 C.7.6.3.1.2), or PresentationLUTShape INVERSE, which says the same once more."""
+        """Invert for MONOCHROME1 (PS3.3 C.7.6.3.1.2) or PresentationLUTShape INVERSE; both mean one inversion."""
         if monochrome1:
             self._done.append("MONOCHROME1 inverted")
         elif str(self._about.get("PresentationLUTShape") or "") == "INVERSE":
@@ -198,10 +198,10 @@ class _Monochrome:
 
 
 def window(values: NDArray[np.float64], centre: float, width: float, function: str = "LINEAR") -> NDArray[np.float64]:
-    """Values on a scale of 0 to 1, clipped, by the VOI LUT function of PS3.3 C.11.2.1.2 and C.11.2.1.3.
+    """Values scaled to [0, 1] and clipped, by the VOI LUT function (PS3.3 C.11.2.1.2 and C.11.2.1.3).
 
-    width: above 0; for LINEAR 1 or more, from which a width of 1 is a threshold; below, it counts as LINEAR_EXACT.
-    function: LINEAR, LINEAR_EXACT or SIGMOID; another name counts as LINEAR.
+    width: above 0. For LINEAR, a width of 1 is a threshold, and a smaller one is treated as LINEAR_EXACT.
+    function: LINEAR, LINEAR_EXACT or SIGMOID; other names are treated as LINEAR.
     """
     if function == "SIGMOID":
         return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - centre) / width, -60.0, 60.0)))
@@ -213,7 +213,7 @@ def window(values: NDArray[np.float64], centre: float, width: float, function: s
 
 
 def _described(dataset: Any, index: int) -> Any:
-    """What describes the values of frame `index`: in an enhanced file, from its functional groups (PS3.3 C.7.6.16)."""
+    """The attributes that apply to frame `index`; in an enhanced file, from its functional groups (PS3.3 C.7.6.16)."""
     from pydicom.dataset import Dataset
 
     shared, each = (dataset.get(f"{kind}FunctionalGroupsSequence") for kind in ("Shared", "PerFrame"))
@@ -238,7 +238,7 @@ def _first(value: Any) -> float | None:
 
 
 def _numbers(value: Any) -> list[float]:
-    """The numbers of an element that may be missing, single or multiple."""
+    """The numbers of an element that may be missing, single or multi-valued."""
     if value is None or value == "":
         return []
     several = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]

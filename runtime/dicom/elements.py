@@ -1,8 +1,8 @@
-"""The structure of a DICOM file (PS3.5 section 7, PS3.10 section 7): tags, lengths and raw values of wanted elements.
+"""Parser for the structure of a DICOM file (PS3.5 section 7, PS3.10 section 7) that extracts only the given elements.
 
-pydicom warns of damaged headers and logs them, and quotes what it found: one wrong byte in the file meta makes it take
-a patient's name for something else, and print it. So it is not given the file. This module walks through the elements,
-keeps the raw bytes of those on a list, and interprets none. Nothing is logged, and a ValueError quotes no value.
+pydicom logs damaged headers and quotes their values: one wrong byte in the file meta can make it print a patient's
+name. Therefore pydicom does not parse the file. This module traverses the elements and keeps the raw bytes of those on
+a list, without interpreting them. It logs nothing, and its ValueErrors contain no values.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ IMPLICIT_LITTLE, EXPLICIT_BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
 MAX_ELEMENTS = 400_000
-"""Elements and items of one file that are looked at; an enhanced MR of 1,000 frames has a tenth of them."""
+"""Limit on elements and items of a file; an enhanced MR with 1,000 frames has a tenth of it."""
 MAX_INFLATED = 160 * 1024 * 1024
-"""Bytes that a deflated file may become."""
+"""Limit on the decompressed size of a deflated file, in bytes."""
 _MAX_DEPTH = 12
-"""Sequences within sequences; the standard's own objects use four."""
+"""Limit on nested sequences; the objects of the standard use four."""
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -37,29 +37,29 @@ Elements: TypeAlias = "dict[int, Element]"
 
 @dataclass(frozen=True)
 class Element:
-    """One wanted element."""
+    """An extracted element."""
 
     vr: str | None
-    """Two letters; None where the file does not state it."""
+    """Value representation, two letters; None if the file does not state it."""
     value: bytes
-    """As stored; of a sequence nothing."""
+    """Raw value; empty for a sequence."""
     items: list[Elements] | None = None
-    """The items of a sequence; None for any other element."""
+    """The items of a sequence; None for other elements."""
     undefined_length: bool = False
 
 
 @dataclass(frozen=True)
 class File:
-    """What `parse` gives."""
+    """The result of `parse`."""
 
     syntax: bytes | None
-    """Transfer syntax UID as stored, without padding; None where the file does not state one."""
+    """Transfer syntax UID as stored, without padding; None if missing."""
     implicit: bool
     little: bool
     elements: Elements = field(default_factory=dict)
 
     def dataset(self) -> Dataset:
-        """The elements as pydicom's Dataset, with a transfer syntax and nothing else of the file meta."""
+        """The elements as a pydicom Dataset; its file meta has only the transfer syntax."""
         from pydicom.dataset import FileMetaDataset
 
         made = _dataset(self.elements, implicit=self.implicit, little=self.little)
@@ -70,18 +70,17 @@ class File:
 
 
 def parse(data: bytes, wanted: Collection[int], sequences: Collection[int] = ()) -> File:
-    """The elements of `data` whose tags are `wanted`, at any depth within `sequences`, which are wanted too.
+    """The elements of `data` with tags in `wanted`, at any depth within `sequences`; the sequences are included.
 
-    data: a file with or without preamble and file meta. A last element that is cut off is kept as far as it goes.
+    data: a file with or without preamble and file meta. A truncated last element is kept.
 
-    Raises ValueError for what is no sequence of elements, nested too deep, of too many elements, or inflates to too
-    much.
+    Raises ValueError for invalid structure, too deep nesting, too many elements, or too much decompressed data.
     """
     position = 132 if data[128:132] == b"DICM" else 0
     walk = _Walk(data, frozenset((_SYNTAX,)), frozenset(), little=True)
     implicit = not walk.states_vr(position)
     meta, position = walk.elements(position, len(data), implicit=implicit, group=2)
-    _, position = walk.elements(position, len(data), implicit=True, group=0)  # commands (PS3.7), which do not belong
+    _, position = walk.elements(position, len(data), implicit=True, group=0)  # skips commands (PS3.7)
     syntax = meta[_SYNTAX].value.rstrip(b"\0 ") if _SYNTAX in meta else None
     if syntax is not None and (not syntax or syntax.strip(b"0123456789.")):
         if syntax:
@@ -91,10 +90,10 @@ def parse(data: bytes, wanted: Collection[int], sequences: Collection[int] = ())
         data, position = _inflated(data[position:]), 0
     little = syntax != EXPLICIT_BIG.encode()
     if syntax is None and len(data) >= position + 8:
-        # Groups of big endian files, read as little endian, are 0x400 and more.
+        # Group numbers of big endian files, read as little endian, are at least 0x400.
         little = data[position + 1] < 4 or not walk.states_vr(position)
     walk = _Walk(data, frozenset(wanted), frozenset(sequences), little=little)
-    implicit = not walk.states_vr(position)  # whatever the transfer syntax says: writers err
+    implicit = not walk.states_vr(position)  # detected, because some files contradict their transfer syntax
     if len(data) < position + 6:
         implicit = syntax in (None, IMPLICIT_LITTLE.encode())
     found, _ = walk.elements(position, len(data), implicit=implicit)
@@ -102,7 +101,7 @@ def parse(data: bytes, wanted: Collection[int], sequences: Collection[int] = ())
 
 
 def _inflated(data: bytes) -> bytes:
-    """Raw deflate (PS3.5 A.5), bounded."""
+    """Decompressed raw deflate data (PS3.5 A.5). Raises ValueError above `MAX_INFLATED` bytes."""
     try:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         result = inflater.decompress(data, MAX_INFLATED + 1)
@@ -116,7 +115,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 class _Walk:
-    """Through one encoded dataset, counting what it passes."""
+    """Traversal of one encoded dataset, with a limit on the number of elements."""
 
     def __init__(self, data: bytes, wanted: frozenset[int], sequences: frozenset[int], *, little: bool) -> None:
         order = "<" if little else ">"
@@ -129,15 +128,15 @@ class _Walk:
         self._left = MAX_ELEMENTS
 
     def states_vr(self, position: int) -> bool:
-        """Whether two capital letters stand where an explicit VR would."""
+        """Whether the element at `position` has an explicit VR (two capital letters)."""
         return _is_vr(self._data[position + 4 : position + 6])
 
     def elements(
         self, position: int, end: int, *, implicit: bool, group: int | None = None, depth: int = 0
     ) -> tuple[Elements, int]:
-        """The wanted elements from `position` on, and where they end: at `end`, or behind the end of an item.
+        """The wanted elements from `position`, and the end position: `end`, or after an item delimiter.
 
-        group: stop before the first element of any other group.
+        group: stop before the first element of another group.
         """
         found: Elements = {}
         while position + 8 <= end:
@@ -167,7 +166,7 @@ class _Walk:
         return found, position
 
     def _head(self, position: int, implicit: bool) -> tuple[str | None, int, int]:
-        """VR, length, and where the value begins."""
+        """VR, length, and position of the value."""
         vr = self._data[position + 4 : position + 6]
         if implicit or not _is_vr(vr):  # some writers change to implicit within a file
             return None, self._long(self._data, position + 4)[0], position + 8
@@ -180,9 +179,10 @@ class _Walk:
     def _undefined(
         self, position: int, end: int, vr: str | None, tag: int, implicit: bool, depth: int
     ) -> tuple[list[Elements] | None, bytes | None, int]:
-        """The items of a sequence, or the fragments of pixels, that only a delimiter ends; and what follows it.
+        """The items of a sequence of undefined length, or the fragments of pixel data, and the position after the
+        delimiter.
 
-        Neither where the delimiter is missing in pixels, which are then cut off.
+        Both are None for truncated pixel data without delimiter.
         """
         start = position
         if tag in self._sequences or vr == "SQ" or (vr != "OB" and vr != "OW" and tag >> 16 != 0x7FE0):
@@ -204,7 +204,7 @@ class _Walk:
     def _items(
         self, position: int, end: int, tag: int, *, implicit: bool, depth: int, undefined: bool = False
     ) -> tuple[list[Elements], int]:
-        """The items of a sequence, and where it ends."""
+        """The items of a sequence, and its end position."""
         if depth >= _MAX_DEPTH:
             raise ValueError("sequences nested too deep")
         items: list[Elements] = []

@@ -1,8 +1,9 @@
-"""DICOM files become 8-bit images as the standard displays them: modality, then VOI, then MONOCHROME1 (PS3.4 N.2).
+"""`read_dicom`: reads a DICOM file as 8-bit images by the standard's display pipeline (PS3.4 N.2): modality, VOI, then
+MONOCHROME1.
 
-Needs the extra `dicom` (pydicom; pylibjpeg with pylibjpeg-openjpeg for HTJ2K, pyjpegls for JPEG-LS). Only the
-elements listed here are read, none of which names a patient, so no message, result or log can repeat an identifier.
-pydicom is given no other element either: what it warns of or logs cannot name a patient (`runtime.dicom.elements`).
+Needs the extra `dicom` (pydicom; pylibjpeg with pylibjpeg-openjpeg for HTJ2K, pyjpegls for JPEG-LS). Only the elements
+listed here are read. None of them identifies a patient, so that no message, result or log can contain an identifier.
+pydicom also receives only these elements, so that its warnings and logs cannot either (`runtime.dicom.elements`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.dicom.codecs import INSTALL, check_codec
-from stageproof.runtime.dicom.display import displayed
+from stageproof.runtime.dicom.display import display_frames
 from stageproof.runtime.dicom.elements import parse
 from stageproof.runtime.dicom.stored_values import check_native_length, check_pixel_module, whole
 from stageproof.runtime.errors import ImageError
@@ -48,30 +49,30 @@ _VETTED = {
     *("LUTDescriptor", "LUTData"),
 }
 
-_OBLIQUE = 0.8  # cosine of 37 degrees: tilted more than that from the axial plane, a slice is called something else
+_OBLIQUE = 0.8  # cosine of 37 degrees: a slice tilted more than that from all three planes counts as oblique
 
 
 @dataclass(frozen=True)
 class DicomImage:
-    """What `read_dicom` gives."""
+    """The result of `read_dicom`."""
 
     frames: tuple[Image.Image, ...]
     """Mode L or RGB."""
     transforms: tuple[str, ...]
-    """What was done to the stored values of the first frame, in order."""
+    """Transforms applied to the stored values of the first frame, in order."""
     warnings: tuple[str, ...]
-    """What makes the file another thing than an axial MR slice, and what it states and was not followed."""
+    """Differences from an axial MR slice, and attributes that were not applied."""
 
 
 def read_dicom(data: bytes, where: str, most: int | None = None, max_pixels: int = MAX_PIXELS) -> DicomImage:
-    """Every frame of the DICOM file `data`, which messages call `where`.
+    """All frames of the DICOM file `data`. where: its name in messages.
 
-    most: more frames than these are refused.
-    max_pixels: of one frame; all of them together may have `ALL_FRAMES` times as many values.
-    Raises ImageError for what holds no pixels, cannot be decoded here (naming the codec), or is larger.
+    most: limit on the number of frames.
+    max_pixels: limit on the pixels of a frame; all frames together may have `ALL_FRAMES` times as many values.
+    Raises ImageError if it has no pixels, cannot be decoded here (naming the codec), or exceeds a limit.
     """
     try:
-        # For its test data pydicom imports requests where that is installed, which probes for IPv6 with a socket.
+        # pydicom imports requests, if installed, for its test data; importing requests opens a socket (IPv6 probe).
         import_without("pydicom", "requests")
     except ImportError as error:
         raise ImageError(f"{where} is a DICOM file, which needs the package pydicom: {INSTALL}") from error
@@ -79,21 +80,21 @@ def read_dicom(data: bytes, where: str, most: int | None = None, max_pixels: int
         dataset = parse(data, *_wanted()).dataset()
         _vet(dataset, where)
         count = _check_pixels(dataset, where, most, max_pixels)
-        shown = list(displayed(dataset, count, where))
+        shown = list(display_frames(dataset, count, where))
         frames = tuple(one.image for one in shown)
         return DicomImage(frames, shown[0].transforms, (*_warnings(dataset), *shown[0].notes))
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001  pydicom's text may quote the file: neither it nor its chain travels on
+    except Exception as error:  # noqa: BLE001  not chained: pydicom's message may quote the file
         raise ImageError(
             f"{where} could not be decoded as DICOM{_compression(data)} ({type(error).__name__}): it is truncated, "
-            "damaged, or of a kind that is not read. Export it again, or convert it to PNG with the window you want."
+            "damaged, or not supported. Export it again, or convert it to PNG with the window you want."
         ) from None
 
 
 @cache
 def _wanted() -> tuple[frozenset[int], frozenset[int]]:
-    """Tags of the elements that are read, and of the sequences that they may stand in."""
+    """Tags of the elements that are read, and of the sequences that contain them."""
     from pydicom.datadict import dictionary_VR, tag_for_keyword
 
     tags = [tag for tag in map(tag_for_keyword, _VETTED) if tag is not None]
@@ -102,26 +103,25 @@ def _wanted() -> tuple[frozenset[int], frozenset[int]]:
 
 
 def _compression(data: bytes) -> str:
-    """The compressed transfer syntax that the head of the file names, for messages."""
+    """The compressed transfer syntax in the file's first bytes, for messages."""
     from pydicom.uid import UID
 
     uid = re.search(rb"1\.2\.840\.10008\.1\.2\.(4\.[0-9]+|5)", data[:4096])
     return f", compressed as {UID(uid.group().decode()).name}" if uid else ""
 
 
-# pydicom logs and warns of values that break the rules of their kind, and quotes them. Silencing it would change the
-# logging and warnings of the host, so such values are refused before pydicom looks at them.
+# pydicom logs and warns about values that are invalid for their VR, and quotes them. Silencing it would change the
+# host's logging and warnings, so such values are rejected before pydicom sees them.
 _ALLOWED = {"DS": rb"[-+0-9.eE\\ \0]*", "IS": rb"[-+0-9\\ \0]*", "CS": rb"[A-Z0-9_\\ \0]*"}
 
 _WIDTHS = {"US": 2, "SS": 2, "US or SS": 2, "FL": 4, "FD": 8}
-"""Bytes of one value (PS3.5 6.2)."""
+"""VR → bytes per value (PS3.5 6.2)."""
 
 
 def _vet(dataset: Any, where: str, depth: int = 0) -> None:
-    """Refuse values of the elements read here that are none of their kind, and remove the empty ones.
+    """Raise ImageError for values that are invalid for their VR, and remove empty elements.
 
-    An element without a value says nothing (PS3.5 7.4): it counts as absent. Sequences are vetted item by item, and
-    one without an item that says something is empty.
+    An element without a value (PS3.5 7.4) is treated as absent, and so is a sequence without a non-empty item.
     """
     from pydicom.datadict import dictionary_VR, keyword_for_tag
 
@@ -141,7 +141,7 @@ def _vet(dataset: Any, where: str, depth: int = 0) -> None:
         if value is None or (isinstance(value, bytes) and not value.strip(b" \0\\" if kind in _ALLOWED else b"")):
             del dataset[tag]
         elif isinstance(value, bytes) and not _allowed(value, kind):
-            raise ImageError(f"{where} states {keyword} in a form that DICOM does not allow. Export it again.")
+            raise ImageError(f"{where} has a value of {keyword} in a form that DICOM does not allow. Export it again.")
 
 
 def _allowed(value: bytes, kind: str) -> bool:
@@ -170,23 +170,23 @@ def _frame_count(dataset: Any, where: str, most: int | None, max_pixels: int) ->
         or count > MAX_FRAMES
     ):
         raise TooLargeError(
-            f"{where} is {columns} x {rows} with {count} frames of {samples} samples; from 1 to {max_pixels} pixels a "
-            f"frame, {MAX_FRAMES} frames and {allowed} values are decoded. Split or resize it, or raise max_pixels."
+            f"{where} is {columns} x {rows} with {count} frames of {samples} samples; the limits are 1 to {max_pixels} "
+            f"pixels per frame, {MAX_FRAMES} frames and {allowed} values. Split or resize it, or raise max_pixels."
         )
     if most is not None and count > most:
         raise ImageError(
-            f"{where} holds {count} frames; expected one image. Pass it to predict_study(), or read its frames with "
+            f"{where} has {count} frames; expected one image. Pass it to predict_study(), or read its frames with "
             "runtime.images.reader.read_all and pass the one you want."
         )
     return count
 
 
 def _check_pixels(dataset: Any, where: str, most: int | None, max_pixels: int) -> int:
-    """The number of frames, after everything that can be refused before anything is decoded."""
+    """The number of frames. Raises ImageError for everything that can be rejected before decoding."""
     names = [name for name in _PIXELS if name in dataset]
     if not names and "Rows" in dataset and "Columns" in dataset:
         raise ImageError(
-            f"{where} states an image and holds no pixels: it is truncated, or was exported without them. Copy or "
+            f"{where} describes an image but has no pixels: it is truncated, or was exported without them. Copy or "
             "export it again."
         )
     if not names:
@@ -195,7 +195,7 @@ def _check_pixels(dataset: Any, where: str, most: int | None, max_pixels: int) -
             "Pass an image."
         )
     if len(names) > 1:
-        raise ImageError(f"{where} holds both {' and '.join(names)}, of which DICOM allows one. Export it again.")
+        raise ImageError(f"{where} has both {' and '.join(names)}; DICOM allows only one. Export it again.")
     check_pixel_module(dataset, where)
     count = _frame_count(dataset, where, most, max_pixels)
     check_codec(dataset, count, where)
@@ -208,7 +208,7 @@ def _warnings(dataset: Any) -> tuple[str, ...]:
     found = []
     modality = str(dataset.get("Modality") or "")
     if modality != "MR":
-        # A code string (PS3.5 6.2); anything else in its place is not repeated.
+        # Quoted only if it is a code string (PS3.5 6.2).
         stated = f"is {modality}" if re.fullmatch(r"[A-Z]{2,10}", modality) else "is not stated"
         found.append(f"the modality {stated}; the model was trained on MR")
     orientation = _orientation(dataset)
@@ -221,7 +221,7 @@ def _warnings(dataset: Any) -> tuple[str, ...]:
 
 
 def _orientation(dataset: Any) -> str | None:
-    """axial, coronal, sagittal or oblique, by ImageOrientationPatient (PS3.3 C.7.6.2.1.1); None where not stated."""
+    """axial, coronal, sagittal or oblique, by ImageOrientationPatient (PS3.3 C.7.6.2.1.1); None if missing."""
     holder = dataset
     if "ImageOrientationPatient" not in dataset:
         for groups in (dataset.get("SharedFunctionalGroupsSequence"), dataset.get("PerFrameFunctionalGroupsSequence")):

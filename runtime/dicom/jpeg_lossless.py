@@ -1,8 +1,8 @@
-"""JPEG Lossless (ISO/IEC 10918-1, process 14) becomes the numbers that were compressed: bit for bit, in numpy alone.
+"""JPEG Lossless decoder (ISO/IEC 10918-1, process 14), bit-exact, in numpy only.
 
-DICOM files of MR are often compressed so (transfer syntaxes 1.2.840.10008.1.2.4.57 and .70). Pillow does not read them,
-and of pydicom's plug-ins for them one is under the GPL, and the other ends the process on some damaged files. Here a
-damaged codestream raises ValueError, and nothing reads outside of an array.
+MR DICOM files often use this compression (transfer syntaxes 1.2.840.10008.1.2.4.57 and .70). Pillow does not support
+it; of pydicom's plug-ins for it, one is under the GPL, and the other crashes the process on some damaged files. Here, a
+damaged codestream raises ValueError, and array accesses are bounds-checked.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 1 << 16
-"""Bytes of entropy-coded data looked at together, which bounds the memory."""
+"""Bytes of entropy-coded data decoded at a time, to limit the memory."""
 
 
 _Table: TypeAlias = "tuple[NDArray[np.uint8], NDArray[np.uint8]]"
-"""(65536,) each: of the code that 16 bits begin with, its length in bits (0: none) and its category."""
+"""(65536,) each: for any 16 bits, the length of the code that they start with (0: none), and its category."""
 
 
 @dataclass
 class _Header:
-    """What the markers before a scan say (B.2)."""
+    """Parameters from the markers before a scan (B.2)."""
 
     precision: int = 0
     height: int = 0
@@ -39,7 +39,7 @@ class _Header:
 def decode(codestream: bytes) -> tuple[NDArray[np.uint16], int]:
     """The samples of one frame, uint16 (H, W) or (H, W, components), and their precision in bits (2 to 16).
 
-    Raises ValueError for what is damaged, truncated, no JPEG Lossless, or subsampled.
+    Raises ValueError for damaged, truncated or subsampled data, and for other JPEG processes.
     """
     header = _Header()
     planes: dict[int, NDArray[np.uint16]] = {}
@@ -65,7 +65,7 @@ def decode(codestream: bytes) -> tuple[NDArray[np.uint16], int]:
 
 
 def _segment(data: bytes, position: int) -> tuple[int, bytes, int]:
-    """The next marker, its body without the length, and where it ends (B.1.1)."""
+    """The next marker, its body without the length, and its end position (B.1.1)."""
     while data[position : position + 2] == b"\xff\xff":  # fill bytes
         position += 1
     if position + 2 > len(data) or data[position] != 0xFF:
@@ -81,7 +81,7 @@ def _segment(data: bytes, position: int) -> tuple[int, bytes, int]:
 
 
 def _end_of_scan(data: bytes, position: int) -> int:
-    """Where the entropy-coded data ends: at the first marker that is no restart."""
+    """End position of the entropy-coded data: the first marker other than a restart marker."""
     found = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]").search(data, position)
     if found is None:
         raise ValueError("the scan has no end")
@@ -89,7 +89,7 @@ def _end_of_scan(data: bytes, position: int) -> int:
 
 
 def _frame(body: bytes, header: _Header) -> None:
-    """SOF3 (B.2.2)."""
+    """Parse SOF3 (B.2.2)."""
     if len(body) < 6 or header.components:
         raise ValueError("a bad frame header")
     header.precision = body[0]
@@ -102,7 +102,7 @@ def _frame(body: bytes, header: _Header) -> None:
 
 
 def _huffman_tables(body: bytes, header: _Header) -> None:
-    """DHT (B.2.4.2, annex C): the length of the code that any 16 bits begin with, and its category."""
+    """Parse DHT (B.2.4.2, annex C) into a `_Table`."""
     while body:
         counts = list(body[1:17])
         total = sum(counts)
@@ -154,10 +154,10 @@ def _scan(body: bytes, data: bytes, header: _Header) -> dict[int, NDArray[np.uin
 
 
 def _differences(data: bytes, tables: list[_Table], count: int) -> NDArray[np.int32]:
-    """(components, count) of the entropy-coded data of one restart interval (H.1.2.2).
+    """(components, count) differences decoded from one restart interval (H.1.2.2).
 
-    Which bit a code begins at is known only from the one before. So the length of the code that would begin at each
-    bit is looked up for all bits of a chunk at once, which leaves one step of a chain for each sample.
+    The start bit of a code depends on the previous code. Therefore the code length at every bit of a chunk is looked up
+    in one vectorised step, which leaves one addition per sample for the sequential part.
     """
     each = len(tables)
     if all(table is tables[0] for table in tables):
@@ -185,7 +185,7 @@ def _differences(data: bytes, tables: list[_Table], count: int) -> NDArray[np.in
 
 
 def _chain(steps: list[list[int]], position: int, end: int, done: int, left: int) -> tuple[list[int], int]:
-    """The bits before `end` at which codes begin, `left` of them at most, and where the next one begins."""
+    """Start bits of at most `left` codes before `end`, and the start of the next one."""
     starts: list[int] = []
     append = starts.append
     if len(steps) == 1:
@@ -205,7 +205,7 @@ def _chain(steps: list[list[int]], position: int, end: int, done: int, left: int
 
 
 def _windows(part: NDArray[np.uint64], at: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """The `width` bits, up to 32, from each of the bits `at` on."""
+    """The `width` (at most 32) bits starting at each bit position in `at`."""
     byte = at >> 3
     taken = (width + 14) // 8
     word = np.zeros(len(at), np.uint64)
@@ -216,13 +216,13 @@ def _windows(part: NDArray[np.uint64], at: NDArray[np.int64], width: int) -> NDA
 
 
 def _steps(table: _Table, windows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Bits of a code and of the value behind it; category 16 has no bits of its own (H.1.2.2)."""
+    """Bits of a code plus its additional bits; category 16 has none (H.1.2.2)."""
     lengths, categories = table
     return (lengths + np.where(categories < 16, categories, 0).astype(np.uint8))[windows]
 
 
 def _values(part: NDArray[np.uint64], at: NDArray[np.int64], table: _Table) -> NDArray[np.int64]:
-    """The differences whose codes begin at the bits `at` (F.2.2.1, EXTEND)."""
+    """The differences whose codes start at the bits `at` (F.2.2.1, EXTEND)."""
     windows = _windows(part, at, 32)
     lengths = table[0][windows >> 16].astype(np.int64)
     categories = table[1][windows >> 16].astype(np.int64)
@@ -236,10 +236,10 @@ def _values(part: NDArray[np.uint64], at: NDArray[np.int64], table: _Table) -> N
 
 
 def _undo(differences: NDArray[np.int32], predictor: int, start: int) -> NDArray[np.int32]:
-    """The samples, modulo 65536, of (rows, columns) differences from their prediction (H.1.2.1, table H.1)."""
-    values = differences.copy()  # sums of 32 bits wrap, which changes nothing modulo 65536
+    """The samples, modulo 65536, from (rows, columns) prediction differences (H.1.2.1, table H.1)."""
+    values = differences.copy()  # 32-bit overflow does not affect the result modulo 65536
     values[0, 0] += start
-    if predictor == 1:  # left; the first of a row from the one above
+    if predictor == 1:  # left; the first of a row is predicted from above
         values[:, 0] = np.cumsum(values[:, 0], dtype=np.int32)
         return np.cumsum(values, axis=1, dtype=np.int32) & 0xFFFF
     values[0] = np.cumsum(values[0], dtype=np.int32) & 0xFFFF
@@ -260,7 +260,7 @@ def _undo(differences: NDArray[np.int32], predictor: int, start: int) -> NDArray
 
 
 def _undo_row(line: list[int], above: list[int], predictor: int) -> list[int]:
-    """One row where every sample needs the one before: above + (left - above left) / 2, or (left + above) / 2."""
+    """One row for predictors 6 and 7: above + (left - above left) / 2, or (left + above) / 2."""
     left = line[0]
     for column in range(1, len(line)):
         half = (left - above[column - 1]) >> 1 if predictor == 6 else (left - above[column]) >> 1

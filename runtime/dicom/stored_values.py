@@ -1,4 +1,4 @@
-"""The stored values of one DICOM frame: decoded, shifted to bit 0, without what is no pixel, with their sign."""
+"""Checks of the Image Pixel module, and extraction of the stored values (alignment to bit 0, sign extension)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _COMPONENTS = {
     **dict.fromkeys(("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), 1),
     **dict.fromkeys(("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), 3),
 }
-"""Samples per pixel, by photometric interpretation, of those that are read (PS3.3 C.7.6.3.1.2)."""
+"""Supported photometric interpretation → samples per pixel (PS3.3 C.7.6.3.1.2)."""
 
 _ALLOCATED = (1, 8, 16, 32, 64)
 
 
 def check_pixel_module(dataset: Any, where: str) -> None:
-    """Raise ImageError, by the attribute's name, for an Image Pixel module (PS3.3 C.7.6.3) that is not read.
+    """Raise ImageError, naming the attribute, for an unsupported or invalid Image Pixel module (PS3.3 C.7.6.3).
 
     dataset: without empty elements.
     """
@@ -29,8 +29,8 @@ def check_pixel_module(dataset: Any, where: str) -> None:
     missing = [name for name in needed if name not in dataset]
     if missing:
         raise ImageError(
-            f"{where} has no value for {', '.join(missing)}, without which its pixels cannot be read (DICOM PS3.3 "
-            "C.7.6.3). Export it again."
+            f"{where} has no value for {', '.join(missing)}, required to read its pixels (DICOM PS3.3 C.7.6.3). Export "
+            "it again."
         )
     photometric, samples = str(dataset.PhotometricInterpretation), whole(dataset, "SamplesPerPixel", where)
     if photometric not in _COMPONENTS:
@@ -40,11 +40,11 @@ def check_pixel_module(dataset: Any, where: str) -> None:
         )
     if samples != _COMPONENTS[photometric]:
         raise ImageError(
-            f"{where} states SamplesPerPixel {samples} with PhotometricInterpretation {photometric}, which has "
+            f"{where} has SamplesPerPixel {samples}, but PhotometricInterpretation {photometric} requires "
             f"{_COMPONENTS[photometric]}. Export it again."
         )
     if samples > 1 and "PlanarConfiguration" not in dataset:
-        raise ImageError(f"{where} has no value for PlanarConfiguration, which colour needs. Export it again.")
+        raise ImageError(f"{where} has no value for PlanarConfiguration, required for colour. Export it again.")
     _check_palette(dataset, photometric, where)
     _check_bits(dataset, where)
 
@@ -64,40 +64,42 @@ def _check_bits(dataset: Any, where: str) -> None:
     allocated = whole(dataset, "BitsAllocated", where)
     if allocated not in _ALLOCATED:
         raise ImageError(
-            f"{where} states BitsAllocated {allocated}; {', '.join(map(str, _ALLOCATED))} are read. Convert it."
+            f"{where} has BitsAllocated {allocated}, expected {', '.join(map(str, _ALLOCATED))}. Convert it."
         )
     if "PixelData" not in dataset:
         return
     stored, high = whole(dataset, "BitsStored", where), high_bit(dataset, where)
     if not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
         raise ImageError(
-            f"{where} states BitsStored {stored} and HighBit {high} of BitsAllocated {allocated}, which do not fit "
-            "together (DICOM PS3.5 8.1.1). Export it again."
+            f"{where} has inconsistent BitsStored {stored}, HighBit {high} and BitsAllocated {allocated} (DICOM PS3.5 "
+            "8.1.1). Export it again."
         )
     if whole(dataset, "PixelRepresentation", where) not in (0, 1):
-        raise ImageError(f"{where} states a PixelRepresentation other than 0 and 1. Export it again.")
+        raise ImageError(f"{where} has a PixelRepresentation other than 0 and 1. Export it again.")
     if whole(dataset, "SamplesPerPixel", where) > 1 and (high != stored - 1 or allocated == 1):
         raise ImageError(
             f"{where} is a colour image with BitsAllocated {allocated}, BitsStored {stored} and HighBit {high}; "
-            "colour is read from bit 0 on. Convert it."
+            "for colour, HighBit must be BitsStored - 1 and BitsAllocated at least 8. Convert it."
         )
 
 
 def whole(dataset: Any, name: str, where: str) -> int:
-    """The whole number of the element `name`, which is there."""
+    """The integer value of the element `name`, which must exist. Raises ImageError if it is not an integer."""
     try:
         return int(dataset[name].value)
     except (TypeError, ValueError):
-        raise ImageError(f"{where} states {name} in a form that DICOM does not allow. Export it again.") from None
+        raise ImageError(
+            f"{where} has a value of {name} in a form that DICOM does not allow. Export it again."
+        ) from None
 
 
 def high_bit(dataset: Any, where: str) -> int:
-    """HighBit; where it is not stated, the one that PS3.5 8.1.1 has demanded since 2014."""
+    """HighBit; if missing, BitsStored - 1, which PS3.5 8.1.1 requires since 2014."""
     return whole(dataset, "HighBit", where) if "HighBit" in dataset else whole(dataset, "BitsStored", where) - 1
 
 
 def native_length(dataset: Any, count: int, where: str) -> int:
-    """Bytes of `count` frames that are not compressed, without padding."""
+    """Size of `count` uncompressed frames in bytes, without padding."""
     size = whole(dataset, "Rows", where) * whole(dataset, "Columns", where) * count
     if str(dataset.PhotometricInterpretation) == "YBR_FULL_422":
         samples = 2  # two luminances share one pair of chrominances (PS3.3 C.7.6.3.1.2)
@@ -107,12 +109,10 @@ def native_length(dataset: Any, count: int, where: str) -> int:
 
 
 def check_native_length(dataset: Any, name: str, count: int, where: str) -> None:
-    """Refuse pixels that are cut off, or that are those of more frames than stated; cut off what only pads them."""
+    """Raise ImageError for truncated pixels, or pixels of more frames than declared; remove trailing padding."""
     expected, data = native_length(dataset, count, where), dataset[name].value
     if data[:4] == b"\xfe\xff\x00\xe0" and len(data) < expected:  # the tag of an item
-        raise ImageError(
-            f"{where} holds compressed pixels and does not state how they are compressed. Export it again."
-        )
+        raise ImageError(f"{where} has compressed pixels but no transfer syntax for them. Export it again.")
     if len(data) < expected:
         raise ImageError(
             f"{where} is truncated: its {name} has {len(data)} bytes of {expected}. Copy or export it again."
@@ -120,18 +120,18 @@ def check_native_length(dataset: Any, name: str, count: int, where: str) -> None
     frames = len(data) * count // expected
     if frames > count and str(dataset.PhotometricInterpretation) != "YBR_FULL_422":
         raise ImageError(
-            f"{where} states {count} frame{'s' if count > 1 else ''} (NumberOfFrames), and its {name} has room for "
-            f"{frames}. It is damaged, or Rows, Columns or BitsAllocated are wrong. Export it again."
+            f"{where} declares {count} frame{'s' if count > 1 else ''} (NumberOfFrames), but its {name} has the size "
+            f"of {frames}. It is damaged, or Rows, Columns or BitsAllocated are wrong. Export it again."
         )
     if len(data) > expected + expected % 2:
-        dataset[name].value = data[: expected + expected % 2]  # of which pydicom would warn the host
+        dataset[name].value = data[: expected + expected % 2]  # otherwise pydicom warns
 
 
 def aligned(values: NDArray[Any], dataset: Any, where: str) -> NDArray[Any]:
-    """Stored values with their lowest bit at bit 0 and, where they are signed, their sign (PS3.5 8.1.1).
+    """Stored values with their lowest bit at bit 0, sign-extended if signed (PS3.5 8.1.1).
 
-    values: integers as they are in the file's cells; bits outside of BitsStored, where old files keep overlays
-    (PS3.5 8.1.2), are dropped. Floating-point pixels come back as they are.
+    values: integers as in the file's pixel cells; bits outside BitsStored, where old files store overlays (PS3.5
+    8.1.2), are removed. Floating-point pixels are returned unchanged.
     """
     if values.dtype.kind not in "iu":
         return values
@@ -140,14 +140,14 @@ def aligned(values: NDArray[Any], dataset: Any, where: str) -> NDArray[Any]:
     above = cell - 1 - high_bit(dataset, where)
     if stored >= cell or above < 0:
         return values
-    # Up to the cell's highest bit, and down again: for signed cells, numpy's right shift repeats the sign.
+    # Shift left to the cell's highest bit, then right: for signed types, numpy's right shift extends the sign.
     return (values << above) >> (cell - stored)
 
 
 def as_stored(number: int, dataset: Any) -> int:
-    """A stored value that an element states (VR US or SS), as the pixels have it.
+    """The stored pixel value equal to an element's number (VR US or SS).
 
-    Writers take the wrong one of both for signed pixels, so it is read modulo 65536, and modulo the bits stored.
+    Some writers use the wrong VR for signed pixels, so the number is interpreted modulo 65536, or modulo 2**BitsStored.
     """
     bits = min(int(dataset.get("BitsStored") or 16), 16)
     signed = int(dataset.get("PixelRepresentation") or 0) == 1

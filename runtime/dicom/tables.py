@@ -1,4 +1,4 @@
-"""Lookup tables of DICOM files: modality LUT, VOI LUT and palettes."""
+"""DICOM lookup tables: modality LUT, VOI LUT and palettes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def looked_up(
+def apply_lut(
     values: NDArray[Any], descriptor: Any, data: Any, what: str, *, big_endian: bool
 ) -> tuple[NDArray[np.float64], int]:
-    """What a table has for `values`, and the bits of an entry (PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5).
+    """The table entries for `values`, and the bits of an entry (PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5).
 
-    values: whole numbers; those outside of the table get its first or last entry.
-    descriptor: number of entries, value of the first, bits of an entry. data: words, or bytes as the file has them.
-    what: begins the message of the ImageError, such as "'a.dcm' has a VOILUTSequence".
+    values: integers; those outside the table map to its first or last entry.
+    descriptor: number of entries, first mapped value, bits of an entry. data: words, or bytes as stored in the file.
+    what: start of the ImageError's message, such as "'a.dcm' has a VOILUTSequence".
     """
     for name, part in (("descriptor", descriptor), ("data", data)):
         if part is None:
             raise ImageError(f"{what} without its {name}. Export it again.")
     try:
         count, first, bits = (int(number) for number in descriptor)
-        count = (count & 0xFFFF) or 1 << 16  # 0 stands for 65536
+        count = (count & 0xFFFF) or 1 << 16  # 0 means 65536
         table = _entries(data, count, bits, big_endian=big_endian)
     except (TypeError, ValueError):
         raise ImageError(f"{what} whose descriptor and data do not fit together. Export it again.") from None
-    # Files write the first value as signed or unsigned at will; which it is follows from what is looked up.
+    # Files store the first mapped value as signed or unsigned; the range of `values` shows which applies.
     lowest, highest = values.min(), values.max()
     if first >= 1 << 15 and lowest < 0:
         first -= 1 << 16
@@ -40,8 +40,8 @@ def looked_up(
     return table[places].astype(np.float64), max(bits, int(table.max()).bit_length())
 
 
-def coloured(stored: NDArray[Any], dataset: Any, where: str, *, big_endian: bool) -> tuple[NDArray[Any], int]:
-    """(H, W, 3) unsigned colours of (H, W) stored values of PALETTE COLOR, and the bits of each (PS3.3 C.7.9)."""
+def apply_palette(stored: NDArray[Any], dataset: Any, where: str, *, big_endian: bool) -> tuple[NDArray[Any], int]:
+    """(H, W, 3) unsigned colours for (H, W) stored values of PALETTE COLOR, and their bits (PS3.3 C.7.9)."""
     if "RedPaletteColorLookupTableData" not in dataset:
         from pydicom.pixels import apply_color_lut
 
@@ -51,13 +51,13 @@ def coloured(stored: NDArray[Any], dataset: Any, where: str, *, big_endian: bool
     for colour in ("Red", "Green", "Blue"):
         stem = f"{colour}PaletteColorLookupTable"
         descriptor, data = dataset.get(f"{stem}Descriptor"), dataset.get(f"{stem}Data")
-        parts.append(looked_up(stored, descriptor, data, f"{where} has a {stem}", big_endian=big_endian))
+        parts.append(apply_lut(stored, descriptor, data, f"{where} has a {stem}", big_endian=big_endian))
     colours = np.stack([entries for entries, _ in parts], axis=-1).astype(np.uint16)
     return colours, max(bits for _, bits in parts)
 
 
 def _entries(data: Any, count: int, bits: int, *, big_endian: bool) -> NDArray[np.int64]:
-    """(count,) entries: words, or bytes where an entry has 8 bits or fewer and they are packed so."""
+    """(count,) entries from words, or from bytes if an entry has at most 8 bits and the entries are packed."""
     if not 1 <= bits <= 16:
         raise ValueError("bits")
     if not isinstance(data, (bytes, bytearray)):

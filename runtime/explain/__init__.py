@@ -1,1 +1,1 @@
-"""Grad-CAM of a bundle's float32 network over a slice."""
+"""Grad-CAM heat maps of a bundle's float32 network."""

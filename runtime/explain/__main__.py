@@ -1,4 +1,4 @@
-"""`python -m runtime.explain BUNDLE scan.jpg`: where in a slice the model found what it decided by, as a picture."""
+"""`python -m runtime.explain BUNDLE scan.jpg`: write a Grad-CAM heat map of a slice as PNG."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from pathlib import Path
 
 from stageproof.runtime.bundle.manifest import FILE as MANIFEST
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
 from stageproof.runtime.errors import InputError, StageproofError
-from stageproof.runtime.explain.explanation import explained
+from stageproof.runtime.explain.explanation import explain_prediction
 from stageproof.runtime.labels import ASSUMED, order_line
 from stageproof.runtime.text.escapes import line
 from stageproof.runtime.text.hints import program
 
 _EPILOG = """\
 Needs a bundle with a float32 .pt2 (export --to torch-export) and the
-extra: pip install 'stageproof[explain]'. A .pt2 carries code:
---trust-code says that you trust whoever made the bundle. A Grad-CAM is coarse:
-it shows which cells of the last layer raised a class, not where a disease is.
+extra: pip install 'stageproof[explain]'. A .pt2 contains code: it is loaded
+only with --trust-code, for bundles whose author you trust. A Grad-CAM is
+coarse: it shows which cells of the last convolutional layer increased a
+class's logit, not where a disease is.
 
-Exit status: 0 written, 1 the guard rejected the image, 2 usage.
+Exit status: 0 written; 1 image rejected by the guard; 2 invalid usage or input.
 Research use only: not a medical device.
 """
 
@@ -35,43 +36,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = options.out or Path(f"{options.image.stem}.gradcam.png")
     try:
         if out.exists():
-            raise InputError(f"{out} exists. Remove it, or name another --out.")
+            raise InputError(f"{out} exists. Remove it, or give another --out.")
         if (options.bundle / MANIFEST).is_file() and (manifest := read_manifest(options.bundle)).labels_from == ASSUMED:
-            say(order_line(manifest.model.labels, ASSUMED))
-        prediction, png = explained(options.bundle, options.image, options.label, trust_code=options.trust_code)
+            print_status(order_line(manifest.model.labels, ASSUMED))
+        prediction, png = explain_prediction(
+            options.bundle, options.image, options.label, trust_code=options.trust_code
+        )
         if png is None:
-            say(f"{options.image} was rejected: {prediction.reason}. Nothing was written.")
+            print_status(f"{options.image} was rejected: {prediction.reason}. Nothing was written.")
             return 1
         _write(out, png)
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
     print(line(str(out)))
     print("Research use only: not a diagnosis.", file=sys.stderr)
     return 0
 
 
 def _write(out: Path, png: bytes) -> None:
-    """All of it or nothing."""
+    """Write the file atomically. Raises InputError."""
     try:
         handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(png)
         Path(name).replace(out)
     except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}. Name another --out.") from error
+        raise InputError(f"{out} cannot be written: {error.strerror}. Give another --out.") from error
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("runtime.explain"),
-        description="Draw where in a slice the model found what it decided by (Grad-CAM).",
+        description="Draw a Grad-CAM heat map: where a slice increased the logit of a class.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=f"a folder that {program('export')} wrote")
     parser.add_argument("image", type=Path, metavar="IMAGE", help="one slice: any image file, or DICOM")
     parser.add_argument("--label", help="the class to explain (default: the most probable one)")
-    parser.add_argument("--trust-code", action="store_true", help="load the .pt2, which carries code, of a known maker")
+    parser.add_argument("--trust-code", action="store_true", help="load the .pt2 although it contains code")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="picture to write (default: IMAGE.gradcam.png)")
     return parser
 

@@ -1,4 +1,4 @@
-"""Where in a slice the model found what it decided by: a prediction and its Grad-CAM picture."""
+"""`explain_prediction`: a prediction and its Grad-CAM heat map as PNG."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from stageproof.runtime.bundle.manifest import FILE as MANIFEST
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.errors import BackendUnavailable, InputError
-from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, lacking
-from stageproof.runtime.explain.overlay import drawn
+from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, why_unavailable
+from stageproof.runtime.explain.overlay import draw_overlay
 from stageproof.runtime.images.reader import Source, read
 from stageproof.runtime.labels import LABELS, canonical_label
 from stageproof.runtime.prediction import Prediction
@@ -19,31 +19,31 @@ from stageproof.runtime.preprocess import preprocess
 from stageproof.runtime.text.hints import command
 
 BACKEND, PRECISION = "torch-export", "fp32"
-"""The one kind of artifact with the weights and gradients of the reference in it."""
+"""The only artifact with the reference's weights and gradients."""
 
 
-def explained(
+def explain_prediction(
     bundle: Path, source: Source, label: str | None = None, *, trust_code: bool = False
 ) -> tuple[Prediction, bytes | None]:
-    """What the bundle's float32 `.pt2` predicts, and a PNG of the slice beside itself under its Grad-CAM.
+    """The prediction of the bundle's float32 `.pt2`, and a PNG with the slice and its Grad-CAM overlay side by side.
 
     source: as for `Predictor.predict`.
     label: the class to explain, in any common spelling; None takes the most probable one.
-    trust_code: as for `Predictor`: a `.pt2` carries code, and is not loaded without.
+    trust_code: as for `Predictor`; must be True, because a `.pt2` contains code.
 
-    The PNG is None where the guard rejected the image: nothing was decided that could be explained. Raises what
-    `Predictor` raises, and InputError for a bundle without that artifact or a label that it does not have.
+    The PNG is None if the guard rejected the image. Raises the errors of `Predictor`, and InputError for a bundle
+    without a float32 `.pt2` or an unknown label.
     """
-    if reason := lacking():
+    if reason := why_unavailable():
         raise BackendUnavailable(f"Grad-CAM {reason}.")
     _needs_pt2(bundle)
     if label is not None and canonical_label(label) is None:
-        raise InputError(f"{label!r} is no class. Expected one of {', '.join(LABELS)}, in any common spelling.")
+        raise InputError(f"label is {label!r}, expected one of {', '.join(LABELS)}, in any common spelling.")
     label = canonical_label(label) if label is not None else None
     predictor = Predictor(bundle, backend=BACKEND, precision=PRECISION, trust_code=trust_code)
     labels = predictor.model.labels
     if label is not None and label not in labels:
-        raise InputError(f"The model has no class {label!r}. It has: {', '.join(labels)}.")
+        raise InputError(f"The model has no class {label!r}. Its classes: {', '.join(labels)}.")
     picture = read(source, predictor._max_pixels, predictor._pool)
     prediction = predictor.predict(picture)
     if prediction.status == "rejected":
@@ -52,30 +52,30 @@ def explained(
     pixels = preprocess(picture.image, predictor.model.input)
     assert predictor._serving.reread is not None, "a bundle's artifact"
     cells = grad_cam(predictor._serving.reread().content, predictor.model.architecture, pixels, labels.index(target))
-    return prediction, drawn(picture.image, cells, _caption(predictor, prediction, target, cells))
+    return prediction, draw_overlay(picture.image, cells, _caption(predictor, prediction, target, cells))
 
 
 def _caption(predictor: Predictor, prediction: Prediction, target: str, cells: np.ndarray) -> list[str]:
-    """The lines below the picture; the first is the one that must not be missed."""
-    decided = prediction.label or f"abstained: {prediction.reason}"
+    """The lines of text below the picture; the first one is emphasised."""
+    predicted = prediction.label or f"abstained: {prediction.reason}"
     layer = LAYERS[predictor.model.architecture]
     size = f"{cells.shape[0]} by {cells.shape[1]} cells of {layer}"
-    what = f"what raised it, in {size}" if cells.any() else f"nothing in the {size} raised it"
+    what = f"positive contributions in {size}" if cells.any() else f"no positive contribution in {size}"
     return [
         "RESEARCH USE ONLY. Not a diagnosis.",
-        f"Model: {decided}. Right: Grad-CAM of {target} ({prediction.probabilities[target]:.1%}), {what}.",
+        f"Prediction: {predicted}. Right: Grad-CAM of {target} ({prediction.probabilities[target]:.1%}), {what}.",
         f"{predictor.artifact.name}, weights {predictor.model.digest[:16]}…",
     ]
 
 
 def _needs_pt2(bundle: Path) -> None:
     if not (bundle / MANIFEST).is_file():
-        return  # Predictor says what it is instead
+        return  # Predictor raises the error
     checks = [
         check for entry in read_manifest(bundle).artifacts if entry.precision == PRECISION for check in entry.checks
     ]
     if not any(check.backend == BACKEND for check in checks):
         raise InputError(
-            f"{bundle} has no float32 .pt2, the artifact whose gradients a Grad-CAM needs. Add it, from the same run: "
+            f"{bundle} has no float32 .pt2, which Grad-CAM requires for gradients. Add it, from the same run: "
             f"{command('export', 'RUN', '--to', BACKEND, '--out', bundle)}"
         )

@@ -10,28 +10,29 @@ import numpy as np
 from stageproof.runtime.errors import BackendUnavailable, InputError
 
 LAYERS = {"resnet50": "layer4", "resnet34-gray": "layer3"}
-"""Architecture → its last layer that still has a height and a width."""
+"""Architecture → its last convolutional layer."""
 
 
 def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) -> np.ndarray:
-    """(h, w) float32 in [0, 1]: how much each cell of the last convolutional layer raises one class's logit.
+    """(h, w) float32 in [0, 1]: positive contribution of each cell of the last convolutional layer to a class's logit.
 
-    The largest cell is 1; all are 0 where none raises it. At 128 × 128 pixels a ResNet50 has 4 × 4 cells.
+    Scaled to a maximum of 1; all zeros if no contribution is positive. For 128 × 128 pixels, a ResNet50 has 4 × 4
+    cells.
 
-    content: a float32 `.pt2` that torch.export wrote, of a maker whose code is trusted, verified by the caller.
+    content: a float32 `.pt2` of torch.export, verified and trusted by the caller.
     image: (C, H, W) float32 from `runtime.preprocess`.
-    target: the class, as a position among the model's outputs.
+    target: index of the class among the model's outputs.
 
-    Raises BackendUnavailable without the extra explain, InputError for an architecture whose layers are not known.
+    Raises BackendUnavailable without the extra explain, InputError for an unknown architecture.
     """
     if architecture not in LAYERS:
-        raise InputError(f"Grad-CAM knows the layers of {', '.join(LAYERS)}, not of {architecture!r}.")
-    if reason := lacking():
+        raise InputError(f"Grad-CAM supports the architectures {', '.join(LAYERS)}, got {architecture!r}.")
+    if reason := why_unavailable():
         raise BackendUnavailable(f"Grad-CAM {reason}.")
     import torch
     from captum.attr import LayerGradCam
 
-    # The layers under their own names again, which the exported program has flattened into one graph.
+    # Restores the module hierarchy, which torch.export flattens into one graph.
     model = torch.export.unflatten(torch.export.load(io.BytesIO(content)))
     layer = model.get_submodule(LAYERS[architecture])
     pixels = torch.from_numpy(image[None]).requires_grad_(True)
@@ -40,8 +41,8 @@ def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) 
     return found / max(float(found.max()), 1e-12)
 
 
-def lacking() -> str | None:
-    """Why Grad-CAM cannot run here, with the command that mends it; None when it can. Imports neither package."""
+def why_unavailable() -> str | None:
+    """Why Grad-CAM cannot run here, with the command that installs it; None if it can. Imports neither package."""
     for package in ("torch", "captum"):
         if find_spec(package) is None:
             return f"needs the package {package}: pip install 'stageproof[explain]'"

@@ -1,4 +1,4 @@
-"""A slice, the same slice under a heat map, and the words that belong to both, as one PNG."""
+"""`draw_overlay`: a PNG with a slice, the slice under a heat map, and a caption."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 SIDE = 448
-"""Pixels of the longer side of each of the two pictures."""
+"""Longer side of each of the two pictures, in pixels."""
 
 STRONGEST = 0.65
-"""Opacity of the heat map where it is 1; it is transparent where it is 0."""
+"""Opacity of the heat map at value 1; value 0 is transparent."""
 
 _MARGIN = 12
 _TEXT, _LOUD = 15, 20  # pixels high
 _LEADING = 1.5
 _COLOURS = np.array([(66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], np.float32)
-"""Five steps of matplotlib's inferno, dark to bright, so that brightness alone tells the order."""
+"""Five colours of matplotlib's inferno, with monotonic brightness."""
 
 
-def drawn(image: Image.Image, heat: np.ndarray, caption: Sequence[str]) -> bytes:
-    """The PNG.
+def draw_overlay(image: Image.Image, heat: np.ndarray, caption: Sequence[str]) -> bytes:
+    """The encoded PNG.
 
     image: mode L or RGB.
-    heat: (h, w) float32 in [0, 1], stretched over the image.
-    caption: lines below it; the first stands out, and is in the PNG's own text as well.
+    heat: (h, w) float32 in [0, 1], interpolated to the image's size.
+    caption: lines of text below the pictures; the first is emphasised, and also stored in the PNG's metadata.
     """
     scale = SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -65,7 +65,7 @@ def _heated(plain: Image.Image, heat: np.ndarray) -> Image.Image:
 
 
 def _wrapped(text: str, pixels: int, width: int) -> list[str]:
-    """The words of `text`, `pixels` high, on as few lines as fit the page."""
+    """`text` in a font of `pixels` height, wrapped to the page width."""
     font = ImageFont.load_default(pixels)
     lines = [""]
     for word in text.split():

@@ -1,4 +1,4 @@
-"""Is an image in-distribution? Cheap checks, then the distance from the training slices."""
+"""Guard: out-of-distribution detection by simple image checks and the distance from the training slices."""
 
 from stageproof.runtime.guard.ood_guard import Guard, fit
 

@@ -1,10 +1,9 @@
-"""Is this image one the model may speak about? Cheap checks, then the distance from the training slices.
+"""`Guard`: out-of-distribution detection by simple image checks and the distance from the training slices.
 
-The model itself cannot tell: a softmax names a stage for any cat. What is asked here is whether a 32 x 32 thumbnail
-lies where the thumbnails of the training slices lie: how much of it their principal components leave unexplained
-(residual), how far out it is among them (distance), and whether it would fit better turned (orientation). Everything
-is fitted at export, with thresholds from patients that were left out of the fit; see Jackson & Mudholkar 1979,
-Technometrics 21:341, for the two distances.
+A classifier assigns a stage to any image, even to a photograph of a cat. The guard compares a 32 x 32 thumbnail with
+those of the training slices by PCA: the reconstruction error (residual), the distance from the mean within the
+principal components (distance), and whether a rotated image fits better (orientation). It is fitted at export, with
+thresholds from held-out patients. For both distances see Jackson & Mudholkar 1979, Technometrics 21:341.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from PIL import Image
 
 from stageproof.runtime.artifacts.files import read_once
 from stageproof.runtime.errors import BundleError, InputError
-from stageproof.runtime.guard.thumbnails import SIZE, Thumbnail, measured, thumbnail
+from stageproof.runtime.guard.thumbnails import SIZE, Thumbnail, thumbnail, thumbnail_scores
 from stageproof.runtime.serialization.json_fields import exactly, is_number, parse
 from stageproof.runtime.serialization.npz import arrays_of
 
@@ -29,11 +28,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COMPONENTS = 48
-"""At most; with few training slices, one for every eight."""
+"""Maximum number of principal components; with few training slices, one per eight slices."""
 
 FOLDS = 5
 QUANTILE = 0.995
-"""Share of left-out slices, and of fitted ones, that each threshold lets pass before its margin."""
+"""Quantile of the held-out (and of the fitted) slices' scores at which each threshold is set, before its margin."""
 
 _FORMAT = 1
 
@@ -42,16 +41,16 @@ _DISTANCES = ("residual", "distance", "orientation")
 _ARRAYS = ("mean", "components", "scales")
 
 LARGEST = 1 << 20
-"""Bytes of a guard file; one with `COMPONENTS` has 203 kB."""
+"""Limit on the bytes of a guard file; one with `COMPONENTS` components has 203 kB."""
 _SIZES = {
     "about": ("U", 64 << 10),
     "mean": ("f", 4 * SIZE**2),
     "components": ("f", 4 * SIZE**2 * COMPONENTS),
     "scales": ("f", 4 * COMPONENTS),
 }
-"""What a guard file holds, and bytes of each at most."""
+"""Arrays of a guard file → type and maximum size in bytes."""
 _MOST = {
-    # Of a score's range: at a larger threshold nothing would ever be rejected.
+    # End of a score's range; with a larger threshold, nothing would be rejected.
     "blank": 1.0,
     "colour": 1.5,
     "border": 2.0,
@@ -60,18 +59,18 @@ _MOST = {
     "distance": 1e5,
     "orientation": 1e4,
 }
-"""The largest threshold of each score."""
+"""Score → largest allowed threshold."""
 
 _AT_ONCE = 16
-"""Thumbnails whose turned copies are in memory at a time: with the components they fit a core's cache."""
+"""Thumbnails processed together: their rotated copies and the components fit in a core's cache."""
 
 _REASONS = {
-    # In the order they are asked: the first that holds is the most specific.
-    "blank": "it has almost no contrast at 32 x 32 pixels, as a blank image or noise has",
+    # In the order of the checks, the most specific first.
+    "blank": "it has almost no contrast at 32 x 32 pixels, like a blank image or noise",
     "colour": "it is a colour image; the model was trained on grey slices",
     "border": "its border is bright; the training slices show the head on a black background",
-    "smooth": "it shows no structure within its outline",
-    "orientation": "it fits the training slices better when turned: it is upside down or lies on its side",
+    "smooth": "it has no structure within its outline",
+    "orientation": "it fits the training slices better when rotated: it is upside down or on its side",
     "residual": "it does not look like the slices the model was trained on",
     "distance": "it is too far from the slices the model was trained on",
 }
@@ -79,69 +78,69 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Guard:
-    """What `fit` learnt from the training slices."""
+    """A fitted guard; see `fit`."""
 
     mean: NDArray[np.float32]
-    """(1024,) of the thumbnails, brightness 0 to about 1."""
+    """(1024,) mean thumbnail, brightness 0 to about 1."""
     components: NDArray[np.float32]
-    """(K, 1024), orthonormal rows, strongest first."""
+    """(K, 1024) principal components: orthonormal rows, largest variance first."""
     scales: NDArray[np.float32]
-    """(K,) standard deviation along each."""
+    """(K,) standard deviation along each component."""
     thresholds: Mapping[str, float]
-    """By score; an image is rejected where a score is above its threshold."""
+    """Score → threshold; an image with a score above its threshold is rejected."""
     fitted: Mapping[str, float]
-    """images, groups, and the share of left-out slices that these thresholds reject."""
+    """images and groups of the fit; rejected: fraction of held-out slices above a threshold."""
 
     def scores(self, image: Image.Image) -> dict[str, float]:
-        """Every score of an upright image of mode L or RGB; the higher, the stranger. About 0.1 ms.
+        """All scores of an upright image of mode L or RGB; higher means more unusual. About 0.1 ms.
 
         blank 0-1, colour 0-1, border 0-1.5, smooth up to 1, residual (root mean square brightness), distance (root
-        mean square standard deviations), orientation (residual as it is over the least residual when turned or
-        mirrored top to bottom).
+        mean square of standard deviations), orientation (residual divided by the smallest residual of the rotated and
+        vertically flipped image).
         """
         return self.scores_of([thumbnail(image)])[0]
 
     thumbnail = staticmethod(thumbnail)
 
     def scores_of(self, thumbnails: Sequence[Thumbnail]) -> list[dict[str, float]]:
-        """The same, of the thumbnails of one image or more: a third of the time for each, and the same numbers."""
-        plain, brightness = measured(thumbnails)
+        """As `scores`, for several thumbnails: identical values, in a third of the time per image."""
+        plain, brightness = thumbnail_scores(thumbnails)
         return _by_image({**plain, **self._distances(brightness)})
 
     def judge(self, scores: Mapping[str, float]) -> tuple[str, str] | None:
-        """(code, reason) for the first score above its threshold; None when the model may speak."""
+        """(code, reason) of the first score above its threshold; None for an in-distribution image."""
         for code, reason in _REASONS.items():
-            # Written so that NaN, which compares false with everything, is rejected.
+            # Negated comparison, so that NaN is rejected.
             if not scores[code] <= self.thresholds[code]:
                 return code, f"{reason} ({code} {scores[code]:.3g}, at most {self.thresholds[code]:.3g})"
         return None
 
     @cached_property
     def _projection(self) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-        """The components and the mean as columns (1024, K + 1), and what the mean has along each of these."""
+        """The components and the mean as columns (1024, K + 1), and the mean's projections on these columns."""
         columns = np.ascontiguousarray(np.concatenate([self.components, self.mean[None]]).T)
         along = self.mean @ columns
         return columns, along[:-1], float(along[-1])
 
     def _distances(self, brightness: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """residual, distance and orientation, (N,) each, of (N, 32, 32)."""
+        """residual, distance and orientation, (N,) each, of (N, 32, 32) thumbnails."""
         parts = [self._distances_of_few(brightness[at : at + _AT_ONCE]) for at in range(0, len(brightness), _AT_ONCE)]
         return {name: np.concatenate([part[name] for part in parts]) for name in _DISTANCES}
 
     def _distances_of_few(self, brightness: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        # Upside down, and on either side. The fit knows every slice's mirror image too, so that mirroring left to right
-        # changes no residual: turned by half scores as upside down does.
+        # Flipped top to bottom, and rotated by 90 degrees both ways. The fit includes every slice's left-right mirror
+        # image, so a rotation by 180 degrees has the same residual as the flip.
         turned = np.empty((len(brightness), 4, SIZE, SIZE), np.float32)
         on_side = brightness.transpose(0, 2, 1)
         turned[:, 0], turned[:, 1] = brightness, brightness[:, ::-1]
         turned[:, 2], turned[:, 3] = on_side[:, ::-1], on_side[:, :, ::-1]
         columns, offset, mean_squared = self._projection
-        # One product for each image, not one for all: that gives the same numbers whatever stands beside it, and keeps
-        # below the size from which the product would start threads, which the engine needs.
+        # One matrix product per image instead of one for all: the result is then independent of the batch, and the
+        # product is too small for BLAS to start threads, which would compete with the engine.
         along = turned.reshape(-1, 4, SIZE * SIZE) @ columns  # (N, 4, K + 1)
         places = along[:, :, :-1] - offset
-        # Pythagoras: the components are orthonormal, and turning changes no pixel's value. The squared distance from
-        # the mean is expanded, so that one product serves for it and for the places.
+        # Pythagoras: the components are orthonormal, and rotation permutes pixels. The squared distance from the mean
+        # is expanded, so that it needs no second matrix product.
         squared = np.einsum("nij,nij->n", brightness, brightness)[:, None] + mean_squared
         whole = squared - 2.0 * along[:, :, -1]
         unexplained = whole - np.einsum("nik,nik->ni", places, places)
@@ -154,7 +153,7 @@ class Guard:
         }
 
     def write(self, path: Path) -> None:
-        """One `.npz` file without pickles, which `read` reads back exactly."""
+        """Write one `.npz` file without pickles, which `read` reads back exactly."""
         about = {"format": _FORMAT, "thresholds": dict(self.thresholds), "fitted": dict(self.fitted)}
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         with path.open("wb") as file:
@@ -162,7 +161,7 @@ class Guard:
 
     @classmethod
     def read(cls, path: Path) -> Guard:
-        """The guard that `write` wrote. Raises BundleError for anything else. Compare its SHA-256 before."""
+        """The guard that `write` wrote. Raises BundleError for anything else. Does not verify the file's SHA-256."""
         try:
             return cls.of(read_once(path, LARGEST, "guard"), path)
         except FileNotFoundError as error:
@@ -170,7 +169,7 @@ class Guard:
 
     @classmethod
     def of(cls, content: bytes, path: Path) -> Guard:
-        """The guard that these bytes are. path: where they were read, for messages. Raises BundleError as `read`."""
+        """The guard parsed from `content`. path: its file, for messages. Raises BundleError as `read`."""
         try:
             found = arrays_of(content, _SIZES)
             about = parse(str(found.pop("about")), str(path))
@@ -178,32 +177,32 @@ class Guard:
             arrays = {name: np.ascontiguousarray(found[name], dtype=np.float32) for name in _ARRAYS}
             guard = cls(thresholds=about["thresholds"], fitted=about["fitted"], **arrays)
             _check(guard, about["format"])
-        except Exception as error:  # zipfile, zlib, numpy and json raise each their own
-            raise BundleError(f"{path} is not a guard this runtime reads ({error}). Export again.") from error
+        except Exception as error:  # zipfile, zlib, numpy and json raise different types
+            raise BundleError(f"{path} is not a guard file of this runtime ({error}). Export again.") from error
         return guard
 
 
 def fit(images: Iterable[Image.Image], groups: Sequence[int] | NDArray[Any] | None = None) -> Guard:
-    """A guard for models trained on these slices.
+    """A guard fitted on training slices.
 
-    images: N upright images of mode L or RGB, from `runtime.read_image`; 16 or more. A few thousand are enough.
-    groups: (N,) equal for slices of one patient: whoever the thresholds come from is left out of the fit. Without
-        it every slice counts as a patient of its own, and the thresholds will be too tight for new patients.
+    images: N upright images of mode L or RGB, from `runtime.read_image`; at least 16, a few thousand are sufficient.
+    groups: (N,) patient of each slice; thresholds are set on patients held out of the fit (cross-validation).
+        Without groups, every slice counts as its own patient, and the thresholds are too strict for new patients.
 
-    The thresholds let about 1 % of left-out slices be rejected; `fitted["rejected"]` says how many. Raises InputError
-    for fewer than 16 images or fewer than two groups. Seconds for thousands of slices.
+    About 1 % of held-out slices are above a threshold; the fraction is `fitted["rejected"]`. Raises InputError for
+    fewer than 16 images or fewer than two groups. Takes seconds for thousands of slices.
     """
     thumbnails = [thumbnail(image) for image in images]
     count = len(thumbnails)
     if count < 16:
-        raise InputError(f"images holds {count} slices; a guard needs at least 16 to know what is usual.")
+        raise InputError(f"images has {count} slices; fitting a guard requires at least 16. Give more slices.")
     members = np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     if len(members) != count or members.max() < 1:
         raise InputError(
             f"groups has {len(members)} entries and {members.max() + 1} patients for {count} images; expected one "
-            "entry an image, and at least two patients."
+            "entry per image, and at least two patients."
         )
-    plain, stack = measured(thumbnails)
+    plain, stack = thumbnail_scores(thumbnails)
     kept = max(1, min(COMPONENTS, count // 8))
     left_out = {name: np.empty(count, np.float32) for name in _DISTANCES}
     for fold in range(min(FOLDS, int(members.max()) + 1)):
@@ -212,7 +211,7 @@ def fit(images: Iterable[Image.Image], groups: Sequence[int] | NDArray[Any] | No
             left_out[name][others] = values
     new = {**plain, **left_out}
     components = _components(stack, kept)
-    # Slices that were fitted lie further along the components than new ones where there are few, and must pass too.
+    # With few slices, fitted slices have larger distances along the components than new ones; they must pass too.
     seen = {**plain, **Guard(*components, {}, {})._distances(stack)}
     thresholds = {code: max(_threshold(code, part[code]) for part in (new, seen)) for code in _REASONS}
     fitted = Guard(*components, thresholds, {})
@@ -222,7 +221,7 @@ def fit(images: Iterable[Image.Image], groups: Sequence[int] | NDArray[Any] | No
 
 
 def _by_image(scores: Mapping[str, NDArray[Any]]) -> list[dict[str, float]]:
-    """N dictionaries of numbers, from one of (N,) arrays."""
+    """N dictionaries of numbers, from a dictionary of (N,) arrays."""
     rows = zip(*(values.tolist() for values in scores.values()), strict=True)
     return [dict(zip(scores, row, strict=True)) for row in rows]
 
@@ -230,14 +229,16 @@ def _by_image(scores: Mapping[str, NDArray[Any]]) -> list[dict[str, float]]:
 def _components(
     stack: NDArray[np.float32], kept: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """mean (1024,), and the `kept` strongest components (K, 1024) and scales (K,), of (N, 32, 32) thumbnails.
+    """Mean (1024,), and the first `kept` principal components (K, 1024) and their standard deviations (K,), of
+    (N, 32, 32) thumbnails.
 
-    Every thumbnail counts with its mirror image: sites store left and right either way, and both must score alike.
+    Each thumbnail is also included mirrored left to right, because sites use both conventions and both must have the
+    same score.
     """
     rows = np.concatenate([stack, stack[:, :, ::-1]]).reshape(2 * len(stack), -1).astype(np.float64)
     mean = rows.mean(axis=0)
     centred = rows - mean
-    # The same components from the smaller of the two: pixels by pixels, or slices by slices.
+    # Eigenvectors of the smaller matrix: covariance (pixels x pixels) or Gram (slices x slices).
     if len(rows) > rows.shape[1]:
         values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
     else:
@@ -251,7 +252,7 @@ def _components(
 def _threshold(code: str, values: NDArray[Any]) -> float:
     usual = float(np.quantile(values, QUANTILE))
     if code in ("blank", "smooth"):
-        return (1.0 + float(values.max())) / 2.0  # half the least contrast, or structure, seen
+        return (1.0 + float(values.max())) / 2.0  # half the lowest contrast, or structure, of the slices
     if code in ("colour", "border"):
         return usual + 0.05
     return usual * 1.05
@@ -272,4 +273,4 @@ def _check(guard: Guard, form: object) -> None:
         if not is_number(value) or not 0 <= value <= _MOST[code]:
             raise ValueError(f"threshold {value!r} of {code}, expected a number from 0 to {_MOST[code]:g}")
     if not isinstance(guard.fitted, dict) or not all(map(is_number, guard.fitted.values())):
-        raise ValueError("what it was fitted to is not told in numbers")
+        raise ValueError("'fitted' has values that are not numbers")

@@ -1,1 +1,1 @@
-"""What the first bytes of an image file declare: its format, size and number of images, checked before decoding."""
+"""Header checks of image files before decoding: format, declared size and number of images."""

@@ -1,9 +1,8 @@
-"""What a few bytes claim that would cost gigabytes or minutes: refused before a decoder allocates or loops.
+"""Rejects small files whose headers would make a decoder allocate gigabytes or run for minutes (decompression bombs).
 
-Sizes that Pillow reads from a header by itself are checked in `runtime.images`. Here stands what decoders act upon
-while they open or decode a file, whatever the size of the image: tiles and precincts of JPEG 2000, scans of progressive
-JPEG, tiles and directories of TIFF, the canvas of WebP, runs of DICOM's RLE. Each check counts at least what a decoder
-would find, never less: a marker is counted wherever its bytes stand.
+`runtime.images` checks the image sizes that Pillow reads from headers. This module checks other values that decoders
+act on: tiles and precincts of JPEG 2000, scans of progressive JPEG, tiles and directories of TIFF, the canvas of WebP,
+runs of DICOM's RLE. Counts are upper bounds of what a decoder finds: a marker is counted at any position in the data.
 """
 
 from __future__ import annotations
@@ -18,33 +17,33 @@ from stageproof.runtime.errors import ImageError
 from stageproof.runtime.headers.limits import TooLargeError
 
 _SCANS = 100
-"""Of one JPEG. libjpeg's own script for progressive colour has 10; each scan costs a pass over all pixels."""
+"""Limit for one JPEG. libjpeg's default script for progressive colour has 10; each scan is a pass over all pixels."""
 
 _COMPONENTS, _TILES, _LAYERS = 4, 1024, 100
-"""Of JPEG 2000: OpenJPEG allocates kilobytes for every component of every tile before it reads one."""
+"""Limits for JPEG 2000: OpenJPEG allocates kilobytes per component and tile before reading the data."""
 _BLOCKS = 1 << 17
-"""Code blocks of a JPEG 2000, in all components; 4 Mpx of colour in the usual 64 x 64 have 3,072."""
+"""Limit on code blocks of a JPEG 2000, in all components; 4 Mpx in colour with the usual 64 x 64 blocks have 3,072."""
 _PRECINCTS = 1 << 16
-"""Precincts times layers of a JPEG 2000, in all components and resolutions."""
+"""Limit on precincts times layers of a JPEG 2000, in all components and resolutions."""
 
 _TIFF_ENTRIES = 512
-"""Of one directory; baseline TIFF knows 36 tags, and scanners add dozens."""
+"""Limit on the tags of a directory; baseline TIFF defines 36, scanners add dozens."""
 _TIFF_BITS = 128
-"""Bits of one pixel of a TIFF: four samples of 32."""
+"""Limit on the bits per pixel of a TIFF: four samples of 32."""
 _UNIT = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Bytes of one value, by TIFF field type (TIFF 6.0 section 2; BigTIFF)."""
+"""TIFF field type → bytes per value (TIFF 6.0 section 2; BigTIFF)."""
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 277, 322, 323
 
 _CHUNK = 1 << 20
-"""Characters of a plain PNM looked at together, which bounds the memory."""
+"""Characters of a plain PNM parsed at a time, to limit the memory."""
 
 _DAMAGED = "is damaged, or made to exhaust a decoder"
 
 
 def check_headers(data: bytes, where: str, max_pixels: int) -> bytes:
-    """`data`, or the same image in a form that is decoded faster. Raises ImageError for claims beyond the limits.
+    """`data`, or the same image re-encoded for faster decoding. Raises ImageError for headers beyond the limits.
 
-    data: an encoded image of any format, before anything else has read it.
+    data: an encoded image of any format.
     """
     if data.startswith(b"\xff\xd8"):
         check_jpeg(data, where)
@@ -60,7 +59,7 @@ def check_headers(data: bytes, where: str, max_pixels: int) -> bytes:
 
 
 def check_size(width: int, height: int, where: str, max_pixels: int) -> None:
-    """Raise ImageError unless an image of this size is decoded."""
+    """Raise ImageError for an empty image, and TooLargeError for more than `max_pixels`."""
     if width < 1 or height < 1:
         raise ImageError(f"{where} is {width} x {height}: it has no pixels. Pass at least one.")
     if width * height > max_pixels:
@@ -70,15 +69,15 @@ def check_size(width: int, height: int, where: str, max_pixels: int) -> None:
 
 
 def check_jpeg(data: bytes, where: str) -> None:
-    """Raise ImageError for more scans (SOS, ISO/IEC 10918-1 B.2.3) than an image needs."""
+    """Raise ImageError for too many scans (SOS, ISO/IEC 10918-1 B.2.3)."""
     scans = data.count(b"\xff\xda")
     if scans > _SCANS:
         raise ImageError(f"{where} is a JPEG of {scans} scans; at most {_SCANS} are decoded. It {_DAMAGED}.")
 
 
 def check_jpeg2000(data: bytes, where: str, max_pixels: int) -> None:
-    """Raise ImageError for sizes, tiles, components, precincts, code blocks or layers (ISO/IEC 15444-1 A.5, A.6.1) that
-    an image within `max_pixels` does not need."""
+    """Raise ImageError for a size, or a number of tiles, components, precincts, code blocks or layers (ISO/IEC 15444-1
+    A.5, A.6.1), beyond those of images within `max_pixels`."""
     for found in re.finditer(rb"\xff\x4f\xff\x51", data):
         size = found.start() + 6
         if size + 36 > len(data):
@@ -93,7 +92,7 @@ def check_jpeg2000(data: bytes, where: str, max_pixels: int) -> None:
         tiles = -(-(x1 - tx) // tile_width) * -(-(y1 - ty) // tile_height)
         if tiles > _TILES:
             raise ImageError(f"{where} is a JPEG 2000 of {tiles} tiles; at most {_TILES} are decoded. It {_DAMAGED}.")
-        for style in re.finditer(rb"\xff[\x52\x53]", data[size:]):  # COD, COC: of the image or of a tile
+        for style in re.finditer(rb"\xff[\x52\x53]", data[size:]):  # COD, COC, in the main header or a tile's
             _check_coding(data, size + style.start(), (width, height, count, tiles), where)
     for palette in re.finditer(rb"pclr", data):  # I.5.3.4: entries, and columns that become components
         if data[palette.end() + 2 : palette.end() + 3] > bytes((_COMPONENTS,)):
@@ -101,8 +100,8 @@ def check_jpeg2000(data: bytes, where: str, max_pixels: int) -> None:
 
 
 def _check_coding(data: bytes, at: int, image: tuple[int, int, int, int], where: str) -> None:
-    """A coding style marker (A.6.1, A.6.2) at `at`; bytes that only look like one are skipped. image: width, height,
-    components, tiles."""
+    """Check a coding style marker (A.6.1, A.6.2) at `at`; other bytes that match the marker are skipped. image: width,
+    height, components, tiles."""
     width, height, count, tiles = image
     (length,) = struct.unpack_from(">H", data.ljust(at + 4, b"\0"), at + 2)
     whole = data[at + 1] == 0x52
@@ -131,9 +130,9 @@ def _check_coding(data: bytes, at: int, image: tuple[int, int, int, int], where:
 
 
 def check_rle(frame: bytes, planes: int, size: int, where: str) -> None:
-    """Raise ImageError for a frame of DICOM's RLE (PS3.5 annex G) that is not `planes` segments of `size` bytes.
+    """Raise ImageError for an RLE frame (DICOM PS3.5 annex G) that does not have `planes` segments of `size` bytes.
 
-    Runs are added up, not made: a byte pair stands for up to 128 bytes.
+    Run lengths are summed without decoding; two bytes can encode a run of up to 128.
     """
     if len(frame) < 64:
         raise ImageError(f"{where} is truncated: an RLE frame has no header. Export it again.")
@@ -147,7 +146,7 @@ def check_rle(frame: bytes, planes: int, size: int, where: str) -> None:
 
 
 def _run_length(segment: bytes, most: int) -> int:
-    """Bytes that a segment stands for, counted until they are more than `most`."""
+    """Decoded size of a segment in bytes, counted until it exceeds `most`."""
     position = total = 0
     end = len(segment)
     while position < end and total <= most:
@@ -164,7 +163,7 @@ def _run_length(segment: bytes, most: int) -> int:
 
 
 def _check_webp(data: bytes, where: str, max_pixels: int) -> None:
-    """The canvas, for which a decoder is allocated (RFC 9649, 2.5 to 2.7)."""
+    """Check the canvas size, for which the decoder allocates memory (RFC 9649, 2.5 to 2.7)."""
     kind = data[12:16]
     if kind == b"VP8X" and len(data) >= 30:
         size = 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
@@ -178,7 +177,7 @@ def _check_webp(data: bytes, where: str, max_pixels: int) -> None:
 
 
 def _check_tiff(data: bytes, where: str, max_pixels: int) -> None:
-    """The first directory: its tiles and samples, and that its values are not more than the file (TIFF 6.0, 2, 15)."""
+    """Check the first directory: tiles, samples, and that its values are not larger than the file (TIFF 6.0, 2, 15)."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     entry = struct.Struct(f"{order}HHQ8s" if big else f"{order}HHI4s")
@@ -196,13 +195,13 @@ def _check_tiff(data: bytes, where: str, max_pixels: int) -> None:
             if length == 1 and kind in (1, 3, 4, 16):
                 number = int.from_bytes(value[: _UNIT[kind]], "little" if order == "<" else "big")
                 stated[tag] = max(number, stated.get(tag, 0))
-            elif tag == _BITS and kind == 3:  # one for each sample
+            elif tag == _BITS and kind == 3:  # one value per sample
                 inline = size <= len(value)
                 (start,) = (0,) if inline else struct.unpack(f"{order}Q" if big else f"{order}I", value)
                 bits = struct.unpack_from(f"{order}{min(length, 64)}H", value if inline else data, start)
                 stated[tag] = max(bits, default=1)
     except (struct.error, OverflowError):
-        raise ImageError(f"{where} is a TIFF that is cut off or damaged at its start. Export it again.") from None
+        raise ImageError(f"{where} is a TIFF that is truncated or damaged at its start. Export it again.") from None
     if values > len(data):
         raise ImageError(f"{where} is a TIFF whose tags claim {values} bytes, of {len(data)}. It {_DAMAGED}.")
     if _WIDTH in stated and _HEIGHT in stated:
@@ -218,12 +217,12 @@ def _check_tiff(data: bytes, where: str, max_pixels: int) -> None:
 
 
 def _binary_pnm(data: bytes, where: str, max_pixels: int) -> bytes:
-    """A plain PBM, PGM or PPM as its binary form, which Pillow decodes in a hundredth of the time (pbm(5), pgm(5))."""
+    """A plain (ASCII) PBM, PGM or PPM converted to binary, which Pillow decodes 100 times as fast (pbm(5), pgm(5))."""
     text = re.sub(rb"#[^\n\r]*", b"", data) if b"#" in data else data
     numbers = 2 if data[:2] == b"P1" else 3
     head = re.match(rb"P[123]\s+" + rb"\s+".join([rb"(\d{1,9})"] * numbers) + rb"\s", text)
     if head is None:
-        return data  # which Pillow refuses
+        return data  # Pillow raises the error
     width, height, *deepest = map(int, head.groups())
     check_size(width, height, where, max_pixels)
     count = width * height * (3 if data[:2] == b"P3" else 1)
@@ -247,7 +246,7 @@ def _binary_pnm(data: bytes, where: str, max_pixels: int) -> bytes:
 
 
 def _whole_numbers(text: bytes, count: int) -> np.ndarray | None:
-    """The first `count` numbers of `text`, uint32 (count,); None where there are fewer, or something else."""
+    """The first `count` numbers of `text`, uint32 (count,); None if there are fewer, or other characters."""
     values = np.zeros(count, np.uint32)
     done = at = 0
     while done < count and at < len(text):
@@ -263,7 +262,7 @@ def _whole_numbers(text: bytes, count: int) -> np.ndarray | None:
 
 
 def _numbers(characters: np.ndarray, most: int) -> np.ndarray | None:
-    """Up to `most` numbers, without a list of them: a number begins at a digit that follows none."""
+    """Up to `most` numbers, parsed with numpy: a number starts at a digit that does not follow a digit."""
     digit = (characters >= 48) & (characters <= 57)
     blank = ((characters >= 9) & (characters <= 13)) | (characters == 32)
     starts = np.flatnonzero(digit & ~np.concatenate(([False], digit[:-1])))[:most]

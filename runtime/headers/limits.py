@@ -1,22 +1,21 @@
-"""What is decoded at most, known from headers: sizes that suffice for any MRI, and that bound memory and time."""
+"""Limits on the size of decoded images and files, sufficient for any MRI, to bound memory and time."""
 
 from __future__ import annotations
 
 from stageproof.runtime.errors import ImageError
 
 MAX_PIXELS = 4 * 1024 * 1024
-"""The largest image decoded unless an argument `max_pixels` says otherwise: 2048 x 2048. An MRI slice has a tenth of
-a million pixels."""
+"""Default of `max_pixels`, the limit on the pixels of an image: 2048 x 2048. An MRI slice has about 100,000."""
 
 ALL_FRAMES = 16
-"""All frames of a DICOM file together may have this many times `max_pixels` values."""
+"""Limit on the values of all frames of a DICOM file together, as a multiple of `max_pixels`."""
 
 MAX_FRAMES = 10_000
-"""Frames of one DICOM file."""
+"""Limit on the frames of a DICOM file."""
 
 MAX_FILE_BYTES = 160 * 1024 * 1024
-"""The largest file read. The largest DICOM file within the limits above, of 16 bits and not compressed, has 128 MiB."""
+"""Limit on the bytes of a file. The largest uncompressed 16-bit DICOM file within the limits above has 128 MiB."""
 
 
 class TooLargeError(ImageError):
-    """More pixels than allowed: private, so that a decoder with little memory can hand the image on."""
+    """More pixels than allowed. Internal: a decoder with the small memory limit uses it to request the large one."""

@@ -1,4 +1,4 @@
-"""How many images a file holds: pages of a TIFF, frames of an animation, slices of an ImageJ stack."""
+"""Number of images in a file: pages of a TIFF, frames of an animation, slices of an ImageJ stack."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from PIL import Image
 
 _COUNTED = 32 * 1024 * 1024
-"""Bytes of the largest animation or stack whose images are counted; of larger ones only that there are several."""
+"""Largest file in bytes whose images are counted; for larger ones, only "several" is reported."""
 
 _MOST_PAGES, _MOST_TAGS = 10_000, 64
-"""Pages that are counted, and tags of each that are looked at: a file of a gigabyte may claim millions."""
+"""Limits on counted pages and on parsed tags per page, because a file may declare millions."""
 
 _NEW_SUBFILE, _SUBFILE, _WIDTH, _HEIGHT, _DESCRIPTION, _SAMPLES = 254, 255, 256, 257, 270, 277  # TIFF 6.0, section 8
 _DEPTH = 32997  # ImageDepth, registered by SGI
 
 _REDUCED, _MASK = 1, 4
-"""Bits of NewSubfileType: a smaller copy of another page, and a mask for one."""
+"""Bits of NewSubfileType: a reduced-resolution version of another page, and a transparency mask."""
 
 _NAMES = {
     "TIFF": "a multi-page TIFF or a stack",
@@ -33,10 +33,10 @@ _NAMES = {
 
 
 def several(image: Image.Image, data: bytes | None) -> str | None:
-    """What `image`, opened and not yet decoded, holds beside its first image, for messages; None where nothing.
+    """Number and kind of the images in `image`, opened and not yet decoded, for messages; None for a single image.
 
-    data: the encoded file; None where only Pillow's image is known. A smaller copy or a mask of the same picture in a
-    TIFF, and a large thumbnail in an MPO, are no images of their own.
+    data: the encoded file; None if only Pillow's image is available. Reduced versions and masks in a TIFF, and
+    thumbnails in an MPO, are not counted.
     """
     if image.format not in _NAMES:
         return None
@@ -58,18 +58,18 @@ def several(image: Image.Image, data: bytes | None) -> str | None:
 def _frames(image: Any) -> int | None:
     try:
         return int(image.n_frames)
-    except Exception:  # noqa: BLE001  a file that was closed since, or is damaged further on
+    except Exception:  # noqa: BLE001  the file was closed, or is damaged after its first frame
         return None
 
 
 def _mpo(image: Any) -> int:
-    """Images of an MPO that are no thumbnails of the first (CIPA DC-007, 5.2.3.3)."""
+    """Number of images of an MPO without thumbnails (CIPA DC-007, 5.2.3.3)."""
     kinds = [str(entry["Attribute"]["MPType"]) for entry in image.mpinfo[0xB002]]
     return 1 + sum("Thumbnail" not in kind for kind in kinds[1:])
 
 
 def _pnm(image: Any, data: bytes) -> int:
-    """Images that stand behind each other, as netpbm's binary formats allow (pgm(5)): two means two or more."""
+    """Number of concatenated images, which netpbm's binary formats allow (pgm(5)): 1, or 2 for two or more."""
     if data[:2] not in (b"P4", b"P5", b"P6") or not image.tile:
         return 1
     width, height = image.size
@@ -81,7 +81,7 @@ def _pnm(image: Any, data: bytes) -> int:
 
 
 def _tiff(data: bytes) -> int:
-    """Pages that are pictures of their own, or the slices that the first says follow it."""
+    """Number of full-resolution pages, or the number of slices that the first page declares, if larger."""
     pages, stated = 0, 1
     for number, tags in enumerate(_directories(data)):
         if number == 0:
@@ -92,7 +92,7 @@ def _tiff(data: bytes) -> int:
 
 
 def _stated(tags: dict[int, Any]) -> int:
-    """Slices that one directory stands for: ImageJ writes only the first of a large stack, tifffile can do so too."""
+    """Number of slices that a directory declares: ImageJ, and optionally tifffile, write one directory per stack."""
     text = tags.get(_DESCRIPTION, b"")
     found = re.search(rb"^images=(\d{1,9})", text, re.MULTILINE) if text.startswith(b"ImageJ=") else None
     if found:
@@ -105,7 +105,7 @@ def _stated(tags: dict[int, Any]) -> int:
 
 
 def _directories(data: bytes) -> Iterator[dict[int, Any]]:
-    """The tags wanted here of each directory of a TIFF or BigTIFF, until the chain ends, breaks or turns back."""
+    """The tags used here of each directory of a TIFF or BigTIFF, until the chain ends, is damaged or forms a loop."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     count_form, entry_form, offset_form = ("Q", "HHQQ", "Q") if big else ("H", "HHII", "I")
@@ -132,4 +132,4 @@ def _directories(data: bytes) -> Iterator[dict[int, Any]]:
             yield tags
             (position,) = struct.unpack_from(f"{order}{offset_form}", data, start + count * entry_size)
     except struct.error:
-        yield {}  # a page that is stated and cut off is one all the same
+        yield {}  # a declared but truncated page is counted too

@@ -1,6 +1,6 @@
-"""What a file is, by its first bytes: an image that is read, DICOM, or something else with a name and a next step.
+"""File type by magic bytes: supported image formats, DICOM, and other types with advice for error messages.
 
-Nothing of a file's content is repeated, which may identify a patient.
+Messages never quote the file's content, which may identify a patient.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 import zlib
 
 HEAD = 4096
-"""Bytes from a file's start that suffice for everything here."""
+"""Number of bytes from the start of a file that the functions here need."""
 
 _IMAGES: dict[str, tuple[bytes, ...]] = {
     "PNG": (b"\x89PNG\r\n\x1a\n",),
@@ -19,7 +19,7 @@ _IMAGES: dict[str, tuple[bytes, ...]] = {
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
 }
-"""First bytes of formats in `runtime.images.raster.FORMATS`; for the others see `image_format`."""
+"""Format of `runtime.images.raster.FORMATS` → magic bytes; for WebP, BMP and PPM see `image_format`."""
 
 _SLICE = "Convert one slice to PNG first."
 _CONVERT = "Convert it to PNG."
@@ -29,8 +29,8 @@ _ARRAY = "Load it in Python, and pass the slice you want as a uint8 array (H, W)
 _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs.github.com/spec/",
-        "is a Git LFS pointer, which stands for a file that was not downloaded",
-        "Run: git lfs pull, in its repository.",
+        "is a Git LFS pointer to a file that was not downloaded",
+        "Run git lfs pull in its repository.",
     ),
     (b"%PDF-", "is a PDF document", "Export the image from it as PNG."),
     (b"%!PS", "is a PostScript file", _CONVERT),
@@ -60,17 +60,17 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x80\x04", "is a Python pickle", "Pass an image."),
     (b"\x80\x05", "is a Python pickle", "Pass an image."),
 )
-"""First bytes, what the file is, and what to do."""
+"""Magic bytes, description, and advice for messages."""
 
 _BRANDS = {
-    # ISO/IEC 14496-12 4.3: the major brand behind "ftyp".
+    # ISO/IEC 14496-12 4.3: the major brand after "ftyp".
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "a HEIC image, as phones take"),
     **dict.fromkeys((b"avif", b"avis"), "an AVIF image"),
 }
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether these bytes are a DICOM file, with the preamble of PS3.10 or, as old devices write, without."""
+    """Whether `data` is a DICOM file, with the preamble of PS3.10 or, as written by old devices, without."""
     if data[128:132] == b"DICM":
         return True
     if len(data) < 8:
@@ -84,21 +84,21 @@ def is_dicom(data: bytes) -> bool:
 
 
 def image_format(data: bytes) -> str | None:
-    """Which of the formats that `runtime.images` reads these bytes begin as; None for any other file."""
+    """The format of `data` among those that `runtime.images` reads, by its magic bytes; None for other files."""
     for name, starts in _IMAGES.items():
         if data.startswith(starts):
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     if data[:2] == b"BM" and data[15:18] == b"\0\0\0" and data[14:15] in b"\x0c\x28\x34\x38\x40\x6c\x7c":
-        return "BMP"  # with the sizes that its second header may have
+        return "BMP"  # checked by the size of its second header
     return "PPM" if re.match(rb"P[1-6fF]\s+[#\d]", data) else None
 
 
 def what_is(data: bytes) -> str | None:
-    """A predicate for messages, with a next step: "is a PDF document; … Export the image from it as PNG."
+    """Description and advice for messages, such as "is a PDF document; … Export the image from it as PNG."
 
-    data: a file that is not read as an image, or its first `HEAD` bytes. None where nothing is known of it.
+    data: a file that is not a supported image, or its first `HEAD` bytes. None for an unknown type.
     """
     if is_dicom(data):
         return "is a DICOM file; this reader takes still images. Predictor reads it, as runtime.images.reader does."
@@ -109,9 +109,9 @@ def what_is(data: bytes) -> str | None:
         return _jpeg(data)
     name = image_format(data)
     if name is not None:
-        return f"begins as {name} and is damaged at its start, or of a kind of {name} that is not read. Save it as PNG."
+        return f"starts like {name} but is damaged, or an unsupported kind of {name}. Save it as PNG."
     if not data.strip(b"\0"):
-        return "holds nothing but zeros, as a copy that was interrupted. Copy it again."
+        return "contains only zeros, as after an interrupted copy. Copy it again."
     return None
 
 
@@ -153,7 +153,7 @@ def _text(data: bytes) -> tuple[str, str] | None:
     head = data[:HEAD].removeprefix(b"\xef\xbb\xbf").lstrip()
     lower = head[:512].lower()
     if lower.startswith((b"<!doctype html", b"<html")) or (lower.startswith(b"<") and b"<html" in lower):
-        return "is an HTML page, as a download leaves that failed or wanted a login", "Download the image again."
+        return "is an HTML page, as saved by a failed download or a login page", "Download the image again."
     if lower.startswith(b"<svg") or (lower.startswith(b"<?xml") and b"<svg" in lower):
         return "is an SVG drawing", _CONVERT
     if not head or image_format(head) is not None:
@@ -164,7 +164,7 @@ def _text(data: bytes) -> tuple[str, str] | None:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        # Cut off in the middle of a letter, or of an older character set with letters enough.
+        # Accept a character truncated at the end of `head`, and older encodings with mostly letters.
         letters = sum(chr(byte).isalnum() or byte in b" \r\n\t" for byte in head)
         if not wide and error.start < len(head) - 3 and letters < 0.7 * len(head):
             return None
@@ -172,15 +172,15 @@ def _text(data: bytes) -> tuple[str, str] | None:
 
 
 def _jpeg(data: bytes) -> str:
-    """Of a JPEG that is not read: why, by its frame header (ISO/IEC 10918-1 B.2.2)."""
+    """Why a JPEG is not supported, by its frame header (ISO/IEC 10918-1 B.2.2), with advice."""
     position = 2
     while position + 9 < len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if data[position + 4] != 8:
-                return f"is a {data[position + 4]}-bit JPEG, of which 8 bits are read. Convert it to 16-bit PNG."
+                return f"is a {data[position + 4]}-bit JPEG; only 8 bits are supported. Convert it to 16-bit PNG."
             if marker in (0xC3, 0xC7, 0xCB, 0xCF):
-                return "is a lossless JPEG, which is read only within DICOM. Convert it to PNG."
+                return "is a lossless JPEG, which is supported only in DICOM files. Convert it to PNG."
             break
         position += 1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return "begins as JPEG and is damaged at its start, or of a kind of JPEG that is not read. Save it as PNG."
+    return "starts like JPEG but is damaged, or an unsupported kind of JPEG. Save it as PNG."

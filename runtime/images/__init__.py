@@ -1,4 +1,4 @@
-"""Images of any kind become decoded pixels: files, bytes, arrays, DICOM."""
+"""Reading of images from files, encoded bytes, arrays and DICOM."""
 
 from stageproof.runtime.images.raster import FORMATS, ImageSource, decode, read_image, unencoded
 

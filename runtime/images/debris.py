@@ -1,6 +1,6 @@
-"""Files of a folder without those that systems leave behind: archives' metadata, thumbnails, hidden files.
+"""`files_below`: the files in a folder without hidden files and operating-system metadata (thumbnails, __MACOSX, …).
 
-One rule for training and for prediction, so that both see the same images in the same folder.
+Shared by training and prediction, so that both find the same images in a folder.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ _FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "
 
 @dataclass(frozen=True)
 class Files:
-    """What `files_below` found."""
+    """Result of `files_below`."""
 
     files: list[Path]
     """Sorted by path."""
     debris: int
-    """Files left out as debris, those in left-out folders included."""
+    """Number of excluded hidden and metadata files, including those in excluded folders."""
     links: list[Path]
-    """Links to folders that were not followed: broken, or to a folder whose files are in `files` already."""
+    """Links that were not followed: broken, or to a folder whose files are already in `files`."""
 
 
 def is_debris(name: str) -> bool:
-    """Whether a file or folder of this name (without its path) is hidden, or what a system leaves behind."""
+    """Whether a file or folder of this name (without path) is hidden or operating-system metadata."""
     return name.startswith(".") or is_left_behind(name)
 
 
 def is_left_behind(name: str) -> bool:
-    """Whether a file or folder of this name is what a system leaves behind, and no hidden file of the user's own."""
+    """Whether a file or folder of this name is operating-system metadata; hidden files of the user do not count."""
     lower = name.lower()
     known = lower in _NAMES or lower in _FOLDERS or lower == ".ds_store"
     return known or lower.startswith(("._", "thumbs.db:"))  # AppleDouble: "._scan.jpg"
 
 
 def files_below(root: Path) -> Files:
-    """The files in `root` at any depth, without debris. Links to folders are followed, each folder once.
+    """The files in `root` at any depth, without hidden and metadata files. Follows links to folders, each folder once.
 
-    `root` itself may have any name. A folder that this user may not list counts as empty.
+    `root` itself may have any name. An unreadable folder counts as empty.
     """
     files: list[Path] = []
     debris, ignored = 0, []
@@ -54,7 +54,7 @@ def files_below(root: Path) -> Files:
             found, left_out = _walk(start, seen, links)
             files += found
             debris += left_out
-        # Real folders first: what a link leads to may be inside `root`, and is then named by its own path.
+        # Real folders first, so that files reachable both ways are listed by their real path.
         waiting = []
         queued: set[tuple[int, int]] = set()
         for link in sorted(links):
@@ -68,7 +68,7 @@ def files_below(root: Path) -> Files:
 
 
 def _walk(start: Path, seen: set[tuple[int, int]], links: list[Path]) -> tuple[list[Path], int]:
-    """Files below `start` and the number of debris; links to folders are added to `links`, real folders to `seen`."""
+    """Files below `start`, and the number of excluded files. Adds links to `links`, and real folders to `seen`."""
     files: list[Path] = []
     debris = 0
     for folder, folders, names in os.walk(start):
@@ -90,12 +90,12 @@ def _walk(start: Path, seen: set[tuple[int, int]], links: list[Path]) -> tuple[l
             elif (here / name).is_file():
                 files.append(here / name)
             elif (here / name).is_symlink():
-                links.append(here / name)  # broken: named
+                links.append(here / name)  # broken link
     return files, debris
 
 
 def _key(folder: Path) -> tuple[int, int] | None:
-    """What a folder is, whatever path leads there; None for a broken link."""
+    """Identity of a folder (device, inode), independent of its path; None for a broken link."""
     try:
         status = folder.stat()
     except OSError:

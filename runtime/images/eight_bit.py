@@ -1,6 +1,6 @@
-"""Any mode of Pillow's becomes 8 bits, grey or RGB, or a typed error where it has no such meaning.
+"""Conversion of any Pillow mode to 8-bit grey or RGB; ImageError for modes without a defined range.
 
-Every conversion returns a new image, also where nothing changes.
+Every conversion returns a new image, even if nothing changes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from stageproof.runtime.errors import ImageError
 _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 8
 
 NARROW = (
-    "holds 16-bit pixels of which none reaches 4096: a 12-bit or narrower image whose intensity window is not known, "
-    "and which would come out almost black. Convert it to 8 bits with the window you want."
+    "has 16-bit pixels that are all below 4096: it has at most 12 bits, an unknown intensity window, and would "
+    " be almost black. Convert it to 8 bits with the window you want."
 )
 
 
 def to_eight_bits(image: Image.Image, where: str) -> Image.Image:
-    """The decoded image in mode L or RGB. Raises ImageError, naming `where`, for pixels without a defined range."""
+    """The decoded image in mode L or RGB. Raises ImageError, naming `where`, for modes without a defined range."""
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N") or _is_sixteen_bits_in_32(image):
         values = _sixteen_bits(image)
         grey = from_sixteen_bits(values, where)
@@ -33,17 +33,18 @@ def to_eight_bits(image: Image.Image, where: str) -> Image.Image:
         image = image.convert(_WITH_ALPHA[image.mode])
     if image.mode not in _CONVERSIONS:
         raise ImageError(
-            f"{where} has pixels of mode {image.mode}, which have no defined 8-bit meaning here; expected an 8-bit "
-            "grey or colour image, or 16-bit grey. Convert it to 8 bits with the window you want."
+            f"{where} has pixels of mode {image.mode}, which has no defined range; expected an 8-bit grey or colour "
+            "image, or 16-bit grey. Convert it to 8 bits with the window you want."
         )
     return _CONVERSIONS[image.mode](image)
 
 
 def as_stored(image: Image.Image, raw: str) -> Image.Image:
-    """A decoded PNG as its file means it, where Pillow's image means something else; the same image elsewhere.
+    """A decoded PNG with two errors of Pillow's conversion to 8 bits corrected; other images unchanged.
 
-    raw: Pillow's raw mode. The transparent colour of a PNG counts in the bits of the file (PNG, third edition,
-    11.3.1.1), and Pillow leaves it so when it makes 8 bits of 2, 4 or 16; grey with alpha of 16 bits becomes colour.
+    raw: Pillow's raw mode. The transparent colour of a PNG is stored at the file's bit depth (PNG, third edition,
+    11.3.1.1), and Pillow does not convert it when it converts 2, 4 or 16 bits to 8. Pillow converts 16-bit grey with
+    alpha to colour.
     """
     if raw.startswith("LA;16") and image.mode == "RGBA":
         return Image.merge("LA", (image.getchannel("R"), image.getchannel("A")))
@@ -59,20 +60,20 @@ def as_stored(image: Image.Image, raw: str) -> Image.Image:
 
 
 def _is_sixteen_bits_in_32(image: Image.Image) -> bool:
-    # Pillow before 11 and PPM give 16-bit grey as mode I; from any other source mode I is true 32-bit.
+    # Pillow before 11, and PPM files, store 16-bit grey in mode I; from any other source, mode I is 32-bit.
     return image.mode == "I" and image.format in ("PNG", "PPM")
 
 
 def _sixteen_bits(image: Image.Image) -> np.ndarray[Any, Any]:
     values = np.asarray(image)
     if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO and values.max() >= 4096:
-        return 65535 - values  # Pillow inverts white-is-zero at 8 bits and not at 16
+        return 65535 - values  # Pillow inverts white-is-zero for 8 bits but not for 16
     return values
 
 
 def from_sixteen_bits(values: np.ndarray[Any, Any], where: str) -> Image.Image:
-    """Mode L from (H, W) uint16, by its full range. Raises ImageError where only 12 bits or fewer are used."""
-    # Pillow's own convert("L") clips everything above 255 to white.
+    """Mode L image from (H, W) uint16, scaled by its full range. Raises ImageError if at most 12 bits are used."""
+    # Pillow's convert("L") clips values above 255.
     if 0 < values.max() < 4096:
         raise ImageError(f"{where} {NARROW}")
     height, width = values.shape
@@ -81,7 +82,7 @@ def from_sixteen_bits(values: np.ndarray[Any, Any], where: str) -> Image.Image:
 
 
 def is_narrow(image: Image.Image) -> bool:
-    """Whether 16-bit colour, kept by Pillow as its high bytes, stays below 4096 as `from_sixteen_bits` asks."""
+    """Whether 16-bit colour, of which Pillow keeps the high bytes, is all below 4096, as in `from_sixteen_bits`."""
     bands = image.getbands()
     brightest = max(int(np.asarray(image.getchannel(band)).max()) for band in bands if band != "A")
     return 0 < brightest < 4096 >> 8
@@ -96,7 +97,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _over_black(image: Image.Image) -> Image.Image:
-    if image.mode in ("La", "RGBa"):  # colours already multiplied by alpha
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert(image.mode.upper())
     opaque = image.convert("L" if image.mode == "LA" else "RGB")
     background = Image.new(opaque.mode, opaque.size)
@@ -105,14 +106,14 @@ def _over_black(image: Image.Image) -> Image.Image:
 
 
 def _from_palette(image: Image.Image) -> Image.Image:
-    # Of a copy: Pillow writes the transparency into the palette of the image that it converts.
+    # Copied: Pillow writes the transparency into the palette of the image that it converts.
     colour = _over_black(image.copy().convert("RGBA"))
     red, green, blue = colour.split()
     return red if red.tobytes() == green.tobytes() == blue.tobytes() else colour
 
 
 _WITH_ALPHA = {"1": "LA", "L": "LA", "RGB": "RGBA"}
-"""Modes that can name one colour as transparent (PNG's tRNS, GIF), and the mode that spells it out."""
+"""Modes that can declare one colour as transparent (PNG's tRNS, GIF) → the mode with an alpha channel."""
 
 _CONVERSIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "1": _to_grey,

@@ -1,4 +1,4 @@
-"""The images that paths stand for: files as named, and what is an image in folders, by its content where need be."""
+"""`images_in` and `images_of`: find the images in folders and paths, by file suffix or content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
 _STORAGE = "1.2.840.10008.5.1.4.1.1"
 
 _WITHOUT_IMAGE = (
-    # SOP classes of files without an image to classify (PS3.4 B.5, PS3.6 A); a prefix ends with a dot.
+    # SOP classes without an image to classify (PS3.4 B.5, PS3.6 A); entries with a final dot are prefixes.
     *(f"{_STORAGE}.9.", f"{_STORAGE}.11.", f"{_STORAGE}.66.", f"{_STORAGE}.68.", f"{_STORAGE}.78."),
     *(f"{_STORAGE}.79.", f"{_STORAGE}.88.", f"{_STORAGE}.104.", f"{_STORAGE}.200."),
     *(f"{_STORAGE}.{last}" for last in ("4.2", "66", "67", "77.1.5.3", "131")),
@@ -32,15 +32,15 @@ _DICOMDIR = "1.2.840.10008.1.3.10"
 
 @dataclass(frozen=True)
 class Images:
-    """What `images_in` and `images_of` found."""
+    """Result of `images_in` and `images_of`."""
 
     images: list[Path]
-    """In the order of the paths, those of a folder sorted."""
+    """In the order of the paths; those of a folder are sorted."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """Files that were left out, by what they are."""
+    """Kind of file → number of skipped files."""
 
     def skipped_words(self) -> str:
-        """One line for a person: "skipped 9 files: 7 hidden or left behind by a system, 2 text"; empty where none."""
+        """One line of text: "skipped 9 files: 7 hidden or left behind by a system, 2 text"; empty if none."""
         total = sum(self.skipped.values())
         if not total:
             return ""
@@ -49,7 +49,7 @@ class Images:
 
 
 def images_in(folder: str | os.PathLike[str]) -> Images:
-    """The images in `folder` at any depth: by suffix, or by the first bytes of a file that has another or none."""
+    """The images in `folder` at any depth, recognised by suffix, or by content if the suffix is unknown."""
     found = files_below(Path(folder))
     skipped = Counter({"hidden or left behind by a system": found.debris} if found.debris else {})
     if found.links:
@@ -65,10 +65,10 @@ def images_in(folder: str | os.PathLike[str]) -> Images:
 
 
 def images_of(paths: Iterable[Path], closed: Collection[Path] = ()) -> Images:
-    """The images that `paths` stand for: a folder for those in it, any other path for itself.
+    """The images in `paths`: folders are replaced by the images in them, other paths are kept.
 
-    A folder without an image, or one of `closed`, stays, to be answered with the reader's own error. What a system
-    left behind is left out even where it is named, as a pattern of a shell does, unless nothing else is.
+    A folder without images, or in `closed`, is kept, so that reading it raises an error. Operating-system metadata
+    files are skipped even if listed explicitly, as shell patterns do, unless nothing else is listed.
     """
     given = list(paths)
     images: list[Path] = []
@@ -89,7 +89,7 @@ def images_of(paths: Iterable[Path], closed: Collection[Path] = ()) -> Images:
 
 
 def _other(file: Path) -> str | None:
-    """What a file is that is no image; None for one that is, or that is called so and shall be answered."""
+    """The kind of a file that is not an image; None for images, and for files with an image's suffix."""
     suffix = file.suffix.lower()
     if suffix in _IMAGE_SUFFIXES:
         return None
@@ -97,19 +97,19 @@ def _other(file: Path) -> str | None:
         with file.open("rb") as content:
             head = content.read(HEAD)
     except OSError:
-        return None  # answered with the reader's own error
+        return None  # reading it raises the error
     if is_dicom(head):
         return _without_image(head)
     if suffix in _DICOM_SUFFIXES or image_format(head) is not None:
         return None
     if not head:
         return "empty"
-    named = re.match(r"(?:is|holds) (?:an? )?([^,;(]+)", what_is(head) or "")
+    named = re.match(r"(?:is|contains) (?:an? )?([^,;(]+)", what_is(head) or "")
     return named.group(1).strip() if named else "of another kind"
 
 
 def _without_image(head: bytes) -> str | None:
-    """What a DICOM file is that holds no image, by its SOP class; None for an image, and where none is stated."""
+    """The kind of a DICOM file without an image, by its SOP class; None for an image, or without SOP class."""
     found = re.search(rb"(?:\x02\0\x02\0|\x08\0\x16\0)(?:UI..|..\0\0)([0-9.]{10,64})", head, re.DOTALL)
     uid = found.group(1).decode("ascii") if found else ""
     if uid == _DICOMDIR:

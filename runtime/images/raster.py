@@ -1,7 +1,7 @@
-"""Anything a user has becomes one decoded still image, grey or RGB, or a typed error that says what to do.
+"""`read_image`: decodes one still image, grey or RGB, from a file, encoded bytes, a PIL image or an array.
 
-Nothing here changes Pillow's global state or the warning filters, so hosts with threads can embed it. Messages name
-a file as the caller named it and never quote what is in it, which may identify a patient.
+Thread-safe: changes neither Pillow's global state nor the warning filters. Error messages contain the path given by the
+caller, and never the file's content, which may identify a patient.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from stageproof.runtime.errors import ImageError, shed
+from stageproof.runtime.errors import ImageError, without_traceback
 from stageproof.runtime.headers.checks import check_headers, check_size
 from stageproof.runtime.headers.limits import MAX_PIXELS, TooLargeError
 from stageproof.runtime.headers.pages import several
@@ -24,12 +24,12 @@ from stageproof.runtime.images.source_bytes import encoded
 ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray[Any, Any]
 )
-"""What `read_image` takes: a path, an encoded image, a binary file object, a PIL image, or an array of pixels."""
+"""Types that `read_image` accepts: path, encoded image, binary file object, PIL image, or array of pixels."""
 
 FORMATS: tuple[str, ...] = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000")
-"""Pillow's names of the formats that are read."""
-# Named, because Pillow would otherwise try every plugin on untrusted bytes: EPS starts Ghostscript, and others are
-# rarely exercised parsers. The ones that Pillow imports at once stand first, so a PNG never waits for all to load.
+"""Supported formats, by Pillow's names."""
+# Restricted, because Pillow would otherwise try every plugin on untrusted bytes: EPS starts Ghostscript, others are
+# rarely tested parsers. Formats that Pillow preloads come first, so that a PNG does not cause the others to load.
 
 _ORIENTATION_TAG = 0x0112  # EXIF 2.32, section 4.6.4 A
 _UPRIGHT = {
@@ -41,7 +41,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_JPEG2000_TILE, _JPEG2000_END = b"\xff\x90", b"\xff\xd9"  # ISO/IEC 15444-1, A.4.2 and A.4.4; never within a tile's data
+_JPEG2000_TILE, _JPEG2000_END = b"\xff\x90", b"\xff\xd9"  # ISO/IEC 15444-1 A.4.2, A.4.4; not within tile data
 
 _UNKNOWN = (
     f"is not an image that can be identified as one of {', '.join(FORMATS)}, or it is damaged at its start. "
@@ -55,25 +55,24 @@ _ARRAY_HELP = (
 
 
 def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """One still image in mode L or RGB, decoded, upright, without metadata, and independent of the source.
+    """One decoded, upright image in mode L or RGB, without metadata, that shares no memory with the source.
 
     source: a path; an encoded image (bytes, bytearray, memoryview); a binary file object, read from its start; a PIL
-    image, which stays as it is; or an array: uint8 (H, W), (H, W, 1), (H, W, 3), or uint16 (H, W).
-    max_pixels: larger images are refused, by their header.
+    image, which is not modified; or an array: uint8 (H, W), (H, W, 1), (H, W, 3), or uint16 (H, W).
+    max_pixels: limit on the pixels, checked in the header before decoding.
 
-    - PNG, JPEG, BMP, TIFF, GIF, WebP, PPM and JPEG 2000, of one image: animations and stacks are refused.
-    - Grey stays grey (mode L), as do palettes whose visible colours are all grey; everything else becomes RGB.
-    - What is transparent is laid over black, because the background of an MRI slice is air.
-    - 16-bit grey is scaled by its full range, round(v / 257): exact for images made from 8 bits.
-    - EXIF orientation is applied; EXIF that cannot be parsed counts as upright. (Pillow warns of some; where the host
-      turns warnings into errors, that becomes an ImageError.)
+    - Formats: PNG, JPEG, BMP, TIFF, GIF, WebP, PPM and JPEG 2000 with a single image; no animations or stacks.
+    - Grey images, and palette images with only grey visible colours, become mode L; all others RGB.
+    - Transparent images are composited over black, because the background of an MRI slice is air.
+    - 16-bit grey is scaled by its full range, round(v / 257): exact for images converted from 8 bits.
+    - EXIF orientation is applied; invalid EXIF is ignored. (Pillow warns about some; if the host program turns warnings
+      into errors, this raises ImageError.)
 
-    Raises ImageError for anything else: missing, empty, truncated or damaged files, other formats (saying which),
-    files of several images (saying how many), more than `max_pixels`, headers made to exhaust a decoder
-    (`runtime.headers.checks`), 16-bit images that use only 12 bits or fewer, 32-bit and floating-point pixels.
+    Raises ImageError for missing, empty, truncated or damaged files, other formats, files with several images, more
+    than `max_pixels`, headers that would exhaust a decoder (`runtime.headers.checks`), 16-bit images that use at most
+    12 bits, 32-bit and floating-point pixels.
 
-    It decodes in this process. `Predictor`, unless told otherwise, decodes in one with limits
-    (`runtime.decoding.pool`).
+    Decodes in this process; `Predictor` by default decodes in sandboxed processes (`runtime.decoding.pool`).
     """
     try:
         if isinstance(source, (np.ndarray, Image.Image)):
@@ -81,11 +80,11 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
         return decode(*encoded(source), max_pixels)
     except ImageError as error:
         del source
-        raise shed(error) from None
+        raise without_traceback(error) from None
 
 
 def unencoded(source: np.ndarray[Any, Any] | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """As `read_image`, of an array or a PIL image."""
+    """As `read_image`, for an array or a PIL image."""
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     _check_single(source, None, "the PIL image")
@@ -93,7 +92,7 @@ def unencoded(source: np.ndarray[Any, Any] | Image.Image, max_pixels: int = MAX_
 
 
 def decode(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """As `read_image`, of an encoded image that messages call `where`."""
+    """As `read_image`, for an encoded image. where: its name in messages."""
     try:
         data = check_headers(data, where, max_pixels)
     except ImageError:
@@ -116,20 +115,20 @@ def _from_array(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
     check_size(width, height, "the array", max_pixels)
     if bits == 16:
         return from_sixteen_bits(array, "the array")
-    # frombytes copies; Image.fromarray would lend the caller's memory to the image.
+    # frombytes copies; Image.fromarray would share the caller's memory.
     return Image.frombytes("L" if grey else "RGB", (width, height), array.tobytes())
 
 
 def _open(data: bytes, where: str, max_pixels: int) -> Image.Image:
-    """The image with its header parsed and its pixels not yet decoded."""
+    """The image with parsed header, before decoding its pixels."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ImageError(
-            "this process has set PIL.ImageFile.LOAD_TRUNCATED_IMAGES, with which Pillow hands out half-decoded images "
-            "as whole ones. Set it to False."
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process, with which Pillow returns partially decoded "
+            "images without an error. Set it to False."
         )
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # a warning, where they are errors
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # a warning, if these are errors
         raise TooLargeError(
             f"{where} has more pixels than the {max_pixels} allowed. Resize it, or raise max_pixels."
         ) from error
@@ -140,7 +139,7 @@ def _open(data: bytes, where: str, max_pixels: int) -> Image.Image:
     check_size(*image.size, where, max_pixels)
     _check_single(image, data, where)
     if image.format == "JPEG2000" and data.rfind(_JPEG2000_END) <= data.rfind(_JPEG2000_TILE):
-        # OpenJPEG, alone among the decoders, fills tiles that are missing as a whole with black and says nothing.
+        # OpenJPEG fills missing tiles with black without reporting an error; no other decoder does.
         raise ImageError(f"{where} is truncated: its JPEG 2000 codestream has no end. Copy or export it again.")
     return image
 
@@ -160,10 +159,10 @@ def _check_single(image: Image.Image, data: bytes | None, where: str) -> None:
 def _decode(image: Image.Image, where: str, max_pixels: int) -> Image.Image:
     check_size(*image.size, where, max_pixels)
     try:
-        # How the file stored its pixels is gone after load.
+        # load() discards the raw mode.
         raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
         image.load()
-        # Pillow decodes 16-bit colour by its high bytes.
+        # Pillow keeps only the high bytes of 16-bit colour.
         if any(";16" in one for one in raw) and image.mode in ("LA", "RGB", "RGBA") and is_narrow(image):
             raise ImageError(f"{where} {NARROW}")
         stored = as_stored(image, raw[0]) if image.format == "PNG" and raw else image
@@ -175,20 +174,20 @@ def _decode(image: Image.Image, where: str, max_pixels: int) -> Image.Image:
         raise
     except Exception as error:
         raise ImageError(_damaged(where, error)) from error
-    result.info = {}  # no metadata travels on
+    result.info = {}  # removes metadata
     return result
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001  EXIF is free-form: a bad block says nothing about the pixels
+    except Exception:  # noqa: BLE001  invalid EXIF does not mean damaged pixels
         return 1
     return orientation if isinstance(orientation, int) else 1
 
 
 def _damaged(where: str, error: Exception) -> str:
-    # Pillow's own text can quote bytes of the file.
+    # Pillow's message is omitted: it can quote bytes of the file.
     return (
         f"{where} could not be decoded ({type(error).__name__}): it is truncated, damaged or unsafe to decode. "
         "Copy or export it again."

@@ -1,4 +1,4 @@
-"""A source of any kind becomes a `Picture`: the image the model sees, and what a person should know of it."""
+"""`read` and `read_all`: read any supported source, including DICOM, into `Picture`s."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.dicom.image import read_dicom
-from stageproof.runtime.errors import ImageError, shed
+from stageproof.runtime.errors import ImageError, without_traceback
 from stageproof.runtime.headers.limits import MAX_PIXELS
 from stageproof.runtime.headers.signatures import is_dicom
 from stageproof.runtime.images.raster import ImageSource, decode, unencoded
-from stageproof.runtime.images.source_bytes import encoded, stated_size
+from stageproof.runtime.images.source_bytes import encoded, known_size
 
 if TYPE_CHECKING:
     from stageproof.runtime.decoding.pool import Decoders
@@ -26,30 +26,31 @@ class Picture:
     image: Image.Image
     """Upright, mode L or RGB."""
     transforms: tuple[str, ...] = ()
-    """What was done to a DICOM file's stored values, in order."""
+    """Transforms applied to a DICOM file's stored values, in order."""
     warnings: tuple[str, ...] = ()
 
 
 Source: TypeAlias = ImageSource | Picture
-"""What `Predictor` takes: an `ImageSource`, DICOM files included, or a `Picture` that was read before."""
+"""Types that `Predictor` accepts: an `ImageSource`, including DICOM files, or a `Picture`."""
 
 
 def read(source: Source, max_pixels: int = MAX_PIXELS, pool: Decoders | None = None) -> Picture:
-    """The one image of `source`. Raises ImageError when it cannot be read, or is a DICOM file of several frames."""
+    """The single image of `source`. Raises ImageError if unreadable, or for a DICOM file with several frames."""
     try:
         return read_all(source, 1, max_pixels, pool)[0]
     except ImageError as error:
-        del source  # which the traceback would keep
-        raise shed(error) from None
+        del source  # the traceback would keep it in memory
+        raise without_traceback(error) from None
 
 
 def read_all(
     source: Source, most: int | None = None, max_pixels: int = MAX_PIXELS, pool: Decoders | None = None
 ) -> list[Picture]:
-    """Every frame of a DICOM file, or the one image of anything else; more frames than `most` are an ImageError.
+    """All frames of a DICOM file, or the single image of another source.
 
-    max_pixels: larger images, and larger frames, are an ImageError.
-    pool: decodes what is encoded, in processes with limits (`runtime.decoding.pool`); None decodes here.
+    most: limit on the number of frames. max_pixels: limit on the pixels of an image or frame.
+    pool: decoder processes for encoded images (`runtime.decoding.pool`); None decodes in this process.
+    Raises ImageError if unreadable or beyond a limit.
     """
     if isinstance(source, Picture):
         return [source]
@@ -58,16 +59,16 @@ def read_all(
             return [Picture(unencoded(source, max_pixels))]
         if pool is None:
             return decoded(*encoded(source), most, max_pixels)
-        size = stated_size(source)
+        size = known_size(source)
         with pool.large(size) as alone:
             return pool.decoded(*encoded(source), most, max_pixels, alone=bool(alone))
     except ImageError as error:
         del source
-        raise shed(error) from None
+        raise without_traceback(error) from None
 
 
 def decoded(data: bytes, where: str, most: int | None, max_pixels: int) -> list[Picture]:
-    """As `read_all`, of an encoded image that messages call `where`."""
+    """As `read_all`, for an encoded image. where: its name in messages."""
     if is_dicom(data):
         file = read_dicom(data, where, most=most, max_pixels=max_pixels)
         return [Picture(frame, file.transforms, file.warnings) for frame in file.frames]

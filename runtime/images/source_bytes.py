@@ -1,4 +1,4 @@
-"""A path, an encoded image or a file object becomes bytes, and a name for them in messages."""
+"""`encoded`: reads a path, encoded image or file object into bytes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stageproof.runtime.errors import ImageError
 from stageproof.runtime.headers.limits import MAX_FILE_BYTES
 
 _PART = 1 << 20
-"""Bytes asked of a file object at a time."""
+"""Bytes per read from a file object."""
 
 
 def encoded(source: Any) -> tuple[bytes, str]:
-    """The bytes of a path, an encoded image or a binary file object, and what to call them in messages.
+    """The bytes of a path, encoded image or binary file object, and a name for messages.
 
-    Raises ImageError for what cannot be read, is no regular file, is empty, or has more than `MAX_FILE_BYTES`.
+    Raises ImageError for unreadable, empty or non-regular files, and for more than `MAX_FILE_BYTES`.
     """
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
@@ -41,8 +41,8 @@ def encoded(source: Any) -> tuple[bytes, str]:
     return data, where
 
 
-def stated_size(source: Any) -> int:
-    """Bytes of a path or an encoded image as far as they are known before it is read; 0 where they are not."""
+def known_size(source: Any) -> int:
+    """Size in bytes of a path or encoded image, before reading it; 0 if unknown."""
     try:
         if isinstance(source, (str, os.PathLike)):
             return os.stat(source).st_size  # noqa: PTH116  (Path("") is the current folder)
@@ -59,14 +59,14 @@ def _read_file(path: str) -> bytes:
                 f"{path!r} is a folder; expected one image file. Pass the images in it, which "
                 "runtime.images.folders.images_in lists, to predict_batch() or predict_study()."
             )
-        _check_regular(path, status)  # opening a pipe or a device could wait or read for ever
+        _check_regular(path, status)  # opening a pipe or device could block
         with open(path, "rb", opener=_opener) as file:
-            _check_regular(path, os.fstat(file.fileno()))  # which may have taken its place since
+            _check_regular(path, os.fstat(file.fileno()))  # it may have been replaced meanwhile
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise _too_long(repr(path), len(data))
         return data
-    except ImageError:  # a ValueError too
+    except ImageError:  # ImageError is a ValueError too
         raise
     except FileNotFoundError as error:
         raise ImageError(f"no such file: {path!r}. Check the path, and the folder it is relative to.") from error
@@ -78,7 +78,7 @@ def _read_file(path: str) -> bytes:
 
 
 def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe in place of the file would wait
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would block
 
 
 def _check_regular(path: str, status: os.stat_result) -> None:
@@ -94,7 +94,7 @@ def _too_long(where: str, size: int) -> ImageError:
 
 def _read_stream(stream: Any) -> bytes:
     try:
-        # From the start, as Pillow does: a buffer just written stands at its end.
+        # From the start, as Pillow does: a buffer that was just written is positioned at its end.
         if hasattr(stream, "seekable") and stream.seekable():
             stream.seek(0)
         data = _all_of(stream)
@@ -104,15 +104,15 @@ def _read_stream(stream: Any) -> bytes:
         reason = type(error).__name__
         raise ImageError(f"the file object cannot be read ({reason}). Pass a path or bytes.") from error
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise ImageError(f"the file object gave {type(data).__name__}, expected bytes. Open it in mode 'rb'.")
+        raise ImageError(f"the file object returned {type(data).__name__}, expected bytes. Open it in mode 'rb'.")
     return bytes(data)
 
 
 def _all_of(stream: Any) -> Any:
-    """By the part: what a pipe or a socket gives has no stated end."""
+    """All data, read in parts to apply the size limit: a pipe or socket may not end."""
     try:
         part = stream.read(_PART)
-    except TypeError:  # an object of the host's own, which gives all at once
+    except TypeError:  # a custom file object without a size argument
         return stream.read()
     if not isinstance(part, (bytes, bytearray, memoryview)):
         return part
@@ -120,6 +120,8 @@ def _all_of(stream: Any) -> Any:
     while part:
         read.write(part)
         if read.tell() > MAX_FILE_BYTES:
-            raise ImageError(f"the file object has more than {MAX_FILE_BYTES} bytes, which are read at most.")
+            raise ImageError(
+                f"the file object has more than {MAX_FILE_BYTES} bytes, the maximum. Pass one slice as PNG."
+            )
         part = stream.read(_PART)
     return read.getvalue()

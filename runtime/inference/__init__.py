@@ -1,1 +1,1 @@
-"""From a verified bundle to predictions: selection and loading of an engine, batches, streams, self-test."""
+"""Inference: selecting and loading an engine, batching, streaming, self-test and tuning."""

@@ -1,4 +1,4 @@
-"""From prepared images and the engine's logits to predictions."""
+"""`PredictionBuilder`: computes predictions from prepared images and the engine's logits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stageproof.runtime.prediction import Prediction, Timings, stage_of, unsure
 from stageproof.runtime.softmax import probabilities
 
 
-class Answers:
-    """Makes predictions of batches. Any number of threads may share it."""
+class PredictionBuilder:
+    """Computes the predictions of a batch. Thread-safe."""
 
     def __init__(self, model: ModelInfo, backend: str, precision: str, abstain_below: float, guarded: bool) -> None:
         self._model, self._backend, self._precision = model, backend, precision
@@ -24,7 +24,10 @@ class Answers:
     def of(
         self, batch: list[Prepared], spare: Rows, logits_of: Callable[[np.ndarray], tuple[np.ndarray, float]]
     ) -> list[Prediction]:
-        """One for each of the batch, in order. logits_of: (N, C, H, W) float32 → logits, milliseconds of the engine."""
+        """One prediction per item of the batch, in order.
+
+        logits_of: (N, C, H, W) float32 → logits, and the engine's time in milliseconds.
+        """
         rows = spare.take(len(batch))
         count, normalise_ms = fill(rows, batch, self._model.input)
         answered: list[list[float]] = []
@@ -44,7 +47,7 @@ class Answers:
     def prediction(
         self, prepared: Prepared, answer: list[float] | None, normalise_ms: float = 0.0, inference_ms: float = 0.0
     ) -> Prediction:
-        """Of one image. answer: probabilities in the order of the model's outputs; None where it was rejected."""
+        """The prediction for one image. answer: probabilities in the order of the model's outputs; None if rejected."""
         by_label = {} if answer is None else dict(zip(self._model.labels, answer, strict=True))
         top = max(by_label, key=by_label.__getitem__) if by_label else None
         code, reason = prepared.code, prepared.reason

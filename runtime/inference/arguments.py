@@ -1,4 +1,4 @@
-"""What may be given where several images are expected: checked when the call is made, not at the first image."""
+"""Validation of arguments, at the time of the call instead of at the first image."""
 
 from __future__ import annotations
 
@@ -21,67 +21,67 @@ if TYPE_CHECKING:
 
 
 def at_least_one(**numbers: int | None) -> None:
-    """Raise InputError naming the first of `numbers` that is below 1; None is no number."""
+    """Raise InputError naming the first of `numbers` that is below 1; None is allowed."""
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, expected at least 1.")
 
 
 def check_options(device: str, threads: int | None, abstain_below: float | None, max_pixels: int) -> None:
-    """Raise InputError for options of `Predictor` that make no sense."""
+    """Raise InputError for invalid options of `Predictor`."""
     at_least_one(max_pixels=max_pixels)
     if device not in DEVICES:
         raise InputError(f"device is {device!r}, expected one of {', '.join(map(repr, DEVICES))}.")
     if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}, expected at least 1, or None for all this process may use.")
+        raise InputError(f"threads is {threads}, expected at least 1, or None for all available CPUs.")
     if abstain_below is not None and not 0 <= abstain_below < 1:
         raise InputError(f"abstain_below is {abstain_below}, expected 0 or more and below 1.")
 
 
-def existing(path: str | os.PathLike[str], **written: bool | str | os.PathLike[str] | None) -> Path:
-    """The path of a bundle or lone artifact. Raises BundleError where there is none, and as `outside`."""
+def check_bundle_path(path: str | os.PathLike[str], **written: bool | str | os.PathLike[str] | None) -> Path:
+    """Path of the bundle or lone artifact. Raises BundleError if missing; InputError as `check_outside_bundle`."""
     where = Path(path)
     if not where.exists():
         raise BundleError(f"{where} does not exist. Make a bundle with: {command('export', '--out', where)}")
-    outside(where, **written)
+    check_outside_bundle(where, **written)
     return where
 
 
-def outside(bundle: Path, **written: bool | str | os.PathLike[str] | None) -> None:
-    """Raise InputError naming the first of `written` that is a path inside the bundle, which is sealed."""
+def check_outside_bundle(bundle: Path, **written: bool | str | os.PathLike[str] | None) -> None:
+    """Raise InputError naming the first of the output paths `written` that is inside the bundle."""
     for name, path in written.items():
         if path is None or isinstance(path, bool) or not bundle.is_dir():
             continue
         if Path(path).absolute().is_relative_to(bundle.absolute()):
             raise InputError(
-                f"{name} is {os.fspath(path)}, inside the bundle {bundle}, which a file of another kind makes invalid. "
-                "Name a file elsewhere."
+                f"{name} is {os.fspath(path)}, inside the bundle {bundle}; an additional file there makes the bundle "
+                "invalid. Give a path elsewhere."
             )
 
 
-def opened_log(log: str | os.PathLike[str] | None, key: str | os.PathLike[str] | None) -> AuditLog | None:
-    """The audit log in that file, signed by that key; None without one. Raises AuditError."""
+def open_audit_log(log: str | os.PathLike[str] | None, key: str | os.PathLike[str] | None) -> AuditLog | None:
+    """The audit log at `log`, opened with `key`; None if `log` is None. Raises AuditError."""
     from stageproof.runtime.audit.log import (
-        AuditLog,  # here, since `python -m runtime.audit` may not find itself imported already
+        AuditLog,  # imported here: `python -m runtime.audit` warns if runtime.audit is already imported
     )
 
     return None if log is None else AuditLog(Path(log), Path(key) if key else None)
 
 
 def check_pixels(images: np.ndarray, shape: tuple[int, int, int]) -> None:
-    """Raise InputError unless `images` is what `runtime.preprocess` makes of one or more. shape: (C, H, W) of one."""
+    """Raise InputError unless `images` is float32 (N, *shape) with N at least 1. shape: (C, H, W)."""
     if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape or not len(images):
         raise InputError(
             f"images is {images.dtype} of shape {images.shape}; this bundle expects float32 (N, "
-            f"{', '.join(map(str, shape))}) with N at least 1, as runtime.preprocess gives it."
+            f"{', '.join(map(str, shape))}) with N at least 1, as runtime.preprocess returns it."
         )
 
 
 def several(images: Any) -> Iterable[Source]:
-    """`images`, an iterable of images in an order. Raises InputError for one image and for what cannot be iterated.
+    """`images`, an ordered iterable of images. Raises InputError for a single image and for other types.
 
-    Nothing is taken from it: a generator stays as it is. A string would be iterated by character, a file by line, a
-    buffer by byte, a mapping by key, a set in any order.
+    Nothing is consumed from a generator. Rejected are types whose iteration does not give images in order: strings,
+    files, buffers, mappings, sets.
     """
     if isinstance(images, (str, bytes, bytearray, os.PathLike, Picture, Image.Image)):
         if _is_folder(images):
@@ -98,8 +98,8 @@ def several(images: Any) -> Iterable[Source]:
         raise InputError("images is a mapping, expected several images. Pass its values: list(images.values()).")
     if isinstance(images, (set, frozenset)):
         raise InputError(
-            "images is a set, which has no order, and results come in the order of the images. Pass sorted(images), or "
-            "a list."
+            "images is a set, which has no order; results are returned in the order of the images. Pass "
+            "sorted(images), or a list."
         )
     if hasattr(images, "__dlpack__"):
         raise InputError(
@@ -109,14 +109,12 @@ def several(images: Any) -> Iterable[Source]:
     if _is_buffer(images):
         raise _one(type(images).__name__)
     if isinstance(images, type) or not (hasattr(images, "__iter__") or hasattr(images, "__getitem__")):
-        raise InputError(
-            f"images is {type(images).__name__}, expected several images: a list, or anything that can be iterated."
-        )
+        raise InputError(f"images is {type(images).__name__}, expected several images: a list or another iterable.")
     return cast("Iterable[Source]", images)
 
 
-def slices_of(images: Any) -> Iterable[Source]:
-    """As `several`; one image or file counts as all slices of its study, and a folder stands for the images in it."""
+def check_slices(images: Any) -> Iterable[Source]:
+    """As `several`; also accepts a single image or file, and a folder, which is searched for images."""
     if _is_folder(images):
         return _inside(Path(os.fsdecode(images)))
     if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Picture, Image.Image)):
@@ -127,7 +125,7 @@ def slices_of(images: Any) -> Iterable[Source]:
 
 
 def _is_folder(images: Any) -> TypeGuard[str | os.PathLike[str]]:
-    # os.path: False for names that no file can have, where pathlib raises.
+    # os.path returns False for invalid file names; pathlib raises.
     return isinstance(images, (str, os.PathLike)) and os.path.isdir(images)  # noqa: PTH112
 
 
@@ -143,7 +141,7 @@ def _one(kind: str) -> InputError:
 
 
 def _rows(images: np.ndarray) -> Iterable[Source]:
-    """An array of several images, or of their paths."""
+    """Validated array of several images, or of their paths."""
     got = f"images is an array of {images.dtype} {images.shape}"
     if _is_one_image(images):
         raise InputError(f"{got}: one image, expected several. Use predict() for one image, or pass [images].")

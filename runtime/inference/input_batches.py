@@ -1,4 +1,4 @@
-"""What happens to images before the engine: read, judged, resized, and normalised into the rows of a batch."""
+"""Preparation of images for the engine: reading, resizing, guard, and normalisation into batch arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from stageproof.runtime.errors import ImageError, shed
+from stageproof.runtime.errors import ImageError, without_traceback
 from stageproof.runtime.guard.ood_guard import Guard
 from stageproof.runtime.guard.thumbnails import Thumbnail
 from stageproof.runtime.headers.limits import MAX_PIXELS
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Prepared:
-    """One image, read, judged and resized; or why not."""
+    """A prepared image, or the reason for its rejection."""
 
     pixels: np.ndarray | None = None
-    """uint8 (H, W) or (H, W, 3) of the model's size; None where the model may not speak of the image."""
+    """uint8 (H, W) or (H, W, 3) of the model's size; None if unreadable or rejected by the guard."""
     thumbnail: Thumbnail | None = None
-    """What the guard is to judge; None without a guard."""
+    """Input of the guard; None without a guard."""
     digest: str | None = None
-    """Of the image as it was read; None where it could not be, and where nobody asked."""
+    """Digest of the decoded image; None if unreadable or not requested."""
     code: str = ""
     reason: str = ""
     error: ImageError | None = None
@@ -50,10 +50,10 @@ def prepare(
     max_pixels: int = MAX_PIXELS,
     pool: Decoders | None = None,
 ) -> list[Prepared]:
-    """Each of `sources` read, resized, and judged by `guard` if there is one. Raises nothing for a bad image.
+    """One prepared image per source: read, resized, and checked by `guard` unless None. Unreadable images do not raise.
 
     max_pixels, pool: as for `runtime.images.reader.read_all`.
-    Keeps eight bits a pixel of the model's size, and nothing else of an image, however large that was.
+    Of each image, only the uint8 pixels at the model's size are kept in memory.
     """
     several = [_read(source, spec, guard, digest, 1, max_pixels, pool)[0] for source in sources]
     if guard is not None:
@@ -69,7 +69,7 @@ def prepare_frames(
     max_pixels: int = MAX_PIXELS,
     pool: Decoders | None = None,
 ) -> list[list[Prepared]]:
-    """As `prepare`, and for each source a list: one for each frame of a DICOM file, one for anything else."""
+    """As `prepare`, with a list per source: one item per frame of a DICOM file, one item for other images."""
     several = [_read(source, spec, guard, digest, None, max_pixels, pool) for source in sources]
     if guard is not None:
         _judge([one for frames in several for one in frames if one.error is None], guard)
@@ -85,17 +85,17 @@ def _read(
     max_pixels: int,
     pool: Decoders | None,
 ) -> list[Prepared]:
-    """One or more, not yet judged. most: frames of a file, more of which are an ImageError."""
+    """One or more prepared images, before the guard. most: limit on the frames of a file, above it an ImageError."""
     start = time.perf_counter()
     try:
         pictures = read_all(source, most, max_pixels, pool)
     except ImageError as error:
         spent = (time.perf_counter() - start) * 1e3
-        return [Prepared(code="unreadable", reason=str(error), error=shed(error), read_ms=spent)]
+        return [Prepared(code="unreadable", reason=str(error), error=without_traceback(error), read_ms=spent)]
     read_ms = (time.perf_counter() - start) * 1e3 / len(pictures)
     pictures.reverse()
     prepared = []
-    while pictures:  # each is let go as soon as it is small
+    while pictures:  # frees each full-size image after resizing
         prepared.append(_prepare(pictures.pop(), spec, guard, digest, read_ms))
     return prepared
 
@@ -123,7 +123,7 @@ def _prepare(
 
 
 def _judge(several: list[Prepared], guard: Guard) -> None:
-    """All in one, which takes a third of the time: most of judging one image is waiting for memory and for Python."""
+    """Apply the guard to all images in one call, which takes a third of the time of single calls."""
     if not several:
         return
     start = time.perf_counter()
@@ -139,10 +139,10 @@ def _judge(several: list[Prepared], guard: Guard) -> None:
 
 
 def fill(rows: np.ndarray, batch: Iterable[Prepared], spec: InputSpec) -> tuple[int, float]:
-    """How many of `batch` the model may speak of, whose normalised pixels now stand in the first of `rows`, in order;
-    and the milliseconds that each of them took.
+    """Write the normalised pixels of the accepted images of `batch` to the first rows of `rows`, in order. Returns
+    their number, and the milliseconds per image.
 
-    rows: float32 (N or more, C, H, W) of `spec`, for a batch of N.
+    rows: float32 (at least N, C, H, W) of `spec`, for a batch of N.
     """
     start = time.perf_counter()
     images = [one.pixels for one in batch if one.pixels is not None]
@@ -151,14 +151,15 @@ def fill(rows: np.ndarray, batch: Iterable[Prepared], spec: InputSpec) -> tuple[
 
 
 class Rows:
-    """Float32 memory for batches of images of one shape, used again: fresh pages cost more than filling them."""
+    """Pool of float32 arrays for batches of images of one shape; allocating new memory takes longer than filling it.
+    Thread-safe."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self._shape = shape
         self._spare: deque[np.ndarray] = deque()
 
     def take(self, count: int) -> np.ndarray:
-        """(count or more, C, H, W) float32 that nobody else has. Safe from several threads."""
+        """An array (at least count, C, H, W) float32 for exclusive use."""
         try:
             rows = self._spare.pop()
         except IndexError:
@@ -166,5 +167,5 @@ class Rows:
         return rows if len(rows) >= count else np.empty((count, *self._shape), np.float32)
 
     def give_back(self, rows: np.ndarray) -> None:
-        """For the next one who asks. What `take` gave and nobody gives back is let go."""
+        """Return an array of `take` to the pool; arrays that are not returned are freed."""
         self._spare.append(rows)

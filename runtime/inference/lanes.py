@@ -1,4 +1,4 @@
-"""How many images become batches that are under way at once."""
+"""`in_lanes`: a pipeline that prepares images and runs batches concurrently, in input order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from itertools import chain, islice
 from typing import TypeVar
 
 LANES = (2, 4)
-"""Batches under way at once, at least and at most: one runs while others are prepared."""
+"""Minimum and maximum number of concurrent batches: one runs while others are prepared."""
 SHORT = 64
-"""A stream of more images is a long one. Few images are answered sooner by the batch, and by all threads together."""
+"""A stream of more images counts as long. Short streams have the lowest latency with all threads on one batch."""
 BURST = 64
-"""Images of a long stream that are prepared in a row."""
+"""Images of a long stream that one thread prepares in sequence."""
 
 S = TypeVar("S")
 P = TypeVar("P")
@@ -29,21 +29,21 @@ def in_lanes(
     batch_size: Callable[[int], int],
     lanes: int,
 ) -> Iterator[T]:
-    """What `answer` makes of each batch of what `prepare` makes of the sources, item by item and in order.
+    """Iterator of the items of ``answer(prepare(batch))`` for batches of the sources, in input order.
 
-    `lanes` threads work on one thing each. Sources are prepared by the batch at first, which is soonest answered; later
-    by the `BURST`, which costs a third less: after a batch has been answered the caches hold nothing of how images are
-    read. A burst is begun `lanes` batches before its own first one is due, so that one thread prepares while the others
-    answer; two that prepare at the same time would only wait for each other, since most of that is Python.
+    `lanes` threads run one task each. At first, sources are prepared one batch at a time, for the lowest latency; later
+    in bursts of `BURST`, which takes a third less time, because alternating with inference evicts the decoders' code
+    and data from the CPU caches. A burst starts `lanes` batches before its first batch is due, so that one thread
+    prepares while the others run the engine; two preparing threads would mostly wait for the GIL.
 
-    What is one batch as a whole is answered in the caller's thread: beginning others takes most of a millisecond.
+    If all sources fit in one batch, it runs in the caller's thread: starting threads takes most of a millisecond.
 
-    batch_size: of so many that were taken before, how many of the next ones make a batch.
+    batch_size: number of sources taken so far → size of the next batch.
 
-    Never holds more than a burst and 2 * lanes + 2 batches of sources, prepared sources and results. `sources` is
-    consumed in the caller's thread.
+    Holds at most a burst and 2 * lanes + 2 batches of sources, prepared sources and results. `sources` is consumed in
+    the caller's thread.
     """
-    prepared: deque[tuple[Future[list[P]], slice]] = deque()  # one for each batch of the bursts that were begun
+    prepared: deque[tuple[Future[list[P]], slice]] = deque()  # one per batch of the started bursts
     waiting: deque[Future[list[T]]] = deque()
     remaining, taken, more = iter(sources), 0, True
     size = batch_size(0)
@@ -55,7 +55,7 @@ def in_lanes(
     del first
 
     def answered(part: tuple[Future[list[P]], slice]) -> list[T]:
-        # The pool begins things in the order they came in: what this waits for was begun before.
+        # No deadlock: the pool starts tasks in order of submission, so the task waited for has started.
         return answer(part[0].result()[part[1]])
 
     pool, process = ThreadPoolExecutor(lanes, thread_name_prefix="stageproof-lane"), os.getpid()
@@ -76,5 +76,5 @@ def in_lanes(
                 return
             yield from waiting.popleft().result()
     finally:
-        if os.getpid() == process:  # a forked child has none of the pool's threads
+        if os.getpid() == process:  # a forked child does not have the pool's threads
             pool.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""From a bundle or a lone artifact to the engine that serves: verified, chosen, loaded and warmed up."""
+"""Loading of a bundle or a lone artifact: verification, choice of artifact and backend, loading, warm-up."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.runtime import backends
-from stageproof.runtime.artifacts.inspection import lone, untrusted
+from stageproof.runtime.artifacts.inspection import standalone_code_message, untrusted_message
 from stageproof.runtime.artifacts.metadata import descriptions
 from stageproof.runtime.artifacts.verified_bytes import CODE, ModelFile
 from stageproof.runtime.backends import Backend
 from stageproof.runtime.bundle.manifest import FILE, TENSOR, Check, Golden, ModelInfo, manifest_bytes, parse_manifest
-from stageproof.runtime.bundle.trust import NOBODY, Trust
+from stageproof.runtime.bundle.trust import DEFAULT_TRUST, Trust
 from stageproof.runtime.bundle.verify import Sealed
 from stageproof.runtime.errors import BackendError, BackendUnavailable, BundleError, InputError, TrustError
 from stageproof.runtime.guard.ood_guard import Guard
@@ -26,12 +26,12 @@ from stageproof.runtime.inference.selection import (
     Candidate,
     built_for,
     candidates,
-    hold_back,
-    lacking,
-    loaded_first,
-    never_served,
+    files_to_load,
+    mark_untrusted,
+    unusable_artifacts,
+    why_unavailable,
 )
-from stageproof.runtime.inference.tuning import ranked
+from stageproof.runtime.inference.tuning import rank_candidates
 from stageproof.runtime.labels import LABELS_FROM
 from stageproof.runtime.serialization.json_fields import parse
 from stageproof.runtime.system.caller import warn
@@ -40,57 +40,61 @@ from stageproof.runtime.text.hints import command, program
 
 @dataclass(frozen=True)
 class Serving:
-    """The one engine that answers, and what the bundle says of the model in it."""
+    """The loaded engine, and the bundle's information on its model."""
 
     model: ModelInfo
     engine: Backend
     name: str
-    """Of the backend."""
+    """Name of the backend."""
     precision: str
     artifact: Path
     device: str
     threads: int
-    """CPU threads that the engine was given."""
+    """CPU threads of the engine."""
     check: Check | None = None
-    """What export measured of this artifact in this backend; None for a lone artifact."""
+    """The export's measurements of this artifact in this backend; None for a lone artifact."""
     bundle: Path | None = None
     """None for a lone artifact, which has no guard and no golden images."""
     digest: str = ""
-    """SHA-256, hexadecimal, of the manifest's bytes that were read, or of the lone artifact's."""
+    """SHA-256, hexadecimal, of the manifest, or of the lone artifact."""
     again: Callable[[int], Backend] | None = None
-    """Load the same artifact once more, verified anew, for so many calls at once; None for a lone artifact."""
+    """(concurrent calls) → the same artifact, verified and loaded again; None for a lone artifact."""
     reread: Callable[[], ModelFile] | None = None
-    """The artifact's bytes, read and verified once more; None for a lone artifact."""
+    """Reads and verifies the artifact's bytes again; None for a lone artifact."""
     read: Callable[[Golden], bytes] | None = None
-    """The verified bytes of a golden image."""
+    """Reads the verified bytes of a golden image."""
     guard: Guard | None = None
     golden: tuple[Golden, ...] = ()
     labels_from: str | None = None
-    """Where the order of the classes comes from, one of `runtime.labels.LABELS_FROM`; None where it is not recorded."""
+    """Origin of the class order, one of `runtime.labels.LABELS_FROM`; None if not recorded."""
     considered: Sequence[Candidate] = ()
-    never_served: Sequence[str] = ()
-    """One line for each artifact that was not even a candidate."""
+    unusable_artifacts: Sequence[str] = ()
+    """One line for each artifact that is not a candidate."""
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """(N, classes) float32 logits of validated (N, C, H, W) float32 images.
 
-        Raises BackendError when the engine fails, or answers with another shape or with what is not a number.
+        Raises BackendError if the engine fails, or returns another shape or non-finite values.
         """
         try:
             result = self.engine.run(images)
-        except Exception as error:  # engines raise classes of their own; RuntimeError is only the commonest
+        except Exception as error:  # engines raise exception classes of their own, besides RuntimeError
             raise BackendError(f"{self.engine.engine} failed on a batch of {len(images)}: {error}") from error
         expected = (len(images), len(self.model.labels))
         if result.shape != expected:
             raise BackendError(
-                f"{self.artifact} gave logits of shape {result.shape}, expected {expected}: one a class. Export again."
+                f"{self.artifact} returned logits of shape {result.shape}, expected {expected}: one per class. Export "
+                "again."
             )
         if not np.isfinite(result).all():
-            raise BackendError(f"{self.artifact} in {self.engine.engine} gave logits that are not finite numbers.")
+            raise BackendError(
+                f"{self.artifact} in {self.engine.engine} returned logits that are not finite. Use another precision "
+                "or backend, or export again."
+            )
         return result
 
     def timed(self, images: np.ndarray) -> tuple[np.ndarray, float]:
-        """As `logits`, and the milliseconds that they took."""
+        """As `logits`, with the time in milliseconds."""
         start = time.perf_counter()
         logits = self.logits(images)
         return logits, (time.perf_counter() - start) * 1e3
@@ -102,26 +106,25 @@ def open_bundle(
     precision: str | None,
     device: str,
     threads: int,
-    trust: Trust = NOBODY,
+    trust: Trust = DEFAULT_TRUST,
     tune: bool | str | os.PathLike[str] = False,
 ) -> Serving:
-    """The artifact of a verified bundle that was fastest among those that load and run here.
+    """The fastest artifact of a verified bundle that loads and runs here.
 
-    trust: what the caller vouches for. Artifacts that carry code come last, and only where they are trusted.
-    tune: False goes by the times of the export; True measures here, and a path remembers that
-    (`runtime.inference.tuning`).
+    trust: the caller's trust options. Artifacts that contain code are tried last, and only if trusted.
+    tune: False ranks by the latencies measured at export; True measures on this machine; a path also caches the
+    measurements (`runtime.inference.tuning`).
 
-    An artifact whose engine is here and that does not run is passed over with a RuntimeWarning, unless its backend was
-    asked for by name: then its own error is raised. Raises BundleError, TrustError, BackendUnavailable, BackendError,
-    InputError.
+    An artifact that fails in an installed engine is skipped with a RuntimeWarning, unless `backend` is given: then its
+    error is raised. Raises BundleError, TrustError, BackendUnavailable, BackendError, InputError.
     """
     content = manifest_bytes(bundle)
     digest = trust.assert_bundle(bundle, content)
     manifest = parse_manifest(content, bundle / FILE)
-    sealed = Sealed(bundle, manifest, loaded_first(manifest, backend, precision, device, trust))
+    sealed = Sealed(bundle, manifest, files_to_load(manifest, backend, precision, device, trust))
     guard = Guard.of(sealed.read(manifest.guard), bundle / manifest.guard.file) if manifest.guard else None
     considered = candidates(manifest, backend, precision)
-    hold_back(considered, bundle, trust, named=backend is not None or precision is not None)
+    mark_untrusted(considered, bundle, trust, named=backend is not None or precision is not None)
 
     load = partial(_load, sealed, device, threads, trust.code)
 
@@ -145,20 +148,20 @@ def open_bundle(
             manifest.golden,
             manifest.labels_from,
             considered,
-            never_served(manifest),
+            unusable_artifacts(manifest),
         )
         warm_up(serving)
         return serving
 
     if tune:
         cache = None if tune is True else Path(tune)
-        considered = ranked(manifest, considered, load, f"{device}, {threads} threads", cache)
+        considered = rank_candidates(manifest, considered, load, f"{device}, {threads} threads", cache)
     failed: list[str] = []
     for candidate in considered:
         artifact, name = candidate.artifact, candidate.check.backend
-        if candidate.held_back:
+        if candidate.untrusted_code:
             continue
-        if backend is None and (reason := lacking(name, device)):
+        if backend is None and (reason := why_unavailable(name, device)):
             candidate.verdict = reason
             continue
         try:
@@ -169,20 +172,20 @@ def open_bundle(
             candidate.verdict = f"does not run here: {error}{built_for(artifact)}"
             failed.append(str(candidate))
             continue
-        candidate.verdict = f"serves, {serving.engine.engine}"
+        candidate.verdict = f"in use, {serving.engine.engine}"
         if failed:
             warn(
-                f"{'; '.join(failed)} Serving {artifact.file} in {name} instead. To make what was measured fastest fit "
-                f"this machine, build it again here: {command('export', '--rebuild', '--out', bundle)}"
+                f"{'; '.join(failed)} Using {artifact.file} in {name} instead. To rebuild the fastest artifact for "
+                f"this machine, run: {command('export', '--rebuild', '--out', bundle)}"
             )
         return serving
-    raise _none_serves(bundle, considered, never_served(manifest), device)
+    raise _no_candidate_runs(bundle, considered, unusable_artifacts(manifest), device)
 
 
 def _load(
     sealed: Sealed, device: str, threads: int, trust_code: bool, candidate: Candidate, at_once: int = 1
 ) -> Backend:
-    """The candidate's verified artifact in its backend, for so many calls at once."""
+    """The candidate's verified artifact, loaded in its backend for `at_once` concurrent calls."""
     artifact = candidate.artifact
     return backends.load(
         candidate.check.backend,
@@ -195,43 +198,47 @@ def _load(
     )
 
 
-def _none_serves(
+def _no_candidate_runs(
     bundle: Path, considered: Sequence[Candidate], others: Sequence[str], device: str
 ) -> TrustError | BackendUnavailable:
-    """What to raise where no candidate serves: TrustError where trust in code is all that is missing."""
+    """The error if no candidate runs here: TrustError if one would run with trust_code=True."""
     reasons = " ".join(f"{reason.rstrip('.')}." for reason in (*map(str, considered), *others))
-    usable = (one for one in considered if one.held_back and not lacking(one.check.backend, device))
+    usable = (one for one in considered if one.untrusted_code and not why_unavailable(one.check.backend, device))
     if held := next(usable, None):
-        what = untrusted(bundle / held.artifact.file, held.artifact.format)
-        return TrustError(f"No other artifact of {bundle} can serve here. {what} {reasons}")
-    return BackendUnavailable(f"No artifact of {bundle} can serve here. {reasons}")
+        what = untrusted_message(bundle / held.artifact.file, held.artifact.format)
+        return TrustError(f"No other artifact of {bundle} can run here. {what} {reasons}")
+    return BackendUnavailable(f"No artifact of {bundle} can run here. {reasons}")
 
 
 def open_artifact(
-    path: Path, backend: str | None, precision: str | None, device: str, threads: int, trust: Trust = NOBODY
+    path: Path, backend: str | None, precision: str | None, device: str, threads: int, trust: Trust = DEFAULT_TRUST
 ) -> Serving:
-    """A lone file that an export wrote, which carries labels and input size of its own. Raises TrustError for
-    one that carries code, whatever is trusted: nothing shows that it is what an export wrote."""
+    """A lone exported artifact, with its labels and input size from its metadata. Raises TrustError for formats that
+    contain code, even if trusted: without a manifest, the file cannot be verified."""
     if precision is not None:
-        raise InputError(f"{path} is one file, whose precision cannot be chosen. Give a bundle, or no precision.")
+        raise InputError(
+            f"precision is {precision!r}, but {path} is a single file, which has one precision. Give a bundle, or no "
+            "precision."
+        )
     kind = backends.SUFFIXES.get(path.suffix)
     if kind is None:
         raise BundleError(
-            f"{path} is not an artifact this runtime knows ({', '.join(backends.SUFFIXES)}). Give a bundle folder, "
-            f"or a file that {program('export')} wrote."
+            f"{path} is not an artifact that this runtime reads ({', '.join(backends.SUFFIXES)}). Give a bundle "
+            f"folder, or a file that {program('export')} wrote."
         )
     runs = [name for name, module in backends.BACKENDS.items() if kind in module.FORMATS]
     if backend is not None and backends.backend_module(backend).NAME not in runs:
         raise InputError(f"{backend!r} does not run {path.suffix} files. These do: {', '.join(runs)}.")
-    reasons = {name: lacking(name, device) for name in runs}
+    reasons = {name: why_unavailable(name, device) for name in runs}
     usable = [name for name in runs if reasons[name] is None]
     if backend is None and not usable:
         raise BackendUnavailable(
-            f"Nothing here runs {path.suffix} files: " + "; ".join(f"{n!r} {reason}" for n, reason in reasons.items())
+            f"No backend here runs {path.suffix} files: "
+            + "; ".join(f"{n!r} {reason}" for n, reason in reasons.items())
         )
     name = backend or usable[0]
     if kind in CODE:
-        raise TrustError(lone(path, kind))
+        raise TrustError(standalone_code_message(path, kind))
     model = ModelFile.read(path)
     digest = model.digest
     trust.assert_lone(path, digest)
@@ -239,7 +246,7 @@ def open_artifact(
     engine = backends.load(name, model, precision="unknown", device=device, threads=threads)
     if engine.metadata is None:
         raise BundleError(
-            f"{path} carries no labels and input size of its own. Give the bundle it came from, or export it with "
+            f"{path} has no metadata (labels, input size). Give the bundle that contains it, or export it with "
             f"{program('export')}."
         )
     described = parse(engine.metadata, str(path))
@@ -260,26 +267,25 @@ def open_artifact(
 
 
 def _assert_takes_tensors(model: ModelFile, kind: str) -> None:
-    """Raise BundleError for an artifact that does its own preprocessing."""
+    """Raise BundleError for an artifact with built-in preprocessing."""
     for described in descriptions(model.path, kind, model.content) or []:
         takes = parse(described, str(model)).get("takes", TENSOR)
         if takes != TENSOR:
             raise BundleError(
-                f"{model} takes {takes}: it does its own preprocessing, for programs without this library. Give its "
-                "bundle, or the artifact that was exported beside it."
+                f"{model} takes {takes}: it has built-in preprocessing, for programs without this library. Give its "
+                "bundle, or the artifact without built-in preprocessing."
             )
 
 
 def warm_up(serving: Serving) -> None:
-    """One run on black: engines finish their setup in the first, and one that cannot run here says so now."""
+    """Run once on a black image: engines complete their setup in the first run, and fail now if they cannot run."""
     serving.logits(np.zeros((1, *serving.model.input.shape), np.float32))
     _give_back_memory()
 
 
 def _give_back_memory() -> None:
-    """Hand to the system what loading has freed: engines parse a model into a second copy, and glibc keeps its pages.
-
-    For a ResNet50 in float32 that is half of the process. Elsewhere than on glibc nothing happens.
+    """Return freed memory to the system (glibc's malloc_trim): engines parse a model into a second copy, whose freed
+    pages glibc keeps. For a ResNet50 in float32 this halves the memory of the process. No effect without glibc.
     """
     import ctypes
 

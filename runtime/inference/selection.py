@@ -1,4 +1,4 @@
-"""Which artifact and backend serve: every possibility in order of preference, and why each was or was not taken."""
+"""Choice of artifact and backend: the candidates in order of preference, each with the reason of its outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stageproof.runtime import backends
-from stageproof.runtime.artifacts.inspection import untrusted
+from stageproof.runtime.artifacts.inspection import untrusted_message
 from stageproof.runtime.artifacts.verified_bytes import CODE
 from stageproof.runtime.bundle.manifest import TENSOR, Artifact, Check, Manifest
 from stageproof.runtime.bundle.trust import Trust
@@ -18,44 +18,44 @@ from stageproof.runtime.text.hints import command
 
 @dataclass
 class Candidate:
-    """One artifact in one backend that passed parity for it at export."""
+    """An artifact and a backend in which it passed parity at export."""
 
     artifact: Artifact
     check: Check
-    verdict: str = "not tried: an earlier one serves"
-    held_back: bool = False
-    """Whether it carries code, and the caller did not say that it is trusted."""
+    verdict: str = "not tried: an earlier one is in use"
+    untrusted_code: bool = False
+    """Whether it contains code and is not trusted."""
 
     def __str__(self) -> str:
         name = f"{self.artifact.file} in {self.check.backend}"
         return f"{name} ({self.artifact.precision}, {self.check.latency_ms:.1f} ms): {self.verdict}"
 
 
-def never_served(manifest: Manifest) -> list[str]:
-    """One line for each artifact of the bundle that no backend may serve, with the reason."""
+def unusable_artifacts(manifest: Manifest) -> list[str]:
+    """One line for each artifact of the bundle that is never loaded by Predictor, with the reason."""
     lines = []
     for artifact in manifest.artifacts:
         if artifact.takes != TENSOR:
             reason = f"takes {artifact.takes}, for programs without this library"
         elif not artifact.checks:
-            reason = "nothing could check it where it was exported"
+            reason = "no backend could check its parity at export"
         else:
             continue
-        lines.append(f"{artifact.file} ({artifact.precision}): never served: {reason}{built_for(artifact)}")
+        lines.append(f"{artifact.file} ({artifact.precision}): never used: {reason}{built_for(artifact)}")
     return lines
 
 
 def built_for(artifact: Artifact) -> str:
-    """``; built for KEY VALUE, …`` of a compiled artifact, for the end of a sentence; nothing for others."""
+    """``; built for KEY VALUE, …`` for a compiled artifact; otherwise empty."""
     needs = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in artifact.requires.items())
     return f"; built for {needs}" if needs else ""
 
 
 def candidates(manifest: Manifest, backend: str | None, precision: str | None) -> list[Candidate]:
-    """Every artifact × backend that passed parity and fits what was asked for, fastest at export first; those that
-    carry code after all others.
+    """All pairs of artifact and backend that passed parity and match `backend` and `precision`, fastest at export
+    first; artifacts that contain code last.
 
-    Raises InputError when nothing in the bundle fits, saying what there is.
+    Raises InputError, listing the available pairs, if none matches.
     """
     if backend is not None:
         backends.backend_module(backend)
@@ -70,41 +70,43 @@ def candidates(manifest: Manifest, backend: str | None, precision: str | None) -
             f"{k}={v!r}" for k, v in (("backend", backend), ("precision", precision)) if v is not None
         )
         raise InputError(
-            f"The bundle has nothing that passed parity for {wanted or 'the backends this runtime knows'}. It has: "
-            f"{there}. Export what you need with {command('export', '--to', 'FORMAT')}."
+            f"The bundle has no artifact that passed parity for {wanted or 'the backends of this runtime'}. It has: "
+            f"{there}. Export the required format with {command('export', '--to', 'FORMAT')}."
         )
     order = list(backends.BACKENDS)
     return sorted(fitting, key=lambda c: (c.artifact.format in CODE, c.check.latency_ms, order.index(c.check.backend)))
 
 
-def lacking(name: str, device: str) -> str | None:
-    """Why the backend cannot serve here; None where it can."""
-    return backends.missing(name) or backends.elsewhere(name, device)
+def why_unavailable(name: str, device: str) -> str | None:
+    """Why the backend cannot be used here; None if it can."""
+    return backends.missing(name) or backends.unsupported_device(name, device)
 
 
-def loaded_first(manifest: Manifest, backend: str | None, precision: str | None, device: str, trust: Trust) -> set[str]:
-    """Names of the files that will be loaded first, as far as the manifest tells."""
+def files_to_load(
+    manifest: Manifest, backend: str | None, precision: str | None, device: str, trust: Trust
+) -> set[str]:
+    """Names of the files that will be loaded first, as far as known from the manifest."""
     files = {manifest.guard.file} if manifest.guard else set()
     try:
         considered = candidates(manifest, backend, precision)
-    except InputError:  # which is said once the files are known to be the manifest's
+    except InputError:  # raised again after the files were verified
         return files
     for candidate in considered:
         name, artifact = candidate.check.backend, candidate.artifact
         held = artifact.format in CODE and not trust.code
-        if not held and not lacking(name, device):
+        if not held and not why_unavailable(name, device):
             weights = weights_of(manifest, artifact)
             return files | {artifact.file} | ({weights.file} if weights else set())
     return files
 
 
-def hold_back(considered: Sequence[Candidate], bundle: Path, trust: Trust, *, named: bool) -> None:
-    """Mark the candidates that carry code and are not trusted. Raises TrustError where the caller asked for nothing
-    else."""
+def mark_untrusted(considered: Sequence[Candidate], bundle: Path, trust: Trust, *, named: bool) -> None:
+    """Mark the candidates that contain code and are not trusted. Raises TrustError if the requested backend or
+    precision matches no other candidate."""
     held = [] if trust.code else [candidate for candidate in considered if candidate.artifact.format in CODE]
     engines = any(backends.missing(candidate.check.backend) is None for candidate in held)
     if engines and named and len(held) == len(considered):
-        raise TrustError(untrusted(bundle / held[0].artifact.file, held[0].artifact.format))
+        raise TrustError(untrusted_message(bundle / held[0].artifact.file, held[0].artifact.format))
     for candidate in held if engines else []:
-        candidate.held_back = True
-        candidate.verdict = "carries code: loaded only with trust_code=True (--trust-code)"
+        candidate.untrusted_code = True
+        candidate.verdict = "contains code: loaded only with trust_code=True (--trust-code)"

@@ -1,4 +1,4 @@
-"""Does this machine compute what the reference computed? The bundle's golden images, replayed."""
+"""Self-test: compares this machine's results for the bundle's golden images with the reference's."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ if TYPE_CHECKING:
     from stageproof.runtime.decoding.pool import Decoders
 
 TOLERANCE = {"fp32": 1e-4, "tf32": 1e-3, "fp16": 5e-3, "bf16": 3e-2, "int8": 0.1}
-"""Largest difference of a probability from the reference's by precision, where export measured no wider one."""
+"""Precision → allowed difference of a probability from the reference's, unless the export measured a larger one."""
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What `Predictor.self_test` found."""
+    """Result of `Predictor.self_test`."""
 
     passed: bool
-    """No probability differs by more than the tolerance, and no clear decision flipped."""
+    """True if all probabilities are within the tolerance and no clear prediction changed."""
     images: int
+    """Number of golden images."""
     max_probability_difference: float
-    """From the eager float32 reference's, over all images and classes."""
+    """Largest absolute difference from the eager float32 reference, over all images and classes."""
     flipped: int
-    """Images whose decision differs though the reference's lead was larger than twice the tolerance."""
+    """Images with another predicted class, although the reference's margin exceeds twice the tolerance."""
     tolerance: float
+    """Allowed difference of a probability."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -41,19 +43,19 @@ class SelfTest:
     def __str__(self) -> str:
         return (
             f"{self.images} golden images, probabilities within {self.max_probability_difference:.1e} (allowed "
-            f"{self.tolerance:.0e}), {self.flipped} clear decisions flipped"
+            f"{self.tolerance:.0e}), {self.flipped} clear predictions changed"
         )
 
 
 def self_test(serving: Serving, pool: Decoders | None = None) -> SelfTest:
-    """Replay the golden images of the bundle that `serving` was opened from, in the engine that serves.
+    """Result for the golden images of the bundle, run in the engine of `serving`.
 
-    pool: decodes them, in processes with limits; None decodes here.
+    pool: decoder processes; None decodes in this process.
     """
     if serving.bundle is None or not serving.golden:
         raise InputError(
-            f"{serving.bundle or serving.artifact} has no golden images to replay. Give a bundle that was exported "
-            "with them."
+            f"{serving.bundle or serving.artifact} has no golden images, which the self-test requires. Give a bundle "
+            "that was exported with them."
         )
     temperature = serving.model.temperature
     expected = probabilities(np.array([golden.logits for golden in serving.golden]), temperature)
@@ -61,7 +63,7 @@ def self_test(serving: Serving, pool: Decoders | None = None) -> SelfTest:
     images = [read(serving.read(golden), pool=pool).image for golden in serving.golden]
     logits = np.concatenate([serving.logits(preprocess(image, serving.model.input)[None]) for image in images])
     got = probabilities(logits, temperature)
-    tolerance = allowed(serving)
+    tolerance = self_test_tolerance(serving)
     ordered = np.sort(expected, axis=1)
     clear = ordered[:, -1] - ordered[:, -2] > 2 * tolerance
     flipped = int((clear & (got.argmax(axis=1) != expected.argmax(axis=1))).sum())
@@ -69,11 +71,11 @@ def self_test(serving: Serving, pool: Decoders | None = None) -> SelfTest:
     return SelfTest(difference <= tolerance and not flipped, len(images), difference, flipped, tolerance)
 
 
-def allowed(serving: Serving) -> float:
-    """The largest difference of a probability: that of the precision, or twice what export found where that is wider;
-    never more than parity allowed.
+def self_test_tolerance(serving: Serving) -> float:
+    """The tolerance of the self-test: that of the precision, or twice the difference measured at export if larger, but
+    at most the tolerance of the parity gate.
 
-    What parity allows a single image of an 8-bit artifact is so wide that no broken engine would be noticed by it.
+    The gate's tolerance alone is not used: for 8-bit artifacts it is too wide to detect a broken engine.
     """
     parity = serving.check.parity if serving.check else {}
     tolerance = TOLERANCE.get(serving.precision, TOLERANCE["int8"])

@@ -1,4 +1,4 @@
-"""Which artifact is fastest on this very machine: measured here, and remembered where the caller says."""
+"""Tuning: ranks the candidates by their latency measured on this machine, with an optional cache file."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from stageproof.runtime.inference.selection import Candidate
 from stageproof.runtime.serialization.json_fields import is_number
 
 RUNS = 15
-"""Single images timed for each candidate, after three to warm up; the median counts."""
+"""Timed runs of a single image per candidate, after three warm-up runs; the median is used."""
 
 
-def ranked(
+def rank_candidates(
     manifest: Manifest,
     considered: list[Candidate],
     load: Callable[[Candidate], Backend],
     settings: str,
     cache: Path | None,
 ) -> list[Candidate]:
-    """The candidates by the time one image takes here; those that do not run here follow in their old order, then those
-    that carry code, and those held back, which are not loaded, are last.
+    """The candidates sorted by latency for one image on this machine. Those that fail here follow in their original
+    order, then those that contain code; candidates that are not trusted are not loaded and come last.
 
-    load: loads one; it may raise BackendUnavailable or BackendError.
-    settings: what else the times depend on: device and threads.
-    cache: a JSON file of times by bundle, machine and settings. What stands there is not measured again; None measures.
-        A file that cannot be read or written costs the measurement, and nothing else.
+    load: loads a candidate; may raise BackendUnavailable or BackendError.
+    settings: device and threads, as part of the cache key.
+    cache: a JSON file of latencies by bundle, machine and settings; cached ones are not measured again. None: no cache.
+        If the file cannot be read or written, the latencies are measured each time.
     """
     key = _key(manifest, settings)
     known = _read(cache).get(key) if cache else None
     times = known if isinstance(known, dict) else {}
-    asked = [candidate for candidate in considered if not candidate.held_back]
+    asked = [candidate for candidate in considered if not candidate.untrusted_code]
     if not all(_name(candidate) in times for candidate in asked):
         times = {_name(candidate): _measure(manifest, candidate, load) for candidate in asked}
         if cache:
@@ -52,13 +52,13 @@ def ranked(
     def rank(candidate: Candidate) -> tuple[bool, bool, float]:
         value = times.get(_name(candidate))
         known = float(value) if is_number(value) else float("inf")
-        return candidate.held_back, candidate.artifact.format in CODE, known
+        return candidate.untrusted_code, candidate.artifact.format in CODE, known
 
     return sorted(considered, key=rank)
 
 
 def _measure(manifest: Manifest, candidate: Candidate, load: Callable[[Candidate], Backend]) -> float | None:
-    """Median milliseconds of one image; None where the candidate does not run here."""
+    """Median latency of one image in milliseconds; None if the candidate fails here."""
     image = np.zeros((1, *manifest.model.input.shape), np.float32)
     times = []
     try:
@@ -77,12 +77,12 @@ def _name(candidate: Candidate) -> str:
 
 
 def _key(manifest: Manifest, settings: str) -> str:
-    """SHA-256 of everything the times depend on: another bundle, processor or setting is measured anew."""
+    """Cache key: SHA-256 of everything that the latencies depend on (bundle, processor, settings)."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    # Not platform.processor() nor platform.platform(), which start a process.
+    # platform.processor() and platform.platform() would start a subprocess.
     processor = next((line for line in lines if line.startswith("model name")), platform.machine())
     system = (platform.system(), platform.release(), platform.machine())
     parts = [manifest.to_json(), settings, *system, processor, str(os.cpu_count())]
@@ -98,7 +98,7 @@ def _read(cache: Path) -> dict[str, object]:
 
 
 def _write(cache: Path, key: str, times: dict[str, float | None]) -> None:
-    """Add one entry in one step, so that no reader sees half a file."""
+    """Add one entry and replace the file atomically."""
     content = json.dumps({**_read(cache), key: times}, indent=2)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{cache.name}-", dir=cache.parent)

@@ -1,1 +1,1 @@
-"""Strict readers of JSON, NPZ and protobuf, and digests."""
+"""Strict parsers for JSON, NPZ and protobuf, and SHA-256 digests."""

@@ -1,4 +1,4 @@
-"""SHA-256 of files, and texts that state their own."""
+"""SHA-256 of files, and of texts that contain their own digest."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from stageproof.runtime.system.regular_files import open_regular
 
 DIGEST = re.compile("[0-9a-f]{64}")
 UNSEALED = "0" * 64
-"""Stands in a text for the digest that `seal` puts there."""
+"""Placeholder in a text for the digest that `seal` inserts."""
 
 _BLOCK = 256 * 1024
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a regular file's content, hexadecimal. Raises OSError, also for a FIFO or a device."""
+    """SHA-256 of a regular file's content, hexadecimal. Raises OSError, also for FIFOs and devices."""
     digest = hashlib.sha256()
-    # One buffer, small enough to go back to the system: blocks read by several threads stay in each one's arena.
+    # One reused buffer: with a new block per read, each thread's malloc arena would retain memory.
     buffer = memoryview(bytearray(_BLOCK))
     with open_regular(path) as file:
         while count := file.readinto(buffer):
@@ -27,13 +27,13 @@ def sha256_file(path: Path) -> str:
 
 
 def seal(text: str) -> str:
-    """The text with its own SHA-256 in place of the last `UNSEALED` in it."""
+    """The text with its last `UNSEALED` replaced by the text's SHA-256."""
     before, after = text.rsplit(UNSEALED, 1)
     return before + hashlib.sha256(text.encode()).hexdigest() + after
 
 
 def is_sealed(text: str, stated: object) -> bool:
-    """Whether `stated`, a digest that stands in the text, is the text's own."""
+    """Whether `stated`, a digest in the text, is the one that `seal` inserted."""
     if not isinstance(stated, str) or not DIGEST.fullmatch(stated) or stated not in text:
         return False
     before, after = text.rsplit(stated, 1)

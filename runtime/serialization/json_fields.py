@@ -1,4 +1,4 @@
-"""Strict, typed reading of JSON objects: whatever is missing, unknown or ill-typed is a BundleError that names it."""
+"""Strict, typed access to JSON objects: missing, unknown or mistyped keys raise a BundleError that names them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, TypeGuard
 from stageproof.runtime.errors import BundleError
 
 DEEPEST = 32
-"""Levels of objects and lists within each other; ours have at most seven."""
+"""Limit on nesting levels; the exported files have at most seven."""
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
-    """The JSON object that `text` spells (RFC 8259): no key twice in one object, no NaN, no infinite number.
+    """The JSON object in `text` (RFC 8259), without duplicate keys, NaN or infinite numbers.
 
-    Raises BundleError, naming `where`, for anything else. Python's own parser keeps the last of two equal keys, while
-    another program may keep the first.
+    Raises BundleError, naming `where`, for anything else. Duplicate keys are rejected because Python's parser keeps the
+    last one, while another program may keep the first.
     """
     try:
         data = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant, parse_float=_finite)
@@ -26,13 +26,13 @@ def parse(text: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where} is not JSON ({error}). Copy the bundle again, or export again.") from error
     if not isinstance(data, dict):
-        raise BundleError(f"{where} holds {type(data).__name__}, expected an object. Export again.")
+        raise BundleError(f"{where} is a JSON {type(data).__name__}, expected an object. Export again.")
     return data
 
 
 def exactly(data: Mapping[str, Any], where: str, required: Collection[str], optional: Collection[str] = ()) -> None:
-    """Raise BundleError, naming `where` and the keys, unless `data` has all of `required` and nothing but `optional`
-    beside them."""
+    """Raise BundleError, naming `where` and the keys, unless `data` has all `required` keys and no other ones than
+    `optional`."""
     if unknown := sorted(set(data) - {*required, *optional}):
         raise BundleError(
             f"{where} has keys that its schema does not have: {', '.join(map(repr, unknown))}. It was changed, or a "
@@ -44,7 +44,7 @@ def exactly(data: Mapping[str, Any], where: str, required: Collection[str], opti
 
 
 def field(data: Mapping[str, Any], key: str, kind: type, where: str, default: Any = None) -> Any:
-    """The value of `key`, which is a `kind`; `default`, unless that is None, where the key is missing."""
+    """The value of `key`, an instance of `kind`. If the key is missing: `default`, or BundleError if that is None."""
     if key not in data:
         if default is not None:
             return default
@@ -56,7 +56,7 @@ def field(data: Mapping[str, Any], key: str, kind: type, where: str, default: An
 
 
 def text(data: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
-    """The text at `key`, which may be shown on a terminal: without control characters and line breaks."""
+    """The text at `key`. Raises BundleError if it contains control characters or line breaks."""
     value: str = field(data, key, str, where, default)
     if not value.isprintable():
         raise BundleError(f"{where}: {key!r} is {value!r}, expected text without control characters. Export again.")
@@ -77,9 +77,8 @@ def number(data: Mapping[str, Any], key: str, where: str, default: float | None 
 
 
 def assert_plain(value: Any, where: str) -> None:
-    """Raise BundleError, naming `where`, for text in `value`, at any depth, that a terminal or a page would not show as
-    it stands (control characters, line breaks, marks that turn the direction of writing), for an integer beyond 64 bits
-    and for more than `DEEPEST` levels."""
+    """Raise BundleError, naming `where`, for unprintable text in `value` at any depth (control characters, line breaks,
+    bidirectional marks), for integers beyond 64 bits, and for more than `DEEPEST` levels."""
     waiting = [(value, 0)]
     while waiting:
         one, depth = waiting.pop()
@@ -109,17 +108,17 @@ def objects(data: Mapping[str, Any], key: str, where: str, default: list[Any] | 
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether `value` is a finite number that a float holds; true and false are none."""
+    """Whether `value` is a finite number within the range of a float, and not a boolean."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer beyond every float
+    except OverflowError:  # an integer beyond the range of a float
         return False
 
 
 class _NotStrictError(Exception):
-    """JSON that Python reads and this project does not. No ValueError, which `json` would pass on as bad syntax."""
+    """JSON that Python accepts and this project rejects. Not a ValueError, to be told apart from syntax errors."""
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -134,11 +133,11 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise _NotStrictError(f"holds {name}, which is not JSON")
+    raise _NotStrictError(f"has {name}, which is not valid JSON")
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
-        raise _NotStrictError(f"holds the number {digits[:20]}, which no float64 holds")
+        raise _NotStrictError(f"has the number {digits[:20]}, beyond the range of float64")
     return value

@@ -1,7 +1,7 @@
-"""Arrays of an `.npz` file that a stranger may have made: sizes are checked before anything is decompressed.
+"""Safe reading of untrusted `.npz` files: sizes are checked before decompression.
 
-An `.npz` is a zip archive of `.npy` files (NumPy Enhancement Proposal 1). `numpy.load` believes what they declare:
-three megabytes of zeros, compressed, become three gigabytes.
+An `.npz` is a zip archive of `.npy` files (NumPy Enhancement Proposal 1). `numpy.load` trusts the sizes that they
+declare: three megabytes of compressed zeros expand to three gigabytes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from math import prod
 import numpy as np
 
 _HEADER = 1024
-"""Bytes of a `.npy` header; ours have 128."""
+"""Limit on the bytes of a `.npy` header; ours have 128."""
 
 
 def arrays_of(content: bytes, expected: Mapping[str, tuple[str, int]]) -> dict[str, np.ndarray]:
     """The arrays in an `.npz` file, by name.
 
-    expected: name → kind (``f``: float32, ``U``: one text) and the largest number of bytes of its values.
+    expected: name → kind (``f``: float32, ``U``: one text) and the maximum number of bytes of its values.
 
-    Raises ValueError for other names, one name twice, another type (Python objects, which are pickles, among them),
-    more bytes than expected, and sizes that contradict each other; zipfile.BadZipFile, zlib.error and EOFError for what
-    is no archive. Decompresses at most what is expected.
+    Raises ValueError for other or duplicate names, another dtype (including Python objects, which are pickles), more
+    bytes than expected, and inconsistent sizes; zipfile.BadZipFile, zlib.error and EOFError for an invalid archive.
+    Decompresses at most the expected number of bytes.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = archive.infolist()

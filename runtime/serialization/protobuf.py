@@ -1,4 +1,4 @@
-"""The wire format of protobuf, read without the library: fields of a message, none of which is copied.
+"""Parser for the wire format of protobuf, without the protobuf library; values are views, not copies.
 
 protobuf.dev/programming-guides/encoding
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 VARINT, I64, LENGTH, I32 = 0, 1, 2, 5
-"""Wire types; those of groups, which ONNX has not, are refused."""
+"""Wire types. Groups are rejected; ONNX has none."""
 
 
 class Message:
-    """A serialised message, or the part of one that is a message itself.
+    """A serialised message or submessage.
 
-    budget: fields that may still be read in the whole file, in a list of one, shared by all its messages: a small file
-        can consist of millions of them, and each takes microseconds here.
+    budget: [number of fields that may still be read], shared by all messages of a file. It limits the time: a small
+        file can have millions of fields, and each takes microseconds.
     """
 
     def __init__(self, content: memoryview, budget: list[int]) -> None:
@@ -23,8 +23,8 @@ class Message:
         self._budget = budget
 
     def fields(self) -> Iterator[tuple[int, int, int | memoryview]]:
-        """Number, wire type and value of each field: an int for VARINT, else the bytes. Raises ValueError for what is
-        cut off, for groups, and where the budget is spent."""
+        """Number, wire type and value of each field: an int for VARINT, otherwise the bytes. Raises ValueError for
+        truncated data, groups, and an exhausted budget."""
         content, position, size = self.content, 0, len(self.content)
         while position < size:
             self._budget[0] -= 1
@@ -48,14 +48,14 @@ class Message:
             position += length
 
     def inside(self, content: int | memoryview) -> Message:
-        """The message that a field of this one holds. Raises ValueError for a number."""
+        """The submessage in a field's value. Raises ValueError for a number."""
         if isinstance(content, int):
-            raise ValueError("a part of it has another type than its place")
+            raise ValueError("one of its fields is a number, expected a message")
         return Message(content, self._budget)
 
 
 def varints(content: memoryview) -> Iterator[int]:
-    """The integers of a packed field. Raises ValueError for what is cut off."""
+    """The integers of a packed field. Raises ValueError for truncated data."""
     position = 0
     while position < len(content):
         value, position = _varint(content, position)
@@ -63,7 +63,7 @@ def varints(content: memoryview) -> Iterator[int]:
 
 
 def _varint(content: memoryview, position: int) -> tuple[int, int]:
-    if position < len(content) and content[position] < 128:  # nearly all of them
+    if position < len(content) and content[position] < 128:  # fast path for the common case
         return content[position], position + 1
     value = 0
     for shift in range(0, 70, 7):

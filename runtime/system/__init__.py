@@ -1,1 +1,1 @@
-"""The operating system: processors, files, work folders, forks."""
+"""Operating-system functions: CPU limits, regular files, work folders, forks."""

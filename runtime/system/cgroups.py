@@ -1,8 +1,8 @@
-"""What Linux control groups allow this process: CPU time and CPUs, in version 1 and 2, at every level of the hierarchy.
+"""CPU limits of this process by Linux control groups, version 1 and 2: quota and CPU sets.
 
-A limit of any ancestor holds for the process, so every level that is mounted here is read and the smallest counts:
-systemd's CPUQuota= stands in a slice above the service, a container's in the group that its mount shows as the root.
-Nothing here raises: a file that is missing, unreadable or malformed sets no limit.
+The limit of every ancestor group applies too, so all mounted levels are read and the smallest limit is returned:
+systemd sets CPUQuota= in a slice above the service, a container runtime in the group that is mounted as the root.
+No function raises: a missing, unreadable or malformed file means no limit.
 Sources: cgroups(7), proc_pid_mountinfo(5), and the kernel's admin-guide/cgroup-v2.rst.
 """
 
@@ -18,11 +18,11 @@ _CONVENTIONAL = {
     "cpu": ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"),
     "cpuset": ("sys/fs/cgroup/cpuset",),
 }
-"""Controller, empty for version 2 → where it is mounted by custom, for systems whose /proc does not say."""
+"""Controller (empty for version 2) → usual mount points, used if /proc does not list them."""
 
 
 def cpu_quota(system: Path) -> float | None:
-    """CPUs' worth of time that this process may use, such as 1.5; None without a limit.
+    """CPU quota of this process in CPUs, such as 1.5; None without a limit.
 
     system: root of the file system.
     """
@@ -34,7 +34,7 @@ def cpu_quota(system: Path) -> float | None:
 
 
 def cpu_set(system: Path) -> set[int] | None:
-    """Numbers of the CPUs that every cpuset above this process allows; None where none says so."""
+    """CPU numbers allowed by all cpusets of this process; None without a limit."""
     allowed: set[int] | None = None
     for controller, names in (("", ("cpuset.cpus.effective",)), ("cpuset", ("cpuset.effective_cpus", "cpuset.cpus"))):
         for folder in _groups(system, controller):
@@ -45,14 +45,14 @@ def cpu_set(system: Path) -> set[int] | None:
 
 
 def _groups(system: Path, controller: str) -> Iterator[Path]:
-    """Folders of this process's group and of each of its ancestors. controller: empty for version 2."""
+    """Folders of this process's group and its ancestors. controller: empty for version 2."""
     mounts = list(_mounts(system, controller)) or [
         (system / folder, PurePosixPath("/")) for folder in _CONVENTIONAL[controller] if _is_dir(system / folder)
     ]
     path = _membership(system, controller)
     for mounted, root in mounts:
-        # The path counts from the root of the hierarchy, or from that of a cgroup namespace, and the mount may show
-        # only a part of it. Where they do not fit together, what is mounted is the process's own part.
+        # The path is relative to the root of the hierarchy or of a cgroup namespace, and the mount may cover only a
+        # part of it. If they do not match, the mount is the process's own group.
         inside = path.relative_to(root) if path.is_relative_to(root) else PurePosixPath()
         if ".." in inside.parts:
             inside = PurePosixPath()
@@ -72,7 +72,7 @@ def _membership(system: Path, controller: str) -> PurePosixPath:
 
 
 def _mounts(system: Path, controller: str) -> Iterator[tuple[Path, PurePosixPath]]:
-    """Where the hierarchy is mounted, and which part of it, from /proc/self/mountinfo."""
+    """Mount point of the hierarchy and the mounted part of it, from /proc/self/mountinfo."""
     for line in _text(system / "proc/self/mountinfo").splitlines():
         before, dash, after = line.partition(" - ")
         fields, kinds = before.split(), after.split()
@@ -94,14 +94,14 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """None for no limit, which is "max" in version 2 and -1 in version 1, and for what makes no sense."""
+    """quota / period; None without a limit ("max" in version 2, -1 in version 1) and for invalid values."""
     if not re.fullmatch("[0-9]{1,18}", quota) or not re.fullmatch("[0-9]{1,18}", period) or not int(period):
         return None
     return int(quota) / int(period) or None
 
 
 def _cpu_list(text: str) -> set[int]:
-    """The CPUs of a list such as ``0-3,8,10-11``; none of a malformed one."""
+    """The CPUs of a list such as ``0-3,8,10-11``; empty if malformed."""
     cpus: set[int] = set()
     for part in text.strip().split(","):
         found = re.fullmatch(r"\s*([0-9]{1,5})(?:-([0-9]{1,5}))?\s*", part)
@@ -112,7 +112,7 @@ def _cpu_list(text: str) -> set[int]:
 
 
 def _unescaped(field: str) -> str:
-    """mountinfo writes space, tab, newline and backslash as octal."""
+    """Decode the octal escapes of mountinfo for space, tab, newline and backslash."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
@@ -131,6 +131,6 @@ def _text(path: Path) -> str:
 
 
 def whole_cpus(quota: float) -> int:
-    """Threads for a quota: rounded up, at least 1. The last thread then waits for part of each period, which still
-    gives more work done than leaving its share unused."""
+    """Number of threads for a quota: rounded up, at least 1. The last thread is throttled for part of each period, but
+    throughput is still higher than with the fraction unused."""
     return max(1, math.ceil(quota - 1e-9))

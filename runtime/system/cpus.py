@@ -1,4 +1,4 @@
-"""How many threads an engine may take: what this process was given, not what the machine has."""
+"""`available_cpus`: the number of CPU cores available to this process, the default for engine threads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _SYSTEM = Path("/")
 
 
 def available_cpus(system: Path = _SYSTEM) -> int:
-    """Cores this process may use, at least 1: its affinity mask and cpusets, one for each physical core, cut to its
-    CPU quota.
+    """Number of physical cores that this process may use, at least 1: those in its affinity mask and cpusets, limited
+    by its CPU quota.
 
-    Two threads of one core share the arithmetic units that convolutions keep busy, so a second one only adds waiting.
-    The quota is the smallest of its control group and all groups above it (`runtime.system.cgroups`), rounded up.
-    system: root of the file system, which tests replace.
+    Hyper-threads of one core share the arithmetic units that convolutions saturate, so only one per core is counted.
+    The quota is the smallest of the process's control group and its ancestors (`runtime.system.cgroups`), rounded up.
+    system: root of the file system; tests replace it.
     """
     cpus = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cpus = cpus & (cpu_set(system) or cpus) or cpus
@@ -26,7 +26,7 @@ def available_cpus(system: Path = _SYSTEM) -> int:
 
 
 def _siblings(system: Path, cpu: int) -> str:
-    """What is equal for the threads of one core, as Linux lists them; the CPU itself where that is not known."""
+    """The hyper-threads of this CPU's core, as listed by Linux; the CPU number itself if unknown."""
     path = system / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
     try:
         return path.read_text(encoding="ascii").strip() or str(cpu)

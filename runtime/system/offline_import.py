@@ -1,4 +1,4 @@
-"""Importing packages without the parts of them that talk to the network."""
+"""`import_without`: import a package without its telemetry."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from types import ModuleType
 
 
 def import_without(name: str, unwanted: str) -> ModuleType:
-    """The module `name`, imported as if the package `unwanted`, which it can do without, were not installed.
+    """The module `name`, imported as if its optional dependency `unwanted` were not installed.
 
-    A host that imported either before has made its own choice, and so has one that imports `unwanted` later. Only an
-    import of `unwanted` in another thread at the same moment would fail too.
+    No effect if the host program has already imported either; `unwanted` can be imported later. An import of
+    `unwanted` in another thread fails while this one is running.
     """
     hidden = unwanted not in sys.modules and name not in sys.modules
     if hidden:

@@ -1,7 +1,7 @@
-"""Opening files that others may have put in place: regular files alone, without waiting.
+"""Opening of untrusted paths: regular files only, without blocking.
 
-A FIFO waits for a writer, /dev/zero never ends, a socket cannot be read: none of them is an image, a table or a model.
-The check is of what was opened, so a path that changes between a check and its use makes no difference.
+Reading a FIFO blocks, reading /dev/zero does not end, a socket cannot be read. The check is made on the open file, so
+that a path replaced between check and use has no effect (no TOCTOU race).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _KINDS = {
 
 
 class NotARegularFileError(OSError):
-    """What was opened is a device, a FIFO, a socket or a folder."""
+    """The path is a device, FIFO, socket or folder."""
 
 
 class TooLargeError(OSError):
-    """The file has more bytes than the caller takes."""
+    """The file has more bytes than the limit."""
 
 
 def open_regular(path: Path | str) -> BufferedReader:
-    """The file, to read bytes from. Raises OSError, for all but a regular file a NotARegularFileError."""
+    """The file, opened for reading bytes. Raises OSError; NotARegularFileError if it is not a regular file."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
     try:
         descriptor = os.open(path, flags)
@@ -49,7 +49,7 @@ def open_regular(path: Path | str) -> BufferedReader:
 
 
 def read_regular(path: Path | str, limit: int | None = None) -> bytes:
-    """The content of a regular file. Raises OSError as `open_regular`, and a TooLargeError beyond `limit` bytes."""
+    """The content of a regular file. Raises OSError as `open_regular`, and TooLargeError above `limit` bytes."""
     with open_regular(path) as file:
         content = file.read(-1 if limit is None else limit + 1)
     if limit is not None and len(content) > limit:
@@ -58,12 +58,12 @@ def read_regular(path: Path | str, limit: int | None = None) -> bytes:
 
 
 def read_text(path: Path | str, limit: int | None = None, encoding: str = "utf-8") -> str:
-    """The same as text. UnicodeDecodeError passes to the caller."""
+    """As `read_regular`, decoded. Raises UnicodeDecodeError too."""
     return read_regular(path, limit).decode(encoding)
 
 
 def _kind(path: Path | str) -> str | None:
-    """What is there that cannot even be opened, as a socket; None for anything else."""
+    """``"a socket"`` if the path is one, which `open` rejects; otherwise None."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  a str or bytes path too
     except OSError:

@@ -1,8 +1,8 @@
-"""Folders in which a command builds its output: private, locked while it runs, removed at a later start after a kill.
+"""Temporary folders in which a command builds its output: private, locked, and cleaned up after a killed process.
 
-A work folder has mode 0700 and holds a marker file. The process that builds in it holds flock(2) on the folder, which
-the kernel releases however the process ends. So a folder with the marker that this user owns and nobody holds was left
-behind, and `sweep` removes it; anything else stays.
+A work folder has mode 0700 and contains a marker file. Its process holds a flock(2) lock on the folder, which the
+kernel releases when the process ends. A folder with the marker, owned by this user and not locked, is therefore
+abandoned, and `sweep` removes it; all other folders are kept.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ except ImportError:  # pragma: no cover  Windows
 _HAS_LOCKS = fcntl is not None
 MARKER = ".stageproof-work"
 PREFIX = "stageproof-"
-"""Of work folders in the system's temporary folder."""
+"""Name prefix of work folders in the system's temporary folder."""
 
 
 @contextmanager
 def work_folder(parent: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
-    """A new private folder in `parent` (None: the system's temporary folder), removed at the end unless renamed.
+    """Context manager: a new private folder in `parent` (None: the system's temporary folder), removed on exit unless
+    renamed.
 
-    Work folders of the same prefix that a killed process left in `parent` are removed first.
-    Raises OSError when it cannot be created.
+    First removes abandoned work folders of the same prefix in `parent`. Raises OSError if it cannot be created.
     """
     where = Path(tempfile.gettempdir()) if parent is None else parent
     sweep(where, f"{prefix}*")
@@ -45,9 +45,9 @@ def work_folder(parent: Path | None = None, prefix: str = PREFIX) -> Iterator[Pa
 
 
 def hold(folder: Path) -> int | None:
-    """Mark `folder` as a work folder and lock it for this process; the descriptor that `release` takes.
+    """Mark `folder` as a work folder and lock it for this process. Returns a descriptor for `release`.
 
-    None where this system or file system has no such locks: the folder is then never swept.
+    None if the system or file system does not support the lock; the folder is then never removed by `sweep`.
     """
     folder.chmod(0o700)
     holder = _lock(folder)
@@ -57,21 +57,21 @@ def hold(folder: Path) -> int | None:
 
 
 def unmark(folder: Path) -> None:
-    """Make of a work folder an ordinary one, to be renamed into its place."""
+    """Turn a work folder into an ordinary folder, before it is renamed to its final path."""
     (folder / MARKER).unlink(missing_ok=True)
 
 
 def release(holder: int | None) -> None:
-    """Unlock what `hold` locked."""
+    """Unlock a folder locked by `hold`."""
     if holder is not None:
         os.close(holder)
 
 
 def sweep(parent: Path, pattern: str, spare: Callable[[Path], bool] = lambda folder: False) -> list[Path]:
-    """Remove work folders in `parent` that a killed process of this user left, and return them.
+    """Remove abandoned work folders of this user in `parent`. Returns the removed ones.
 
-    pattern: which names, as Path.glob takes it.
-    spare: says of a folder that it is kept, such as one with a checkpoint.
+    pattern: names, as for Path.glob.
+    spare: predicate for folders to keep, such as those with a checkpoint.
     """
     removed = []
     found: list[Path] = []
@@ -91,12 +91,12 @@ def sweep(parent: Path, pattern: str, spare: Callable[[Path], bool] = lambda fol
 
 
 def make_private(folder: Path) -> None:
-    """Give everything in `folder`, and itself, to this user alone: folders 0700, files 0600. OSError passes."""
+    """Make `folder` and its content accessible by their owner only: folders 0700, files 0600. Raises OSError."""
     _set_modes(folder, 0o700, 0o600)
 
 
 def make_readable(folder: Path) -> None:
-    """Let everybody read what is in `folder`: folders 0755, files 0644. For what holds nothing of a patient."""
+    """Make `folder` and its content readable by all users: folders 0755, files 0644. Not for patient data."""
     _set_modes(folder, 0o755, 0o644)
 
 
@@ -110,7 +110,7 @@ def _set_modes(folder: Path, of_folders: int, of_files: int) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor of `folder`, locked; None where it is no folder of this user's own, or another process holds it."""
+    """A descriptor of the locked `folder`; None if it is not a folder of this user or another process has locked it."""
     if not _HAS_LOCKS:  # pragma: no cover
         return None
     try:

@@ -1,1 +1,1 @@
-"""Text that is printed: escaped, and commands quoted for a shell."""
+"""Printed text: escaping of untrusted text, and shell-quoted commands for messages."""

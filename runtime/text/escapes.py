@@ -1,9 +1,8 @@
-r"""Text that others wrote, such as file names and a manifest's strings, made safe for where it is shown.
+r"""Escaping of untrusted text, such as file names and strings of a manifest, for output.
 
-One function for each medium, used where the output is written: `line` and `lines` for terminals and logs, `cell` for
-CSV, `markup` for HTML; a table of Markdown escapes its cells itself (`train.cards.markdown`). Each first escapes
-what a reader cannot see: control characters, marks that change the direction of text, other line ends of Unicode, and
-bytes of a file name that are no UTF-8.
+One function per medium, called where the output is written: `line` and `lines` for terminals and logs, `cell` for CSV,
+`markup` for HTML (Markdown tables: `train.cards.markdown`). All of them escape invisible characters: control
+characters, bidirectional marks, Unicode line separators, and bytes of a file name that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 _INVISIBLE = (
-    "\x00-\x09\x0b-\x1f\x7f-\x9f"  # C0 but for the newline, DEL, C1
-    "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # directions, invisible marks, line separators
-    "\ud800-\udfff\U000e0000-\U000e007f"  # bytes that are no UTF-8 (PEP 383), tags
+    "\x00-\x09\x0b-\x1f\x7f-\x9f"  # C0 except newline, DEL, C1
+    "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # bidirectional, zero-width, line separators
+    "\ud800-\udfff\U000e0000-\U000e007f"  # bytes that are not UTF-8 (PEP 383), tags
 )
 _IN_LINES = re.compile(f"[{_INVISIBLE}]")
 _IN_LINE = re.compile(f"[\n{_INVISIBLE}]")
@@ -29,19 +28,20 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\uff0b\uff0d\uff1d\uff20]")
 
 
 def line(text: str) -> str:
-    """The text on one line of a terminal or a log."""
+    """The text escaped for one line of a terminal or log."""
     return _IN_LINE.sub(_escaped, text)
 
 
 def lines(text: str) -> str:
-    """The text on a terminal, its own line ends kept: for what the caller has put together of several lines."""
+    """The text escaped for a terminal, with its line ends kept; for text that the caller composed of several lines."""
     return _IN_LINES.sub(_escaped, text)
 
 
 def cell(text: str) -> str:
-    """The text as a value of CSV that no spreadsheet takes for a formula: those get an apostrophe in front (CWE-1236).
+    """The text escaped for a CSV cell. Text that a spreadsheet would evaluate as a formula is prefixed with an
+    apostrophe (CWE-1236).
 
-    Different texts stay different, so that a file can be gone on with.
+    Reversible by `from_cell`, so that a CSV file can be resumed.
     """
     if _IN_LINE.search(text) or _LOOKS_ESCAPED.search(text):
         text = text.replace("\\", "\\\\")
@@ -49,7 +49,7 @@ def cell(text: str) -> str:
 
 
 def markup(text: str) -> str:
-    """The text inside an element or a quoted attribute of HTML."""
+    """The text escaped for an HTML element or quoted attribute."""
     return html.escape(lines(text))
 
 
@@ -58,7 +58,7 @@ def _escaped(found: re.Match[str]) -> str:
     code = ord(sign)
     if sign in _SHORT:
         return _SHORT[sign]
-    if 0xDC80 <= code <= 0xDCFF:  # a byte, as PEP 383 hides it
+    if 0xDC80 <= code <= 0xDCFF:  # a byte encoded by surrogateescape (PEP 383)
         return f"\\x{code - 0xDC00:02x}"
     if code < 0x80:
         return f"\\x{code:02x}"
@@ -66,15 +66,15 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 class Escaping(io.TextIOBase):
-    """A text stream behind which a terminal may be: what reaches it went through `lines`.
+    """A text stream that escapes everything written to it with `lines`.
 
-    `unescaped` is the stream itself, for what draws on purpose, such as a progress bar.
+    `unescaped` is the underlying stream, for output with control characters, such as a progress bar.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.unescaped = stream
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that has no Δ is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Δ must not raise
 
     def write(self, text: str) -> int:
         self.unescaped.write(lines(text))
@@ -98,13 +98,13 @@ class Escaping(io.TextIOBase):
 
     @property
     def buffer(self) -> Any:
-        """The bytes below."""
+        """The underlying byte stream."""
         return self.unescaped.buffer
 
 
 @contextmanager
 def escaping() -> Iterator[None]:
-    """While entered, what is written to the standard output and error is escaped."""
+    """Context manager that escapes everything written to standard output and standard error."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = Escaping(before[0]), Escaping(before[1])
     try:
@@ -114,12 +114,12 @@ def escaping() -> Iterator[None]:
 
 
 def drawable(stream: Any) -> Any:
-    """The stream below `Escaping`: for progress bars, which move the cursor."""
+    """The stream underlying `Escaping`, for progress bars, which move the cursor."""
     return getattr(stream, "unescaped", stream)
 
 
 def from_cell(text: str) -> str:
-    """What `cell` was given."""
+    """The original text of a cell written by `cell`."""
     raw = _LOOKS_ESCAPED.sub(_sign, text)
     return raw[1:] if raw.startswith("'") and _FORMULA.match(raw[1:]) else raw
 

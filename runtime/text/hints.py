@@ -1,4 +1,4 @@
-"""Commands that a message suggests, quoted so that a shell takes them as they stand."""
+"""Commands and spelling suggestions for messages; commands are quoted for the shell."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stageproof.runtime.text.escapes import line
 
 
 def program(module: str) -> str:
-    """What starts the command that `module` runs: ``stageproof export``; ``python -m export`` where a checkout runs so.
+    """The command for `module`: ``stageproof export``, or ``python -m export`` if it was started so in a checkout.
 
-    module: as `python -m` takes it in a checkout, such as ``train.audit``.
+    module: name for `python -m` in a checkout, such as ``train.audit``.
     """
     if IN_CHECKOUT and not _started_by_name() and _is_found(module.partition(".")[0]):
         return f"python -m {module}"
@@ -26,28 +26,25 @@ def program(module: str) -> str:
 
 
 def _started_by_name() -> bool:
-    """Whether this process is the command `stageproof`, installed or as `python -m stageproof`."""
+    """Whether this process was started as `stageproof` or `python -m stageproof`."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     return (spec.name if spec else Path(sys.argv[0]).stem) in ("stageproof", "stageproof.__main__")
 
 
 def _is_found(package: str) -> bool:
-    """Whether `python -m` finds our package by its short name: the checkout is on the import path."""
+    """Whether `python -m` finds our package by its short name, that is, the checkout is on the import path."""
     spec = find_spec(package)
     return spec is not None and spec.origin == str(Path(stageproof.__file__).parents[1] / package / "__init__.py")
 
 
 def command(module: str, *words: object) -> str:
-    """`program` and its words: a path with a space in it, or any other sign of the shell, is quoted.
-
-    words: paths, options and their values, in order.
-    """
+    """`program` followed by `words` (paths, options and their values), quoted for the shell."""
     return " ".join([program(module), *(quoted(str(word)) for word in words)])
 
 
 def quoted(word: str) -> str:
-    """The word as a shell takes it, on one line and without control characters: those as in ``$'a\\nb'``."""
+    """The word quoted for a shell, on one line, with control characters escaped as in ``$'a\\nb'``."""
     if line(word) == word:
         return shlex.quote(word)
     plain = "".join(f"\\{sign}" if sign in "'\\" else sign for sign in word)
@@ -55,13 +52,13 @@ def quoted(word: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean …?``, quoted, where one of `known` is spelt nearly as `word` is; nothing otherwise."""
+    """`` Did you mean …?`` if `word` is a likely misspelling of one of `known`; otherwise empty."""
     found = _alike(word, list(known))
     return f" Did you mean {quoted(found[0])}?" if found else ""
 
 
 def nearest_path(path: Path) -> str:
-    """As `nearest`, of what lies beside a path that does not exist; says which folder above it is missing too."""
+    """As `nearest`, for a path that does not exist; names the missing parent folder, if any."""
     above = next((folder for folder in path.absolute().parents if folder.is_dir()), None)
     if above is None or path.exists():
         return ""
@@ -74,13 +71,13 @@ def nearest_path(path: Path) -> str:
 
 
 def _alike(word: str, known: list[str]) -> list[str]:
-    from difflib import get_close_matches  # here: only messages need it
+    from difflib import get_close_matches  # imported here: only needed for error messages
 
     return get_close_matches(word, known, 1, 0.75)
 
 
-def unguarded(path: Path) -> str:
-    """What to say once of a bundle or lone artifact that checks no image, for people."""
+def missing_guard(path: Path) -> str:
+    """The warning for a bundle or lone artifact without a guard."""
     what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
     advice = " Give its bundle folder instead." if path.is_file() else ""
-    return f"{path} {what}: every image gets a stage, also one that shows no brain. Results say guard: none.{advice}"
+    return f"{path} {what}: every image gets a stage, even if it shows no brain. Results have guard: none.{advice}"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stageproof.export.data.comparison import phantoms
-from stageproof.runtime.artifacts.metadata import carried
+from stageproof.runtime.artifacts.metadata import read_metadata
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.errors import BundleError
 from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
@@ -59,7 +59,7 @@ def test_an_assumed_one_is_said_by_the_bundle_by_each_artifact_and_by_the_card(a
     manifest = verified(assumed)
     assert (manifest.model.labels, manifest.labels_from) == (ALPHABETICAL, ASSUMED)
     for artifact in manifest.artifacts:
-        found = carried(assumed / artifact.file, artifact.format)
+        found = read_metadata(assumed / artifact.file, artifact.format)
         assert found is not None
         assert found.labels_from == ASSUMED
     assert ASSUMED in (assumed / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -74,7 +74,7 @@ def test_a_manifest_cannot_claim_another_origin_than_its_artifacts(assumed, tmp_
     manifest = replace(verified(bundle), labels_from=claim)
     (bundle / "manifest.json").unlink()  # linked elsewhere, maybe
     (bundle / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-    with pytest.raises(BundleError, match=rf"carries labels_from {ASSUMED}, and .*says {claim}"):
+    with pytest.raises(BundleError, match=rf"has labels_from {ASSUMED}, but .* has {claim}"):
         verified(bundle)
 
 

@@ -86,12 +86,12 @@ def test_an_export_into_a_bundle_leaves_its_code_alone(
 
 @pytest.mark.parametrize(("backend", "name"), [("torchscript", "model.ts"), ("torch-export", "model.pt2")])
 def test_an_engine_is_not_given_code_by_default(bundle: Path, backend: str, name: str) -> None:
-    with pytest.raises(TrustError, match=rf"{name} carries code"):
+    with pytest.raises(TrustError, match=rf"{name} contains code"):
         load(backend, bundle / name, "fp32", 1)
     assert load(backend, bundle / name, "fp32", 1, trust_code=True).metadata
 
 
 def test_a_package_of_aotinductor_is_code(tmp_path: Path) -> None:
     (tmp_path / "model.aoti.pt2").write_bytes(b"PK")
-    with pytest.raises((TrustError, BackendUnavailable), match="carries code: an AOTInductor package is machine code"):
+    with pytest.raises((TrustError, BackendUnavailable), match="contains code: an AOTInductor package is machine code"):
         load("aotinductor", tmp_path / "model.aoti.pt2", "fp32", 1)

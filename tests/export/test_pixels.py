@@ -210,7 +210,7 @@ def test_the_predictor_of_a_bundle_with_both_takes_the_usual_one(run, tmp_path, 
     assert all(artifact.checks for artifact in manifest.artifacts)
     predictor = Predictor(out)
     assert predictor.artifact.name == "model.onnx"
-    assert all("never served" in line for line in predictor.explain() if "pixels" in line)
+    assert all("never used" in line for line in predictor.explain() if "pixels" in line)
     assert predictor.predict(scan).probabilities
 
 

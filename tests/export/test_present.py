@@ -12,7 +12,7 @@ import pytest
 from stageproof.export import run as pipeline
 from stageproof.export.bundle.rebuild import stale
 from stageproof.export.bundle.writer import kept_rejections, reject
-from stageproof.runtime.artifacts.metadata import carried
+from stageproof.runtime.artifacts.metadata import read_metadata
 from stageproof.runtime.bundle.manifest import FILE, Manifest, read_manifest
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.errors import BundleError, CheckpointError, InputError
@@ -157,7 +157,7 @@ def test_after_a_new_temperature_every_artifact_is_built_with_it_and_none_is_gon
     assert {artifact.file for artifact in manifest.artifacts} == {"model.onnx", "model.xml", "model.pt2"}
     assert manifest.model.temperature == 0.6
     for artifact in manifest.artifacts:
-        assert carried(out / artifact.file, artifact.format).model == manifest.model
+        assert read_metadata(out / artifact.file, artifact.format).model == manifest.model
         assert artifact.checks
     (line,) = [line for line in said if "was exported with temperature" in line]
     assert "temperature 1 and an abstention threshold of 0; the model now has temperature 0.6" in line
@@ -190,7 +190,9 @@ def test_the_same_model_again_keeps_all_and_says_nothing(bundle, tiny_checkpoint
 def test_a_changed_bundle_is_refused_before_anything_is_built(bundle, tiny_checkpoint, monkeypatch):
     (bundle / "notes.txt").write_text("x")
     monkeypatch.setattr(pipeline, "staged", None)
-    with pytest.raises(BundleError, match=r"notes\.txt is not named by the manifest.* remove .* or give another --out"):
+    with pytest.raises(
+        BundleError, match=r"notes\.txt is not listed in the manifest.* remove .* or give another --out"
+    ):
         tiny.make(tiny_checkpoint, bundle, ("onnx",), temperature=1.25)
 
 

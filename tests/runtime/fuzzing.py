@@ -205,7 +205,7 @@ def main(first: int, count: int) -> None:
             read_all(mutate(seeds[index], marks[index], pick), pool=pool)
         except ImageError as error:
             said = "".join(traceback.format_exception(error))
-            return ("lost" if "crashes its decoder" in said else "refused"), said
+            return ("lost" if "or crashed" in said else "refused"), said
         except BaseException as error:  # noqa: BLE001  this is what is looked for
             return "wrong", repr(error)[:300]
         return "answered", ""

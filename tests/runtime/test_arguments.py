@@ -14,7 +14,7 @@ from PIL import Image
 
 from stageproof.runtime import AuditError, InputError, Predictor
 from stageproof.runtime.__main__ import main
-from stageproof.runtime.inference.arguments import several, slices_of
+from stageproof.runtime.inference.arguments import check_slices, several
 
 GREY, COLOUR = np.zeros((40, 30), np.uint8), np.zeros((40, 30, 3), np.uint8)
 
@@ -123,13 +123,13 @@ MANY = {
 def test_several_are_taken_as_they_are(kind: str) -> None:
     images = MANY[kind]() if callable(MANY[kind]) else MANY[kind]
     assert several(images) is images
-    assert slices_of(images) is images
+    assert check_slices(images) is images
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ONE if kind not in ("array", "mmap", "a file of text")])
 def test_one_file_or_image_is_all_slices_of_its_study(kind: str) -> None:
     one = ONE[kind]() if callable(ONE[kind]) else ONE[kind]
-    assert slices_of(one) == [one]
+    assert check_slices(one) == [one]
     if hasattr(one, "close"):
         one.close()
 
@@ -149,7 +149,7 @@ def test_nothing_is_taken_before_the_first_prediction(onnx_predictor: Predictor)
 
 @pytest.mark.parametrize("name", ["audit", "audit_key", "tune"])
 def test_nothing_is_written_into_the_bundle(bundle: Path, name: str) -> None:
-    with pytest.raises(InputError, match=f"{name} is .*inside the bundle .* Name a file elsewhere"):
+    with pytest.raises(InputError, match=f"{name} is .*inside the bundle .* Give a path elsewhere"):
         Predictor(bundle, **{name: bundle / "golden" / "file"})
 
 

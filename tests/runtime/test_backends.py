@@ -144,7 +144,7 @@ def test_a_backend_module_keeps_the_protocol(module) -> None:
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"No backend is called 'tensorflow'\. Backends: tensorrt, openvino, onnx"):
+    with pytest.raises(InputError, match=r"There is no backend 'tensorflow'\. Backends: tensorrt, openvino, onnx"):
         backends.backend_module("tensorflow")
 
 
@@ -155,9 +155,9 @@ def test_a_missing_engine_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, bu
         BackendUnavailable, match=r"'onnx' needs the package onnxruntime: pip install 'stageproof\[onnx\]'"
     ):
         Predictor(bundle, backend="onnx")
-    with pytest.raises(BackendUnavailable, match=r"No artifact of .* can serve here\..*needs the package"):
+    with pytest.raises(BackendUnavailable, match=r"No artifact of .* can run here\..*needs the package"):
         Predictor(bundle)
-    with pytest.raises(BackendUnavailable, match=r"Nothing here runs \.onnx files: 'openvino' needs.*'onnx' needs"):
+    with pytest.raises(BackendUnavailable, match=r"No backend here runs \.onnx files: 'openvino' needs.*'onnx' needs"):
         Predictor(bundle / "model.onnx")
 
 
@@ -176,7 +176,7 @@ def test_a_gpu_is_refused_where_there_is_none(predictor: Predictor, device: str)
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(
         BackendUnavailable,
-        match=r"device='cpu'|pip install 'stageproof\[gpu\]'|was asked for\. On '(cuda|tensorrt)' run: ",
+        match=r"device='cpu'|pip install 'stageproof\[gpu\]'|was requested\. Backends for '(cuda|tensorrt)': ",
     ):
         Predictor(predictor.artifact.parent, backend=predictor.backend, device=device, trust_code=True)
 
@@ -187,7 +187,7 @@ def test_choosing_for_a_gpu_passes_over_what_needs_none(bundle: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(
-        BackendUnavailable, match=r"in openvino \(.*\): runs on device 'cpu', and device='tensorrt' was"
+        BackendUnavailable, match=r"in openvino \(.*\): runs on device 'cpu', but device='tensorrt' was"
     ):
         Predictor(bundle, device="tensorrt")
     with pytest.raises(InputError, match=r"device is 'tpu', expected one of 'cpu', 'cuda', 'tensorrt'"):

@@ -14,7 +14,7 @@ from stageproof.runtime import Predictor, backends
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.inference import streaming as streams
 
-SEVERAL = [name for name in backends.available() if backends.answers_several(name, "cpu")]
+SEVERAL = [name for name in backends.available() if backends.supports_concurrent_calls(name, "cpu")]
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +183,7 @@ def test_one_that_answers_otherwise_is_not_used(
 
     monkeypatch.setattr(backends, "load", load)
     answers = predictor.predict_batch(phantoms.images[:24], batch_size=4)
-    assert predictor._batches._asked
+    assert predictor._batches._second_tried
     assert predictor._batches._several is None
     for one, other in zip(answers, expected, strict=True):
         assert one.probabilities == pytest.approx(dict(other), abs=1e-5)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime.artifacts.metadata import FORMATS, METADATA_KEY, carried, read_description
+from stageproof.runtime.artifacts.metadata import FORMATS, METADATA_KEY, read_description, read_metadata
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.errors import BundleError
@@ -63,7 +63,7 @@ def tensors(header: dict) -> bytes:
 
 @pytest.mark.parametrize("name", READ)
 def test_every_format_says_what_its_manifest_says(name: str) -> None:
-    found = carried(file_of(name), name)
+    found = read_metadata(file_of(name), name)
     assert found is not None
     assert found.model == MODEL
     assert (found.precision, found.guarded, found.takes, found.gives) == (None, False, None, "logits")
@@ -71,14 +71,14 @@ def test_every_format_says_what_its_manifest_says(name: str) -> None:
 
 def test_artifacts_of_today_say_more(tiny_bundle: Path) -> None:
     for artifact in verified(tiny_bundle).artifacts:
-        found = carried(tiny_bundle / artifact.file, artifact.format)
+        found = read_metadata(tiny_bundle / artifact.file, artifact.format)
         assert found is not None
         assert (found.precision, found.guarded) == ("fp32", True), artifact.file
 
 
 def test_an_engine_has_no_place_for_it(tmp_path: Path) -> None:
     (tmp_path / "model.engine").write_bytes(b"an engine")
-    assert carried(tmp_path / "model.engine", "tensorrt") is None
+    assert read_metadata(tmp_path / "model.engine", "tensorrt") is None
 
 
 def test_what_aotinductor_compiles_in_is_found_in_every_file_that_has_it(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_what_aotinductor_compiles_in_is_found_in_every_file_that_has_it(tmp_pat
         for name in ("a.wrapper", "b.kernel"):
             table = {METADATA_KEY: TEXT, "AOTI_DEVICE_KEY": "cpu"}
             file.writestr(f"model/data/aotinductor/model/{name}_metadata.json", json.dumps(table))
-    found = carried(path, "aotinductor")
+    found = read_metadata(path, "aotinductor")
     assert found is not None
     assert found.model == MODEL
 
@@ -98,9 +98,9 @@ SMALL_PARTS = (
 )
 
 ODD: dict[str, tuple[str, bytes, str]] = {
-    "onnx, none": ("onnx", SMALL_PARTS, "carries no labels"),
-    "onnx, under another key": ("onnx", metadata(TEXT, "other"), "carries no labels"),
-    "onnx, two that differ": ("onnx", metadata(TEXT) + metadata(OTHER), "carries 2 different descriptions"),
+    "onnx, none": ("onnx", SMALL_PARTS, "has no metadata"),
+    "onnx, under another key": ("onnx", metadata(TEXT, "other"), "has no metadata"),
+    "onnx, two that differ": ("onnx", metadata(TEXT) + metadata(OTHER), "has 2 different metadata texts"),
     "onnx, no text": (
         "onnx",
         sized(14, sized(1, METADATA_KEY.encode()) + sized(2, b"\xff\xfe")),
@@ -111,20 +111,20 @@ ODD: dict[str, tuple[str, bytes, str]] = {
     "onnx, a longer field than file": ("onnx", b"\x3a" + varint(1 << 60) + b"x", "cut off"),
     "onnx, a group": ("onnx", varint(3 << 3 | 3) + b"x", "cut off"),
     "onnx, text": ("onnx", b"not an onnx file at all", "cannot be read as onnx"),
-    "xml, none": ("openvino", b"<net><layers/></net>", "carries no labels"),
-    "xml, of a layer": ("openvino", b"<net><layers>" + topology(TEXT)[21:] + b"</layers></net>", "carries no labels"),
+    "xml, none": ("openvino", b"<net><layers/></net>", "has no metadata"),
+    "xml, of a layer": ("openvino", b"<net><layers>" + topology(TEXT)[21:] + b"</layers></net>", "has no metadata"),
     "xml, two that differ": ("openvino", topology(TEXT, after=topology(OTHER)[42:-6].decode()), "2 different"),
     "xml, entities": ("openvino", topology("&a;", before='<!DOCTYPE x [<!ENTITY a "b">]>'), "document type"),
     "xml, UTF-16": ("openvino", topology(TEXT).decode().encode("utf-16"), "not UTF-8"),
     "xml, cut": ("openvino", topology(TEXT)[:-20], "cannot be read as openvino"),
-    "zip, none": ("torchscript", archive(TEXT, name="archive/other"), "carries no labels"),
+    "zip, none": ("torchscript", archive(TEXT, name="archive/other"), "has no metadata"),
     "zip, two that differ": ("torchscript", archive(TEXT, OTHER), "2 different"),
-    "zip, deeper": ("torch-export", archive(TEXT, name=f"a/b/extra/{METADATA_KEY}"), "carries no labels"),
+    "zip, deeper": ("torch-export", archive(TEXT, name=f"a/b/extra/{METADATA_KEY}"), "has no metadata"),
     "zip, a bomb": ("torch-export", archive(" " * (64 << 20)), "has more than 1048576 bytes"),
     "zip, cut": ("torch-export", archive(TEXT)[:-30], "cannot be read as torch-export"),
     "zip, no archive": ("torchscript", b"PK\x03\x04 not", "cannot be read as torchscript"),
-    "safetensors, none": ("pytorch", tensors({"__metadata__": {"format": "pt"}}), "carries no labels"),
-    "safetensors, no metadata": ("pytorch", tensors({}), "carries no labels"),
+    "safetensors, none": ("pytorch", tensors({"__metadata__": {"format": "pt"}}), "has no metadata"),
+    "safetensors, no metadata": ("pytorch", tensors({}), "has no metadata"),
     "safetensors, longer than ours": ("pytorch", (1 << 62).to_bytes(8, "little"), "its header would have"),
     "safetensors, empty": ("pytorch", b"", "is not JSON"),
     "safetensors, a key twice": (
@@ -140,7 +140,7 @@ def test_odd_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes
     path = tmp_path / f"model{FORMATS[name][0]}"
     path.write_bytes(content)
     with pytest.raises(BundleError, match=match) as caught:
-        carried(path, name)
+        read_metadata(path, name)
     assert path.name in str(caught.value)
 
 
@@ -150,7 +150,7 @@ def test_a_file_cut_anywhere_is_a_bundle_error_or_still_says_the_same(name: str,
     for length in range(0, len(content), max(1, len(content) // 60)):
         path.write_bytes(content[:length])
         try:
-            found = carried(path, name)
+            found = read_metadata(path, name)
         except BundleError:
             continue
         assert found is not None

@@ -22,7 +22,7 @@ from stageproof.runtime import (
 )
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.inference.selection import candidates, never_served
+from stageproof.runtime.inference.selection import candidates, unusable_artifacts
 
 
 def test_the_fastest_at_export_serves(edit: Callable) -> None:
@@ -37,9 +37,9 @@ def test_the_fastest_at_export_serves(edit: Callable) -> None:
         if backends.missing(fast) is None:
             predictor = Predictor(bundle)
             assert predictor.backend == fast
-            assert predictor.explain()[0].endswith(f"serves, {predictor.engine}")
+            assert predictor.explain()[0].endswith(f"in use, {predictor.engine}")
             others = predictor.explain()[1:]
-            assert all("not tried: an earlier one serves" in line or "carries code: " in line for line in others)
+            assert all("not tried: an earlier one is in use" in line or "contains code: " in line for line in others)
         assert candidates(read_manifest(bundle), None, None)[0].check.backend == fast
 
 
@@ -81,7 +81,7 @@ def test_an_engine_that_loads_and_cannot_run_is_found_at_load(copy: Path, monkey
         return backend
 
     monkeypatch.setattr(backends, "load", load)
-    with pytest.raises(BackendError, match="gave logits that are not finite numbers"):
+    with pytest.raises(BackendError, match="returned logits that are not finite"):
         Predictor(copy, backend="onnx")
 
 
@@ -103,23 +103,23 @@ def test_what_may_never_serve_is_explained_too(edit) -> None:
     built = "built for compute capability 8.9, version 1.7"
     folder = edit(change)
     assert Predictor(folder).explain()[-1] == (
-        f"model.ts (fp32): never served: nothing could check it where it was exported; {built}"
+        f"model.ts (fp32): never used: no backend could check its parity at export; {built}"
     )
-    with pytest.raises(BackendUnavailable, match=rf"No artifact of .* can serve here\..*never served.*{built}\."):
+    with pytest.raises(BackendUnavailable, match=rf"No artifact of .* can run here\..*never used.*{built}\."):
         Predictor(folder, device="tensorrt")
     pixels = "uint8 (N, H, W, C)"
     folder = edit(lambda data: (change(data), data["artifacts"][1].update(takes=pixels)))
     manifest = read_manifest(folder)
     assert candidates(manifest, None, None)
-    assert "takes uint8 (N, H, W, C), for programs without this library" in never_served(manifest)[-1]
-    with pytest.raises(BundleError, match=r"model\.ts carries takes float32 .*, and .*manifest\.json says uint8"):
+    assert "takes uint8 (N, H, W, C), for programs without this library" in unusable_artifacts(manifest)[-1]
+    with pytest.raises(BundleError, match=r"model\.ts has takes float32 .*, but .*manifest\.json has uint8"):
         Predictor(folder)
 
 
 def test_what_the_bundle_does_not_have(bundle: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing that passed parity for precision='int4'\. It has: fp32 in"):
+    with pytest.raises(InputError, match=r"no artifact that passed parity for precision='int4'\. It has: fp32 in"):
         Predictor(bundle, precision="int4")
-    with pytest.raises(InputError, match=r"No backend is called 'Onnx'\. Backends: "):
+    with pytest.raises(InputError, match=r"There is no backend 'Onnx'\. Backends: "):
         Predictor(bundle, backend="Onnx")
 
 
@@ -168,20 +168,22 @@ def test_a_lone_artifact_says_that_it_has_no_guard(bundle: Path, scan: Path) -> 
 
 def test_a_lone_file_that_makes_no_sense(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(BundleError, match=r"notes\.txt is not an artifact this runtime knows \(\.onnx.*Give a bundle"):
+    with pytest.raises(
+        BundleError, match=r"notes\.txt is not an artifact that this runtime reads \(\.onnx.*Give a bundle"
+    ):
         Predictor(tmp_path / "notes.txt")
-    with pytest.raises(InputError, match=r"whose precision cannot be chosen"):
+    with pytest.raises(InputError, match=r"is a single file, which has one precision"):
         Predictor(bundle / "model.onnx", precision="fp32")
     with pytest.raises(InputError, match=r"'torchscript' does not run \.onnx files\. These do: openvino, onnx"):
         Predictor(bundle / "model.onnx", backend="torchscript")
-    with pytest.raises(InputError, match="has no golden images to replay"):
+    with pytest.raises(InputError, match="has no golden images, which"):
         Predictor(bundle / "model.onnx", guard=False).self_test()
 
 
 def test_weights_that_do_not_say_of_which_network(tmp_path: Path) -> None:
     """Those of a run are not an artifact yet."""
     save_file({"fc.weight": np.zeros((4, 8), np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(BackendError, match=r"does not say of which network\. Export it: .*--to pytorch"):
+    with pytest.raises(BackendError, match=r"no metadata with the architecture\. Export it: .*--to pytorch"):
         Predictor(tmp_path / "model.safetensors")
 
 
@@ -196,5 +198,5 @@ def test_an_onnx_file_of_somebody_else(tmp_path: Path) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, tmp_path / "theirs.onnx")
-    with pytest.raises(BundleError, match=r"carries no labels and input size of its own.*python -m export"):
+    with pytest.raises(BundleError, match=r"has no metadata.*python -m export"):
         Predictor(tmp_path / "theirs.onnx")

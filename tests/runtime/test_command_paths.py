@@ -55,10 +55,10 @@ def test_only_the_named_one_is_the_model(here: Path) -> None:
 )
 def test_without_one_nothing_answers(here: Path, paths: tuple[str, ...]) -> None:
     """Row 9: whoever brings the images can bring a folder called bundle."""
-    with pytest.raises(InputError, match=r"no bundle was named\. .*python -m runtime --bundle bundle "):
+    with pytest.raises(InputError, match=r"no bundle was given\. .*python -m runtime --bundle bundle "):
         chosen(*paths)
     shutil.rmtree(here / "bundle")
-    with pytest.raises(InputError, match=r"no bundle was named\. Make one with: python -m export --out bundle"):
+    with pytest.raises(InputError, match=r"no bundle was given\. Make one with: python -m export --out bundle"):
         chosen("scan.png")
 
 
@@ -110,7 +110,7 @@ def test_the_command(bundle: Path, scan: Path, tmp_path: Path, monkeypatch, caps
     assert main([str(scan)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("InputError: no bundle was named.")
+    assert captured.err.startswith("InputError: no bundle was given.")
     assert main(["--bundle", "bundle", str(scan), "--backend", "onnx"]) == 0
     assert capsys.readouterr().err.startswith("bundle bundle, SHA-256 ")
     assert main(["--bundle", "bundle/model.onnx", str(scan)]) == 0

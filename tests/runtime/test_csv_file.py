@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime.cli.csv_file import CsvFile, before
+from stageproof.runtime.cli.csv_file import CsvFile, read_existing
 from stageproof.runtime.cli.output import header, row
 from stageproof.runtime.errors import InputError
 from tests.runtime.test_audit import PREDICTION
@@ -20,7 +20,7 @@ ROWS = [row(name, PREDICTION) for name in NAMES]
 
 
 def resumed(path: Path, names: list[str] = NAMES) -> CsvFile:
-    return CsvFile(path, before(path, resume=True), model_digest=MODEL, names=names)
+    return CsvFile(path, read_existing(path, resume=True), model_digest=MODEL, names=names)
 
 
 def write(path: Path, names: list[str] = NAMES) -> None:
@@ -72,7 +72,7 @@ def test_a_foreign_file_is_refused_by_name_and_not_touched(tmp_path: Path, kind:
     path.write_bytes(FOREIGN[kind])
     status = path.stat()
     with pytest.raises(InputError, match=r"out\.csv"):
-        CsvFile(path, before(path, resume=resume), model_digest=MODEL, names=NAMES)
+        CsvFile(path, read_existing(path, resume=resume), model_digest=MODEL, names=NAMES)
     assert path.read_bytes() == FOREIGN[kind]
     assert path.stat().st_mtime_ns == status.st_mtime_ns
     assert list(tmp_path.iterdir()) == [path]
@@ -82,7 +82,7 @@ def test_a_foreign_file_is_refused_by_name_and_not_touched(tmp_path: Path, kind:
 def test_what_is_no_file_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"is not a regular file|there is no folder none"):
-        before(Path(path), resume=True)
+        read_existing(Path(path), resume=True)
 
 
 def test_an_empty_file_and_a_new_one_are_begun(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_two_processes_do_not_share_a_file(tmp_path: Path) -> None:
     first = resumed(path)
     with pytest.raises(InputError, match="is being written by another process"):
         resumed(path)
-    found = before(path, resume=True)
+    found = read_existing(path, resume=True)
     first.write("a.png", PREDICTION)
     first.close()
     with pytest.raises(InputError, match="was changed by another process"):
@@ -126,5 +126,5 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "my out.csv"
     command = [sys.executable, "-c", FULL, str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
-    assert "cannot be written: File too large. Go on later with --output '" in done.stdout
+    assert "cannot be written: File too large. Continue later with --output '" in done.stdout
     assert path.read_text(encoding="utf-8") == header() + ROWS[0]

@@ -120,7 +120,7 @@ def test_multi_frame_with_functional_groups() -> None:
     for slope, frame, picture in zip((1, 2, 3), frames, pictures, strict=True):
         expected = np.clip((frame * float(slope) - 999.5) / 1999 + 0.5, 0, 1) * 255
         assert np.array_equal(np.asarray(picture.image), np.rint(expected))
-    with pytest.raises(ImageError, match=r"holds 3 frames; expected one image\. Pass it to predict_study"):
+    with pytest.raises(ImageError, match=r"has 3 frames; expected one image\. Pass it to predict_study"):
         read(encoded(made))
 
 

@@ -90,27 +90,27 @@ def test_what_is_needed_is_named(name: str, how: str) -> None:
         data = encoded(dataset()).replace(element, b"" if how == "missing" else element[:6] + b"\0\0")
     else:
         data = encoded(dataset(**{name: None}) if how == "missing" else without_value(name, dataset()))
-    with pytest.raises(ImageError, match=rf"has no value for {name}, without which its pixels") as caught:
+    with pytest.raises(ImageError, match=rf"has no value for {name}, required to read its pixels") as caught:
         read(data)
     assert "Error)" not in str(caught.value)
     assert "damaged" not in str(caught.value)
 
 
 def test_all_that_is_missing_is_named_at_once() -> None:
-    with pytest.raises(ImageError, match="has no value for Rows, Columns, BitsStored, without"):
+    with pytest.raises(ImageError, match="has no value for Rows, Columns, BitsStored, required"):
         read(encoded(dataset(Rows=None, Columns=None, BitsStored=None)))
 
 
 def test_colour_needs_its_planes() -> None:
     made = dataset(SamplesPerPixel=3, PhotometricInterpretation="RGB", PixelData=bytes(8 * 8 * 6))
-    with pytest.raises(ImageError, match="no value for PlanarConfiguration, which colour needs"):
+    with pytest.raises(ImageError, match="no value for PlanarConfiguration, required for colour"):
         read(encoded(without_value("PlanarConfiguration", made)))
 
 
 @pytest.mark.parametrize("how", ["missing", "empty"])
 def test_no_pixels(how: str) -> None:
     made = dataset(PixelData=None) if how == "missing" else without_value("PixelData", dataset())
-    with pytest.raises(ImageError, match="states an image and holds no pixels: it is truncated, or was exported"):
+    with pytest.raises(ImageError, match="describes an image but has no pixels: it is truncated, or was exported"):
         read(encoded(made))
     made = dataset(PixelData=None, Rows=None, Columns=None)
     with pytest.raises(ImageError, match="is a DICOM file without pixels"):
@@ -123,19 +123,19 @@ def test_no_pixels(how: str) -> None:
 )
 def test_numbers_that_are_none_are_named_and_not_repeated(name: str, value: bytes) -> None:
     data = encoded(dataset(**{name: "7" * len(value)}))
-    with pytest.raises(ImageError, match=f"states {name} in a form that DICOM does not allow"):
+    with pytest.raises(ImageError, match=f"has a value of {name} in a form that DICOM does not allow"):
         read(data.replace(b"7" * len(value), value))
 
 
 def test_several_numbers_where_one_belongs() -> None:
     made = dataset()
     made.add_new("Rows", "US", [8, 8])
-    with pytest.raises(ImageError, match="states Rows in a form that DICOM does not allow"):
+    with pytest.raises(ImageError, match="has a value of Rows in a form that DICOM does not allow"):
         read(encoded(made))
 
 
 def test_a_number_of_another_length() -> None:
     data = encoded(dataset())
     rows = b"\x28\x00\x10\x00US\x02\x00\x08\x00"
-    with pytest.raises(ImageError, match="states Rows in a form that DICOM does not allow"):
+    with pytest.raises(ImageError, match="has a value of Rows in a form that DICOM does not allow"):
         read(data.replace(rows, rows[:6] + b"\x03\x00\x08\x00\x00"))

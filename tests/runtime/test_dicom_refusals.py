@@ -21,13 +21,13 @@ def test_codecs_that_are_not_read_are_named() -> None:
 
 
 def test_a_file_that_claims_to_be_giant() -> None:
-    with pytest.raises(ImageError, match=r"is 65535 x 65535 with 1 frames of 1 samples; from 1 to"):
+    with pytest.raises(ImageError, match=r"is 65535 x 65535 with 1 frames of 1 samples; the limits are 1 to"):
         read(encoded(dataset(Rows=65535, Columns=65535)))
     with pytest.raises(ImageError, match=r"with 1000000000 frames"):
         read(encoded(dataset(NumberOfFrames=1_000_000_000)))
     jpeg2000 = next(path for path in SHIPPED if path.name == "MR_small_jp2klossless.dcm").read_bytes()
     start = jpeg2000.index(b"\xff\x4f\xff\x51") + 8
-    with pytest.raises(ImageError, match=r"says 64 x 64, and its compressed frame 65535 x 64"):
+    with pytest.raises(ImageError, match=r"declares 64 x 64, but its compressed frame 65535 x 64"):
         read(jpeg2000[:start] + (65535).to_bytes(4, "big") + jpeg2000[start + 4 :])
 
 

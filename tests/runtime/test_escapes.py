@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.runtime.cli.exit_status import told
+from stageproof.runtime.cli.exit_status import report_error
 from stageproof.runtime.cli.output import Progress, csv_line, row, text
 from stageproof.runtime.errors import ImageError, TrainingError
 from stageproof.runtime.prediction import Prediction, Timings
@@ -79,9 +79,9 @@ def test_a_file_name_forges_no_result(name):
 
 
 def test_an_error_is_one_line_unless_it_carries_a_traceback(capsys):
-    assert told(ImageError("a\n\x1b[2Kb")) == 2
+    assert report_error(ImageError("a\n\x1b[2Kb")) == 2
     assert capsys.readouterr().err == "ImageError: a\\n\\x1b[2Kb\n"
-    told(TrainingError("a\n\x1bb"))
+    report_error(TrainingError("a\n\x1bb"))
     assert capsys.readouterr().err == "TrainingError: a\n\\x1bb\n"
 
 

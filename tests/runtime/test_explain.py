@@ -12,12 +12,12 @@ from PIL import Image
 
 from stageproof.runtime import Predictor, preprocess, read_image
 from stageproof.runtime.explain.__main__ import main
-from stageproof.runtime.explain.explanation import explained
-from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, lacking
-from stageproof.runtime.explain.overlay import SIDE, drawn
+from stageproof.runtime.explain.explanation import explain_prediction
+from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, why_unavailable
+from stageproof.runtime.explain.overlay import SIDE, draw_overlay
 from tests import tiny
 
-needs_captum = pytest.mark.skipif(lacking() is not None, reason=f"Grad-CAM {lacking()}")
+needs_captum = pytest.mark.skipif(why_unavailable() is not None, reason=f"Grad-CAM {why_unavailable()}")
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,9 @@ def test_a_patients_name_is_neither_said_nor_drawn(other_formats: Path, scan: Pa
     captured = capfd.readouterr()
     for text in (captured.out, captured.err, str(Image.open(io.BytesIO(png)).info), png.decode("latin1")):
         assert "Zyxwvut" not in text
-    assert png == explained(other_formats, pixels, trust_code=True)[1], "nothing but pixels reaches the picture"
+    assert png == explain_prediction(other_formats, pixels, trust_code=True)[1], (
+        "nothing but pixels reaches the picture"
+    )
 
 
 @needs_captum
@@ -111,7 +113,9 @@ def assert_gradient(bundle: Path, model, architecture: str, scan: Path) -> None:
 def test_heat_lies_where_the_cells_are_hot() -> None:
     heat = np.zeros((4, 4), np.float32)
     heat[0, 3] = 1.0
-    page = np.asarray(Image.open(io.BytesIO(drawn(Image.new("L", (100, 100), 90), heat, ["words"]))).convert("RGB"))
+    page = np.asarray(
+        Image.open(io.BytesIO(draw_overlay(Image.new("L", (100, 100), 90), heat, ["words"]))).convert("RGB")
+    )
     right = page[12 : 12 + SIDE, 24 + SIDE : 24 + 2 * SIDE].astype(int)
     changed = np.abs(right - 90).max(axis=2) > 10
     assert changed[: SIDE // 4, 3 * SIDE // 4 :].mean() > 0.9
@@ -120,7 +124,9 @@ def test_heat_lies_where_the_cells_are_hot() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (640, 480)])
 def test_any_shape_of_slice_is_drawn(size: tuple[int, int]) -> None:
-    page = Image.open(io.BytesIO(drawn(Image.new("RGB", size, "gray"), np.ones((2, 2), np.float32), ["a", "b " * 200])))
+    page = Image.open(
+        io.BytesIO(draw_overlay(Image.new("RGB", size, "gray"), np.ones((2, 2), np.float32), ["a", "b " * 200]))
+    )
     assert min(page.size) > 20
 
 
@@ -142,9 +148,9 @@ def test_what_it_cannot_do_it_says(bundle: Path, other_formats: Path, scan: Path
 
     out = tmp_path / "out.png"
     trusted = (other_formats, "--trust-code")
-    assert "has no float32 .pt2, the artifact whose gradients" in says(bundle, scan, "--out", out)
+    assert "has no float32 .pt2, which Grad-CAM requires for gradients" in says(bundle, scan, "--out", out)
     assert "--to torch-export --out" in says(bundle, scan, "--out", out)
-    assert "'Demented' is no class. Expected one of NonDemented, " in says(
+    assert "label is 'Demented', expected one of NonDemented, " in says(
         other_formats, scan, "--label", "Demented", "--out", out
     )
     assert "no such file" in says(*trusted, tmp_path / "none.png", "--out", out)
@@ -161,7 +167,7 @@ def test_without_captum_it_says_how_to_get_it(bundle: Path, scan: Path, monkeypa
 
     monkeypatch.setattr("runtime.explain.gradcam.find_spec", lambda name: None)
     with pytest.raises(BackendUnavailable, match=r"needs the package torch: pip install 'stageproof\[explain\]'"):
-        explained(bundle, scan)
+        explain_prediction(bundle, scan)
 
 
 @needs_captum

@@ -131,17 +131,17 @@ def test_the_users_own_hidden_file_is_read_where_it_is_named(tmp_path: Path) -> 
 
 def test_a_folder_given_to_the_predictor(tmp_path: Path) -> None:
     from stageproof.runtime.errors import InputError
-    from stageproof.runtime.inference.arguments import several, slices_of
+    from stageproof.runtime.inference.arguments import check_slices, several
 
     plant(tmp_path, **{"study/1.2.3.4": dicom(MR), "study/DICOMDIR": dicom("1.2.840.10008.1.3.10"), "none/a.txt": b"x"})
     for form in (str, Path):
-        assert slices_of(form(tmp_path / "study")) == [tmp_path / "study/1.2.3.4"]
+        assert check_slices(form(tmp_path / "study")) == [tmp_path / "study/1.2.3.4"]
         with pytest.raises(InputError, match=r"is a folder without an image \(skipped 1 file: 1 text\)"):
-            slices_of(form(tmp_path / "none"))
+            check_slices(form(tmp_path / "none"))
         with pytest.raises(InputError, match=r"images is the folder '.*', expected several images"):
             several(form(tmp_path / "study"))
-    assert slices_of("x" * 5000) == ["x" * 5000]
-    assert slices_of("scan\0.png") == ["scan\0.png"]
+    assert check_slices("x" * 5000) == ["x" * 5000]
+    assert check_slices("scan\0.png") == ["scan\0.png"]
 
 
 def test_the_command_on_a_folder_of_files_named_by_uid(

@@ -171,12 +171,12 @@ def test_a_bundle_that_was_replaced_is_not_loaded(edit: Callable, copy: Path) ->
     sent = pickle.dumps(Predictor(copy, backend="onnx", guard=False))
     text = (copy / "manifest.json").read_text(encoding="utf-8")
     edit(lambda data: data["model"].update(temperature=2.0))
-    with pytest.raises(BundleError, match="was replaced in between"):
+    with pytest.raises(BundleError, match="or was replaced"):
         pickle.loads(sent)
     (copy / "manifest.json").write_text(text, encoding="utf-8")
     assert pickle.loads(sent).backend == "onnx"
     shutil.move(copy, copy.with_name("elsewhere"))
-    with pytest.raises(BundleError, match="which a pickled Predictor names, does not exist here"):
+    with pytest.raises(BundleError, match="the path of a pickled Predictor, does not exist here"):
         pickle.loads(sent)
 
 
@@ -189,10 +189,10 @@ def test_a_lone_artifact_is_pinned_too(bundle: Path, tmp_path: Path) -> None:
     other = Predictor(path)
     with path.open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(BundleError, match="was replaced in between"):
+    with pytest.raises(BundleError, match="or was replaced"):
         pickle.loads(sent)
     assert pickle.dumps(mine) == sent
-    with pytest.raises(BundleError, match="was replaced in between"):
+    with pytest.raises(BundleError, match="or was replaced"):
         pickle.loads(pickle.dumps(other))
 
 

@@ -180,18 +180,18 @@ def test_other_files_are_refused(phantom_guard: Guard, tmp_path: Path, damage) -
         else:
             content["about"] = np.array(str(content["about"]).replace('"border"', '"boarder"'))
         np.savez(path, **content)
-    with pytest.raises(BundleError, match=r"guard\.npz is not a guard this runtime reads .*Export again"):
+    with pytest.raises(BundleError, match=r"guard\.npz is not a guard file of this runtime .*Export again"):
         Guard.read(path)
 
 
 def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "guard.npz", about=np.array([{"format": 1}], dtype=object))
-    with pytest.raises(BundleError, match="is not a guard this runtime reads"):
+    with pytest.raises(BundleError, match="is not a guard file of this runtime"):
         Guard.read(tmp_path / "guard.npz")
 
 
 def test_too_little_to_fit(strangers: list[Image.Image]) -> None:
-    with pytest.raises(InputError, match="images holds 15 slices; a guard needs at least 16"):
+    with pytest.raises(InputError, match="images has 15 slices; fitting a guard requires at least 16"):
         fit(strangers[:15])
     with pytest.raises(InputError, match="at least two patients"):
         fit(strangers[:20], [7] * 20)

@@ -181,16 +181,16 @@ def from_nowhere(model, onnx) -> None:
 
 
 ONNX = {
-    "a column plus a row": (outer("Add", (100_000, 1), (1, 100_000)), "makes its results"),
-    "a column times a row": (outer("MatMul", (100_000, 1), (1, 100_000)), "makes its results"),
-    "a column and a row by Gemm": (outer("Gemm", (100_000, 1), (1, 100_000)), "makes its results"),
-    "the larger of a column and a row": (outer("Max", (1, 100_000, 1), (100_000,)), "makes its results"),
-    "paddings": (paddings, "makes its results"),
-    "doubled": (doubled, "makes its results"),
-    "many": (many, "makes its results"),
+    "a column plus a row": (outer("Add", (100_000, 1), (1, 100_000)), "its results up to operator"),
+    "a column times a row": (outer("MatMul", (100_000, 1), (1, 100_000)), "its results up to operator"),
+    "a column and a row by Gemm": (outer("Gemm", (100_000, 1), (1, 100_000)), "its results up to operator"),
+    "the larger of a column and a row": (outer("Max", (1, 100_000, 1), (100_000,)), "its results up to operator"),
+    "paddings": (paddings, "its results up to operator"),
+    "doubled": (doubled, "its results up to operator"),
+    "many": (many, "its results up to operator"),
     "a large input": (large_input, "its input has the shape"),
     "an input of any size": (free_input, "its input has the shape"),
-    "an input from nowhere": (from_nowhere, "takes what nothing before it gives"),
+    "an input from nowhere": (from_nowhere, "has an undefined input"),
     "17.6 GB in a few bytes": (initializer(dims=[1 << 32]), "declares 17179869184 bytes and has 0|declares 4294967296"),
     "a shape that wraps": (initializer(dims=[1 << 33, 1 << 33]), "declares"),
     "a shape beyond all": (initializer(dims=[1 << 62]), "has the shape"),
@@ -198,8 +198,8 @@ ONNX = {
     "typed values that are not there": (initializer(dims=[1 << 30], float_data=[1.0]), "declares 1073741824 values"),
     "values twice": (initializer(dims=[1], float_data=[1.0], raw_data=b"1234"), "declares"),
     "half a tensor": (half_a_tensor, "declares"),
-    "an unknown type": (initializer(dims=[1], data_type=99, raw_data=b"1"), "has the type 99"),
-    "text": (initializer(dims=[1], data_type=8, string_data=[b"x"]), "text"),
+    "an unknown type": (initializer(dims=[1], data_type=99, raw_data=b"1"), "has data type 99"),
+    "text": (initializer(dims=[1], data_type=8, string_data=[b"x"]), "has strings"),
     "external data": (external("weights.bin"), "values in another file"),
     "external data by an absolute path": (external("/etc/passwd"), "values in another file"),
     "external data outside": (external("../../secret"), "values in another file"),
@@ -216,10 +216,10 @@ ONNX = {
     "Expand": (with_shape([1 << 20, 1 << 12], node("Expand", ["fc.bias", "shape"])), "'Expand'"),
     "Tile": (with_shape([1 << 32], node("Tile", ["fc.bias", "shape"])), "'Tile'"),
     "Range": (node("Range", ["a", "b", "c"]), "'Range'"),
-    "RandomNormal": (node("RandomNormal", [], shape=[1 << 30]), "'RandomNormal'|beyond any"),
+    "RandomNormal": (node("RandomNormal", [], shape=[1 << 30]), "'RandomNormal'|beyond the limit"),
     "Resize": (node("Resize", ["images", "", "s"]), "'Resize'"),
     "Pad": (node("Pad", ["images", "p"]), "'Pad'"),
-    "a padding beyond all": (padding, "beyond any network's"),
+    "a padding beyond all": (padding, "beyond the limit"),
 }
 
 
@@ -287,14 +287,14 @@ def first_data(old: str, new: str) -> Callable[[str], str]:
 XML = {
     "more than the weights have": (first_data(r'size="\d+"', 'size="99999999"'), "by its size|declares"),
     "behind the weights": (first_data(r'offset="\d+"', 'offset="99999999"'), "ends at byte"),
-    "a negative place": (first_data(r'offset="\d+"', 'offset="-4"'), "where a number belongs"),
+    "a negative place": (first_data(r'offset="\d+"', 'offset="-4"'), "expected a number"),
     "a huge shape": (first_data(r'shape="[^"]*" offset', 'shape="4294967296" offset'), "declares"),
     "an extension": (first_data(r'version="opset\d+"', 'version="extension"'), "'extension'"),
     "another operation": (first_data(r'type="ReLU"', 'type="Loop"'), "'Loop'"),
     "a type": (first_data('element_type="f32" shape="8"', 'element_type="string" shape="8"'), "'string'|declares"),
     "a body": (lambda text: text.replace("</layer>", "<body><layers><layer/></layers></body></layer>", 1), "within"),
     "entities": (lambda text: text.replace("<net", '<!DOCTYPE x [<!ENTITY a "b">]><net', 1), "document type"),
-    "a padding": (first_data(r'pads_begin="[^"]*"', 'pads_begin="268435456, 268435456"'), "beyond any network's"),
+    "a padding": (first_data(r'pads_begin="[^"]*"', 'pads_begin="268435456, 268435456"'), "beyond the limit"),
 }
 
 
@@ -333,7 +333,7 @@ def many_descriptions() -> bytes:
 
 PARTS = {
     "a zip directory": ("model.ts", many_entries, "its directory has"),
-    "descriptions": ("model.pt2", many_descriptions, "holds 100 descriptions"),
+    "descriptions": ("model.pt2", many_descriptions, "has 100 metadata entries"),
     "elements": ("model.xml", lambda: b"<net>" + b"<a/>" * (5 << 18) + b"</net>", "more than 4194304 bytes"),
     "fields": ("model.onnx", lambda: b"\x72\x00" * (1 << 20), "more parts than any network"),
     "lists": (
@@ -358,7 +358,7 @@ def test_a_manifest_of_many_files(bundle: Path) -> None:
     def more(data: dict) -> None:
         data["documents"] += [{"file": f"{number}.txt", "sha256": "0" * 64} for number in range(2000)]
 
-    with pytest.raises(BundleError, match=r"names 20\d\d files, expected at most 1000"):
+    with pytest.raises(BundleError, match=r"lists 20\d\d files, expected at most 1000"):
         Predictor(rewritten(bundle, more))
 
 
@@ -426,7 +426,9 @@ GUARDS: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_a_hostile_guard_is_refused_by_name(bundle: Path, made: Callable[[], bytes], match: str) -> None:
     content = made()
     exchanged(bundle, "guard.npz", content)
-    with pytest.raises(BundleError, match=rf"(?s)guard\.npz (is not a guard this runtime reads|has .* bytes).*{match}"):
+    with pytest.raises(
+        BundleError, match=rf"(?s)guard\.npz (is not a guard file of this runtime|has .* bytes).*{match}"
+    ):
         Predictor(bundle, backend="onnx")
     with pytest.raises(BundleError):
         Guard.read(bundle / "guard.npz")
@@ -542,7 +544,7 @@ def test_what_is_no_file_is_no_manifest(bundle: Path, what: str) -> None:
     else:
         with path.open("wb") as file:
             file.truncate(LARGEST + 1 if what == "too large" else 1 << 40)
-    with pytest.raises(BundleError, match=r"manifest\.json (is no regular file|cannot be read|has \d+ bytes)"):
+    with pytest.raises(BundleError, match=r"manifest\.json (is not a regular file|cannot be read|has \d+ bytes)"):
         Predictor(bundle)
     with pytest.raises(BundleError):
         read_manifest(bundle)

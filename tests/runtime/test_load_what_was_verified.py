@@ -132,7 +132,10 @@ def test_a_fifo_that_takes_a_files_place_stops_nothing(bundle: Path, monkeypatch
             os.mkfifo(bundle / name)
 
     monkeypatch.setattr(integrity, "assert_nothing_else", looked_at)
-    with pytest.raises(BundleError, match=r"model\.(onnx|ts) (is missing|is no regular file|cannot be read)"):
+    with pytest.raises(
+        BundleError,
+        match=r"model\.(onnx|ts) (is listed in the manifest but missing|is not a regular file|cannot be read)",
+    ):
         Predictor(bundle, backend="onnx")
 
 

@@ -91,7 +91,7 @@ def test_a_changed_value_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"holds no manifest\.json.*python -m export --out"):
+    with pytest.raises(BundleError, match=r"has no manifest\.json.*python -m export --out"):
         read_manifest(tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_no_manifest(tmp_path: Path) -> None:
         (b"{", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b"\xff\xfe", "cannot be read"),
-        (b"[]", "holds list, expected an object"),
+        (b"[]", "is a JSON list, expected an object"),
         (b"{}", "has schema None, this runtime reads 1"),
     ],
     ids=["empty", "cut", "deep", "binary", "list", "hollow"],
@@ -134,12 +134,12 @@ WRONG: dict[str, tuple[Change, str]] = {
     "file no text": (lambda d: d["artifacts"][0].update(file=3), "'file' is int, expected str"),
     "size no number": (lambda d: d["artifacts"][0].update(size_bytes=True), "'size_bytes' is bool, expected int"),
     "digest cut": (lambda d: d["artifacts"][0].update(sha256="01"), "not 64 hexadecimal digits"),
-    "requires no text": (lambda d: d["artifacts"][0].update(requires={"a": 1}), "requires of model.onnx"),
+    "requires no text": (lambda d: d["artifacts"][0].update(requires={"a": 1}), "'requires' of model.onnx"),
     "checks no object": (lambda d: d["artifacts"][0].update(checks=["onnx"]), "'checks' holds str"),
     "latency NaN": (lambda d: d["artifacts"][0]["checks"][0].update(latency_ms=float("nan")), "'latency_ms' is nan"),
-    "twice": (lambda d: d["artifacts"].append(d["artifacts"][0]), r"names a file twice: model\.onnx"),
+    "twice": (lambda d: d["artifacts"].append(d["artifacts"][0]), r"lists a file twice: model\.onnx"),
     "golden is an artifact": (lambda d: d["golden"][0].update(file="model.onnx"), r"twice: model\.onnx"),
-    "golden cut": (lambda d: d["golden"][0].update(logits=[1.0]), r"golden/0\.png has not one logit for each"),
+    "golden cut": (lambda d: d["golden"][0].update(logits=[1.0]), r"golden/0\.png has 1 logits, expected one for each"),
     "golden NaN": (lambda d: d["golden"][0].update(logits=[1.0, 2.0, 3.0, float("inf")]), "not all finite"),
     "guard no object": (lambda d: d.update(guard="guard.npz"), "'guard' is str, expected dict"),
     "temperature 0": (lambda d: d["model"].update(temperature=0), "temperature is 0.0, expected a positive number"),
@@ -193,7 +193,7 @@ def test_a_path_that_could_leave_the_bundle_is_refused(key: str, file: str) -> N
 def test_a_name_with_another_use_is_refused(file: str) -> None:
     data = json.loads(json.dumps(FULL.to_dict()))
     data["documents"][0]["file"] = file
-    with pytest.raises(BundleError, match=r"that may be named: manifest\.json, model\.sig, .*\. Not loaded"):
+    with pytest.raises(BundleError, match=r"that may be listed: manifest\.json, model\.sig, .*\. Not loaded"):
         Manifest.from_dict(data, "here")
 
 
@@ -210,9 +210,9 @@ def test_two_names_that_differ_in_case_only_are_one(other: str) -> None:
     [
         ('"schema": 1,', '"schema": 1, "schema": 1,', "has the key 'schema' twice in one object"),
         ('"height": 96,', '"height": 96, "height": 224,', "has the key 'height' twice in one object"),
-        ('"flipped": 0', '"flipped": NaN', "holds NaN, which is not JSON"),
-        ('"flipped": 0', '"flipped": -Infinity', "holds -Infinity, which is not JSON"),
-        ('"flipped": 0', '"flipped": 1e999', "holds the number 1e999, which no float64 holds"),
+        ('"flipped": 0', '"flipped": NaN', "has NaN, which is not valid JSON"),
+        ('"flipped": 0', '"flipped": -Infinity', "has -Infinity, which is not valid JSON"),
+        ('"flipped": 0', '"flipped": 1e999', "has the number 1e999, beyond the range of float64"),
     ],
 )
 def test_what_parsers_read_differently_is_refused(tmp_path: Path, old: str, new: str, match: str) -> None:
@@ -228,11 +228,11 @@ def test_what_parsers_read_differently_is_refused(tmp_path: Path, old: str, new:
 def test_only_a_regular_file_of_a_sensible_size_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "manifest.json"
     os.mkfifo(path)
-    with pytest.raises(BundleError, match=r"manifest\.json is no regular file"):
+    with pytest.raises(BundleError, match=r"manifest\.json is not a regular file"):
         read_manifest(tmp_path)
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(BundleError, match=r"manifest\.json is no regular file"):
+    with pytest.raises(BundleError, match=r"manifest\.json is not a regular file"):
         read_manifest(tmp_path)
     path.unlink()
     monkeypatch.setattr("runtime.bundle.manifest.LARGEST", 100)
@@ -245,8 +245,8 @@ def test_only_a_regular_file_of_a_sensible_size_is_read(tmp_path: Path, monkeypa
     [
         ({"slope": -1.0}, "slope is -1.0, expected 0 or more"),
         ({"abstain_below": 1.0}, "abstain_below is 1.0"),
-        ({"intercepts": [0.0, 0.0]}, "not one finite number for each of 4 labels"),
-        ({"intercepts": [0.0, 0.0, 0.0, "0"]}, "not one finite number"),
+        ({"intercepts": [0.0, 0.0]}, "not a list of 4 finite numbers, one per label"),
+        ({"intercepts": [0.0, 0.0, 0.0, "0"]}, "not a list of 4 finite numbers"),
         ({"more": 1}, "has keys that its schema does not have: 'more'"),
     ],
 )

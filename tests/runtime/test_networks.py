@@ -46,11 +46,11 @@ def test_it_is_the_eager_network(eager, size: tuple[int, int]) -> None:
 def test_weights_of_another_network_are_named(eager) -> None:
     name, model = eager
     weights = folded(model)
-    with pytest.raises(ValueError, match=r"no network is called 'vgg'; this runtime knows resnet50, resnet34-gray"):
+    with pytest.raises(ValueError, match=r"the architecture is 'vgg', expected one of resnet50, resnet34-gray"):
         network("vgg", weights, torch)
-    with pytest.raises(ValueError, match=rf"not those of a {name} whose BatchNorm is folded: .* unknown\. Export it"):
+    with pytest.raises(ValueError, match=rf"do not fit a {name} with folded BatchNorm: .* unknown\. Export it"):
         network(name, dict(model.state_dict()), torch)
     less = {key: value for key, value in weights.items() if key != "layer1.0.conv1.weight"}
     less.pop("layer1.0.conv1.0.weight", None)
-    with pytest.raises(ValueError, match=r"layer1\.0\.conv1.*weight \(1 in all\) lacking"):
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1.*weight \(1 in all\) missing"):
         network(name, less, torch)

@@ -78,7 +78,7 @@ def test_a_study_abstains_by_its_mean() -> None:
     assert study([OK, OTHER], abstain_below=0.39).status == "ok"
     unsure = study([OK, OTHER], abstain_below=0.41)
     assert (unsure.status, unsure.label, unsure.cdr, unsure.probability) == ("abstained", None, None, None)
-    assert "40.0%, below the 41.0%" in unsure.reason
+    assert "40.0%, below the threshold of 41.0%" in unsure.reason
 
 
 RULE = StudyRule((0.5, -0.5, 0.25, -0.25), 2.0, 0.4)

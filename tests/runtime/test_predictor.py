@@ -76,7 +76,7 @@ def test_unsure_abstains(bundle: Path, recalibrated: Callable, scan: Path) -> No
         assert (answer.status, answer.code) == ("abstained", "unsure")
         assert (answer.label, answer.cdr, answer.probability) == (None, None, None)
         assert answer.probabilities == sure.probabilities
-        assert "below the 99.0% this model answers from" in answer.reason
+        assert "below the threshold of 99.0%" in answer.reason
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_imagenet_spec() -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"height": 0}, "height is 0; expected a whole number of at least 1"),
+        ({"height": 0}, "height is 0; expected an integer of at least 1"),
         ({"width": 2.0}, r"width is 2\.0"),
         ({"height": True}, "height is True"),
         ({"height": "224"}, "height is '224'"),

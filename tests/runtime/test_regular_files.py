@@ -10,7 +10,7 @@ import pytest
 
 from stageproof.runtime.audit.chain import read_key
 from stageproof.runtime.audit.log import AuditLog
-from stageproof.runtime.cli.csv_file import before
+from stageproof.runtime.cli.csv_file import read_existing
 from stageproof.runtime.errors import AuditError, CheckpointError, DatasetError, InputError
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.runtime.system.regular_files import NotARegularFileError, TooLargeError, open_regular, read_regular
@@ -60,7 +60,7 @@ def test_every_reader_of_a_named_file_refuses_it(odd, tmp_path):
     with pytest.raises(AuditError):
         AuditLog(odd)
     with pytest.raises(InputError):
-        before(odd, resume=True)
+        read_existing(odd, resume=True)
     with pytest.raises(DatasetError):
         read_table(odd, "groups")
     with pytest.raises(CheckpointError):

@@ -230,7 +230,7 @@ def test_every_pair_of_labels_exchanged_and_the_digest_computed_again(sealed: Pa
             labels = edited["model"]["labels"]
             labels[first], labels[second] = labels[second], labels[first]
             write(sealed, edited, sealed_again=True)
-            with pytest.raises(BundleError, match=r"model\.onnx carries labels \[.*\], and .*manifest\.json says \["):
+            with pytest.raises(BundleError, match=r"model\.onnx has labels \[.*\], but .*manifest\.json has \["):
                 Predictor(sealed)
 
 
@@ -249,7 +249,7 @@ def test_the_attacks_of_row_3(sealed: Path, attack: str) -> None:
         match = r"manifest\.json lacks 'sha256'"
     else:
         (sealed / "notes.txt").write_text("harmless", encoding="utf-8")
-        match = r"notes\.txt is not named by the manifest.*Nothing was loaded"
+        match = r"notes\.txt is not listed in the manifest.*Nothing was loaded"
     with pytest.raises(BundleError, match=match):
         Predictor(sealed)
 
@@ -260,7 +260,7 @@ def test_a_guard_removed_with_its_entry_and_the_digest_computed_again(tiny_bundl
     data = json.loads((tmp_path / "bundle" / MANIFEST).read_text(encoding="utf-8"))
     (tmp_path / "bundle" / data.pop("guard")["file"]).unlink()
     write(tmp_path / "bundle", data, sealed_again=True)
-    with pytest.raises(BundleError, match=r"model\.onnx carries guard of its bundle, and .*manifest\.json says none"):
+    with pytest.raises(BundleError, match=r"model\.onnx has guard required, but .*manifest\.json has none"):
         Predictor(tmp_path / "bundle")
 
 
@@ -294,7 +294,7 @@ def test_every_file_renamed_linked_or_replaced_by_something_else_is_refused(seal
     aside = tmp_path / "aside"
     for path in [path for path in sorted(sealed.rglob("*")) if path.is_file()]:
         path.rename(aside)
-        reasons = "is missing|is not named|is a symbolic link|no regular file|holds no manifest|cannot be"
+        reasons = "but missing|is not listed|is a symbolic link|not a regular file|has no manifest|cannot be"
         replaced = {
             "a link to outside": lambda path: path.symlink_to(aside),
             "a link to itself": lambda path: path.symlink_to(path.name),
@@ -341,7 +341,7 @@ def test_whatever_is_added_is_refused_by_its_name(tiny_bundle: Path, tmp_path: P
     (bundle / name).parent.mkdir(parents=True, exist_ok=True)
     (bundle / name).write_bytes(b"x")
     message = str(refusal(bundle))
-    assert "is not named by the manifest: it was added" in message
+    assert "is not listed in the manifest: it was added" in message
     assert (name.split("/")[0] if name.isprintable() else repr(name)[1:-1]) in message
     assert message.isprintable()
 

@@ -67,5 +67,5 @@ def test_an_8_bit_artifact_is_held_to_what_export_measured(
 def test_a_bundle_without_golden_images(copy: Path, edit: Callable) -> None:
     bundle = edit(lambda data: data.pop("golden", None))
     shutil.rmtree(bundle / "golden", ignore_errors=True)
-    with pytest.raises(InputError, match="has no golden images to replay"):
+    with pytest.raises(InputError, match="has no golden images, which"):
         Predictor(bundle, backend="onnx").self_test()

@@ -89,12 +89,12 @@ FILES = {
     "MetaImage": (b"ObjectType = Image\nNDims = 3\n", r"is a MetaImage header"),
     "Parquet": (b"PAR1" + bytes(90), r"is a Parquet file"),
     "pickle": (pickle.dumps({"Doe": "Jane"}), r"is a Python pickle"),
-    "zeros": (bytes(5000), r"holds nothing but zeros"),
+    "zeros": (bytes(5000), r"contains only zeros"),
     "DICOM": (b"\0" * 128 + b"DICM" + b"Doe^Jane", r"is a DICOM file.*Predictor reads it"),
     "DICOM without a preamble": (b"\x08\0\x05\0CS\x0a\0ISO_IR 100" + b"Doe^Jane", r"is a DICOM file"),
-    "12-bit JPEG": (jpeg(12, 0xC1), r"is a 12-bit JPEG, of which 8 bits are read. Convert it to 16-bit PNG"),
-    "PNG's first bytes": (b"\x89PNG\r\n\x1a\n", r"begins as PNG and is damaged at its start"),
-    "JPEG's first bytes": (b"\xff\xd8\xff\xe0\0", r"begins as JPEG and is damaged at its start"),
+    "12-bit JPEG": (jpeg(12, 0xC1), r"is a 12-bit JPEG; only 8 bits are supported. Convert it to 16-bit PNG"),
+    "PNG's first bytes": (b"\x89PNG\r\n\x1a\n", r"starts like PNG but is damaged"),
+    "JPEG's first bytes": (b"\xff\xd8\xff\xe0\0", r"starts like JPEG but is damaged"),
     "noise": (np.random.default_rng(1).bytes(4000), r"is not an image that can be identified as one of PNG, JPEG"),
 }
 

@@ -85,10 +85,10 @@ def test_every_curve_that_model_signing_takes(bundle: Path, new_key: Callable, c
 
 def test_the_signature_stripped_or_of_another_key(bundle: Path, new_key: Callable) -> None:
     key, public = new_key()
-    with pytest.raises(TrustError, match=r"model\.sig is not by the owner of .*Give the public key"):
+    with pytest.raises(TrustError, match=r"model\.sig was not signed by the owner of .*Give the public key"):
         Predictor(bundle, trusted_key=public)
     (bundle / "model.sig").write_text(signature(new_key()[0], json.dumps(statement()).encode()), encoding="utf-8")
-    with pytest.raises(TrustError, match="is not by the owner"):
+    with pytest.raises(TrustError, match="was not signed by the owner"):
         Predictor(bundle, trusted_key=public)
     (bundle / "model.sig").unlink()
     with pytest.raises(TrustError, match=r"is not signed: it has no model\.sig\. Nothing was loaded.*--sign KEY"):
@@ -139,14 +139,14 @@ OTHER: dict[str, Any] = {
 def test_a_good_signature_of_something_else(bundle: Path, new_key: Callable, content: dict[str, Any]) -> None:
     key, public = new_key()
     (bundle / "model.sig").write_text(signature(key, json.dumps(content).encode()), encoding="utf-8")
-    with pytest.raises(TrustError, match="was signed for something else"):
+    with pytest.raises(TrustError, match="signs other content"):
         Predictor(bundle, trusted_key=public)
 
 
 def test_a_good_signature_of_another_kind_of_message(bundle: Path, new_key: Callable) -> None:
     key, public = new_key()
     (bundle / "model.sig").write_text(signature(key, json.dumps(statement()).encode(), "text/plain"), encoding="utf-8")
-    with pytest.raises(TrustError, match="is not by the owner"):
+    with pytest.raises(TrustError, match="was not signed by the owner"):
         Predictor(bundle, trusted_key=public)
 
 
@@ -157,7 +157,7 @@ def test_a_good_signature_of_another_kind_of_message(bundle: Path, new_key: Call
 def test_a_signature_that_is_none(bundle: Path, content: bytes) -> None:
     pytest.importorskip("cryptography", reason="the extra verify")
     (bundle / "model.sig").write_bytes(content)
-    with pytest.raises(TrustError, match=r"model\.sig is no signature of model-signing"):
+    with pytest.raises(TrustError, match=r"model\.sig is not a model-signing signature"):
         Predictor(bundle, trusted_key=SIGNED / "key.pub")
 
 
@@ -165,7 +165,7 @@ def test_a_signature_that_would_never_end(bundle: Path) -> None:
     pytest.importorskip("cryptography", reason="the extra verify")
     (bundle / "model.sig").unlink()
     (bundle / "model.sig").symlink_to("/dev/zero")
-    with pytest.raises(BundleError, match=r"model\.sig is no regular file"):
+    with pytest.raises(BundleError, match=r"model\.sig is not a regular file"):
         Predictor(bundle, trusted_key=SIGNED / "key.pub")
 
 
@@ -177,7 +177,7 @@ def test_keys_of_no_use(bundle: Path, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     (tmp_path / "key").write_text("no key")
-    with pytest.raises(InputError, match="is no public key in PEM"):
+    with pytest.raises(InputError, match="is not a PEM public key"):
         Predictor(bundle, trusted_key=tmp_path / "key")
     other = ed25519.Ed25519PrivateKey.generate().public_key()
     form = serialization.PublicFormat.SubjectPublicKeyInfo
@@ -203,10 +203,10 @@ def test_the_digest_that_was_named(form: str) -> None:
 
 
 def test_another_digest(bundle: Path) -> None:
-    with pytest.raises(TrustError, match=r"has SHA-256 [0-9a-f]{12}…, and 000000000000… was expected.*Nothing was"):
+    with pytest.raises(TrustError, match=r"has SHA-256 [0-9a-f]{12}…, expected 000000000000….*Nothing was"):
         Predictor(bundle, trusted_digest="0" * 64)
     (bundle / "manifest.json").write_text("not even JSON")
-    with pytest.raises(TrustError, match="was expected"):
+    with pytest.raises(TrustError, match=r"expected .*trusted_digest"):
         Predictor(bundle, trusted_digest=DIGEST)
 
 
@@ -221,7 +221,7 @@ def test_what_is_no_digest(wrong: str) -> None:
 def test_a_lone_artifact_can_be_pinned_and_is_never_signed(bundle: Path) -> None:
     digest = hashlib.sha256((bundle / "model.onnx").read_bytes()).hexdigest()
     assert Predictor(bundle / "model.onnx", backend="onnx", trusted_digest=digest).digest == digest
-    with pytest.raises(TrustError, match="was expected"):
+    with pytest.raises(TrustError, match=r"expected .*trusted_digest"):
         Predictor(bundle / "model.onnx", backend="onnx", trusted_digest="0" * 64)
     with pytest.raises(TrustError, match="is a lone artifact, which no signature covers"):
         Predictor(bundle / "model.onnx", backend="onnx", trusted_key=SIGNED / "key.pub")

@@ -93,7 +93,7 @@ def test_file_objects_that_misbehave() -> None:
     with pytest.raises(ImageError, match=r"cannot be read \(RuntimeError\)\. Pass a path or bytes") as caught:
         read_image(Broken())
     assert "patient" not in str(caught.value)
-    with pytest.raises(ImageError, match=r"gave str, expected bytes\. Open it in mode 'rb'"):
+    with pytest.raises(ImageError, match=r"returned str, expected bytes\. Open it in mode 'rb'"):
         read_image(io.StringIO("text"))
     closed = io.BytesIO(b"x")
     closed.close()

@@ -34,7 +34,7 @@ def test_without_a_device_it_says_so(tmp_path: Path, device: str) -> None:
     """The real library and the real CUDA runtime, on this machine."""
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"ftrt" + bytes(2000))
-    with pytest.raises(BackendUnavailable, match=r"there is no CUDA device to run on \(.+\)\. Check the driver"):
+    with pytest.raises(BackendUnavailable, match=r"there is no CUDA device \(.+\)\. Check the driver"):
         backends.load("tensorrt", engine, precision="fp16", device=device, threads=1, trust_code=True)
 
 
@@ -42,9 +42,11 @@ def test_without_a_device_it_says_so(tmp_path: Path, device: str) -> None:
 def test_on_the_cpu_it_is_never_tried(tmp_path: Path) -> None:
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"ftrt")
-    with pytest.raises(BackendUnavailable, match=r"Nothing here runs \.engine files: 'tensorrt' runs on device 'cuda'"):
+    with pytest.raises(
+        BackendUnavailable, match=r"No backend here runs \.engine files: 'tensorrt' runs on device 'cuda'"
+    ):
         Predictor(engine)
-    with pytest.raises(TrustError, match="carries code"):
+    with pytest.raises(TrustError, match="contains code"):
         Predictor(engine, backend="tensorrt")
 
 

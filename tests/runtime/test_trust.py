@@ -28,7 +28,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("backend", "name"), KINDS.items())
 def test_code_is_loaded_only_where_it_is_trusted(bundle: Path, backend: str, name: str) -> None:
-    with pytest.raises(TrustError, match=rf"{name} carries code: .*(\.onnx, \.xml, \.safetensors).*trust_code=True"):
+    with pytest.raises(TrustError, match=rf"{name} contains code: .*(\.onnx, \.xml, \.safetensors).*trust_code=True"):
         Predictor(bundle, backend=backend)
     assert Predictor(bundle, backend=backend, trust_code=True, self_test=True).artifact.name == name
 
@@ -36,14 +36,16 @@ def test_code_is_loaded_only_where_it_is_trusted(bundle: Path, backend: str, nam
 @pytest.mark.parametrize("name", ["model.ts", "model.pt2"])
 @pytest.mark.parametrize("trust_code", [False, True])
 def test_a_lone_file_of_code_is_never_loaded(bundle: Path, name: str, trust_code: bool) -> None:
-    with pytest.raises(TrustError, match=rf"{name} carries code.*A lone file of this kind is never loaded.*its bundle"):
+    with pytest.raises(
+        TrustError, match=rf"{name} contains code.*A lone file of this kind is never loaded.*its bundle"
+    ):
         Predictor(bundle / name, trust_code=trust_code)
 
 
 def test_an_engine_file_is_code_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.engine").write_bytes(b"ftrt")
     monkeypatch.setattr(backends, "missing", lambda name: None)
-    with pytest.raises(TrustError, match=r"model\.engine carries code: a TensorRT engine is machine code"):
+    with pytest.raises(TrustError, match=r"model\.engine contains code: a TensorRT engine is machine code"):
         Predictor(tmp_path / "model.engine", device="cuda", trust_code=True)
     assert set(CODE) == {"torchscript", "torch-export", "aotinductor", "tensorrt"}
 
@@ -60,14 +62,14 @@ def test_code_comes_last_whatever_the_manifest_claims(bundle: Path) -> None:
     for trust_code in (False, True):
         predictor = Predictor(bundle, trust_code=trust_code)
         assert predictor.artifact.suffix not in (".ts", ".pt2")
-    assert sum("carries code: loaded only with trust_code=True" in line for line in Predictor(bundle).explain()) == 2
+    assert sum("contains code: loaded only with trust_code=True" in line for line in Predictor(bundle).explain()) == 2
     tuned = Predictor(bundle, tune=True, trust_code=True)
     assert tuned.artifact.suffix not in (".ts", ".pt2")
 
 
 def test_a_bundle_of_nothing_but_code(bundle: Path, capsys: pytest.CaptureFixture) -> None:
     only(bundle, "model.ts")
-    with pytest.raises(TrustError, match=r"No other artifact of .*model\.ts carries code.*trust_code=True"):
+    with pytest.raises(TrustError, match=r"No other artifact of .*model\.ts contains code.*trust_code=True"):
         Predictor(bundle)
     assert Predictor(bundle, trust_code=True).backend == "torchscript"
     image = str(OLD / "golden" / "00.png")
@@ -128,7 +130,7 @@ def config() -> bytes:
 ELF = b"\x7fELF" + bytes(60)
 PT2: dict[str, tuple[Callable[[Path], dict[str, bytes]], str]] = {
     "a pickle that runs": (lambda made: {"data/sample_inputs/model.pt": tensors(made)}, "the opcode|names 'pathlib"),
-    "no archive": (lambda made: {"data/sample_inputs/model.pt": pickle.dumps(Runs(made))}, "no archive"),
+    "no archive": (lambda made: {"data/sample_inputs/model.pt": pickle.dumps(Runs(made))}, "not an archive"),
     "an unpickled weight": (
         lambda made: {
             "data/weights/model_weights_config.json": pickled_weight(config()),
@@ -144,7 +146,7 @@ PT2: dict[str, tuple[Callable[[Path], dict[str, bytes]], str]] = {
     "a shared object, renamed": (lambda made: {"extra/notes": ELF}, "machine code"),
     "a kernel": (lambda made: {"data/aotinductor/model/k.cubin": b"x"}, "machine code"),
     "source code": (lambda made: {"data/aotinductor/model/a.cpp": b"int x;"}, "no export"),
-    "a path upwards": (lambda made: {"../x": b"x"}, "no plain path"),
+    "a path upwards": (lambda made: {"../x": b"x"}, "not a canonical path"),
     "python": (lambda made: {"extra/a/b.py": b"x"}, "no export"),
 }
 

@@ -12,7 +12,7 @@ import pytest
 from stageproof.runtime import BackendError, Predictor, backends
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.inference.selection import candidates
-from stageproof.runtime.inference.tuning import ranked
+from stageproof.runtime.inference.tuning import rank_candidates
 
 
 class Engine:
@@ -42,7 +42,7 @@ def race(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
                 raise BackendError("no such device")
             return Engine(seconds[candidate.check.backend], clock)
 
-        order = ranked(manifest, candidates(manifest, None, None), load, settings, cache)
+        order = rank_candidates(manifest, candidates(manifest, None, None), load, settings, cache)
         return [candidate.check.backend for candidate in order]
 
     loaded: list[str] = []

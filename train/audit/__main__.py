@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.cli.exit_status import exit_status, told
+from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.text.hints import command, program
 from stageproof.train.audit.dataset import audit
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError("--groups and --patient-pattern both give the patients: give one of the two.")
         findings = audit(options.data, options.out, options.groups, options.patient_pattern)
     except StageproofError as error:
-        told(error)
+        report_error(error)
         return 2
     if options.json:
         print(json.dumps(findings))

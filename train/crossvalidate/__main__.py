@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import exit_status, say, told
+from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.system.work_folders import work_folder
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             facts = _judge([run for run, _ in runs], own.out)
             _show(facts, own.out, as_json=own.json)
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
     except KeyboardInterrupt:
         print("Interrupted before the first step. The same command goes on.", file=sys.stderr)
         return 1
@@ -73,7 +73,7 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
             check_same(parse(words), Options(**options_of(read_record(run), run)), str(run))
         options = None if run.exists() else parse([*words, "--resume"])
         if options is not None:
-            check_training(options, say)
+            check_training(options, print_status)
         runs.append((run, options))
     return runs
 
@@ -84,9 +84,9 @@ def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
 
     for number, (run, options) in enumerate(runs, 1):
         if options is not None:
-            say(f"fold {number} of {len(runs)}: {run}")
+            print_status(f"fold {number} of {len(runs)}: {run}")
             if warning := check_network(options.trust_network):
-                say(warning)
+                print_status(warning)
             launch(options)
 
 
@@ -97,7 +97,7 @@ def _judge(runs: Sequence[Path], out: Path) -> dict[str, Any]:
     from stageproof.train.runs.record import read_record
 
     for run in runs:
-        say(described(run, read_record(run)))
+        print_status(described(run, read_record(run)))
     facts = pool(runs)
     try:
         with work_folder(out, ".figures-") as folder:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from stageproof.runtime.cli.exit_status import exit_status, require_or_exit, say, told
+from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error, require_or_exit
 
 if __name__ == "__main__":
     require_or_exit("train", "tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "huggingface_hub")
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 evaluated, 1 the control or the target risk failed, 2 invalid input."""
     try:
         options = parse(argv)
-        run = chosen(options.run, say)
+        run = chosen(options.run, print_status)
         out = options.out or evaluation_folder(run, options.data)
         check_evaluation(run, read_record(run), options.data, options.groups, out)
         from stageproof.train.evaluate.evaluation import evaluate
@@ -100,10 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             target_risk=options.target_risk,
             seed=options.seed,
             max_unreadable=options.max_unreadable,
-            say=say,
+            say=print_status,
         )
     except StageproofError as error:
-        return told(error)
+        return report_error(error)
     if options.json:
         print(json.dumps(found.facts))
     else:
