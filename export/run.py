@@ -1,4 +1,4 @@
-"""From reference to bundle: build each format apart, measure it in every backend here, keep what holds."""
+"""The export: builds each format in its own process, checks it in every available backend, and bundles what passes."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvi
 
 @dataclass(frozen=True)
 class Exported:
-    """What one export gave."""
+    """The result of one export."""
 
     bundle: Path
     manifest: Manifest
     outcomes: tuple[Outcome, ...]
     comparison: dict[str, Any] = field(default_factory=dict)
-    """What artifacts were compared on, and what the reference answers there; JSON-ready."""
+    """The comparison images and the reference's predictions on them; JSON-ready."""
 
     @property
     def whole(self) -> bool:
-        """Whether all that was asked for is in the bundle, apart from what cannot be built here by its nature."""
+        """Whether every requested artifact is in the bundle, except those that this machine can never build."""
         return all(outcome.status in ("passed", "pending") for outcome in self.outcomes)
 
 
 def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) -> Exported:
-    """Make again what no longer fits this machine in the bundle at `options.out`, as `export` does; no outcomes where
-    everything fits. Raises what `export` raises, and CheckpointError where the bundle's own weights are not at hand.
+    """The result of rebuilding the artifacts at `options.out` that are incompatible with this machine; no outcomes if
+    all are compatible. Raises what `export` raises, and CheckpointError if the bundle's weights are not found.
     """
     manifest = read_manifest(options.out)
     assert_agrees(options, manifest.model, options.out)
@@ -82,7 +82,7 @@ def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) ->
         with_preprocessing=any(entry.artifact.takes == TAKES for entry in found),
         with_softmax=any(entry.gives == "probabilities" for entry in found),
     )
-    assert options.source is not None, "source_of names one"
+    assert options.source is not None, "source_of returns a path"
     assert_same_answers(load_reference(options), options.out, manifest)
     if since := calibration_since(options.source, manifest.model):
         say(since)
@@ -95,13 +95,14 @@ def export(
     wanted: dict[str, list[str]] | None = None,
     checked: bool = False,
 ) -> Exported:
-    """Build, check and bundle; what fails its check lies in `rejected/` and is not in the manifest.
+    """The result of building, checking and bundling; artifacts that fail go to `rejected/`, not into the manifest.
 
-    say: takes a line of progress.
-    wanted: format → its precisions, in place of what the options name.
-    checked: `export.preconditions.check` has been called, and gave these options and `wanted`.
+    say: called with each progress line.
+    wanted: format → precisions; replaces those of the options.
+    checked: `export.preconditions.check` has already returned these options and `wanted`.
 
-    Raises what `check` raises, and ParityError where the reference's answers show nothing. Nothing was written then.
+    Raises what `check` raises, and ParityError if the reference's predictions cannot distinguish a working artifact
+    from a broken one. In both cases nothing is written.
     """
     if not checked or wanted is None:
         options, wanted = check(options, say, wanted)
@@ -136,28 +137,28 @@ def export(
         _finish(options, reference, evidence, folder, outcomes, guard, private, say)
         private.clean_logs(folder)
         unmark(folder)
-        manifest = verified(folder)  # before it takes the old one's place
+        manifest = verified(folder)  # before it replaces the old bundle
         if options.sign:
             sign(folder, options.sign)
         elif (options.out / SIGNATURE).exists():
-            say(f"{options.out} was signed and no longer is, since it changed. Sign it again: --sign KEY")
+            say(f"{options.out} changed, so its signature was removed. Sign it again: --sign KEY")
     if names := private.write_names(options.out):
-        say(f"{names} says which image each digest in the reports stands for; it is no part of the bundle")
+        say(f"{names} maps the digests in the reports to image names; it is not part of the bundle")
     return Exported(options.out, manifest, tuple(outcomes), evidence.facts)
 
 
 def _guard(
     options: Options, reference: Reference, before: Manifest | None, folder: Path, say: Callable[[str], None]
 ) -> Document | None:
-    """The guard, written into `folder` before anything is built: artifacts carry whether their bundle has one.
+    """The guard, written into `folder` before any artifact is built, since artifacts record whether there is a guard.
 
-    Where the training slices are gone, that of the present bundle stays if it is of the same weights.
+    If the training slices are missing, the existing bundle's guard is kept, provided its weights are the same.
     """
     guard, why_none = write_guard(reference, folder, options.parity_data)
     if guard is None and before and before.guard and before.model.digest == reference.info.digest:
         link(artifact_path(options.out, before.guard), folder / GUARD)
         guard = Document(GUARD, before.guard.sha256)
-        say(f"{options.out} keeps the guard that it has: the slices to fit another are not there")
+        say(f"{options.out} keeps its present guard: the training slices to fit a new one are missing")
     elif guard is None:
         say(why_none)
     return guard
@@ -166,7 +167,7 @@ def _guard(
 def _format(
     options: Options, name: str, precisions: Sequence[str], folder: Path, say: Callable[[str], None]
 ) -> list[Outcome]:
-    """The outcomes of one format, made in a process of its own."""
+    """The outcomes of one format, built in a separate process."""
     arguments = (options, name, precisions, folder, folder / ".work")
     try:
         outcomes: list[Outcome] = in_own_process(produce_apart, arguments, folder / LOGS / f"{name}.log", say)
@@ -174,7 +175,7 @@ def _format(
         outcomes = []
         for precision, pixels in variants(name, precisions, options.with_preprocessing):
             file = file_name(FORMATS[name], precision, pixels)
-            reason = f"{file} was not finished: {error} (see {LOGS}/{name}.log)"
+            reason = f"the export of {file} did not finish: {error} (see {LOGS}/{name}.log)"
             outcomes.append(Outcome(name, precision, file, "rejected", reason, "ExportError"))
     return outcomes
 
@@ -189,7 +190,7 @@ def _finish(
     private: Private,
     say: Callable[[str], None],
 ) -> None:
-    """Sort what was built into served and rejected, take over what stays, time it all, and write the manifest."""
+    """Move failed artifacts to `rejected/`, copy the kept ones from the old bundle, time all, write the manifest."""
     facts = {
         "model": reference.info.digest,
         "images": len(evidence.images),
@@ -203,7 +204,7 @@ def _finish(
     good = [outcome for outcome in outcomes if outcome.artifact]
     kept_rejections(options.out, folder, {outcome.file for outcome in outcomes})
     if not good and options.out.exists():
-        # Nothing new to serve: whatever the present bundle serves, of this model or another, it serves on.
+        # No artifact passed: keep the existing bundle's artifacts, whether of this model or another.
         manifest = read_manifest(options.out)
         (folder / GUARD).unlink(missing_ok=True)
         for entry in manifest.files:
@@ -211,7 +212,7 @@ def _finish(
         link(options.out / FILE, folder / FILE)
         return
     replaced = {file for outcome in good for file in outcome.files}
-    card = None if options.rebuild else model_card(reference)  # the bundle's own is of the same model
+    card = None if options.rebuild else model_card(reference)  # a rebuild keeps the bundle's card: same model
     replaced |= set() if card is None else {CARD}
     artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced, reference.order.origin)
     foreign = set() if options.trust_code else {one.file for one in artifacts if one.format in CODE}
@@ -244,7 +245,7 @@ def _finish(
 
 
 def _report(outcome: Outcome) -> dict[str, Any]:
-    """JSON-ready: all that was measured."""
+    """All measurements of one artifact, JSON-ready."""
     return {
         "format": outcome.format,
         "precision": outcome.precision,
@@ -258,7 +259,7 @@ def _report(outcome: Outcome) -> dict[str, Any]:
 
 
 def _packages() -> dict[str, str]:
-    """What was installed at the export, of all that had a part in it."""
+    """Versions of the installed packages among `PACKAGES`."""
     found = {}
     for package in PACKAGES:
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stageproof.benchmarks.machine.memory import peak_rss
-from stageproof.export.engines.idle import PAUSE_S, until_at_rest
+from stageproof.export.engines.idle import PAUSE_S, wait_until_idle
 from stageproof.runtime.errors import BackendError, StageproofError
 
 
@@ -99,7 +99,7 @@ class Worker:
         # Linux's clock of another process's CPU time, as clock_getcpuclockid(3) makes it.
         clock = ((~(self._process.pid or 0)) << 3) | 2
         try:
-            until_at_rest(lambda: time.clock_gettime(clock))
+            wait_until_idle(lambda: time.clock_gettime(clock))
         except (AttributeError, OSError):
             time.sleep(PAUSE_S * 20)
 

@@ -35,7 +35,7 @@ class Measured:
         return (float(np.median(ratios)), *interval_of_times(ratios))
 
 
-def in_turn(
+def time_interleaved(
     contenders: Mapping[str, Callable[[Any], object]], task: Callable[[int], Any], rounds: int, warm_up: int
 ) -> list[Measured]:
     """One `Measured` for each contender. In round i each of them is given `task(i)`, whoever was second coming first.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from stageproof.benchmarks.machine.circumstances import circumstances
-from stageproof.benchmarks.training.interleaved_timing import Measured, in_turn
+from stageproof.benchmarks.training.interleaved_timing import Measured, time_interleaved
 from stageproof.benchmarks.training.loops import Turn, forward_pass, head_stage, in_memory, plain, whole_loop
 from stageproof.benchmarks.training.options import TrainingOptions
 from stageproof.runtime.errors import InputError
@@ -46,10 +46,10 @@ def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured], 
             PLAIN: plain(folder, spec, size, compute),
             MEMORY: in_memory(slices, spec, size, compute),
         }
-        loop = in_turn(loops, lambda turn: None, options.rounds, warm_up=1)
+        loop = time_interleaved(loops, lambda turn: None, options.rounds, warm_up=1)
     # The frozen backbone is as good as its weights; its time is the same with random ones.
     stages = {HEAD: head_stage(slices, spec, size, compute), FORWARD: forward_pass(slices, spec, size, compute)}
-    head = in_turn(stages, lambda turn: None, options.rounds, warm_up=1)
+    head = time_interleaved(stages, lambda turn: None, options.rounds, warm_up=1)
     facts = circumstances()
     measured = [[Measured(entry.name, entry.milliseconds / count) for entry in part] for part in (loop, head)]
     if options.out:

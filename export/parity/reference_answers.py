@@ -1,4 +1,4 @@
-"""The images that all artifacts of one export are compared on, and what the reference answers there."""
+"""Collects the comparison images of an export and computes the reference's logits on them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ def gather(
     say: Callable[[str], None] = lambda text: None,
     family: dict[str, Any] | None = None,
 ) -> Evidence:
-    """The images to compare on, no two of them alike, and the reference's logits.
+    """The comparison images without duplicates, and the reference's logits on them.
 
-    precisions: what will be built; there must be images enough, of people enough, for each.
-    family: how many artifacts share the 5 % (`export.parity.family.family`); None for one.
+    precisions: those that will be built; each needs a minimum number of images and patients.
+    family: joint confidence of the bundle's artifacts (`export.parity.family.family`); None for one artifact.
 
-    Raises DatasetError or InputError for images of no use, ParityError where the reference's answers show nothing.
+    Raises DatasetError or InputError for unusable images, ParityError if the reference's predictions could not reveal
+    a broken artifact.
     """
     limit = limit_of(options, precisions)
     found = comparison(reference.run, limit, options.parity_data)
@@ -46,7 +47,7 @@ def gather(
     kept = distinct(images)
     repeated = len(images) - len(kept)
     if repeated:
-        say(f"{repeated} of {len(images)} images of {samples.source} repeat another one: left out")
+        say(f"{repeated} of {len(images)} images of {samples.source} are duplicates: left out")
         images, samples = images[kept], samples.select(kept)
     artifacts = 1 if family is None else int(family["bounded_artifacts"])
     people = samples.groups
@@ -56,7 +57,7 @@ def gather(
     if why := why_nothing(expected, info.labels):
         raise ParityError(f"{why} Nothing was built.")
     counts, open_points = answers(expected, info.labels), remarks(expected, info.labels)
-    say("the reference answers " + ", ".join(f"{label} {count}" for label, count in counts.items()))
+    say("reference predictions: " + ", ".join(f"{label} {count}" for label, count in counts.items()))
     for line in open_points:
         say(line)
     order = np.array([info.labels.index(label) if label in info.labels else -1 for label in LABELS])
@@ -73,10 +74,10 @@ def gather(
 
 
 def _logits(reference: Reference, images: np.ndarray, say: Callable[[str], None]) -> np.ndarray:
-    """(N, classes) float32 of the reference; `say` takes how long that will take, where it is long."""
+    """(N, classes) float32 logits of the reference; `say` is called with the remaining time if it is long."""
     say(f"running the float32 reference on {len(images)} images")
     start = time.perf_counter()
     first = reference.logits(images[:16])
     if (rest := (time.perf_counter() - start) / 16 * (len(images) - 16)) > LONG_S:
-        say(f"running the float32 reference: about {rest:.0f} s to go")
+        say(f"running the float32 reference: about {rest:.0f} s left")
     return np.concatenate([first, reference.logits(images[16:])]) if len(images) > 16 else first

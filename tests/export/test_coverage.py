@@ -60,7 +60,7 @@ def test_a_reference_that_shows_nothing_certifies_nothing(name, precision):
     logits = DEGENERATE[name]
     parity = compare(logits, logits.copy(), labels_of(logits), tolerance=TOLERANCES[precision])
     assert not parity.holds
-    assert str(parity).startswith("cannot be certified: ")
+    assert str(parity).startswith("cannot be compared: ")
     assert parity.to_dict()["shows_nothing"] == parity.shows_nothing != ""
 
 
@@ -112,7 +112,7 @@ def test_near_ties_and_saturation_are_said():
 
 def test_what_it_says_names_the_answer_and_what_to_do():
     said = why_nothing(probabilities(firm((0.0, 1.0, 0.0, 0.0))), LABELS)
-    assert said.startswith("the reference answers VeryMildDemented for 100.0% of 512 images: this shows nothing.")
+    assert said.startswith("the reference predicts VeryMildDemented for 100.0% of 512 images: too uniform")
     assert "--parity-data" in said
     assert answers(probabilities(CONSTANT), LABELS)["NonDemented"] == IMAGES
 

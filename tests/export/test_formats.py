@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stageproof.export.engines.runners import asked
+from stageproof.export.engines.runners import check_backends
 from stageproof.export.formats import FORMATS, PRECISIONS, combinations, file_name, lacking
 from stageproof.export.parity.report import TOLERANCES
 from stageproof.runtime.errors import InputError
@@ -54,7 +54,7 @@ def test_no_two_artifacts_share_a_file_and_every_precision_has_a_tolerance():
 
 
 def test_every_format_that_needs_no_gpu_is_run_by_a_backend():
-    runs = {name for module in asked().values() for name in module.FORMATS}
+    runs = {name for module in check_backends().values() for name in module.FORMATS}
     assert {name for name, module in FORMATS.items() if not module.NEEDS_GPU} <= runs
 
 

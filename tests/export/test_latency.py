@@ -16,7 +16,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from stageproof.export.engines import latency
-from stageproof.export.engines.latency import in_turn, timed
+from stageproof.export.engines.latency import interleaved_latency, timed
 from stageproof.runtime.bundle.manifest import FILE, Artifact, read_manifest
 from stageproof.runtime.inference.selection import candidates
 from stageproof.runtime.predictor import Predictor
@@ -87,7 +87,7 @@ def test_a_busy_moment_changes_nothing(monkeypatch):
     """The machine is busy for the first forty answers, whoever gives them."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr("export.engines.latency.until_at_rest", lambda clock: None)
+    monkeypatch.setattr("export.engines.latency.wait_until_idle", lambda clock: None)
 
     def answering(until: list[int], seconds: float) -> None:
         until[0] -= 1
@@ -104,7 +104,7 @@ def test_a_busy_moment_changes_nothing(monkeypatch):
 
     one_after_another = [statistics.median(seconds(call) for _ in range(30)) for call in both().values()]
     assert one_after_another[0] > one_after_another[1]
-    quick, slow = in_turn(both()).values()
+    quick, slow = interleaved_latency(both()).values()
     assert quick < slow
 
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_asked_here_keeps_its_figure_and_another_engine_is_named(
     (after,) = in_its_turn(bundle, [replace(artifact, checks=(gone, *old))], said.append)
     assert after.checks[0] == gone
     assert said[1:] == [
-        "model.onnx in an engine of tomorrow was not timed, and keeps the latency it had: "
+        "model.onnx in an engine of tomorrow was not timed and keeps its recorded latency: "
         "'an engine of tomorrow' is not known to this version."
     ]
     for check, before in zip(after.checks[1:], artifact.checks, strict=True):

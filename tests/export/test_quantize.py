@@ -77,7 +77,7 @@ def test_without_enough_images_or_any_it_refuses(run, slices, tmp_path):
         (tmp_path / label).mkdir()
         image = next((slices / label).iterdir())
         (tmp_path / label / image.name).write_bytes(image.read_bytes())
-    with pytest.raises(DatasetError, match="has 4 images to calibrate int8 on; more than 100 are needed"):
+    with pytest.raises(DatasetError, match="has 4 calibration images; more than 100 are needed"):
         calibration_samples(run, tmp_path)
 
 

@@ -32,7 +32,7 @@ def bundle(small_bundle, tmp_path):
 def test_a_bundle_that_fits_is_left_alone(bundle, capsys):
     before = {path: path.stat().st_mtime_ns for path in bundle.rglob("*")}
     assert main(["--rebuild", "--out", str(bundle)]) == 0
-    assert "nothing to make again" in capsys.readouterr().out
+    assert "nothing to rebuild" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in bundle.rglob("*")} == before
 
 
