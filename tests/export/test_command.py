@@ -126,8 +126,8 @@ def test_what_fails_is_rejected_and_what_passes_is_kept(firm_bundle, run, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--to", "onxx"], "InputError: No format is called 'onxx'. Did you mean 'onnx'?"),
-        (["--precision", "int4"], "InputError: No precision is called 'int4'. Did you mean 'int8'?"),
+        (["--to", "onxx"], "InputError: Unknown format 'onxx'. Did you mean 'onnx'?"),
+        (["--precision", "int4"], "InputError: Unknown precision 'int4'. Did you mean 'int8'?"),
         (["--to", "torchscript", "--precision", "int8"], "InputError: torchscript has no int8"),
     ],
 )

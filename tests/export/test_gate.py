@@ -141,7 +141,7 @@ def test_an_opset_that_no_engine_reads_is_one_clear_line(clean, tiny_run, tmp_pa
     monkeypatch.setattr(backends.BACKENDS["openvino"], "REQUIRES", {"no_such_engine": "openvino"})  # it reads any
     (outcome,) = pipeline.export(Options(source=tiny_run, out=tmp_path / "bundle", threads=1)).outcomes
     assert outcome.status == "missing"
-    assert outcome.reason.startswith("model.onnx was not added, since nothing here can check it. ")
+    assert outcome.reason.startswith("model.onnx was not added, since no backend here can check it. ")
     assert re.search("does not load in 'onnx': .* till opset [0-9]+", outcome.reason), outcome.reason
     assert "\n" not in outcome.reason
     assert str(tmp_path) not in outcome.reason
@@ -178,7 +178,7 @@ def test_the_gate_catches_one_corrupted_byte(place, clean, tiny_run, tmp_path, m
 
 def test_the_gate_catches_an_fp16_file_that_is_fp32(clean, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(graph_store, "exported", lambda reference, precision: copy.deepcopy(clean))
-    reason = "model.fp16.onnx was to be fp16, but the built file has 2 layers in fp32"
+    reason = "model.fp16.onnx has 2 layers in fp32; expected fp16"
     failed(tiny_run, tmp_path / "bundle", reason, precision="fp16")
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(lacking(tensorrt) is not None, reason="no Tensor
 
 def test_engines_hold_the_graphs_weights_in_its_type_and_are_never_served(tiny_job):
     outcomes = produced(tiny_job)
-    assert "there is none here to check it on: built, never served" in outcomes[0].reason
+    assert "there is none here: built, but not served" in outcomes[0].reason
 
 
 @pytest.mark.slow
@@ -80,8 +80,8 @@ def test_one_engine_for_several_gpus(tiny_job):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"compatible": True}, "tensorrt-rtx has no --compatible. Name every GPU it is for"),
-        ({"timing_cache": Path("timings")}, "tensorrt-rtx times nothing when it builds"),
+        ({"compatible": True}, "tensorrt-rtx does not support --compatible. Give all compute"),
+        ({"timing_cache": Path("timings")}, "tensorrt-rtx does not support --timing-cache"),
     ],
 )
 def test_what_this_flavour_does_not_have_is_said(tiny_job, option, message):
