@@ -30,13 +30,12 @@ class Options:
     precision: tuple[str, ...] = ("fp32",)
     """Precisions: one or more of fp32, fp16, bf16, int8, fp8, or all that each format supports."""
     with_preprocessing: bool = False
-    """For each .onnx, .xml and .ts also write a file (model.pixels.onnx, …) that takes uint8 images of any size,
-    greyscale or colour, and includes the preprocessing, for programs without this library."""
+    """Also write a file (model.pixels.onnx, …) with preprocessing for each .onnx, .xml and .ts.
+    It takes uint8 images of any size, greyscale or colour, and is for programs without this library."""
     with_softmax: bool = False
     """With --with-preprocessing: these files return probabilities, scaled by the temperature, instead of logits."""
     out: Path = Path(DEFAULT_BUNDLE)
-    """The bundle to write. New artifacts are added to a bundle of the same model; a bundle of another model is
-    replaced."""
+    """The bundle to write. A bundle of the same model is extended, one of another model is replaced."""
     architecture: str | None = None
     """Architecture of a foreign checkpoint; a run records its own. Default: resnet50."""
     image_size: int | None = None
@@ -48,40 +47,40 @@ class Options:
     std: tuple[float, ...] = ()
     """Standard deviation per channel for the input of a foreign checkpoint. Default: as for --mean."""
     parity_data: Annotated[Path | None, tyro.conf.arg(aliases=("--data",))] = None
-    """Comparison images: a folder of class folders, a folder of images, or a parquet file; or the new location of the
-    run's own data. Default: slices the run was not trained on; if its data is missing, synthetic phantoms, with a
-    warning."""
+    """Comparison images: a folder of class folders, a folder of images, or a parquet file.
+    Also the new location of the run's own data. Default: slices the run was not trained on.
+    If its data is missing: synthetic phantoms, with a warning."""
     parity_images: int | None = None
-    """Maximum number of comparison images, 14 or more, drawn from as many patients as possible. Default: 512 for fp32
-    alone, else 1280. fp16, bf16, int8 and fp8 need a minimum number of patients (docs/GATE.md)."""
+    """Maximum number of comparison images, 14 or more, drawn from as many patients as possible.
+    Default: 512 for fp32 alone, else 1280.
+    fp16, bf16, int8 and fp8 need a minimum number of patients (docs/GATE.md)."""
     calibration_data: Path | None = None
     """Labelled images for int8 and fp8 calibration of a checkpoint without a run; a run uses its training slices.
-    Images identical to a comparison image are left out."""
+    Images identical to comparison images are left out."""
     tolerance: float | None = None
-    """Largest accepted difference of a probability, for all precisions. Default: one per precision. Recorded in the
-    bundle."""
+    """Largest accepted difference of a probability, recorded in the bundle. Default: one per precision."""
     flip_tolerance: float | None = None
-    """Largest accepted upper bound on the share of changed predictions (95 % confidence over all artifacts together),
-    for all precisions; 0 accepts no changed prediction. Default: one per precision. Recorded in the bundle."""
+    """Largest accepted upper bound on the share of changed predictions, recorded in the bundle.
+    Confidence is 95 % over all artifacts together; 0 accepts no change. Default: one per precision."""
     compute_capability: tuple[str, ...] = ("8.9",)
     """Compute capabilities of the GPUs to build a TensorRT for RTX engine for; building needs none of these GPUs."""
     compatible: bool = False
-    """Build a TensorRT engine that also runs on newer GPUs and in newer TensorRT versions, somewhat slower. For
-    TensorRT for RTX use --compute-capability instead."""
+    """Build a TensorRT engine that also runs on newer GPUs and in newer TensorRT versions, somewhat slower.
+    For TensorRT for RTX use --compute-capability instead."""
     timing_cache: Path | None = None
-    """File for TensorRT's kernel timings, so that the next build takes seconds. Not used by TensorRT for RTX, which
-    times no kernels at build time."""
+    """File for TensorRT's kernel timings, so that the next build takes seconds.
+    TensorRT for RTX has none: it times no kernels at build time."""
     threads: int | None = None
     """CPU threads for checking and timing. Default: all CPUs available to this process."""
     rebuild: bool = False
-    """Rebuild only the artifacts of the bundle at --out that are incompatible with this machine: those that do not
-    load, predict differently, or were checked in another engine version. Labels, input, architecture and temperature
-    are taken from the bundle; --to and --precision are ignored."""
+    """Rebuild only the artifacts of the bundle at --out that are incompatible with this machine.
+    These do not load, predict differently, or were checked in another engine version.
+    Labels, input, architecture and temperature are the bundle's; --to and --precision are ignored."""
     sign: Path | None = None
     """Private elliptic-curve key (PEM) to sign the bundle with. Needs stageproof[sign]."""
     trust_code: bool = False
-    """Also load artifacts that contain code (.ts, .pt2, .engine) of the existing bundle at --out, to check them with
-    --rebuild and to time them again. Artifacts built by this export are always loaded."""
+    """Also load artifacts with code (.ts, .pt2, .engine) of the existing bundle, for --rebuild and for timing.
+    Artifacts built by this export are always loaded."""
     json: bool = False
     """Print the result as one JSON object."""
 

@@ -21,7 +21,7 @@ from stageproof.export.data.overlap import pixel_digests
 from stageproof.export.data.run_data import run_data, side_names
 from stageproof.export.data.sampling import PATIENTS
 from stageproof.export.engines.runners import check_backends, missing
-from stageproof.export.formats import FORMATS, artifact_files, assert_pixels, combinations, lacking
+from stageproof.export.formats import FORMATS, artifact_files, assert_pixels, combinations, missing_package
 from stageproof.export.options import IMAGE_SIZE, Options
 from stageproof.export.parity.coverage import LEAST_IMAGES
 from stageproof.export.parity.family import artifacts_by_bound, check_count, limit_of
@@ -53,7 +53,7 @@ def check(
     assert_pixels(list(requested), options.with_preprocessing, options.with_softmax)
     check_numbers(options)
     given_labels(options.labels)
-    options = settled(options, say)
+    options = with_absolute_source(options, say)
     check_engines(requested, skip=wanted is None and "all" in options.to)
     check_output(options, requested)
     say(f"bundle {options.out}")
@@ -88,7 +88,7 @@ def check_numbers(options: Options) -> None:
             raise InputError(f"{option} is {value:g}, expected {expected}.")
 
 
-def settled(options: Options, say: Callable[[str], None]) -> Options:
+def with_absolute_source(options: Options, say: Callable[[str], None]) -> Options:
     """The options with the run or checkpoint as an absolute path; `say` is called with the line that names it.
 
     Raises CheckpointError if it does not exist or cannot be read, or if the run is not finished.
@@ -116,7 +116,7 @@ def check_engines(wanted: Mapping[str, Sequence[str]], skip: bool) -> None:
         module = FORMATS[name]
         if skip:
             continue
-        if reason := lacking(module):
+        if reason := missing_package(module):
             raise DependencyError(f"{name} {reason}. Nothing was built.")
         runs = [engine for engine, backend in check_backends().items() if name in backend.FORMATS]
         reasons = {engine: reason for engine in runs if (reason := missing(engine))}
@@ -155,7 +155,7 @@ def check_output(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
 def _bytes(options: Options, wanted: Mapping[str, Sequence[str]]) -> float:
     """Upper estimate of the disk space of an export, in bytes: weights, graphs and comparison images."""
     source = options.source
-    assert source is not None, "set by settled()"
+    assert source is not None, "set by with_absolute_source()"
     files = [source] if source.is_file() else list(source.glob("*.safetensors"))
     weights = max((file.stat().st_size for file in files), default=0)
     artifacts = sum(_SIZE.get(precision, 1.0) for precisions in wanted.values() for precision in precisions)
@@ -179,11 +179,11 @@ def _available(options: Options, limit: int) -> tuple[np.ndarray | int, str, str
     which takes long: each image counts as one patient.
     """
     source = options.source
-    assert source is not None, "set by settled()"
+    assert source is not None, "set by with_absolute_source()"
     run = source if source.is_dir() else None
     if options.parity_data is None and (run is None or _phantoms(run) or run_data(run).samples is None):
         return np.arange(limit) // (4 if run is None or not _phantoms(run) else 6), PATIENTS, "phantoms"
-    found = comparison(run, limit, options.parity_data, look=False)
+    found = comparison(run, limit, options.parity_data, by_similarity=False)
     people = found.samples.groups
     if people is None and found.kind == GIVEN:
         people = np.arange(len(found.samples))
@@ -199,14 +199,14 @@ def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> N
     if not any(set(CALIBRATED) & set(precisions) for precisions in wanted.values()):
         return
     source = options.source
-    assert source is not None, "set by settled()"
+    assert source is not None, "set by with_absolute_source()"
     run = source if source.is_dir() else None
     if run is not None and options.calibration_data is None and _phantoms(run):
         check_calibration(len(side_names(run, "training")), f"the training part of {run}")
     else:
         real = options.parity_data is not None or (run is not None and not _phantoms(run))
         limit = limit_of(options, (one for listed in wanted.values() for one in listed))
-        compared = comparison(run, limit, options.parity_data, look=False).samples if real else None
+        compared = comparison(run, limit, options.parity_data, by_similarity=False).samples if real else None
         calibration_samples(
             run,
             options.calibration_data,

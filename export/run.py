@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.export.bundle.card import CARD, model_card
-from stageproof.export.bundle.existing import alike, present, with_present
+from stageproof.export.bundle.existing import present, same_metadata, with_existing
 from stageproof.export.bundle.golden import write_golden
 from stageproof.export.bundle.guard import FILE as GUARD
 from stageproof.export.bundle.guard import rejections, write_guard
 from stageproof.export.bundle.rebuild import combinations_of, stale
-from stageproof.export.bundle.redaction import Private
+from stageproof.export.bundle.redaction import Redactor
 from stageproof.export.bundle.signing import SIGNATURE, sign
 from stageproof.export.bundle.writer import REPORT, adopt, kept_rejections, link, reject, staged
-from stageproof.export.data.evaluation_set import Evidence
-from stageproof.export.engines.child_process import in_own_process
+from stageproof.export.data.evaluation_set import EvaluationSet
+from stageproof.export.engines.child_process import run_in_child_process
 from stageproof.export.engines.latency import timed
 from stageproof.export.formats import FORMATS, artifact_files, file_name, variants
-from stageproof.export.formats.build import Outcome, produce_apart
+from stageproof.export.formats.build import Outcome, produce_in_process
 from stageproof.export.hashed_files import write
 from stageproof.export.options import Options
 from stageproof.export.parity.family import artifacts_by_bound, family
@@ -32,7 +32,7 @@ from stageproof.export.parity.reference_answers import gather
 from stageproof.export.preconditions import check
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.preprocessing.onnx import assert_bilinear
-from stageproof.export.reference.from_bundle import assert_same_answers, calibration_since
+from stageproof.export.reference.from_bundle import assert_same_logits, calibration_change
 from stageproof.export.reference.model import Reference, source_of
 from stageproof.export.reference.order_check import check_order
 from stageproof.export.reference.rebuild_options import assert_agrees
@@ -83,8 +83,8 @@ def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) ->
         with_softmax=any(entry.gives == "probabilities" for entry in found),
     )
     assert options.source is not None, "source_of returns a path"
-    assert_same_answers(load_reference(options), options.out, manifest)
-    if since := calibration_since(options.source, manifest.model):
+    assert_same_logits(load_reference(options), options.out, manifest)
+    if since := calibration_change(options.source, manifest.model):
         say(since)
     return export(options, say, combinations_of(found))
 
@@ -111,40 +111,40 @@ def export(
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
     before = present(options.out)
-    options, all_wanted = with_present(options, reference, before, wanted, say)
+    options, all_wanted = with_existing(options, reference, before, wanted, say)
     if all_wanted != wanted:
         options, wanted = check(options, lambda line: None, all_wanted)
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
-    kept = before.artifacts if before is not None and alike(before, reference) else ()
+    kept = before.artifacts if before is not None and same_metadata(before, reference) else ()
     files = artifact_files(wanted, options.with_preprocessing)
     shared = family(artifacts_by_bound(options, files, kept), kept, set(files))
-    evidence = gather(options, reference, precisions, say, shared)
-    if reference.run is None and options.parity_data is not None and evidence.truth is not None:
-        check_order(reference.order, evidence.logits, evidence.truth, evidence.source, say)
-    private = Private(options, reference, evidence)
+    evaluation_set = gather(options, reference, precisions, say, shared)
+    if reference.run is None and options.parity_data is not None and evaluation_set.truth is not None:
+        check_order(reference.order, evaluation_set.logits, evaluation_set.truth, evaluation_set.source, say)
+    redactor = Redactor(options, reference, evaluation_set)
     with staged(options.out) as folder:
         guard = _guard(options, reference, before, folder, say)
-        if evidence.samples is not None:
-            evidence = replace(evidence, rejected=rejections(folder, evidence.samples), samples=None)
+        if evaluation_set.samples is not None:
+            evaluation_set = replace(evaluation_set, rejected=rejections(folder, evaluation_set.samples), samples=None)
         work = folder / ".work"
         try:
-            evidence.save(work)
+            evaluation_set.save(work)
             outcomes: list[Outcome] = []
             for name, precisions in wanted.items():
                 outcomes += _format(options, name, precisions, folder, say)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        _finish(options, reference, evidence, folder, outcomes, guard, private, say)
-        private.clean_logs(folder)
+        _finish(options, reference, evaluation_set, folder, outcomes, guard, redactor, say)
+        redactor.clean_logs(folder)
         unmark(folder)
         manifest = verified(folder)  # before it replaces the old bundle
         if options.sign:
             sign(folder, options.sign)
         elif (options.out / SIGNATURE).exists():
             say(f"{options.out} changed, so its signature was removed. Sign it again: --sign KEY")
-    if names := private.write_names(options.out):
+    if names := redactor.write_names(options.out):
         say(f"{names} maps the digests in the reports to image names; it is not part of the bundle")
-    return Exported(options.out, manifest, tuple(outcomes), evidence.facts)
+    return Exported(options.out, manifest, tuple(outcomes), evaluation_set.facts)
 
 
 def _guard(
@@ -170,7 +170,9 @@ def _format(
     """The outcomes of one format, built in a separate process."""
     arguments = (options, name, precisions, folder, folder / ".work")
     try:
-        outcomes: list[Outcome] = in_own_process(produce_apart, arguments, folder / LOGS / f"{name}.log", say)
+        outcomes: list[Outcome] = run_in_child_process(
+            produce_in_process, arguments, folder / LOGS / f"{name}.log", say
+        )
     except ChildProcessError as error:
         outcomes = []
         for precision, pixels in variants(name, precisions, options.with_preprocessing):
@@ -183,23 +185,23 @@ def _format(
 def _finish(
     options: Options,
     reference: Reference,
-    evidence: Evidence,
+    evaluation_set: EvaluationSet,
     folder: Path,
     outcomes: list[Outcome],
     guard: Document | None,
-    private: Private,
+    redactor: Redactor,
     say: Callable[[str], None],
 ) -> None:
     """Move failed artifacts to `rejected/`, copy the kept ones from the old bundle, time all, write the manifest."""
     facts = {
         "model": reference.info.digest,
-        "images": len(evidence.images),
-        "source": public_source(evidence.source),
-        "comparison": evidence.facts,
+        "images": len(evaluation_set.images),
+        "source": public_source(evaluation_set.source),
+        "comparison": evaluation_set.facts,
     }
     for outcome in outcomes:
         if outcome.artifact is None:
-            report = json.dumps({**facts, **private.json(_report(outcome))}, indent=2) + "\n"
+            report = json.dumps({**facts, **redactor.json(_report(outcome))}, indent=2) + "\n"
             reject(folder, outcome.file, report if outcome.status == "rejected" else None)
     good = [outcome for outcome in outcomes if outcome.artifact]
     kept_rejections(options.out, folder, {outcome.file for outcome in outcomes})
@@ -224,14 +226,14 @@ def _finish(
     for outcome in good:
         outcome.artifact = by_file[outcome.file]
     documents += [sidecar for outcome in good for sidecar in outcome.sidecars]
-    reports.update({outcome.file: private.json(_report(outcome)) for outcome in good})
+    reports.update({outcome.file: redactor.json(_report(outcome)) for outcome in good})
     text = json.dumps({**facts, "artifacts": reports}, indent=2) + "\n"
     documents.append(Document(REPORT, write(folder / REPORT, text.encode())))
     if card is not None:
         documents.append(Document(CARD, write(folder / CARD, card)))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     provenance = {**reference.provenance, "stageproof": __version__, "exported": created, "packages": _packages()}
-    provenance["comparison"] = evidence.facts
+    provenance["comparison"] = evaluation_set.facts
     manifest = Manifest(
         reference.info,
         tuple(artifacts),

@@ -33,7 +33,7 @@ def present(bundle: Path) -> Manifest | None:
         raise BundleError(f"{error} To replace it, remove {bundle} first, or give another --out.") from error
 
 
-def with_present(
+def with_existing(
     options: Options, reference: Reference, manifest: Manifest | None, wanted: Wanted, say: Callable[[str], None]
 ) -> tuple[Options, Wanted]:
     """(options, wanted), extended by the existing bundle's artifacts that must be rebuilt.
@@ -43,7 +43,7 @@ def with_present(
     with the new values. A bundle of another model is replaced.
     """
     info = reference.info
-    if manifest is None or alike(manifest, reference):
+    if manifest is None or same_metadata(manifest, reference):
         return options, wanted
     old, files = manifest.model, ", ".join(artifact.file for artifact in manifest.artifacts) or "no artifact"
     if replace(old, temperature=info.temperature, abstain_below=info.abstain_below, study=info.study) != info:
@@ -69,7 +69,7 @@ def with_present(
     ), _merged(wanted, again)
 
 
-def alike(manifest: Manifest, reference: Reference) -> bool:
+def same_metadata(manifest: Manifest, reference: Reference) -> bool:
     """Whether the bundle's artifacts have the same metadata as those built from the reference would have."""
     return manifest.model == reference.info and manifest.labels_from in (None, reference.order.origin)
 
@@ -99,5 +99,5 @@ def _differences(old: ModelInfo, new: ModelInfo) -> str:
     pairs += [("labels", ", ".join(old.labels), ", ".join(new.labels))]
     pairs += [(f"input {key}", value, new.input.to_dict()[key]) for key, value in old.input.to_dict().items()]
     return "the same weights with other " + "; ".join(
-        f"{name}: {there}, not {here}" for name, there, here in pairs if there != here
+        f"{name}: {old_value}, not {new_value}" for name, old_value, new_value in pairs if old_value != new_value
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.options import Options
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.artifacts.entries import LOGS
@@ -19,13 +19,13 @@ _SHORTEST = 5
 """Minimum length of a name that is replaced in texts, in characters: shorter ones also occur as parts of words."""
 
 
-class Private:
+class Redactor:
     """Replaces the image names and paths of one export in texts."""
 
-    def __init__(self, options: Options, reference: Reference, evidence: Evidence) -> None:
-        """evidence: with `samples` and `key`, as returned by `export.parity.reference_answers.gather`."""
-        self._pseudonyms = Pseudonyms(evidence.key)
-        samples = evidence.samples
+    def __init__(self, options: Options, reference: Reference, evaluation_set: EvaluationSet) -> None:
+        """evaluation_set: with `samples` and `key`, as returned by `export.parity.reference_answers.gather`."""
+        self._pseudonyms = Pseudonyms(evaluation_set.key)
+        samples = evaluation_set.samples
         real = samples is not None and not samples.source.startswith(PHANTOM)
         self._names = list(samples.names) if samples is not None and real else []
         self._words = dict(_words(options, reference, [samples.source] if samples is not None and real else []))

@@ -77,7 +77,7 @@ def calibration_samples(
 def calibration_pool(run: Path | None, given: Path | None, moved: Path | None = None) -> Drawn:
     """All slices available for calibration. Raises DatasetError if there are fewer than 101."""
     if given is not None:
-        pool = with_people(load_samples(given), look=False)
+        pool = with_people(load_samples(given), by_similarity=False)
     elif run is None:
         raise DatasetError(
             "int8 and fp8 are calibrated on training images, and a checkpoint without a run names none. Give some of "

@@ -55,12 +55,12 @@ class Comparison:
         return {**facts, "warning": self.warning} if self.warning else facts
 
 
-def comparison(run: Path | None, limit: int, given: Path | None = None, *, look: bool = True) -> Comparison:
+def comparison(run: Path | None, limit: int, given: Path | None = None, *, by_similarity: bool = True) -> Comparison:
     """At most `limit` comparison slices, of as many patients as possible.
 
     given: the user's images; if they are the run's own data at a new path, only the held-out ones are used. None:
         slices the run was not trained on, or phantoms, with a warning, if its data is missing.
-    look: identify the patients of given images without ids by image similarity.
+    by_similarity: identify the patients of given images without ids by image similarity.
 
     Raises DatasetError for unusable images, CheckpointError for a damaged run.
     """
@@ -72,7 +72,7 @@ def comparison(run: Path | None, limit: int, given: Path | None = None, *, look:
     if given is not None:
         samples, labelled = given_samples(given)
         warning = f"{gone}; artifacts are compared on {given} instead" if gone else ""
-        drawn = with_people(samples, look=look).draw(limit)
+        drawn = with_people(samples, by_similarity=by_similarity).draw(limit)
         return Comparison(drawn.samples, drawn.unit, labelled, GIVEN, samples.digest(), warning)
     samples = phantoms(limit)
     if gone:

@@ -16,7 +16,7 @@ _OPTIONAL = ("truth", "people", "rejected")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvaluationSet:
     """Images of an export with the reference's logits, labels and patients."""
 
     images: np.ndarray
@@ -66,7 +66,7 @@ class Evidence:
         (folder / "facts.json").write_text(json.dumps(texts), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Evidence:
+    def load(cls, folder: Path) -> EvaluationSet:
         """The Evidence that `save` wrote."""
         stored = {name: folder / f"{name}.npy" for name in _OPTIONAL}
         arrays = {name: np.load(path) for name, path in stored.items() if path.exists()}

@@ -78,9 +78,9 @@ def _state(path: Path | None) -> tuple[tuple[str, int, int], ...]:
 
 @lru_cache(maxsize=1)
 def _run_data(
-    run: Path, digest: str, path: Path, here: tuple[object, ...], moved: Path | None, there: tuple[object, ...]
+    run: Path, digest: str, path: Path, state: tuple[object, ...], moved: Path | None, moved_state: tuple[object, ...]
 ) -> RunData:
-    """As `run_data`. here, there: `_state` of `path` and `moved`, which invalidate the cache when files change."""
+    """As `run_data`. state, moved_state: `_state` of `path` and `moved`, to invalidate the cache when files change."""
     if moved is not None:
         samples = _loaded(moved)
         if samples is not None and samples.digest() == digest:

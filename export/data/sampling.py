@@ -14,7 +14,7 @@ from stageproof.train.data.patients.thumbnails import thumbnail
 from stageproof.train.data.samples import Samples
 
 PATIENTS, GROUPS, UNKNOWN = "patients", "groups", "unknown"
-_MOST_LOOKED_AT = 8192
+_MAX_IDENTIFIED = 8192
 """Maximum number of images whose patients are identified from image similarity, which takes half a minute."""
 
 
@@ -71,10 +71,10 @@ def _middles(count: int, share: int) -> np.ndarray:
     return ((np.arange(share) + 0.5) * count / share).astype(np.int64)
 
 
-def with_people(samples: Samples, *, look: bool = True) -> Drawn:
+def with_people(samples: Samples, *, by_similarity: bool = True) -> Drawn:
     """The user's slices with their patients: from the source, from ids in its names, or from image similarity.
 
-    Ids of an ambiguous form are used only if image similarity confirms them. look: False skips image similarity, which
+    Ids of an ambiguous form are used only if image similarity confirms them. by_similarity: False skips this, which
     takes seconds to half a minute; patients are then unknown.
     """
     if samples.groups is not None:
@@ -82,7 +82,7 @@ def with_people(samples: Samples, *, look: bool = True) -> Drawn:
     ids = samples.ids
     if ids is not None and not ids.assumed:
         return Drawn(replace(samples, groups=ids.subjects), GROUPS if ids.scans else ids.verdict)
-    groups, unit = _by_similarity(_Key(samples)) if look else (None, UNKNOWN)
+    groups, unit = _identified(_Key(samples)) if by_similarity else (None, UNKNOWN)
     return Drawn(replace(samples, groups=groups), unit)
 
 
@@ -101,9 +101,9 @@ class _Key:
 
 
 @lru_cache(maxsize=2)
-def _by_similarity(key: _Key) -> tuple[np.ndarray | None, str]:
+def _identified(key: _Key) -> tuple[np.ndarray | None, str]:
     samples = key.samples
-    if len(samples) > _MOST_LOOKED_AT:
+    if len(samples) > _MAX_IDENTIFIED:
         return None, UNKNOWN
     try:
         thumbnails = np.stack([thumbnail(read_isolated(samples.read(index)).image) for index in range(len(samples))])

@@ -14,7 +14,9 @@ from typing import Any
 from stageproof.runtime.errors import StageproofError
 
 
-def in_own_process(task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, say: Callable[[str], None]) -> Any:
+def run_in_child_process(
+    task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, say: Callable[[str], None]
+) -> Any:
     """The return value of `task(*arguments, say)`, run in a new process; its stdout and stderr go to `log`.
 
     say: called in this process with each progress line of the task.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stageproof.export.engines.child_process import in_own_process
+from stageproof.export.engines.child_process import run_in_child_process
 from stageproof.export.engines.idle import wait_until_idle
 from stageproof.export.engines.runners import load, machine, one_line
 from stageproof.export.preprocessing import TAKES
@@ -59,19 +59,19 @@ def timed(
     image = folder / golden[0].file
     try:
         trusted = [one for one in artifacts if one.file not in foreign]
-        found = in_own_process(_measure, (folder, trusted, image, spec, threads), log, say)
+        found = run_in_child_process(_measure, (folder, trusted, image, spec, threads), log, say)
     except ChildProcessError as error:
         say(f"The interleaved latency measurement failed: {error}. Each artifact keeps the latency of its check.")
         return list(artifacts)
     return [_with(artifact, found, machine(threads)) for artifact in artifacts]
 
 
-def _with(artifact: Artifact, found: Mapping[Pair, tuple[float, str]], here: str) -> Artifact:
+def _with(artifact: Artifact, found: Mapping[Pair, tuple[float, str]], current: str) -> Artifact:
     checks = []
     for check in artifact.checks:
         if answer := found.get((artifact.file, check.backend)):
             latency, engine = answer
-            where = here if engine == check.engine else f"{here}, {engine}"
+            where = current if engine == check.engine else f"{current}, {engine}"
             check = replace(check, latency_ms=latency, machine=where)
         checks.append(check)
     return replace(artifact, checks=tuple(checks))

@@ -89,7 +89,7 @@ def artifact_files(wanted: Mapping[str, Sequence[str]], pixels: bool) -> dict[st
     }
 
 
-def lacking(module: ModuleType) -> str | None:
+def missing_package(module: ModuleType) -> str | None:
     """Why the format cannot be built here, with the install command; None if it can."""
     for package, extra in module.REQUIRES.items():
         if not any(find_spec(name) for name in package.split("|")):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stageproof.export.data.evaluation_set import Evidence
-from stageproof.export.formats import FORMATS, file_name, lacking, variants
+from stageproof.export.data.evaluation_set import EvaluationSet
+from stageproof.export.formats import FORMATS, file_name, missing_package, variants
 from stageproof.export.formats.measured_precision import assert_precision
 from stageproof.export.hashed_files import assert_written
 from stageproof.export.options import Options
@@ -50,13 +50,13 @@ class Outcome:
         return (self.file, *(document.file for document in self.sidecars))
 
 
-def produce_apart(
+def produce_in_process(
     options: Options, name: str, precisions: Sequence[str], folder: Path, work: Path, say: Callable[[str], None]
 ) -> list[Outcome]:
     """As `produce`, in a separate process: the job is created from the files that the first process wrote to `work`."""
     import torch
 
-    job = Job(options, load_reference(options), Evidence.load(work), folder, work, say)
+    job = Job(options, load_reference(options), EvaluationSet.load(work), folder, work, say)
     torch.set_num_threads(job.threads)
     return produce(job, name, precisions)
 
@@ -71,7 +71,7 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
     module = FORMATS[name]
     file = file_name(module, precision, pixels)
     outcome = Outcome(name, precision, file, "missing")
-    if reason := lacking(module):
+    if reason := missing_package(module):
         outcome.reason, outcome.error = f"{file} was not built: {name} {reason}", "DependencyError"
         return outcome
     job.say(f"{file}: building")
@@ -104,7 +104,7 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
 
 def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool, facts: dict[str, Any] | None) -> None:
     """Run the parity gate on the file and store the result in `outcome`. facts: of its quantisation."""
-    job.say(f"{path.name}: comparing {len(job.evidence.images)} images")
+    job.say(f"{path.name}: comparing {len(job.evaluation_set.images)} images")
     verdict: Verdict = judge(job, path, outcome.format, outcome.precision, pixels=pixels)
     if facts:
         verdict.reports = [{**report, "quantisation": facts} for report in verdict.reports]

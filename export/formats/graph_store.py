@@ -93,7 +93,7 @@ def quantisation_inputs(job: Job, precision: str) -> Inputs:
         onnx.load(graph(job, "fp32").path),
         calibration,
         selection,
-        job.evidence,
+        job.evaluation_set,
         job.reference.info,
         tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance).flips,
         job.work,

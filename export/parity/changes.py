@@ -12,7 +12,7 @@ from stageproof.export.statistics.binomial import lower_bound, upper_bound
 from stageproof.export.statistics.clustered import Counts, bound
 
 WORTH_A_BOUND = 0.2
-"""A class whose upper bound would exceed this even with no changed prediction has too few images or patients."""
+"""A class patients upper bound would exceed this even with no changed prediction has too few images or patients."""
 
 
 def bounds_by_class(
@@ -27,14 +27,14 @@ def bounds_by_class(
     found: dict[str, float | None] = {}
     for index, label in enumerate(labels):
         members = predicted == index
-        whose = None if people is None else people[members]
+        patients = None if people is None else people[members]
         none = np.zeros(int(members.sum()), bool)
-        enough = members.any() and bound(Counts.of(none, whose), confidence) <= WORTH_A_BOUND
-        found[label] = bound(Counts.of(flips[members], whose), confidence) if enough else None
+        enough = members.any() and bound(Counts.of(none, patients), confidence) <= WORTH_A_BOUND
+        found[label] = bound(Counts.of(flips[members], patients), confidence) if enough else None
     return found
 
 
-def seen(
+def changed_answers(
     reference: np.ndarray, artifact: np.ndarray, flips: np.ndarray, serve: Serve | None, confidence: float
 ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any] | None]:
     """(changed, statuses, studies): (N,) bool, the predicted class or the runtime's answer changed; counts of the

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stageproof.export.statistics.binomial import least_images, upper_bound
+from stageproof.export.statistics.binomial import minimum_images, upper_bound
 
 LARGEST_SHARE = 0.95
 """Largest accepted share of images with the same prediction; above it, the other classes are not tested."""
 LEAST_SPREAD = 1e-3
 """Smallest accepted range of a class's probability over the images; below it, the reference ignores its input."""
-LEAST_IMAGES = least_images(0.2)
+LEAST_IMAGES = minimum_images(0.2)
 """14 distinct images: with fewer, a share of 20 % changed predictions cannot be excluded at 95 % confidence."""
 NEAR_TIE = 0.02
 """Difference of the two highest probabilities below which a prediction is a near-tie: small errors change it."""
@@ -58,7 +58,7 @@ def saturated(probabilities: np.ndarray) -> np.ndarray:
     return full
 
 
-def why_nothing(probabilities: np.ndarray, labels: Sequence[str]) -> str:
+def why_uninformative(probabilities: np.ndarray, labels: Sequence[str]) -> str:
     """Why a comparison with this reference cannot reveal a broken artifact; "" if it can.
 
     probabilities: (N, classes) of the reference, rows sum to 1.

@@ -12,7 +12,7 @@ from stageproof.export.options import FEW, MANY, Options
 from stageproof.export.parity.coverage import LEAST_IMAGES
 from stageproof.export.parity.report import tolerance_for
 from stageproof.export.statistics.binomial import ALPHA, level
-from stageproof.export.statistics.clustered import SLICES_OF_UNKNOWN, Counts, bound, fewest_people, within
+from stageproof.export.statistics.clustered import SLICES_OF_UNKNOWN, Counts, bound, minimum_patients, within
 from stageproof.runtime.bundle.manifest import Artifact
 from stageproof.runtime.errors import InputError
 
@@ -81,19 +81,19 @@ def check_count(
             continue
         best = bound(none, confidence)
         each = SLICES_OF_UNKNOWN if known is None else max(1, round(count / none.people))
-        needed = fewest_people(allowed, each, confidence)
+        needed = minimum_patients(allowed, each, confidence)
         if known is None:
-            whose = f"{count} images of unknown patients, counted as {none.people} patients"
+            sample = f"{count} images of unknown patients, counted as {none.people} patients"
             more = "Give the patients (docs/PATIENT_IDS.md), or more images"
             takes = f"about {needed * each} such images"
         else:
             noun = {GROUPS: "groups", UNKNOWN: "patients at most"}.get(unit, "patients")
-            whose = f"{count} images of {none.people} {noun}"
+            sample = f"{count} images of {none.people} {noun}"
             more = "Give images of more patients"
             takes = f"about {needed} {noun} with {each} images each"
         shared = f" (95 % confidence over {artifacts} artifacts)" if artifacts > 1 else ""
         raise InputError(
-            f"{precision} cannot pass on {whose} ({source}): even with no changed prediction, the upper bound on the "
+            f"{precision} cannot pass on {sample} ({source}): even with no changed prediction, the upper bound on the "
             f"changed share is {best:.1%}{shared}, allowed {allowed:.1%}; that takes {takes}. {more}: --parity-data "
             f"DIR_OR_PARQUET, --parity-images; leave {precision} out; or allow more, which is recorded: "
             f"--flip-tolerance {_rounded_up(best)}. Nothing was built."

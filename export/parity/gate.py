@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.engines.aotinductor import TAKES as COMPILED
 from stageproof.export.engines.runners import load_in_each, machine, one_line, run_in_batches
 from stageproof.export.parity.report import Parity, compare, tolerance_for
 from stageproof.export.parity.served import Served, serve
 from stageproof.export.preprocessing import TAKES as PIXELS
-from stageproof.export.preprocessing.evaluation_set import PixelEvidence
+from stageproof.export.preprocessing.evaluation_set import PixelEvaluationSet
 from stageproof.export.reference.context import Job
 from stageproof.runtime.backends import Backend
 from stageproof.runtime.bundle.manifest import TENSOR, Check, ModelInfo
@@ -92,7 +92,7 @@ def _check(
     if not parity.holds:
         verdict.fail(ParityError, f"{what} {parity}")
         return
-    images = job.pixels.images if pixels else job.evidence.images
+    images = job.pixels.images if pixels else job.evaluation_set.images
     latency = latency_ms(loaded, images) if timed else 0.0
     verdict.checks.append(Check(name, loaded.engine, parity.to_dict(), latency, machine(job.threads)))
 
@@ -102,24 +102,24 @@ def measure(job: Job, loaded: Backend, precision: str, what: str = "") -> Parity
 
     what: name of the artifact in progress lines.
     """
-    images = job.evidence.images
+    images = job.evaluation_set.images
     # Batches of 8, with a smaller one first, to detect a fixed batch axis or batch-dependent predictions.
     logits = run_in_batches(loaded, images, len(images) % 8 or 1, say=lambda text: job.say(f"{what}: {text}"))
     others = _batched_otherwise(loaded, images[: BATCHES[-1]])
-    return _compared(job, job.evidence, job.evidence.logits, logits, others, precision)
+    return _compared(job, job.evaluation_set, job.evaluation_set.logits, logits, others, precision)
 
 
 def measure_pixels(job: Job, loaded: Backend, precision: str, what: str = "") -> Parity:
     """As `measure`, for an artifact that takes pixels; one batch per image size."""
-    evidence, temperature = job.pixels, job.reference.info.temperature
-    groups = evidence.groups()
+    evaluation_set, temperature = job.pixels, job.reference.info.temperature
+    groups = evaluation_set.groups()
     artifact = np.concatenate([run_in_batches(loaded, group, len(group) % 8 or 1) for group in groups])
     others = _batched_otherwise(loaded, groups[0][: BATCHES[-1]])
-    reference = evidence.logits
+    reference = evaluation_set.logits
     if job.options.with_softmax:
         reference = log_probabilities(probabilities(reference, temperature), temperature)
         artifact, *others = (log_probabilities(rows, temperature) for rows in (artifact, *others))
-    return _compared(job, evidence, reference, artifact, others, precision)
+    return _compared(job, evaluation_set, reference, artifact, others, precision)
 
 
 def _batched_otherwise(loaded: Backend, few: np.ndarray) -> list[np.ndarray]:
@@ -131,7 +131,7 @@ def _batched_otherwise(loaded: Backend, few: np.ndarray) -> list[np.ndarray]:
 
 def _compared(
     job: Job,
-    evidence: Evidence | PixelEvidence,
+    evaluation_set: EvaluationSet | PixelEvaluationSet,
     reference: np.ndarray,
     artifact: np.ndarray,
     others: list[np.ndarray],
@@ -143,20 +143,20 @@ def _compared(
         job.reference.info.labels,
         tolerance=tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance),
         temperature=job.reference.info.temperature,
-        source=public_source(evidence.source),
-        names=evidence.names,
-        truth=evidence.truth,
+        source=public_source(evaluation_set.source),
+        names=evaluation_set.names,
+        truth=evaluation_set.truth,
         batches=others,
-        people=evidence.people,
-        unit=job.evidence.unit,
+        people=evaluation_set.people,
+        unit=job.evaluation_set.unit,
         # Artifacts that take pixels are used without the runtime, so there is no abstention and no guard.
-        serve=partial(_served, job) if isinstance(evidence, Evidence) else None,
-        artifacts=job.evidence.artifacts,
+        serve=partial(_served, job) if isinstance(evaluation_set, EvaluationSet) else None,
+        artifacts=job.evaluation_set.artifacts,
     )
 
 
 def _served(job: Job, logits: np.ndarray) -> Served:
-    return serve(job.reference.info, logits, job.evidence.people, job.evidence.rejected)
+    return serve(job.reference.info, logits, job.evaluation_set.people, job.evaluation_set.rejected)
 
 
 def log_probabilities(rows: np.ndarray, temperature: float) -> np.ndarray:

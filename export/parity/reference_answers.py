@@ -10,11 +10,11 @@ import numpy as np
 
 from stageproof.export.data.calibration import CALIBRATED
 from stageproof.export.data.comparison import comparison, distinct, preprocessed
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.data.overlap import pixel_digests
 from stageproof.export.engines.runners import LONG_S
 from stageproof.export.options import Options
-from stageproof.export.parity.coverage import answers, remarks, why_nothing
+from stageproof.export.parity.coverage import answers, remarks, why_uninformative
 from stageproof.export.parity.family import check_count, limit_of
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.errors import ParityError
@@ -29,7 +29,7 @@ def gather(
     precisions: Sequence[str] = (),
     say: Callable[[str], None] = lambda text: None,
     family: dict[str, Any] | None = None,
-) -> Evidence:
+) -> EvaluationSet:
     """The comparison images without duplicates, and the reference's logits on them.
 
     precisions: those that will be built; each needs a minimum number of images and patients.
@@ -54,7 +54,7 @@ def gather(
     check_count(len(images) if people is None else people, samples.source, precisions, options, artifacts, found.unit)
     logits = _logits(reference, images, say)
     expected = probabilities(logits, info.temperature)
-    if why := why_nothing(expected, info.labels):
+    if why := why_uninformative(expected, info.labels):
         raise ParityError(f"{why} Nothing was built.")
     counts, open_points = answers(expected, info.labels), remarks(expected, info.labels)
     say("reference predictions: " + ", ".join(f"{label} {count}" for label, count in counts.items()))
@@ -70,7 +70,9 @@ def gather(
     names = tuple(samples.names) if named else tuple(pseudonyms.of(name) for name in samples.names)
     digests = tuple(pixel_digests(samples)) if set(CALIBRATED) & set(precisions) else ()
     key = pseudonyms.key
-    return Evidence(images, logits, truth, names, samples.source, where, facts, people, None, samples, digests, key)
+    return EvaluationSet(
+        images, logits, truth, names, samples.source, where, facts, people, None, samples, digests, key
+    )
 
 
 def _logits(reference: Reference, images: np.ndarray, say: Callable[[str], None]) -> np.ndarray:

@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 
 from stageproof.export.parity.accuracy import calibration_error, sensitivity
-from stageproof.export.parity.changes import bounds_by_class, seen
-from stageproof.export.parity.coverage import answers, near_ties, not_tested, saturated, why_nothing, why_too_loose
+from stageproof.export.parity.changes import bounds_by_class, changed_answers
+from stageproof.export.parity.coverage import (
+    answers,
+    near_ties,
+    not_tested,
+    saturated,
+    why_too_loose,
+    why_uninformative,
+)
 from stageproof.export.parity.served import Serve
 from stageproof.export.statistics.binomial import level
 from stageproof.export.statistics.clustered import Counts, bound, design_effect
@@ -149,7 +156,7 @@ class Parity:
         if self.shows_nothing:
             return f"cannot be compared: {self.shows_nothing.removesuffix('.')}"
         allowed = f"allowed {self.flip_tolerance:.1%}" if self.flip_tolerance else "allowed 0"
-        whose = f" of {self.people} {self.unit}" if self.people is not None else ""
+        population = f" of {self.people} {self.unit}" if self.people is not None else ""
         more = f", and {self.changed} answers, abstentions included" if self.changed != self.flipped else ""
         bound = max(self.flip_bound, self.changed_bound)
         studies = batches = ""
@@ -158,7 +165,7 @@ class Parity:
         if not self.batch_difference <= self.tolerance:
             batches = f", and by {self.batch_difference:.1e} between batch sizes"
         return (
-            f"changes {self.flipped} of {self.images} predictions{whose}{more} (upper {self.confidence:.3g} bound "
+            f"changes {self.flipped} of {self.images} predictions{population}{more} (upper {self.confidence:.3g} bound "
             f"{bound:.1%}, {allowed}){studies}, and changes a probability by up to "
             f"{self.max_probability_difference:.1e} (allowed {self.tolerance:.0e}){batches}"
         )
@@ -193,10 +200,12 @@ def compare(
     expected, got = probabilities(reference, temperature), probabilities(artifact, temperature)
     flips = (expected.argmax(1) != got.argmax(1)) | ~np.isfinite(got).all(1)
     ties, counts = near_ties(expected), answers(expected, labels)
-    nothing = why_nothing(expected, labels) or why_too_loose(expected, labels, tolerance.probability, tolerance.flips)
+    nothing = why_uninformative(expected, labels) or why_too_loose(
+        expected, labels, tolerance.probability, tolerance.flips
+    )
     confidence = level(artifacts)
     predicted = expected.argmax(1)
-    changed, statuses, studies = seen(reference, artifact, flips, serve, confidence)
+    changed, statuses, studies = changed_answers(reference, artifact, flips, serve, confidence)
     known = people is not None
     if unit == IMAGES:
         people = np.arange(len(expected))

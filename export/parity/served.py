@@ -55,8 +55,8 @@ def serve(model: ModelInfo, logits: np.ndarray, people: np.ndarray | None, rejec
         return Served(images, ())
     order, index = np.unique(people, return_inverse=True)
     of_each: list[list[int]] = [[] for _ in order]
-    for position, person in enumerate(index.tolist()):
-        of_each[person].append(position)
+    for position, patient in enumerate(index.tolist()):
+        of_each[patient].append(position)
     studies = [
         _study([slices[position] for position in positions], model) if finite[positions].all() else None
         for positions in of_each

@@ -21,7 +21,7 @@ TINT = (1.0, 0.85, 0.7)
 
 
 @dataclass(frozen=True)
-class PixelEvidence:
+class PixelEvaluationSet:
     """uint8 slices, sorted by size and number of channels, with the reference's logits."""
 
     images: tuple[np.ndarray, ...]

@@ -117,11 +117,11 @@ def _estimate(inputs: Inputs, model: ModelProto, step: int) -> _Candidate:
     errors = {name: logits - selection.logits for name, logits in answers.items()}
     changed = {name: changes(gate.logits, rows, info.temperature, info.abstain_below) for name, rows in errors.items()}
     flips = {name: float(each.mean(1).sum()) for name, each in changed.items()}
-    whose = selection.people
-    half = None if whose is None else two_halves(whose, np.zeros(len(whose), np.int64))
+    patients = selection.people
+    half = None if patients is None else two_halves(patients, np.zeros(len(patients), np.int64))
 
     def worst(part: np.ndarray) -> float:
-        measured = None if whose is None else whose[part]
+        measured = None if patients is None else patients[part]
         rule = inputs.flip_tolerance, level(gate.artifacts)
         return min(probability_to_pass(one[:, part], gate.people, measured, *rule) for one in changed.values())
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.runtime.model_info import ModelInfo
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ class Inputs:
     """Inputs of the quantisation to one precision in one export."""
 
     float_graph: ModelProto
-    calibration: Evidence
+    calibration: EvaluationSet
     """Training slices for the activation ranges."""
-    selection: Evidence
+    selection: EvaluationSet
     """Other training slices, for selecting the layers kept in float32."""
-    compared: Evidence
+    compared: EvaluationSet
     """The gate's images; only the reference's logits and the patients are used."""
     model: ModelInfo
     flip_tolerance: float
@@ -40,7 +40,7 @@ class Inputs:
     """Called with each progress line."""
 
 
-def few(evidence: Evidence, count: int) -> tuple[np.ndarray, np.ndarray]:
+def few(evaluation_set: EvaluationSet, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(images, logits) of at most `count` evenly spaced images."""
-    where = np.linspace(0, len(evidence.images) - 1, min(count, len(evidence.images))).astype(int)
-    return evidence.images[where], evidence.logits[where]
+    where = np.linspace(0, len(evaluation_set.images) - 1, min(count, len(evaluation_set.images))).astype(int)
+    return evaluation_set.images[where], evaluation_set.logits[where]

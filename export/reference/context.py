@@ -12,10 +12,10 @@ import numpy as np
 
 from stageproof.export.data.calibration import calibration_samples
 from stageproof.export.data.comparison import comparison, preprocessed
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.options import FEW, Options
 from stageproof.export.preprocessing import description as of_pixels
-from stageproof.export.preprocessing.evaluation_set import PixelEvidence, as_image, pixel_images
+from stageproof.export.preprocessing.evaluation_set import PixelEvaluationSet, as_image, pixel_images
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.preprocess import preprocess
 from stageproof.runtime.system.cpus import available_cpus
@@ -28,7 +28,7 @@ class Job:
 
     options: Options
     reference: Reference
-    evidence: Evidence
+    evaluation_set: EvaluationSet
     folder: Path
     """Folder for artifacts."""
     work: Path
@@ -48,7 +48,7 @@ class Job:
         """
         reference = self.reference
         # `rejected` is None if the bundle has no guard.
-        facts = {"precision": precision, "guarded": self.evidence.rejected is not None}
+        facts = {"precision": precision, "guarded": self.evaluation_set.rejected is not None}
         origin = {"labels_from": reference.order.origin} if reference.order.origin else {}
         return {
             **reference.info.to_dict(),
@@ -58,7 +58,7 @@ class Job:
         }
 
     @cached_property
-    def calibration(self) -> tuple[Evidence, Evidence]:
+    def calibration(self) -> tuple[EvaluationSet, EvaluationSet]:
         """(calibration images, images to select float32 layers on), both without the gate's images.
 
         Raises DatasetError.
@@ -67,31 +67,31 @@ class Job:
             self.reference.run,
             self.options.calibration_data,
             moved=self.options.parity_data,
-            compared=self.evidence.digests,
+            compared=self.evaluation_set.digests,
             say=self.say,
         )
         return self._with_logits(calibration), self._with_logits(selection)
 
-    def _with_logits(self, samples: Samples) -> Evidence:
+    def _with_logits(self, samples: Samples) -> EvaluationSet:
         images = preprocessed(samples, self.reference.info.input)
         logits, people = self.reference.logits(images), samples.groups
-        return Evidence(images, logits, None, tuple(samples.names), samples.source, people=people)
+        return EvaluationSet(images, logits, None, tuple(samples.names), samples.source, people=people)
 
     @cached_property
-    def pixels(self) -> PixelEvidence:
+    def pixels(self) -> PixelEvaluationSet:
         """Comparison images for artifacts that take pixels; computed once, by the first format that uses them."""
         options, reference = self.options, self.reference
-        limit = int(self.evidence.facts.get("limit", options.parity_images or FEW))
+        limit = int(self.evaluation_set.facts.get("limit", options.parity_images or FEW))
         samples = comparison(reference.run, limit, options.parity_data).samples
-        samples = samples.select(np.array(self.evidence.kept, np.int64))
+        samples = samples.select(np.array(self.evaluation_set.kept, np.int64))
         images, order = pixel_images(samples)
         stored = self.work / "pixels.npy"
         if not stored.exists():
             self.say("running the float32 reference on the slices at ten sizes, greyscale and colour")
             spec = reference.info.input
             np.save(stored, reference.logits(np.stack([preprocess(as_image(image), spec) for image in images])))
-        truth = None if self.evidence.truth is None else self.evidence.truth[order]
-        people = None if self.evidence.people is None else self.evidence.people[order]
-        names = tuple(self.evidence.names[index] for index in order)
+        truth = None if self.evaluation_set.truth is None else self.evaluation_set.truth[order]
+        people = None if self.evaluation_set.people is None else self.evaluation_set.people[order]
+        names = tuple(self.evaluation_set.names[index] for index in order)
         source = f"{samples.source}, ten sizes, grey and colour"
-        return PixelEvidence(images, np.load(stored), truth, names, source, people)
+        return PixelEvaluationSet(images, np.load(stored), truth, names, source, people)

@@ -22,7 +22,7 @@ from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.runtime.text.hints import command
 from stageproof.train.runs.directory import WEIGHTS
 
-ALIKE = 1e-3
+MAX_LOGIT_DIFFERENCE = 1e-3
 """Largest accepted difference of a logit, relative to the largest logit, between the reference on this machine and on
 the one that made the bundle, both float32. CPUs and PyTorch versions differ by about 1e-5."""
 
@@ -42,7 +42,7 @@ def reference_of(bundle: Path, source: Path) -> Reference:
         source = run_of_weights(source) or source  # the same weights in another file
     path = source / WEIGHTS if source.is_dir() else source
     if not path.is_file() or sha256_file(path) != model.digest:
-        raise CheckpointError(f"{source} holds other weights than {bundle} was made from. Name its run or checkpoint.")
+        raise CheckpointError(f"{source} has other weights than {bundle} was made from. Name its run or checkpoint.")
     if source.is_dir():
         found = from_run(source)
         if differs := _difference(found.info, model):
@@ -58,14 +58,17 @@ def reference_of(bundle: Path, source: Path) -> Reference:
     return replace(found, info=model, provenance=kept, order=order)
 
 
-def assert_same_answers(reference: Reference, bundle: Path, manifest: Manifest) -> None:
+def assert_same_logits(reference: Reference, bundle: Path, manifest: Manifest) -> None:
     """Raise CheckpointError unless the reference's logits of the bundle's golden images are the recorded ones."""
     if not manifest.golden:
         return
     images = [preprocess(read_image(bundle / golden.file), reference.info.input) for golden in manifest.golden]
-    here = reference.logits(np.stack(images))
-    there = np.array([golden.logits for golden in manifest.golden])
-    difference, allowed = float(np.abs(here - there).max()), ALIKE * max(1.0, float(np.abs(there).max()))
+    computed = reference.logits(np.stack(images))
+    recorded = np.array([golden.logits for golden in manifest.golden])
+    difference, allowed = (
+        float(np.abs(computed - recorded).max()),
+        MAX_LOGIT_DIFFERENCE * max(1.0, float(np.abs(recorded).max())),
+    )
     if not difference <= allowed:
         raise CheckpointError(
             f"the reference's logits of the golden images of {bundle} differ by {difference:.1e} from the recorded "
@@ -73,7 +76,7 @@ def assert_same_answers(reference: Reference, bundle: Path, manifest: Manifest) 
         )
 
 
-def calibration_since(source: Path, model: ModelInfo) -> str | None:
+def calibration_change(source: Path, model: ModelInfo) -> str | None:
     """Message if the run was calibrated again after the bundle was made; None if not."""
     info = from_run(source).info if source.is_dir() else model
     if (info.temperature, info.abstain_below, info.study) == (model.temperature, model.abstain_below, model.study):

@@ -30,7 +30,7 @@ def lower_bound(events: int, trials: int, confidence: float = 0.95) -> float:
     return 0.0 if events <= 0 else float(beta.ppf(1 - confidence, events, trials - events + 1))
 
 
-def least_images(tolerance: float, confidence: float = 0.95) -> int:
+def minimum_images(tolerance: float, confidence: float = 0.95) -> int:
     """Smallest number of images for which `upper_bound` without events is within `tolerance`, in (0, 1].
 
     Without events, `upper_bound` is 1 - (1 - confidence) ** (1 / images). At 95 %: 299 for 1 %, 149 for 2 %.

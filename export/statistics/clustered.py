@@ -160,7 +160,7 @@ def _independent(counts: Counts, confidence: float) -> float:
     return upper_bound(counts.total, counts.images, confidence)
 
 
-def fewest_people(share: float, slices: int, confidence: float = 0.95) -> int:
+def minimum_patients(share: float, slices: int, confidence: float = 0.95) -> int:
     """Smallest number of patients with `slices` images each for which the bound without changes is within `share`,
     in (0, 1)."""
     none = min(_probability_of_none(slices, share, icc) for icc in (0.0, LARGEST_ICC))

@@ -82,4 +82,4 @@ def test_what_is_not_there_and_what_has_no_layers_is_said(small_bundle, tiny_run
 
 def test_another_models_weights_are_refused(small_bundle, tiny_checkpoint, capsys):
     assert main([str(small_bundle), "--source", str(tiny_checkpoint), "--architecture", tiny.NAME]) == 2
-    assert "holds other weights than" in capsys.readouterr().err
+    assert "has other weights than" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_code_that_was_there_before_is_not_timed(bundle: Path, monkeypatch: pyte
         given.extend(one.file for one in arguments[1])
         return {}
 
-    monkeypatch.setattr("export.engines.latency.in_own_process", apart)
+    monkeypatch.setattr("export.engines.latency.run_in_child_process", apart)
     spec, log = manifest.model.input, bundle.parent / "log"
     everything = list(manifest.artifacts)
     assert timed(bundle, everything, manifest.golden, spec, 1, log, print, {"model.ts", "model.pt2"}) == everything

@@ -128,7 +128,7 @@ def test_what_fails_is_rejected_and_what_passes_is_kept(firm_bundle, run, tmp_pa
     [
         (["--to", "onxx"], "InputError: Unknown format 'onxx'. Did you mean 'onnx'?"),
         (["--precision", "int4"], "InputError: Unknown precision 'int4'. Did you mean 'int8'?"),
-        (["--to", "torchscript", "--precision", "int8"], "InputError: torchscript has no int8"),
+        (["--to", "torchscript", "--precision", "int8"], "InputError: torchscript does not support int8"),
     ],
 )
 def test_what_does_not_exist_is_refused_before_any_work(arguments, message, run, tmp_path, capsys):
@@ -172,12 +172,12 @@ def test_without_any_engine_nothing_is_built(run, tmp_path, capsys, monkeypatch)
 def test_a_process_that_dies_costs_its_format_only(run, tmp_path, capsys, monkeypatch):
     from stageproof.export import run as pipeline
 
-    real = pipeline.in_own_process
+    real = pipeline.run_in_child_process
 
     def deadly(task, arguments, log, say):
         return real(die if arguments[1] == "onnx" else task, arguments, log, say)
 
-    monkeypatch.setattr(pipeline, "in_own_process", deadly)
+    monkeypatch.setattr(pipeline, "run_in_child_process", deadly)
     out = tmp_path / "bundle"
     assert main([str(run), "--to", "onnx", "torch-export", "--out", str(out)]) == 1
     assert [a.file for a in verified(out).artifacts] == ["model.pt2"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stageproof.export.data.comparison import GIVEN, HELD_OUT, PHANTOMS, comparison, distinct
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.data.run_data import training_samples
 from stageproof.export.options import Options
 from stageproof.export.parity.reference_answers import gather
@@ -156,9 +156,9 @@ def test_equal_images_count_once(tmp_path):
         for copy in range(5):
             shutil.copy(path, path.with_name(f"{path.stem}-{copy}.png"))
     said: list[str] = []
-    evidence = gather(Options(parity_data=data), Fake(), ["fp32"], said.append)
-    assert len(evidence.images) == 40 == len(evidence.kept)
-    assert evidence.facts["repeated"] == 200
+    evaluation_set = gather(Options(parity_data=data), Fake(), ["fp32"], said.append)
+    assert len(evaluation_set.images) == 40 == len(evaluation_set.kept)
+    assert evaluation_set.facts["repeated"] == 200
     assert any(line.startswith("200 of 240 images of ") for line in said)
     with pytest.raises(InputError, match="bf16 cannot pass on 40 images"):
         gather(Options(parity_data=data), Fake(), ["bf16"])
@@ -181,21 +181,23 @@ def test_a_reference_that_gives_one_answer_is_refused(tmp_path):
 
 def test_a_class_that_is_never_answered_is_said_and_kept(tmp_path):
     said: list[str] = []
-    evidence = gather(Options(parity_data=write_images(tmp_path / "data", 40)), Fake(answers=3), ["fp32"], said.append)
+    evaluation_set = gather(
+        Options(parity_data=write_images(tmp_path / "data", 40)), Fake(answers=3), ["fp32"], said.append
+    )
     assert any(line.startswith("not tested: ModerateDemented.") for line in said)
-    assert evidence.facts["answers"]["ModerateDemented"] == 0
-    evidence.save(tmp_path / "work")
-    again = Evidence.load(tmp_path / "work")
-    assert again.facts == evidence.facts
-    assert (again.names, again.kept, again.source) == (evidence.names, evidence.kept, evidence.source)
-    assert (again.truth == evidence.truth).all()
+    assert evaluation_set.facts["answers"]["ModerateDemented"] == 0
+    evaluation_set.save(tmp_path / "work")
+    again = EvaluationSet.load(tmp_path / "work")
+    assert again.facts == evaluation_set.facts
+    assert (again.names, again.kept, again.source) == (evaluation_set.names, evaluation_set.kept, evaluation_set.source)
+    assert (again.truth == evaluation_set.truth).all()
 
 
 def test_data_without_one_of_the_classes_is_compared_on(tmp_path):
     data = write_images(tmp_path / "data", 40)
     shutil.rmtree(data / LABELS[3])
-    evidence = gather(Options(parity_data=data), Fake(), ["fp32"])
-    assert len(evidence.images) == 30
+    evaluation_set = gather(Options(parity_data=data), Fake(), ["fp32"])
+    assert len(evaluation_set.images) == 30
 
 
 def test_the_first_of_each_set_of_equals():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stageproof.export.engines.runners import check_backends
-from stageproof.export.formats import FORMATS, PRECISIONS, combinations, file_name, lacking
+from stageproof.export.formats import FORMATS, PRECISIONS, combinations, file_name, missing_package
 from stageproof.export.parity.report import TOLERANCES
 from stageproof.runtime.errors import InputError
 
@@ -60,6 +60,8 @@ def test_every_format_that_needs_no_gpu_is_run_by_a_backend():
 
 def test_a_format_whose_package_is_missing_says_what_to_install(monkeypatch):
     monkeypatch.setattr(FORMATS["openvino"], "REQUIRES", {"no_such_package": "openvino"})
-    assert lacking(FORMATS["openvino"]) == "needs the package no_such_package: pip install 'stageproof[openvino]'"
+    assert (
+        missing_package(FORMATS["openvino"]) == "needs the package no_such_package: pip install 'stageproof[openvino]'"
+    )
     monkeypatch.setattr(FORMATS["openvino"], "REQUIRES", {"no_such_package|json": "openvino"})
-    assert lacking(FORMATS["openvino"]) is None
+    assert missing_package(FORMATS["openvino"]) is None

@@ -84,7 +84,7 @@ FAULTS = {
     "channels swapped": (channels_swapped, "changes a probability by up to"),
     "mean and std forgotten": (mean_and_std_forgotten, "changes a probability by up to"),
     "classes permuted": (classes_permuted, "changes [1-9]"),
-    "batch axis frozen at 1": (batch_frozen, "the batch axis of 'images' is frozen at 1"),
+    "batch axis frozen at 1": (batch_frozen, "the batch axis of 'images' is fixed at 1"),
     "not a number": (answers_not_numbers, "changes 64 of 64"),
 }
 

@@ -126,8 +126,8 @@ def test_what_cannot_be_asked_here_keeps_its_figure_and_another_engine_is_named(
 
 @pytest.mark.slow
 def test_a_process_that_dies_leaves_the_figures_as_they_were(bundle, monkeypatch):
-    real = latency.in_own_process
-    monkeypatch.setattr(latency, "in_own_process", lambda task, *rest: real(die, *rest))
+    real = latency.run_in_child_process
+    monkeypatch.setattr(latency, "run_in_child_process", lambda task, *rest: real(die, *rest))
     artifacts = list(read_manifest(bundle).artifacts)
     said: list[str] = []
     assert in_its_turn(bundle, artifacts, said.append) == artifacts

@@ -106,7 +106,7 @@ def test_what_can_work_passes_and_is_named(options):
     [
         ({"to": ("onxx",)}, "Did you mean 'onnx'"),
         ({"precision": ("int4",)}, "Did you mean 'int8'"),
-        ({"to": ("torchscript",), "precision": ("int8",)}, "torchscript has no int8"),
+        ({"to": ("torchscript",), "precision": ("int8",)}, "torchscript does not support int8"),
         ({"with_softmax": True}, "--with-preprocessing"),
         ({"parity_images": 0}, "--parity-images is 0, expected 14 or more"),
         ({"parity_images": 3}, "--parity-images is 3, expected 14 or more"),

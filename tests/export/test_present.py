@@ -96,7 +96,7 @@ def test_what_a_checkpoint_does_not_say_comes_from_the_bundle(own_bundle, own_ch
     ],
 )
 def test_an_option_that_contradicts_the_bundle_is_refused(own_bundle, own_checkpoint, option, value):
-    with pytest.raises(InputError, match=rf"--{option.replace('_', '-')} is .*, and .* was made with .*: leave"):
+    with pytest.raises(InputError, match=rf"--{option.replace('_', '-')} is .*, but .* was made with .*: leave"):
         rebuilt(own_bundle, own_checkpoint, **{option: value})
 
 
@@ -133,7 +133,7 @@ def test_other_weights_are_refused(own_bundle, tmp_path):
     bundle, other = tmp_path / "bundle", tiny.write_checkpoint(tmp_path / "other.pth", seed=1)
     shutil.copytree(own_bundle, bundle)
     outdated(bundle)
-    with pytest.raises(CheckpointError, match=r"other\.pth holds other weights than .*bundle was made from"):
+    with pytest.raises(CheckpointError, match=r"other\.pth has other weights than .*bundle was made from"):
         rebuilt(bundle, other)
 
 

@@ -123,7 +123,7 @@ def test_the_steps_are_finer_and_the_range_the_same(full, signed, job):
     assert all(after[name] * 255 == pytest.approx(before[name] * 127, rel=1e-6) for name in finer)
     back = with_signed_activations(full)
     assert set(zero_points(back).values()) == {onnx.TensorProto.INT8}
-    images = job.evidence.images[:8]
+    images = job.evaluation_set.images[:8]
     assert np.abs(run(back, images, job.threads) - run(signed, images, job.threads)).max() < 1e-3
 
 
@@ -253,7 +253,7 @@ def test_bisect_sees_every_layer_in_the_trained_models_units(ending, original, f
     """Channels are scaled, and a layer that is right must not look a hundred times wrong for that."""
     from stageproof.export.bisect.activations import activations
 
-    images = job.evidence.images[:4]
+    images = job.evaluation_set.images[:4]
     expected = activations(graph(job, "fp32").path, images)
 
     def errors(model, name: str) -> dict[str, float]:
