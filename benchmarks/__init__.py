@@ -1,6 +1,6 @@
-"""Stageproof benchmarks: how fast the Predictor answers, beside what users would run instead, in one run."""
+"""Stageproof benchmarks: measures latency and throughput of the Predictor and of alternatives in one run."""
 
-if __name__ == "benchmarks":  # the short name, in a checkout
+if __name__ == "benchmarks":  # imported by its short name, in a checkout
     from stageproof.checkout import one_module
 
     one_module(__name__)

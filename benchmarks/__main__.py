@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the newest bundle, beside what users would run instead; `… train`: the training loop."""
+"""`python -m benchmarks`: measures a bundle and alternative programs; `… train`: measures the training loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a measurement or what --compare checks (--fail-on) failed, 2 invalid input."""
+    """Exit status: 0 done, 1 a measurement or the check of --compare (--fail-on) failed, 2 invalid input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
@@ -78,7 +78,7 @@ def _train(arguments: list[str]) -> int:
     from stageproof.benchmarks.training.table import table
 
     loops, stages, facts = training(options)
-    for title, measured, baseline in (("training, an image", loops, PLAIN), ("stage 1, an image", stages, FORWARD)):
+    for title, measured, baseline in (("training, per image", loops, PLAIN), ("stage 1, per image", stages, FORWARD)):
         for line in table(title, measured, next(entry for entry in measured if entry.name == baseline)):
             print(line)
         print()

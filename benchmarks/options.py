@@ -1,4 +1,4 @@
-"""The command line of `python -m benchmarks`, as a dataclass: light, so that --help needs no engine."""
+"""The command-line options of `python -m benchmarks`, as a dataclass. Imports no engine, so --help is fast."""
 
 from __future__ import annotations
 
@@ -20,89 +20,89 @@ QUICK_SAMPLES = 24
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure, and for how long."""
+    """What to measure, how long, and where to write the results."""
 
     bundle: Annotated[Path, tyro.conf.Positional] = Path(DEFAULT_BUNDLE)
-    """The bundle to measure: every artifact in every backend that is here."""
+    """The bundle to measure: every artifact in every installed backend."""
     scenario: tuple[Literal["single_stream", "multi_stream", "offline", "engine", "server", "scaling", "all"], ...] = (
         "single_stream",
     )
-    """One or several; all: every one, with the peers that take minutes to compile."""
+    """Scenarios to run, one or more. all: every scenario, with the slow peers."""
     data: Path | None = None
-    """Folder, or .parquet, of images to answer. Without it: slices the run did not train on."""
+    """Folder of images, or .parquet. Default: slices that the run was not trained on."""
     run: Path | None = None
-    """Run it was exported from, for the peers in PyTorch. Without it: looked for in runs/."""
+    """The run that was exported, for the PyTorch peers. Default: searched in runs/."""
     peers: bool = True
-    """Also measure what users would run instead."""
+    """Also measure peers: other ways to run the same model, such as plain PyTorch or ONNX Runtime."""
     slow_peers: bool = False
-    """Also the peers that take minutes to compile or calibrate."""
+    """Also measure peers that take minutes to compile or calibrate."""
     only: tuple[str, ...] = ()
-    """Measure only contenders whose name holds one of these, such as: int8 "published snippet"."""
+    """Measure only contenders whose name contains one of these, such as: int8 "published snippet"."""
     quick: bool = False
-    """Fewer samples, and no floors: to see that it works."""
+    """Smoke test: fewer samples, and no measurement of the machine's peak performance."""
     samples: int | None = None
-    """Timed answers of each contender, all contenders in turn; twice as many where they do not settle. Without it: 120,
-    and 24 with --quick."""
+    """Timed samples per contender, interleaved; up to twice as many if times drift.
+    Default: 120, or 24 with --quick."""
     processes: int = 1
-    """Start every contender this many times, and share the samples among these processes. Processes of the same code
-    differ by a per cent or so: 5 or more are needed to compare two runs closely."""
+    """Start every contender in this many processes and divide the samples among them.
+    Processes running the same code differ by about 1 %: use 5 or more to compare two runs closely."""
     images: int = 32
-    """Most different images to answer."""
+    """Maximum number of different images."""
     server_seconds: float = 60.0
-    """How long requests arrive in the server scenario."""
+    """Duration of the server scenario, in seconds."""
     server_load: float = 0.7
-    """Requests of the server scenario, as a share of the offline throughput."""
+    """Request rate of the server scenario, relative to the offline throughput."""
     threads: int | None = None
-    """CPU threads for every contender. Without it: all this process may use."""
+    """CPU threads for every contender. Default: all CPUs available to this process."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where all contenders run."""
+    """Device of all contenders."""
     trust_code: bool = False
-    """Also measure artifacts that carry code (.ts, .pt2, .engine): of a bundle whose maker you trust."""
+    """Also measure artifacts that contain code (.ts, .pt2, .engine). Use it only for bundles from a trusted source."""
     work: Path | None = None
-    """Folder that keeps what peers compile, for the next time. Without it: a temporary one."""
+    """Folder to keep what peers compile, for the next run. Default: a temporary folder."""
     out: Path | None = None
     """Write every raw sample, with hardware and versions, to this JSON file."""
     html: Path | None = None
-    """Write a page with tables and drawings to this file."""
+    """Write a page with tables and charts to this file."""
     markdown: Path | None = None
     """Write the tables as Markdown to this file."""
     report: Path | None = None
-    """Measure nothing: show, and write as asked, what an earlier --out holds."""
+    """Do not measure: print the results in this file, written by --out; with --html or --markdown also write them."""
     compare: tuple[Path, Path] | None = None
-    """Measure nothing: a verdict for each row of two earlier --out: faster, slower, no slower, cannot tell."""
+    """Do not measure: compare two files written by --out. Each row is faster, slower, no slower, or cannot tell."""
     margin: float = 0.05
-    """The slowdown that "no slower" excludes, as a share."""
+    """The smallest slowdown that "no slower" rules out, as a fraction."""
     fail_on: Literal["slower", "unproven"] = "slower"
-    """When --compare ends with 1. slower: any row is slower. unproven: any row of ours is neither faster nor no
-    slower."""
+    """When --compare exits with status 1. slower: if any row is slower.
+    unproven: if any row that is not a peer is neither faster nor no slower."""
 
     @property
     def counted(self) -> int:
-        """`samples`, or what stands in for it."""
+        """Number of samples: `samples`, or the default."""
         return self.samples or (QUICK_SAMPLES if self.quick else SAMPLES)
 
     @property
     def per_process(self) -> int:
-        """Samples of each process, 12 or more."""
+        """Samples per process, 12 or more."""
         return max(12, -(-self.counted // self.processes))
 
     @property
     def scenarios(self) -> tuple[str, ...]:
-        """Those to run, in the order of the list; scaling, which has no rows of its own, never alone."""
-        asked = SCENARIOS if "all" in self.scenario else tuple(one for one in SCENARIOS if one in self.scenario)
-        return ("single_stream", *asked) if asked == ("scaling",) else asked
+        """The scenarios to run, in the order of `SCENARIOS`; single_stream is added to scaling, which has no rows."""
+        selected = SCENARIOS if "all" in self.scenario else tuple(one for one in SCENARIOS if one in self.scenario)
+        return ("single_stream", *selected) if selected == ("scaling",) else selected
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options on the command line. Exits with 2 on a usage error.
+    """The options parsed from `argv`. Exits with status 2 on a usage error.
 
-    Raises InputError for numbers that measure nothing, for files that cannot be written, and for two tasks at once.
+    Raises InputError for numbers out of range, files that cannot be written, and options that exclude each other.
     """
     options: Options = tyro.cli(
         Options,
         args=argv,
         prog=program("benchmarks"),
-        description="Measure the Predictor beside what users would run instead, in one run.",
+        description="Measure the Predictor and other ways to run the same model.",
     )
     least: dict[str, tuple[float | None, float]] = {
         "--samples": (options.samples, 12),
@@ -115,17 +115,17 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         if value is not None and value < lowest:
             raise InputError(f"{option} is {value}, expected {lowest} or more.")
     if not 0 < options.server_load < 1:
-        raise InputError(f"--server-load is {options.server_load}, expected a share between 0 and 1, such as 0.7.")
+        raise InputError(f"--server-load is {options.server_load}, expected a fraction between 0 and 1, such as 0.7.")
     if not 0 < options.margin < 1:
-        raise InputError(f"--margin is {options.margin}, expected a share between 0 and 1, such as 0.05.")
+        raise InputError(f"--margin is {options.margin}, expected a fraction between 0 and 1, such as 0.05.")
     for option, path in (("--out", options.out), ("--html", options.html), ("--markdown", options.markdown)):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise InputError(f"{option} {path} is no file in a folder that exists. Make the folder, or give another.")
+            raise InputError(f"{option} {path}: expected a file in an existing folder. Create it, or give another.")
     written = [path.resolve() for path in (options.out, options.html, options.markdown, options.report) if path]
     if len(set(written)) < len(written):
-        raise InputError("--out, --html, --markdown and --report name one file twice. Give each its own.")
+        raise InputError("--out, --html, --markdown and --report name the same file twice. Give different files.")
     if options.compare and (options.report or options.out or options.html or options.markdown):
-        raise InputError("--compare only prints. Leave out --report, --out, --html and --markdown.")
+        raise InputError("--compare writes no files. Leave out --report, --out, --html and --markdown.")
     if options.report and options.out:
-        raise InputError("--report measures nothing, so there is nothing for --out. Leave one of them out.")
+        raise InputError("--report does not measure, so --out has nothing to write. Leave one of them out.")
     return options

@@ -1,4 +1,4 @@
-"""What can be known to fail before an engine is loaded: the bundle, the run, the images, the device. Light."""
+"""Checks of bundle, run, images and device before any engine is loaded, so that invalid input fails within a second."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stageproof.runtime.text.hints import command, nearest_path
 from stageproof.train.runs.finding import chosen
 
 PACKAGES = ("torch", "torchvision", "safetensors", "scipy")
-"""What a measurement imports, of the extra `benchmarks`."""
+"""Packages of the extra `benchmarks` that a measurement imports."""
 
 
 def check(options: Options, say: Callable[[str], None]) -> None:
-    """Raise the StageproofError that would end the measurement later, of any kind that means invalid input.
+    """Raise the StageproofError for invalid input that would otherwise end the measurement later.
 
-    say: takes a line that names the bundle, and one that names the run where it was given.
+    say: called with a line that names the bundle, and one that names the run, if it was given.
     """
     require("benchmarks", *PACKAGES)
     if not options.bundle.exists():
@@ -39,6 +39,6 @@ def check(options: Options, say: Callable[[str], None]) -> None:
 
         if not torch.cuda.is_available():
             raise BackendUnavailable(
-                f"--device cuda: torch {torch.__version__} sees no CUDA device here, and the machine's limits and the "
-                "peers are measured with it. Use --device cpu."
+                f"--device cuda: torch {torch.__version__} finds no CUDA device, and peers and peak performance are "
+                "measured with torch. Use --device cpu."
             )

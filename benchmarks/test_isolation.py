@@ -1,8 +1,9 @@
-"""What it costs to decode in processes with limits (`Predictor(isolate=True)`), alone and in a stream.
+"""Measures the added time of decoding images in separate, limited processes (`Predictor(isolate=True)`).
 
     pytest benchmarks/test_isolation.py --benchmark-json out.json
 
-Both ways alternate, so that a machine that slows down does so for both; the medians of the differences count.
+Runs with and without isolation alternate, so that drift of the machine affects both; the result is the median
+difference.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ BATCH = 32
 
 @pytest.fixture(scope="module")
 def predictors() -> tuple[Predictor, Predictor]:
-    """With processes, and without."""
+    """(isolated Predictor, Predictor without isolation)."""
     if not (Path(DEFAULT_BUNDLE) / "manifest.json").is_file():
         pytest.skip(f"no {DEFAULT_BUNDLE}/ here: python -m train, then python -m export")
     isolated, plain = Predictor(), Predictor(isolate=False)
@@ -43,7 +44,7 @@ def images(predictors: tuple[Predictor, Predictor]) -> list[bytes]:
 
 
 def test_reading(benchmark: BenchmarkFixture, predictors: tuple[Predictor, Predictor], images: list[bytes]) -> None:
-    """One JPEG's bytes to pixels; `added_ms` is what the process adds."""
+    """Bytes of a JPEG to pixels; `added_ms`: time added by the isolated process."""
     following, added = cycle(images), []
     pool = predictors[0]._pool
 
@@ -60,7 +61,7 @@ def test_reading(benchmark: BenchmarkFixture, predictors: tuple[Predictor, Predi
 
 
 def test_single(benchmark: BenchmarkFixture, predictors: tuple[Predictor, Predictor], images: list[bytes]) -> None:
-    """One JPEG's bytes to one Prediction; `added_ms` an image."""
+    """Bytes of a JPEG to a Prediction; `added_ms`: added time per image."""
     following, added = cycle(images), []
 
     def turn() -> None:
@@ -76,7 +77,7 @@ def test_single(benchmark: BenchmarkFixture, predictors: tuple[Predictor, Predic
 
 
 def test_stream(benchmark: BenchmarkFixture, predictors: tuple[Predictor, Predictor], images: list[bytes]) -> None:
-    """JPEGs streamed; `added_ms` an image."""
+    """A stream of JPEGs; `added_ms`: added time per image."""
     added = []
 
     def turn() -> None:

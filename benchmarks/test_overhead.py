@@ -1,4 +1,4 @@
-"""What the Predictor adds to its engine: reading, guard, preprocessing, softmax and objects; alone and in a stream."""
+"""Measures the Predictor's overhead over its engine: reading, guard, preprocessing, softmax and result objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH = 32
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    """The artifact that serves by default. Its guard judges every image, and may reject none of these."""
+    """A Predictor with the default artifact. Its guard checks every image, and must accept all of `images`."""
     if not (Path(DEFAULT_BUNDLE) / "manifest.json").is_file():
         pytest.skip(f"no {DEFAULT_BUNDLE}/ here: python -m train, then python -m export")
     return Predictor()
@@ -28,7 +28,7 @@ def predictor() -> Predictor:
 
 @pytest.fixture(scope="module")
 def images(predictor: Predictor) -> list[bytes]:
-    """JPEGs that reach the engine: a rejected one would cost less."""
+    """JPEGs that the guard accepts: rejected images are faster, since they do not reach the engine."""
     accepted = [image for image in jpegs(256) if predictor.predict(image).probabilities]
     if len(accepted) < 2 * BATCH:
         pytest.skip(f"the bundle's guard accepts {len(accepted)} of 256 phantoms: it was trained on other slices")
@@ -36,23 +36,23 @@ def images(predictor: Predictor) -> list[bytes]:
 
 
 def test_beside_the_engine(benchmark: BenchmarkFixture, predictor: Predictor, images: list[bytes]) -> None:
-    """One JPEG's bytes to one Prediction; `beside_engine_ms` is the median of all but the engine's own run."""
+    """Bytes of a JPEG to a Prediction; `beside_engine_ms`: median time without the engine's run."""
     following = cycle(images)
     beside = []
 
-    def ask() -> None:
+    def predict() -> None:
         begun = time.perf_counter()
         prediction = predictor.predict(next(following))
         beside.append((time.perf_counter() - begun) * 1e3 - prediction.timings.inference_ms)
 
-    benchmark(ask)
+    benchmark(predict)
     benchmark.extra_info.update(beside_engine_ms=statistics.median(beside), guarded=predictor.guarded)
 
 
 def test_stream_beside_the_engine(benchmark: BenchmarkFixture, predictor: Predictor, images: list[bytes]) -> None:
-    """JPEGs streamed; `of_engine` is the share of the images/s that the engine alone reaches on ready batches.
+    """A stream of JPEGs; `of_engine`: throughput relative to the engine alone on preprocessed batches.
 
-    Streams and engine take turns, so that a machine that slows down does so for both; the median ratio counts.
+    Stream and engine alternate, so that drift of the machine affects both; the result is the median ratio.
     """
     rows = np.stack([preprocess(read_image(image), predictor.model.input) for image in images])
     batches = np.split(rows, len(rows) // BATCH)

@@ -1,4 +1,7 @@
-"""pytest-benchmark: `pytest benchmarks --benchmark-json out.json`, on `bundle/` as `python -m export` left it."""
+"""Measures the Predictor's latency and throughput with pytest-benchmark, on `bundle/` as written by `python -m export`.
+
+pytest benchmarks --benchmark-json out.json
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from stageproof.runtime.predictor import DEFAULT_BUNDLE
 
 @pytest.fixture(scope="module", params=list(backends.BACKENDS))
 def predictor(request: pytest.FixtureRequest) -> Predictor:
-    """One for each backend that can serve the bundle here."""
+    """A Predictor for each backend that can run the bundle here."""
     if not (Path(DEFAULT_BUNDLE) / "manifest.json").is_file():
         pytest.skip(f"no {DEFAULT_BUNDLE}/ here: python -m train, then python -m export")
     if reason := backends.missing(request.param):
         pytest.skip(f"{request.param} {reason}")
     try:
         return Predictor(backend=request.param)
-    except (ValueError, TrustError) as error:  # nothing of that backend in the bundle, or it carries code
+    except (ValueError, TrustError) as error:  # the bundle has no artifact for that backend, or it contains code
         pytest.skip(str(error))
 
 
@@ -32,7 +35,7 @@ def images() -> list[bytes]:
 
 
 def test_latency(benchmark: BenchmarkFixture, predictor: Predictor, images: list[bytes]) -> None:
-    """One JPEG's bytes to one Prediction, another image each time."""
+    """Bytes of a JPEG to a Prediction, a different image each time."""
     following = cycle(images)
     prediction = benchmark(lambda: predictor.predict(next(following)))
     assert prediction.backend == predictor.backend

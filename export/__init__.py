@@ -1,6 +1,6 @@
-"""Stageproof export: checkpoints → a bundle whose every artifact decides as the original does."""
+"""Stageproof export: builds engine files from a checkpoint and checks that they predict as it does."""
 
-if __name__ == "export":  # the short name, in a checkout
+if __name__ == "export":  # imported by its short name, in a checkout
     from stageproof.checkout import one_module
 
     one_module(__name__)

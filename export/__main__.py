@@ -1,4 +1,4 @@
-"""`python -m export`: the newest run, or a named one, to a bundle."""
+"""`python -m export`: exports the newest run, or a named run or checkpoint, to a bundle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 everything asked for is in the bundle, 1 a check failed, 2 invalid input."""
+    """Exit status: 0 every requested artifact is in the bundle, 1 a check failed, 2 invalid input."""
     try:
         require("export", "tyro", "torch", "torchvision", "safetensors", "scipy")
     except StageproofError as error:
@@ -52,7 +52,7 @@ def _exported(options: Options) -> Exported:
 
     options, wanted = check(options, print_status)
     if "torchscript" in wanted:
-        print_status("TorchScript is deprecated since torch 2.9. Prefer --to onnx where you can choose.")
+        print_status("TorchScript is deprecated since torch 2.9. Use --to onnx unless your program needs TorchScript.")
     from stageproof.export.run import export  # imports torch
 
     return export(options, print_status, wanted, checked=True)
@@ -86,7 +86,7 @@ def _as_json(exported: Exported) -> dict[str, Any]:
 
 def _print(exported: Exported, options: Options) -> None:
     if options.rebuild and not exported.outcomes:
-        print(f"{exported.bundle}: nothing to make again")
+        print(f"{exported.bundle}: nothing to rebuild")
         return
     model = exported.manifest.model
     spec = model.input
@@ -102,9 +102,9 @@ def _print(exported: Exported, options: Options) -> None:
         _print_wrapped(f"compared with eager float32 on {measured[0]['images']} slices of {measured[0]['source']}")
         _print_comparison(exported.comparison)
         print(_counted(measured[0]))
-        print("Δp: largest change of a probability. ms: an image here, engine only.")
+        print("Δp: largest change of a probability. ms: per image on this machine, engine only.")
     if any(outcome.status == "rejected" for outcome in exported.outcomes):
-        print(f"rejected: kept with a report in {exported.bundle / 'rejected'}")
+        print(f"rejected artifacts and their reports: {exported.bundle / 'rejected'}")
     if any(artifact.checks for artifact in exported.manifest.artifacts):
         named = () if str(exported.bundle) == "bundle" else (exported.bundle,)
         print(f"\nNext: {command('runtime', '--bundle', exported.bundle, 'scan.jpg')}")
@@ -112,20 +112,20 @@ def _print(exported: Exported, options: Options) -> None:
 
 
 def _counted(report: dict[str, Any]) -> str:
-    """What the columns count, of how many people, and how sure the bound is; two lines."""
+    """Explanation of the columns `changed` and `bound`, in two lines: number of patients and confidence level."""
     whose = "of unknown patients" if report["people"] is None else f"of {report['people']} {report['unit']}"
-    several = f" over {report['artifacts']} artifacts" if report["artifacts"] > 1 else ""
+    several = f" over {report['artifacts']} artifacts together" if report["artifacts"] > 1 else ""
     return (
-        f"changed: predictions, or answers with those that abstain, {whose}.\n"
-        f"bound: upper bound on their share, over patients; 95 %{several}."
+        f"changed: changed predictions, abstentions included, {whose}.\n"
+        f"bound: upper bound on their share, clustered by patient; 95 % confidence{several}."
     )
 
 
 def _print_comparison(facts: dict[str, Any]) -> None:
-    """What the reference answers on the images compared, and what the comparison leaves open."""
+    """Print the reference's predictions per class on the comparison images, and the limits of the comparison."""
     counts = ", ".join(f"{label} {count}" for label, count in facts.get("answers", {}).items())
-    said = [f"its answers: {counts}", *facts.get("remarks", ())]
-    for line in (*said, *([facts["warning"]] if "warning" in facts else [])):
+    lines = [f"reference predictions: {counts}", *facts.get("remarks", ())]
+    for line in (*lines, *([facts["warning"]] if "warning" in facts else [])):
         _print_wrapped(line)
 
 
@@ -134,10 +134,10 @@ def _print_wrapped(line: str) -> None:
 
 
 def _print_outcome(outcome: Outcome, bundle: Path) -> None:
-    """One line for each backend that ran the file, or one that says what became of it."""
+    """Print one line for each backend that ran the file, or one line with its status if none did."""
     artifact = outcome.artifact
     precision = next(iter(outcome.found), outcome.precision)
-    # With what lies beside it: an .xml is nothing without its .bin.
+    # All files of the artifact: an .xml needs its .bin.
     size = f"{sum((bundle / file).stat().st_size for file in outcome.files) / 1e6:.1f}" if artifact else ""
     start = f"{outcome.file:<23}{precision:<5}{size:>6} "
     latency = {check.backend: f"{check.latency_ms:.1f}" for check in artifact.checks} if artifact else {}

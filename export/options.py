@@ -1,4 +1,4 @@
-"""The command line of `python -m export`, as a dataclass: light, so that --help needs no torch."""
+"""The command-line options of `python -m export`, as a dataclass. Does not import torch, so --help is fast."""
 
 from __future__ import annotations
 
@@ -13,83 +13,84 @@ from stageproof.runtime.predictor import DEFAULT_BUNDLE
 from stageproof.runtime.text.hints import program
 
 ARCHITECTURE, IMAGE_SIZE = "resnet50", 224
-"""Of a foreign checkpoint, where the options do not say."""
+"""Defaults for a checkpoint of another program."""
 FEW, MANY = 512, 1280
-"""Images to compare on unless the user says otherwise: for fp32, of which none may change, and for a bound."""
+"""Default number of comparison images: FEW for fp32 only, where no prediction may change; MANY where a precision is
+judged by an upper bound."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to export, and to what."""
+    """The source, formats, precisions and output of an export."""
 
     source: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN|CHECKPOINT]")] = None
-    """A run directory, or a state dict (.pth, .safetensors) that other code saved. Without it: the newest run."""
+    """A run directory, or a state dict (.pth, .safetensors) saved by other code. Default: the newest run."""
     to: tuple[str, ...] = ("onnx",)
-    """Formats: onnx, openvino, torchscript, torch-export, pytorch, aotinductor, tensorrt, several of them, or all."""
+    """Formats: one or more of onnx, openvino, torchscript, torch-export, pytorch, aotinductor, tensorrt, or all."""
     precision: tuple[str, ...] = ("fp32",)
-    """Precisions: fp32, fp16, bf16, int8, fp8, several of them, or all that each format has."""
+    """Precisions: one or more of fp32, fp16, bf16, int8, fp8, or all that each format supports."""
     with_preprocessing: bool = False
-    """Beside each .onnx, .xml and .ts also write one (model.pixels.onnx, …) that takes uint8 images of any size, grey
-    or colour, and does all preprocessing itself: for programs without this library."""
+    """Also write a file (model.pixels.onnx, …) with preprocessing for each .onnx, .xml and .ts.
+    It takes uint8 images of any size, greyscale or colour, and is for programs without this library."""
     with_softmax: bool = False
-    """Let those give probabilities, the run's temperature applied, in place of logits."""
+    """With --with-preprocessing: these files return probabilities, scaled by the temperature, instead of logits."""
     out: Path = Path(DEFAULT_BUNDLE)
-    """The bundle. One of the same model gains the new artifacts, one of another model is replaced."""
+    """The bundle to write. A bundle of the same model is extended, one of another model is replaced."""
     architecture: str | None = None
-    """Of a foreign checkpoint; a run knows its own. Without it: resnet50."""
+    """Architecture of a foreign checkpoint; a run records its own. Default: resnet50."""
     image_size: int | None = None
-    """Of a foreign checkpoint: height and width it was trained at. Without it: 224."""
+    """Input height and width of a foreign checkpoint. Default: 224."""
     labels: tuple[str, ...] = ()
-    """Of a foreign checkpoint: its classes in output order. Without it: alphabetical, as ImageFolder gives them."""
+    """Classes of a foreign checkpoint, in output order. Default: alphabetical, the order of ImageFolder."""
     mean: tuple[float, ...] = ()
-    """Of a foreign checkpoint: mean of its input in [0, 1], a number a channel. Without it: ImageNet's, for three."""
+    """Mean per channel for the input of a foreign checkpoint, in [0, 1]. Default: ImageNet's, for three channels."""
     std: tuple[float, ...] = ()
-    """Of a foreign checkpoint: standard deviation, likewise."""
+    """Standard deviation per channel for the input of a foreign checkpoint. Default: as for --mean."""
     parity_data: Annotated[Path | None, tyro.conf.arg(aliases=("--data",))] = None
-    """Images to compare on: a folder of class folders, a folder of images, or a parquet file; or the run's own data,
-    where it has moved. Without it: slices the run did not train on, or phantoms where its data is gone, with a
-    warning."""
+    """Comparison images: a folder of class folders, a folder of images, or a parquet file.
+    Also the new location of the run's own data. Default: slices the run was not trained on.
+    If its data is missing: synthetic phantoms, with a warning."""
     parity_images: int | None = None
-    """At most so many of them, 14 or more, of as many people as there are. Without it: 512 for fp32, 1280 where any
-    other precision is asked for. fp16, bf16, int8 and fp8 need enough people, or fewer cannot show that their
-    predictions stay (docs/GATE.md)."""
+    """Maximum number of comparison images, 14 or more, drawn from as many patients as possible.
+    Default: 512 for fp32 alone, else 1280.
+    fp16, bf16, int8 and fp8 need a minimum number of patients (docs/GATE.md)."""
     calibration_data: Path | None = None
-    """Images to calibrate int8 on, for a checkpoint that has no run: labelled. Images with the pixels of one that is
-    compared on are left out. A run is calibrated on its own training slices."""
+    """Labelled images for int8 and fp8 calibration of a checkpoint without a run; a run uses its training slices.
+    Images identical to comparison images are left out."""
     tolerance: float | None = None
-    """Largest difference of a probability to accept, in place of each precision's own. It is recorded."""
+    """Largest accepted difference of a probability, recorded in the bundle. Default: one per precision."""
     flip_tolerance: float | None = None
-    """Largest upper bound on the share of changed predictions to accept, in place of each precision's own: 95 % over
-    all artifacts together. It is recorded. 0 accepts no changed prediction at all."""
+    """Largest accepted upper bound on the share of changed predictions, recorded in the bundle.
+    Confidence is 95 % over all artifacts together; 0 accepts no change. Default: one per precision."""
     compute_capability: tuple[str, ...] = ("8.9",)
-    """Of the GPU, or GPUs, that a TensorRT for RTX engine is built for; it needs none of them here."""
+    """Compute capabilities of the GPUs to build a TensorRT for RTX engine for; building needs none of these GPUs."""
     compatible: bool = False
-    """Let a TensorRT engine also run on newer GPUs and in newer versions of TensorRT, somewhat slower. TensorRT for RTX
-    has --compute-capability for that."""
+    """Build a TensorRT engine that also runs on newer GPUs and in newer TensorRT versions, somewhat slower.
+    For TensorRT for RTX use --compute-capability instead."""
     timing_cache: Path | None = None
-    """Of TensorRT: a file to keep kernel timings in, so that the next build takes seconds. TensorRT for RTX times
-    nothing when it builds."""
+    """File for TensorRT's kernel timings, so that the next build takes seconds.
+    TensorRT for RTX has none: it times no kernels at build time."""
     threads: int | None = None
-    """CPU threads for checking and timing. Without it: all this process may use."""
+    """CPU threads for checking and timing. Default: all CPUs available to this process."""
     rebuild: bool = False
-    """Make again only what no longer fits this machine in the bundle at --out: what does not load, decides otherwise,
-    or was checked in another version of its engine. The model's labels, input, architecture and temperature are those
-    of the bundle. --to and --precision are not looked at."""
+    """Rebuild only the artifacts of the bundle at --out that are incompatible with this machine.
+    These do not load, predict differently, or were checked in another engine version.
+    Labels, input, architecture and temperature are the bundle's; --to and --precision are ignored."""
     sign: Path | None = None
-    """A private elliptic-curve key (PEM) to sign the bundle with. Needs stageproof[sign]."""
+    """Private elliptic-curve key (PEM) to sign the bundle with. Needs stageproof[sign]."""
     trust_code: bool = False
-    """Also load artifacts that carry code (.ts, .pt2, .engine) of the bundle at --out, to look at them with --rebuild
-    and to time them again. Those that this export builds are loaded in any case."""
+    """Also load artifacts with code (.ts, .pt2, .engine) of the existing bundle, for --rebuild and for timing.
+    Artifacts built by this export are always loaded."""
     json: bool = False
     """Print the result as one JSON object."""
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options on the command line. Exits with 2 on a usage error."""
+    """The options parsed from `argv`. Exits with status 2 on a usage error."""
     return tyro.cli(
         Options,
         args=argv,
         prog=program("export"),
-        description="Export a trained model; check that each artifact decides as it does.",
+        description="Export a trained model to engine files and check their predictions.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )

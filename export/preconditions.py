@@ -1,6 +1,6 @@
-"""What can be known to fail before anything is imported or built: checked in the first second of an export.
+"""Checks that an export makes before it imports torch or an engine, so that invalid input fails within a second.
 
-Imports no engine and no torch. What it finds wrong is an error of the input (exit status 2); nothing was written then.
+Each failure is an input error (exit status 2); nothing has been written by then.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from stageproof.export.data.comparison import GIVEN, comparison
 from stageproof.export.data.overlap import pixel_digests
 from stageproof.export.data.run_data import run_data, side_names
 from stageproof.export.data.sampling import PATIENTS
-from stageproof.export.engines.runners import asked, missing
-from stageproof.export.formats import FORMATS, artifact_files, assert_pixels, combinations, lacking
+from stageproof.export.engines.runners import check_backends, missing
+from stageproof.export.formats import FORMATS, artifact_files, assert_pixels, combinations, missing_package
 from stageproof.export.options import IMAGE_SIZE, Options
 from stageproof.export.parity.coverage import LEAST_IMAGES
 from stageproof.export.parity.family import artifacts_by_bound, check_count, limit_of
@@ -33,39 +33,39 @@ from stageproof.train.runs.finding import chosen, run_of_file
 from stageproof.train.runs.record import data_path, read_record
 
 _SIZE = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.3, "fp8": 0.3}
-"""Of an artifact, as a share of the weights in float32."""
+"""Size of an artifact, relative to the float32 weights."""
 _WORK = 4.0
-"""Graphs that lie beside the artifacts while they are built, as a multiple of the weights."""
+"""Size of the temporary graphs during an export, relative to the float32 weights."""
 
 
 def check(
     options: Options, say: Callable[[str], None], wanted: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[Options, dict[str, list[str]]]:
-    """The options with their source named, so that every process of one export means the same, and format → precisions.
+    """(options with an absolute source path, the same for every process of the export; format → precisions).
 
-    say: takes lines that name the run or checkpoint, and the bundle.
-    wanted: format → its precisions, in place of what the options name.
+    say: called with lines that name the run or checkpoint, and the bundle.
+    wanted: format → precisions; replaces those of the options.
 
-    Raises InputError, CheckpointError, DatasetError, BundleError or DependencyError for what cannot work.
+    Raises InputError, CheckpointError, DatasetError, BundleError or DependencyError for an export that cannot succeed.
     """
     chosen_formats = combinations(options.to, options.precision) if wanted is None else wanted
-    asked_for = {name: list(precisions) for name, precisions in chosen_formats.items()}
-    assert_pixels(list(asked_for), options.with_preprocessing, options.with_softmax)
+    requested = {name: list(precisions) for name, precisions in chosen_formats.items()}
+    assert_pixels(list(requested), options.with_preprocessing, options.with_softmax)
     check_numbers(options)
     given_labels(options.labels)
-    options = settled(options, say)
-    check_engines(asked_for, skip=wanted is None and "all" in options.to)
-    check_output(options, asked_for)
+    options = with_absolute_source(options, say)
+    check_engines(requested, skip=wanted is None and "all" in options.to)
+    check_output(options, requested)
     say(f"bundle {options.out}")
     if options.sign:
         assert_can_sign(options.sign)
-    check_calibrated(options, asked_for)
-    check_images(options, asked_for)
-    return options, asked_for
+    check_calibrated(options, requested)
+    check_images(options, requested)
+    return options, requested
 
 
 def check_numbers(options: Options) -> None:
-    """Raise InputError for an option whose number makes no sense."""
+    """Raise InputError for a numeric option outside its range."""
     rules = [
         (
             "--parity-images",
@@ -83,24 +83,24 @@ def check_numbers(options: Options) -> None:
             "in [0, 1)",
         ),
     ]
-    for option, value, holds, expected in rules:
-        if not holds:
+    for option, value, valid, expected in rules:
+        if not valid:
             raise InputError(f"{option} is {value:g}, expected {expected}.")
 
 
-def settled(options: Options, say: Callable[[str], None]) -> Options:
-    """The options with the run or checkpoint as an absolute path; `say` takes the line that names it.
+def with_absolute_source(options: Options, say: Callable[[str], None]) -> Options:
+    """The options with the run or checkpoint as an absolute path; `say` is called with the line that names it.
 
-    Raises CheckpointError where it is not there, or is a run that is not finished.
+    Raises CheckpointError if it does not exist or cannot be read, or if the run is not finished.
     """
     source = options.source
     if source is not None and source.is_file() and (run := run_of_file(source)):
-        say(f"{source} is the weight file of {run}, which is exported")
+        say(f"{source} is the weight file of run {run}: exporting the run")
         source = run
     if source is not None and source.is_file():
         say(f"checkpoint {source}")
         if not os.access(source, os.R_OK):
-            raise CheckpointError(f"{source} may not be read by this user. Change its permissions.")
+            raise CheckpointError(f"{source}: this user has no read permission. Change its permissions.")
         refuse_stranger(source)
     else:
         source = chosen(source, say)
@@ -108,31 +108,31 @@ def settled(options: Options, say: Callable[[str], None]) -> Options:
 
 
 def check_engines(wanted: Mapping[str, Sequence[str]], skip: bool) -> None:
-    """Raise DependencyError where a format cannot be built or checked here, since a package is not installed.
+    """Raise DependencyError if a package that building or checking a format needs is not installed.
 
-    skip: leave out what lacks one, as `--to all` does, but for what every 8-bit artifact needs.
+    skip: skip formats whose package is missing, as `--to all` does; ONNX Runtime for quantisation is still required.
     """
     for name in wanted:
         module = FORMATS[name]
         if skip:
             continue
-        if reason := lacking(module):
+        if reason := missing_package(module):
             raise DependencyError(f"{name} {reason}. Nothing was built.")
-        runs = [engine for engine, backend in asked().items() if name in backend.FORMATS]
+        runs = [engine for engine, backend in check_backends().items() if name in backend.FORMATS]
         reasons = {engine: reason for engine in runs if (reason := missing(engine))}
         if runs and len(reasons) == len(runs) and not module.NEEDS_GPU:
-            told = "; ".join(f"{engine!r} {reason}" for engine, reason in reasons.items())
-            raise DependencyError(f"nothing here can check what {name} builds: {told}. Nothing was built.")
+            causes = "; ".join(f"{engine!r} {reason}" for engine, reason in reasons.items())
+            raise DependencyError(f"no installed backend can check {name} artifacts: {causes}. Nothing was built.")
     quantised = [name for name, precisions in wanted.items() if set(CALIBRATED) & set(precisions)]
     if quantised and not find_spec("onnxruntime"):
         raise DependencyError(
-            f"int8 of {', '.join(quantised)} needs the package onnxruntime to quantise: pip install "
-            "'stageproof[onnx]'. Nothing was built."
+            f"quantising {', '.join(quantised)} needs the package onnxruntime: pip install 'stageproof[onnx]'. Nothing "
+            "was built."
         )
 
 
 def check_output(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
-    """Raise InputError where the bundle cannot be written, BundleError where one that is there cannot be read."""
+    """Raise InputError if the bundle cannot be written, BundleError if an existing bundle cannot be read."""
     out = options.out
     if out.exists() and not (out / FILE).is_file():
         kind = "a file" if out.is_file() else f"a folder without {FILE}"
@@ -143,19 +143,19 @@ def check_output(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
     if not above.is_dir():
         raise InputError(f"{out} cannot be written: {above} is not a folder. Give another --out.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"{out} cannot be written: {above} may not be written to by this user. Give another --out.")
+        raise InputError(f"{out} cannot be written: no write permission for {above}. Give another --out.")
     needed, free = _bytes(options, wanted), shutil.disk_usage(above).free
     if free < needed:
         raise InputError(
-            f"{above} has {free / 1e9:.1f} GB free, and this export needs about {needed / 1e9:.1f} GB. Make room, or "
+            f"{above} has {free / 1e9:.1f} GB free; this export needs about {needed / 1e9:.1f} GB. Free disk space, or "
             "give another --out."
         )
 
 
 def _bytes(options: Options, wanted: Mapping[str, Sequence[str]]) -> float:
-    """What an export takes on the disk, at most: weights, graphs and comparison images."""
+    """Upper estimate of the disk space of an export, in bytes: weights, graphs and comparison images."""
     source = options.source
-    assert source is not None, "named above"
+    assert source is not None, "set by with_absolute_source()"
     files = [source] if source.is_file() else list(source.glob("*.safetensors"))
     weights = max((file.stat().st_size for file in files), default=0)
     artifacts = sum(_SIZE.get(precision, 1.0) for precisions in wanted.values() for precision in precisions)
@@ -165,7 +165,7 @@ def _bytes(options: Options, wanted: Mapping[str, Sequence[str]]) -> float:
 
 
 def check_images(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
-    """Raise InputError where there are fewer images, or people, to compare on than a precision's tolerance takes."""
+    """Raise InputError if there are fewer comparison images, or patients, than a precision's tolerance requires."""
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
     people, unit, source = _available(options, limit_of(options, precisions))
     files = artifact_files(wanted, options.with_preprocessing)
@@ -173,17 +173,17 @@ def check_images(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
 
 
 def _available(options: Options, limit: int) -> tuple[np.ndarray | int, str, str]:
-    """The people of the images to compare on, or how many images where they are unknown; what they are, and of what.
+    """(patient of each comparison image, or the number of images if patients are unknown; unit; source of the images).
 
-    Phantoms are not drawn yet: there are enough. People whom only image similarity may identify are not looked for
-    yet: each image counts as one.
+    Phantoms are not generated here: there are always enough. Patients are not identified by image similarity here,
+    which takes long: each image counts as one patient.
     """
     source = options.source
-    assert source is not None, "named above"
+    assert source is not None, "set by with_absolute_source()"
     run = source if source.is_dir() else None
     if options.parity_data is None and (run is None or _phantoms(run) or run_data(run).samples is None):
         return np.arange(limit) // (4 if run is None or not _phantoms(run) else 6), PATIENTS, "phantoms"
-    found = comparison(run, limit, options.parity_data, look=False)
+    found = comparison(run, limit, options.parity_data, by_similarity=False)
     people = found.samples.groups
     if people is None and found.kind == GIVEN:
         people = np.arange(len(found.samples))
@@ -195,18 +195,18 @@ def _phantoms(run: Path) -> bool:
 
 
 def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
-    """Raise DatasetError where int8 or fp8 is asked for and there is nothing, or too little, to calibrate it on."""
+    """Raise DatasetError if int8 or fp8 is requested and there are too few calibration images, or none."""
     if not any(set(CALIBRATED) & set(precisions) for precisions in wanted.values()):
         return
     source = options.source
-    assert source is not None, "named above"
+    assert source is not None, "set by with_absolute_source()"
     run = source if source.is_dir() else None
     if run is not None and options.calibration_data is None and _phantoms(run):
         check_calibration(len(side_names(run, "training")), f"the training part of {run}")
     else:
         real = options.parity_data is not None or (run is not None and not _phantoms(run))
         limit = limit_of(options, (one for listed in wanted.values() for one in listed))
-        compared = comparison(run, limit, options.parity_data, look=False).samples if real else None
+        compared = comparison(run, limit, options.parity_data, by_similarity=False).samples if real else None
         calibration_samples(
             run,
             options.calibration_data,

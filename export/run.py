@@ -1,4 +1,4 @@
-"""From reference to bundle: build each format apart, measure it in every backend here, keep what holds."""
+"""The export: builds each format in its own process, checks it in every available backend, and bundles what passes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.export.bundle.card import CARD, model_card
-from stageproof.export.bundle.existing import alike, present, with_present
+from stageproof.export.bundle.existing import present, same_metadata, with_existing
 from stageproof.export.bundle.golden import write_golden
 from stageproof.export.bundle.guard import FILE as GUARD
 from stageproof.export.bundle.guard import rejections, write_guard
 from stageproof.export.bundle.rebuild import combinations_of, stale
-from stageproof.export.bundle.redaction import Private
+from stageproof.export.bundle.redaction import Redactor
 from stageproof.export.bundle.signing import SIGNATURE, sign
 from stageproof.export.bundle.writer import REPORT, adopt, kept_rejections, link, reject, staged
-from stageproof.export.data.evaluation_set import Evidence
-from stageproof.export.engines.child_process import in_own_process
+from stageproof.export.data.evaluation_set import EvaluationSet
+from stageproof.export.engines.child_process import run_in_child_process
 from stageproof.export.engines.latency import timed
 from stageproof.export.formats import FORMATS, artifact_files, file_name, variants
-from stageproof.export.formats.build import Outcome, produce_apart
+from stageproof.export.formats.build import Outcome, produce_in_process
 from stageproof.export.hashed_files import write
 from stageproof.export.options import Options
 from stageproof.export.parity.family import artifacts_by_bound, family
@@ -32,7 +32,7 @@ from stageproof.export.parity.reference_answers import gather
 from stageproof.export.preconditions import check
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.preprocessing.onnx import assert_bilinear
-from stageproof.export.reference.from_bundle import assert_same_answers, calibration_since
+from stageproof.export.reference.from_bundle import assert_same_logits, calibration_change
 from stageproof.export.reference.model import Reference, source_of
 from stageproof.export.reference.order_check import check_order
 from stageproof.export.reference.rebuild_options import assert_agrees
@@ -51,23 +51,23 @@ PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvi
 
 @dataclass(frozen=True)
 class Exported:
-    """What one export gave."""
+    """The result of one export."""
 
     bundle: Path
     manifest: Manifest
     outcomes: tuple[Outcome, ...]
     comparison: dict[str, Any] = field(default_factory=dict)
-    """What artifacts were compared on, and what the reference answers there; JSON-ready."""
+    """The comparison images and the reference's predictions on them; JSON-ready."""
 
     @property
     def whole(self) -> bool:
-        """Whether all that was asked for is in the bundle, apart from what cannot be built here by its nature."""
+        """Whether every requested artifact is in the bundle, except those that this machine can never build."""
         return all(outcome.status in ("passed", "pending") for outcome in self.outcomes)
 
 
 def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) -> Exported:
-    """Make again what no longer fits this machine in the bundle at `options.out`, as `export` does; no outcomes where
-    everything fits. Raises what `export` raises, and CheckpointError where the bundle's own weights are not at hand.
+    """The result of rebuilding the artifacts at `options.out` that are incompatible with this machine; no outcomes if
+    all are compatible. Raises what `export` raises, and CheckpointError if the bundle's weights are not found.
     """
     manifest = read_manifest(options.out)
     assert_agrees(options, manifest.model, options.out)
@@ -82,9 +82,9 @@ def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) ->
         with_preprocessing=any(entry.artifact.takes == TAKES for entry in found),
         with_softmax=any(entry.gives == "probabilities" for entry in found),
     )
-    assert options.source is not None, "source_of names one"
-    assert_same_answers(load_reference(options), options.out, manifest)
-    if since := calibration_since(options.source, manifest.model):
+    assert options.source is not None, "source_of returns a path"
+    assert_same_logits(load_reference(options), options.out, manifest)
+    if since := calibration_change(options.source, manifest.model):
         say(since)
     return export(options, say, combinations_of(found))
 
@@ -95,13 +95,14 @@ def export(
     wanted: dict[str, list[str]] | None = None,
     checked: bool = False,
 ) -> Exported:
-    """Build, check and bundle; what fails its check lies in `rejected/` and is not in the manifest.
+    """The result of building, checking and bundling; artifacts that fail go to `rejected/`, not into the manifest.
 
-    say: takes a line of progress.
-    wanted: format → its precisions, in place of what the options name.
-    checked: `export.preconditions.check` has been called, and gave these options and `wanted`.
+    say: called with each progress line.
+    wanted: format → precisions; replaces those of the options.
+    checked: `export.preconditions.check` has already returned these options and `wanted`.
 
-    Raises what `check` raises, and ParityError where the reference's answers show nothing. Nothing was written then.
+    Raises what `check` raises, and ParityError if the reference's predictions cannot distinguish a working artifact
+    from a broken one. In both cases nothing is written.
     """
     if not checked or wanted is None:
         options, wanted = check(options, say, wanted)
@@ -110,54 +111,54 @@ def export(
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
     before = present(options.out)
-    options, all_wanted = with_present(options, reference, before, wanted, say)
+    options, all_wanted = with_existing(options, reference, before, wanted, say)
     if all_wanted != wanted:
         options, wanted = check(options, lambda line: None, all_wanted)
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
-    kept = before.artifacts if before is not None and alike(before, reference) else ()
+    kept = before.artifacts if before is not None and same_metadata(before, reference) else ()
     files = artifact_files(wanted, options.with_preprocessing)
     shared = family(artifacts_by_bound(options, files, kept), kept, set(files))
-    evidence = gather(options, reference, precisions, say, shared)
-    if reference.run is None and options.parity_data is not None and evidence.truth is not None:
-        check_order(reference.order, evidence.logits, evidence.truth, evidence.source, say)
-    private = Private(options, reference, evidence)
+    evaluation_set = gather(options, reference, precisions, say, shared)
+    if reference.run is None and options.parity_data is not None and evaluation_set.truth is not None:
+        check_order(reference.order, evaluation_set.logits, evaluation_set.truth, evaluation_set.source, say)
+    redactor = Redactor(options, reference, evaluation_set)
     with staged(options.out) as folder:
         guard = _guard(options, reference, before, folder, say)
-        if evidence.samples is not None:
-            evidence = replace(evidence, rejected=rejections(folder, evidence.samples), samples=None)
+        if evaluation_set.samples is not None:
+            evaluation_set = replace(evaluation_set, rejected=rejections(folder, evaluation_set.samples), samples=None)
         work = folder / ".work"
         try:
-            evidence.save(work)
+            evaluation_set.save(work)
             outcomes: list[Outcome] = []
             for name, precisions in wanted.items():
                 outcomes += _format(options, name, precisions, folder, say)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        _finish(options, reference, evidence, folder, outcomes, guard, private, say)
-        private.clean_logs(folder)
+        _finish(options, reference, evaluation_set, folder, outcomes, guard, redactor, say)
+        redactor.clean_logs(folder)
         unmark(folder)
-        manifest = verified(folder)  # before it takes the old one's place
+        manifest = verified(folder)  # before it replaces the old bundle
         if options.sign:
             sign(folder, options.sign)
         elif (options.out / SIGNATURE).exists():
-            say(f"{options.out} was signed and no longer is, since it changed. Sign it again: --sign KEY")
-    if names := private.write_names(options.out):
-        say(f"{names} says which image each digest in the reports stands for; it is no part of the bundle")
-    return Exported(options.out, manifest, tuple(outcomes), evidence.facts)
+            say(f"{options.out} changed, so its signature was removed. Sign it again: --sign KEY")
+    if names := redactor.write_names(options.out):
+        say(f"{names} maps the digests in the reports to image names; it is not part of the bundle")
+    return Exported(options.out, manifest, tuple(outcomes), evaluation_set.facts)
 
 
 def _guard(
     options: Options, reference: Reference, before: Manifest | None, folder: Path, say: Callable[[str], None]
 ) -> Document | None:
-    """The guard, written into `folder` before anything is built: artifacts carry whether their bundle has one.
+    """The guard, written into `folder` before any artifact is built, since artifacts record whether there is a guard.
 
-    Where the training slices are gone, that of the present bundle stays if it is of the same weights.
+    If the training slices are missing, the existing bundle's guard is kept, provided its weights are the same.
     """
     guard, why_none = write_guard(reference, folder, options.parity_data)
     if guard is None and before and before.guard and before.model.digest == reference.info.digest:
         link(artifact_path(options.out, before.guard), folder / GUARD)
         guard = Document(GUARD, before.guard.sha256)
-        say(f"{options.out} keeps the guard that it has: the slices to fit another are not there")
+        say(f"{options.out} keeps its present guard: the training slices to fit a new one are missing")
     elif guard is None:
         say(why_none)
     return guard
@@ -166,15 +167,17 @@ def _guard(
 def _format(
     options: Options, name: str, precisions: Sequence[str], folder: Path, say: Callable[[str], None]
 ) -> list[Outcome]:
-    """The outcomes of one format, made in a process of its own."""
+    """The outcomes of one format, built in a separate process."""
     arguments = (options, name, precisions, folder, folder / ".work")
     try:
-        outcomes: list[Outcome] = in_own_process(produce_apart, arguments, folder / LOGS / f"{name}.log", say)
+        outcomes: list[Outcome] = run_in_child_process(
+            produce_in_process, arguments, folder / LOGS / f"{name}.log", say
+        )
     except ChildProcessError as error:
         outcomes = []
         for precision, pixels in variants(name, precisions, options.with_preprocessing):
             file = file_name(FORMATS[name], precision, pixels)
-            reason = f"{file} was not finished: {error} (see {LOGS}/{name}.log)"
+            reason = f"the export of {file} did not finish: {error} (see {LOGS}/{name}.log)"
             outcomes.append(Outcome(name, precision, file, "rejected", reason, "ExportError"))
     return outcomes
 
@@ -182,28 +185,28 @@ def _format(
 def _finish(
     options: Options,
     reference: Reference,
-    evidence: Evidence,
+    evaluation_set: EvaluationSet,
     folder: Path,
     outcomes: list[Outcome],
     guard: Document | None,
-    private: Private,
+    redactor: Redactor,
     say: Callable[[str], None],
 ) -> None:
-    """Sort what was built into served and rejected, take over what stays, time it all, and write the manifest."""
+    """Move failed artifacts to `rejected/`, copy the kept ones from the old bundle, time all, write the manifest."""
     facts = {
         "model": reference.info.digest,
-        "images": len(evidence.images),
-        "source": public_source(evidence.source),
-        "comparison": evidence.facts,
+        "images": len(evaluation_set.images),
+        "source": public_source(evaluation_set.source),
+        "comparison": evaluation_set.facts,
     }
     for outcome in outcomes:
         if outcome.artifact is None:
-            report = json.dumps({**facts, **private.json(_report(outcome))}, indent=2) + "\n"
+            report = json.dumps({**facts, **redactor.json(_report(outcome))}, indent=2) + "\n"
             reject(folder, outcome.file, report if outcome.status == "rejected" else None)
     good = [outcome for outcome in outcomes if outcome.artifact]
     kept_rejections(options.out, folder, {outcome.file for outcome in outcomes})
     if not good and options.out.exists():
-        # Nothing new to serve: whatever the present bundle serves, of this model or another, it serves on.
+        # No artifact passed: keep the existing bundle's artifacts, whether of this model or another.
         manifest = read_manifest(options.out)
         (folder / GUARD).unlink(missing_ok=True)
         for entry in manifest.files:
@@ -211,7 +214,7 @@ def _finish(
         link(options.out / FILE, folder / FILE)
         return
     replaced = {file for outcome in good for file in outcome.files}
-    card = None if options.rebuild else model_card(reference)  # the bundle's own is of the same model
+    card = None if options.rebuild else model_card(reference)  # a rebuild keeps the bundle's card: same model
     replaced |= set() if card is None else {CARD}
     artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced, reference.order.origin)
     foreign = set() if options.trust_code else {one.file for one in artifacts if one.format in CODE}
@@ -223,14 +226,14 @@ def _finish(
     for outcome in good:
         outcome.artifact = by_file[outcome.file]
     documents += [sidecar for outcome in good for sidecar in outcome.sidecars]
-    reports.update({outcome.file: private.json(_report(outcome)) for outcome in good})
+    reports.update({outcome.file: redactor.json(_report(outcome)) for outcome in good})
     text = json.dumps({**facts, "artifacts": reports}, indent=2) + "\n"
     documents.append(Document(REPORT, write(folder / REPORT, text.encode())))
     if card is not None:
         documents.append(Document(CARD, write(folder / CARD, card)))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     provenance = {**reference.provenance, "stageproof": __version__, "exported": created, "packages": _packages()}
-    provenance["comparison"] = evidence.facts
+    provenance["comparison"] = evaluation_set.facts
     manifest = Manifest(
         reference.info,
         tuple(artifacts),
@@ -244,7 +247,7 @@ def _finish(
 
 
 def _report(outcome: Outcome) -> dict[str, Any]:
-    """JSON-ready: all that was measured."""
+    """All measurements of one artifact, JSON-ready."""
     return {
         "format": outcome.format,
         "precision": outcome.precision,
@@ -258,7 +261,7 @@ def _report(outcome: Outcome) -> dict[str, Any]:
 
 
 def _packages() -> dict[str, str]:
-    """What was installed at the export, of all that had a part in it."""
+    """Versions of the installed packages among `PACKAGES`."""
     found = {}
     for package in PACKAGES:
         try:

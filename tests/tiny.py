@@ -131,7 +131,9 @@ def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantom
             stack.enter_context(patch.object(module, "load_reference", load_reference))
         stack.enter_context(patch.object(pipeline, "write_guard", guard))
         stack.enter_context(patch.object(pipeline, "timed", lambda folder, artifacts, *rest: list(artifacts)))
-        stack.enter_context(patch.object(pipeline, "in_own_process", lambda task, given, log, say: task(*given, say)))
+        stack.enter_context(
+            patch.object(pipeline, "run_in_child_process", lambda task, given, log, say: task(*given, say))
+        )
         stack.enter_context(known_to_runtime())
         stack.enter_context(patch.dict(ARCHITECTURES, {NAME: build}))
         yield

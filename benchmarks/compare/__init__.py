@@ -1,4 +1,4 @@
-"""Two records compared: faster, slower, no slower, or cannot tell."""
+"""Compares two benchmark records; each row is faster, slower, no slower, or cannot tell."""
 
 from stageproof.benchmarks.compare.verdicts import Comparison, Verdict, compare, fails
 

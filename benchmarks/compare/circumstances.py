@@ -1,4 +1,4 @@
-"""What differs between two runs besides the code, and which of their peers it left as they were."""
+"""Differences in hardware and versions between two runs, and the peers that are unaffected by them (controls)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stageproof.benchmarks.records.schema import Row
 from stageproof.runtime.errors import InputError
 
 Pair = tuple[Row, Row]
-"""One row as the first run has it, and the second."""
+"""(row in the first run, the same row in the second run)."""
 
 _SAME = (
     ("cpu", "CPU"),
@@ -26,11 +26,11 @@ _LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "onnx": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
 }
-"""By a peer's backend: the packages whose versions make it another contender; numpy and pillow are behind all."""
+"""Backend of a peer → packages whose version must be the same in both runs; numpy and pillow are required for all."""
 
 
 def check_work(before: Record, after: Record) -> None:
-    """Raises InputError unless both runs asked networks of the same shape."""
+    """Raise InputError unless both runs measured the same architecture and input size."""
     shapes = []
     for record in (before, after):
         spec = record.facts["bundle"].get("input") or {}
@@ -38,17 +38,17 @@ def check_work(before: Record, after: Record) -> None:
             (record.facts["bundle"].get("architecture"), spec.get("height"), spec.get("width"), spec.get("channels"))
         )
     if shapes[0] != shapes[1]:
-        said = [f"{name} at {height} × {width} × {channels}" for name, height, width, channels in shapes]
+        names = [f"{name} at {height} × {width} × {channels}" for name, height, width, channels in shapes]
         raise InputError(
-            f"{before.name} measured {said[0]}, {after.name} {said[1]}: their times say nothing of the code. Measure "
+            f"{before.name} measured {names[0]}, {after.name} {names[1]}: their times cannot be compared. Measure "
             "bundles of the same architecture and image size."
         )
 
 
 def changed_circumstances(before: Record, after: Record) -> dict[str, tuple[object, object]]:
-    """Circumstances that differ, packages among them: what → (before, after)."""
+    """Name → (before, after) of every difference in hardware, system or package versions."""
     first, second = before.machine, after.machine
-    found = {said: (first.get(key), second.get(key)) for key, said in _SAME if first.get(key) != second.get(key)}
+    found = {name: (first.get(key), second.get(key)) for key, name in _SAME if first.get(key) != second.get(key)}
     versions = first.get("versions") or {}, second.get("versions") or {}
     for package in sorted({*versions[0], *versions[1]} - {"stageproof", "neurostage"}):
         if versions[0].get(package) != versions[1].get(package):
@@ -57,14 +57,14 @@ def changed_circumstances(before: Record, after: Record) -> dict[str, tuple[obje
 
 
 def machines_differ(changed: Mapping[str, object]) -> bool:
-    """Whether the runs were taken on two machines."""
+    """Whether the runs were measured on different machines."""
     return any(what in changed for what in _MACHINE)
 
 
-def untouched(pair: Pair, changed: Mapping[str, object]) -> bool:
-    """Whether a row is a peer that is the same in both runs, with samples enough to be held against."""
+def is_unchanged_peer(pair: Pair, changed: Mapping[str, object]) -> bool:
+    """Whether the row can be a control: a peer with the same versions and settings in both runs and enough samples."""
     row = pair[1]
-    behind = (
+    packages = (
         *_LIBRARIES.get(row.backend, ("torch", "torchvision", "onnxruntime", "openvino")),
         "numpy",
         "pillow",
@@ -72,7 +72,7 @@ def untouched(pair: Pair, changed: Mapping[str, object]) -> bool:
     )
     return (
         row.kind == "peer"
-        and not any(what in changed for what in behind)
+        and not any(what in changed for what in packages)
         and pair[0].settings == row.settings
         and min(len(one.samples_ms) for one in pair) >= LEAST_SAMPLES
     )

@@ -1,8 +1,8 @@
-"""The statistics of comparing two runs: samples that depend on their neighbours, and processes that differ by chance.
+"""Statistics for comparing two runs with autocorrelated samples and random differences between processes.
 
-Two sources of error are kept apart. Within a process, neighbouring samples are correlated, so that N of them are worth
-fewer. Between processes of the same code the level itself moves (memory layout, placement of threads), which no number
-of samples in one process shows (Kalibera and Jones 2013): it is measured where contenders ran in several processes.
+There are two sources of error. Within a process, neighbouring samples are autocorrelated, so the effective sample size
+is smaller. Between processes running the same code, the level itself differs (memory layout, placement of threads);
+samples of one process cannot show this (Kalibera and Jones 2013), so it is measured with several processes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_SAMPLES = 30
-"""Fewer than this support no verdict."""
+"""Minimum number of samples for a verdict."""
 ASSUMED_SPREAD = 0.02
-"""Standard deviation between processes of the same code, as a share, where it was not measured."""
-_EXACT = 1e6  # degrees of freedom of an error that is assumed, not estimated
-_REACH = 1.5  # the density at the median is taken over this many standard errors around it (Woodruff 1952)
+"""Assumed relative standard deviation between processes of the same code, if it was not measured."""
+_EXACT = 1e6  # degrees of freedom of an assumed error
+_REACH = 1.5  # the density at the median is estimated over this many standard errors around it (Woodruff 1952)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its standard error, and the degrees of freedom of that."""
+    """An estimate, its standard error, and the degrees of freedom of the error."""
 
     value: float
     error: float
@@ -31,11 +31,12 @@ class Estimate:
 
 
 def autocorrelation_time(values: np.ndarray) -> float:
-    """How many correlated samples are worth one independent sample; 1 or more, and at most 199.
+    """Integrated autocorrelation time: the number of samples equivalent to one independent sample, in [1, 199] for the
+    autoregressive estimate.
 
-    values: (N,) float, in the order they were taken. The larger of two estimates, on normal scores so that a few slow
-    samples do not decide: that of a first-order autoregression, its coefficient corrected for bias (Kendall 1954) and
-    raised by one standard error; and the sum of autocorrelations up to the first that is not positive.
+    values: (N,) float, in order of measurement. The larger of two estimates is returned, both computed on normal
+    scores, for robustness to outliers: that of a first-order autoregression, with its coefficient corrected for bias
+    (Kendall 1954) and raised by one standard error; and the sum of autocorrelations up to the first non-positive one.
     """
     from scipy import stats
 
@@ -56,13 +57,13 @@ def autocorrelation_time(values: np.ndarray) -> float:
 
 
 def level(values: np.ndarray, processes: Sequence[int] | None = None) -> Estimate:
-    """The level of one run, and its error: the median, or with several processes the mean of their medians.
+    """The level of one run with its error: the median, or, with several processes, the mean of their medians.
 
-    values: (N,) float, in the order they were taken. processes: samples of each process, in that order; None: all are
-    of one, whose own spread from other processes is then not in the error.
+    values: (N,) float, in order of measurement. processes: number of samples of each process, in that order; None for
+    one process, in which case the error does not include the differences between processes.
 
-    With several processes the wider of two intervals counts: that of their medians (Student's t), and that of the
-    correlated samples.
+    With several processes the wider of two intervals is used: that of the medians (Student's t), and that of the
+    autocorrelated samples.
     """
     within = _within(values)
     if processes is None or len(processes) < 2:
@@ -78,18 +79,18 @@ def _within(values: np.ndarray) -> Estimate:
     count, memory = len(values), autocorrelation_time(values)
     reach = min(0.5, _REACH / 2 / math.sqrt(count))
     low, high = np.quantile(values, (0.5 - reach, 0.5 + reach))
-    shrunk = 1 - min(memory / count, 0.95)  # the spread around its own median understates that around the true one
+    shrunk = 1 - min(memory / count, 0.95)  # corrects the spread, which is smaller around the sample median
     error = float(high - low) / _REACH * math.sqrt(memory / shrunk)
     return Estimate(float(np.median(values)), error, max(count / memory - 1, 1.0))
 
 
 def assumed(spread: float = ASSUMED_SPREAD) -> Estimate:
-    """The error of a level that was measured in one process, beside what its samples show."""
+    """The assumed error from differences between processes, for a level measured in one process."""
     return Estimate(0.0, spread, _EXACT)
 
 
 def combined(value: float, parts: Sequence[Estimate]) -> Estimate:
-    """`value` with the errors of independent parts added (Satterthwaite 1946)."""
+    """`value` with the combined error of independent parts (Welch-Satterthwaite degrees of freedom, 1946)."""
     squares = np.array([part.error**2 for part in parts])
     total = float(squares.sum())
     if total == 0:
@@ -98,7 +99,7 @@ def combined(value: float, parts: Sequence[Estimate]) -> Estimate:
     return Estimate(value, math.sqrt(total), freedom)
 
 
-def beyond(estimate: Estimate, margin: float) -> float:
+def p_value_of_change(estimate: Estimate, margin: float) -> float:
     """Two-sided p-value of the hypothesis that the true value lies within ± margin (Student's t)."""
     from scipy import stats
 
@@ -108,7 +109,7 @@ def beyond(estimate: Estimate, margin: float) -> float:
     return min(1.0, 2 * float(stats.t.sf(excess / estimate.error, estimate.freedom)))
 
 
-def below(estimate: Estimate, margin: float) -> float:
+def p_value_of_slowdown(estimate: Estimate, margin: float) -> float:
     """One-sided p-value of the hypothesis that the true value is `margin` or more (Student's t)."""
     from scipy import stats
 
@@ -118,26 +119,26 @@ def below(estimate: Estimate, margin: float) -> float:
 
 
 def half_width(estimate: Estimate, confidence: float = 0.95) -> float:
-    """Half of Student's interval."""
+    """Half the width of `interval`."""
     from scipy import stats
 
     return float(stats.t.ppf((1 + confidence) / 2, estimate.freedom)) * estimate.error
 
 
 def interval(estimate: Estimate, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's interval."""
+    """Confidence interval (Student's t)."""
     reach = half_width(estimate, confidence)
     return estimate.value - reach, estimate.value + reach
 
 
 def interval_of_times(values: np.ndarray, processes: Sequence[int] | None = None) -> tuple[float, float]:
-    """95 % interval of the level of times or ratios (N,), all above 0: taken on logarithms, so that it is above 0."""
+    """95 % confidence interval of the level of (N,) positive times or ratios, computed on logarithms."""
     low, high = interval(level(np.log(values), processes))
     return math.exp(max(low, -700.0)), math.exp(min(high, 700.0))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979): in at most α of all runs is any of those below α wrong."""
+    """p-values adjusted for multiple testing (Holm 1979), which controls the family-wise error rate."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, at in enumerate(np.argsort(p_values)):
         highest = max(highest, min(1.0, p_values[at] * (len(p_values) - rank)))
@@ -146,10 +147,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable(processes: int, samples: int, rows: int, margin: float, spread: float, noise: float = 0.03) -> float:
-    """The change, as a share, that one of `rows` rows shows with a probability of 80 %, at α = 0.05 after Holm.
+    """The relative change that is detected in one of `rows` rows with 80 % power, at α = 0.05 after Holm's correction.
 
-    processes, samples: of each run; samples are those of one process. spread: between processes. noise: between
-    independent samples of one process. Both are standard deviations, as shares of the time.
+    processes: of each run. samples: of each process. spread, noise: relative standard deviations, between processes and
+    between independent samples of one process. margin: change that a verdict must exceed.
     """
     from scipy import stats
 

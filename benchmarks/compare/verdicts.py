@@ -1,11 +1,11 @@
-"""Two records → a verdict for each row that both have: faster, slower, no slower, cannot tell.
+"""Compares two records: a verdict for each common row, faster, slower, no slower, or cannot tell.
 
-A row is compared with the peers measured in the same rounds, which nobody changed: what moved them from one run to the
-other was the machine, and is subtracted. Processes of the same code differ by chance; that spread is measured where a
-run used several processes (`--processes`), estimated from the peers' own changes where there are enough of them, and
-assumed to be 2 % otherwise. Faster and slower: the change exceeds `MARGIN`, after Holm's correction for the number of
-rows. No slower: the upper 95 % bound of the change lies below a margin that the user names (a one-sided equivalence
-test, Schuirmann 1987); without a peer it is not judged, since the machine's own drift may hide a change.
+Unchanged peers measured in the same rounds serve as controls: their change between the runs is drift of the machine and
+is subtracted. Processes of the same code differ randomly; this spread is measured if a run used several processes
+(`--processes`), estimated from the changes of the controls if there are enough, and else assumed to be 2 %. Faster and
+slower: the change exceeds `MARGIN`, after Holm's correction for the number of rows. No slower: the upper 95 % bound of
+the change is below the user's margin (one-sided equivalence test, Schuirmann 1987); not tested without controls, since
+drift of the machine could hide a change.
 """
 
 from __future__ import annotations
@@ -21,74 +21,74 @@ from stageproof.benchmarks.compare.circumstances import (
     Pair,
     changed_circumstances,
     check_work,
+    is_unchanged_peer,
     machines_differ,
-    untouched,
 )
 from stageproof.benchmarks.compare.statistics import (
     ASSUMED_SPREAD,
     LEAST_SAMPLES,
     Estimate,
     assumed,
-    below,
-    beyond,
     combined,
     holm,
     interval,
     level,
+    p_value_of_change,
+    p_value_of_slowdown,
 )
 from stageproof.benchmarks.records.read import Record
 from stageproof.benchmarks.records.schema import Row
 from stageproof.runtime.errors import InputError
 
 MARGIN = 0.02
-"""Changes up to this share count as none: where code lies in memory alone is worth a per cent or two."""
+"""Relative change that faster and slower must exceed: the memory layout of code alone causes 1 to 2 %."""
 ONE_PEER_MARGIN = 0.03
-"""The same where one peer alone serves as control, whose own wanderings nothing can tell from the machine's."""
-LONE_MARGIN = 0.10
-"""The same where no control was measured in both runs, so that the machine's own drift stays in the figures."""
+"""The same with a single control, whose own variation cannot be distinguished from drift of the machine."""
+UNCONTROLLED_MARGIN = 0.10
+"""The same without controls, since drift of the machine is then not subtracted."""
 ALPHA = 0.05
-"""Runs in which any row may be called faster or slower although nothing changed."""
+"""Family-wise error rate: probability that any row is called faster or slower although nothing changed."""
 NO_SLOWER = 0.05
-"""The margin of "no slower", unless the user names another."""
-_ENOUGH = 6
-"""Peers from which their own changes between two runs estimate the spread between processes."""
+"""Default margin of "no slower"."""
+_MIN_CONTROLS = 6
+"""Minimum number of controls for estimating the spread between processes from their changes."""
 
 Judgement = Literal["faster", "slower", "no slower", "cannot tell"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one row from the first run to the second."""
+    """The comparison of one row between the two runs."""
 
     row: Row
-    """As the second run has it."""
+    """The row of the second run."""
     before_ms: float
     after_ms: float
     change: float | None
-    """Time of the second run over that of the first, less 1, after the correction; None with too few samples."""
+    """Relative change of the time, corrected for drift: second / first - 1; None if there is no estimate."""
     low: float | None
     high: float | None
-    """95 % interval of the change, of this row alone."""
+    """95 % confidence interval of the change, without correction for the number of rows."""
     judgement: Judgement
     why: str
-    """Where nothing was judged: the reason."""
+    """Reason if there is no estimate, else ""."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows that both runs have, in the order of the second."""
+    """The comparison of all common rows, in the order of the second run."""
 
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
-    """How the circumstances differ, what served as control, which rows only one of them has."""
+    """Differences in hardware and versions, the controls, and rows that only one run has."""
     controlled: bool
-    """Whether the machine's own drift could be taken out; without that, verdicts carry no rate of error."""
+    """Whether drift of the machine was subtracted; if not, the error rate of the verdicts is unknown."""
 
 
 def compare(before: Record, after: Record, no_slower: float = NO_SLOWER) -> Comparison:
-    """The verdicts on the second run. no_slower: the slowdown, as a share, that "no slower" excludes.
+    """The comparison of `after` with `before`. no_slower: the smallest relative slowdown that "no slower" rules out.
 
-    Raises InputError where the runs have no row in common, or did different work.
+    Raises InputError if the runs have no row in common, or measured different architectures or input sizes.
     """
     check_work(before, after)
     first, second = ({_key(row): row for row in record.rows} for record in (before, after))
@@ -99,13 +99,13 @@ def compare(before: Record, after: Record, no_slower: float = NO_SLOWER) -> Comp
             "Measure the same bundle in the same scenarios."
         )
     changed = changed_circumstances(before, after)
-    controls = [] if machines_differ(changed) else [pair for pair in pairs if untouched(pair, changed)]
+    controls = [] if machines_differ(changed) else [pair for pair in pairs if is_unchanged_peer(pair, changed)]
     estimates: dict[int, tuple[Estimate, float]] = {}
     for at, pair in enumerate(pairs):
         judged = min(len(row.samples_ms) for row in pair) >= LEAST_SAMPLES and not _incomparable(pair)
         if judged and controls != [pair]:
             estimates[at] = _estimate(pair, [other for other in controls if other is not pair])
-    adjusted = holm([beyond(estimate, margin) for estimate, margin in estimates.values()])
+    adjusted = holm([p_value_of_change(estimate, margin) for estimate, margin in estimates.values()])
     sure = {at: p <= ALPHA for at, p in zip(estimates, adjusted, strict=True)}
     verdicts = tuple(_verdict(pair, estimates.get(at), sure.get(at, False), no_slower) for at, pair in enumerate(pairs))
     only = [(before, set(first) - set(second)), (after, set(second) - set(first))]
@@ -113,7 +113,7 @@ def compare(before: Record, after: Record, no_slower: float = NO_SLOWER) -> Comp
 
 
 def fails(comparison: Comparison, *, unproven: bool) -> bool:
-    """Whether a row is slower; with `unproven`, whether a row that is no peer's is neither faster nor no slower."""
+    """Whether any row is slower; with `unproven`, whether any row except peers is neither faster nor no slower."""
     ours = [one for one in comparison.verdicts if one.row.kind != "peer"]
     if unproven:
         return not ours or any(one.judgement not in ("faster", "no slower") for one in ours)
@@ -121,28 +121,30 @@ def fails(comparison: Comparison, *, unproven: bool) -> bool:
 
 
 def _estimate(pair: Pair, controls: Sequence[Pair]) -> tuple[Estimate, float]:
-    """The logarithm of time after over time before, less the machine's own, and the margin it must exceed."""
+    """(log ratio of the times, corrected for drift; the margin that it must exceed)."""
     own = [np.log(row.samples_ms) for row in pair]
-    mine = [row.processes for row in pair]
+    own_processes = [row.processes for row in pair]
     paired = [other for other in controls if _same_rounds(pair, other)]
     near = paired or [other for other in controls if other[0].scenario == "single_stream"]
     if not near:
-        levels = [level(samples, counts) for samples, counts in zip(own, mine, strict=True)]
-        return combined(levels[1].value - levels[0].value, [*levels, *_unmeasured(pair)]), LONE_MARGIN
+        levels = [level(samples, counts) for samples, counts in zip(own, own_processes, strict=True)]
+        return combined(levels[1].value - levels[0].value, [*levels, *_assumed_spread(pair)]), UNCONTROLLED_MARGIN
     common = _common(near)
     if paired:
-        levels = [level(samples - shared, counts) for samples, shared, counts in zip(own, common, mine, strict=True)]
+        levels = [
+            level(samples - shared, counts) for samples, shared, counts in zip(own, common, own_processes, strict=True)
+        ]
         moved = levels[1].value - levels[0].value
     else:
-        theirs = [near[0][run].processes for run in (0, 1)]
-        levels = [level(samples, counts) for samples, counts in zip((*own, *common), (*mine, *theirs), strict=True)]
+        processes = (*own_processes, *(near[0][run].processes for run in (0, 1)))
+        levels = [level(samples, counts) for samples, counts in zip((*own, *common), processes, strict=True)]
         moved = levels[1].value - levels[0].value - (levels[3].value - levels[2].value)
     return combined(moved, [*levels, *_spread(pair, near)]), MARGIN if len(near) > 1 else ONE_PEER_MARGIN
 
 
 def _common(controls: Sequence[Pair]) -> list[np.ndarray]:
-    """Of each run: the median over the controls of their times in each round, as logarithms, relative to their level
-    over both runs."""
+    """Drift of each run: per round, the median over the controls of their log times, relative to each one's level over
+    both runs."""
     logs = [[np.log(row.samples_ms) for row in pair] for pair in controls]
     middles = [(np.median(first) + np.median(second)) / 2 for first, second in logs]
     return [
@@ -150,20 +152,20 @@ def _common(controls: Sequence[Pair]) -> list[np.ndarray]:
     ]
 
 
-def _unmeasured(pair: Pair) -> list[Estimate]:
-    """The assumed spread of each run of the row that was measured in a single process."""
+def _assumed_spread(pair: Pair) -> list[Estimate]:
+    """The assumed error between processes, for each run of the row that used a single process."""
     return [assumed() for row in pair if not _several(row)]
 
 
 def _spread(pair: Pair, controls: Sequence[Pair]) -> list[Estimate]:
-    """The spread between processes that the samples of the row and its controls do not show.
+    """Errors from differences between processes that the samples of the row and its controls do not include.
 
-    Nothing where all of them ran in several processes. Otherwise the controls' own changes between the two runs
-    estimate it where they are `_ENOUGH`; fewer say too little, and it is assumed.
+    Empty if all of them ran in several processes. Otherwise estimated from the changes of the controls between the two
+    runs if there are at least `_MIN_CONTROLS`, and assumed if there are fewer.
     """
     if all(_several(row) for one in (pair, *controls) for row in one):
         return []
-    if len(controls) < _ENOUGH:
+    if len(controls) < _MIN_CONTROLS:
         several = math.sqrt(1 + 1 / len(controls))
         return [assumed(ASSUMED_SPREAD * several) for _ in (0, 1)]
     moved = [np.median(np.log(after.samples_ms)) - np.median(np.log(before.samples_ms)) for before, after in controls]
@@ -176,10 +178,10 @@ def _several(row: Row) -> bool:
 
 
 def _same_rounds(pair: Pair, other: Pair) -> bool:
-    """Whether sample i of both was taken in the same round, in either run."""
+    """Whether sample i of both rows was measured in the same round, in each run."""
     return pair[0].scenario != "server" and all(
-        (mine.scenario, len(mine.samples_ms), mine.processes) == (its.scenario, len(its.samples_ms), its.processes)
-        for mine, its in zip(pair, other, strict=True)
+        (one.scenario, len(one.samples_ms), one.processes) == (two.scenario, len(two.samples_ms), two.processes)
+        for one, two in zip(pair, other, strict=True)
     )
 
 
@@ -188,21 +190,21 @@ def _verdict(pair: Pair, found: tuple[Estimate, float] | None, sure: bool, no_sl
     if found is None:
         fewest = min(len(row.samples_ms) for row in pair)
         few = f"{fewest} samples, {LEAST_SAMPLES} needed" if fewest < LEAST_SAMPLES else ""
-        why = _incomparable(pair) or few or "the only control: nothing to hold it against"
+        why = _incomparable(pair) or few or "the only control: no other to compare it with"
         return Verdict(pair[1], before, after, None, None, None, "cannot tell", why)
     estimate, margin = found
     low, high = interval(estimate)
     judgement: Judgement = "cannot tell"
     if sure:
         judgement = "slower" if estimate.value > 0 else "faster"
-    elif margin < LONE_MARGIN and below(estimate, math.log1p(no_slower)) <= ALPHA:
+    elif margin < UNCONTROLLED_MARGIN and p_value_of_slowdown(estimate, math.log1p(no_slower)) <= ALPHA:
         judgement = "no slower"
     change, least, most = (math.expm1(value) for value in (estimate.value, low, high))
     return Verdict(pair[1], before, after, change, least, most, judgement, "")
 
 
 def _incomparable(pair: Pair) -> str:
-    """Why two rows of the same name did not do the same, or nothing."""
+    """Why two rows of the same name cannot be compared; "" if they can."""
     rates = [row.server["offered_per_s"] for row in pair if row.server]
     if len(rates) == 2 and abs(rates[1] / rates[0] - 1) > 0.01:
         return f"offered {rates[0]:.1f}/s and {rates[1]:.1f}/s"
@@ -231,24 +233,26 @@ def _notes(
     sources = [(record.facts.get("images") or {}).get("source") for record in (before, after)]
     if sources[0] != sources[1]:
         notes.append(f"images: {sources[0]} before, {sources[1]} after")
-    notes += [f"{record.name} was taken on a busy machine" for record in (before, after) if record.machine.get("busy")]
+    busy = [record.name for record in (before, after) if record.machine.get("busy")]
+    notes += [f"{name} was measured on a busy machine" for name in busy]
     if machines_differ(changed):
         notes.append(
-            f"Two machines: the verdicts are of machine and code together, and beyond ±{LONE_MARGIN:.0%} only."
+            "Two machines: differences may be due to machine or code, so only changes beyond "
+            f"±{UNCONTROLLED_MARGIN:.0%} are reported."
         )
     elif controls:
         names = sorted({pair[1].name for pair in controls})
-        notes.append(f"Corrected by what the peers did in both runs: {', '.join(names)}.")
+        notes.append(f"Corrected for drift of the machine with unchanged peers: {', '.join(names)}.")
     else:
         notes.append(
-            f"No peer was measured in both runs as it is: what the machine itself did between them stays in the "
-            f"figures, so only changes beyond ±{LONE_MARGIN:.0%} are told. Measure both with peers."
+            f"No peer was measured in both runs unchanged, so drift of the machine is not subtracted and only changes "
+            f"beyond ±{UNCONTROLLED_MARGIN:.0%} are reported. Measure both runs with peers."
         )
     rows = [row for record in (before, after) for row in record.rows]
-    if not all(_several(row) for row in rows) and len(controls) < _ENOUGH:
+    if not all(_several(row) for row in rows) and len(controls) < _MIN_CONTROLS:
         notes.append(
             f"One process each: processes of the same code are assumed to differ by {ASSUMED_SPREAD:.0%}. Measure both "
-            "with --processes 5 for narrower intervals."
+            "runs with --processes 5 for narrower intervals."
         )
     notes += [f"only in {record.name}: {', '.join(sorted(key[1] for key in keys))}" for record, keys in only if keys]
     return notes

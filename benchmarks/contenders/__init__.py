@@ -1,1 +1,1 @@
-"""What is measured: the Predictor, its engine and the peers, each in a process of its own."""
+"""The contenders of a benchmark: the Predictor, its engine and the peers, each in a separate process."""

@@ -1,4 +1,4 @@
-"""The server scenario: images arrive at random, whether or not the last one has been answered."""
+"""The server scenario: requests arrive in a Poisson process, independently of how fast they are answered."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import numpy as np
 def serve(
     answer: Callable[[Sequence[int]], Sequence[bool]], rate: float, seconds: float, *, batch: int, seed: int = 0
 ) -> dict[str, Any]:
-    """{latencies_ms, lost, seconds, batches}: how long each request took from the moment it was due.
+    """{latencies_ms, lost, seconds, batches}: latency of each request from its arrival, queueing included.
 
-    answer: positions of the requests to answer together → whether each has an answer.
-    rate: requests a second on average; their gaps are exponential (a Poisson process, as MLPerf's Server scenario).
-    seconds: for which requests arrive; all of them are waited for.
-    batch: most requests taken together. What waits when the last answer is out is taken, so nobody waits for company.
-
-    A request's clock runs from when it was due, not from when it was taken: waiting in the queue is what hurts.
+    answer: takes the positions of the requests of a batch, returns whether each was answered.
+    rate: mean requests per second; intervals are exponential (Poisson process, as in MLPerf's Server scenario).
+    seconds: duration of the arrivals; all requests are completed.
+    batch: maximum batch size. A batch consists of the requests waiting when the previous one ends; it never waits for
+        more.
     """
     rng = np.random.default_rng(seed)
     due = np.cumsum(rng.exponential(1 / rate, max(1, round(2 * rate * seconds))))

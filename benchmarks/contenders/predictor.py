@@ -1,4 +1,4 @@
-"""The Predictor as a contender: bytes to `Prediction`, with a clock at each stage, and its engine alone."""
+"""The Predictor as a contender: times each stage from bytes to `Prediction`, and the engine alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from stageproof.benchmarks.contenders.poisson_arrivals import serve
-from stageproof.benchmarks.machine.memory import held_rss
+from stageproof.benchmarks.machine.memory import current_rss
 from stageproof.runtime.images.reader import read
 from stageproof.runtime.predictor import Predictor
 from stageproof.runtime.preprocess import preprocess
 
 
-class _Clocked:
-    """An engine or a guard, with the milliseconds that its methods took since `spent` was last set to 0."""
+class _Stopwatch:
+    """Wraps an engine or a guard and adds the time spent in its methods to `spent`, in milliseconds."""
 
     def __init__(self, inner: Any, *methods: str) -> None:
         self._inner = inner
@@ -39,20 +39,20 @@ class _Clocked:
             self.spent += (time.perf_counter() - begun) * 1e3
 
 
-class Ours:
-    """A `Predictor`. The clocks add about a microsecond to a prediction."""
+class TimedPredictor:
+    """A `Predictor` with timed stages. Timing adds about a microsecond to a prediction."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.stages: dict[str, float] = {}
-        self._engine = _Clocked(predictor._serving.engine, "run")
+        self._engine = _Stopwatch(predictor._serving.engine, "run")
         predictor._serving = replace(predictor._serving, engine=self._engine)
-        self._guard = _Clocked(predictor._guard, "thumbnail", "scores_of", "judge") if predictor._guard else None
+        self._guard = _Stopwatch(predictor._guard, "thumbnail", "scores_of", "judge") if predictor._guard else None
         predictor._guard = self._guard or predictor._guard  # type: ignore[assignment]
         self._rows: np.ndarray | None = None
 
     def answer(self, image: bytes) -> Sequence[float] | None:
-        """Probabilities in the order of the model's labels; None where the guard rejects the image."""
+        """Probabilities in the order of the model's labels; None if the guard rejects the image."""
         self._engine.spent = 0.0
         if self._guard:
             self._guard.spent = 0.0
@@ -71,19 +71,22 @@ class Ours:
         return [prediction.probabilities[label] for label in self._labels] if prediction.probabilities else None
 
     def answer_all(self, images: Sequence[bytes]) -> list[Sequence[float] | None]:
-        """As `answer`, in one batch."""
+        """As `answer`, for several images in one batch."""
         predictions = self.predictor.predict_batch(images, len(images))
         return [
             [one.probabilities[label] for label in self._labels] if one.probabilities else None for one in predictions
         ]
 
     def stream(self, images: Sequence[bytes], batch: int) -> None:
-        """Every image through `Predictor.stream`."""
+        """Run all images through `Predictor.stream`."""
         for _ in self.predictor.stream(images, batch):
             pass
 
     def engine(self, images: Sequence[bytes], first: int, batch: int, runs: int) -> list[float]:
-        """Milliseconds of each of `runs` batches of ready tensors, from position `first` on, after one not counted."""
+        """Time of each of `runs` batches of preprocessed tensors, in milliseconds, after one untimed batch.
+
+        first: position of the first image. batch: images per run.
+        """
         if self._rows is None:
             self._rows = np.stack([preprocess(read(image).image, self.predictor.model.input) for image in images])
         times = []
@@ -96,25 +99,25 @@ class Ours:
         return times
 
     def serve(self, images: Sequence[bytes], rate: float, seconds: float, batch: int) -> dict[str, Any]:
-        """As `benchmarks.contenders.poisson_arrivals.serve`, every request another image."""
+        """As `benchmarks.contenders.poisson_arrivals.serve`, with a different image for each request."""
 
         def answer(requests: Sequence[int]) -> list[bool]:
-            asked = [images[request % len(images)] for request in requests]
-            if len(asked) == 1:
-                return [bool(self.predictor.predict(asked[0]).probabilities)]
-            return [bool(one.probabilities) for one in self.predictor.predict_batch(asked)]
+            chosen = [images[request % len(images)] for request in requests]
+            if len(chosen) == 1:
+                return [bool(self.predictor.predict(chosen[0]).probabilities)]
+            return [bool(one.probabilities) for one in self.predictor.predict_batch(chosen)]
 
         return serve(answer, rate, seconds, batch=batch)
 
     def work(self, images: Sequence[bytes], count: int, batch: int) -> tuple[float, int]:
-        """(seconds, bytes held by this process afterwards) of streaming `count` images."""
+        """(seconds for streaming `count` images, resident memory of this process afterwards in bytes)."""
         begun = time.perf_counter()
         answered = sum(1 for _ in self.predictor.stream(islice(cycle(images), count), batch))
-        assert answered == count, "a stream answers every image"
-        return time.perf_counter() - begun, held_rss()
+        assert answered == count, "a stream returns a prediction for every image"
+        return time.perf_counter() - begun, current_rss()
 
     def file_bytes(self, images: Sequence[bytes]) -> int:
-        """Bytes of the artifact that serves, its weights beside it included."""
+        """Size of the artifact in bytes, including a separate weights file."""
         artifact = self.predictor.artifact
         files = (artifact, artifact.with_suffix(".bin")) if artifact.suffix == ".xml" else (artifact,)
         return sum(file.stat().st_size for file in files)
@@ -124,9 +127,11 @@ class Ours:
         return self.predictor.model.labels
 
 
-def load(bundle: Path, backend: str, precision: str, device: str, threads: int, trust_code: bool = False) -> Ours:
-    """A Predictor over one artifact of the bundle in one backend."""
-    return Ours(
+def load(
+    bundle: Path, backend: str, precision: str, device: str, threads: int, trust_code: bool = False
+) -> TimedPredictor:
+    """A timed Predictor for one artifact of the bundle in one backend."""
+    return TimedPredictor(
         Predictor(
             bundle,
             backend=backend,

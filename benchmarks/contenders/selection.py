@@ -1,4 +1,4 @@
-"""Which contenders are measured: one for each artifact of the bundle that runs here; and their processes."""
+"""Selects the contenders, one for each artifact of the bundle that runs here, and starts their processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Say = Callable[[str], None]
 
 
 def predictors(options: Options, manifest: Manifest, threads: int, notes: list[str]) -> list[Contender]:
-    """One for each backend and precision of the bundle, what would serve by itself first."""
+    """One contender for each backend and precision of the bundle; the Predictor's default first.
+
+    notes: gains a sentence for each artifact that cannot be measured. Raises BundleError if none can.
+    """
     found: dict[str, Contender] = {}
     pairs = [(one, check) for one in manifest.artifacts if one.takes == TENSOR for check in one.checks]
     for artifact, check in sorted(pairs, key=lambda pair: pair[1].latency_ms):
@@ -27,7 +30,7 @@ def predictors(options: Options, manifest: Manifest, threads: int, notes: list[s
             notes.append(f"{name} was not measured: it {reason}.")
             continue
         if artifact.format in CODE and not options.trust_code:
-            notes.append(f"{name} was not measured: {artifact.file} carries code. --trust-code loads it.")
+            notes.append(f"{name} was not measured: {artifact.file} contains code. To load it: --trust-code")
             continue
         arguments = {
             "bundle": options.bundle,
@@ -54,19 +57,23 @@ def predictors(options: Options, manifest: Manifest, threads: int, notes: list[s
     return list(found.values())
 
 
-def only(contenders: list[Contender], parts: Sequence[str]) -> list[Contender]:
-    """Those whose name holds one of `parts`; all of them where there are none."""
+def select(contenders: list[Contender], parts: Sequence[str]) -> list[Contender]:
+    """The contenders whose name contains one of `parts`; all if `parts` is empty. Raises InputError if no Predictor
+    remains."""
     chosen = [one for one in contenders if not parts or any(part.casefold() in one.name.casefold() for part in parts)]
     if not any(one.kind == "predictor" for one in chosen):
         names = "; ".join(one.name for one in contenders)
-        raise InputError(f"--only {' '.join(parts)} leaves no Predictor to measure. There are: {names}.")
+        raise InputError(f"--only {' '.join(parts)} selects no Predictor. Available: {names}.")
     return chosen
 
 
 def start(
     contenders: Sequence[Contender], images: Sequence[bytes], work: Path, stack: ExitStack, notes: list[str], say: Say
 ) -> list[Worker]:
-    """One process for each contender, one after another, so that loading is timed alone."""
+    """One started process for each contender. They are started one after another, so that load times are undisturbed.
+
+    notes: gains a sentence for each peer that fails to load. Raises BackendError if a Predictor does.
+    """
     workers = []
     for number, contender in enumerate(contenders):
         say(f"loading {contender.name}")

@@ -1,7 +1,7 @@
-"""A contender in a process of its own: engines do not share thread pools, and memory and loading are its own.
+"""Runs each contender in a separate process, so that thread pools, memory and load time are its own.
 
-The parent takes turns between the processes; one that waits uses no CPU. Clocks run in the process, around the
-question alone: what the pipe costs is nobody's time.
+The parent alternates between the processes; a waiting process uses no CPU. Times are measured in the process, so they
+do not include the communication with the parent.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stageproof.benchmarks.machine.memory import peak_rss
-from stageproof.export.engines.idle import PAUSE_S, until_at_rest
+from stageproof.export.engines.idle import PAUSE_S, wait_until_idle
 from stageproof.runtime.errors import BackendError, StageproofError
 
 
 class Loaded(Protocol):
-    """What the `load` of a contender's module returns."""
+    """Protocol of the object returned by `load` of a contender's module."""
 
     stages: dict[str, float]
-    """Milliseconds of the stages of the last `answer`."""
+    """Time of each stage of the last `answer`, in milliseconds."""
 
     def answer(self, image: bytes) -> Sequence[float] | None:
-        """Probabilities in the order of the model's labels; None where there is no answer."""
+        """Probabilities in the order of the model's labels; None without a prediction."""
         ...
 
     def answer_all(self, images: Sequence[bytes]) -> list[Sequence[float] | None]:
-        """As `answer`, of several images as one batch."""
+        """As `answer`, for several images in one batch."""
         ...
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Who is measured: `module.load(**arguments)` makes it, in its own process."""
+    """Description of a contender; `module.load(**arguments)` creates it in its own process."""
 
     name: str
     kind: str
@@ -52,16 +52,16 @@ class Contender:
     arguments: dict[str, Any] = field(default_factory=dict)
     file_bytes: int | None = None
     batches: tuple[int, ...] = (1, 4, 8, 16, 32)
-    """Batch sizes to choose from for throughput."""
+    """Batch sizes to try for throughput."""
     decides: bool = True
-    """Whether its decisions are to be those of the bundle's model: it is given images of that model's size."""
+    """Whether its predictions are compared with the reference's; False for another input size."""
 
 
 class Worker:
-    """The parent's end of a contender's process. `with Worker(…) as worker:` ends the process."""
+    """The parent's handle of a contender's process; a context manager that ends the process."""
 
     def __init__(self, contender: Contender, images: Sequence[bytes], log: Path) -> None:
-        """Start it, and wait for its first answer. Raises BackendError when it cannot be loaded."""
+        """Start the process and wait for its first prediction. Raises BackendError if it cannot be loaded."""
         self.contender = contender
         self._log = log
         context = multiprocessing.get_context("spawn")
@@ -73,38 +73,38 @@ class Worker:
         theirs.close()
         try:
             self.load_s: float = self._reply()
-            self._pipe.send(("take", (list(images),)))
+            self._pipe.send(("set_images", (list(images),)))
             self._reply()
-            self.ask("first")
+            self.request("first_answer")
         except BaseException:
             self.close()
             raise
         self.first_answer_s = time.perf_counter() - begun
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """What the method of `_Desk` returns. Raises BackendError when the contender fails or its process dies."""
+    def request(self, method: str, *arguments: Any) -> Any:
+        """The result of a method of `WorkerServer`. Raises BackendError if the contender fails or its process dies."""
         self._pipe.send((method, arguments))
         return self._reply()
 
-    def begin(self, method: str, *arguments: Any) -> None:
-        """As `ask`, without waiting: `end` does."""
+    def send(self, method: str, *arguments: Any) -> None:
+        """Start a request without waiting for its result; `receive` returns it."""
         self._pipe.send((method, arguments))
 
-    def end(self) -> Any:
-        """What the method begun returns."""
+    def receive(self) -> Any:
+        """The result of the request started with `send`. Raises what `request` raises."""
         return self._reply()
 
-    def settle(self) -> None:
-        """Wait until the process uses no CPU: thread pools spin for up to 50 ms after an answer, at others' cost."""
-        # Linux's clock of another process's CPU time, as clock_getcpuclockid(3) makes it.
+    def wait_until_idle(self) -> None:
+        """Wait until the process uses no CPU: its thread pools busy-wait for up to 50 ms after an inference."""
+        # Linux's clock id for another process's CPU time, computed as clock_getcpuclockid(3) does.
         clock = ((~(self._process.pid or 0)) << 3) | 2
         try:
-            until_at_rest(lambda: time.clock_gettime(clock))
+            wait_until_idle(lambda: time.clock_gettime(clock))
         except (AttributeError, OSError):
             time.sleep(PAUSE_S * 20)
 
     def close(self) -> None:
-        """End the process. It has nothing to put away, and some engines take seconds to do so."""
+        """Terminate the process. It has nothing to save, and some engines take seconds to shut down."""
         self._pipe.close()
         self._process.terminate()
         self._process.join(timeout=5)
@@ -131,25 +131,25 @@ class Worker:
         return value
 
 
-class _Desk:
-    """What a worker process can be asked."""
+class WorkerServer:
+    """The requests that a worker process handles."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.images: list[bytes] = []
 
-    def take(self, images: list[bytes]) -> None:
-        """Keep the images that later questions name by position."""
+    def set_images(self, images: list[bytes]) -> None:
+        """Set the images, which later requests refer to by position."""
         self.images = images
 
-    def first(self) -> None:
-        """Answer one image."""
+    def first_answer(self) -> None:
+        """Run one image."""
         self.loaded.answer(self.images[0])
 
     def burst(self, first: int, count: int) -> tuple[list[float], list[dict[str, float]]]:
-        """(milliseconds, stages) of `count` images one after another, from position `first` on.
+        """(times in milliseconds, stages) of `count` images run one after another, from position `first`.
 
-        The image before them is answered first and not counted: others used the caches since the last turn.
+        One untimed image runs before them, since other processes have used the CPU caches.
         """
         self.loaded.answer(self._image(first - 1))
         times, stages = [], []
@@ -161,8 +161,8 @@ class _Desk:
             stages.append(self.loaded.stages)
         return times, stages
 
-    def question(self, first: int, count: int) -> float:
-        """Milliseconds of one question of `count` images, after one that is not counted."""
+    def query(self, first: int, count: int) -> float:
+        """Time of one query of `count` images, in milliseconds, after one untimed query."""
         self.loaded.answer_all([self._image(first - 1 - offset) for offset in range(count)])
         images = [self._image(position) for position in range(first, first + count)]
         begun = time.perf_counter()
@@ -170,7 +170,7 @@ class _Desk:
         return (time.perf_counter() - begun) * 1e3
 
     def throughput(self, count: int, batch: int) -> float:
-        """Seconds for `count` images in batches of `batch`, as fast as the contender takes them."""
+        """Seconds for `count` images in batches of `batch`, at full speed."""
         images = [self._image(position) for position in range(count)]
         stream = getattr(self.loaded, "stream", None)
         begun = time.perf_counter()
@@ -182,16 +182,16 @@ class _Desk:
         return time.perf_counter() - begun
 
     def decisions(self) -> list[int | None]:
-        """Position of the highest probability for every image taken; None where there is no answer."""
+        """Predicted class index of every image; None without a prediction."""
         answers = [self.loaded.answer(image) for image in self.images]
         return [None if not answer else max(range(len(answer)), key=answer.__getitem__) for answer in answers]
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """`name(images, *arguments)` of the contender itself, for what only some of them can do."""
+        """Result of the contender's own method `name(images, *arguments)`, which only some contenders have."""
         return getattr(self.loaded, name)(self.images, *arguments)
 
     def peak_rss(self) -> int:
-        """Bytes."""
+        """Peak resident memory of the process, in bytes."""
         return peak_rss()
 
     def _image(self, position: int) -> bytes:
@@ -205,19 +205,19 @@ def _serve(module: str, arguments: dict[str, Any], log: Path, pipe: Connection) 
     os.dup2(descriptor, 2)
     sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     try:
-        desk = _Desk(importlib.import_module(module).load(**arguments))
+        server = WorkerServer(importlib.import_module(module).load(**arguments))
         pipe.send((True, time.perf_counter() - begun))
         while True:
             method, values = pipe.recv()
-            pipe.send((True, getattr(desk, method)(*values)))
+            pipe.send((True, getattr(server, method)(*values)))
     except (EOFError, BrokenPipeError):
-        return  # the parent has ended, or needs this no longer
+        return  # the parent has ended or closed the connection
     except StageproofError as error:
         pipe.send((False, str(error)))
-    except Exception as error:  # noqa: BLE001  engines and compilers raise each their own
+    except Exception as error:  # noqa: BLE001  engines and compilers raise exceptions of any type
         pipe.send((False, f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"))
 
 
 def _last_line(log: Path) -> str:
     text = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
-    return text.splitlines()[-1][-300:] if text else "it left no message"
+    return text.splitlines()[-1][-300:] if text else "its log is empty"

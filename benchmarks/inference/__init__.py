@@ -1,1 +1,1 @@
-"""The measurements of inference: scenarios, rows and the suite."""
+"""Inference benchmarks: scenarios, timing, and the rows of the record."""

@@ -1,4 +1,4 @@
-"""What is answered for the clock: encoded images that differ from each other, none of them blank."""
+"""Images for inference benchmarks: encoded, distinct, not blank, and accepted by the bundle's guard."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from stageproof.runtime.images.reader import read
 from stageproof.train.data.phantom.__main__ import phantom_samples
 
 LEAST = 8
-"""Different images without which nothing is measured."""
+"""Minimum number of distinct images."""
 
 
 def jpegs(count: int = 64) -> list[bytes]:
-    """Different phantom slices as the bytes of grey 128 × 128 JPEG files, the form the public datasets come in."""
+    """Distinct phantom slices, encoded as greyscale 128 × 128 JPEG files like those of the public data sets."""
     samples = phantom_samples(patients=-(-count // 16), slices=4, seed=4242)
     return [_as_jpeg(samples.read(index)) for index in range(len(samples))][:count]
 
@@ -28,48 +28,48 @@ def jpegs(count: int = 64) -> list[bytes]:
 def images_for(
     manifest: Manifest, bundle: Path, run: Path | None, data: Path | None, count: int
 ) -> tuple[list[bytes], str]:
-    """At most `count` encoded images that the bundle's guard lets through to the model, and where they come from.
+    """(at most `count` encoded images that the bundle's guard accepts, their source).
 
-    data: a folder, or .parquet. Without it: slices the run did not train on, phantoms where they are not at hand.
+    data: a folder or .parquet. None: slices that the run was not trained on, or phantoms if these are not available.
 
-    Raises InputError for images that would measure nothing: blank, all alike, or rejected by the guard.
+    Raises InputError for images that are blank, identical, or rejected by the guard.
     """
     samples = comparison(run, count, data).samples
-    # Phantoms are PNG files, and what is measured starts from JPEG; anybody's own files stay as they are.
+    # Phantoms are PNG files and are converted to JPEG, the format to be measured; other files are used unchanged.
     phantom = samples.source.startswith("phantom")
     images = [_as_jpeg(samples.read(i)) if phantom else samples.read(i) for i in range(len(samples))]
     check(images)
-    # Records travel, and where files lie on the machine is nobody's business.
+    # Records are shared, so they contain no paths of this machine.
     source = samples.source if phantom else Path(samples.source).name
     if manifest.guard is None:
         return images, source
     guard = Guard.read(bundle / manifest.guard.file)
-    # A rejected image never reaches the engine, and would count as a fast answer.
+    # A rejected image does not reach the engine and would be too fast.
     accepted = [image for image in images if guard.judge(guard.scores(read(image).image)) is None]
     if len(accepted) < max(LEAST, len(images) // 2):
         raise InputError(
-            f"The bundle's guard rejects {len(images) - len(accepted)} of {len(images)} images of {samples.source}: it "
-            "was trained on other slices. Give some like those: --data DIR_OR_PARQUET."
+            f"The bundle's guard rejects {len(images) - len(accepted)} of {len(images)} images of {samples.source}: "
+            "they differ from the training slices. Give similar ones: --data DIR_OR_PARQUET."
         )
     return accepted, source
 
 
 def check(images: list[bytes]) -> None:
-    """Raise InputError for images that are all alike or blank: engine, branch predictor and caches may like those
-    better than any real one."""
+    """Raise InputError for identical or blank images: engines, branch predictors and caches may be faster on them than
+    on real images."""
     if len(set(images)) < min(len(images), LEAST) or len(images) < LEAST:
         raise InputError(
-            f"{len(set(images))} different images were given, expected at least {LEAST}. Measure on real ones."
+            f"{len(set(images))} different images were given, expected at least {LEAST}. Give more: --data, --images."
         )
     blank = 0
     for position, image in enumerate(images):
         try:
             pixels = np.asarray(read(image).image)
         except ImageError as error:
-            raise InputError(f"Image {position} cannot be measured on: {error}") from error
+            raise InputError(f"Image {position} cannot be read: {error}") from error
         blank += bool(pixels.min() == pixels.max())
     if blank:
-        raise InputError(f"{blank} of {len(images)} images are blank: every pixel is the same. Measure on real ones.")
+        raise InputError(f"{blank} of {len(images)} images are blank: all pixels are equal. Give other images: --data.")
 
 
 def _as_jpeg(image: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A worker and what its turns took → a row of the record; rows of several processes of one contender → one row."""
+"""Creates the record's rows from a worker's timings, and merges the rows of several processes of a contender."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import cast
 import numpy as np
 
 from stageproof.benchmarks.contenders.worker import Worker
-from stageproof.benchmarks.inference.scenarios import Taken
+from stageproof.benchmarks.inference.scenarios import Timings
 from stageproof.benchmarks.records.schema import Kind, Row, Scenario
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before any scenario."""
+    """Facts shared by all scenarios."""
 
     of: Mapping[str, float]
-    """GFLOP/s that this machine reached, by precision; empty where rows have no floor."""
+    """Measured peak GFLOP/s of this machine by precision; empty for rows without a floor."""
     gflop: float
-    """Of one image."""
+    """GFLOP per image."""
     flips: Mapping[str, dict[str, int]]
-    """By contender."""
+    """Contender → changed predictions."""
     threads: int
 
 
-def row(worker: Worker, scenario: Scenario, batch: int, taken: Mapping[str, Taken], facts: Facts) -> Row:
-    """The row of one worker in one scenario, over questions of `batch` images."""
-    contender, samples = worker.contender, taken[worker.contender.name]
+def row(worker: Worker, scenario: Scenario, batch: int, timings: Mapping[str, Timings], facts: Facts) -> Row:
+    """The row of one worker in one scenario, for queries of `batch` images."""
+    contender, samples = worker.contender, timings[worker.contender.name]
     median = float(np.median(samples.milliseconds))
-    images = 1 if scenario == "offline" else batch  # offline's samples are of one image
+    images = 1 if scenario == "offline" else batch  # offline samples are times per image
     floor = facts.gflop * images / facts.of[contender.precision] * 1e3 if contender.precision in facts.of else None
     ours = contender.kind == "predictor"
     return Row(
@@ -46,10 +46,10 @@ def row(worker: Worker, scenario: Scenario, batch: int, taken: Mapping[str, Take
         images_per_s=1e3 * images / median,
         stable=samples.stable,
         stages_ms={stage: [round(one, 4) for one in spent] for stage, spent in samples.stages.items()} or None,
-        peak_rss_bytes=worker.ask("peak_rss"),
+        peak_rss_bytes=worker.request("peak_rss"),
         load_s=worker.load_s,
         first_answer_s=worker.first_answer_s,
-        file_bytes=worker.ask("call", "file_bytes") if ours else contender.file_bytes,
+        file_bytes=worker.request("call", "file_bytes") if ours else contender.file_bytes,
         flips=facts.flips.get(contender.name),
         floor_ms=floor,
         floor_share=None if floor is None else floor / median,
@@ -57,9 +57,9 @@ def row(worker: Worker, scenario: Scenario, batch: int, taken: Mapping[str, Take
 
 
 def pooled(by_process: Sequence[Sequence[Row]], notes: list[str]) -> list[Row]:
-    """One row for each row of the last process, with the samples of all processes that have it.
+    """The rows of the last process, each with the samples of all processes.
 
-    A row that some process lacks is left out, and noted; server, which runs once, is kept as it is.
+    A row that is missing in a process is left out, with a note; the server row, which runs once, is kept unchanged.
     """
     found = []
     for last in by_process[-1]:

@@ -1,13 +1,13 @@
-"""The scenarios: which questions are asked of whom, in which order, for how long. Named after MLPerf Inference.
+"""The benchmark scenarios, named after MLPerf Inference, and their interleaved timing.
 
-single_stream   one image, and the next when it has been answered: latency
-multi_stream    eight images as one question: latency
-offline         all images at once, in batches: throughput
-server          images at random moments, at a share of the offline throughput: latency from when each was due
-engine          ready tensors, the engine alone, at several batch sizes
+single_stream   one image at a time: latency
+multi_stream    queries of eight images: latency
+offline         all images available at once, in batches: throughput
+server          images arrive at random times, at a fraction of the offline throughput: latency since arrival
+engine          preprocessed tensors, the engine alone, at several batch sizes
 
-Workers take turns, in an order that is drawn anew each time, all of them with the same images, so that a machine that
-drifts drifts for all, and nobody always follows the same one.
+Workers alternate in random order, a new one each round, with the same images, so that drift of the machine affects all
+of them and no worker always follows the same other one.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import numpy as np
 from stageproof.benchmarks.contenders.worker import Worker
 
 BURST = 12
-"""Images of one turn of single_stream, one as soon as the other is answered. The first of a turn, before them, finds
-the caches full of others' work and is not counted; the next few still pay for some of that."""
-OFFLINE = 256
-"""Images of one turn of offline, at least: fewer would measure how a stream begins and ends."""
-TRIED = 160
-"""Images on which the batch size is chosen."""
-LONG = 1024
-"""Images of the stream before that: after some hundred a Predictor answers with another engine."""
-QUESTION = 8
-"""Images of one question of multi_stream."""
+"""Images of one single_stream turn, run one after another. An untimed image runs first, since other processes have used
+the caches; the next few images are still slightly slower."""
+OFFLINE_IMAGES = 256
+"""Minimum number of images of an offline turn: with fewer, start and end of the stream dominate."""
+BATCH_SEARCH_IMAGES = 160
+"""Number of images for choosing the batch size."""
+WARM_UP_IMAGES = 1024
+"""Images streamed before offline: after some hundred images a Predictor switches to its throughput engine."""
+QUERY_SIZE = 8
+"""Images of one multi_stream query."""
 AGREE = 0.10
-"""Medians of windows that lie within this share of each other agree."""
+"""Largest relative range of medians that count as equal."""
 _MOST_WARM_UP = 12
 _RUNS = 2
 
@@ -40,42 +40,42 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Taken:
-    """What one worker's turns took."""
+class Timings:
+    """Times of one worker in one scenario."""
 
     milliseconds: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def stable(self) -> bool:
-        """Whether the medians of the first, second and last third agree."""
+        """Whether the medians of the first, second and last third of the times agree."""
         return agree([float(np.median(part)) for part in np.array_split(self.milliseconds, 3) if len(part)])
 
 
 def agree(medians: Sequence[float]) -> bool:
-    """Whether all of them lie within `AGREE` of their middle one; one alone agrees with nothing."""
+    """Whether the range of `medians` is within `AGREE` of their median; False for fewer than two."""
     return len(medians) > 1 and max(medians) - min(medians) <= AGREE * float(np.median(medians))
 
 
-def in_order(workers: Sequence[Worker], turn: int) -> Iterator[Worker]:
-    """Every worker once, in the order of this turn (below 0: warming up), each when the one before it has let go of the
-    processors."""
+def shuffled(workers: Sequence[Worker], turn: int) -> Iterator[Worker]:
+    """Yields every worker once, in the random order of this turn (below 0: warm-up); waits after each worker until it
+    is idle."""
     for position in np.random.default_rng([turn < 0, abs(turn)]).permutation(len(workers)):
         worker = workers[position]
         yield worker
-        worker.settle()
+        worker.wait_until_idle()
 
 
-def single_stream(workers: Sequence[Worker], samples: int, say: Say) -> dict[str, Taken]:
-    """By contender: `samples` or more latencies of one image; twice as many where the first did not agree."""
-    taken = {worker.contender.name: Taken() for worker in workers}
+def single_stream(workers: Sequence[Worker], samples: int, say: Say) -> dict[str, Timings]:
+    """Contender → at least `samples` latencies of one image; up to twice as many while any contender is not stable."""
+    timings = {worker.contender.name: Timings() for worker in workers}
     rounds = math.ceil(samples / BURST)
-    _warm_up(workers, lambda worker, turn: worker.ask("burst", turn * BURST, BURST)[0])
+    _warm_up(workers, lambda worker, turn: worker.request("burst", turn * BURST, BURST)[0])
     done = 0
-    while done < rounds or (done < 2 * rounds and not all(one.stable for one in taken.values())):
-        for worker in in_order(workers, done):
-            times, stages = worker.ask("burst", done * BURST, BURST)
-            one = taken[worker.contender.name]
+    while done < rounds or (done < 2 * rounds and not all(one.stable for one in timings.values())):
+        for worker in shuffled(workers, done):
+            times, stages = worker.request("burst", done * BURST, BURST)
+            one = timings[worker.contender.name]
             one.milliseconds += times
             for answered in stages:
                 for stage, spent in answered.items():
@@ -83,70 +83,70 @@ def single_stream(workers: Sequence[Worker], samples: int, say: Say) -> dict[str
         done += 1
         if done % 10 == 0:
             say(f"single_stream: {done * BURST} of {rounds * BURST} images")
-    return taken
+    return timings
 
 
-def multi_stream(workers: Sequence[Worker], samples: int, say: Say) -> dict[str, Taken]:
-    """By contender: `samples` latencies of one question of `QUESTION` images."""
-    say(f"multi_stream: {samples} questions of {QUESTION} images")
-    return _in_turns(workers, samples, lambda worker, turn: [worker.ask("question", turn * QUESTION, QUESTION)])
+def multi_stream(workers: Sequence[Worker], samples: int, say: Say) -> dict[str, Timings]:
+    """Contender → `samples` latencies of a query of `QUERY_SIZE` images."""
+    say(f"multi_stream: {samples} queries of {QUERY_SIZE} images")
+    return _interleaved(workers, samples, lambda worker, turn: [worker.request("query", turn * QUERY_SIZE, QUERY_SIZE)])
 
 
-def engine(workers: Sequence[Worker], batch: int, samples: int, say: Say) -> dict[str, Taken]:
-    """By contender: `samples` latencies of the engine alone on `batch` ready tensors."""
+def engine(workers: Sequence[Worker], batch: int, samples: int, say: Say) -> dict[str, Timings]:
+    """Contender → at least `samples` latencies of the engine alone on `batch` preprocessed tensors."""
     say(f"engine: {samples} runs of {batch} images")
     turns = math.ceil(samples / _RUNS)
 
-    def ask(worker: Worker, turn: int) -> list[float]:
-        times: list[float] = worker.ask("call", "engine", turn * _RUNS * batch, batch, _RUNS)
+    def measure(worker: Worker, turn: int) -> list[float]:
+        times: list[float] = worker.request("call", "engine", turn * _RUNS * batch, batch, _RUNS)
         return times
 
-    return _in_turns(workers, turns, ask)
+    return _interleaved(workers, turns, measure)
 
 
 def best_batches(workers: Sequence[Worker], images: int) -> dict[str, int]:
-    """By contender: the batch size of its own list at which `images` images take least, each tried twice in turn."""
+    """Contender → the fastest of its batch sizes for `images` images, minimum of two interleaved runs each."""
     sizes = sorted({size for worker in workers for size in worker.contender.batches})
     least: dict[tuple[str, int], float] = {}
     for turn in range(2):
         for size in sizes:
-            for worker in in_order(workers, turn):
+            for worker in shuffled(workers, turn):
                 if size in worker.contender.batches:
                     key = worker.contender.name, size
-                    least[key] = min(least.get(key, math.inf), worker.ask("throughput", images, size))
+                    least[key] = min(least.get(key, math.inf), worker.request("throughput", images, size))
     names = [worker.contender.name for worker in workers]
     return {name: min((size for of, size in least if of == name), key=lambda s: least[name, s]) for name in names}
 
 
 def offline(
     workers: Sequence[Worker], batches: Mapping[str, int], images: int, turns: int, say: Say
-) -> dict[str, Taken]:
-    """By contender: milliseconds an image in each of `turns` turns over `images` images, in batches of its own size."""
+) -> dict[str, Timings]:
+    """Contender → milliseconds per image in each of `turns` turns over `images` images. batches: contender → size."""
     say(f"offline: {turns} turns of {images} images")
 
-    def ask(worker: Worker, turn: int) -> list[float]:
-        return [worker.ask("throughput", images, batches[worker.contender.name]) * 1e3 / images]
+    def measure(worker: Worker, turn: int) -> list[float]:
+        return [worker.request("throughput", images, batches[worker.contender.name]) * 1e3 / images]
 
-    return _in_turns(workers, turns, ask, warm_up=False)
+    return _interleaved(workers, turns, measure, warm_up=False)
 
 
-def _in_turns(
-    workers: Sequence[Worker], turns: int, ask: Callable[[Worker, int], list[float]], *, warm_up: bool = True
-) -> dict[str, Taken]:
-    taken = {worker.contender.name: Taken() for worker in workers}
+def _interleaved(
+    workers: Sequence[Worker], turns: int, measure: Callable[[Worker, int], list[float]], *, warm_up: bool = True
+) -> dict[str, Timings]:
+    timings = {worker.contender.name: Timings() for worker in workers}
     if warm_up:
-        _warm_up(workers, ask)
+        _warm_up(workers, measure)
     for turn in range(turns):
-        for worker in in_order(workers, turn):
-            taken[worker.contender.name].milliseconds += ask(worker, turn)
-    return taken
+        for worker in shuffled(workers, turn):
+            timings[worker.contender.name].milliseconds += measure(worker, turn)
+    return timings
 
 
-def _warm_up(workers: Sequence[Worker], ask: Callable[[Worker, int], list[float]]) -> None:
-    """Turns that are not counted, until the last three of every worker agree."""
+def _warm_up(workers: Sequence[Worker], measure: Callable[[Worker, int], list[float]]) -> None:
+    """Run untimed turns until the medians of the last three turns agree for every worker."""
     medians: dict[str, list[float]] = {worker.contender.name: [] for worker in workers}
     for turn in range(_MOST_WARM_UP):
-        for worker in in_order(workers, turn):
-            medians[worker.contender.name].append(float(np.median(ask(worker, -1 - turn))))
+        for worker in shuffled(workers, turn):
+            medians[worker.contender.name].append(float(np.median(measure(worker, -1 - turn))))
         if turn >= 2 and all(agree(found[-3:]) for found in medians.values()):
             return

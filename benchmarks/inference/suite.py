@@ -1,4 +1,4 @@
-"""One run of the suite: workers are started, asked in turn, and what they say becomes a record."""
+"""Runs the inference benchmarks: starts the workers, runs the scenarios, and returns the record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from stageproof.benchmarks.compare.statistics import ASSUMED_SPREAD, detectable
 from stageproof.benchmarks.compare.verdicts import MARGIN
-from stageproof.benchmarks.contenders.selection import only, predictors, start
+from stageproof.benchmarks.contenders.selection import predictors, select, start
 from stageproof.benchmarks.contenders.worker import Worker
 from stageproof.benchmarks.inference.images import images_for
 from stageproof.benchmarks.inference.rows import Facts, pooled
@@ -20,11 +20,11 @@ from stageproof.benchmarks.machine.ceilings import floors, gflop_per_image
 from stageproof.benchmarks.machine.circumstances import circumstances, commit
 from stageproof.benchmarks.options import Options
 from stageproof.benchmarks.peers import peers
-from stageproof.benchmarks.peers.context import Given
+from stageproof.benchmarks.peers.context import PeerContext
 from stageproof.benchmarks.peers.eager import SNIPPET
 from stageproof.benchmarks.records.schema import build
 from stageproof.export.data.calibration import calibration_samples
-from stageproof.export.engines.child_process import in_own_process
+from stageproof.export.engines.child_process import run_in_child_process
 from stageproof.export.reference.model import source_of
 from stageproof.runtime.bundle.manifest import Manifest
 from stageproof.runtime.bundle.verify import verified
@@ -37,17 +37,17 @@ from stageproof.train.runs.record import read_record
 
 Say = Callable[[str], None]
 _ONCE = ("server", "scaling")
-"""Scenarios that run in the last process only: they take minutes."""
+"""Scenarios that run in the last process only, since they take minutes."""
 
 
 def run(options: Options, say: Say) -> dict[str, Any]:
-    """The record (`benchmarks.records.schema`) of the scenarios asked for.
+    """The record (`benchmarks.records.schema`) of the requested scenarios.
 
-    Raises BundleError for a bundle that cannot be used or of which nothing can be measured, InputError or DatasetError
-    for images that would measure nothing.
+    Raises BundleError for a bundle that cannot be used or has no artifact that runs here, InputError or DatasetError
+    for unusable images.
     """
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    manifest = verified(options.bundle)  # peers open its files too
+    manifest = verified(options.bundle)  # verified here, since peers open its files without a check
     if manifest.labels_from == ASSUMED:
         say(order_line(manifest.model.labels, ASSUMED))
     notes: list[str] = []
@@ -58,7 +58,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     contenders = predictors(options, manifest, threads, notes)
     with _folder(options.work) as work:
         if options.peers:
-            given = Given(
+            context = PeerContext(
                 options.bundle,
                 manifest,
                 source,
@@ -68,15 +68,15 @@ def run(options: Options, say: Say) -> dict[str, Any]:
                 slow_peers=slow_peers,
                 calibration=_calibration(source) if slow_peers else (),
             )
-            others, left_out = peers(given)
+            others, left_out = peers(context)
             contenders += others
             notes += left_out
-        contenders = only(contenders, options.only)
-        say("looking at the machine")
+        contenders = select(contenders, options.only)
+        say("recording hardware, load and versions")
         about = circumstances()
         ceilings: dict[str, Any] = {}
         if not options.quick:
-            ceilings = in_own_process(floors, (threads, options.device), work / "floors.log", say)
+            ceilings = run_in_child_process(floors, (threads, options.device), work / "floors.log", say)
         work_done = gflop_per_image(manifest.model.architecture, manifest.model.input.shape)
         say(power(options, len(contenders)))
         facts: Facts | None = None
@@ -85,16 +85,17 @@ def run(options: Options, say: Say) -> dict[str, Any]:
         for number in range(1, options.processes + 1):
             last = number == options.processes
             with ExitStack() as stack:
-                # What did not load the first time is noted once.
+                # Contenders that fail to load are noted for the first process only.
                 workers = start(contenders, images, work, stack, notes if number == 1 else [], say)
                 facts = facts or _facts(workers, ceilings, work_done, threads, say)
-                asked = tuple(one for one in options.scenarios if last or one not in _ONCE)
-                by_process.append(rows_of(options, asked, workers, images, facts, work, batches, say))
-                cost = scaling(workers[0].contender, images, work, say) if last and "scaling" in asked else None
+                selected = tuple(one for one in options.scenarios if last or one not in _ONCE)
+                by_process.append(rows_of(options, selected, workers, images, facts, work, batches, say))
+                cost = scaling(workers[0].contender, images, work, say) if last and "scaling" in selected else None
         rows = pooled(by_process, notes)
     after = circumstances()
     about |= {"busy": about["busy"] or after["busy"], "noise_after": after["noise"], "others_after": after["others"]}
-    notes += [f"{one.name} in {one.scenario} did not settle: its thirds differ" for one in rows if not one.stable]
+    unstable = "the medians of the first, second and last third of its samples differ by more than 10 %"
+    notes += [f"{one.name} in {one.scenario} is not stable: {unstable}" for one in rows if not one.stable]
     return build(
         rows,
         commit=commit(),
@@ -111,27 +112,27 @@ def run(options: Options, say: Say) -> dict[str, Any]:
 
 
 def power(options: Options, rows: int) -> str:
-    """What change two such runs would show with a probability of 80 %, at spreads between processes that are usual."""
+    """A sentence with the change that two such runs detect with 80 % power, for typical spreads between processes."""
     if options.processes == 1:
         found = detectable(1, options.per_process, rows, MARGIN, ASSUMED_SPREAD)
         return (
-            f"Two runs like this one show a change of {found:.1%} with a probability of 80 % (one process each: their "
-            f"spread is assumed to be {ASSUMED_SPREAD:.0%}); --processes 5 measures it."
+            f"Two runs like this one detect a change of {found:.1%} with 80 % power (one process each: the spread "
+            f"between processes is assumed to be {ASSUMED_SPREAD:.0%}; --processes 5 measures it)."
         )
     found, worse = (
         detectable(options.processes, options.per_process, rows, MARGIN, spread) for spread in (0.005, ASSUMED_SPREAD)
     )
     return (
-        f"Two runs like this one ({options.processes} processes of {options.per_process} samples) show a change of "
-        f"{found:.1%} with a probability of 80 % where processes differ by 0.5 %, of {worse:.1%} where they differ by "
+        f"Two runs like this one ({options.processes} processes of {options.per_process} samples) detect a change of "
+        f"{found:.1%} with 80 % power if processes differ by 0.5 %, of {worse:.1%} if they differ by "
         f"{ASSUMED_SPREAD:.0%}."
     )
 
 
 def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int, say: Say) -> Facts:
-    """What the rows of one contender share, asked once."""
-    say("counting decisions that differ from the eager float32 model's")
-    decisions = {worker.contender.name: worker.ask("decisions") for worker in workers if worker.contender.decides}
+    """Facts shared by all rows: peak performance and changed predictions, computed once."""
+    say("counting predictions that differ from the float32 PyTorch model's")
+    decisions = {worker.contender.name: worker.request("decisions") for worker in workers if worker.contender.decides}
     expected = decisions.get(SNIPPET)
     flips = {}
     for name, decided in decisions.items() if expected else ():
@@ -146,7 +147,7 @@ def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, th
 
 
 def _calibration(source: Path | None) -> tuple[bytes, ...]:
-    """Training slices of the run, as far as they are at hand."""
+    """Encoded training slices of the run; empty if they are not available."""
     try:
         samples, _ = calibration_samples(source, None)
     except DatasetError:
@@ -155,7 +156,7 @@ def _calibration(source: Path | None) -> tuple[bytes, ...]:
 
 
 def _run_of(options: Options, manifest: Manifest, notes: list[str], say: Say) -> Path | None:
-    """The run that the bundle was made from, where it is found; `say` takes which it is."""
+    """The run that the bundle was made from; None if it is not found. `say` is called with its description."""
     try:
         source = source_of(options.bundle, options.run)
     except CheckpointError as error:
@@ -165,15 +166,13 @@ def _run_of(options: Options, manifest: Manifest, notes: list[str], say: Say) ->
     if options.run is None:
         say(described(source, record))
     if record["weights_sha256"] != manifest.model.digest:
-        raise InputError(
-            f"{source} holds other weights than {options.bundle} was made from. Give the run it came from."
-        )
+        raise InputError(f"{source} has other weights than {options.bundle} was made from. Give the run it came from.")
     return source
 
 
 @contextmanager
 def _folder(kept: Path | None) -> Iterator[Path]:
-    """Where peers keep what they compile: `kept`, or a folder that is gone afterwards."""
+    """Yields the folder for compiled files of peers: `kept`, or a temporary one that is deleted afterwards."""
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
         yield kept.resolve()

@@ -1,1 +1,1 @@
-"""The machine that figures were taken on."""
+"""Measures and describes the machine: peak performance, load, hardware and versions."""

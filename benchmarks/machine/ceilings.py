@@ -1,7 +1,7 @@
-"""What this machine can do at most: matrix products through whichever library is fastest here, and memory traffic.
+"""Measures the machine's peak performance: matrix products with the fastest installed library, and memory bandwidth.
 
-Both are measured in the run whose figures they are held against, because machines differ and drift. The best of
-several runs counts: others can only take time away.
+Both are measured in the same run as the benchmarks they are compared with, because machines differ and drift. The
+fastest of several runs counts, since other load only adds time.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 SIZES = (1024, 2048)
 """Rows and columns of the square matrices."""
 LAYERS = 4
-"""Products in a chain, so that what surrounds them hardly counts."""
+"""Number of matrix products in a chain, so that overhead around them is negligible."""
 _SECONDS = 0.25
 _COPIED = 256 * 1024 * 1024
 
 Task = tuple[str, str, float, Callable[[], object]]
-"""(precision, how, GFLOP, one run)."""
+"""(precision, library and size, GFLOP per run, function for one run)."""
 
 
 def gflop_per_image(architecture: str, shape: tuple[int, int, int]) -> float:
-    """GFLOP of one forward pass over (C, H, W), a multiplication and an addition counted as two."""
+    """GFLOP of one forward pass of a (C, H, W) image; a multiply-add counts as two operations."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,23 +38,23 @@ def gflop_per_image(architecture: str, shape: tuple[int, int, int]) -> float:
 
 
 def floors(threads: int, device: str, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """{precision: {gflop_s, how}} and {"memory": {gb_s, how}}, as `benchmarks.records.schema` has them.
+    """{precision: {gflop_s, how}} and {"memory": {gb_s, how}}, as described in `benchmarks.records.schema`.
 
-    It sets thread counts of the whole process: run it in one of its own.
+    Sets the thread counts of the whole process, so run it in a separate process.
     """
     import torch
 
     torch.set_num_threads(threads)
     best: dict[str, dict[str, Any]] = {}
     for precision, how, gflop, run in _tasks(threads, device):
-        rate = gflop / _shortest(run)
-        say(f"{precision} by {how}: {rate:.0f} GFLOP/s")
+        rate = gflop / _fastest_seconds(run)
+        say(f"peak {precision} by {how}: {rate:.0f} GFLOP/s")
         if rate > best.get(precision, {"gflop_s": 0.0})["gflop_s"]:
             best[precision] = {"gflop_s": round(rate, 1), "how": f"matrix products by {how}"}
     source = torch.zeros(_COPIED // 4, device=device) + 1
     target = torch.empty_like(source)
-    seconds = _shortest(_finished(partial(target.copy_, source), device))
-    copied = 2 * _COPIED / seconds / 1e9  # read once, written once, as STREAM counts
+    seconds = _fastest_seconds(_synchronised(partial(target.copy_, source), device))
+    copied = 2 * _COPIED / seconds / 1e9  # one read and one write, as counted by STREAM
     best["memory"] = {"gb_s": round(copied, 1), "how": f"torch {torch.__version__}, copying {_COPIED >> 20} MiB"}
     return best
 
@@ -76,9 +76,9 @@ def _torch_tasks(size: int, device: str) -> Iterator[Task]:
         dtypes["fp16"] = torch.float16
     for precision, dtype in dtypes.items():
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        yield precision, how, gflop, _finished(partial(torch.mm, left, right), device)
+        yield precision, how, gflop, _synchronised(partial(torch.mm, left, right), device)
     first, second = (torch.randint(-100, 100, (size, size), dtype=torch.int8, device=device) for _ in range(2))
-    yield "int8", how, gflop, _finished(partial(torch._int_mm, first, second.T), device)
+    yield "int8", how, gflop, _synchronised(partial(torch._int_mm, first, second.T), device)
 
 
 def _openvino_tasks(size: int, threads: int) -> Iterator[Task]:
@@ -97,7 +97,7 @@ def _openvino_tasks(size: int, threads: int) -> Iterator[Task]:
         }
         compiled = core.compile_model(model, "CPU", settings)
         if precision == "int8" and not _runs_in_int8(compiled):
-            continue  # it would be a float figure under another name
+            continue  # it ran in float, so it does not measure int8
         request = compiled.create_infer_request()
         yield (
             precision,
@@ -108,7 +108,8 @@ def _openvino_tasks(size: int, threads: int) -> Iterator[Task]:
 
 
 def _chain(openvino: Any, size: int, quantised: bool) -> Any:
-    """`LAYERS` products with constant weights, each followed by a ReLU and, if quantised, by 8 bits on both sides."""
+    """Model with `LAYERS` matrix products with constant weights, each followed by a ReLU; if quantised, both operands
+    are int8."""
     from openvino import opset13 as ops
 
     rng = np.random.default_rng(1)
@@ -136,8 +137,8 @@ def _runs_in_int8(compiled: Any) -> bool:
     return len(kinds) >= LAYERS and set(kinds) <= {"i8", "u8"}
 
 
-def _finished(run: Callable[[], object], device: str) -> Callable[[], object]:
-    """`run`, which on a GPU only counts once the GPU has done it."""
+def _synchronised(run: Callable[[], object], device: str) -> Callable[[], object]:
+    """`run`, followed by a synchronisation on a GPU."""
     if device == "cpu":
         return run
     import torch
@@ -149,8 +150,8 @@ def _finished(run: Callable[[], object], device: str) -> Callable[[], object]:
     return waited
 
 
-def _shortest(run: Callable[[], object]) -> float:
-    """Seconds of the fastest of as many runs as fit in a fraction of a second, at least 3, after one not counted."""
+def _fastest_seconds(run: Callable[[], object]) -> float:
+    """Time of the fastest run in seconds, of at least 3 runs or `_SECONDS`, after one untimed run."""
     run()
     times: list[float] = []
     while len(times) < 3 or sum(times) < _SECONDS:

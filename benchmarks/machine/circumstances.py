@@ -1,4 +1,4 @@
-"""The machine that figures were taken on: what it is, how evenly it runs, and whether others were using it."""
+"""Describes the machine of a measurement: hardware, versions, timing noise, and CPU use by other processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stageproof.export.engines.runners import cpu
 from stageproof.runtime.system.cpus import available_cpus
 
 NOISY = 0.10
-"""Spread of the calibration loop, or share of the CPUs used by others, from which a machine is called busy."""
+"""Threshold of the timing noise, and of the share of CPUs used by other processes, for a busy machine."""
 
 _PACKAGES = (
     "stageproof",
@@ -33,10 +33,10 @@ _PACKAGES = (
 
 
 def circumstances() -> dict[str, Any]:
-    """Hardware, clocks, load, noise and versions, for the record. Takes about a second, in which nothing else may run.
+    """Hardware, clock rate, load, noise and versions, for the record. Takes about a second; run nothing else meanwhile.
 
-    mhz: median clock of the CPUs after the calibration loop, where the system tells it. load_average: of one minute.
-    noise: as `noise`. others: as `used_by_others`. busy: whether either is above `NOISY`.
+    mhz: median clock rate of the CPUs after the noise measurement, if available. load_average: over one minute.
+    noise: from `noise`. others: from `used_by_others`. busy: whether either is above `NOISY`.
     """
     others, spread = used_by_others(), noise()
     return {
@@ -55,9 +55,9 @@ def circumstances() -> dict[str, Any]:
 
 
 def noise(runs: int = 40) -> float:
-    """Relative spread of a fixed calculation of some milliseconds: (90th percentile - 10th) / median of `runs`."""
-    # Elementwise, because a matrix product would wake the threads of a library of its own; within the first cache and
-    # without new memory, whose pages the system hands out as it likes.
+    """Timing noise: (90th - 10th percentile) / median of `runs` runs of a fixed calculation of some milliseconds."""
+    # Elementwise, because a matrix product would use a library's threads; within the L1 cache and without new memory,
+    # whose allocation time varies.
     values = np.random.default_rng(0).random(2048, np.float32)
     result = np.empty_like(values)
     times = []
@@ -71,19 +71,20 @@ def noise(runs: int = 40) -> float:
 
 
 def used_by_others(seconds: float = 0.5) -> float | None:
-    """Share of all CPUs that others use, or take from this machine, while this process sleeps; None off Linux."""
+    """Share of all CPUs, in [0, 1], that other processes or virtual machines use while this one sleeps; None unless on
+    Linux."""
     before = _ticks()
     if before is None:
         return None
     time.sleep(seconds)
     after = _ticks()
-    assert after is not None, "it was there before"
+    assert after is not None, "/proc/stat was readable before"
     spent, idle = (now - then for now, then in zip(after, before, strict=True))
     return max(0.0, 1.0 - idle / spent) if spent else 0.0
 
 
 def commit() -> str | None:
-    """The commit that this code stands at, `+` at its end where files differ from it; None outside a checkout."""
+    """Git commit of this code, with a final `+` if files were modified; None outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
     try:
         found, changed = (
@@ -96,7 +97,7 @@ def commit() -> str | None:
 
 
 def _ticks() -> tuple[int, int] | None:
-    """(all, idle) clock ticks of all CPUs since the system started."""
+    """(total, idle) clock ticks of all CPUs since boot; None if unavailable."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
     except (OSError, IndexError):

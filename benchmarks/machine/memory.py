@@ -1,4 +1,4 @@
-"""What this process holds. Light, because every worker imports it."""
+"""Resident memory of this process, peak and current. Has few imports, since every worker imports it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def peak_rss() -> int:
-    """Most memory that this process has held so far, bytes."""
-    # getrusage would count what the process that started this one held: on Linux the figure survives exec.
+    """Peak resident memory of this process, in bytes."""
+    # Not getrusage: on Linux its value includes the parent's, since it is kept across exec.
     return _status("VmHWM")
 
 
-def held_rss() -> int:
-    """Memory that this process holds now, bytes; off Linux the most that it has held."""
+def current_rss() -> int:
+    """Current resident memory of this process, in bytes; the peak unless on Linux."""
     return _status("VmRSS")
 
 

@@ -1,28 +1,28 @@
-"""What users would run instead of the Predictor, one module a family, each as its own documentation says is best.
+"""Peers: other ways to run the same model, one module per library, each with the settings its documentation recommends.
 
-A family's module has
+A peer module has
 
-    contenders(given)   the Contenders it can put up here, and a note for each that it cannot
-    load(...)           what one of them runs, in its own process; the library is imported there and nowhere earlier
+    contenders(context)   the Contenders available here, and a note for each that is not
+    load(...)             creates the contender in its own process; the library is imported only there
 
-All of them answer the bytes of an image file with the probabilities of the same weights.
+All peers take the bytes of an image file and return the probabilities of the same weights.
 """
 
 from __future__ import annotations
 
 from stageproof.benchmarks.contenders.worker import Contender
 from stageproof.benchmarks.peers import aotinductor, compiled, eager, nncf, onnx_runtime, openvino
-from stageproof.benchmarks.peers.context import Given
+from stageproof.benchmarks.peers.context import PeerContext
 
 FAMILIES = (eager, compiled, aotinductor, onnx_runtime, openvino, nncf)
 
 
-def peers(given: Given) -> tuple[list[Contender], list[str]]:
-    """Every peer that can run here, the published snippet first, and what is left out with the reason."""
+def peers(context: PeerContext) -> tuple[list[Contender], list[str]]:
+    """(contenders that can run here, the published snippet first; notes on those that cannot, with the reason)."""
     found: list[Contender] = []
     notes: list[str] = []
     for family in FAMILIES:
-        contenders, missing = family.contenders(given)
+        contenders, missing = family.contenders(context)
         found += contenders
         notes += missing
     return found, notes

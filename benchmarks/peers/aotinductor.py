@@ -1,4 +1,4 @@
-"""AOTInductor: the run's network compiled ahead of time to a package, for the CPU or GPU it is compiled on.
+"""AOTInductor as a peer: the run's network compiled ahead of time to a package for this CPU or GPU.
 
 https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
@@ -13,22 +13,22 @@ from typing import Any
 
 from stageproof.benchmarks.contenders.worker import Contender
 from stageproof.benchmarks.peers.compiled import transform_shape
-from stageproof.benchmarks.peers.context import NO_RUN, PATIENCE, Given
+from stageproof.benchmarks.peers.context import NO_RUN, SLOW_TO_PREPARE, PeerContext
 from stageproof.benchmarks.peers.eager import lower, prepared
 from stageproof.benchmarks.peers.peer import Peer
 
 
-def contenders(given: Given) -> tuple[list[Contender], list[str]]:
-    """float32, and bf16 (fp16 on a GPU)."""
+def contenders(context: PeerContext) -> tuple[list[Contender], list[str]]:
+    """The contenders: fp32 and bf16 (fp16 on a GPU)."""
     from stageproof.export.formats.aotinductor import (
-        COMPILERS,  # with it comes torch, which the other peers' processes do without
+        COMPILERS,  # imported here, since it imports torch, which processes of other peers do not need
     )
 
     reason = None
-    if given.run is None:
+    if context.run is None:
         reason = NO_RUN
-    elif not given.slow_peers:
-        reason = PATIENCE
+    elif not context.slow_peers:
+        reason = SLOW_TO_PREPARE
     elif find_spec("torchvision") is None:
         reason = "it needs torchvision"
     elif not any(map(shutil.which, [os.environ.get("CXX", ""), *COMPILERS])):
@@ -41,27 +41,27 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
             "peer",
             "aotinductor",
             precision,
-            given.threads,
+            context.threads,
             "aoti_compile_and_package, channels_last, "
-            + ("freezing" if given.device == "cpu" else "max_autotune")
+            + ("freezing" if context.device == "cpu" else "max_autotune")
             + ("" if precision == "fp32" else f", autocast {precision}"),
             "stageproof.benchmarks.peers.aotinductor",
             {
-                "run": given.run,
+                "run": context.run,
                 "precision": precision,
-                "device": given.device,
-                "threads": given.threads,
-                "work": given.work,
-                "digest": given.manifest.model.digest,
+                "device": context.device,
+                "threads": context.threads,
+                "work": context.work,
+                "digest": context.manifest.model.digest,
             },
             batches=(1,),
         )
-        for precision in ("fp32", "bf16" if given.device == "cpu" else "fp16")
+        for precision in ("fp32", "bf16" if context.device == "cpu" else "fp16")
     ], []
 
 
 def load(run: Path, precision: str, device: str, threads: int, work: Path, digest: str) -> Peer:
-    """The package, compiled into `work` unless it lies there from another time. It takes one image."""
+    """The peer with a package for batch size 1; the package is compiled to `work` unless it exists there."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(work / "inductor")
     import torch
     import torch._inductor

@@ -1,4 +1,4 @@
-"""torch.compile: frozen weights on the CPU, max-autotune on a GPU.
+"""torch.compile as a peer: frozen weights on the CPU, max-autotune on a GPU.
 
 https://docs.pytorch.org/docs/stable/torch.compiler_inductor_profiling.html; freezing: torch/_inductor/config.py
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.benchmarks.contenders.worker import Contender
-from stageproof.benchmarks.peers.context import NO_RUN, PATIENCE, Given
+from stageproof.benchmarks.peers.context import NO_RUN, SLOW_TO_PREPARE, PeerContext
 from stageproof.benchmarks.peers.eager import lower, prepared
 from stageproof.benchmarks.peers.peer import Peer
 
@@ -21,33 +21,33 @@ _SETTINGS = {
 }
 
 
-def contenders(given: Given) -> tuple[list[Contender], list[str]]:
-    """float32, and bf16 (fp16 on a GPU)."""
+def contenders(context: PeerContext) -> tuple[list[Contender], list[str]]:
+    """The contenders: fp32 and bf16 (fp16 on a GPU)."""
     reason = None
-    if given.run is None:
+    if context.run is None:
         reason = NO_RUN
-    elif not given.slow_peers:
-        reason = PATIENCE
+    elif not context.slow_peers:
+        reason = SLOW_TO_PREPARE
     elif find_spec("torchvision") is None:
         reason = "it needs torchvision"
     if reason:
         return [], [f"torch.compile was not measured: {reason}."]
-    precisions = ("fp32", "bf16" if given.device == "cpu" else "fp16")
+    precisions = ("fp32", "bf16" if context.device == "cpu" else "fp16")
     return [
         Contender(
             f"torch.compile {precision}",
             "peer",
             "torch",
             precision,
-            given.threads,
-            _SETTINGS[given.device] + ("" if precision == "fp32" else f", autocast {precision}"),
+            context.threads,
+            _SETTINGS[context.device] + ("" if precision == "fp32" else f", autocast {precision}"),
             "stageproof.benchmarks.peers.compiled",
             {
-                "run": given.run,
+                "run": context.run,
                 "precision": precision,
-                "device": given.device,
-                "threads": given.threads,
-                "cache": given.work / "inductor",
+                "device": context.device,
+                "threads": context.threads,
+                "cache": context.work / "inductor",
             },
             batches=(1, 8),
         )
@@ -56,8 +56,8 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
 
 
 def load(run: Path, precision: str, device: str, threads: int, cache: Path) -> Peer:
-    """Compiled for one image at a time; another batch size compiles anew when it is first asked."""
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # else in the system's temporary folder, for good
+    """The peer, compiled for batch size 1; other batch sizes are compiled when first used."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # the default is never deleted
     import torch
     import torch._inductor.config
 
@@ -77,6 +77,6 @@ def load(run: Path, precision: str, device: str, threads: int, cache: Path) -> P
 
 
 def transform_shape(transform: Any) -> tuple[int, int, int]:
-    """(C, H, W) of what the transform makes."""
+    """(C, H, W), the output shape of the transform."""
     resize, _, normalise = transform.transforms
     return len(normalise.mean), *resize.size

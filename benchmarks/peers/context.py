@@ -1,4 +1,4 @@
-"""What every peer is given: the same weights, the same files, the same threads."""
+"""`PeerContext`, the inputs of every peer: weights, files, number of threads."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from stageproof.runtime.bundle.manifest import TENSOR, Artifact, Manifest
 
 
 @dataclass(frozen=True)
-class Given:
-    """The model that all peers run."""
+class PeerContext:
+    """The model and settings shared by all peers."""
 
     bundle: Path
     manifest: Manifest
     run: Path | None
-    """The run the bundle was made from, for the peers that start from PyTorch; None where it is not at hand."""
+    """The run that the bundle was made from, for PyTorch peers; None if not found."""
     threads: int
     device: str
     """``cpu`` or ``cuda``."""
     work: Path
-    """Where a peer may keep what it compiles."""
+    """Folder for compiled files."""
     slow_peers: bool
-    """Also the peers that take minutes to compile or calibrate."""
+    """Whether to include peers that take minutes to compile or calibrate."""
     calibration: tuple[bytes, ...] = ()
-    """Encoded images that a peer may calibrate int8 on; none of them is answered for the clock."""
+    """Encoded images for int8 calibration, disjoint from the measured images."""
 
     def onnx(self, precision: str) -> Artifact | None:
-        """The bundle's `.onnx` in this precision, taking tensors, if it has one."""
+        """The bundle's `.onnx` artifact in this precision that takes tensors; None if there is none."""
         found = (
             artifact
             for artifact in self.manifest.artifacts
@@ -36,5 +36,5 @@ class Given:
         return next(found, None)
 
 
-NO_RUN = "the bundle's run is not in runs/: name it with --run"
-PATIENCE = "it takes minutes to prepare: --slow-peers"
+NO_RUN = "the bundle's run was not found in runs/: give it with --run"
+SLOW_TO_PREPARE = "its preparation takes minutes: enable it with --slow-peers"

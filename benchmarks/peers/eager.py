@@ -1,4 +1,4 @@
-"""PyTorch as it stands: the published snippet, and the same model in the layout and precision PyTorch recommends.
+"""PyTorch in eager mode as a peer: the published snippet, and the memory format and precision that PyTorch recommends.
 
 https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html and …/intermediate/memory_format_tutorial.html
 """
@@ -12,23 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.benchmarks.contenders.worker import Contender
-from stageproof.benchmarks.peers.context import NO_RUN, Given
+from stageproof.benchmarks.peers.context import NO_RUN, PeerContext
 from stageproof.benchmarks.peers.peer import Peer, mode_of
 
 SNIPPET = "published snippet (eager PyTorch)"
 PUBLISHED_SIZE = 224
 AS_PUBLISHED = f"snippet as published, {PUBLISHED_SIZE} × {PUBLISHED_SIZE}"
-"""For a model of another size: what its users ran before, at three times the arithmetic of 128 × 128."""
+"""Additional contender for a model of another input size: what users ran before; at 224 × 224 it needs three times the
+arithmetic of 128 × 128."""
 _LOW = {"cpu": "bf16", "cuda": "fp16"}
 
 
-def contenders(given: Given) -> tuple[list[Contender], list[str]]:
-    """The snippet in float32, and channels_last in bf16 (fp16 on a GPU); the snippet at its own size, if another."""
-    if given.run is None:
+def contenders(context: PeerContext) -> tuple[list[Contender], list[str]]:
+    """The contenders: the snippet in fp32, channels_last in bf16 (fp16 on a GPU), and the snippet at its published size
+    if the model's is another."""
+    if context.run is None:
         return [], [f"{SNIPPET} was not measured: {NO_RUN}."]
     if find_spec("torchvision") is None:
         return [], [f"{SNIPPET} was not measured: it needs torchvision."]
-    low = _LOW[given.device]
+    low = _LOW[context.device]
     settings = {
         "fp32": "PIL, torchvision transforms, eval, no_grad",
         low: f"the same, channels_last, autocast {low}, inference_mode",
@@ -39,14 +41,14 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
             "peer",
             "torch",
             precision,
-            given.threads,
-            said,
+            context.threads,
+            described,
             "stageproof.benchmarks.peers.eager",
-            {"run": given.run, "precision": precision, "device": given.device, "threads": given.threads},
+            {"run": context.run, "precision": precision, "device": context.device, "threads": context.threads},
         )
-        for precision, said in settings.items()
+        for precision, described in settings.items()
     ]
-    spec = given.manifest.model.input
+    spec = context.manifest.model.input
     if (spec.height, spec.width) != (PUBLISHED_SIZE, PUBLISHED_SIZE):
         arguments = {**found[0].arguments, "size": PUBLISHED_SIZE}
         found.append(replace(found[0], name=AS_PUBLISHED, arguments=arguments, decides=False))
@@ -54,17 +56,17 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
 
 
 def load(run: Path, precision: str, device: str, threads: int, size: int | None = None) -> Peer:
-    """The run's own weights in its own network; `size`: height and width to resize to, where not the network's own."""
+    """The peer with the run's network and weights. size: height and width to resize to; None: the network's own."""
     import torch
 
     model, transform, mode = prepared(run, device, threads, size)
     if precision == "fp32":
 
-        def plainly(tensors: list[Any]) -> Any:
+        def compute_fp32(tensors: list[Any]) -> Any:
             with torch.no_grad():
                 return model(torch.stack(tensors).to(device)).cpu().numpy()
 
-        return Peer(mode, transform, plainly)
+        return Peer(mode, transform, compute_fp32)
     model = model.to(memory_format=torch.channels_last)
 
     def compute(tensors: list[Any]) -> Any:
@@ -76,7 +78,7 @@ def load(run: Path, precision: str, device: str, threads: int, size: int | None 
 
 
 def prepared(run: Path, device: str, threads: int, size: int | None = None) -> tuple[Any, Any, str]:
-    """(model, torchvision transform, mode of the picture) that all peers in PyTorch start from."""
+    """(model, torchvision transform, PIL image mode), shared by all PyTorch peers."""
     import torch
     from torchvision import transforms
 
@@ -96,7 +98,7 @@ def prepared(run: Path, device: str, threads: int, size: int | None = None) -> t
 
 
 def lower(precision: str, device: str) -> AbstractContextManager[Any]:
-    """Autocast to a lower precision; nothing for fp32."""
+    """Context manager for autocast to a lower precision; does nothing for fp32."""
     import torch
 
     if precision == "fp32":

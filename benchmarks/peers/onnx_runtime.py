@@ -1,4 +1,4 @@
-"""ONNX Runtime around the bundle's `.onnx` files, and around an int8 file of its own quantiser.
+"""ONNX Runtime as a peer: with the bundle's `.onnx` files, and with an int8 file of its own quantiser.
 
 https://onnxruntime.ai/docs/performance/tune-performance/threading.html and …/model-optimizations/quantization.html:
 static, per channel, Q/DQ, uint8 activations and int8 weights, which is the fast path on x86 with VNNI.
@@ -15,43 +15,45 @@ import numpy as np
 from PIL import Image
 
 from stageproof.benchmarks.contenders.worker import Contender
-from stageproof.benchmarks.peers.context import PATIENCE, Given
-from stageproof.benchmarks.peers.peer import Peer, mode_of, usual_preprocessing
+from stageproof.benchmarks.peers.context import SLOW_TO_PREPARE, PeerContext
+from stageproof.benchmarks.peers.peer import Peer, mode_of, standard_preprocessing
 from stageproof.runtime.preprocess import InputSpec
 
 _PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "TensorrtExecutionProvider")}
 
 
-def contenders(given: Given) -> tuple[list[Contender], list[str]]:
-    """Each `.onnx` of the bundle, in each provider of the device that is here."""
+def contenders(context: PeerContext) -> tuple[list[Contender], list[str]]:
+    """The contenders: each `.onnx` of the bundle in each available execution provider of the device."""
     if find_spec("onnxruntime") is None:
         return [], ["plain ONNX Runtime was not measured: it needs onnxruntime."]
     import onnxruntime
 
     found, notes = [], []
-    here = [name for name in _PROVIDERS[given.device] if name in onnxruntime.get_available_providers()]
-    if not here:
-        notes.append(f"plain ONNX Runtime was not measured on {given.device}: it has no provider for it.")
-    precisions = ("fp32", "int8") if given.device == "cpu" else ("fp32", "fp16", "int8")
-    for provider in here:
+    providers = [name for name in _PROVIDERS[context.device] if name in onnxruntime.get_available_providers()]
+    if not providers:
+        notes.append(f"plain ONNX Runtime was not measured: no execution provider for {context.device} is installed.")
+    precisions = ("fp32", "int8") if context.device == "cpu" else ("fp32", "fp16", "int8")
+    for provider in providers:
         for precision in precisions:
-            artifact = given.onnx(precision)
+            artifact = context.onnx(precision)
             if artifact is None:
                 notes.append(f"plain ONNX Runtime {precision} was not measured: the bundle has no such .onnx.")
                 continue
-            found.append(_contender(given, provider, precision, given.bundle / artifact.file, artifact.size_bytes))
-    source = given.onnx("fp32")
-    if given.device == "cpu" and source and here:
-        if given.slow_peers and given.calibration:
-            name = f"{given.manifest.model.digest[:16]}.u8s8.onnx"
-            found.append(_contender(given, here[0], "int8", given.work / name, None, given.bundle / source.file))
+            found.append(_contender(context, provider, precision, context.bundle / artifact.file, artifact.size_bytes))
+    source = context.onnx("fp32")
+    if context.device == "cpu" and source and providers:
+        if context.slow_peers and context.calibration:
+            name = f"{context.manifest.model.digest[:16]}.u8s8.onnx"
+            found.append(
+                _contender(context, providers[0], "int8", context.work / name, None, context.bundle / source.file)
+            )
         else:
-            notes.append(f"ONNX Runtime's own int8 was not measured: {PATIENCE}.")
+            notes.append(f"ONNX Runtime's own int8 was not measured: {SLOW_TO_PREPARE}.")
     return found, notes
 
 
 def _contender(
-    given: Given, provider: str, precision: str, file: Path, size: int | None, source: Path | None = None
+    context: PeerContext, provider: str, precision: str, file: Path, size: int | None, source: Path | None = None
 ) -> Contender:
     short = provider.removesuffix("ExecutionProvider")
     own = ", own quantiser" if source else ""
@@ -60,17 +62,17 @@ def _contender(
         "peer",
         "onnx",
         precision,
-        given.threads,
-        f"{provider}, all graph optimisations, intra_op_num_threads={given.threads}"
+        context.threads,
+        f"{provider}, all graph optimisations, intra_op_num_threads={context.threads}"
         + (", static Q/DQ u8s8 per channel, min-max" if source else ", the bundle's file"),
         "stageproof.benchmarks.peers.onnx_runtime",
         {
             "file": file,
             "provider": provider,
-            "spec": given.manifest.model.input,
-            "threads": given.threads,
+            "spec": context.manifest.model.input,
+            "threads": context.threads,
             "source": source,
-            "calibration": given.calibration if source else (),
+            "calibration": context.calibration if source else (),
         },
         size,
     )
@@ -79,10 +81,10 @@ def _contender(
 def load(
     file: Path, provider: str, spec: InputSpec, threads: int, source: Path | None, calibration: tuple[bytes, ...]
 ) -> Peer:
-    """A session over `file`, which is quantised from `source` first where that is given and `file` is not there."""
+    """The peer with a session for `file`, which is quantised from `source` if given and `file` does not exist."""
     import onnxruntime
 
-    preprocess = usual_preprocessing(spec)
+    preprocess = standard_preprocessing(spec)
     if source is not None and not file.exists():
         images = [preprocess(Image.open(io.BytesIO(image)).convert(mode_of(spec))) for image in calibration]
         _quantize(source, file, images)

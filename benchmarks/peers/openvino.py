@@ -1,7 +1,7 @@
-"""OpenVINO around the bundle's `.onnx` files, for latency, with the scaling of pixels compiled into the model.
+"""OpenVINO as a peer: the bundle's `.onnx` files with the latency hint and normalisation compiled into the model.
 
 https://docs.openvino.ai/…/openvino-workflow/running-inference/optimize-inference/high-level-performance-hints.html and
-…/optimize-preprocessing.html. What it computes a float32 file in by itself is bf16 where the CPU has it.
+…/optimize-preprocessing.html. By default OpenVINO runs float32 files in bf16 on CPUs with bf16 instructions.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import numpy as np
 from PIL import Image
 
 from stageproof.benchmarks.contenders.worker import Contender
-from stageproof.benchmarks.peers.context import Given
+from stageproof.benchmarks.peers.context import PeerContext
 from stageproof.benchmarks.peers.peer import Peer, mode_of
 from stageproof.runtime.preprocess import InputSpec
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": None}
 
 
-def contenders(given: Given) -> tuple[list[Contender], list[str]]:
-    """float32 kept as such, bf16, and the bundle's int8 file as OpenVINO runs it by itself."""
-    if given.device != "cpu":
+def contenders(context: PeerContext) -> tuple[list[Contender], list[str]]:
+    """The contenders: fp32 (enforced), bf16, and the bundle's int8 file with OpenVINO's default precision."""
+    if context.device != "cpu":
         return [], []
     if find_spec("openvino") is None:
         return [], ["plain OpenVINO was not measured: it needs openvino."]
     found, notes = [], []
     for precision, hint in _HINTS.items():
-        artifact = given.onnx("int8" if precision == "int8" else "fp32")
+        artifact = context.onnx("int8" if precision == "int8" else "fp32")
         if artifact is None:
             notes.append(f"plain OpenVINO {precision} was not measured: the bundle has no such .onnx.")
             continue
@@ -39,16 +39,16 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
                 "peer",
                 "openvino",
                 precision,
-                given.threads,
-                f"PERFORMANCE_HINT=LATENCY, INFERENCE_NUM_THREADS={given.threads}, "
+                context.threads,
+                f"PERFORMANCE_HINT=LATENCY, INFERENCE_NUM_THREADS={context.threads}, "
                 f"{f'INFERENCE_PRECISION_HINT={hint}' if hint else 'precision left to it'}, PrePostProcessor, the "
                 f"bundle's {artifact.file}",
                 "stageproof.benchmarks.peers.openvino",
                 {
-                    "file": given.bundle / artifact.file,
+                    "file": context.bundle / artifact.file,
                     "hint": hint,
-                    "spec": given.manifest.model.input,
-                    "threads": given.threads,
+                    "spec": context.manifest.model.input,
+                    "threads": context.threads,
                 },
                 artifact.size_bytes,
             )
@@ -57,7 +57,7 @@ def contenders(given: Given) -> tuple[list[Contender], list[str]]:
 
 
 def load(file: Path, hint: str | None, spec: InputSpec, threads: int) -> Peer:
-    """The file compiled to take uint8 pixels of the model's size, channels last."""
+    """The peer with the file compiled for uint8 NHWC input of the model's size."""
     from stageproof.runtime.system.offline_import import import_without
 
     openvino = import_without("openvino", "openvino_telemetry")

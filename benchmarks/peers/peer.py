@@ -1,4 +1,4 @@
-"""A peer's way from bytes to probabilities: read, preprocess, compute, softmax, with a clock at each stage."""
+"""`Peer`, inference from bytes to probabilities with timed stages: read, preprocess, compute, softmax."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL import Image
 
 
 class Peer:
-    """As a user would write it around one engine.
+    """Inference with one engine, as a user would write it.
 
-    mode: ``RGB`` or ``L``, as the model takes it.
-    preprocess: one PIL image → what `compute` takes a list of.
+    mode: PIL image mode of the model's input, ``RGB`` or ``L``.
+    preprocess: PIL image → preprocessed image.
     compute: list of preprocessed images → (N, classes) float32 logits.
     """
 
@@ -32,7 +32,7 @@ class Peer:
         return self.answer_all([image])[0]
 
     def answer_all(self, images: Sequence[bytes]) -> list[Sequence[float] | None]:
-        """As `answer`, in one batch."""
+        """As `answer`, for several images in one batch."""
         begun = time.perf_counter()
         pictures = [Image.open(io.BytesIO(image)).convert(self._mode) for image in images]
         read = time.perf_counter()
@@ -51,8 +51,8 @@ class Peer:
         return list(probabilities)
 
 
-def usual_preprocessing(spec: Any) -> Callable[[Image.Image], np.ndarray]:
-    """Pillow and NumPy, as tutorials around ONNX files write it: (C, H, W) float32 of a picture of the model's mode."""
+def standard_preprocessing(spec: Any) -> Callable[[Image.Image], np.ndarray]:
+    """Function that preprocesses a PIL image to (C, H, W) float32 with Pillow and NumPy, as ONNX tutorials do."""
     mean = np.array(spec.mean, np.float32)
     std = np.array(spec.std, np.float32)
 
@@ -65,5 +65,5 @@ def usual_preprocessing(spec: Any) -> Callable[[Image.Image], np.ndarray]:
 
 
 def mode_of(spec: Any) -> str:
-    """Of the picture that a model with this `InputSpec` takes."""
+    """PIL image mode for a model with this `InputSpec`."""
     return "RGB" if spec.channels == 3 else "L"

@@ -1,1 +1,1 @@
-"""The record of a run: schema, and reading with checks."""
+"""The record of a benchmark run: its schema, writing, and validated reading."""

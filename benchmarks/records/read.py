@@ -1,4 +1,4 @@
-"""A record of `python -m benchmarks`, read back and checked: what a report or a comparison rests on."""
+"""Reads and validates records of `python -m benchmarks`, for reports and comparisons."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ class Record:
     """One run of the benchmarks."""
 
     name: str
-    """The file it came from."""
+    """Name of its file."""
     facts: Mapping[str, Any]
-    """All keys of `benchmarks.records.schema` but the rows; those that hold an object are never None."""
+    """All keys of `benchmarks.records.schema` except the rows; keys with objects are never None."""
     rows: tuple[Row, ...]
 
     @property
     def machine(self) -> Mapping[str, Any]:
-        """Its circumstances."""
+        """The `circumstances` of the record."""
         found: Mapping[str, Any] = self.facts["circumstances"]
         return found
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises InputError for a file that is none, is cut short, or of another schema."""
+    """The record in a file. Raises InputError for a file that is not a record, is truncated, or has another schema."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. {_AGAIN}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON, or was cut short: {error}. {_AGAIN}") from error
+        raise InputError(f"{path} is not JSON, or is truncated: {error}. {_AGAIN}") from error
     return parsed(content, str(path))
 
 
 def parsed(content: Any, name: str) -> Record:
-    """The record with that content. Raises InputError, naming `name`, for anything else."""
+    """The record with this content. Raises InputError, with `name`, for invalid content."""
     if not isinstance(content, dict) or "schema" not in content:
-        raise InputError(f"{name} is no record of {program('benchmarks')}: it has no schema. {_AGAIN}")
+        raise InputError(f"{name} is not a record of {program('benchmarks')}: it has no schema. {_AGAIN}")
     if content["schema"] != SCHEMA:
         raise InputError(f"{name} has schema {content['schema']!r}, this code reads {SCHEMA}. {_AGAIN}")
     facts = {key: value for key, value in content.items() if key != "rows"}
@@ -56,7 +56,7 @@ def parsed(content: Any, name: str) -> Record:
         facts[key] = facts.get(key) or {}
         if not isinstance(facts[key], dict):
             raise InputError(f"{name}: {key} is {_kind(facts[key])}, expected an object. {_AGAIN}")
-    unread = [key for key, holds in _FACTS.items() if facts.get(key) is not None and not holds(facts[key])]
+    unread = [key for key, valid in _FACTS.items() if facts.get(key) is not None and not valid(facts[key])]
     if unread:
         raise InputError(f"{name}: {', '.join(unread)} cannot be read. {_AGAIN}")
     entries = content.get("rows")
@@ -77,7 +77,7 @@ def _row(entry: Any, where: str) -> Row:
     samples = entry["samples_ms"]
     if not isinstance(samples, list) or not samples or not all(_is_time(one) for one in samples):
         raise InputError(f"{where}: samples_ms is not a list of milliseconds above 0. {_AGAIN}")
-    wrong = [key for key, holds in _OPTIONAL.items() if entry.get(key) is not None and not holds(entry[key])]
+    wrong = [key for key, valid in _OPTIONAL.items() if entry.get(key) is not None and not valid(entry[key])]
     if wrong or not all(isinstance(entry[key], kind) for key, kind in _TYPES.items()):
         named = wrong or [key for key, kind in _TYPES.items() if not isinstance(entry[key], kind)]
         raise InputError(f"{where}: {', '.join(named)} cannot be read. {_AGAIN}")
@@ -113,10 +113,10 @@ def _is_floors(value: Any) -> bool:
 
 
 def _is_scaling(value: Any) -> bool:
-    asked = {"images": ("images", "seconds", "rss_bytes"), "workers": ("workers", "seconds", "images_per_s")}
+    required = {"images": ("images", "seconds", "rss_bytes"), "workers": ("workers", "seconds", "images_per_s")}
     return isinstance(value, dict) and all(
         isinstance(one, dict) and all(_is_time(one.get(key)) for key in keys)
-        for name, keys in asked.items()
+        for name, keys in required.items()
         for one in value.get(name) or ()
     )
 

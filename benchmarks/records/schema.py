@@ -1,21 +1,20 @@
-"""The record of one run of `python -m benchmarks`: every raw sample, and all that is needed to judge it.
+"""The record of one run of `python -m benchmarks`: every raw sample, with hardware, load and settings.
 
-A JSON object, schema 1. Times are wall-clock; `None` stands where something was not measured.
+A JSON object, schema 1. Times are wall-clock; `None` means not measured.
 
     schema          1
-    commit          Git commit of the code, `+` at its end where files differ from it; None outside a checkout
+    commit          Git commit of the code, with a final `+` if files were modified; None outside a checkout
     started         ISO 8601, UTC
     circumstances   `benchmarks.machine.circumstances.circumstances`: cpu, cpus, mhz, load_average, memory_bytes, noise,
-    busy, others,
-                    versions
+                    busy, others, versions
     bundle          `ModelInfo.to_dict()` of the bundle; its `digest` is that of the reference weights
-    images          {count, source}: what was answered
-    threads         CPU threads of every row that does not say otherwise
-    floors          {precision: {gflop_s, how}}, and {"memory": {gb_s, how}}: the ceilings of this machine, all threads
-    work            {gflop_per_image}: a multiplication and an addition are two
+    images          {count, source} of the measured images
+    threads         CPU threads; rows may have another value
+    floors          {precision: {gflop_s, how}}, and {"memory": {gb_s, how}}: measured peak of this machine, all threads
+    work            {gflop_per_image}; a multiply-add counts as two operations
     rows            [Row]
     scaling         {images: [{images, seconds, rss_bytes}], workers: [{workers, seconds, images_per_s}]}, or None
-    notes           [str]: what was left out, and why
+    notes           [str]: contenders and rows that were left out, with the reason
 """
 
 from __future__ import annotations
@@ -46,57 +45,57 @@ class Row:
     backend: str
     precision: str
     batch: int
-    """Images in one question."""
+    """Images per query."""
     threads: int
     settings: str
-    """The documented settings it ran with."""
+    """Settings of the engine."""
     samples_ms: list[float]
-    """Milliseconds of one question, after warming up; offline: milliseconds an image of each turn; server: from the
-    moment a question was due to its answer. Sample i of all rows of a scenario was taken in the same round, on the same
-    images, so they are paired; those of server are not."""
+    """Time of each query after warm-up, in milliseconds; offline: time per image of each turn; server: from arrival to
+    completion. Sample i of all rows of a scenario was measured in the same round on the same images, so samples are
+    paired, except in server."""
     images_per_s: float
     stable: bool
-    """The medians of the first, second and last third of the samples agree within 10 %."""
+    """Whether the medians of the first, second and last third of the samples agree within 10 %."""
     stages_ms: dict[str, list[float]] | None = None
-    """By name in `STAGES`, or those a peer has: the samples of questions asked once more with a clock at each stage."""
+    """Stage (`STAGES`, or the peer's own) → its time in each sample, in milliseconds."""
     peak_rss_bytes: int | None = None
-    """Of the process of its own that it ran in."""
+    """Peak resident memory of the contender's process."""
     load_s: float | None = None
-    """From a process that has started to one that can answer: imports, loading, warming up."""
+    """Time for imports, loading and warm-up in the started process."""
     first_answer_s: float | None = None
-    """From the start of that process to its first answer."""
+    """Time from the start of the process to its first prediction."""
     file_bytes: int | None = None
-    """Of the model's files."""
+    """Size of the model's files."""
     flips: dict[str, int] | None = None
-    """{count, images}: decisions that differ from the eager float32 model's on the same images."""
+    """{count, images}: number of predictions that differ from the float32 PyTorch model's, of how many images."""
     floor_ms: float | None = None
-    """The question's arithmetic at the machine's measured rate in this precision, all threads."""
+    """Minimum time of a query: its arithmetic at the machine's measured peak in this precision, all threads."""
     floor_share: float | None = None
-    """`floor_ms` over the median sample, in [0, 1]."""
+    """`floor_ms` divided by the median sample, in [0, 1]."""
     server: dict[str, float] | None = None
     """{offered_per_s, latency_bound_ms, lost, seconds}."""
     processes: list[int] | None = None
-    """Samples of each process, in the order of `samples_ms`; None: all are of one process."""
+    """Number of samples of each process, in the order of `samples_ms`; None for a single process."""
 
 
 def build(rows: list[Row], **about: Any) -> dict[str, Any]:
-    """The JSON-ready record. about: the other keys of the schema."""
+    """The record, JSON-ready. about: the other keys of the schema."""
     return {"schema": SCHEMA, **about, "rows": [asdict(row) for row in rows]}
 
 
 def write(record: dict[str, Any], path: Path) -> None:
-    """Write it whole or not at all, a line for each top-level key and row: diffs stay readable and files small."""
+    """Write the record atomically, with one line per top-level key and row, for readable diffs and small files."""
     lines = [f"{json.dumps(key)}: {_text(value)}" for key, value in record.items()]
     write_text("{\n" + ",\n".join(lines) + "\n}\n", path)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write it whole or not at all. OSError passes to the caller."""
+    """Write the text atomically. Raises OSError."""
     handle, staging = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        Path(staging).chmod(0o644)  # mkstemp makes it private
+        Path(staging).chmod(0o644)  # mkstemp creates a private file
         Path(staging).replace(path)
     except BaseException:
         Path(staging).unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Training throughput beside a plain PyTorch loop."""
+"""Training benchmarks: throughput of `python -m train` compared with a plain PyTorch loop."""

@@ -1,4 +1,4 @@
-"""How time is taken: contenders in turn, round after round, so that a drifting machine drifts for all of them."""
+"""Interleaved timing: each round runs all contenders, so that drift of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ class Measured:
 
     name: str
     milliseconds: np.ndarray
-    """(rounds,) float64; sample i of every contender was taken in the same round, on the same image."""
+    """(rounds,) float64; sample i of every contender was measured in the same round with the same task."""
 
     @property
     def median(self) -> float:
-        """Milliseconds."""
+        """Median time in milliseconds."""
         return float(np.median(self.milliseconds))
 
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the median, milliseconds, of samples that may be correlated with their neighbours."""
+        """95 % confidence interval of the median in milliseconds, valid for autocorrelated samples."""
         return interval_of_times(self.milliseconds)
 
     def ratio(self, other: Measured) -> tuple[float, float, float]:
-        """How many times faster this is than `other`: median of the paired ratios, and its 95 % interval."""
+        """(speed-up over `other`, lower bound, upper bound): median of the paired ratios and its 95 % interval."""
         ratios = other.milliseconds / self.milliseconds
         return (float(np.median(ratios)), *interval_of_times(ratios))
 
 
-def in_turn(
+def time_interleaved(
     contenders: Mapping[str, Callable[[Any], object]], task: Callable[[int], Any], rounds: int, warm_up: int
 ) -> list[Measured]:
-    """One `Measured` for each contender. In round i each of them is given `task(i)`, whoever was second coming first.
+    """The samples of each contender. Round i calls each contender with `task(i)`; the order rotates by one each round.
 
-    Rounds below zero, `warm_up` of them, are not counted.
+    The first `warm_up` rounds have negative numbers and are not recorded.
     """
     names = list(contenders)
     samples = np.empty((len(names), rounds))
     for turn in range(-warm_up, rounds):
-        given = task(turn)
+        argument = task(turn)
         for shift in range(len(names)):
             position = (shift + turn) % len(names)
             start = time.perf_counter()
-            contenders[names[position]](given)
+            contenders[names[position]](argument)
             if turn >= 0:
                 samples[position, turn] = (time.perf_counter() - start) * 1e3
     return [Measured(name, samples[position]) for position, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""The training loops that are compared: each `Turn` trains on, or looks at, every slice it was made with, once."""
+"""The training loops that are compared. Each `TimedRun` trains on, or runs inference on, all of its slices once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from stageproof.train.engine.stage import StageState
 from stageproof.train.models import build_resnet50, head_of
 from stageproof.train.recipes import Stage
 
-Turn = Callable[[object], None]
-"""Returns when the device has finished. What it is given is of no interest."""
+TimedRun = Callable[[object], None]
+"""Function that returns when the device has finished; its argument is ignored."""
 
 _RATE = 1e-5
-_NOTHING = {"loss": 0.0, "accuracy": 0.0, "balanced_accuracy": 0.0, "patient_accuracy": 0.0}
+_NO_METRICS = {"loss": 0.0, "accuracy": 0.0, "balanced_accuracy": 0.0, "patient_accuracy": 0.0}
 _HOOKS = Hooks(
-    measure=lambda logits, labels: _NOTHING,
+    measure=lambda logits, labels: _NO_METRICS,
     on_step=lambda step: None,
     on_epoch=lambda epoch: None,
     checkpoint=lambda: None,
@@ -37,26 +37,27 @@ _HOOKS = Hooks(
     stop=lambda: False,
     say=lambda line: None,
 )
-"""For a stage whose figures nobody reads: only its steps are timed."""
+"""Hooks without metrics or checkpoints, since only the training steps are timed."""
 
 
-def whole_loop(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> Turn:
-    """An epoch of stage 2: slices from the cache, shuffled, augmented, normalised; clipped AdamW steps."""
+def whole_loop(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
+    """One epoch of stage 2: cached slices, shuffled, augmented, normalised; AdamW with clipped gradients."""
     model = _model(compute).to(memory_format=torch.channels_last)
     images = _batches(slices, spec, batch_size, compute, augment=True)
     state = _state(model, compute)
 
     def turn(_: object) -> None:
-        # One epoch further each time, with the same optimizer.
+        # Continues for one more epoch each time, with the same optimizer.
         _stage(model, state, images, Stage(state.epoch, _RATE), compute)
 
     return turn
 
 
-def plain(folder: Path, spec: InputSpec, batch_size: int, compute: Compute) -> Turn:
-    """An epoch as tutorials write it: `ImageFolder` with transforms, `DataLoader`, float32, NCHW, AdamW.
+def plain(folder: Path, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
+    """One epoch as in tutorials: `ImageFolder` with transforms, `DataLoader`, float32, NCHW, AdamW.
 
-    On the CPU its workers would only compete with the steps for the same cores, and decode during others' turns.
+    On the CPU it has no worker processes: they would compete with training for the same cores, and decode while other
+    contenders are timed.
     """
     from torch.utils.data import DataLoader
     from torchvision import transforms
@@ -96,8 +97,8 @@ def plain(folder: Path, spec: InputSpec, batch_size: int, compute: Compute) -> T
     return turn
 
 
-def in_memory(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> Turn:
-    """The arithmetic alone: the loop's network, precision and optimizer on batches that are ready on the device."""
+def in_memory(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
+    """The arithmetic alone: the same network, precision and optimizer, on batches that are already on the device."""
     model = _model(compute).to(memory_format=torch.channels_last)
     optimizer = _optimizer(model)
     batches = [(batch.inputs, batch.labels) for batch in _batches(slices, spec, batch_size, compute).in_order()]
@@ -115,8 +116,8 @@ def in_memory(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute
     return turn
 
 
-def head_stage(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute, epochs: int = 10) -> Turn:
-    """Stage 1 whole: the frozen backbone looks at every slice once, the head trains `epochs` on what it saw."""
+def head_stage(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute, epochs: int = 10) -> TimedRun:
+    """Stage 1: caching the features of the frozen backbone, then training the head on them for `epochs` epochs."""
     model = _model(compute).to(memory_format=torch.channels_last)
     images = _batches(slices, spec, batch_size, compute)
 
@@ -129,8 +130,8 @@ def head_stage(slices: Slices, spec: InputSpec, batch_size: int, compute: Comput
     return turn
 
 
-def forward_pass(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> Turn:
-    """One pass of the same network over the same slices, ready on the device, without gradients."""
+def forward_pass(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
+    """One forward pass of the same network over the same slices, already on the device, without gradients."""
     model = _model(compute).to(memory_format=torch.channels_last).eval()
     batches = [batch.inputs for batch in _batches(slices, spec, batch_size, compute).in_order()]
 
@@ -166,7 +167,7 @@ def _state(trained: nn.Module, compute: Compute) -> StageState:
 
 
 def _optimizer(trained: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's own."""
+    """The optimizer of the training recipe."""
     return make_optimizer("adamw", trained.parameters(), learning_rate=_RATE, weight_decay=0.01, momentum=0.0)
 
 

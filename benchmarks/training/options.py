@@ -1,4 +1,4 @@
-"""The command line of `python -m benchmarks train`, as a dataclass: light, so that --help needs no torch."""
+"""The command-line options of `python -m benchmarks train`, as a dataclass. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from stageproof.runtime.text.hints import program
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What is trained on for the clock, and for how long."""
+    """Data, size and duration of the measurement."""
 
     data: Path | None = None
-    """Folder of class folders, or .parquet in the Hugging Face image schema. Without it: phantoms made on the spot."""
+    """Folder of class folders, or .parquet in the Hugging Face image schema. Default: generated phantoms."""
     image_size: int = 224
-    """Height and width of the network's input, pixels."""
+    """Height and width of the network's input in pixels."""
     batch_size: int = 16
-    """Slices a step, of every contender."""
+    """Batch size of every contender."""
     steps: int = 4
-    """Steps of each contender's turn; each turn uses the same steps × batch-size slices."""
+    """Training steps per contender and round; every round uses the same steps × batch-size slices."""
     rounds: int = 8
-    """Turns of each contender."""
+    """Number of rounds; each runs every contender once."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of our loop and of the model in memory. auto: what `python -m train` takes here."""
+    """Precision of all contenders except the plain fp32 loop. auto: as `python -m train` chooses here."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: CUDA when there is one."""
+    """Device. auto: CUDA if available."""
     threads: int | None = None
-    """CPU threads for every contender. Without it: all this process may use."""
+    """CPU threads for every contender. Default: all CPUs available to this process."""
     out: Path | None = None
     """Write every raw sample, with hardware and versions, to this JSON file."""
 
 
 def parse(argv: Sequence[str] | None = None) -> TrainingOptions:
-    """The options on the command line. Exits with 2 on a usage error.
+    """The options parsed from `argv`. Exits with status 2 on a usage error.
 
-    Raises InputError for numbers that measure nothing.
+    Raises InputError for numbers out of range.
     """
     options: TrainingOptions = tyro.cli(
         TrainingOptions,
         args=argv,
         prog=f"{program('benchmarks')} train",
-        description="Measure training of ResNet50: our loop, a plain PyTorch loop, and the arithmetic alone.",
+        description="Measure ResNet50 training: Stageproof's loop, a plain PyTorch loop, arithmetic alone.",
     )
     smallest = {"--image-size": (options.image_size, 32), "--batch-size": (options.batch_size, 4)}
     smallest |= {"--steps": (options.steps, 1), "--rounds": (options.rounds, 2)}

@@ -1,4 +1,4 @@
-"""Training throughput: the loop of `python -m train` beside a plain PyTorch loop and beside its own arithmetic."""
+"""Measures training throughput: the loop of `python -m train`, a plain PyTorch loop, and the arithmetic alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from stageproof.benchmarks.machine.circumstances import circumstances
-from stageproof.benchmarks.training.interleaved_timing import Measured, in_turn
-from stageproof.benchmarks.training.loops import Turn, forward_pass, head_stage, in_memory, plain, whole_loop
+from stageproof.benchmarks.training.interleaved_timing import Measured, time_interleaved
+from stageproof.benchmarks.training.loops import TimedRun, forward_pass, head_stage, in_memory, plain, whole_loop
 from stageproof.benchmarks.training.options import TrainingOptions
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.labels import LABELS
@@ -29,10 +29,11 @@ HEAD, FORWARD = "stage 1, ten epochs", "one forward pass"
 
 
 def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured], dict[str, Any]]:
-    """Milliseconds an image: of the loop and what it is held against; and of stage 1 beside one forward pass. Third
-    comes where they were taken: `benchmarks.machine.circumstances.circumstances`.
+    """(times of the training loops, times of stage 1 and of a forward pass, machine), times in milliseconds per image.
 
-    Raises InputError or DatasetError for data that cannot be used.
+    The machine is described by `benchmarks.machine.circumstances.circumstances`.
+
+    Raises InputError or DatasetError for unusable data.
     """
     compute = choose_compute(options.device, options.precision)
     torch.set_num_threads(options.threads or available_cpus())
@@ -41,15 +42,15 @@ def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured], 
         _write_files(options.data, folder, count)
         spec = InputSpec.imagenet(options.image_size)
         slices, _ = safe_loader(load_samples(folder), spec)
-        loops: dict[str, Turn] = {
+        loops: dict[str, TimedRun] = {
             LOOP: whole_loop(slices, spec, size, compute),
             PLAIN: plain(folder, spec, size, compute),
             MEMORY: in_memory(slices, spec, size, compute),
         }
-        loop = in_turn(loops, lambda turn: None, options.rounds, warm_up=1)
-    # The frozen backbone is as good as its weights; its time is the same with random ones.
+        loop = time_interleaved(loops, lambda turn: None, options.rounds, warm_up=1)
+    # Random weights: they do not affect the time.
     stages = {HEAD: head_stage(slices, spec, size, compute), FORWARD: forward_pass(slices, spec, size, compute)}
-    head = in_turn(stages, lambda turn: None, options.rounds, warm_up=1)
+    head = time_interleaved(stages, lambda turn: None, options.rounds, warm_up=1)
     facts = circumstances()
     measured = [[Measured(entry.name, entry.milliseconds / count) for entry in part] for part in (loop, head)]
     if options.out:
@@ -61,7 +62,7 @@ def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured], 
 def _record(
     measured: list[Measured], options: TrainingOptions, compute: Compute, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """JSON-ready, with every raw sample."""
+    """The record with every raw sample, JSON-ready."""
     return {
         "architecture": "resnet50",
         "image_size": options.image_size,
@@ -76,13 +77,13 @@ def _record(
 
 
 def _write_files(data: Path | None, folder: Path, count: int) -> None:
-    """`count` slices, of every class in turn, as files in class folders, which any tool can read."""
+    """Write `count` slices, alternating between the classes, as files in class folders."""
     samples = phantom_samples(patients=count // 24 + 1) if data is None else load_samples(data)
     if len(samples) < count:
-        raise InputError(f"{samples.source} has {len(samples)} slices, {count} are needed. Lower --steps.")
+        raise InputError(f"{samples.source} has {len(samples)} slices, expected {count} or more. Lower --steps.")
     by_class = [np.flatnonzero(samples.labels == label) for label in range(len(LABELS))]
-    in_turns = (int(index) for turn in zip_longest(*by_class) for index in turn if index is not None)
-    for index in islice(in_turns, count):
+    alternating = (int(index) for group in zip_longest(*by_class) for index in group if index is not None)
+    for index in islice(alternating, count):
         suffix = Path(samples.names[index]).suffix or ".jpg"
         target = folder / LABELS[samples.labels[index]] / f"{index:06d}{suffix}"
         target.parent.mkdir(exist_ok=True)

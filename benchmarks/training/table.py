@@ -1,4 +1,4 @@
-"""Measured samples of the training loops → a table for people."""
+"""Formats the times of the training loops as a text table."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from stageproof.benchmarks.training.interleaved_timing import Measured
 
 
 def table(title: str, measured: Sequence[Measured], baseline: Measured | None) -> list[str]:
-    """Lines of at most 80 columns, fastest first; times are medians with 95 % intervals."""
-    lines = [f"{title:<34}{'ms':>8}  {'95 % interval':<16}{'times faster':>14}"]
+    """Lines of the table, at most 80 columns wide, fastest first: median times with 95 % intervals, and speed-ups."""
+    lines = [f"{title:<34}{'ms':>8}  {'95 % interval':<16}{'speed-up':>14}"]
     for entry in sorted(measured, key=lambda item: item.median):
         low, high = entry.interval()
         faster = ""

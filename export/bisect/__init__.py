@@ -1,1 +1,1 @@
-"""The first layer at which an artifact differs from its reference."""
+"""Finds the first layer whose output differs between an artifact and its reference."""

@@ -1,4 +1,4 @@
-"""`python -m export.bisect BUNDLE --artifact FILE`: where an artifact begins to differ from its reference."""
+"""`python -m export.bisect BUNDLE --artifact FILE`: finds the first layer whose output differs from the reference."""
 
 from __future__ import annotations
 
@@ -32,46 +32,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What to compare."""
+    """The artifact, its reference and the images to run."""
 
     bundle: Annotated[Path, tyro.conf.Positional] = Path(DEFAULT_BUNDLE)
     """The bundle."""
     artifact: str = "model.onnx"
-    """One of its files, .onnx or .xml, also a rejected one."""
+    """An .onnx or .xml file of the bundle, possibly a rejected one."""
     source: Path | None = None
-    """The run or checkpoint it was made from. Without it: the run under runs/ with the bundle's weights."""
+    """The run or checkpoint that was exported. Default: the run under runs/ with the bundle's weights."""
     architecture: str = "resnet50"
-    """Of a foreign checkpoint."""
+    """Architecture of a foreign checkpoint."""
     parity_data: Path | None = None
-    """Images to run. Without it: as for python -m export."""
+    """Images to run. Default: as for python -m export."""
     images: int = 8
-    """How many of them."""
+    """Number of images to run."""
     tolerance: float = 1e-3
-    """Relative difference of a layer's output from which it counts as another."""
+    """Largest accepted relative difference of a layer's output."""
     plot: Path | None = None
-    """Write a picture of the difference along the layers here."""
+    """Write a plot of the difference per layer to this file."""
     json: bool = False
     """Print the result as one JSON object."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the artifact beside the same one of the reference."""
+    """The difference between one layer of the artifact and the same layer of the reference."""
 
     name: str
     difference: float
-    """Of its output: root mean square difference over the reference's root mean square; 0 is the same."""
+    """Of the outputs: root mean square difference, relative to the reference's root mean square; 0: identical."""
     added: float
-    """The part of it that was not in the layer's input already."""
+    """`difference` minus the same figure of the layer's inputs, 0 or more."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 no layer is beyond tolerance, 1 one is, 2 invalid input."""
+    """Exit status: 0 all layers are within tolerance, 1 a layer is not, 2 invalid input."""
     options = tyro.cli(
         Options,
         args=argv,
         prog=program("export.bisect"),
-        description="Find the layer from which an artifact differs from its reference.",
+        description="Find the first layer whose output differs between an artifact and its reference.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     try:
@@ -94,9 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def bisect(options: Options) -> list[Layer]:
-    """Every layer of the artifact, in the order of the graph, on the same images as the reference.
+    """The differences of all common layers, in graph order, with artifact and reference run on the same images.
 
-    Raises InputError for a file that is not there or cannot be opened, CheckpointError without a reference.
+    Raises InputError for a missing or unsupported file, CheckpointError if the reference is not found.
     """
     import torch
 
@@ -107,7 +107,9 @@ def bisect(options: Options) -> list[Layer]:
 
     torch.set_num_threads(available_cpus())
     if ".pixels." in options.artifact:
-        raise InputError(f"{options.artifact} takes pixels. Give the artifact beside it, whose layers are the same.")
+        raise InputError(
+            f"{options.artifact} takes pixels. Give the artifact without '.pixels', which has the same layers."
+        )
     reference = _reference(options)
     samples = comparison(reference.run, options.images, options.parity_data).samples
     images = preprocessed(samples, reference.info.input)
@@ -118,7 +120,7 @@ def bisect(options: Options) -> list[Layer]:
         expected, got = activations(graph, images), activations(path, images)
     common = [layer for layer in expected if layer in got]
     if not common:
-        raise InputError(f"{options.artifact} has no layer that the reference has. Is it of this model?")
+        raise InputError(f"{options.artifact} has no layer in common with the reference. Is it of this model?")
     rows = []
     for layer in common:
         before = _relative(expected[layer].input, got[layer].input)
@@ -149,12 +151,12 @@ def _reference(options: Options) -> Reference:
             source, options.architecture, spec.height, mean=spec.mean, std=spec.std, bundle=options.bundle
         )
     if reference.info.digest != model.digest:
-        raise CheckpointError(f"{source} holds other weights than {options.bundle} was made from. Name its --source.")
+        raise CheckpointError(f"{source} has other weights than {options.bundle} was made from. Name its --source.")
     return reference
 
 
 def _unpack(options: Options, folder: Path) -> Path:
-    """The artifact, and what lies beside it, copied into `folder` under its own name."""
+    """Path of the artifact, copied with its .bin file, if any, into `folder` under its own name."""
     folder.mkdir()
     for name in (options.artifact, f"{Path(options.artifact).stem}.bin"):
         for path in (options.bundle / name, options.bundle / "rejected" / f"{name}.rejected"):
@@ -169,14 +171,14 @@ def _unpack(options: Options, folder: Path) -> Path:
 
 
 def _print(first: Layer | None, most: list[Layer], count: int, options: Options) -> None:
-    said = [f"{options.artifact}: {count} layers beside eager float32's graph, on {options.images} images"]
+    lines = [f"{options.artifact}: {count} layers compared with the float32 graph on {options.images} images"]
     if first is None:
-        said.append(f"no layer differs by more than {options.tolerance:g}")
+        lines.append(f"no layer differs by more than {options.tolerance:g}")
     else:
-        said.append(f"first layer beyond {options.tolerance:g}: {first.name} ({first.difference:.2e})")
-    said.append(f"\n{'adds most':<28}{'adds':>10}{'differs':>10}")
-    said += [f"{layer.name:<28}{layer.added:>10.2e}{layer.difference:>10.2e}" for layer in most]
-    print("\n".join(said))
+        lines.append(f"first layer beyond {options.tolerance:g}: {first.name} ({first.difference:.2e})")
+    lines.append(f"\n{'largest added difference':<28}{'added':>10}{'total':>10}")
+    lines += [f"{layer.name:<28}{layer.added:>10.2e}{layer.difference:>10.2e}" for layer in most]
+    print("\n".join(lines))
 
 
 def _plot(layers: list[Layer], title: str, tolerance: float, path: Path) -> None:
@@ -186,8 +188,8 @@ def _plot(layers: list[Layer], title: str, tolerance: float, path: Path) -> None
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(10, 4), layout="constrained")
-    axes.semilogy([max(layer.difference, 1e-9) for layer in layers], marker="o", markersize=3, label="differs")
-    axes.semilogy([max(layer.added, 1e-9) for layer in layers], linestyle=":", label="adds")
+    axes.semilogy([max(layer.difference, 1e-9) for layer in layers], marker="o", markersize=3, label="total difference")
+    axes.semilogy([max(layer.added, 1e-9) for layer in layers], linestyle=":", label="added by the layer")
     axes.axhline(tolerance, color="grey", linewidth=1, label="tolerance")
     axes.set_xticks(range(len(layers)), [layer.name for layer in layers], rotation=90, fontsize=5)
     axes.set_ylabel("relative difference")

@@ -1,6 +1,6 @@
-"""What goes into and comes out of every layer with weights, in an ONNX graph and in an OpenVINO one.
+"""Inputs and outputs of every layer with weights, read from an ONNX or an OpenVINO graph.
 
-Layers are known by the name of their weight in the trained model (`layer1.0.conv1`), which every exporter here keeps.
+A layer is identified by the name of its weight in the trained model (`layer1.0.conv1`), which every exporter keeps.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _OPENVINO_LAYERS = ("Convolution", "MatMul")
 
 @dataclass(frozen=True)
 class Activation:
-    """One layer's input and output, both with the batch first, float32."""
+    """Input and output of one layer, float32, batch dimension first."""
 
     input: np.ndarray
     output: np.ndarray
 
 
 def activations(path: Path, images: np.ndarray) -> dict[str, Activation]:
-    """Layer → Activation, in the order of the graph, for (N, C, H, W) float32 images.
+    """Layer → Activation, in graph order. images: (N, C, H, W) float32.
 
     Raises InputError for a file that is neither `.onnx` nor `.xml`.
     """
     readers = {".onnx": _from_onnx, ".xml": _from_openvino}
     if path.suffix not in readers:
-        raise InputError(f"{path.name} cannot be opened layer by layer; {' and '.join(readers)} files can.")
+        raise InputError(f"{path.name}: layer outputs can be read from {' and '.join(readers)} files only.")
     return readers[path.suffix](path, images)
 
 
@@ -58,7 +58,7 @@ def _from_onnx(path: Path, images: np.ndarray) -> dict[str, Activation]:
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
-    # Fused operators have no tensor between them to look at.
+    # Operator fusion would remove the tensors between layers.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     values = dict(zip(wanted, session.run(wanted, {"images": images}), strict=True))
@@ -88,12 +88,12 @@ def _from_openvino(path: Path, images: np.ndarray) -> dict[str, Activation]:
     results = compiled([images])
     named = {name: results[port].astype(np.float32) for port in compiled.outputs for name in port.get_names()}
     found = {layer: Activation(*(_value(end, named, images) for end in pair)) for layer, pair in ends.items()}
-    told = ["framework", KEY]
-    return _as_trained(found, str(model.get_rt_info(told).value) if model.has_rt_info(told) else None)
+    entry = ["framework", KEY]
+    return _as_trained(found, str(model.get_rt_info(entry).value) if model.has_rt_info(entry) else None)
 
 
 def _as_trained(found: dict[str, Activation], metadata: str | None) -> dict[str, Activation]:
-    """The activations in the trained model's units, where the graph's channels were scaled before quantisation."""
+    """The activations, with the channel scaling that was applied before quantisation undone."""
     scales = {_layer(weight): pair for weight, pair in channel_scales(metadata).items()}
 
     def divided(values: np.ndarray, factors: np.ndarray | None) -> np.ndarray:
@@ -107,14 +107,14 @@ def _as_trained(found: dict[str, Activation], metadata: str | None) -> dict[str,
 
 
 def _with_bias(op: Any) -> Any:
-    """The output after the bias, which OpenVINO adds in an operation of its own, after a factor for a Gemm."""
+    """The output after the bias, which OpenVINO adds in a separate operation, for a Gemm after a multiplication."""
     for target in op.output(0).get_target_inputs():
         following = target.get_node()
         if following.get_type_name() in ("Add", "Multiply"):
             other = following.input_value(1 - target.get_index()).get_node()
             while other.get_input_size():
                 other = other.input_value(0).get_node()
-            if other.get_type_name() == "Constant":  # a residual ends in the Parameter instead
+            if other.get_type_name() == "Constant":  # a residual connection leads to the Parameter instead
                 return following.output(0) if following.get_type_name() == "Add" else _with_bias(following)
     return op.output(0)
 
@@ -126,7 +126,7 @@ def _value(end: Any, named: dict[str, np.ndarray], images: np.ndarray) -> np.nda
 
 
 def _layer(weight: str) -> str:
-    """`layer1.0.conv1` for the weight's name in any of our graphs."""
+    """The layer, such as `layer1.0.conv1`, from the name of its weight in any exported graph."""
     name = weight.removeprefix("model.")
     for ending in ("_quantized", "_compressed", ".weight"):
         name = name.removesuffix(ending)

@@ -1,4 +1,4 @@
-"""A bundle is written in one step, and served only with what passed the gate."""
+"""Writes bundles atomically: manifest, artifacts that passed the parity gate, guard, golden images, reports."""
 
 from stageproof.export.bundle.writer import GOLDEN, REPORT, adopt, kept_rejections, link, reject, staged
 

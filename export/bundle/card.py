@@ -1,4 +1,4 @@
-"""The model card of a bundle: the run's own, or, for a checkpoint that other code saved, what little is known."""
+"""The model card of a bundle: the run's card, or a generated one for a checkpoint saved by other code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CARD = "MODEL_CARD.md"
 
 
 def model_card(reference: Reference) -> bytes | None:
-    """The text of `MODEL_CARD.md`; None for a run that was never evaluated and so has none."""
+    """The content of `MODEL_CARD.md`, UTF-8; None for a run without one, since it was never evaluated."""
     if reference.run is not None:
         card = reference.run / CARD
         return card.read_bytes() if card.is_file() else None
@@ -17,7 +17,7 @@ def model_card(reference: Reference) -> bytes | None:
     rows = "\n".join(f"| {output} | {label} |" for output, label in enumerate(info.labels))
     warning = (
         f"> **The order of the classes is {ASSUMED}.** Neither the checkpoint nor a file beside it states it. If the "
-        "network was trained in another order, every answer is a wrong class.\n\n"
+        "network was trained with another order, the predicted classes are wrong.\n\n"
         if reference.order.origin == ASSUMED
         else ""
     )
@@ -28,6 +28,6 @@ def model_card(reference: Reference) -> bytes | None:
         f"`{info.architecture}`, {spec.width} × {spec.height} pixels in {spec.channels} "
         f"channel{'s' if spec.channels > 1 else ''}, weights with SHA-256 `{info.digest}`.\n\n"
         f"## Classes\n\nOrder: {ORIGINS[reference.order.origin]}.\n\n| output | class |\n| --- | --- |\n{rows}\n\n"
-        "## Limits\n\nThis checkpoint was trained by other code. What it was trained on, who was held out and how well "
-        "it does on new patients is not recorded here, and was not measured at export.\n"
+        "## Limits\n\nThis checkpoint was trained by other code. Its training data, held-out patients and accuracy on "
+        "new patients are not recorded here, and were not measured at export.\n"
     ).encode()

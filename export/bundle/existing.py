@@ -1,4 +1,4 @@
-"""The bundle that lies at --out already: what an export keeps of it, builds again or replaces, said at the start."""
+"""Decides what an export keeps, rebuilds or replaces of an existing bundle at --out, and announces it."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from stageproof.runtime.errors import BundleError
 from stageproof.runtime.labels import ORIGINS
 
 Wanted = dict[str, list[str]]
-"""Format → precisions, as `export.formats.combinations` gives them."""
+"""Format → precisions, as returned by `export.formats.combinations`."""
 
 
 def present(bundle: Path) -> Manifest | None:
-    """The manifest of the bundle at `bundle`; None where there is none.
+    """The manifest of the bundle at `bundle`; None if there is no bundle.
 
-    Raises BundleError where it was changed since its export: nothing of it is taken over.
+    Raises BundleError if its files were changed after the export: none of them is reused.
     """
     if not (bundle / FILE).is_file():
         return None
     try:
         return verified(bundle)
     except BundleError as error:
-        raise BundleError(f"{error} To export in its place, remove {bundle} first, or give another --out.") from error
+        raise BundleError(f"{error} To replace it, remove {bundle} first, or give another --out.") from error
 
 
-def with_present(
+def with_existing(
     options: Options, reference: Reference, manifest: Manifest | None, wanted: Wanted, say: Callable[[str], None]
 ) -> tuple[Options, Wanted]:
-    """The options and what is to be built, with the artifacts that cannot stay in the bundle as they are.
+    """(options, wanted), extended by the existing bundle's artifacts that must be rebuilt.
 
-    An artifact carries its model's temperature, thresholds and rule for studies, and where the order of its classes
-    comes from. Where these changed since, as `python -m train.evaluate` changes them, all that the bundle holds is
-    built again with the new ones. A bundle of another model is replaced.
+    An artifact's metadata contains the model's temperature, thresholds, rule for studies and the origin of its class
+    order. If these changed since, for example by `python -m train.evaluate`, all artifacts of the bundle are rebuilt
+    with the new values. A bundle of another model is replaced.
     """
     info = reference.info
-    if manifest is None or alike(manifest, reference):
+    if manifest is None or same_metadata(manifest, reference):
         return options, wanted
     old, files = manifest.model, ", ".join(artifact.file for artifact in manifest.artifacts) or "no artifact"
     if replace(old, temperature=info.temperature, abstain_below=info.abstain_below, study=info.study) != info:
         say(
-            f"{options.out} holds another model ({_differences(old, info)}). Its artifacts are replaced: {files}. Give "
-            "another --out to keep them."
+            f"{options.out} contains another model ({_differences(old, info)}). Its artifacts are replaced: {files}. "
+            "To keep them, give another --out."
         )
         return options, wanted
     again = [artifact for artifact in manifest.artifacts if artifact.precision not in wanted.get(artifact.format, ())]
@@ -57,8 +57,8 @@ def with_present(
     if old == info:
         was, now = (f"a class order {ORIGINS[origin]}" for origin in (manifest.labels_from, reference.order.origin))
     say(
-        f"{options.out} was exported with {was}; the model now has {now}. An artifact carries this, so all are built "
-        f"again: {files}."
+        f"{options.out} was exported with {was}; the model now has {now}. Artifacts contain these values, so all are "
+        f"rebuilt: {files}."
     )
     pixels = [artifact for artifact in manifest.artifacts if artifact.takes == TAKES]
     gives = [read_metadata(options.out / artifact.file, artifact.format) for artifact in pixels]
@@ -69,8 +69,8 @@ def with_present(
     ), _merged(wanted, again)
 
 
-def alike(manifest: Manifest, reference: Reference) -> bool:
-    """Whether artifacts of the bundle carry what those made of the reference will."""
+def same_metadata(manifest: Manifest, reference: Reference) -> bool:
+    """Whether the bundle's artifacts have the same metadata as those built from the reference would have."""
     return manifest.model == reference.info and manifest.labels_from in (None, reference.order.origin)
 
 
@@ -85,19 +85,19 @@ def _merged(wanted: Wanted, again: list[Artifact]) -> Wanted:
 
 
 def _calibration(model: ModelInfo) -> str:
-    said = f"temperature {model.temperature:.4g} and an abstention threshold of {model.abstain_below:.4g}"
+    text = f"temperature {model.temperature:.4g} and abstention threshold {model.abstain_below:.4g}"
     if (rule := model.study) is None:
-        return said
-    return f"{said}, studies by a rule with a slope of {rule.slope:.4g} and a threshold of {rule.abstain_below:.4g}"
+        return text
+    return f"{text}, study rule with slope {rule.slope:.4g} and threshold {rule.abstain_below:.4g}"
 
 
 def _differences(old: ModelInfo, new: ModelInfo) -> str:
-    """What tells the two models apart, for people."""
+    """Readable list of the differences between the two models."""
     if old.digest != new.digest:
         return f"weights {old.digest[:12]}…, not {new.digest[:12]}…"
     pairs = [("architecture", old.architecture, new.architecture)]
     pairs += [("labels", ", ".join(old.labels), ", ".join(new.labels))]
     pairs += [(f"input {key}", value, new.input.to_dict()[key]) for key, value in old.input.to_dict().items()]
     return "the same weights with other " + "; ".join(
-        f"{name}: {there}, not {here}" for name, there, here in pairs if there != here
+        f"{name}: {old_value}, not {new_value}" for name, old_value, new_value in pairs if old_value != new_value
     )

@@ -1,4 +1,4 @@
-"""Golden images: phantoms with the reference's logits, which `Predictor.self_test()` replays at the site."""
+"""Golden images: synthetic phantoms with the reference's logits, which `Predictor.self_test()` compares on site."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ COUNT = 8
 
 
 def write_golden(reference: Reference, folder: Path) -> tuple[Golden, ...]:
-    """Write phantoms of every class as PNG files into `folder`/golden. Never a patient's slice: bundles travel."""
+    """The golden images, phantoms of every class, written as PNG files into `folder`/golden.
+
+    Patients' slices are never used, since bundles are distributed.
+    """
     samples = phantoms(COUNT)
     logits = reference.logits(preprocessed(samples, reference.info.input))
     golden = []

@@ -1,4 +1,4 @@
-"""The bundle's guard: what images the model may speak about, fitted to the slices it was trained on."""
+"""Fits the bundle's guard, which detects out-of-distribution images, to the model's training slices."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ IMAGES = 2048
 
 
 def write_guard(reference: Reference, folder: Path, moved: Path | None = None) -> tuple[Document | None, str]:
-    """The guard, written into `folder`; or None, and why there is none.
+    """(guard, ""), written into `folder`; or (None, the reason why there is none).
 
-    moved: data that the user names, which may be the run's own in another place.
+    moved: data named by the user, possibly the run's own data at a new path.
     """
     if reference.run is None:
         return None, "the bundle has no guard: a checkpoint names no training slices to fit it to"
@@ -38,7 +38,7 @@ def write_guard(reference: Reference, folder: Path, moved: Path | None = None) -
 
 
 def rejections(folder: Path, samples: Samples) -> np.ndarray | None:
-    """(N,) bool: which of the samples the guard in `folder` rejects, as `Predictor` does; None without a guard."""
+    """(N,) bool: the samples that the guard in `folder` rejects, as `Predictor` would; None without a guard."""
     if not (folder / FILE).is_file():
         return None
     guard = Guard.read(folder / FILE)

@@ -1,4 +1,4 @@
-"""`python -m export --rebuild`: make again what no longer fits this machine, check it again, and leave the rest."""
+"""Finds the artifacts of a bundle that are incompatible with this machine, for `python -m export --rebuild`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stageproof.runtime.softmax import probabilities
 
 @dataclass(frozen=True)
 class Stale:
-    """An artifact to make again."""
+    """An artifact to rebuild."""
 
     artifact: Artifact
     reason: str
@@ -32,11 +32,11 @@ class Stale:
 
 
 def stale(bundle: Path, threads: int, say: Callable[[str], None], *, trust_code: bool = False) -> list[Stale]:
-    """The artifacts of a bundle that on this machine do not load, do not decide as they did, or run in another engine.
+    """The artifacts of a bundle that on this machine do not load, predict differently, or have another engine version.
 
-    Parity belongs to a file in an engine of one version, so a newer engine is a reason too. What cannot be asked here,
-    since its engine is not installed or needs a GPU, or since it carries code that is not trusted, is left as it is.
-    Raises BundleError for a changed bundle.
+    Parity was checked for a file in one engine version, so another version is a reason to rebuild. Artifacts that
+    cannot run here are skipped: the engine is not installed, it needs a GPU, or the file contains untrusted code.
+    Raises BundleError if the bundle was changed.
     """
     manifest = verified(bundle)
     found = []
@@ -44,10 +44,10 @@ def stale(bundle: Path, threads: int, say: Callable[[str], None], *, trust_code:
         reasons, gives = [], "logits"
         for check in artifact.checks:
             if reason := missing(check.backend):
-                say(f"{artifact.file}: not looked at in {check.backend!r}, which {reason}")
+                say(f"{artifact.file}: not checked in {check.backend!r}: it {reason}")
                 continue
             if artifact.format in CODE and not trust_code:
-                say(f"{artifact.file}: not looked at, since it carries code: --trust-code loads it")
+                say(f"{artifact.file}: not checked, since it contains code. To load it: --trust-code")
                 continue
             reason, carried = _reason(bundle, manifest, artifact, check, threads, trust_code)
             gives = carried or gives
@@ -58,7 +58,7 @@ def stale(bundle: Path, threads: int, say: Callable[[str], None], *, trust_code:
 
 
 def combinations_of(found: list[Stale]) -> dict[str, list[str]]:
-    """Format → precisions to export again, as `export.formats.combinations` gives them."""
+    """Format → precisions to rebuild, as returned by `export.formats.combinations`."""
     pairs = {(entry.artifact.format, entry.artifact.precision) for entry in found}
     return {
         name: [p for p in module.PRECISIONS if (name, p) in pairs]
@@ -70,7 +70,7 @@ def combinations_of(found: list[Stale]) -> dict[str, list[str]]:
 def _reason(
     bundle: Path, manifest: Manifest, artifact: Artifact, check: Check, threads: int, trust_code: bool
 ) -> tuple[str | None, str | None]:
-    """Why the artifact no longer fits, or None; and what it says that it gives."""
+    """(why the artifact must be rebuilt, or None; the output that its metadata states, or None)."""
     path = bundle / artifact.file
     try:
         loaded = load(check.backend, path, artifact.precision, threads, takes=artifact.takes, trust_code=trust_code)
@@ -78,15 +78,15 @@ def _reason(
         return f"does not load in {check.backend!r}: {one_line(error, path)}", None
     gives = json.loads(loaded.metadata or "{}").get("gives")
     if loaded.engine != check.engine:
-        return f"was checked in {check.engine}, and here is {loaded.engine}", gives
+        return f"was checked in {check.engine}, installed is {loaded.engine}", gives
     if artifact.takes == TENSOR and manifest.golden:
-        moved = _moved(bundle, manifest, loaded)
-        if not moved <= float(check.parity.get("tolerance", 0)):
-            return f"moves a probability of a golden image by {moved:.1e} in {loaded.engine}", gives
+        difference = _golden_difference(bundle, manifest, loaded)
+        if not difference <= float(check.parity.get("tolerance", 0)):
+            return f"changes a probability of a golden image by {difference:.1e} in {loaded.engine}", gives
     return None, gives
 
 
-def _moved(bundle: Path, manifest: Manifest, loaded: Backend) -> float:
+def _golden_difference(bundle: Path, manifest: Manifest, loaded: Backend) -> float:
     """Largest difference of a probability of the golden images from the reference's."""
     model = manifest.model
     images = np.stack([preprocess(read_image(bundle / golden.file), model.input) for golden in manifest.golden])

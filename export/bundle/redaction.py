@@ -1,4 +1,4 @@
-"""What stays on the machine that exports: names of images, and paths. Bundles, their logs and reports hold neither."""
+"""Removes image names and file paths from a bundle's logs and reports: they must not leave the exporting machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.options import Options
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.artifacts.entries import LOGS
@@ -16,16 +16,16 @@ from stageproof.train.runs.record import data_path, read_record
 
 _PATH = re.compile(r"(?<![\w.<])/(?:[^\s/:'\"<>|,;()\[\]]+/)+[^\s/:'\"<>|,;()\[\]]*")
 _SHORTEST = 5
-"""Characters of the shortest name that is replaced where it stands in a text: shorter ones are parts of words."""
+"""Minimum length of a name that is replaced in texts, in characters: shorter ones also occur as parts of words."""
 
 
-class Private:
-    """Replaces in texts what one export must not tell."""
+class Redactor:
+    """Replaces the image names and paths of one export in texts."""
 
-    def __init__(self, options: Options, reference: Reference, evidence: Evidence) -> None:
-        """evidence: with `samples` and `key`, as `export.parity.reference_answers.gather` gives it."""
-        self._pseudonyms = Pseudonyms(evidence.key)
-        samples = evidence.samples
+    def __init__(self, options: Options, reference: Reference, evaluation_set: EvaluationSet) -> None:
+        """evaluation_set: with `samples` and `key`, as returned by `export.parity.reference_answers.gather`."""
+        self._pseudonyms = Pseudonyms(evaluation_set.key)
+        samples = evaluation_set.samples
         real = samples is not None and not samples.source.startswith(PHANTOM)
         self._names = list(samples.names) if samples is not None and real else []
         self._words = dict(_words(options, reference, [samples.source] if samples is not None and real else []))
@@ -35,13 +35,13 @@ class Private:
         self._longest_first = sorted(self._words, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """The text without names and paths. The name of a Python file stays, for who reads a traceback."""
+        """The text without names and paths. Names of Python files are kept, for tracebacks."""
         for word in self._longest_first:
             text = text.replace(word, self._words[word])
         return _PATH.sub(lambda found: f"<path>/{Path(found[0]).name}" if found[0].endswith(".py") else "<path>", text)
 
     def json(self, value: Any) -> Any:
-        """The same of every text in what JSON can hold."""
+        """The JSON-like value with `text` applied to every string."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
@@ -49,12 +49,13 @@ class Private:
         return [self.json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
     def clean_logs(self, folder: Path) -> None:
-        """Rewrite the logs of the bundle that is built in `folder`."""
+        """Remove names and paths from the logs in `folder`, in place."""
         for log in (folder / LOGS).glob("*.log"):
             log.write_text(self.text(log.read_text("utf-8", "replace")), encoding="utf-8")
 
     def write_names(self, bundle: Path) -> Path | None:
-        """Write which image each digest stands for beside the bundle, for this user alone; None for phantoms."""
+        """Path of a file beside the bundle that maps digests to image names, readable by this user only; None for
+        phantoms, which need none."""
         if not self._names:
             return None
         path = bundle.with_name(f"{bundle.name}.names.json")
@@ -63,7 +64,7 @@ class Private:
 
 
 def _words(options: Options, reference: Reference, sources: list[str]) -> Iterable[tuple[str, str]]:
-    """(what is replaced, by what)."""
+    """Yields (path, its replacement)."""
     paths: dict[str, list[Path | None]] = {
         "<data>": [options.parity_data, options.calibration_data, *map(Path, sources)],
         "<run>": [options.source, reference.run],

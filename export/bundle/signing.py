@@ -1,7 +1,7 @@
-"""Sign a bundle with the user's own key: whoever has the public one can tell who exported it, and that nothing changed.
+"""Signs a bundle with the user's private key; with the public key anyone can verify its origin and integrity.
 
-The manifest's hashes show that a bundle is whole; a signature shows whose it is. OpenSSF model signing (sigstore's
-`model-signing`), whose own command verifies it without this library.
+The manifest's hashes protect integrity only; the signature also proves who exported it. The format is OpenSSF model
+signing (sigstore's `model-signing`), whose own command verifies it without this library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stageproof.runtime.system.regular_files import read_regular
 
 
 def assert_can_sign(key: Path) -> None:
-    """Raise DependencyError where the package is missing, InputError for a key that cannot sign: before any work."""
+    """Raise DependencyError if the package is missing, InputError for an unusable key; called before any work."""
     if not key.is_file():
         raise InputError(
             f"--sign {key} is not a file. Make a key: openssl ecparam -name prime256v1 -genkey -noout -out "
@@ -32,7 +32,7 @@ def assert_can_sign(key: Path) -> None:
 
 
 def _why_not_a_key(key: Path) -> str:
-    """Why the file is no key that `sign` takes; "" where it is one, or where only signing itself can tell."""
+    """Why `sign` cannot use the file as a key; "" if it can, or if only signing itself can show it."""
     try:
         content = read_regular(key, 1 << 20)
     except OSError as error:
@@ -44,15 +44,15 @@ def _why_not_a_key(key: Path) -> str:
 
     try:
         found = load_pem_private_key(content, password=None)
-    except TypeError:  # so it says of a key that has a password
+    except TypeError:  # raised for a key with a password
         return "it is encrypted"
     except Exception as error:  # noqa: BLE001  (ValueError, UnsupportedAlgorithm, errors of OpenSSL)
-        return f"it is no private key in PEM ({type(error).__name__})"
+        return f"it is not a private key in PEM ({type(error).__name__})"
     return "" if isinstance(found, EllipticCurvePrivateKey) else f"it is a {type(found).__name__}"
 
 
 def sign(folder: Path, key: Path) -> None:
-    """Write `SIGNATURE`, which covers every other file, into the bundle `folder`. Raises ExportError for a bad key."""
+    """Write `SIGNATURE`, which covers all other files, into the bundle `folder`. Raises ExportError on failure."""
     target = folder / SIGNATURE
     try:
         from model_signing import hashing, signing

@@ -1,4 +1,4 @@
-"""Write a bundle as one step: it is the old one or the new one at every moment, and serves only what passed."""
+"""Writes a bundle atomically: at any moment the path has the old or the new bundle, never a part of one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from stageproof.runtime.system.work_folders import hold, make_readable, release,
 
 REPORT = "parity.json"
 GOLDEN = "golden"
-"""Folder of the golden images, which every export draws again."""
+"""Folder of the golden images, which every export generates again."""
 
 
 @contextmanager
 def staged(bundle: Path) -> Iterator[Path]:
-    """A hidden folder beside `bundle` to build in; its content becomes the bundle if the body ends well.
+    """Yields a hidden folder beside `bundle` to build in; it replaces the bundle if the body raises no exception.
 
-    Raises ExportError when `bundle` is something else than a bundle, or cannot be written.
+    Raises ExportError if `bundle` exists and is not a bundle, or cannot be written.
     """
     if bundle.exists() and not (bundle / FILE).is_file():
         kind = "a file" if bundle.is_file() else f"a folder without {FILE}"
@@ -44,10 +44,10 @@ def staged(bundle: Path) -> Iterator[Path]:
     try:
         yield folder
         unmark(folder)
-        make_readable(folder)  # private while it was built, with images in it; a bundle is to be read by others
+        make_readable(folder)  # private during the build, since it had images; other users may read a bundle
         _swap(folder, bundle)
     except OSError as error:
-        raise ExportError(f"{bundle} could not be written: {error}. The old one, if any, is untouched.") from error
+        raise ExportError(f"{bundle} could not be written: {error}. The old bundle, if any, is unchanged.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         release(holder)
@@ -56,13 +56,12 @@ def staged(bundle: Path) -> Iterator[Path]:
 def adopt(
     bundle: Path, model: ModelInfo, folder: Path, replaced: set[str], labels_from: str | None = None
 ) -> tuple[list[Artifact], list[Document], dict[str, Any]]:
-    """Take over into `folder` what the present bundle holds of the same model, apart from the files in `replaced`.
+    """(artifacts, documents without the parity report, parity reports by file) of the existing bundle, linked into
+    `folder`, except files in `replaced`. All empty if there is no bundle or it is of another model.
 
-    Returns its artifacts, its documents but for the parity report (the files that lie beside artifacts, a model card),
-    and the artifacts' parity reports: nothing when there is no bundle, or it is of another model. Other labels or
-    another temperature are another model: they are inside the files too (`export.bundle.existing`), and so is
-    `labels_from`, where the order of the classes comes from; None takes over whatever it is.
-    Raises BundleError when a file of it was changed since its export.
+    Different labels or another temperature make it another model, since artifacts contain these values too
+    (`export.bundle.existing`); so does another `labels_from`, the origin of the class order (None accepts any).
+    Raises BundleError if one of its files was changed after the export.
     """
     manifest = read_manifest(bundle) if bundle.exists() else None
     if manifest is None or manifest.model != model:
@@ -88,16 +87,16 @@ def adopt(
 
 
 def link(source: Path, target: Path) -> None:
-    """Give the file another name, or copy it where the file system cannot."""
+    """Hard-link `source` to `target`, or copy it if the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)  # files of a bundle are never written in place, so two names may share one content
+        os.link(source, target)  # safe, since files of a bundle are never written in place
     except OSError:
         shutil.copy2(source, target)
 
 
 def reject(folder: Path, file: str, report: str | None) -> None:
-    """Move what was built of `file`, and what lies beside it, to the rejected ones; without a report remove it."""
+    """Move the files of artifact `file` to the rejected ones, with `report`; delete them if it is None."""
     built = [folder / name for name in _files_of(file) if (folder / name).exists()]
     if report is None:
         for path in built:
@@ -110,26 +109,26 @@ def reject(folder: Path, file: str, report: str | None) -> None:
     (target / f"{file}.json").write_text(report, encoding="utf-8")
 
 
-def kept_rejections(bundle: Path, folder: Path, asked: set[str]) -> None:
-    """Take over the present bundle's rejected files, apart from those of artifacts that were built anew."""
-    asked = {name for file in asked for name in _files_of(file)}
+def kept_rejections(bundle: Path, folder: Path, built: set[str]) -> None:
+    """Link the existing bundle's rejected files into `folder`, except those of artifacts that were built again."""
+    built = {name for file in built for name in _files_of(file)}
     for path in sorted((bundle / REJECTED).glob("*")):
-        if path.name.removesuffix(".rejected").removesuffix(".json") not in asked:
+        if path.name.removesuffix(".rejected").removesuffix(".json") not in built:
             link(path, folder / REJECTED / path.name)
 
 
 def _files_of(artifact: str) -> list[str]:
-    """The artifact's file and those beside it: model.bin, OpenVINO's weights, belongs to model.xml, not to model.ts."""
+    """All files of an artifact: an OpenVINO .xml has its weights in a .bin of the same stem."""
     return [artifact, f"{Path(artifact).stem}.bin"] if artifact.endswith(".xml") else [artifact]
 
 
 def _swap(folder: Path, bundle: Path) -> None:
-    """Give `folder` the name `bundle`; what had it keeps `folder`'s name."""
+    """Rename `folder` to `bundle`; an existing bundle gets the name of `folder`."""
     if not bundle.exists():
         folder.rename(bundle)
         return
     if not _exchange(folder, bundle):
-        # No atomic exchange here: for a moment there is no bundle, and a kill then leaves both under hidden names.
+        # Not atomic: for a moment there is no bundle; if killed then, both remain under hidden names.
         old = folder.with_name(folder.name + ".old")
         bundle.rename(old)
         folder.rename(bundle)
@@ -137,7 +136,7 @@ def _swap(folder: Path, bundle: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two names in one step with Linux's renameat2(2); False where the system cannot."""
+    """Atomically exchange two paths with Linux's renameat2(2); False if the system does not support it."""
     if not sys.platform.startswith("linux"):
         return False
     at_fdcwd, rename_exchange = -100, 2

@@ -1,1 +1,1 @@
-"""The images of an export: compared on, calibrated on, and what they are drawn from."""
+"""The images of an export: comparison images, calibration images, and the data sets they are sampled from."""

@@ -1,4 +1,4 @@
-"""The images that 8 bits are calibrated on, and those that float layers are chosen on: never those compared on."""
+"""Calibration images for int8 and fp8, and images to choose float32 layers on; both disjoint from comparison images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
 
 CALIBRATED = ("int8", "fp8")
-"""Precisions whose ranges are taken from images."""
+"""Precisions whose activation ranges are computed from images."""
 CALIBRATION = 256
-"""Images to calibrate on, where there are as many."""
+"""Maximum number of calibration images."""
 LEAST_CALIBRATION = 100
 SELECTION = 256
-"""Images to choose float layers on, where there are as many."""
+"""Maximum number of images to choose float32 layers on."""
 
 
 def calibration_samples(
@@ -33,25 +33,24 @@ def calibration_samples(
     compared: Collection[str] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Samples, Samples]:
-    """Slices to calibrate int8 on, and others to choose its float layers on: training slices of the run, or `given`.
+    """(calibration slices, selection slices): training slices of the run, or of `given`.
 
-    At most `limit` of the first, every class with its share, and at most `selection` of the others: of other people
-    where the people are known and four or more, as `Samples.groups` of both then says. Without that the first are no
-    more than half of what there is, so that there are others.
+    At most `limit` slices for calibration, stratified by class, and at most `selection` other slices to choose float32
+    layers on. With four or more known patients, both sets have different patients (`Samples.groups`); otherwise at
+    most half of the slices are used for calibration.
 
-    moved: data that the user names, which may be the run's own in another place.
-    compared: `export.data.overlap.pixel_digests` of the images that artifacts are compared on. Those are left out, and
-    `say`
-        takes how many there were.
+    moved: data named by the user, possibly the run's own data at a new path.
+    compared: `export.data.overlap.pixel_digests` of the comparison images. These images are left out, and `say` is
+        called with their number.
 
-    Raises what `calibration_pool` raises: never random numbers, never another set.
+    Raises what `calibration_pool` raises; random data or another data set is never substituted.
     """
     pool = calibration_pool(run, given, moved)
     samples, people = pool.samples, pool.samples.groups
     others = None if people is None else two_halves(people, samples.labels)
     if people is not None and others is not None and int((~others).sum()) >= LEAST_CALIBRATION:
-        mine = np.flatnonzero(~others)
-        first = mine[_stratified(samples.labels[mine], limit)]
+        own = np.flatnonzero(~others)
+        first = own[_stratified(samples.labels[own], limit)]
         rest = np.flatnonzero(others)
         second = rest[over_people(people[rest], selection)]
     else:
@@ -62,31 +61,34 @@ def calibration_samples(
     chosen = (samples.select(first), samples.select(second))
     left = (without(chosen[0], compared), without(chosen[1], compared))
     if repeated := sum(map(len, chosen)) - sum(map(len, left)):
-        said = f"{repeated} of {sum(map(len, chosen))} images of {samples.source} to calibrate 8 bits on"
+        duplicates = (
+            f"{repeated} of {sum(map(len, chosen))} calibration images of {samples.source} are identical to comparison "
+            "images"
+        )
         if any(2 * len(some) < len(every) for some, every in zip(left, chosen, strict=True)):
             raise DatasetError(
-                f"{said} have the pixels of images that artifacts are compared on, and the others are too few. "
-                "Calibrate and compare on different images: --calibration-data, --parity-data. Nothing was built."
+                f"{duplicates}, and too few others remain. Calibrate and compare on different images: "
+                "--calibration-data, --parity-data. Nothing was built."
             )
-        say(f"{said} have the pixels of images compared on: left out")
+        say(f"{duplicates}: left out")
     return left
 
 
 def calibration_pool(run: Path | None, given: Path | None, moved: Path | None = None) -> Drawn:
-    """All slices that int8 may be calibrated on. Raises DatasetError when there are none or they are fewer than 101."""
+    """All slices available for calibration. Raises DatasetError if there are fewer than 101."""
     if given is not None:
-        pool = with_people(load_samples(given), look=False)
+        pool = with_people(load_samples(given), by_similarity=False)
     elif run is None:
         raise DatasetError(
-            "int8 is calibrated on training images, and a checkpoint without a run names none. Give some of its "
-            "training images: --calibration-data DIR_OR_PARQUET. Nothing was built."
+            "int8 and fp8 are calibrated on training images, and a checkpoint without a run names none. Give some of "
+            "its training images: --calibration-data DIR_OR_PARQUET. Nothing was built."
         )
     else:
         data = run_data(run, moved)
         if data.samples is None:
             raise DatasetError(
-                f"int8 is calibrated on training slices, and {data.problem}. Put the data back, say where it is now "
-                "(--data PATH), or give --calibration-data DIR_OR_PARQUET. Nothing was built."
+                f"int8 and fp8 are calibrated on training slices, and {data.problem}. Put the data back, give its new "
+                "path (--data PATH), or give --calibration-data DIR_OR_PARQUET. Nothing was built."
             )
         pool = with_patients(run, side(run, data.samples, "training"))
     check_calibration(len(pool.samples), pool.samples.source)
@@ -94,16 +96,16 @@ def calibration_pool(run: Path | None, given: Path | None, moved: Path | None = 
 
 
 def check_calibration(count: int, source: str) -> None:
-    """Raise DatasetError unless so many images are enough to calibrate int8 on and to choose its float layers on."""
+    """Raise DatasetError if `count` images are too few to calibrate on and to choose float32 layers on."""
     if count <= LEAST_CALIBRATION:
         raise DatasetError(
-            f"{source} has {count} images to calibrate int8 on; more than {LEAST_CALIBRATION} are needed, since others "
-            "choose which layers stay in float32. Give more: --calibration-data DIR_OR_PARQUET."
+            f"{source} has {count} calibration images; more than {LEAST_CALIBRATION} are needed, since additional ones "
+            "select the layers kept in float32. Give more: --calibration-data DIR_OR_PARQUET."
         )
 
 
 def _stratified(labels: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` positions: as many of each class as there are, up to an equal share, then filled up evenly."""
+    """At most `limit` positions: an equal number of each class as far as available, filled up evenly from the rest."""
     share = max(1, limit // len(np.unique(labels)))
     chosen = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     equal = np.concatenate([where[spread(len(where), share)] for where in chosen])

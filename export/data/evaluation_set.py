@@ -1,4 +1,4 @@
-"""Images with what the reference says of them: what artifacts are measured on, and what quantisation is fitted to."""
+"""Images with the reference's logits, for measuring artifacts and for fitting quantisation."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ _OPTIONAL = ("truth", "people", "rejected")
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """The images that every artifact of one export is measured on, and what the reference says of them."""
+class EvaluationSet:
+    """Images of an export with the reference's logits, labels and patients."""
 
     images: np.ndarray
     """(N, C, H, W) float32."""
     logits: np.ndarray
-    """(N, classes) float32, eager float32 on the CPU."""
+    """(N, classes) float32, of the float32 reference in eager mode on the CPU."""
     truth: np.ndarray | None
-    """(N,) int64 in the order of the model's outputs, where labels are known."""
+    """(N,) int64, true class as an index of the model's outputs; None if unknown."""
     names: tuple[str, ...]
-    """Keyed digests of the images' names (`train.runs.pseudonyms`), since reports travel. Phantoms by their own
-    names."""
+    """Keyed digests of the images' names (`train.runs.pseudonyms`), since reports leave this machine; phantoms have
+    their plain names."""
     source: str
     kept: tuple[int, ...] = ()
-    """Positions of these images among those of `export.data.comparison.comparison`: the first of each set of equals."""
+    """Positions of these images among those of `export.data.comparison.comparison`, which may have duplicates."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """JSON-ready, for parity.json and the manifest: where the images come from, and what the reference answers."""
+    """Origin of the images and the reference's predictions, JSON-ready, for parity.json and the manifest."""
     people: np.ndarray | None = None
-    """(N,) int64, equal for images of one person (or group, `unit`); None where nobody knows."""
+    """(N,) int64, patient (or group, see `unit`) of each image; None if unknown."""
     rejected: np.ndarray | None = None
-    """(N,) bool, images that the bundle's guard rejects, so that no artifact is asked; None without a guard."""
+    """(N,) bool, images that the bundle's guard rejects, so that no artifact sees them; None without a guard."""
     samples: Samples | None = None
-    """The encoded images, for the process that gathered them."""
+    """The encoded images; only in the process that collected them."""
     digests: tuple[str, ...] = ()
-    """`export.data.overlap.pixel_digests` of the images: nothing is calibrated on them."""
+    """`export.data.overlap.pixel_digests` of the images, to exclude them from calibration."""
     key: bytes = b""
-    """By which `names` are digests of the images' names; for the process that gathered them."""
+    """Key of the digests in `names`; only in the process that collected the images."""
 
     @property
     def unit(self) -> str:
-        """``patients``, ``groups`` of one or more people each, or ``unknown``."""
+        """``patients``, ``groups`` of one or more patients each, or ``unknown``."""
         return UNKNOWN if self.people is None else str(self.facts.get("unit", UNKNOWN))
 
     @property
     def artifacts(self) -> int:
-        """How many artifacts of the bundle are judged by a bound."""
+        """Number of the bundle's artifacts that are judged by an upper bound."""
         return int(self.facts.get("family", {}).get("bounded_artifacts", 1))
 
     def save(self, folder: Path) -> None:
-        """Write it for other processes; the images stay on the disk there, shared by all of them."""
+        """Write it to `folder` for other processes, which memory-map the images."""
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "images.npy", self.images)
         np.save(folder / "logits.npy", self.logits)
@@ -66,8 +66,8 @@ class Evidence:
         (folder / "facts.json").write_text(json.dumps(texts), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Evidence:
-        """What `save` wrote."""
+    def load(cls, folder: Path) -> EvaluationSet:
+        """The Evidence that `save` wrote."""
         stored = {name: folder / f"{name}.npy" for name in _OPTIONAL}
         arrays = {name: np.load(path) for name, path in stored.items() if path.exists()}
         images = np.load(folder / "images.npy", mmap_mode="c")

@@ -1,4 +1,4 @@
-"""What keeps three sets of images apart: compared on, calibrated on, and the one that float layers are chosen on."""
+"""Keeps comparison, calibration and layer-selection images disjoint: by pixel digests, and by patients."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stageproof.runtime.errors import DatasetError, ImageError
 from stageproof.train.data.samples import Samples
 
 LEAST_PEOPLE = 4
-"""Of fewer, slices are dealt to calibration and choice one by one."""
+"""Minimum number of patients for a split by patient; with fewer, slices are split one by one."""
 
 
 def pixel_digests(samples: Samples) -> list[str]:
-    """(N,) SHA-256 of each image's size and pixels, whatever its file format; a grey image in colour is itself.
+    """(N,) SHA-256 of each image's size and RGB pixels, independent of file format; greyscale is converted to RGB.
 
     Raises DatasetError for an image that cannot be read.
     """
@@ -31,7 +31,7 @@ def pixel_digests(samples: Samples) -> list[str]:
 
 
 def without(samples: Samples, digests: Collection[str]) -> Samples:
-    """The samples but for those with the pixels of any of `digests`."""
+    """The samples whose pixel digest is not in `digests`."""
     if not digests:
         return samples
     known = frozenset(digests)
@@ -40,11 +40,11 @@ def without(samples: Samples, digests: Collection[str]) -> Samples:
 
 
 def two_halves(people: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
-    """(N,) bool: slices of every other person, class by class, so that both halves have people of each class.
+    """(N,) bool: True for the slices of every second patient of each class, so that both halves have all classes.
 
-    None where there are fewer than `LEAST_PEOPLE` people. A class of one person is in one half only.
+    None for fewer than `LEAST_PEOPLE` patients. A class with one patient is in one half only.
 
-    people: (N,) int. labels: (N,) int; a person's class is that of the first slice.
+    people: (N,) int. labels: (N,) int; a patient's class is that of the first slice.
     """
     _, first, index = np.unique(people, return_index=True, return_inverse=True)
     if len(first) < LEAST_PEOPLE:

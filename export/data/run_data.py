@@ -1,7 +1,7 @@
-"""The data that a run was trained on, found again: where it lay, or where the user says it is now.
+"""Finds the data that a run was trained on: at its recorded path, or at a new path that the user names.
 
-Only data with the digest that the run recorded counts as the run's. Other data at the same path may hold training
-slices under the names of held-out ones, so it is treated as gone, and said so.
+Only data with the digest that the run recorded is accepted: other data at the same path may contain training slices
+under the names of held-out ones. The message then says why the data is not used.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from stageproof.train.data.sources.source import load_samples
 from stageproof.train.runs.record import data_path, read_record
 
 PHANTOM_PEOPLE = 24
-"""In each stage, of a run without data: the default of `train.data.phantom.__main__.phantom_samples`."""
+"""Phantom patients per stage of a run without data: the default of `train.data.phantom.__main__.phantom_samples`."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """All slices of a run, or why there are none."""
+    """All slices of a run, or the reason why they are not available."""
 
     samples: Samples | None
     phantoms: bool
     """Whether the run was trained on phantoms."""
     problem: str = ""
-    """Why there are no samples, as the beginning of a sentence."""
+    """Why `samples` is None, as the beginning of a sentence."""
     digest: str = ""
     """SHA-256 of the data, as the run recorded it."""
     moved: bool = False
-    """Whether they were found where the user says, not where they lay."""
+    """Whether the data was found at the path that the user names, not at the recorded one."""
 
 
 def run_data(run: Path, moved: Path | None = None) -> RunData:
     """The slices that the run recorded.
 
-    moved: data that the user names. It is taken for the run's own where it has the run's digest.
+    moved: data named by the user, used if it has the run's digest.
 
-    Raises CheckpointError for a damaged record. Kept for the next call, since data is hashed as a whole.
+    Raises CheckpointError for a damaged record. The result is cached, since the digest reads all data.
     """
     record = read_record(run)
     digest, path = record["data"]["digest"], data_path(run, record)
@@ -64,13 +64,13 @@ def _population(seed: int) -> Samples:
 
 
 def _state(path: Path | None) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of every file at `path`: what changes when the data does, without reading it."""
+    """Name, size and modification time of every file at `path`, to notice changed data without reading it."""
     if path is None:
         return ()
     files = [path] if path.is_file() else [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
     found = []
     for file in files:
-        with suppress(OSError):  # gone meanwhile, or a link to nowhere
+        with suppress(OSError):  # deleted meanwhile, or a dangling link
             status = file.stat()
             found.append((str(file), status.st_size, status.st_mtime_ns))
     return tuple(found)
@@ -78,9 +78,9 @@ def _state(path: Path | None) -> tuple[tuple[str, int, int], ...]:
 
 @lru_cache(maxsize=1)
 def _run_data(
-    run: Path, digest: str, path: Path, here: tuple[object, ...], moved: Path | None, there: tuple[object, ...]
+    run: Path, digest: str, path: Path, state: tuple[object, ...], moved: Path | None, moved_state: tuple[object, ...]
 ) -> RunData:
-    """As `run_data`. here, there: `_state` of both paths, so that nothing is kept beyond a change of them."""
+    """As `run_data`. state, moved_state: `_state` of `path` and `moved`, to invalidate the cache when files change."""
     if moved is not None:
         samples = _loaded(moved)
         if samples is not None and samples.digest() == digest:
@@ -97,7 +97,7 @@ def _run_data(
 
 
 def _loaded(path: Path) -> Samples | None:
-    """The labelled slices at `path`; None where there are none, as in a folder of loose images."""
+    """The labelled slices at `path`; None if there are none, as in a folder of unlabelled images."""
     try:
         return load_samples(path)
     except (DatasetError, OSError):
@@ -105,26 +105,26 @@ def _loaded(path: Path) -> Samples | None:
 
 
 def side_names(run: Path, side: str) -> set[str]:
-    """Names of the slices that the run's split.csv puts on `side`: ``training`` or ``validation``.
+    """Names of the slices that are on `side` in the run's split.csv: ``training`` or ``validation``.
 
-    Raises CheckpointError where the file is missing or lacks a column.
+    Raises CheckpointError if the file is missing or lacks a column.
     """
     return {from_cell(row["name"]) for row in _split(run) if row["side"] == side}
 
 
 def patients(run: Path) -> dict[str, str]:
-    """Name of a slice → its patient, its group, or itself where nobody knows the patients.
+    """Slice name → its patient or group, or the name itself if patients are unknown; all slices of the run's split.csv.
 
-    Of every slice in the run's split.csv. Raises CheckpointError, as above.
+    Raises CheckpointError, as `side_names`.
     """
     column = "group" if "group" in _split(run)[0] else "patient"
     return {from_cell(row["name"]): row[column] or row["name"] for row in _split(run)}
 
 
 def unit_of(run: Path) -> str:
-    """What the people of the run's split.csv are: ``patients``, ``groups`` of one or more people each, or ``unknown``.
+    """Unit of `patients`: ``patients``, ``groups`` of one or more patients each, or ``unknown``.
 
-    Raises CheckpointError, as above.
+    Raises CheckpointError, as `side_names`.
     """
     rows = _split(run)
     column = "group" if "group" in rows[0] else "patient"
@@ -138,25 +138,25 @@ def _split(run: Path) -> list[dict[str, str]]:
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. It says which slices the run held out.") from error
+        raise CheckpointError(f"{path} cannot be read: {error}. It lists the slices that the run held out.") from error
     if not rows or not {"name", "side"} <= set(rows[0]) or not {"patient", "group"} & set(rows[0]):
-        raise CheckpointError(f"{path} has no rows with name, patient and side. It says which slices were held out.")
+        raise CheckpointError(f"{path} has no rows with name, patient and side. It lists the held-out slices.")
     return rows
 
 
 def side(run: Path, samples: Samples, which: str) -> Samples:
-    """The slices that the run's split.csv puts on one side. Raises DatasetError where there is none."""
+    """The slices that are on side `which` in the run's split.csv. Raises DatasetError if there are none."""
     names = side_names(run, which)
     indices = np.array([index for index, name in enumerate(samples.names) if name in names], np.int64)
     if not len(indices):
-        raise DatasetError(f"{samples.source} holds none of the slices that {run} used for {which}. Has it changed?")
+        raise DatasetError(f"{samples.source} has none of the slices that {run} used for {which}. Has it changed?")
     return samples.select(indices)
 
 
 def unseen_phantoms(run: Path, count: int) -> Samples:
-    """At most `count` phantoms of the population that the run was trained on, of people whom it never saw.
+    """At most `count` phantoms of the run's population, of patients that are not in its data.
 
-    Those beyond its own: a population that is asked for more people leaves the others as they are.
+    They follow the run's own patients in the generator's sequence, whose earlier patients do not depend on its length.
     """
     seed = read_record(run)["options"]["seed"]
     people = max(1, -(-count // (4 * 6)))
@@ -164,7 +164,7 @@ def unseen_phantoms(run: Path, count: int) -> Samples:
 
 
 def with_patients(run: Path, samples: Samples) -> Drawn:
-    """Slices of the run with their people as its split.csv has them."""
+    """Slices of the run with their patients from its split.csv."""
     unit = unit_of(run)
     if unit == UNKNOWN:
         return Drawn(replace(samples, groups=None), unit)
@@ -174,7 +174,7 @@ def with_patients(run: Path, samples: Samples) -> Drawn:
 
 
 def training_samples(run: Path, limit: int, moved: Path | None = None) -> tuple[Samples | None, str]:
-    """At most `limit` of the run's training slices with their patients as groups; or None, and why there are none."""
+    """(at most `limit` of the run's training slices with their patients as groups, ""); or (None, the reason)."""
     data = run_data(run, moved)
     if data.samples is None:
         return None, data.problem

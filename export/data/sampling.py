@@ -1,4 +1,4 @@
-"""Which slices to compare on: of as many people as there are, few of each rather than many of few."""
+"""Samples slices from as many patients as possible, with few slices per patient."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from stageproof.train.data.patients.thumbnails import thumbnail
 from stageproof.train.data.samples import Samples
 
 PATIENTS, GROUPS, UNKNOWN = "patients", "groups", "unknown"
-_MOST_LOOKED_AT = 8192
-"""Images without ids whose people are looked for by image similarity: it takes half a minute for so many."""
+_MAX_IDENTIFIED = 8192
+"""Maximum number of images whose patients are identified from image similarity, which takes half a minute."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Slices and their people."""
+    """Slices and their patients."""
 
     samples: Samples
-    """`groups` are the people; None where nobody knows."""
+    """`groups` are the patients; None if unknown."""
     unit: str
-    """What the groups are: ``patients``, ``groups`` of one or more people each, or ``unknown``."""
+    """What a group is: ``patients``, ``groups`` of one or more patients each, or ``unknown``."""
 
     def draw(self, limit: int) -> Drawn:
-        """At most `limit` of the slices."""
+        """At most `limit` of the slices, from as many patients as possible."""
         people = self.samples.groups
         chosen = spread(len(self.samples), limit) if people is None else over_people(people, limit)
         return replace(self, samples=self.samples.select(chosen))
 
 
 def spread(count: int, limit: int) -> np.ndarray:
-    """At most `limit` positions, evenly spread over `count`, so that every class keeps its share."""
+    """At most `limit` positions, evenly spaced over `count`; for data sorted by class this keeps class proportions."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64))
 
 
 def over_people(people: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` positions, ascending: as many people as possible, and of each as nearly the same number as there
-    are slices for, evenly spread over that person's.
+    """At most `limit` positions, ascending: from as many patients as possible, with nearly equal numbers of slices,
+    evenly spaced over each patient's slices.
 
-    people: (N,) int, equal for slices of one person.
+    people: (N,) int, patient of each slice.
     """
     _, index, sizes = np.unique(people, return_inverse=True, return_counts=True)
     if len(people) <= limit:
@@ -55,7 +55,7 @@ def over_people(people: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _shares(sizes: np.ndarray, limit: int) -> np.ndarray:
-    """(P,) how many slices each person gives, `limit` together: no one gives two more than another who has more."""
+    """(P,) number of slices to take from each patient, `limit` in total, as equal as `sizes` allow."""
     level = 0
     while int(np.minimum(sizes, level + 1).sum()) <= limit:
         level += 1
@@ -67,27 +67,27 @@ def _shares(sizes: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _middles(count: int, share: int) -> np.ndarray:
-    """`share` positions of `count`, evenly spread, each in the middle of its part."""
+    """`share` positions of `count`, evenly spaced, each in the middle of its interval."""
     return ((np.arange(share) + 0.5) * count / share).astype(np.int64)
 
 
-def with_people(samples: Samples, *, look: bool = True) -> Drawn:
-    """The slices that a user gives, with their people: by the source, by ids that it names, or by image similarity.
+def with_people(samples: Samples, *, by_similarity: bool = True) -> Drawn:
+    """The user's slices with their patients: from the source, from ids in its names, or from image similarity.
 
-    Ids whose form can be mistaken are used only where image similarity confirms them. look: False leaves similarity
-    out, which takes seconds to half a minute, and the people unknown.
+    Ids of an ambiguous form are used only if image similarity confirms them. by_similarity: False skips this, which
+    takes seconds to half a minute; patients are then unknown.
     """
     if samples.groups is not None:
         return Drawn(samples, PATIENTS)
     ids = samples.ids
     if ids is not None and not ids.assumed:
         return Drawn(replace(samples, groups=ids.subjects), GROUPS if ids.scans else ids.verdict)
-    groups, unit = _by_similarity(_Key(samples)) if look else (None, UNKNOWN)
+    groups, unit = _identified(_Key(samples)) if by_similarity else (None, UNKNOWN)
     return Drawn(replace(samples, groups=groups), unit)
 
 
 class _Key:
-    """Samples as a key of a cache: by their digest."""
+    """Samples as a cache key, hashed by their digest."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
@@ -101,29 +101,29 @@ class _Key:
 
 
 @lru_cache(maxsize=2)
-def _by_similarity(key: _Key) -> tuple[np.ndarray | None, str]:
+def _identified(key: _Key) -> tuple[np.ndarray | None, str]:
     samples = key.samples
-    if len(samples) > _MOST_LOOKED_AT:
+    if len(samples) > _MAX_IDENTIFIED:
         return None, UNKNOWN
     try:
         thumbnails = np.stack([thumbnail(read_isolated(samples.read(index)).image) for index in range(len(samples))])
     except (ImageError, OSError):
-        return None, UNKNOWN  # the image is named where it is compared on
+        return None, UNKNOWN  # the comparison will raise an error that names the image
     found = identify(thumbnails, None, samples.ids)
     return (None, UNKNOWN) if found.unit is None else (found.groups, found.unit)
 
 
 def joined(first: Drawn, second: Drawn, source: str) -> Drawn:
-    """Slices of the first and of the second, of whose people none is the same."""
+    """The slices of both, which must have no patient in common."""
     unit = first.unit if first.unit == second.unit else UNKNOWN
-    mine, theirs = first.samples, second.samples
+    one, other = first.samples, second.samples
     groups = None
-    if mine.groups is not None and theirs.groups is not None:
-        groups = np.concatenate([mine.groups, theirs.groups + mine.groups.max(initial=0) + 1])
+    if one.groups is not None and other.groups is not None:
+        groups = np.concatenate([one.groups, other.groups + one.groups.max(initial=0) + 1])
     samples = Samples(
-        images=[*mine.images, *theirs.images],
-        labels=np.concatenate([mine.labels, theirs.labels]),
-        names=[*mine.names, *theirs.names],
+        images=[*one.images, *other.images],
+        labels=np.concatenate([one.labels, other.labels]),
+        names=[*one.names, *other.names],
         groups=groups,
         source=source,
     )

@@ -1,1 +1,1 @@
-"""Engines that run an artifact while it is checked: loading, latency, processes."""
+"""Runs artifacts during an export: loads them in each backend, measures latency, isolates processes."""

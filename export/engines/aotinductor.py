@@ -1,4 +1,7 @@
-"""AOTInductor's packages, run as a backend of the runtime is; Predictor never does, since they are machine code."""
+"""Runs AOTInductor packages for the parity gate, with the interface of a runtime backend.
+
+Predictor never loads them, since they contain machine code.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ NAME = "aotinductor"
 TAKES = f"{TENSOR}, in a program over libtorch"
 DEVICES = ("cpu",)
 FORMATS = (NAME,)
-"""What `load` runs and where, as in a module of `runtime.backends`."""
+"""Formats that `load` accepts, as in a module of `runtime.backends`."""
 
 
 def load(path: Path, *, precision: str, device: str, threads: int) -> Runner:
-    """The package, for the gate to ask. Raises BackendError when it does not load."""
+    """The loaded package. Raises BackendError if it does not load."""
     import torch
     import torch._inductor
 
@@ -31,12 +34,12 @@ def load(path: Path, *, precision: str, device: str, threads: int) -> Runner:
     try:
         package = torch._inductor.aoti_load_package(str(path))
         return Runner(package, package.get_metadata().get(METADATA_KEY))
-    except Exception as error:  # zip, linker and CPU errors, each of its own kind
+    except Exception as error:  # zip, linker and CPU errors have different exception types
         raise BackendError(f"torch {torch.__version__} cannot load {path}: {error}") from error
 
 
 class Runner:
-    """A loaded package behind the protocol of `runtime.backends.Backend`."""
+    """A loaded package with the protocol of `runtime.backends.Backend`."""
 
     def __init__(self, package: Callable[[torch.Tensor], torch.Tensor], metadata: str | None) -> None:
         self.engine = f"torch {version('torch').split('+')[0]}, AOTInductor"

@@ -1,4 +1,4 @@
-"""Each format in a process of its own: a crash or a leak costs that format only, and its log is kept."""
+"""Runs a task in a separate process with its output in a log file, so that a crash or memory leak stays there."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from typing import Any
 from stageproof.runtime.errors import StageproofError
 
 
-def in_own_process(task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, say: Callable[[str], None]) -> Any:
-    """What `task(*arguments, say)` returns, run in a fresh process; what it prints goes to `log`.
+def run_in_child_process(
+    task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, say: Callable[[str], None]
+) -> Any:
+    """The return value of `task(*arguments, say)`, run in a new process; its stdout and stderr go to `log`.
 
-    say: takes a line of progress, here and (another one, that ends here) in the process.
+    say: called in this process with each progress line of the task.
 
-    A StageproofError of the task is raised here. A process that dies otherwise raises ChildProcessError, with the last
-    line of its log.
+    Raises a StageproofError that the task raises, and ChildProcessError, with the last line of the log, if the process
+    ends in any other way.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -46,7 +48,7 @@ def in_own_process(task: Callable[..., Any], arguments: tuple[Any, ...], log: Pa
             process.kill()
         ours.close()
     text = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
-    last = text.splitlines()[-1] if text else "it left no message"
+    last = text.splitlines()[-1] if text else "its log is empty"
     raise ChildProcessError(f"its process ended with {process.exitcode}: {last[:300]}")
 
 
@@ -71,7 +73,7 @@ def _child(task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, answ
 
 
 def _end_with_parent() -> None:
-    """Nobody waits for the result of an export that was killed."""
+    """End this process when the parent process ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a child runs this"
 

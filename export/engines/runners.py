@@ -1,4 +1,4 @@
-"""What artifacts are checked and timed in: Predictor's backends, and what other programs use. Light to import."""
+"""The backends in which artifacts are checked and timed: Predictor's, and AOTInductor. Imports no engine."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from stageproof.runtime.backends import BACKENDS, Backend
 from stageproof.runtime.errors import BackendError, BackendUnavailable, BundleError, TrustError
 
 LONG_S = 10
-"""Seconds of work of which it is said beforehand how long it will take."""
+"""Remaining time in seconds from which it is announced."""
 
 
-def asked() -> dict[str, ModuleType]:
-    """Name → module of all of them."""
+def check_backends() -> dict[str, ModuleType]:
+    """Name → module of every backend in which artifacts are checked."""
     return {**BACKENDS, aotinductor.NAME: aotinductor}
 
 
 def missing(name: str) -> str | None:
-    """Why artifacts cannot be checked in it here; None when they can."""
+    """Why artifacts cannot be checked in backend `name` here; None if they can."""
     if name in BACKENDS:
         return backends.missing(name)
-    return None if name in asked() else "is not known to this version"
+    return None if name in check_backends() else "is not known to this version"
 
 
 def load(
     name: str, path: Path, precision: str, threads: int, *, takes: str = TENSOR, trust_code: bool = False
 ) -> Backend:
-    """The artifact at `path` in one of `asked`, on the CPU where it can run there, so that figures compare, else on the
-    GPU.
+    """The artifact at `path`, loaded in backend `name`: on the CPU if it can run there, for comparable latencies, else
+    on the GPU.
 
     takes: as `runtime.artifacts.entries.Artifact.takes`.
-    trust_code: the file was built by this export, or the user trusts whoever did: formats that carry code are loaded.
+    trust_code: load formats that contain code: the file was built by this export, or the user trusts its source.
 
-    Raises BackendUnavailable, BackendError or BundleError, TrustError among these.
+    Raises BackendUnavailable, BackendError or BundleError (including TrustError).
     """
     if reason := missing(name):
         raise BackendUnavailable(f"{name!r} {reason}.")
-    module = BACKENDS[name] if name in BACKENDS else asked()[name]
+    module = BACKENDS[name] if name in BACKENDS else check_backends()[name]
     device = "cpu" if "cpu" in module.DEVICES else module.DEVICES[0]
     if name in BACKENDS:
         model = ModelFile.read(path, takes)
@@ -62,13 +62,15 @@ def load(
 def load_in_each(
     path: Path, format_name: str, precision: str, threads: int, skipped: list[str], *, takes: str = TENSOR
 ) -> Iterator[tuple[str, Backend]]:
-    """Name and backend, one after the other, of all here that run the file, which this export built; `skipped` gains
-    why any other does not. takes: as `load` has it."""
-    for name, module in asked().items():
+    """Yields (name, backend) for each available backend that loads the file, which this export must have built.
+
+    skipped: gains one sentence for each backend that does not. takes: as in `load`.
+    """
+    for name, module in check_backends().items():
         if format_name not in module.FORMATS:
             continue
         if reason := missing(name):
-            skipped.append(f"{path.name} was not checked in {name!r}, which {reason}")
+            skipped.append(f"{path.name} was not checked in {name!r}: it {reason}")
             continue
         try:
             yield name, load(name, path, precision, threads, takes=takes, trust_code=True)
@@ -83,9 +85,9 @@ def run_in_batches(
     batch_size: int = 8,
     say: Callable[[str], None] = lambda text: None,
 ) -> np.ndarray:
-    """(N, classes) float32 logits: `first` images, then full batches of `batch_size`.
+    """(N, classes) float32 logits, computed in a batch of `first` images, then in batches of `batch_size`.
 
-    say: takes how long the rest will take, once, where that is long.
+    say: called once with the remaining time if it is long.
     """
     cuts = [0, *range(first, len(images), batch_size), len(images)]
     parts = []
@@ -95,20 +97,20 @@ def run_in_batches(
         if number == 1:  # the first batch also prepares the engine
             rest = (time.perf_counter() - start) / (b - a) * (len(images) - b)
             if rest > LONG_S:
-                say(f"comparing {len(images)} images, about {rest:.0f} s to go")
+                say(f"comparing {len(images)} images, about {rest:.0f} s left")
     return np.concatenate(parts)
 
 
 def one_line(error: Exception, path: Path | None = None) -> str:
-    """What an engine says, as one line, `path` by its name only; of a long text the middle, the engine's own source
-    files, is left out."""
+    """An engine's error message in one line, with `path` replaced by its file name. The middle of a long message is
+    left out: it usually lists the engine's source files."""
     text = " ".join(str(error).split())
     text = text.replace(str(path), path.name) if path else text
     return text if len(text) <= 600 else f"{text[:150]} … {text[-450:]}"
 
 
 def machine(threads: int) -> str:
-    """Where a latency was measured, as a `Check` states it."""
+    """The machine on which a latency was measured, as recorded in a `Check`."""
     return f"{cpu()}, {threads} threads"
 
 

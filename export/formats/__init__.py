@@ -1,15 +1,15 @@
-"""The formats, one module each. `FORMATS` is the one table that the command line and the errors are made from.
+"""The export formats, one module each. `FORMATS` is the table behind the command line and the error messages.
 
 A format module has
 
-    NAME          what users call it
-    PRECISIONS    what it can be built in
-    SUFFIX        of the artifact's file
-    REQUIRES      {importable module: extra of stageproof that installs it}, to build
-    NEEDS_GPU     whether running the artifact takes a GPU, so that a machine without one cannot check it
-    PIXELS        whether it can also hold the preprocessing: build(..., pixels=True)
-    build(...)    job, precision and path → Built, the files are written
-    inspect(...)  path → Found, the precision that the file has
+    NAME          name on the command line
+    PRECISIONS    supported precisions
+    SUFFIX        suffix of the artifact's file
+    REQUIRES      {module to import: extra of stageproof that installs it}, for building
+    NEEDS_GPU     whether running the artifact needs a GPU, so that a machine without one cannot check it
+    PIXELS        whether the artifact can include the preprocessing: build(..., pixels=True)
+    build(...)    job, precision and path → Built; writes the files
+    inspect(...)  path → Found, the precision counted in the file
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from stageproof.runtime.errors import InputError
 FORMATS: dict[str, ModuleType] = {
     module.NAME: module for module in (onnx, openvino, torchscript, torch_export, pytorch, aotinductor, tensorrt)
 }
-"""In the order they are built: later ones reuse the ONNX graphs of the first."""
+"""In build order: later formats reuse the ONNX graphs of earlier ones."""
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
 def format_module(name: str) -> ModuleType:
-    """The format called `name`. Raises InputError with a suggestion; a mistyped name is never corrected silently."""
+    """The module of format `name`. Raises InputError with a suggestion for an unknown name."""
     _known(name, FORMATS, "format")
     return FORMATS[name]
 
 
 def combinations(to: Sequence[str], precision: Sequence[str]) -> dict[str, list[str]]:
-    """Format → its precisions among those asked for, in the order of the tables; ``all`` stands for every one.
+    """Format → its precisions among those requested, in the order of the tables; ``all`` selects all.
 
-    Raises InputError for a name that does not exist, and for a format that has none of the precisions asked for.
+    Raises InputError for an unknown name, and for a format that supports none of the requested precisions.
     """
     for name in to:
         _known(name, [*FORMATS, "all"], "format")
@@ -52,7 +52,7 @@ def combinations(to: Sequence[str], precision: Sequence[str]) -> dict[str, list[
         has = [p for p in PRECISIONS if p in module.PRECISIONS and (p in precision or "all" in precision)]
         if not has and name in to:
             raise InputError(
-                f"{name} has no {' or '.join(precision)}; it can be built in {', '.join(module.PRECISIONS)}."
+                f"{name} does not support {' or '.join(precision)}; it supports {', '.join(module.PRECISIONS)}."
             )
         if has:
             wanted[name] = has
@@ -60,18 +60,19 @@ def combinations(to: Sequence[str], precision: Sequence[str]) -> dict[str, list[
 
 
 def variants(name: str, precisions: Sequence[str], pixels: bool) -> list[tuple[str, bool]]:
-    """What is built of one format: each precision, and, where `pixels` is asked for and possible, once more so."""
+    """(precision, with preprocessing) of each artifact of one format; with preprocessing only if `pixels` is set and
+    the format supports it."""
     both = (False, True) if pixels and FORMATS[name].PIXELS else (False,)
     return [(precision, with_pixels) for precision in precisions for with_pixels in both]
 
 
 def assert_pixels(wanted: Sequence[str], preprocessing: bool, softmax: bool) -> None:
-    """Raise InputError where --with-preprocessing or --with-softmax could not change anything."""
+    """Raise InputError if --with-preprocessing or --with-softmax has no effect on the formats `wanted`."""
     if softmax and not preprocessing:
-        raise InputError("--with-softmax is for artifacts that take pixels. Add --with-preprocessing.")
+        raise InputError("--with-softmax needs --with-preprocessing. Add it, or leave --with-softmax out.")
     can = [name for name, module in FORMATS.items() if module.PIXELS]
     if preprocessing and not set(can) & set(wanted):
-        raise InputError(f"--with-preprocessing is for {', '.join(can)}, not for {', '.join(wanted)}.")
+        raise InputError(f"--with-preprocessing supports {', '.join(can)}, not {', '.join(wanted)}.")
 
 
 def file_name(module: ModuleType, precision: str, pixels: bool = False) -> str:
@@ -80,7 +81,7 @@ def file_name(module: ModuleType, precision: str, pixels: bool = False) -> str:
 
 
 def artifact_files(wanted: Mapping[str, Sequence[str]], pixels: bool) -> dict[str, str]:
-    """File → precision of all that is built. wanted: format → its precisions. pixels: as `variants` has it."""
+    """File → precision of all artifacts to build. wanted: format → precisions. pixels: as in `variants`."""
     return {
         file_name(FORMATS[name], precision, with_pixels): precision
         for name, precisions in wanted.items()
@@ -88,8 +89,8 @@ def artifact_files(wanted: Mapping[str, Sequence[str]], pixels: bool) -> dict[st
     }
 
 
-def lacking(module: ModuleType) -> str | None:
-    """Why the format cannot be built here, with the command that mends it; None when it can."""
+def missing_package(module: ModuleType) -> str | None:
+    """Why the format cannot be built here, with the install command; None if it can."""
     for package, extra in module.REQUIRES.items():
         if not any(find_spec(name) for name in package.split("|")):
             return f"needs the package {package.replace('|', ' or ')}: pip install 'stageproof[{extra}]'"
@@ -100,4 +101,4 @@ def _known(name: str, names: Sequence[str] | dict[str, ModuleType], kind: str) -
     if name not in names:
         close = get_close_matches(name.lower(), names, n=1)
         suggestion = f" Did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"No {kind} is called {name!r}.{suggestion} There are: {', '.join(names)}.")
+        raise InputError(f"Unknown {kind} {name!r}.{suggestion} Available: {', '.join(names)}.")

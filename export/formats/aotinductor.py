@@ -1,6 +1,6 @@
-"""AOTInductor: torch.export's program compiled to machine code for the CPU it was built on, one `.pt2` package.
+"""AOTInductor: the torch.export program compiled to machine code for this machine's CPU, as one `.pt2` package.
 
-It is for C++ programs over libtorch. Whoever loads a package runs what its maker compiled; Predictor never does.
+For C++ programs that use libtorch. Loading a package runs its machine code, so Predictor never loads one.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ NEEDS_GPU = False
 PIXELS = False
 
 _FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-"""Variables that name PyTorch's folders for what it compiles."""
+"""Environment variables for PyTorch's compilation caches."""
 COMPILERS = ("g++", "clang++")
 _CONSTANT = re.compile(r"\.dtype = \w*?dtype_(\w+)\b.*?\.shape = \{([^}]*)\}", re.DOTALL)
 
 
 def build(job: Job, precision: str, path: Path) -> Built:
-    """Write the reference as one compiled package. It takes a minute or two.
+    """The result of writing the reference as one compiled package, which takes one to two minutes.
 
-    Raises BackendUnavailable without a C++ compiler, ExportError when torch fails to export or compile.
+    Raises BackendUnavailable without a C++ compiler, ExportError if torch fails to export or compile.
     """
     import torch
     import torch._inductor  # its subpackages are not imported with torch
@@ -53,28 +53,28 @@ def build(job: Job, precision: str, path: Path) -> Built:
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), "")
     if not shutil.which(compiler):
         raise BackendUnavailable(
-            f"AOTInductor compiles C++, and there is no {compiler or ' or '.join(COMPILERS)} here. Install one, or "
-            "name yours in the variable CXX."
+            f"AOTInductor compiles C++, and {compiler or ' or '.join(COMPILERS)} was not found. Install a compiler, or "
+            "name it in the environment variable CXX."
         )
     program = torch_export.exported(job, precision)
     settings = {
         "aot_inductor.metadata": {METADATA_KEY: json.dumps({**job.description(precision), "takes": TAKES})},
-        "freezing": True,  # BatchNorm folded, weights laid out for this CPU: 78 ms instead of 122
+        "freezing": True,  # folds BatchNorm and lays out weights for this CPU: 78 ms instead of 122
     }
     try:
         with _private_folder(), torch.no_grad():
             torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
-    except Exception as error:  # the compiler passes on any failure of any layer beneath it
+    except Exception as error:  # the compiler raises exceptions of any type
         raise ExportError(f"AOTInductor failed on {job.reference.info.architecture}: {str(error)[-600:]}") from error
     return Built({path.name: sha256_file(path)}, {"machine": f"{platform.machine()}, {_isa()}"}, takes=TAKES)
 
 
 @contextmanager
 def _private_folder() -> Iterator[None]:
-    """PyTorch compiles in a new folder that only this user can open, and that goes when it is done.
+    """Make PyTorch compile in a new folder that only this user can open; it is deleted afterwards.
 
-    By itself it takes one that all can name (torchinductor_USER, where temporary files go), whoever made it, and runs
-    compilers on what lies there.
+    PyTorch's default is torchinductor_USER in the folder for temporary files, which another user could have created,
+    and it compiles the files that it finds there.
     """
     before = {name: os.environ.get(name) for name in _FOLDERS}
     with tempfile.TemporaryDirectory(prefix="stageproof-inductor-") as folder:
@@ -89,14 +89,14 @@ def _private_folder() -> Iterator[None]:
 
 
 def _isa() -> str:
-    """The instruction set that the compiler was told of."""
+    """The vector instruction set that PyTorch compiles for."""
     from torch._inductor.cpu_vec_isa import pick_vec_isa
 
     return str(pick_vec_isa())
 
 
 def inspect(path: Path) -> Found:
-    """The type of each weight, from the source of the package's own table of constants, which lies in it beside them.
+    """The type of each weight, from the table of constants in the C++ source that the package contains.
 
     Raises ExportError for a package without that table.
     """
@@ -106,6 +106,6 @@ def inspect(path: Path) -> Found:
         sources = [package.read(name).decode() for name in package.namelist() if name.endswith(".wrapper.cpp")]
     found = [(dtype, shape) for source in sources for dtype, shape in _CONSTANT.findall(source)]
     if not found:
-        raise ExportError(f"{path.name} has no table of constants to tell its precision from. Not added.")
+        raise ExportError(f"{path.name} has no table of constants, so its precision cannot be read. Not added.")
     names = {str(dtype).removeprefix("torch."): name for name, dtype in DTYPES.items()}
     return Found.count([names.get(dtype, "other") for dtype, shape in found if shape.count(",")])

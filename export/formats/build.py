@@ -1,4 +1,4 @@
-"""Build one format in each precision asked for, inspect what was built, and put it to the gate."""
+"""Builds one format in each requested precision, reads the precision of the built file, and runs the parity gate."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stageproof.export.data.evaluation_set import Evidence
-from stageproof.export.formats import FORMATS, file_name, lacking, variants
+from stageproof.export.data.evaluation_set import EvaluationSet
+from stageproof.export.formats import FORMATS, file_name, missing_package, variants
 from stageproof.export.formats.measured_precision import assert_precision
 from stageproof.export.hashed_files import assert_written
 from stageproof.export.options import Options
@@ -22,56 +22,56 @@ from stageproof.runtime.serialization.digests import sha256_file
 
 @dataclass
 class Outcome:
-    """What became of one format in one precision."""
+    """The result of building and checking one format in one precision."""
 
     format: str
     precision: str
     file: str
     status: str
-    """``passed``; ``pending``: built, and nothing here can run it; ``rejected``: it does not decide as the reference
-    or is not what it claims; ``missing``: it could not be built, or nothing here could check it."""
+    """``passed``; ``pending``: built, but it needs a GPU that is not here; ``rejected``: it failed the parity gate or
+    has another precision than requested; ``missing``: it could not be built, or no backend here could check it."""
     reason: str = ""
     error: str = ""
-    """Name of the exception type that `reason` is the message of, such as ``ParityError``."""
+    """Exception type of `reason`, such as ``ParityError``."""
     artifact: Artifact | None = None
-    """Of what passed or is pending."""
+    """Set if `status` is passed or pending."""
     sidecars: tuple[Document, ...] = ()
-    """Files that the artifact needs beside it."""
+    """Additional files that the artifact needs."""
     reports: list[dict[str, object]] = field(default_factory=list)
-    """The gate's figures, one for each backend asked."""
+    """The gate's measurements, one for each backend."""
     notes: list[str] = field(default_factory=list)
-    """Backends that could not be asked, with the reason."""
+    """Backends that could not run the artifact, with the reason."""
     found: dict[str, int] = field(default_factory=dict)
-    """Layers by precision, as counted in the file."""
+    """Number of layers by precision, counted in the file."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The artifact's file and those beside it."""
+        """Names of all files of the artifact."""
         return (self.file, *(document.file for document in self.sidecars))
 
 
-def produce_apart(
+def produce_in_process(
     options: Options, name: str, precisions: Sequence[str], folder: Path, work: Path, say: Callable[[str], None]
 ) -> list[Outcome]:
-    """As `produce`, for another process: the job is made anew from what the first process left in `work`."""
+    """As `produce`, in a separate process: the job is created from the files that the first process wrote to `work`."""
     import torch
 
-    job = Job(options, load_reference(options), Evidence.load(work), folder, work, say)
+    job = Job(options, load_reference(options), EvaluationSet.load(work), folder, work, say)
     torch.set_num_threads(job.threads)
     return produce(job, name, precisions)
 
 
 def produce(job: Job, name: str, precisions: Sequence[str]) -> list[Outcome]:
-    """One outcome for each precision of the format called `name`, its files in the job's folder."""
-    asked = variants(name, precisions, job.options.with_preprocessing)
-    return [_outcome(job, name, precision, pixels) for precision, pixels in asked]
+    """The outcomes of format `name`, one for each artifact; files are written to the job's folder."""
+    artifacts = variants(name, precisions, job.options.with_preprocessing)
+    return [_outcome(job, name, precision, pixels) for precision, pixels in artifacts]
 
 
 def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
     module = FORMATS[name]
     file = file_name(module, precision, pixels)
     outcome = Outcome(name, precision, file, "missing")
-    if reason := lacking(module):
+    if reason := missing_package(module):
         outcome.reason, outcome.error = f"{file} was not built: {name} {reason}", "DependencyError"
         return outcome
     job.say(f"{file}: building")
@@ -85,7 +85,7 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
         assert_precision(found, precision, file)
         _judge(job, outcome, path, module.NEEDS_GPU, pixels, built.quantisation)
         for written, digest in built.files.items():
-            assert_written(job.folder / written, digest)  # once more: what was measured is what is kept
+            assert_written(job.folder / written, digest)  # again: the measured file must be the one that is kept
     except (ExportError, ParityError) as error:
         outcome.status, outcome.reason, outcome.error = "rejected", str(error), type(error).__name__
         return outcome
@@ -103,8 +103,8 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
 
 
 def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool, facts: dict[str, Any] | None) -> None:
-    """Fill in what the gate says of the file. facts: of its quantisation."""
-    job.say(f"{path.name}: comparing {len(job.evidence.images)} images")
+    """Run the parity gate on the file and store the result in `outcome`. facts: of its quantisation."""
+    job.say(f"{path.name}: comparing {len(job.evaluation_set.images)} images")
     verdict: Verdict = judge(job, path, outcome.format, outcome.precision, pixels=pixels)
     if facts:
         verdict.reports = [{**report, "quantisation": facts} for report in verdict.reports]
@@ -116,12 +116,12 @@ def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool
         return
     if not verdict.checks and not needs_gpu:
         why = ". ".join(verdict.skipped) or f"no backend runs {outcome.format}"
-        outcome.reason = f"{path.name} was not added, since nothing here can check it. {why}."
+        outcome.reason = f"{path.name} was not added, since no backend here can check it. {why}."
         outcome.error = "BackendUnavailable"
         return
     outcome.status = "passed" if verdict.checks else "pending"
     if not verdict.checks:
-        outcome.reason = f"{path.name} runs on a GPU, and there is none here to check it on: built, never served."
+        outcome.reason = f"{path.name} needs a GPU to be checked, and there is none here: built, but not served."
     checks = tuple(verdict.checks)
     outcome.artifact = Artifact(
         outcome.format, outcome.precision, path.name, sha256_file(path), path.stat().st_size, checks

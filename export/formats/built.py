@@ -1,4 +1,4 @@
-"""What building one artifact gives."""
+"""`Built`, the result of building one artifact."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from stageproof.runtime.bundle.manifest import TENSOR
 
 @dataclass(frozen=True)
 class Built:
-    """The files of one artifact, as they were in memory."""
+    """The files of one artifact and their metadata."""
 
     files: dict[str, str]
-    """File name → SHA-256 before it touched the disk. The artifact itself first, then what it needs beside it."""
+    """File name → SHA-256 of its content in memory. The artifact itself first, then additional files."""
     requires: dict[str, str] = field(default_factory=dict)
-    """What a compiled artifact was built for, as the manifest records it."""
+    """Requirements of a compiled artifact, such as GPU and engine version, for the manifest."""
     takes: str = TENSOR
-    """What the artifact takes, as the manifest records it."""
+    """Input of the artifact, for the manifest."""
     quantisation: dict[str, Any] | None = None
-    """JSON-ready: what an artifact in 8 bits was calibrated and chosen on."""
+    """Data that an 8-bit artifact was calibrated and its layers selected on, JSON-ready."""
     found: Found | None = None
-    """The precision that was counted while building, where the format's `inspect` cannot open the file here."""
+    """Precision counted while building, for formats whose `inspect` cannot open the file on this machine."""

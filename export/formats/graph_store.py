@@ -1,4 +1,4 @@
-"""The ONNX graph of each precision, built once an export, for every format that is made from it."""
+"""Builds the ONNX graph of each precision once per export and stores it for all formats that are converted from it."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph on the disk."""
+    """A stored graph."""
 
     path: Path
     digest: str
-    """SHA-256 of the file as it was in memory."""
+    """SHA-256 of the file's content in memory."""
     quantisation: dict[str, Any] | None = None
-    """JSON-ready: what a quantised graph was calibrated and chosen on."""
+    """Data that a quantised graph was calibrated and its layers selected on, JSON-ready."""
 
 
 def graph(job: Job, precision: str) -> Graph:
-    """The ONNX graph in `precision`. Raises ExportError, ParityError where it is not expected to pass the gate, and
-    DatasetError where there is nothing to calibrate on."""
+    """The ONNX graph in `precision`. Raises ExportError, ParityError if it is not expected to pass the gate, and
+    DatasetError without calibration images."""
     path = job.work / f"{precision}.onnx"
-    # Each format is built in a process of its own: what one of them found is on the disk for the next.
+    # Each format is built in a separate process, so results are shared through files.
     note, refused = path.with_suffix(".graph.json"), path.with_suffix(".refused")
     if refused.exists():
         raise ParityError(refused.read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def graph(job: Job, precision: str) -> Graph:
         if precision in ("int8", "fp8"):
             try:
                 model, facts = _quantised(job, precision)
-            except ParityError as error:  # minutes of search, whose end the other formats need not repeat
+            except ParityError as error:  # stored, so that other formats do not repeat a search of minutes
                 refused.write_text(str(error), encoding="utf-8")
                 raise
         else:
@@ -62,7 +62,7 @@ def graph(job: Job, precision: str) -> Graph:
 
 
 def graph_of_pixels(job: Job, precision: str) -> Graph:
-    """As `graph`, with the preprocessing in front and, where it is asked for, softmax behind."""
+    """As `graph`, with preprocessing before the model and, with --with-softmax, softmax after it."""
     import onnx
 
     source = graph(job, precision)
@@ -77,15 +77,15 @@ def graph_of_pixels(job: Job, precision: str) -> Graph:
 
 
 def _quantised(job: Job, precision: str) -> tuple[ModelProto, dict[str, Any]]:
-    """The graph in 8 bits that is expected to pass the gate, and what it was calibrated and chosen on."""
+    """(8-bit graph that is expected to pass the gate, facts of its calibration and layer selection)."""
     model, facts = (quantized if precision == "int8" else float8)(quantisation_inputs(job, precision))
     if precision == "fp8":
-        _assert_decides_alike(job, model)
+        _assert_parity(job, model)
     return model, facts
 
 
 def quantisation_inputs(job: Job, precision: str) -> Inputs:
-    """What quantisation is given of an export. Raises DatasetError where there is nothing to calibrate on."""
+    """The inputs of quantisation. Raises DatasetError without calibration images."""
     import onnx
 
     calibration, selection = job.calibration
@@ -93,7 +93,7 @@ def quantisation_inputs(job: Job, precision: str) -> Inputs:
         onnx.load(graph(job, "fp32").path),
         calibration,
         selection,
-        job.evidence,
+        job.evaluation_set,
         job.reference.info,
         tolerance_for(precision, job.options.tolerance, job.options.flip_tolerance).flips,
         job.work,
@@ -104,8 +104,8 @@ def quantisation_inputs(job: Job, precision: str) -> Inputs:
 
 
 def _runner(job: Job, precision: str) -> Callable[[ModelProto, np.ndarray], dict[str, np.ndarray]]:
-    """Function: a graph and (N, C, H, W) float32 images → backend → (N, classes) float32 logits, of all here that run
-    the graph. It raises BackendUnavailable where none does."""
+    """Function that runs a graph on (N, C, H, W) float32 images in all available backends and returns backend →
+    (N, classes) float32 logits. It raises BackendUnavailable if none runs the graph."""
 
     def run(model: ModelProto, images: np.ndarray) -> dict[str, np.ndarray]:
         skipped: list[str] = []
@@ -120,23 +120,24 @@ def _runner(job: Job, precision: str) -> Callable[[ModelProto, np.ndarray], dict
 
 
 def _candidate(job: Job, model: ModelProto, precision: str) -> Path:
-    """The graph as a file that engines here can be asked with."""
+    """Path of a file with the graph, for running it in engines."""
     describe(model, job.description(precision))
     path = job.work / f"candidate.{precision}.onnx"
     path.write_bytes(model.SerializeToString())
     return path
 
 
-def _assert_decides_alike(job: Job, model: ModelProto) -> None:
-    """Raise ParityError where the fp8 graph does not decide as the reference, in the engines here that compute it.
+def _assert_parity(job: Job, model: ModelProto) -> None:
+    """Raise ParityError if the fp8 graph fails the parity gate in the available backends that run it.
 
-    The engine built from it needs a GPU to be asked, and there may be none.
+    The TensorRT engine built from it can only run on a GPU, and there may be none.
     """
-    from stageproof.export.parity.gate import judge  # which imports torch
+    from stageproof.export.parity.gate import judge  # imports torch
 
     verdict = judge(job, _candidate(job, model, "fp8"), "onnx", "fp8", timed=False)
     for report in verdict.reports:
         changed = f"{report['changed']} of {report['images']}"
-        job.say(f"fp8: its graph in {report['engine']} changes {changed} (upper bound {report['changed_bound']:.1%})")
+        bound = f"upper bound {report['changed_bound']:.1%}"
+        job.say(f"fp8: the ONNX graph in {report['engine']} changes {changed} predictions ({bound})")
     if verdict.failures:
         raise ParityError(f"fp8 failed the parity gate: {' '.join(verdict.failures)}")

@@ -1,4 +1,4 @@
-"""Which precision a built artifact really has: counted in the file, never taken from what was asked for."""
+"""The actual precision of a built artifact, counted from the layers in the file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from stageproof.runtime.errors import ExportError
 
 @dataclass(frozen=True)
 class Found:
-    """The layers with weights (convolutions and matrix products) of a built file, by the type they compute from."""
+    """Number of layers with weights (convolutions and matrix products) in a built file, by input or weight type."""
 
     layers: dict[str, int]
     """Such as ``{"int8": 50, "fp32": 5}``."""
 
     @classmethod
     def count(cls, types: list[str]) -> Found:
-        """From the type of each layer."""
+        """The counts, from the type of each layer."""
         return cls(dict(Counter(types).most_common()))
 
     @property
     def precision(self) -> str:
-        """The type of most layers; ``none`` when the file has none."""
+        """The most frequent type; ``none`` for a file without layers."""
         return next(iter(self.layers), "none")
 
     def __str__(self) -> str:
@@ -30,8 +30,8 @@ class Found:
 
 
 def assert_precision(found: Found, wanted: str, file: str) -> None:
-    """Raise ExportError unless most layers of the file are in the precision that it claims."""
+    """Raise ExportError unless more than half of the layers have the precision `wanted`."""
     if found.layers.get(wanted, 0) * 2 <= sum(found.layers.values()):
         raise ExportError(
-            f"{file} was to be {wanted}, but the built file has {found}. It is {found.precision}: not added."
+            f"{file} has {found}; expected {wanted} for more than half of the layers. Not added to the bundle."
         )

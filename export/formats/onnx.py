@@ -1,4 +1,4 @@
-"""ONNX, with a dynamic batch, the labels and the input's meaning inside."""
+"""ONNX, with a dynamic batch axis and metadata with labels and input specification."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
-    """Write the reference as one `.onnx` file. Raises ExportError when the exporter fails or freezes the batch."""
+    """The result of writing one `.onnx` file. Raises ExportError if the exporter fails or fixes the batch axis."""
     source = (graph_of_pixels if pixels else graph)(job, precision)
     shutil.copyfile(source.path, path)
     assert_dynamic_batch(path)
@@ -36,7 +36,7 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
 
 
 def assert_dynamic_batch(path: Path) -> None:
-    """Raise ExportError unless every input and output of the file leaves its first axis open."""
+    """Raise ExportError unless the first axis of every input and output is dynamic."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -44,13 +44,13 @@ def assert_dynamic_batch(path: Path) -> None:
         axis = value.type.tensor_type.shape.dim[0]
         if not axis.dim_param:
             raise ExportError(
-                f"{path.name}: the batch axis of {value.name!r} is frozen at {axis.dim_value}, expected a dynamic one. "
+                f"{path.name}: the batch axis of {value.name!r} is fixed at {axis.dim_value}, expected a dynamic axis. "
                 "Export with another torch version and report this."
             )
 
 
 def inspect(path: Path) -> Found:
-    """The type from which each convolution and matrix product of the file computes."""
+    """The type of each convolution and matrix product in the file."""
     import onnx
 
     graph = onnx.load(path).graph
@@ -59,7 +59,7 @@ def inspect(path: Path) -> Found:
 
 
 def _computes_from(node: Any, graph: Any) -> str:
-    """int8 where both operands come out of a DequantizeLinear, else the type of the stored weight."""
+    """int8 if both operands are outputs of DequantizeLinear, else the type of the stored weight."""
     import onnx
 
     producers = {output: other for other in graph.node for output in other.output}

@@ -1,4 +1,4 @@
-"""OpenVINO's own format: `.xml` with its weights beside it in `.bin`."""
+"""OpenVINO IR: a `.xml` graph with its weights in a `.bin` file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ PIXELS = True
 
 _WEIGHTED = ("Convolution", "MatMul", "GroupConvolution")
 _FROM_STORED = ("Convert", "FakeQuantize", "Multiply", "Subtract", "Reshape", "Transpose")
-"""What stands between a stored weight and the operation that reads it."""
+"""Operations that may be between a stored weight and the operation that uses it."""
 
 
 def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
-    """Write the ONNX graph as `.xml` and `.bin`. fp16 stores half-precision weights; the CPU computes as it can.
+    """The result of converting the ONNX graph to `.xml` and `.bin`. fp16 stores half-precision weights; OpenVINO
+    chooses the type that the CPU computes in.
 
-    Raises ExportError when OpenVINO cannot convert it, or when what it wrote differs from what it held.
+    Raises ExportError if OpenVINO cannot convert it, or if the written weights differ from those in memory.
     """
     openvino = import_without("openvino", "openvino_telemetry")
 
@@ -43,21 +44,21 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     source = stored.path
     try:
         model = openvino.Core().read_model(source)
-        # The graph's own would do but for the precision: fp16 is made of the graph in fp32.
+        # fp16 is converted from the fp32 graph, whose metadata states another precision.
         model.set_rt_info(json.dumps(job.description(precision, pixels)), ["framework", METADATA_KEY])
         openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
         written = openvino.Core().read_model(path)
     except RuntimeError as error:
         raise ExportError(f"openvino cannot convert {source.name}: {error}") from error
     if precision != "fp16" and not np.array_equal(_weights(model), _weights(written)):
-        raise ExportError(f"{path.name} does not hold the weights that openvino wrote. Check the disk, export again.")
+        raise ExportError(f"{path.name} differs from the weights in memory. Check the disk, and export again.")
     sidecar = path.with_suffix(".bin")
     files = {file.name: sha256_file(file) for file in (path, sidecar)}
     return Built(files, takes=TAKES if pixels else TENSOR, quantisation=stored.quantisation)
 
 
 def inspect(path: Path) -> Found:
-    """The type in which the weight of each convolution and matrix product is stored."""
+    """The stored weight type of each convolution and matrix product in the file."""
     openvino = import_without("openvino", "openvino_telemetry")
 
     model = openvino.Core().read_model(path)
@@ -66,9 +67,9 @@ def inspect(path: Path) -> Found:
 
 
 def _stored(op: Any) -> str | None:
-    """The type of the constant behind the operation's second input; int8 also where it is quantised on the way.
+    """The type of the constant that the operation's second input comes from; int8 also if a FakeQuantize is in between.
 
-    None where that input is computed, as for the products that resize an image: such an operation has no weights.
+    None if that input is not a constant, as for the matrix products that resize an image: they have no weights.
     """
     source = op.input_value(1).get_node()
     quantised = False
@@ -83,7 +84,7 @@ def _stored(op: Any) -> str | None:
 
 
 def _weights(model: Any) -> np.ndarray:
-    """(N, 3) float64: size, sum and sum of magnitudes of every constant with more than 64 values."""
+    """(N, 3) float64: size, sum and sum of absolute values of every constant with more than 64 values, sorted."""
     constants = [op.get_data() for op in model.get_ops() if op.get_type_name() == "Constant"]
     large = [data.astype(np.float64) for data in constants if data.size > 64 and data.dtype.kind in "fi"]
     rows = [(data.size, float(data.sum()), float(np.abs(data).sum())) for data in large]

@@ -1,4 +1,4 @@
-"""PyTorch's weights as `.safetensors`: tensors and their description, BatchNorm folded, and no code at all."""
+"""PyTorch weights as `.safetensors`: tensors with folded BatchNorm and metadata, without code."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PIXELS = False
 
 
 def build(job: Job, precision: str, path: Path) -> Built:
-    """Write the reference's weights as one `.safetensors` file.
+    """The result of writing the reference's weights as one `.safetensors` file.
 
-    BatchNorm is folded in float32, as for the other formats: its statistics do not survive half precision, and a
-    network without it is faster.
+    BatchNorm is folded in float32, as for the other formats: its statistics lose too much in half precision, and the
+    folded network is faster.
     """
     from safetensors.torch import save
     from torch.fx.experimental.optimization import fuse

@@ -1,7 +1,7 @@
-"""TensorRT engines, of both flavours through one code path: `tensorrt`, and TensorRT for RTX.
+"""TensorRT engines, for both libraries with the same code: TensorRT (`tensorrt`) and TensorRT for RTX.
 
-TensorRT builds for the GPU it stands beside. TensorRT for RTX builds on any machine, for a compute capability that is
-named. Networks are strongly typed: the precision stands in the ONNX graph, and no flag of the builder changes it.
+TensorRT builds for the GPU of this machine. TensorRT for RTX builds on any machine for given compute capabilities.
+Networks are strongly typed: the ONNX graph determines the precision, not the builder's flags.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ PIXELS = False
 
 LARGEST_BATCH = 32
 _PIECE = 64
-"""Bytes of a weight that are looked for in an engine."""
+"""Number of bytes of a weight that are searched for in an engine."""
 
 
 def build(job: Job, precision: str, path: Path) -> Built:
-    """Write an engine for batches of 1 to 32. Raises ExportError when the graph cannot be parsed or built."""
+    """The result of writing an engine for batches of 1 to 32. Raises ExportError if parsing or building fails."""
     module, flavour = _library()
     stored = graph(job, precision)
     source = _signed(job, stored.path) if precision == "int8" else stored.path
@@ -78,7 +78,7 @@ def build(job: Job, precision: str, path: Path) -> Built:
 
 
 def inspect(path: Path) -> Found:
-    """The type of each layer with weights, from the engine's inspector. Raises BackendUnavailable without a GPU."""
+    """The type of each layer with weights, from the engine inspector. Raises BackendUnavailable without a GPU."""
     module, flavour = _library()
     messages: list[str] = []
     engine = module.Runtime(_logger(module, messages)).deserialize_cuda_engine(path.read_bytes())
@@ -89,11 +89,10 @@ def inspect(path: Path) -> Found:
 
 
 def found_weights(path: Path, graph: Path) -> Found:
-    """The types of those weights of the ONNX graph whose very bytes stand in the engine file. This needs no GPU.
+    """The types of those weights of the ONNX graph whose bytes occur in the engine file. Needs no GPU.
 
-    The library keeps a convolution's weights as they are or with the channels last, and reorders some for its kernels;
-    ExportError is raised when less than half is found, since then the engine does not hold the graph's weights in
-    the graph's types.
+    The library stores a convolution's weights unchanged or channels-last, and reorders some for its kernels. Raises
+    ExportError if fewer than half are found, since the engine then does not use the types of the graph.
     """
     import onnx as library
     from onnx import numpy_helper
@@ -110,7 +109,8 @@ def found_weights(path: Path, graph: Path) -> Found:
             found.append(names.get(tensor.data_type, "other"))
     if len(found) * 2 < len(weights):
         raise ExportError(
-            f"{path.name} holds {len(found)} of the {len(weights)} weights of {graph.name} in their type. Not added."
+            f"{path.name} contains {len(found)} of {len(weights)} weights of {graph.name} in their type, expected at "
+            "least half. Not added to the bundle."
         )
     return Found.count(found)
 
@@ -120,7 +120,7 @@ def _middle(raw: bytes) -> bytes:
 
 
 def _signed(job: Job, source: Path) -> Path:
-    """The int8 graph with activations in the one type that TensorRT has."""
+    """The int8 graph with signed activations, the only type that TensorRT supports."""
     import onnx as library
 
     signed = job.work / "int8.signed.onnx"
@@ -129,7 +129,7 @@ def _signed(job: Job, source: Path) -> Path:
 
 
 def _library() -> tuple[Any, str]:
-    """The installed library and its flavour. Raises BackendUnavailable when there is none."""
+    """The installed library and its flavour. Raises BackendUnavailable if none is installed."""
     for name, flavour in FLAVOURS.items():
         if find_spec(name):
             return import_module(name), flavour
@@ -137,9 +137,9 @@ def _library() -> tuple[Any, str]:
 
 
 def _logger(module: Any, messages: list[str]) -> Any:
-    """A logger that keeps errors for our own messages and prints nothing."""
+    """A logger that appends errors to `messages` and prints nothing."""
 
-    class Kept(module.ILogger):
+    class Logger(module.ILogger):
         def __init__(self) -> None:
             module.ILogger.__init__(self)
 
@@ -147,17 +147,17 @@ def _logger(module: Any, messages: list[str]) -> Any:
             if int(severity) <= int(module.ILogger.ERROR):
                 messages.append(message)
 
-    return Kept()
+    return Logger()
 
 
 def _strongly_typed(module: Any) -> int:
-    """The flag for a strongly typed network; TensorRT 11 has no other kind, older ones must be told."""
+    """The flag for a strongly typed network; 0 for TensorRT 11, which has no other kind."""
     flag = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
 def _target(module: Any, config: Any, wanted: Sequence[str]) -> str:
-    """Set the GPUs to build for, where the flavour lets them be named; returns their compute capabilities."""
+    """Compute capabilities that the engine is built for; sets them in `config` if the library supports it."""
     if not hasattr(config, "num_compute_capabilities"):
         return _this_gpu()
     config.num_compute_capabilities = len(wanted)
@@ -166,16 +166,16 @@ def _target(module: Any, config: Any, wanted: Sequence[str]) -> str:
         if capability is None:
             known = sorted(n for n in dir(module.ComputeCapability) if n.startswith("SM"))
             there = ", ".join(f"{n[2:-1]}.{n[-1]}" for n in known)
-            raise ExportError(f"--compute-capability {name} is not one this library builds for. It has: {there}.")
+            raise ExportError(f"--compute-capability {name} is not supported by this library. Supported: {there}.")
         config.set_compute_capability(capability, index)
     return ", ".join(wanted)
 
 
 def _compatible(module: Any, config: Any, flavour: str) -> dict[str, str]:
-    """Ask for an engine that newer versions and GPUs run; returns what the manifest says of it."""
+    """Entries for the manifest; configures an engine that newer TensorRT versions and GPUs can run."""
     if flavour != "tensorrt":
         raise BackendUnavailable(
-            f"{flavour} has no --compatible. Name every GPU it is for: --compute-capability 8.9 12.0."
+            f"{flavour} does not support --compatible. Give all compute capabilities: --compute-capability 8.9 12.0."
         )
     config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
@@ -183,9 +183,9 @@ def _compatible(module: Any, config: Any, flavour: str) -> dict[str, str]:
 
 
 def _read_timing_cache(config: Any, flavour: str, path: Path) -> None:
-    """Build with the timings at `path`, if there are any yet."""
+    """Use the timing cache at `path`, or an empty one if the file does not exist."""
     if flavour != "tensorrt":
-        raise BackendUnavailable(f"{flavour} times nothing when it builds, and has no --timing-cache. Leave it out.")
+        raise BackendUnavailable(f"{flavour} does not support --timing-cache: it times no kernels. Leave it out.")
     config.set_timing_cache(config.create_timing_cache(path.read_bytes() if path.exists() else b""), False)
 
 
@@ -194,14 +194,14 @@ def _this_gpu() -> str:
 
     if not torch.cuda.is_available():
         raise BackendUnavailable(
-            "TensorRT builds for the GPU it stands beside, and there is none here. TensorRT for RTX builds without "
-            "one: pip install 'stageproof[tensorrt-rtx]'."
+            "TensorRT builds for the GPU of this machine, and there is none. TensorRT for RTX builds without a GPU: "
+            "pip install 'stageproof[tensorrt-rtx]'."
         )
     return "{}.{}".format(*torch.cuda.get_device_capability())
 
 
 def _layer_types(information: dict[str, Any]) -> Iterator[str]:
-    """fp32, fp16, bf16 or int8 for each layer of an engine that has weights, by the type of its first input."""
+    """Yields the precision of each layer with weights of an engine, from the type of its first input."""
     names = {"Float": "fp32", "FP32": "fp32", "Half": "fp16", "FP16": "fp16", "BFloat16": "bf16", "Int8": "int8"}
     names["FP8"] = "fp8"
     for layer in information.get("Layers", []):

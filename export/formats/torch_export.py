@@ -1,4 +1,4 @@
-"""torch.export: PyTorch's own successor to TorchScript, one `.pt2` file with a dynamic batch."""
+"""torch.export: PyTorch's successor to TorchScript, one `.pt2` file with a dynamic batch axis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PIXELS = False
 
 
 def build(job: Job, precision: str, path: Path) -> Built:
-    """Write the reference as one `.pt2` file. Raises ExportError when torch.export fails."""
+    """The result of writing the reference as one `.pt2` file. Raises ExportError if torch.export fails."""
     import torch
 
     buffer = io.BytesIO()
@@ -38,13 +38,13 @@ def build(job: Job, precision: str, path: Path) -> Built:
 
 
 def exported(job: Job, precision: str) -> ExportedProgram:
-    """The reference as a program with a dynamic batch. Raises ExportError when torch.export fails."""
+    """The reference as a program with a dynamic batch axis. Raises ExportError if torch.export fails."""
     import torch
 
     from stageproof.export.graphs.half_precision import lowered
 
     info = job.reference.info
-    # A batch of two: with one, torch.export may take the axis for a constant.
+    # A batch of two: with a batch of one, torch.export may specialise the axis to a constant.
     example = torch.zeros(2, *info.input.shape)
     try:
         with torch.no_grad():
@@ -54,7 +54,7 @@ def exported(job: Job, precision: str) -> ExportedProgram:
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 strict=False,
             )
-    except Exception as error:  # torch.export passes on any failure of any layer beneath it
+    except Exception as error:  # torch.export raises exceptions of any type
         raise ExportError(f"torch.export of {info.architecture} failed: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""TorchScript, traced and frozen. Deprecated by PyTorch since 2.9 and still asked for."""
+"""TorchScript, traced and frozen. PyTorch deprecates it since 2.9; existing programs still use it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WEIGHTED = ("aten::_convolution", "aten::conv2d", "aten::linear", "aten::addmm"
 
 
 def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
-    """Write the reference as one `.ts` file. Raises ExportError when tracing fails."""
+    """The result of writing the reference as one `.ts` file. Raises ExportError if tracing fails."""
     import torch
 
     from stageproof.export.graphs.half_precision import lowered
@@ -42,10 +42,10 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore", FutureWarning)  # `python -m export` says it once, in our words
+            warnings.simplefilter("ignore", FutureWarning)  # `python -m export` prints its own deprecation notice
             module = torch.jit.trace(lowered(job.reference.model, precision), example)
             if pixels:
-                # Scripted, since a trace would keep the one size it saw.
+                # Scripted, since a trace would fix the image size.
                 module = torch.jit.script(WithPixels(module, info.input, info.temperature if softmax else None).eval())
             torch.jit.save(torch.jit.freeze(module), buffer, _extra_files={METADATA_KEY: json.dumps(description)})
     except RuntimeError as error:

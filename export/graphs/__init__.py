@@ -1,1 +1,1 @@
-"""ONNX graphs of the reference, in float32 and half precision."""
+"""Builds ONNX graphs of the reference, in float32 and half precision."""

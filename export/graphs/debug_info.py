@@ -1,4 +1,4 @@
-"""Artifacts without the paths of the machine that exported them: compilers note where the source code lay."""
+"""Removes debug information with source paths of the exporting machine from PyTorch artifacts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WRITTEN_BY_TORCH = ("version", ".data/version", ".data/serialization_id")
 
 
 def without_stack_traces(program: ExportedProgram) -> ExportedProgram:
-    """The program, changed in place: its nodes no longer name the lines of source code they come from."""
+    """The same program, with the source locations of its nodes removed in place."""
     for module in program.graph_module.modules():
         graph = getattr(module, "graph", None)
         for node in graph.nodes if graph is not None else ():
@@ -22,12 +22,12 @@ def without_stack_traces(program: ExportedProgram) -> ExportedProgram:
 
 
 def without_debug_sources(content: bytes) -> bytes:
-    """A TorchScript archive without its tables of source lines, which only error messages use."""
+    """The TorchScript archive without its tables of source lines, which are only used in error messages."""
     return _rewritten(content, lambda name, record: None if name.endswith(".debug_pkl") else record)
 
 
 def _rewritten(content: bytes, change: Callable[[str, bytes], bytes | None]) -> bytes:
-    """A copy of an archive of torch's, each record as `change(name, record)` gives it; None leaves it out."""
+    """A copy of a PyTorch archive with each record replaced by `change(name, record)`; None omits the record."""
     import torch
 
     reader = torch._C.PyTorchFileReader(io.BytesIO(content))
@@ -36,7 +36,7 @@ def _rewritten(content: bytes, change: Callable[[str, bytes], bytes | None]) -> 
     names = reader.get_all_records()
     stated = next((name for name in ("version", ".data/version") if name in names), None)
     if stated is not None:
-        writer.set_min_version(int(reader.get_record(stated)))  # what its operators mean depends on it
+        writer.set_min_version(int(reader.get_record(stated)))  # determines the meaning of the operators
     for name in names:
         if name in _WRITTEN_BY_TORCH:
             continue

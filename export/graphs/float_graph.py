@@ -1,4 +1,4 @@
-"""The reference as an ONNX graph in a floating-point type: what every graph of an export is made from."""
+"""Converts the reference to an ONNX graph in fp32, fp16 or bf16, from which all other graphs are derived."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ if TYPE_CHECKING:
     from stageproof.export.reference.model import Reference
 
 OPSET = 18
-"""Understood by ONNX Runtime ≥ 1.14, OpenVINO ≥ 2023 and TensorRT ≥ 8.6, and torch's exporter's own."""
+"""Supported by ONNX Runtime ≥ 1.14, OpenVINO ≥ 2023 and TensorRT ≥ 8.6; the default of PyTorch's exporter."""
 BF16_OPSET = 22
-"""The first whose convolutions take bfloat16."""
+"""The first opset whose Conv supports bfloat16."""
 
 
 def exported(reference: Reference, precision: str) -> ModelProto:
-    """The reference through torch.onnx.export, computing in fp32, fp16 or bf16, with float32 at both ends."""
+    """The reference as converted by torch.onnx.export, computing in `precision`, with float32 input and output.
+
+    precision: fp32, fp16 or bf16. Raises ExportError if the conversion fails.
+    """
     import onnx
     import torch
 
     from stageproof.export.graphs.half_precision import lowered
 
-    # A batch of two: with one, torch.export may take the axis for a constant.
+    # A batch of two: with a batch of one, torch.export may specialise the axis to a constant.
     example = torch.zeros(2, *reference.info.input.shape)
     try:
         program = torch.onnx.export(
@@ -38,17 +41,17 @@ def exported(reference: Reference, precision: str) -> ModelProto:
             external_data=False,
             verbose=False,
         )
-    except Exception as error:  # the exporter passes on any failure of any layer beneath it
+    except Exception as error:  # the exporter raises exceptions of any type
         raise ExportError(f"torch.onnx.export of {reference.info.architecture} failed: {error}") from error
     assert program is not None, "dynamo=True always returns a program"
     model: ModelProto = program.model_proto
-    _forget_the_machine(model)
+    _remove_stack_traces(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _forget_the_machine(model: Any) -> None:
-    """Drop the exporter's stack traces: they hold the paths of the machine that exported."""
+def _remove_stack_traces(model: Any) -> None:
+    """Remove the exporter's stack traces in place: they contain paths of the exporting machine."""
     graph = model.graph
     for holder in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del holder.metadata_props[:]

@@ -1,4 +1,4 @@
-"""The reference in another floating-point type: float32 at both ends, everything between in the type asked for."""
+"""Converts the reference to half precision: float32 input and output, fp16 or bf16 computation."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Lowered(nn.Module):
 
 
 def lowered(model: nn.Module, precision: str) -> nn.Module:
-    """The model for `precision`: itself for fp32, else a copy that computes in that type.
+    """The model for `precision`: the model itself for fp32, else a copy that computes in that type.
 
-    BatchNorm is folded into its convolution in float32 first, since its statistics do not survive half precision.
+    BatchNorm is first folded into the convolutions in float32, since its statistics lose too much in half precision.
     """
     if precision == "fp32":
         return model

@@ -1,4 +1,4 @@
-"""What an ONNX graph says of itself in its metadata: its description, and the factors of channels that were scaled."""
+"""Metadata of ONNX graphs: the model description, and the channel factors of cross-layer equalisation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 KEY = "stageproof_channel_scales"
-"""JSON, the factor of each channel that goes into and comes out of each convolution."""
+"""Metadata key of the JSON with the factors of input and output channels of each convolution."""
 
 
 def describe(model: ModelProto, description: dict[str, Any]) -> None:
-    """Put `Job.description` into the model, in place of an earlier one, so that a lone file predicts."""
+    """Write `description` (of `Job.description`) into the model's metadata, replacing an earlier one, so that the file
+    can be used without a bundle."""
     kept = [entry for entry in model.metadata_props if entry.key == KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
@@ -26,8 +27,10 @@ def describe(model: ModelProto, description: dict[str, Any]) -> None:
 
 
 def channel_scales(metadata: str | None) -> dict[str, tuple[np.ndarray | None, np.ndarray | None]]:
-    """Weight's name → the factors of the channels that go in and come out, (C,) float32 each, from what `KEY` holds;
-    None: they are as they were. Nothing for a graph that was not equalised."""
+    """Weight name → (factors of input channels, factors of output channels), (C,) float32 each or None if not scaled.
+
+    metadata: value of `KEY`; None for a graph that was not equalised, which gives {}.
+    """
     if not metadata:
         return {}
 

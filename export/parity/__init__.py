@@ -1,4 +1,4 @@
-"""Whether an artifact decides as its reference does: the gate and its figures."""
+"""The parity gate: compares an artifact's predictions with its reference's and decides whether they agree enough."""
 
 from stageproof.export.parity.report import TOLERANCES, Parity, Tolerance, compare, tolerance_for
 

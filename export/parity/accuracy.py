@@ -1,4 +1,4 @@
-"""How well an artifact and its reference answer where the truth is known."""
+"""Accuracy metrics of an artifact and its reference on labelled images: calibration error, sensitivity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3), in [0, 1]; NaN where a probability is.
+    """Expected calibration error (Guo et al. 2017, eq. 3), in [0, 1]; NaN if any probability is not finite.
 
     probabilities: (N, C) float, rows sum to 1.
     truth: (N,) int, in [0, C).
@@ -22,6 +22,9 @@ def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 
 
 
 def sensitivity(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
-    """By class: the share of its images decided right, in [0, 1]; classes without images are left out."""
-    decided = probabilities.argmax(1)
-    return {label: float((decided[truth == i] == i).mean()) for i, label in enumerate(labels) if (truth == i).any()}
+    """Class → sensitivity (recall), in [0, 1]; classes without images are omitted.
+
+    probabilities: (N, C). truth: (N,) int, in [0, C). labels: the C classes.
+    """
+    predicted = probabilities.argmax(1)
+    return {label: float((predicted[truth == i] == i).mean()) for i, label in enumerate(labels) if (truth == i).any()}

@@ -1,4 +1,4 @@
-"""How many answers an artifact changes, counted over people: images, statuses, studies, and each class by itself."""
+"""Counts of the predictions that an artifact changes: per class, per status and per study, with upper bounds."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from stageproof.export.statistics.binomial import lower_bound, upper_bound
 from stageproof.export.statistics.clustered import Counts, bound
 
 WORTH_A_BOUND = 0.2
-"""A class of whose images even no change leaves a larger upper bound has too few of them, or of too few people."""
+"""A class patients upper bound would exceed this even with no changed prediction has too few images or patients."""
 
 
 def bounds_by_class(
-    flips: np.ndarray, decided: np.ndarray, labels: Sequence[str], people: np.ndarray | None, confidence: float
+    flips: np.ndarray, predicted: np.ndarray, labels: Sequence[str], people: np.ndarray | None, confidence: float
 ) -> dict[str, float | None]:
-    """By the reference's class: upper bound on the share of its predictions that change; None where there are too few.
+    """Class predicted by the reference → upper bound on the share of its predictions that change, in [0, 1]; None for a
+    class with too few images or patients.
 
-    flips: (N,) bool. decided: (N,) int, the reference's class of each image.
+    flips: (N,) bool, the prediction changed. predicted: (N,) int, the reference's predictions.
+    people: (N,) int, patient of each image, or None.
     """
     found: dict[str, float | None] = {}
     for index, label in enumerate(labels):
-        mine = decided == index
-        whose = None if people is None else people[mine]
-        enough = mine.any() and bound(Counts.of(np.zeros(int(mine.sum()), bool), whose), confidence) <= WORTH_A_BOUND
-        found[label] = bound(Counts.of(flips[mine], whose), confidence) if enough else None
+        members = predicted == index
+        patients = None if people is None else people[members]
+        none = np.zeros(int(members.sum()), bool)
+        enough = members.any() and bound(Counts.of(none, patients), confidence) <= WORTH_A_BOUND
+        found[label] = bound(Counts.of(flips[members], patients), confidence) if enough else None
     return found
 
 
-def seen(
+def changed_answers(
     reference: np.ndarray, artifact: np.ndarray, flips: np.ndarray, serve: Serve | None, confidence: float
 ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any] | None]:
-    """What changes for a user: (N,) bool images whose prediction or answer changes, JSON-ready facts of the statuses,
-    and of the studies, which is None where nobody knows the people.
+    """(changed, statuses, studies): (N,) bool, the predicted class or the runtime's answer changed; counts of the
+    statuses, JSON-ready; counts of changed studies, JSON-ready, None if patients are unknown.
 
-    reference, artifact: (N, classes) float32 logits. flips: (N,) bool, the most probable class changes.
-    serve: gives the answers to logits; None where only predictions are compared.
+    reference, artifact: (N, classes) float32 logits. flips: (N,) bool, the predicted class changed.
+    serve: converts logits to the runtime's answers; None to compare predicted classes only.
     """
     if serve is None:
         return flips, {}, None

@@ -1,4 +1,4 @@
-"""The images that all artifacts of one export are compared on, and what the reference answers there."""
+"""Collects the comparison images of an export and computes the reference's logits on them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from stageproof.export.data.calibration import CALIBRATED
 from stageproof.export.data.comparison import comparison, distinct, preprocessed
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.data.overlap import pixel_digests
 from stageproof.export.engines.runners import LONG_S
 from stageproof.export.options import Options
-from stageproof.export.parity.coverage import answers, remarks, why_nothing
+from stageproof.export.parity.coverage import answers, remarks, why_uninformative
 from stageproof.export.parity.family import check_count, limit_of
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.errors import ParityError
@@ -29,13 +29,14 @@ def gather(
     precisions: Sequence[str] = (),
     say: Callable[[str], None] = lambda text: None,
     family: dict[str, Any] | None = None,
-) -> Evidence:
-    """The images to compare on, no two of them alike, and the reference's logits.
+) -> EvaluationSet:
+    """The comparison images without duplicates, and the reference's logits on them.
 
-    precisions: what will be built; there must be images enough, of people enough, for each.
-    family: how many artifacts share the 5 % (`export.parity.family.family`); None for one.
+    precisions: those that will be built; each needs a minimum number of images and patients.
+    family: joint confidence of the bundle's artifacts (`export.parity.family.family`); None for one artifact.
 
-    Raises DatasetError or InputError for images of no use, ParityError where the reference's answers show nothing.
+    Raises DatasetError or InputError for unusable images, ParityError if the reference's predictions could not reveal
+    a broken artifact.
     """
     limit = limit_of(options, precisions)
     found = comparison(reference.run, limit, options.parity_data)
@@ -46,17 +47,17 @@ def gather(
     kept = distinct(images)
     repeated = len(images) - len(kept)
     if repeated:
-        say(f"{repeated} of {len(images)} images of {samples.source} repeat another one: left out")
+        say(f"{repeated} of {len(images)} images of {samples.source} are duplicates: left out")
         images, samples = images[kept], samples.select(kept)
     artifacts = 1 if family is None else int(family["bounded_artifacts"])
     people = samples.groups
     check_count(len(images) if people is None else people, samples.source, precisions, options, artifacts, found.unit)
     logits = _logits(reference, images, say)
     expected = probabilities(logits, info.temperature)
-    if why := why_nothing(expected, info.labels):
+    if why := why_uninformative(expected, info.labels):
         raise ParityError(f"{why} Nothing was built.")
     counts, open_points = answers(expected, info.labels), remarks(expected, info.labels)
-    say("the reference answers " + ", ".join(f"{label} {count}" for label, count in counts.items()))
+    say("reference predictions: " + ", ".join(f"{label} {count}" for label, count in counts.items()))
     for line in open_points:
         say(line)
     order = np.array([info.labels.index(label) if label in info.labels else -1 for label in LABELS])
@@ -69,14 +70,16 @@ def gather(
     names = tuple(samples.names) if named else tuple(pseudonyms.of(name) for name in samples.names)
     digests = tuple(pixel_digests(samples)) if set(CALIBRATED) & set(precisions) else ()
     key = pseudonyms.key
-    return Evidence(images, logits, truth, names, samples.source, where, facts, people, None, samples, digests, key)
+    return EvaluationSet(
+        images, logits, truth, names, samples.source, where, facts, people, None, samples, digests, key
+    )
 
 
 def _logits(reference: Reference, images: np.ndarray, say: Callable[[str], None]) -> np.ndarray:
-    """(N, classes) float32 of the reference; `say` takes how long that will take, where it is long."""
+    """(N, classes) float32 logits of the reference; `say` is called with the remaining time if it is long."""
     say(f"running the float32 reference on {len(images)} images")
     start = time.perf_counter()
     first = reference.logits(images[:16])
     if (rest := (time.perf_counter() - start) / 16 * (len(images) - 16)) > LONG_S:
-        say(f"running the float32 reference: about {rest:.0f} s to go")
+        say(f"running the float32 reference: about {rest:.0f} s left")
     return np.concatenate([first, reference.logits(images[16:])]) if len(images) > 16 else first

@@ -1,4 +1,4 @@
-"""Does an artifact decide as its reference does? Figures over the same images, and a verdict on them."""
+"""Comparison of an artifact's logits with the reference's on the same images: metrics, tolerances and verdict."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 
 from stageproof.export.parity.accuracy import calibration_error, sensitivity
-from stageproof.export.parity.changes import bounds_by_class, seen
-from stageproof.export.parity.coverage import answers, near_ties, not_tested, saturated, why_nothing, why_too_loose
+from stageproof.export.parity.changes import bounds_by_class, changed_answers
+from stageproof.export.parity.coverage import (
+    answers,
+    near_ties,
+    not_tested,
+    saturated,
+    why_too_loose,
+    why_uninformative,
+)
 from stageproof.export.parity.served import Serve
 from stageproof.export.statistics.binomial import level
 from stageproof.export.statistics.clustered import Counts, bound, design_effect
@@ -22,13 +29,13 @@ QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What an artifact may do differently."""
+    """Largest accepted differences of an artifact from the reference."""
 
     probability: float
     """Largest difference of any probability."""
     flips: float
-    """Largest upper bound over people (`export.statistics.clustered.bound`) on the share of changed answers; 0: not one
-    may change, of images or of studies."""
+    """Largest upper bound, clustered by patient (`export.statistics.clustered.bound`), on the share of changed answers;
+    0: no answer of any image or study may change."""
 
 
 TOLERANCES: dict[str, Tolerance] = {
@@ -38,100 +45,103 @@ TOLERANCES: dict[str, Tolerance] = {
     "int8": Tolerance(0.6, 0.02),
     "fp8": Tolerance(0.6, 0.02),
 }
-"""By precision. The wide limits on single probabilities catch what is broken; what is merely coarse shows as flips."""
+"""By precision. The wide limits on single probabilities detect broken artifacts; the limits on changed predictions
+detect coarse ones."""
 
 
 def tolerance_for(precision: str, probability: float | None = None, flips: float | None = None) -> Tolerance:
-    """The precision's own tolerance, with the user's values in place of it where they are given."""
+    """The tolerance of the precision, with the user's values where given."""
     own = TOLERANCES[precision]
     return Tolerance(own.probability if probability is None else probability, own.flips if flips is None else flips)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How one artifact in one backend compares with the eager float32 reference."""
+    """Comparison of one artifact in one backend with the float32 reference in PyTorch eager mode."""
 
     images: int
     source: str
-    """Where the images came from."""
+    """Origin of the images."""
     max_logit_difference: float
     max_probability_difference: float
-    """This is also the smallest tolerance that would have passed, if the changed answers are within theirs."""
+    """Also the smallest probability tolerance that would have passed."""
     mean_logit_difference: float
     mean_probability_difference: float
     logit_quantiles: dict[str, float]
-    """Of the largest difference of each image."""
+    """Quantiles of the largest difference per image."""
     probability_quantiles: dict[str, float]
     flipped: int
-    """Images on which the most probable class differs."""
+    """Number of images with a changed predicted class."""
     flipped_by_class: dict[str, int]
-    """By the reference's decision."""
+    """`flipped` by the class that the reference predicts."""
     flip_bound: float
-    """Upper bound over people (`export.statistics.clustered.bound`) on the share of all such images that would flip."""
+    """Upper bound on the share of changed predicted classes, clustered by patient
+    (`export.statistics.clustered.bound`)."""
     flip_bound_by_class: dict[str, float | None]
-    """The same of each class that the reference answers; None where there are too few images or people."""
+    """`flip_bound` of each class that the reference predicts; None for a class with too few images or patients."""
     changed: int
-    """Images whose most probable class differs, or whose status or label as the runtime gives it: what the gate
-    counts. Equal to `flipped` where nothing abstains."""
+    """Number of images whose predicted class changed, or their status or label in the runtime: what the gate counts.
+    Equal to `flipped` if there are no abstentions."""
     changed_bound: float
-    """As `flip_bound`, of these."""
+    """As `flip_bound`, for `changed`."""
     statuses: dict[str, Any]
-    """``reference``: how many of its answers have which status. ``changes``: how often which answer became which."""
+    """``reference``: number of the reference's answers by status. ``changes``: number of changed answers by
+    transition."""
     studies: dict[str, Any] | None
-    """The same of the studies that the images of each person make, with how many changed and bounds on their share;
-    None where nobody knows the people."""
+    """As `statuses`, for the study that each patient's images form, with the number of changed studies and bounds on
+    their share; None if patients are unknown."""
     people: int | None
-    """With at least one image; None where nobody knows."""
+    """Number of patients with at least one image; None if unknown."""
     unit: str
-    """What is counted as people: ``patients``; ``groups`` of one or more people; ``unknown``: as if every 32 images
-    were of one person, and changed together (`export.statistics.clustered`); ``images``, each by itself."""
+    """What `people` counts: ``patients``; ``groups`` of one or more patients; ``unknown``: every 32 images are assumed
+    to be of one patient and to change together (`export.statistics.clustered`); ``images``: assumed independent."""
     design_effect: float | None
-    """Of `changed`, from its spread over people; None where that cannot be estimated."""
+    """Of `changed`, from its variance between patients; None if it cannot be estimated."""
     confidence: float
-    """Of each bound, in (0, 1): 95 % over all artifacts together (Bonferroni)."""
+    """Confidence level of each bound, in (0, 1): 95 % over all artifacts together (Bonferroni)."""
     artifacts: int
-    """So many artifacts share the 5 %."""
+    """Number of artifacts in the Bonferroni correction."""
     near_ties: int
-    """Images whose two highest reference probabilities lie within `NEAR_TIE`."""
+    """Number of images whose two highest reference probabilities differ by less than `NEAR_TIE`."""
     flipped_near_ties: int
-    """Of `flipped`: those among the near-ties. They count like the others."""
+    """Number of near-ties among `flipped`. The gate counts them like any other."""
     flipped_images: tuple[str, ...]
-    """Names of the first 50 that flipped."""
+    """Names of the first 50 images with a changed predicted class."""
     batch_difference: float
-    """Largest difference of a probability when the same image runs at batch 1, 8, 32 and in a padded batch."""
+    """Largest difference of a probability between batches of 1, 8 and 32 images and a padded batch."""
     calibration_error: dict[str, float] | None
-    """Expected calibration error of reference and artifact, where labels are known."""
+    """Expected calibration error of reference and artifact; None without labels."""
     sensitivity: dict[str, dict[str, float]] | None
-    """By class, of reference and artifact, where labels are known."""
+    """Sensitivity by class, of reference and artifact; None without labels."""
     tolerance: float
-    """On `max_probability_difference` and `batch_difference`."""
+    """Limit of `max_probability_difference` and `batch_difference`."""
     flip_tolerance: float
-    """On `flip_bound` and `changed_bound`; 0: on `changed` itself, and on changed studies."""
+    """Limit of `flip_bound` and `changed_bound`; if 0, no changed image and no changed study is accepted."""
     answers: dict[str, int]
-    """By class: images for which the reference finds it the most probable."""
+    """Class → number of images for which the reference predicts it."""
     not_tested: tuple[str, ...]
-    """Classes that the reference never answers: of them the comparison shows nothing."""
+    """Classes that the reference never predicts: the comparison does not apply to them."""
     saturated: int
-    """Images for which the reference's highest probability is 1 (`export.parity.coverage.SATURATED`)."""
+    """Number of images for which the reference's highest probability is 1 (`export.parity.coverage.SATURATED`)."""
     shows_nothing: str
-    """Why the comparison is no evidence, whatever it found; "" where it is some."""
+    """Why the comparison could not have revealed a broken artifact; "" if it could."""
 
     @property
     def holds(self) -> bool:
-        """Whether changed answers, probabilities and batches are all within their tolerance, and that is evidence of
-        anything."""
+        """Whether the gate is passed: changed answers, probabilities and batch differences are within tolerance, and
+        the comparison could have revealed a broken artifact."""
         if self.shows_nothing or self.too_many_studies:
             return False
-        # Written so that NaN, which compares false with everything, fails.
+        # Comparisons with NaN are false, so these are written such that NaN fails.
         most = max(self.flip_bound, self.changed_bound)
         answers = most <= self.flip_tolerance if self.flip_tolerance else self.changed == 0
         return answers and self.max_probability_difference <= self.tolerance and self.batch_difference <= self.tolerance
 
     @property
     def too_many_studies(self) -> bool:
-        """Whether more studies change than the tolerance allows, beyond doubt: its lower bound is above.
+        """Whether the lower bound on the share of changed studies exceeds the tolerance.
 
-        The upper bound is reported only: even no changed study among 32 leaves one of 9 %.
+        The upper bound is reported but not tested: with 32 studies it is 9 % even if none changes.
         """
         if self.studies is None:
             return False
@@ -144,21 +154,20 @@ class Parity:
 
     def __str__(self) -> str:
         if self.shows_nothing:
-            return f"cannot be certified: {self.shows_nothing.removesuffix('.')}"
+            return f"cannot be compared: {self.shows_nothing.removesuffix('.')}"
         allowed = f"allowed {self.flip_tolerance:.1%}" if self.flip_tolerance else "allowed 0"
-        whose = f" of {self.people} {self.unit}" if self.people is not None else ""
-        more = f", and {self.changed} answers with those that abstain" if self.changed != self.flipped else ""
+        population = f" of {self.people} {self.unit}" if self.people is not None else ""
+        more = f", and {self.changed} answers, abstentions included" if self.changed != self.flipped else ""
         bound = max(self.flip_bound, self.changed_bound)
         studies = batches = ""
         if self.studies and self.studies["changed"]:
             studies = f", changes {self.studies['changed']} of {self.studies['studies']} studies"
         if not self.batch_difference <= self.tolerance:
-            batches = f", and moves one by {self.batch_difference:.1e} when only the batch size changes"
+            batches = f", and by {self.batch_difference:.1e} between batch sizes"
         return (
-            f"changes {self.flipped} of {self.images} predictions{whose}{more} (upper {self.confidence:.3g} bound "
-            f"{bound:.1%}, {allowed}){studies}, moves a probability by up to {self.max_probability_difference:.1e} "
-            f"(allowed {self.tolerance:.0e}; the smallest tolerance that would have passed: "
-            f"{self.max_probability_difference:.1e}){batches}"
+            f"changes {self.flipped} of {self.images} predictions{population}{more} (upper {self.confidence:.3g} bound "
+            f"{bound:.1%}, {allowed}){studies}, and changes a probability by up to "
+            f"{self.max_probability_difference:.1e} (allowed {self.tolerance:.0e}){batches}"
         )
 
 
@@ -178,23 +187,25 @@ def compare(
     serve: Serve | None = None,
     artifacts: int = 1,
 ) -> Parity:
-    """Figures for (N, classes) float32 logits of both, over the same images.
+    """The comparison of (N, classes) float32 logits of reference and artifact, on the same images.
 
-    names: (N,) of the images.
-    truth: (N,) int, the true class of each in the order of `labels`, where it is known.
-    batches: (M, classes) logits of the first M images each, run in other batches than `artifact` was.
-    people: (N,) int, equal for images of one person; None where each image is by itself, or, with unit ``unknown``,
-        where nobody knows. unit: what they are, as `Parity.unit`.
-    serve: gives what the user of the runtime gets from logits, so that abstentions and studies are compared too.
-    artifacts: how many artifacts are judged by a bound in this bundle.
+    names: (N,) names of the images.
+    truth: (N,) int, true class of each image as an index into `labels`; None if unknown.
+    batches: each (M, classes), the artifact's logits of the first M images, run with other batch sizes.
+    people: (N,) int, patient of each image; None for independent images or, with unit ``unknown``, unknown patients.
+    unit: what `people` counts, as in `Parity.unit`.
+    serve: converts logits to the runtime's answers, to compare abstentions and studies too.
+    artifacts: number of artifacts of this bundle that are judged by a bound.
     """
     expected, got = probabilities(reference, temperature), probabilities(artifact, temperature)
     flips = (expected.argmax(1) != got.argmax(1)) | ~np.isfinite(got).all(1)
     ties, counts = near_ties(expected), answers(expected, labels)
-    nothing = why_nothing(expected, labels) or why_too_loose(expected, labels, tolerance.probability, tolerance.flips)
+    nothing = why_uninformative(expected, labels) or why_too_loose(
+        expected, labels, tolerance.probability, tolerance.flips
+    )
     confidence = level(artifacts)
-    decided = expected.argmax(1)
-    changed, statuses, studies = seen(reference, artifact, flips, serve, confidence)
+    predicted = expected.argmax(1)
+    changed, statuses, studies = changed_answers(reference, artifact, flips, serve, confidence)
     known = people is not None
     if unit == IMAGES:
         people = np.arange(len(expected))
@@ -207,9 +218,9 @@ def compare(
         **_differences("logit", np.abs(reference - artifact)),
         **_differences("probability", np.abs(expected - got)),
         flipped=int(flips.sum()),
-        flipped_by_class={label: int((flips & (decided == i)).sum()) for i, label in enumerate(labels)},
+        flipped_by_class={label: int((flips & (predicted == i)).sum()) for i, label in enumerate(labels)},
         flip_bound=flip_bound,
-        flip_bound_by_class=bounds_by_class(flips, decided, labels, people, confidence),
+        flip_bound_by_class=bounds_by_class(flips, predicted, labels, people, confidence),
         changed=int(changed.sum()),
         changed_bound=bound(changed_counts, confidence) if (changed != flips).any() else flip_bound,
         statuses=statuses,
@@ -234,7 +245,7 @@ def compare(
 
 
 def _against_truth(pair: dict[str, np.ndarray], truth: np.ndarray | None, labels: Sequence[str]) -> dict[str, Any]:
-    """Calibration error and sensitivity of both. pair: (N, classes) probabilities. truth: (N,) int, or None."""
+    """Calibration error and sensitivity of each of `pair`, (N, classes) probabilities. truth: (N,) int, or None."""
     if truth is None:
         return {"calibration_error": None, "sensitivity": None}
     return {
@@ -244,7 +255,7 @@ def _against_truth(pair: dict[str, np.ndarray], truth: np.ndarray | None, labels
 
 
 def _differences(name: str, values: np.ndarray) -> dict[str, Any]:
-    """Greatest, mean, and quantiles of the largest of each image. values: (N, classes), 0 or more."""
+    """Maximum, mean, and quantiles of the per-image maximum. values: (N, classes), 0 or more."""
     by_image = values.max(1)
     return {
         f"max_{name}_difference": float(by_image.max()),

@@ -1,7 +1,7 @@
-"""What a user of the runtime gets from an artifact's logits: status and label of each image, and of each study.
+"""Converts an artifact's logits to the runtime's answers: status and label of each image and of each study.
 
-The runtime's own code makes them (`runtime.inference.answers`, `runtime.prediction.study_by`), so that a change of its
-rules is a change of what the gate compares.
+It calls the runtime's own code (`runtime.inference.answers`, `runtime.prediction.study_by`), so that the gate always
+compares by the runtime's rules.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from stageproof.runtime.softmax import probabilities
 Answer = tuple[str, str | None]
 """Status (``ok``, ``abstained``, ``rejected``) and label, which is None unless the status is ``ok``."""
 Serve = Callable[[np.ndarray], "Served"]
-"""From (N, classes) logits to what the user gets."""
+"""Converts (N, classes) logits to answers."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """The answers to N images, and to the studies that they make."""
+    """The answers for N images, and for the studies that they form."""
 
     images: tuple[Answer, ...]
     studies: tuple[Answer, ...]
-    """In the order of the people's numbers; none where nobody knows the people."""
+    """Sorted by patient number; empty if patients are unknown."""
 
 
 def serve(model: ModelInfo, logits: np.ndarray, people: np.ndarray | None, rejected: np.ndarray | None) -> Served:
-    """The answers of `model` to images with these logits.
+    """The answers of `model` for images with these logits.
 
-    logits: (N, classes) float32; what is not finite is answered as no runtime would, with a label of its own.
-    people: (N,) int, equal for images of one person; None where nobody knows.
-    rejected: (N,) bool, images that the guard rejects, whatever the artifact says; None without a guard.
+    logits: (N, classes) float32; rows that are not finite get the status ``failed``, which no runtime answer has.
+    people: (N,) int, patient of each image; None if unknown.
+    rejected: (N,) bool, images that the guard rejects, whatever the logits; None without a guard.
     """
     answers = PredictionBuilder(model, "", "", model.abstain_below, guarded=rejected is not None)
     out = np.zeros(len(logits), bool) if rejected is None else rejected
@@ -55,8 +55,8 @@ def serve(model: ModelInfo, logits: np.ndarray, people: np.ndarray | None, rejec
         return Served(images, ())
     order, index = np.unique(people, return_inverse=True)
     of_each: list[list[int]] = [[] for _ in order]
-    for position, person in enumerate(index.tolist()):
-        of_each[person].append(position)
+    for position, patient in enumerate(index.tolist()):
+        of_each[patient].append(position)
     studies = [
         _study([slices[position] for position in positions], model) if finite[positions].all() else None
         for positions in of_each
@@ -65,23 +65,23 @@ def serve(model: ModelInfo, logits: np.ndarray, people: np.ndarray | None, rejec
 
 
 def _study(slices: Sequence[Prediction], model: ModelInfo) -> StudyPrediction:
-    """As `Predictor.predict_study` makes it: by the rule that the model carries."""
+    """The study's prediction by the model's own rule, as in `Predictor.predict_study`."""
     return study_by(model, slices)
 
 
 def differing(before: Sequence[Answer], after: Sequence[Answer]) -> np.ndarray:
-    """(N,) bool: the status or the label differs."""
+    """(N,) bool: status or label differ."""
     return np.array([one != other for one, other in zip(before, after, strict=True)], bool)
 
 
 def named(before: Sequence[Answer], after: Sequence[Answer]) -> dict[str, int]:
-    """How often which answer became which, such as ``ok NonDemented → abstained``; the most frequent first."""
+    """Transition → count, such as ``ok NonDemented → abstained``; most frequent first."""
     pairs = [f"{_words(one)} → {_words(other)}" for one, other in zip(before, after, strict=True) if one != other]
     return dict(Counter(pairs).most_common())
 
 
 def statuses(answers: Sequence[Answer]) -> dict[str, int]:
-    """How many answers have which status."""
+    """Status → number of answers."""
     return dict(Counter(status for status, _ in answers))
 
 

@@ -1,14 +1,14 @@
-"""Artifacts that take pixels: `runtime.preprocess` as a part of the graph, for programs without this library.
+"""Artifacts that take pixels: the graph includes `runtime.preprocess`, for programs without this library.
 
-What such an artifact takes: uint8 (N, H, W, C), any height and width, C = 1 (grey) or 3 (red, green, blue).
+Input of such an artifact: uint8 (N, H, W, C), any height and width, C = 1 (greyscale) or 3 (RGB).
 """
 
 TAKES = "uint8 (N, H, W, 1 or 3)"
-"""As the manifest and the artifact's own description say it."""
+"""Input as recorded in the manifest and in the artifact's metadata."""
 INPUT = "pixels"
 """Name of the input."""
 
 
 def description(softmax: bool) -> dict[str, str]:
-    """What such an artifact carries beside its ModelInfo."""
+    """Additional metadata of such an artifact, beside its ModelInfo."""
     return {"takes": TAKES, "gives": "probabilities" if softmax else "logits"}

@@ -1,10 +1,9 @@
-"""`runtime.preprocess` in ONNX operators that every engine has, bit for bit, and joined to a model's graph.
+"""Prepends `runtime.preprocess`, in ONNX operators that every engine supports and bit-exact, to a model's graph.
 
-Pillow resizes by two products with a matrix of weights, one for the rows and one for the columns, rounding to uint8
-after each (Pillow, src/libImaging/Resample.c). Its weights are integers: 2²² times the share of each pixel, rounded.
-Float32 has 24 bits, too few for a sum of such products, so each weight is split into 11 high and 11 low bits, and both
-sums are exact: for sides up to 4096 pixels, and a reduction to no less than a sixteenth. Beyond, a pixel in many may
-round to its neighbour.
+Pillow resizes with two matrix products, one for rows and one for columns, rounding to uint8 after each (Pillow,
+src/libImaging/Resample.c). Its weights are integers: 2²² times the share of each pixel, rounded. Float32 has 24 bits of
+precision, too few for a sum of such products, so each weight is split into 11 high and 11 low bits. Both sums are then
+exact for sides up to 4096 pixels and a reduction to no less than a sixteenth; beyond, single pixels may differ by 1.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
 PREFIX = "pixels/"
-"""Of the names of all nodes that are not the model's."""
+"""Prefix of the names of all preprocessing nodes."""
 
 
 def with_pixels(model: ModelProto, spec: InputSpec, temperature: float | None) -> ModelProto:
-    """The graph of (N, C, H, W) float32 `images` as one of uint8 (N, H, W, 1 or 3) `pixels`.
+    """The model with input `pixels`, uint8 (N, H, W, 1 or 3), instead of `images`, float32 (N, C, H, W).
 
-    temperature: where it is given, the output is `probabilities`, softmax of the logits divided by it, in place of
-        `logits`.
+    temperature: if given, the output is `probabilities`, softmax of logits / temperature, instead of `logits`.
 
     Raises InputError for an input that is not resized bilinearly.
     """
@@ -48,19 +46,19 @@ def with_pixels(model: ModelProto, spec: InputSpec, temperature: float | None) -
 
 
 def assert_bilinear(spec: InputSpec) -> None:
-    """Raise InputError for an input that no graph here resizes."""
+    """Raise InputError for an interpolation other than bilinear."""
     if spec.interpolation != "bilinear":
         raise InputError(
-            f"--with-preprocessing resizes bilinearly, and this model was trained with {spec.interpolation}. Export "
-            "without it."
+            f"--with-preprocessing supports bilinear interpolation only, and this model was trained with "
+            f"{spec.interpolation}. Export without it."
         )
 
 
 def _text(spec: InputSpec, ir_version: int, opset: int) -> str:
-    """The preprocessing in ONNX's own textual syntax."""
+    """The preprocessing in ONNX's textual syntax."""
     mean, std = (", ".join(repr(value) for value in values) for values in (spec.mean, spec.std))
     channels = spec.channels
-    # Pillow's grey: ITU-R 601 luma in 16 bits; equal channels give their own value back.
+    # Pillow's greyscale conversion: ITU-R 601 luma in 16 bits; pixels with equal channels keep their value.
     grey = """
         one_three = Constant <value = int64[4] {1, 3, 1, 1}> ()
         luma = Constant <value = float[1, 3, 1, 1] {19595, 38470, 7471}> ()
@@ -106,9 +104,9 @@ def _text(spec: InputSpec, ir_version: int, opset: int) -> str:
 
 
 def _weights(name: str, index: str, size: int) -> str:
-    """Lines that give `NAME_weights`, (2 × size, pixels of the image) float32: high bits above low bits.
+    """Lines that compute `NAME_weights`, (2 × size, pixels of the image) float32: rows of high bits, then of low bits.
 
-    A pixel's share in an output is a triangle's height at its distance, in units in which all distances are integers.
+    A pixel's weight is the triangle filter at its distance, in units in which all distances are integers.
     """
     places = ", ".join(str(2 * place + 1) for place in range(size))
     return f"""
@@ -141,9 +139,10 @@ def _weights(name: str, index: str, size: int) -> str:
 
 
 def _order() -> str:
-    """Lines that give `columns_first`, which Pillow lets depend on how much either side shrinks.
+    """Lines that compute `columns_first`, the order of Pillow's passes, which depends on how much each side shrinks.
 
-    Both orders are computed and one is taken: with an If in the graph, OpenVINO 2026.4 answers its first images wrong.
+    Both orders are computed and one is selected: with an If in the graph, OpenVINO 2026.4 returns wrong results for its
+    first images.
     """
     return f"""
         column_less = Sub(column_length, column_target)
@@ -158,9 +157,10 @@ def _order() -> str:
 
 @cache
 def columns_may_come_first() -> bool:
-    """Whether the Pillow installed here resizes columns before rows where those shrink by more than twice as much.
+    """Whether the installed Pillow resizes columns before rows if columns shrink by more than twice as much.
 
-    Pillow 13 does (its pull request 9549), older ones begin with the rows. Asked of Pillow, not of its version.
+    Pillow 13 does (its pull request 9549), older versions start with the rows. Determined by resizing a test image, not
+    by the version number.
     """
     import numpy as np
     from PIL import Image
@@ -172,7 +172,7 @@ def columns_may_come_first() -> bool:
 
 
 def _product(name: str, source: str, weights: str, axis: int) -> str:
-    """Lines that give `NAME_pixels`, 0 to 255: `source` resized along `axis`, which is 2 for columns and 3 for rows."""
+    """Lines that compute `NAME_pixels`, 0 to 255: `source` resized along `axis`, 2 for columns or 3 for rows."""
     factors = f"{source}, {weights}" if axis == 3 else f"{weights}, {source}"
     return f"""
         {name}_sums = MatMul({factors})
@@ -187,8 +187,8 @@ def _product(name: str, source: str, weights: str, axis: int) -> str:
 
 
 def _prefix(graph: GraphProto) -> None:
-    """Put `PREFIX` before every name but those of the input and the output, in place; onnx.compose forgets what a
-    subgraph reads from around it."""
+    """Add `PREFIX` to all names except those of input and output, in place. onnx.compose's own prefixing does not
+    rename the outer values that a subgraph uses."""
     from onnx import AttributeProto
 
     def renamed(name: str) -> str:
@@ -209,7 +209,7 @@ def _prefix(graph: GraphProto) -> None:
 
 
 def _softmax(model: ModelProto, temperature: float) -> None:
-    """Put softmax behind the model's one output, in place."""
+    """Append softmax to the model's only output, in place."""
     from onnx import helper, numpy_helper
 
     graph = model.graph

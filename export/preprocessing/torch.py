@@ -1,8 +1,7 @@
-"""`runtime.preprocess` in PyTorch operators, bit for bit: the arithmetic of `export.preprocessing.onnx`, for
-TorchScript.
+"""`runtime.preprocess` in PyTorch operators, bit-exact, for TorchScript; arithmetic as in `export.preprocessing.onnx`.
 
-Without `from __future__ import annotations`: the compiler of TorchScript reads the types of a class's attributes, and
-knows no text.
+Does not use `from __future__ import annotations`: the TorchScript compiler needs attribute annotations as types, not as
+strings.
 """
 
 import torch
@@ -13,7 +12,7 @@ from stageproof.runtime.preprocess import InputSpec
 
 
 class WithPixels(nn.Module):
-    """uint8 (N, H, W, 1 or 3) → (N, classes) float32 logits, or probabilities where a temperature is given."""
+    """uint8 (N, H, W, 1 or 3) → (N, classes) float32 logits, or probabilities if a temperature is given."""
 
     luma: torch.Tensor
     mean: torch.Tensor
@@ -53,7 +52,7 @@ class WithPixels(nn.Module):
         return self.rounded(sums[:, :, : self.height], sums[:, :, self.height :])
 
     def weights(self, like: torch.Tensor, length: int, size: int) -> torch.Tensor:
-        """(2 × size, length): high bits of the weights above their low bits."""
+        """(2 × size, length) float32: rows of high bits of the weights, then of low bits."""
         middles = torch.arange(length, dtype=like.dtype, device=like.device) * 2 + 1
         places = torch.arange(size, dtype=like.dtype, device=like.device)[:, None] * 2 + 1
         share = torch.relu(2 * max(length, size) - (middles * size - places * length).abs())
@@ -63,6 +62,6 @@ class WithPixels(nn.Module):
         return torch.cat([high, low])
 
     def rounded(self, high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-        """Whole pixel values, 0 to 255, from the sums over both parts of the weights."""
+        """Integer pixel values, 0 to 255, from the sums of the high and the low parts."""
         carry = torch.floor((low + 2097152) / 2048)
         return torch.floor((high + carry) / 2048).clamp(0, 255)

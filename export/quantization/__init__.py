@@ -1,1 +1,1 @@
-"""int8 and fp8: quantised graphs, and which layers stay in float."""
+"""int8 and fp8 quantisation: Q/DQ graphs, calibration, and selection of the layers kept in float32."""

@@ -1,4 +1,7 @@
-"""Which Q/DQ graph is put to the gate: the fastest that is expected to pass it, by its errors on training slices."""
+"""Accuracy-aware quantisation: selects the fastest Q/DQ graph that is expected to pass the parity gate.
+
+The expectation comes from the graph's errors on training slices.
+"""
 
 from __future__ import annotations
 
@@ -23,125 +26,127 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 STEPS = (1, 2, 4, 6, 8, 12, 16, 20, 24)
-"""How many convolutions, worst first, are put back to float before it is asked again whether the graph holds."""
+"""Numbers of most sensitive convolutions that are kept in float32, one candidate graph for each."""
 CONFIDENCE = 0.95
-"""Of the choice: the chance to pass the gate at which no more layers are put back to float."""
+"""Probability of passing the gate at which the search stops."""
 LEAST_CONFIDENCE = 0.5
-"""Where none has that chance, the best one is put to the gate if it has this, and refused before otherwise."""
+"""Minimum probability of passing: if the best candidate has less, it is rejected without running the gate."""
 PATIENCE = 3
-"""So many steps without a better chance end the search."""
+"""Number of steps without improvement after which the search stops."""
 
 
-def holding(
+def select_graph(
     inputs: Inputs, graphs: Sequence[ModelProto], original: ModelProto, precision: str
 ) -> tuple[ModelProto, dict[str, Any]]:
-    """The first of these Q/DQ graphs that is expected to pass the gate; if none is, the one that comes closest with as
-    few of its convolutions put back to float as it takes. With it, JSON-ready, what it was calibrated and chosen on.
+    """(graph, facts): the first of these Q/DQ graphs that is expected to pass the gate; if none is, the most promising
+    one with as few convolutions as necessary kept in float32. facts: its calibration and selection data, JSON-ready.
 
-    Ranges come from one set of training slices, the choice of float layers from the errors on another. How often such
-    an error changes a decision is counted at the reference's logits of the gate's slices, since a network is surer of
-    slices it was trained on; what the artifact says of those slices has no part in the choice, so that the gate's
-    figures do not flatter. The choice is made on half of the people whose errors were measured, and the probability
-    that is stated comes from the others (cross-fitting), whom the choice cannot have favoured.
+    Activation ranges come from one set of training slices; the float32 layers are selected by the errors on another
+    set. The number of changed predictions is estimated by adding these errors to the reference's logits of the gate's
+    slices, since a network is more confident on slices it was trained on. The artifact's own logits of the gate's
+    slices are not used, so the gate's result is not biased by the selection. The selection uses half of the patients
+    whose errors were measured; the reported probability of passing comes from the other half (cross-fitting).
 
-    The head is always float: it is a thousandth of the work and most of the logit error. Raises ParityError when none
-    has an even chance to pass, or not even an artifact that changes nothing could.
+    The head always stays in float32: it is a thousandth of the computation and causes most of the logit error. Raises
+    ParityError if no candidate has an even chance of passing, or if not even an artifact without changes could pass.
 
-    graphs: the fastest one first.
-    original: the float graph that was quantised.
+    graphs: fastest first.
+    original: the float32 graph that was quantised.
     precision: ``int8`` or ``fp8``.
     """
     _assert_can_pass(inputs, precision)
     calibration, selection = inputs.calibration, inputs.selection
 
-    def tried(graph: ModelProto, floated: Sequence[str]) -> _Choice:
-        model = with_float_layers(graph, floated, original)
+    def candidate(graph: ModelProto, float_layers: Sequence[str]) -> _Candidate:
+        model = with_float_layers(graph, float_layers, original)
         fit_head(model, *few(calibration, FITTING_IMAGES), inputs.threads, precision)
-        choice = _weighed(inputs, model, len(floated))
-        additions = " and additions" if has_float_additions(model) else ""
-        inputs.say(f"{precision}: {len(floated)} convolutions{additions} in float32: {choice.found}")
-        return choice
+        result = _estimate(inputs, model, len(float_layers))
+        kept = f"{len(float_layers)} convolutions in float32" if float_layers else "all convolutions quantised"
+        additions = ", residual additions in float32" if has_float_additions(model) else ""
+        inputs.say(f"{precision}, {kept}{additions}: {result.found}")
+        return result
 
-    best, full = tried(graphs[0], ()), graphs[0]
+    best, full = candidate(graphs[0], ()), graphs[0]
     for graph in graphs[1:]:
-        if best.chance < CONFIDENCE and (choice := tried(graph, ())).better_than(best):
-            best, full = choice, graph
+        if best.chance < CONFIDENCE and (other := candidate(graph, ())).better_than(best):
+            best, full = other, graph
     if best.chance < CONFIDENCE:
-        inputs.say(f"{precision}: looking for the layers that hurt most")
+        inputs.say(f"{precision}: measuring the sensitivity of each layer")
         some = few(calibration, RANKING_IMAGES)
         ranking = rank(full, original, *some, inputs.threads, inputs.say, precision)
         worse = 0
         for step in STEPS:
             if best.chance >= CONFIDENCE or worse >= PATIENCE or step * 2 >= len(layers(full)):
                 break
-            choice = tried(full, ranking[:step])
-            best, worse = (choice, 0) if choice.better_than(best) else (best, worse + 1)
+            other = candidate(full, ranking[:step])
+            best, worse = (other, 0) if other.better_than(best) else (best, worse + 1)
     if best.chance < LEAST_CONFIDENCE:
         raise ParityError(
-            f"{precision} is not expected to pass the gate: by its errors on {len(selection.images)} training slices "
-            f"{best.found}, with {best.step} of {len(layers(full))} layers put back to float, the worst first, and "
-            "more did not help. Fine-tune with quantisation, or use fp16 or bf16."
+            f"{precision} is not expected to pass the gate: {best.found}, estimated from {len(selection.images)} "
+            f"training slices, with the {best.step} most sensitive of {len(layers(full))} layers in float32; more did "
+            "not help. Use quantisation-aware training, or fp16 or bf16."
         )
     return best.model, {**_facts(inputs, best.model, best.flips), "passes_with_probability": best.stated}
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """One graph of those that may be put to the gate."""
+class _Candidate:
+    """A candidate graph with its estimated changes."""
 
     model: ModelProto
     step: int
-    """Convolutions in float."""
+    """Number of convolutions in float32."""
     chance: float
-    """To pass the gate, in the engine that is worst at it, by the people that the choice is made on."""
+    """Probability of passing the gate in the worst engine, estimated from the patients used for the selection."""
     stated: float
-    """The same by the other people; `chance` where there are too few to halve."""
+    """The same from the other patients; equal to `chance` if there are too few patients to split."""
     flips: dict[str, float]
-    """Engine → decisions expected to change."""
+    """Engine → expected number of changed predictions."""
     found: str
-    """In words."""
+    """Summary for messages."""
 
-    def better_than(self, other: _Choice) -> bool:
-        """By its chance; where neither has any, by the decisions that change."""
-        mine, others = ((one.chance, -max(one.flips.values())) for one in (self, other))
-        return mine > others
+    def better_than(self, other: _Candidate) -> bool:
+        """Whether its probability of passing is higher, or, if equal, fewer predictions are expected to change."""
+        own, others = ((one.chance, -max(one.flips.values())) for one in (self, other))
+        return own > others
 
 
-def _weighed(inputs: Inputs, model: ModelProto, step: int) -> _Choice:
+def _estimate(inputs: Inputs, model: ModelProto, step: int) -> _Candidate:
     selection, info, gate = inputs.selection, inputs.model, inputs.compared
     answers = inputs.run_in_engines(model, selection.images)
     errors = {name: logits - selection.logits for name, logits in answers.items()}
     changed = {name: changes(gate.logits, rows, info.temperature, info.abstain_below) for name, rows in errors.items()}
     flips = {name: float(each.mean(1).sum()) for name, each in changed.items()}
-    whose = selection.people
-    half = None if whose is None else two_halves(whose, np.zeros(len(whose), np.int64))
+    patients = selection.people
+    half = None if patients is None else two_halves(patients, np.zeros(len(patients), np.int64))
 
     def worst(part: np.ndarray) -> float:
-        mine = None if whose is None else whose[part]
+        measured = None if patients is None else patients[part]
         rule = inputs.flip_tolerance, level(gate.artifacts)
-        return min(probability_to_pass(one[:, part], gate.people, mine, *rule) for one in changed.values())
+        return min(probability_to_pass(one[:, part], gate.people, measured, *rule) for one in changed.values())
 
     everyone = np.ones(len(selection.images), bool)
     chance = worst(everyone if half is None else ~half)
     stated = chance if half is None else worst(half)
     expected = ", ".join(f"{flips[name]:.1f} ({name})" for name in flips)
-    found = f"{expected} of {len(gate.images)} predictions are expected to change; passes with probability {stated:.2f}"
-    return _Choice(model, step, chance, stated, flips, found)
+    found = f"{expected} of {len(gate.images)} predictions expected to change, gate passes with probability "
+    found += f"{stated:.2f}"
+    return _Candidate(model, step, chance, stated, flips, found)
 
 
 def _assert_can_pass(inputs: Inputs, precision: str) -> None:
-    """Raise ParityError where not even an artifact that changes nothing could pass."""
+    """Raise ParityError if not even an artifact without changed predictions could pass."""
     gate, tolerance = inputs.compared, inputs.flip_tolerance
     none = Counts.of(np.zeros(len(gate.images), bool), gate.people)
     if tolerance and not within(none, tolerance, level(gate.artifacts)):
         raise ParityError(
-            f"{precision} was not tried: {none.images} images of {none.people} patients cannot show that fewer than "
+            f"{precision} was not built: {none.images} images of {none.people} patients cannot show that fewer than "
             f"{tolerance:.1%} of predictions change, even if none does. Give more: --parity-data DIR_OR_PARQUET."
         )
 
 
 def _facts(inputs: Inputs, model: ModelProto, expected: dict[str, float]) -> dict[str, Any]:
-    """JSON-ready: what had a part in the graph, so that nobody need guess whether the gate's images had."""
+    """Data used to build the graph, JSON-ready; it shows that the gate's images were not used."""
     calibration, selection = inputs.calibration, inputs.selection
     where = public_source(selection.source)
     return {

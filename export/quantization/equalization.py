@@ -1,9 +1,9 @@
-"""Channels brought to like ranges before quantisation: the same function in float, with less lost in int8.
+"""Cross-layer equalisation: scales channels to similar ranges before quantisation, without changing the function.
 
-int8 has one scale for a whole activation, and channels that are small beside the largest keep few of its 255 steps. A
-network of convolutions and ReLUs stays the same when a channel leaves a layer s times larger and every layer that reads
-it takes it s times smaller (cross-layer equalisation, Nagel et al. 2019); the weights then bear the difference, which
-have a scale for every output channel. How much of it they bear is the migration strength of Xiao et al. 2023, eq. 4.
+int8 has one scale per activation tensor, so channels with small values use few of its 255 steps. A network of
+convolutions and ReLUs computes the same function if a layer's output channel is scaled by s and the input weights of
+all layers that read it by 1/s (Nagel et al. 2019); the difference moves to the weights, which have one scale per output
+channel. The share that moves is the migration strength of Xiao et al. 2023, eq. 4.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
 STRENGTH = 0.75
-"""0 evens out the weights alone, 1 the activations alone. Deviation of int8's logits, of a ResNet50 trained on real
-slices at 128 × 128: 0.044 without; 0.028, 0.025, 0.021, 0.021 and 0.039 at 0.5, 0.65, 0.75, 0.85 and 1."""
+"""Migration strength: 0 equalises the weights only, 1 the activations only. Error of the int8 logits of a ResNet50
+trained on real slices at 128 × 128: 0.044 without equalisation; 0.028, 0.025, 0.021, 0.021 and 0.039 at strengths 0.5,
+0.65, 0.75, 0.85 and 1."""
 _LEAST = 1e-3
-"""A channel is taken for at least this share of the largest: one that is nearly always 0 has no range to speak of."""
+"""Minimum range of a channel relative to the largest one; smaller ranges are raised to it, as of channels that are
+almost always 0."""
 
 
 def equalised(model: ModelProto, images: np.ndarray, threads: int) -> ModelProto:
-    """A copy of a float graph that computes the same, its channels scaled; the factors stand in its metadata.
+    """A copy of a float32 graph with scaled channels that computes the same function; the factors are in its metadata.
 
-    images: (N, C, H, W) float32, whose activations the ranges are taken from.
+    images: (N, C, H, W) float32, for the activation ranges.
 
-    Channels that reach the output, or an operation whose arithmetic is not known here, keep their scale.
+    Channels that reach the output, or an operation that is not supported here, are not scaled.
     """
     from onnx import numpy_helper
 
@@ -65,7 +67,7 @@ def equalised(model: ModelProto, images: np.ndarray, threads: int) -> ModelProto
 
 
 class _Groups:
-    """Tensors whose channels must be scaled alike, since an addition or an operation by channel ties them."""
+    """Groups of tensors whose channels need the same factors, as additions or channel-wise operations connect them."""
 
     _BY_CHANNEL = ("Relu", "MaxPool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten")
 
@@ -80,13 +82,13 @@ class _Groups:
             elif node.op_type == "Add" and len(tensors) == 3:
                 self._tie(*tensors)
             elif node.op_type == "Gemm" and _plain(node):
-                fixed.add(node.output[0])  # the head stays float
+                fixed.add(node.output[0])  # the head stays in float32
             elif node.op_type != "Conv" or any(a.name == "group" and a.i != 1 for a in node.attribute):
                 fixed.update(tensors)
         self.fixed = {self.of(name) for name in fixed}
 
     def of(self, name: str) -> str:
-        """The group of a tensor, as the name of one in it."""
+        """Name of the tensor that represents the group of `name`."""
         while name in self._above:
             name = self._above[name]
         return name
@@ -99,14 +101,14 @@ class _Groups:
 
 
 def _plain(node: Any) -> bool:
-    """Whether a Gemm is a linear layer as PyTorch has it: weights (out, in), and no factor."""
+    """Whether a Gemm is a PyTorch linear layer: weights of shape (out, in), alpha and beta 1."""
     found = {attribute.name: attribute for attribute in node.attribute}
     factors = [found[name].f for name in ("alpha", "beta") if name in found]
     return all(factor == 1 for factor in factors) and "transB" in found and found["transB"].i == 1
 
 
 def _scales(graph: GraphProto, groups: _Groups, peaks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Group → (C,) factors, of geometric mean 1."""
+    """Group → (C,) factors with geometric mean 1."""
     from onnx import numpy_helper
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -132,12 +134,12 @@ def _scales(graph: GraphProto, groups: _Groups, peaks: dict[str, np.ndarray]) ->
 
 
 def _peaks(model: ModelProto, images: np.ndarray, threads: int) -> dict[str, np.ndarray]:
-    """Input of a convolution → (C,) float32: the largest magnitude in each of its channels."""
+    """Input tensor of each convolution → (C,) float32, maximum absolute value per channel."""
     import onnxruntime
     from onnx import helper, numpy_helper
 
-    asked = copy.deepcopy(model)
-    graph = asked.graph
+    probe = copy.deepcopy(model)
+    graph = probe.graph
     graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3], np.int64), "peak_axes"))
     names = list(dict.fromkeys(node.input[0] for node in graph.node if node.op_type == "Conv"))
     for name in names:
@@ -149,7 +151,7 @@ def _peaks(model: ModelProto, images: np.ndarray, threads: int) -> dict[str, np.
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(asked.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     batches = np.array_split(images, -(-len(images) // 16))
     rows = [session.run([f"{name}.peak" for name in names], {"images": np.ascontiguousarray(part)}) for part in batches]
     return {name: np.max([row[index] for row in rows], axis=0) for index, name in enumerate(names)}

@@ -1,8 +1,8 @@
-"""fp8: the Q/DQ graph of int8 with 8-bit floats (E4M3, Micikevicius et al. 2022) in place of integers, for TensorRT.
+"""fp8: the int8 Q/DQ graph with E4M3 floats (Micikevicius et al. 2022) instead of integers, for TensorRT.
 
-A float's steps widen with its size: layers keep more of their small values than in int8 and less of their large ones,
-which has about three times the noise in these networks. So shortcuts stay float, which int8 rounds for its speed. GPUs
-compute in 8-bit floats from compute capability 8.9 on; no CPU does.
+The step size of a float grows with its value: compared with int8, small values are more precise and large ones less,
+which gives about three times the noise in these networks. Residual additions therefore stay in float32, which int8
+quantises for speed. GPUs compute in E4M3 from compute capability 8.9; no CPU does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stageproof.export.quantization.accuracy_control import holding
+from stageproof.export.quantization.accuracy_control import select_graph
 from stageproof.export.quantization.inputs import Inputs
 from stageproof.export.quantization.int8 import insert_qdq
 from stageproof.export.quantization.qdq_edit import with_float_additions
@@ -20,25 +20,26 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 LARGEST = 448.0
-"""Of E4M3."""
+"""Largest finite value of E4M3."""
 OPSET = 19
-"""The first whose QuantizeLinear knows 8-bit floats."""
+"""The first opset whose QuantizeLinear supports E4M3."""
 
 
 def float8(inputs: Inputs) -> tuple[ModelProto, dict[str, Any]]:
-    """The reference with every convolution in E4M3, per tensor for activations and per channel for weights.
+    """(graph, facts) as from `select_graph`: E4M3 convolutions, scaled per tensor (activations) and per channel
+    (weights).
 
-    Calibrated as int8 is, and with as many layers put back to float. Raises ParityError where that does not suffice.
-    With it, JSON-ready, what it was calibrated and chosen on.
+    Calibration and selection of float32 layers are the same as for int8. Raises ParityError if no graph is expected to
+    pass.
     """
     original, rounded = insert_qdq(inputs)
     full = with_float_additions(rounded)
     _to_floats(full, original)
-    return holding(inputs, [full], original, "fp8")
+    return select_graph(inputs, [full], original, "fp8")
 
 
 def _to_floats(model: ModelProto, original: ModelProto) -> None:
-    """Turn every quantiser of the int8 graph into one to E4M3 of the same range, in place."""
+    """Convert every int8 quantiser of the graph to E4M3 with the same range, in place."""
     from onnx import TensorProto, helper, numpy_helper
 
     kind = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)

@@ -1,4 +1,4 @@
-"""The last layer, which stays float, undoes what is regular in the errors of the quantised ones before it."""
+"""Corrects the systematic error of the quantised layers with a least-squares fit of the head, which is in float32."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 FITTING_IMAGES = 128
-"""Training slices that it is fitted to; channels are equalised on as many."""
+"""Number of training slices for the fit, and for the equalisation of channels."""
 
 
 def fit_head(model: ModelProto, images: np.ndarray, logits: np.ndarray, threads: int, precision: str = "int8") -> None:
-    """Let the last layer, which is float, undo in place what is regular in the errors of those before it.
-
-    The least-squares map from the graph's logits to the reference's, classes by classes, goes into its weights.
+    """Fold a (classes, classes) least-squares map from the graph's logits to the reference's into the head, in place.
 
     images: (N, C, H, W) float32 training slices.
     logits: (N, classes) float32 of the reference.
@@ -27,7 +25,7 @@ def fit_head(model: ModelProto, images: np.ndarray, logits: np.ndarray, threads:
 
     got = run(model, images, threads, precision)
     design = np.concatenate([got, np.ones((len(got), 1), np.float32)], axis=1).astype(np.float64)
-    # Directions in which these logits hardly differ, as when a class is never in question, are left alone.
+    # rcond ignores directions with almost no variance, as for a class that is never predicted.
     change = np.linalg.lstsq(design, logits.astype(np.float64) - got, rcond=1e-4)[0]
     last = next(node for node in model.graph.node if node.output[0] == model.graph.output[0].name)
     assert last.op_type == "Gemm", "every model here ends in a linear layer with a bias"

@@ -1,4 +1,4 @@
-"""What quantisation is given: the float graph, images, the rule it will be judged by, and a way to ask the engines."""
+"""`Inputs` of quantisation: float32 graph, images, the gate's tolerance, and a function to run graphs in engines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.runtime.model_info import ModelInfo
 
 if TYPE_CHECKING:
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of one precision of one export."""
+    """Inputs of the quantisation to one precision in one export."""
 
     float_graph: ModelProto
-    calibration: Evidence
-    """Training slices that ranges are taken from."""
-    selection: Evidence
-    """Others, on whose errors float layers are chosen."""
-    compared: Evidence
-    """What the gate will measure on: the reference's logits there, and the people."""
+    calibration: EvaluationSet
+    """Training slices for the activation ranges."""
+    selection: EvaluationSet
+    """Other training slices, for selecting the layers kept in float32."""
+    compared: EvaluationSet
+    """The gate's images; only the reference's logits and the patients are used."""
     model: ModelInfo
     flip_tolerance: float
-    """The largest upper bound on the share of changed answers that the gate will accept; 0: none may change."""
+    """Largest upper bound on the share of changed answers that the gate accepts; 0: no answer may change."""
     work: Path
-    """For files that a quantiser needs; it removes them."""
+    """Folder for temporary files; the quantiser deletes them."""
     threads: int
     run_in_engines: Callable[[ModelProto, np.ndarray], dict[str, np.ndarray]]
-    """Backend → (N, classes) float32 logits of a graph on (N, C, H, W) float32 images, of all here that run it.
-    Raises BackendUnavailable where none does."""
+    """Runs a graph on (N, C, H, W) float32 images in all available backends: backend → (N, classes) float32 logits.
+    Raises BackendUnavailable if no backend runs it."""
     say: Callable[[str], None]
-    """Progress, for people."""
+    """Called with each progress line."""
 
 
-def few(evidence: Evidence, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most `count` images, evenly spread, and their logits."""
-    where = np.linspace(0, len(evidence.images) - 1, min(count, len(evidence.images))).astype(int)
-    return evidence.images[where], evidence.logits[where]
+def few(evaluation_set: EvaluationSet, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(images, logits) of at most `count` evenly spaced images."""
+    where = np.linspace(0, len(evaluation_set.images) - 1, min(count, len(evaluation_set.images))).astype(int)
+    return evaluation_set.images[where], evaluation_set.logits[where]

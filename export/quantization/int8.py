@@ -1,8 +1,8 @@
-"""int8: one Q/DQ graph with zero points of 0, with float kept where it must be.
+"""int8: a symmetric Q/DQ graph (zero points 0), with layers kept in float32 where necessary.
 
-Weights are int8 per output channel; activations are uint8 where they are never negative and int8 elsewhere, or int8
-everywhere for TensorRT; biases are float: TensorRT refuses the int32 biases that ONNX Runtime's quantiser writes by
-default. Calibrated on the run's own training slices.
+Weights are int8 per output channel; activations are uint8 if never negative, else int8 (always int8 for TensorRT);
+biases stay float32, since TensorRT rejects the int32 biases that ONNX Runtime's quantiser writes by default. Calibrated
+on the run's own training slices.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stageproof.export.quantization.accuracy_control import holding
+from stageproof.export.quantization.accuracy_control import select_graph
 from stageproof.export.quantization.equalization import equalised
 from stageproof.export.quantization.head_correction import FITTING_IMAGES
 from stageproof.export.quantization.inputs import Inputs, few
@@ -28,23 +28,24 @@ if TYPE_CHECKING:
 
 
 def quantized(inputs: Inputs) -> tuple[ModelProto, dict[str, Any]]:
-    """The int8 graph that is expected to pass the gate, and what it was chosen on, as `holding` has them."""
+    """(graph, facts) as from `select_graph`: the int8 graph that is expected to pass the gate."""
     original, signed = insert_qdq(inputs)
     full = with_unsigned_activations(signed)
-    return holding(inputs, [full, with_float_additions(full)], original, "int8")
+    return select_graph(inputs, [full, with_float_additions(full)], original, "int8")
 
 
 def insert_qdq(inputs: Inputs) -> tuple[ModelProto, ModelProto]:
-    """The float graph with its channels equalised, and the same with every convolution in int8, activations too.
+    """(equalised float32 graph, the same with weights and activations of every convolution in int8).
 
-    What follows the last convolution, its addition and ReLU included, stays float: the head sees every rounding there.
+    Operations after the last convolution, its addition and ReLU included, stay in float32, since their quantisation
+    error would reach the head directly.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 
     images = inputs.calibration.images
-    inputs.say(f"calibrating 8 bits on {len(images)} training slices")
+    inputs.say(f"calibrating 8-bit quantisation on {len(images)} training slices")
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
@@ -81,7 +82,7 @@ def insert_qdq(inputs: Inputs) -> tuple[ModelProto, ModelProto]:
 
 
 def _behind_convolutions(model: ModelProto) -> list[str]:
-    """Names of the nodes whose results reach no convolution."""
+    """Names of the nodes after the last convolution, whose outputs reach no convolution."""
     needed: set[str] = set()
     behind = []
     for node in reversed(model.graph.node):

@@ -1,4 +1,4 @@
-"""A graph that is not a file yet, run in ONNX Runtime."""
+"""Runs an in-memory ONNX graph in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def run(model: ModelProto, images: np.ndarray, threads: int, precision: str = "int8") -> np.ndarray:
-    """(N, classes) float32 logits of the graph in ONNX Runtime."""
+    """(N, classes) float32 logits of the graph on the CPU. images: (N, C, H, W) float32."""
     import onnxruntime
 
     from stageproof.runtime.backends.onnx import WRONG_OPTIMIZERS

@@ -1,4 +1,4 @@
-"""Edit a Q/DQ graph: which layers are quantised, and put some of them back to float."""
+"""Edits Q/DQ graphs: lists quantised layers, returns layers or additions to float32, changes activation types."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _UINT8 = 2
 
 
 def layers(model: ModelProto) -> list[str]:
-    """Names of the convolutions and matrix products, in the order of the graph."""
+    """Names of the convolutions and matrix products, in graph order."""
     return [node.name for node in model.graph.node if node.op_type in WEIGHTED]
 
 
 def float_layers_of(model: ModelProto) -> list[str]:
-    """Those of them that compute in float."""
+    """Names of the layers that are not quantised, in graph order."""
     made = {output: node for node in model.graph.node for output in node.output}
     return [
         node.name
@@ -35,10 +35,9 @@ def float_layers_of(model: ModelProto) -> list[str]:
 
 
 def with_float_layers(model: ModelProto, names: Iterable[str], original: ModelProto) -> ModelProto:
-    """A copy of the Q/DQ graph in which the named layers read their input as it was before quantisation.
+    """A copy of the Q/DQ graph in which the named layers use float32 inputs and weights; unused nodes are removed.
 
-    original: the float graph that was quantised, which still has the weights. What no layer reads any more is removed.
-    Raises KeyError for a name that is no layer of the graph.
+    original: the float32 graph that was quantised, for the weights. Raises KeyError for an unknown layer.
     """
     edited = copy.deepcopy(model)
     graph = edited.graph
@@ -65,10 +64,10 @@ def with_float_layers(model: ModelProto, names: Iterable[str], original: ModelPr
 
 
 def with_relus_rounded_once(model: ModelProto) -> ModelProto:
-    """A copy of the Q/DQ graph in which a ReLU whose result is quantised reads what was computed, not its rounding.
+    """A copy of the Q/DQ graph without the Q/DQ pair before a ReLU whose output is quantised.
 
-    ONNX Runtime's quantiser puts a step on either side of a ReLU; the first spends half of its range on what the ReLU
-    drops, and every engine computes it.
+    ONNX Runtime's quantiser inserts a pair on both sides of a ReLU; the first wastes half of its range on values that
+    the ReLU sets to 0, and every engine executes it.
     """
     edited = copy.deepcopy(model)
     made = {output: node for node in edited.graph.node for output in node.output}
@@ -82,9 +81,9 @@ def with_relus_rounded_once(model: ModelProto) -> ModelProto:
 
 
 def with_float_additions(model: ModelProto) -> ModelProto:
-    """A copy of the Q/DQ graph in which additions read what was computed, and only convolutions its rounding.
+    """A copy of the Q/DQ graph in which residual additions are in float32 and only convolution inputs are quantised.
 
-    Along the shortcuts of a residual network roundings then no longer add up from block to block.
+    Quantisation errors then do not accumulate along the shortcuts of a residual network.
     """
     edited = copy.deepcopy(model)
     made = {output: node for node in edited.graph.node for output in node.output}
@@ -98,17 +97,17 @@ def with_float_additions(model: ModelProto) -> ModelProto:
 
 
 def has_float_additions(model: ModelProto) -> bool:
-    """Whether no addition of the graph reads a rounding."""
+    """Whether no addition of the graph has a quantised input."""
     made = {output: node.op_type for node in model.graph.node for output in node.output}
     read = [made.get(name) for node in model.graph.node if node.op_type == "Add" for name in node.input]
     return "DequantizeLinear" not in read
 
 
 def with_unsigned_activations(model: ModelProto) -> ModelProto:
-    """A copy of the Q/DQ graph in which activations that are never negative are uint8, from zero, and not int8.
+    """A copy of the Q/DQ graph in which activations that are never negative are uint8 instead of int8.
 
-    They then have 255 steps in place of 127, and x86 multiplies unsigned with signed bytes: OpenVINO need not shift
-    them first, and ONNX Runtime takes a ReLU and its quantiser as one, which saturates where the ReLU would cut.
+    They then have 255 steps instead of 127. x86 multiplies unsigned with signed bytes, so OpenVINO needs no shift, and
+    ONNX Runtime fuses a ReLU with its quantiser, whose saturation at 0 replaces the ReLU.
     """
     edited = copy.deepcopy(model)
     made = {output: node for node in edited.graph.node for output in node.output}
@@ -124,7 +123,7 @@ def with_unsigned_activations(model: ModelProto) -> ModelProto:
 
 
 def with_signed_activations(model: ModelProto) -> ModelProto:
-    """A copy of the Q/DQ graph with every activation in int8, of the same range: TensorRT has no other quantisers."""
+    """A copy of the Q/DQ graph with all activations in int8, with the same ranges: TensorRT supports no uint8."""
     edited = copy.deepcopy(model)
     stored = {tensor.name: tensor for tensor in edited.graph.initializer}
     unsigned = [n for n in _activation_quantisers(edited) if stored[n.input[2]].data_type == _UINT8]
@@ -138,7 +137,7 @@ def _activation_quantisers(model: ModelProto) -> list[Any]:
 
 
 def _requantise(model: ModelProto, quantisers: list[Any], kind: type, factor: float) -> None:
-    """Give each of these quantisers, and what reads it, zero points of this type and a scale so many times larger."""
+    """Change the type of these quantisers and their dequantisers to `kind`, and multiply their scales by `factor`."""
     from onnx import numpy_helper
 
     graph = model.graph
@@ -154,12 +153,12 @@ def _requantise(model: ModelProto, quantisers: list[Any], kind: type, factor: fl
             node.input[1], node.input[2] = scale_name, zero_name
     changed = {quantise.output[0] for quantise in quantisers}
     for value in [value for value in graph.value_info if value.name in changed]:
-        graph.value_info.remove(value)  # it states the type
+        graph.value_info.remove(value)  # it has the old type
     _drop_unused(graph)
 
 
 def _drop_unused(graph: Any) -> None:
-    """Remove nodes whose results nothing reads, then weights that nothing reads."""
+    """Remove nodes with unused outputs, then unused weights."""
     while True:
         read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         idle = [node for node in graph.node if not read.intersection(node.output)]

@@ -1,4 +1,4 @@
-"""Which layers lose most in 8 bits: each is put back to float by itself, and the logits tell."""
+"""Quantisation sensitivity: ranks layers by how much the logit error falls when one layer is kept in float32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 RANKING_IMAGES = 64
-"""Training slices that it is measured on."""
+"""Number of training slices for the ranking."""
 
 
 def rank(
@@ -26,9 +26,9 @@ def rank(
     say: Callable[[str], None],
     precision: str = "int8",
 ) -> list[str]:
-    """Names of the quantised layers, the one first whose return to float brings the logits closest to the reference.
+    """Names of the quantised layers, most sensitive first: keeping it in float32 gives the smallest logit error.
 
-    images: (N, C, H, W) float32 training slices, so that the choice is not made on what the gate measures.
+    images: (N, C, H, W) float32 training slices, so that the gate's images do not influence the selection.
     logits: (N, classes) float32 of the reference.
     """
     scores = []
@@ -38,5 +38,5 @@ def rank(
         error = run(with_float_layers(full, [name], original), images, threads, precision) - logits
         scores.append((float(np.square(error).mean()), position, name))
         if position % 10 == 9:
-            say(f"{precision}: {position + 1} of {len(candidates)} layers tried")
+            say(f"{precision}: sensitivity of {position + 1} of {len(candidates)} layers measured")
     return [name for _, _, name in sorted(scores)]

@@ -1,1 +1,1 @@
-"""The reference of an export: the eager float32 network of a run, checkpoint or bundle."""
+"""The reference of an export: the float32 PyTorch model of a run, checkpoint or bundle."""

@@ -1,4 +1,4 @@
-"""One export as each format's process sees it: what to build from, where to, and what to measure it with."""
+"""`Job`, the context of one export in each format's process: options, reference, images and folders."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from stageproof.export.data.calibration import calibration_samples
 from stageproof.export.data.comparison import comparison, preprocessed
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.options import FEW, Options
 from stageproof.export.preprocessing import description as of_pixels
-from stageproof.export.preprocessing.evaluation_set import PixelEvidence, as_image, pixel_images
+from stageproof.export.preprocessing.evaluation_set import PixelEvaluationSet, as_image, pixel_images
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.preprocess import preprocess
 from stageproof.runtime.system.cpus import available_cpus
@@ -24,17 +24,17 @@ from stageproof.train.data.samples import Samples
 
 @dataclass(frozen=True)
 class Job:
-    """What a format is given to build from."""
+    """The context that a format is built in."""
 
     options: Options
     reference: Reference
-    evidence: Evidence
+    evaluation_set: EvaluationSet
     folder: Path
-    """Artifacts are written here."""
+    """Folder for artifacts."""
     work: Path
-    """What formats leave for each other; gone after the export."""
+    """Folder for files that formats share; deleted after the export."""
     say: Callable[[str], None] = print
-    """Progress, for people."""
+    """Called with each progress line."""
 
     @property
     def threads(self) -> int:
@@ -42,13 +42,13 @@ class Job:
         return self.options.threads or available_cpus()
 
     def description(self, precision: str, pixels: bool = False) -> dict[str, Any]:
-        """What an artifact in `precision` carries of itself, as `runtime.artifacts.metadata` reads it.
+        """Metadata of an artifact in `precision`, as read by `runtime.artifacts.metadata`.
 
-        pixels: of one that takes them.
+        pixels: for an artifact that takes pixels.
         """
         reference = self.reference
-        # Which images the guard rejects is None where the bundle has none.
-        facts = {"precision": precision, "guarded": self.evidence.rejected is not None}
+        # `rejected` is None if the bundle has no guard.
+        facts = {"precision": precision, "guarded": self.evaluation_set.rejected is not None}
         origin = {"labels_from": reference.order.origin} if reference.order.origin else {}
         return {
             **reference.info.to_dict(),
@@ -58,8 +58,8 @@ class Job:
         }
 
     @cached_property
-    def calibration(self) -> tuple[Evidence, Evidence]:
-        """What int8 is calibrated on, and what its float layers are chosen on: neither is what the gate measures.
+    def calibration(self) -> tuple[EvaluationSet, EvaluationSet]:
+        """(calibration images, images to select float32 layers on), both without the gate's images.
 
         Raises DatasetError.
         """
@@ -67,31 +67,31 @@ class Job:
             self.reference.run,
             self.options.calibration_data,
             moved=self.options.parity_data,
-            compared=self.evidence.digests,
+            compared=self.evaluation_set.digests,
             say=self.say,
         )
-        return self._asked(calibration), self._asked(selection)
+        return self._with_logits(calibration), self._with_logits(selection)
 
-    def _asked(self, samples: Samples) -> Evidence:
+    def _with_logits(self, samples: Samples) -> EvaluationSet:
         images = preprocessed(samples, self.reference.info.input)
         logits, people = self.reference.logits(images), samples.groups
-        return Evidence(images, logits, None, tuple(samples.names), samples.source, people=people)
+        return EvaluationSet(images, logits, None, tuple(samples.names), samples.source, people=people)
 
     @cached_property
-    def pixels(self) -> PixelEvidence:
-        """What artifacts that take pixels are measured on. Made once an export, for the first format that asks."""
+    def pixels(self) -> PixelEvaluationSet:
+        """Comparison images for artifacts that take pixels; computed once, by the first format that uses them."""
         options, reference = self.options, self.reference
-        limit = int(self.evidence.facts.get("limit", options.parity_images or FEW))
+        limit = int(self.evaluation_set.facts.get("limit", options.parity_images or FEW))
         samples = comparison(reference.run, limit, options.parity_data).samples
-        samples = samples.select(np.array(self.evidence.kept, np.int64))
+        samples = samples.select(np.array(self.evaluation_set.kept, np.int64))
         images, order = pixel_images(samples)
         stored = self.work / "pixels.npy"
         if not stored.exists():
-            self.say("running the float32 reference on the same slices at ten sizes, grey and colour")
+            self.say("running the float32 reference on the slices at ten sizes, greyscale and colour")
             spec = reference.info.input
             np.save(stored, reference.logits(np.stack([preprocess(as_image(image), spec) for image in images])))
-        truth = None if self.evidence.truth is None else self.evidence.truth[order]
-        people = None if self.evidence.people is None else self.evidence.people[order]
-        names = tuple(self.evidence.names[index] for index in order)
+        truth = None if self.evaluation_set.truth is None else self.evaluation_set.truth[order]
+        people = None if self.evaluation_set.people is None else self.evaluation_set.people[order]
+        names = tuple(self.evaluation_set.names[index] for index in order)
         source = f"{samples.source}, ten sizes, grey and colour"
-        return PixelEvidence(images, np.load(stored), truth, names, source, people)
+        return PixelEvaluationSet(images, np.load(stored), truth, names, source, people)

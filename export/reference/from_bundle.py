@@ -1,8 +1,8 @@
-"""The reference of a bundle that is built again: its weights come from a run or checkpoint, all else from its manifest.
+"""The reference for rebuilding a bundle: weights from a run or checkpoint, everything else from the bundle's manifest.
 
-A checkpoint does not say at what size or with what mean its network was trained. Taken from options, a mistake in them
-would be in the reference and in the artifact alike, and the two would agree. The manifest knows, and its golden images,
-whose logits were recorded when the bundle was made, show whether the reference is still the same one.
+A checkpoint does not record input size and normalisation. If they came from options, a mistake would be the same in
+reference and artifact, and the comparison could not find it. The manifest records them, and its golden images, whose
+logits were stored when the bundle was made, verify that the reference still predicts the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.export.reference.model import Reference, from_checkpoint, from_run, run_of_weights
-from stageproof.export.reference.rebuild_options import spoken
+from stageproof.export.reference.rebuild_options import readable
 from stageproof.runtime.bundle.manifest import Manifest, ModelInfo, read_manifest
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.images.raster import read_image
@@ -22,33 +22,33 @@ from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.runtime.text.hints import command
 from stageproof.train.runs.directory import WEIGHTS
 
-ALIKE = 1e-3
-"""Largest difference of a logit, relative to the largest one, between the reference here and where the bundle was made,
-both in float32. Processors and versions of PyTorch differ by about 1e-5."""
+MAX_LOGIT_DIFFERENCE = 1e-3
+"""Largest accepted difference of a logit, relative to the largest logit, between the reference on this machine and on
+the one that made the bundle, both float32. CPUs and PyTorch versions differ by about 1e-5."""
 
 _WRITTEN_ANEW = ("stageproof", "neurostage", "exported", "packages")
-"""Of the provenance: what each export states of itself."""
+"""Provenance entries that every export writes anew."""
 
 
 def reference_of(bundle: Path, source: Path) -> Reference:
-    """The weights in `source`, a run or a checkpoint, as the model that the manifest describes.
+    """The reference with the weights in `source`, a run or a checkpoint, and the model description in the manifest.
 
-    Raises CheckpointError where they are not those that the bundle was made from, or the run says otherwise; InputError
-    where the checkpoint, or a file beside it, states another order of the classes.
+    Raises CheckpointError if the bundle was made from other weights, or the run contradicts the manifest; InputError if
+    the checkpoint, or a file beside it, states another class order.
     """
     manifest = read_manifest(bundle)
     model = manifest.model
     if source.is_file() and sha256_file(source) != model.digest:
-        source = run_of_weights(source) or source  # the same weights, saved again
+        source = run_of_weights(source) or source  # the same weights in another file
     path = source / WEIGHTS if source.is_dir() else source
     if not path.is_file() or sha256_file(path) != model.digest:
-        raise CheckpointError(f"{source} holds other weights than {bundle} was made from. Name its run or checkpoint.")
+        raise CheckpointError(f"{source} has other weights than {bundle} was made from. Name its run or checkpoint.")
     if source.is_dir():
         found = from_run(source)
         if differs := _difference(found.info, model):
             raise CheckpointError(
-                f"{source} and {bundle} are of the same weights and contradict each other: {differs}. One of them is "
-                f"wrong about its model. Export the run anew: {command('export', source, '--out', 'ANOTHER')}"
+                f"{source} and {bundle} have the same weights and contradict each other: {differs}. One of them was "
+                f"changed. Export the run again: {command('export', source, '--out', 'ANOTHER')}"
             )
     else:
         spec = model.input
@@ -58,32 +58,34 @@ def reference_of(bundle: Path, source: Path) -> Reference:
     return replace(found, info=model, provenance=kept, order=order)
 
 
-def assert_same_answers(reference: Reference, bundle: Path, manifest: Manifest) -> None:
-    """Raise CheckpointError unless the reference answers the bundle's golden images as it did when they were made."""
+def assert_same_logits(reference: Reference, bundle: Path, manifest: Manifest) -> None:
+    """Raise CheckpointError unless the reference's logits of the bundle's golden images are the recorded ones."""
     if not manifest.golden:
         return
     images = [preprocess(read_image(bundle / golden.file), reference.info.input) for golden in manifest.golden]
-    here = reference.logits(np.stack(images))
-    there = np.array([golden.logits for golden in manifest.golden])
-    difference, allowed = float(np.abs(here - there).max()), ALIKE * max(1.0, float(np.abs(there).max()))
+    computed = reference.logits(np.stack(images))
+    recorded = np.array([golden.logits for golden in manifest.golden])
+    difference, allowed = (
+        float(np.abs(computed - recorded).max()),
+        MAX_LOGIT_DIFFERENCE * max(1.0, float(np.abs(recorded).max())),
+    )
     if not difference <= allowed:
         raise CheckpointError(
-            f"the reference does not answer the golden images of {bundle} as it did when the bundle was made: a "
-            f"logit differs by {difference:.1e}, expected at most {allowed:.1e}. Nothing was built. Export the run "
-            "or checkpoint to another --out."
+            f"the reference's logits of the golden images of {bundle} differ by {difference:.1e} from the recorded "
+            f"ones, expected at most {allowed:.1e}. Nothing was built. Export the run or checkpoint to another --out."
         )
 
 
-def calibration_since(source: Path, model: ModelInfo) -> str | None:
-    """What to say where the run was calibrated anew since the bundle was made; None where it was not."""
+def calibration_change(source: Path, model: ModelInfo) -> str | None:
+    """Message if the run was calibrated again after the bundle was made; None if not."""
     info = from_run(source).info if source.is_dir() else model
     if (info.temperature, info.abstain_below, info.study) == (model.temperature, model.abstain_below, model.study):
         return None
-    other = "" if info.study == model.study else ", and its rule for studies another"
+    other = "" if info.study == model.study else ", and its study rule has changed"
     return (
-        f"{source} was evaluated since: its temperature is {info.temperature:.4g}, its abstention threshold "
-        f"{info.abstain_below:.4g}{other}. --rebuild keeps the bundle's own, {model.temperature:.4g} and "
-        f"{model.abstain_below:.4g}. To take them over: {command('export', 'RUN')}"
+        f"{source} was evaluated after the bundle was made: its temperature is {info.temperature:.4g}, its abstention "
+        f"threshold {info.abstain_below:.4g}{other}. --rebuild keeps the bundle's values, {model.temperature:.4g} and "
+        f"{model.abstain_below:.4g}. To use the new ones: {command('export', 'RUN')}"
     )
 
 
@@ -92,4 +94,4 @@ def _difference(run: ModelInfo, bundle: ModelInfo) -> str:
     theirs = {**bundle.to_dict(), **bundle.input.to_dict()}
     fitted = ("input", "temperature", "abstain_below", "study")
     keys = [key for key in ours if key not in fitted and ours[key] != theirs[key]]
-    return "; ".join(f"{key} is {spoken(ours[key])} there and {spoken(theirs[key])} here" for key in keys)
+    return "; ".join(f"{key} {readable(ours[key])} in the run, {readable(theirs[key])} in the bundle" for key in keys)

@@ -1,4 +1,4 @@
-"""What is exported: the eager float32 model from a run directory or a foreign checkpoint."""
+"""Loads the reference of an export: the float32 PyTorch model of a run directory or a foreign checkpoint."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from stageproof.train.runs.record import RECORD, read_record
 
 @dataclass(frozen=True)
 class Reference:
-    """The model every artifact is compared with, and where it came from."""
+    """The model that every artifact is compared with, and its origin."""
 
     model: nn.Module
-    """Eager, float32, eval mode, on the CPU."""
+    """float32, eval mode, on the CPU, not compiled."""
     info: ModelInfo
     provenance: dict[str, Any]
     run: Path | None
     """The run directory; None for a foreign checkpoint."""
     order: ClassOrder
-    """Of the classes, and who says so."""
+    """Class order and its origin."""
 
     def logits(self, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
-        """(N, classes) float32 logits of (N, C, H, W) float32 images."""
+        """(N, classes) float32 logits. images: (N, C, H, W) float32."""
         with torch.inference_mode():
             parts = [
                 self.model(torch.from_numpy(part)) for part in np.array_split(images, -(-len(images) // batch_size))
@@ -51,7 +51,7 @@ class Reference:
 
 
 def from_run(run: Path) -> Reference:
-    """The model of a run directory. Raises CheckpointError when its weights are not those its record names."""
+    """The model of a run directory. Raises CheckpointError if its weights differ from those in its record."""
     record = read_record(run)
     if record["split"].get("shuffled_labels") is not None:
         raise CheckpointError(f"{run} is a control, trained on shuffled labels: it is not exported. Name another run.")
@@ -60,7 +60,7 @@ def from_run(run: Path) -> Reference:
     digest = sha256_file(path)
     if digest != record["weights_sha256"]:
         raise CheckpointError(
-            f"{path} has SHA-256 {digest[:12]}…, the run's record says {record['weights_sha256'][:12]}…: the "
+            f"{path} has SHA-256 {digest[:12]}…, expected {record['weights_sha256'][:12]}… from the run's record: the "
             "weights were changed after training. Train again, or export the file itself as a foreign checkpoint."
         )
     info = ModelInfo.from_dict({**record, "digest": digest}, str(run))
@@ -91,15 +91,15 @@ def from_checkpoint(
     std: Sequence[float] = (),
     bundle: Path | None = None,
 ) -> Reference:
-    """The model of a state dict that other code saved, also from nn.DataParallel.
+    """The model of a state dict saved by other code, also from nn.DataParallel.
 
-    labels: class names in the order of its outputs, as the user gives them; () reads them from the file or what lies
-        beside it, and takes them for alphabetical where neither says anything.
-    mean, std: of its input, one number a channel; ImageNet's for three channels when both are left out.
-    bundle: one that was made of it, whose order is used in place of `labels`.
+    labels: class names in output order, from the user; if (), they are read from the file or from files beside it, or
+        assumed alphabetical.
+    mean, std: input normalisation, one number per channel; if both are (), ImageNet's for three channels.
+    bundle: a bundle made from this checkpoint, whose class order replaces `labels`.
 
-    Raises CheckpointError for a file that does not fit or contradicts itself, InputError where it contradicts what was
-    given or its input's mean and std are not known.
+    Raises CheckpointError for a file that does not fit or contradicts itself; InputError if it contradicts the
+    arguments, or if its normalisation is unknown.
     """
     weights = read_weights(path)
     order = _order(path, weights, labels, bundle)
@@ -110,8 +110,8 @@ def from_checkpoint(
         spec = InputSpec(image_size, image_size, channels, tuple(mean), tuple(std))
     else:
         raise InputError(
-            f"{architecture} takes {channels} channel{'s' if channels > 1 else ''}, and --mean has {len(mean)} values, "
-            f"--std {len(std)}. Give what its training normalised by, such as --mean 0.28 --std 0.33."
+            f"{architecture} takes {channels} channel{'s' if channels > 1 else ''}, but --mean has {len(mean)} values "
+            f"and --std {len(std)}. Give the normalisation used in training, such as --mean 0.28 --std 0.33."
         )
     info = ModelInfo(architecture, sha256_file(path), order.labels, spec)
     return Reference(
@@ -120,7 +120,7 @@ def from_checkpoint(
 
 
 def _order(path: Path, weights: Weights, labels: Sequence[str], bundle: Path | None) -> ClassOrder:
-    """The order of the classes of a checkpoint that is no run's weights."""
+    """The class order of a foreign checkpoint."""
     statements = [*stated(weights.beside, path.name), *beside(path)]
     if bundle is not None:
         manifest = read_manifest(bundle)
@@ -133,7 +133,7 @@ def _order(path: Path, weights: Weights, labels: Sequence[str], bundle: Path | N
 
 
 def _against_assuming(path: Path, weights: Weights) -> str | None:
-    """What speaks against an alphabetical order although it is no statement of the order."""
+    """Evidence against an alphabetical class order, in a sentence; None if there is none."""
     for hint in hints(weights.beside, path.name):
         if hint.labels != ALPHABETICAL:
             return f"it may not be alphabetical: {hint}."
@@ -148,8 +148,8 @@ def _against_assuming(path: Path, weights: Weights) -> str | None:
 
 
 def run_of_weights(path: Path) -> Path | None:
-    """The run whose weights are in the file, as it was written or saved again, also with ``module.`` before its names:
-    the run beside the file, or one that `train.runs.finding.finished_runs` knows. None where there is none.
+    """The run with the same weights as the file: the file's own run, or one of `train.runs.finding.finished_runs`; None
+    if there is none. Weights saved again, or with a ``module.`` prefix, are recognised.
     """
     if not path.is_file():
         return None
@@ -163,8 +163,8 @@ def run_of_weights(path: Path) -> Path | None:
 
 
 def source_of(bundle: Path, source: Path | None) -> Path:
-    """`source`, or the run that the bundle was made from: among those that commands without a RUN know, or beside the
-    bundle. Raises CheckpointError when it is in neither place."""
+    """`source`, or, if None, the run that the bundle was made from, searched in the default runs folder and beside the
+    bundle. Raises CheckpointError if it is not found."""
     return run_of(read_manifest(bundle).model.digest, bundle) if source is None else source
 
 

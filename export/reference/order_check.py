@@ -1,4 +1,4 @@
-"""Whether labelled images fit the order of a foreign checkpoint's classes: an assumption is put to the test."""
+"""Tests the class order of a foreign checkpoint on labelled images: would another order be far more accurate?"""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from stageproof.runtime.labels import ASSUMED
 from stageproof.train.foreign.class_order import ClassOrder
 
 LEAST_GAIN = 0.2
-"""Share of the images that another order must answer right in addition before it is spoken of."""
+"""Minimum gain in accuracy for reporting another order."""
 LEAST_IMAGES, LEAST_CLASSES = 20, 3
-"""Of two classes alone the order of the other outputs would stay open."""
+"""Minimum numbers for the test; with images of two classes, the order of the other outputs cannot be determined."""
 
 
 def better_order(
     logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]
 ) -> tuple[tuple[str, ...], float, float] | None:
-    """The order of the classes in which the network is right far more often, and its accuracy then and now, in [0, 1].
+    """(class order with a far higher accuracy, its accuracy, accuracy of the present order), both in [0, 1].
 
-    None where there is no such order, and for fewer than 20 images or fewer than three classes of them. The gain has to
-    be a fifth of the images: images of one person are alike, so that a test of significance over them would call chance
-    a finding.
+    None if there is no such order, and for fewer than 20 images or three classes. The gain must be at least 0.2: images
+    of one patient are correlated, so a significance test over images would report chance findings.
 
-    logits: (N, classes). truth: (N,) int, positions in `labels`. labels: of the outputs, as they are taken to be.
+    logits: (N, classes). truth: (N,) int, index into `labels`. labels: the present class order.
     """
     if len(truth) < LEAST_IMAGES or len(np.unique(truth)) < LEAST_CLASSES:
         return None
     table = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(table, (truth, logits.argmax(1)), 1)
     outputs = range(len(labels))
-    # right[k]: answers that would be right, were output j the class order[j].
+    # right[k]: number of correct predictions if output j is class orders[k][j].
     orders = list(itertools.permutations(outputs))
     right = [sum(int(table[order[output], output]) for output in outputs) for order in orders]
     best, now = max(range(len(orders)), key=right.__getitem__), int(np.trace(table))
@@ -45,18 +44,18 @@ def better_order(
 def check_order(
     order: ClassOrder, logits: np.ndarray, truth: np.ndarray, source: str, say: Callable[[str], None]
 ) -> None:
-    """Compare the order with labelled images of `source`; `say` takes a warning where a stated one does not fit them.
+    """Test the class order on labelled images of `source`; `say` gets a warning if a stated order does not fit.
 
-    Raises CheckpointError where the order was only assumed and another one fits far better.
+    Raises CheckpointError if the order was only assumed and another one fits far better.
     """
     found = better_order(logits, truth, order.labels)
     if found is None:
         return
     labels, then, now = found
     text = (
-        f"The class order {', '.join(order.labels)} ({order.origin}) does not fit the labels of {source}: the model "
-        f"is right for {now:.0%} of {len(truth)} images, and for {then:.0%} in the order {', '.join(labels)}."
+        f"The class order {', '.join(order.labels)} ({order.origin}) does not fit the labels of {source}: accuracy is "
+        f"{now:.0%} on {len(truth)} images, and {then:.0%} with the order {', '.join(labels)}."
     )
     if order.origin == ASSUMED:
-        raise CheckpointError(f"{text} Find out which it was trained with, and say it: --labels {' '.join(labels)}")
-    say(f"WARNING: {text} Check how the checkpoint came by its order.")
+        raise CheckpointError(f"{text} Give the order used in training, such as: --labels {' '.join(labels)}")
+    say(f"WARNING: {text} Check the class order stated by the checkpoint.")

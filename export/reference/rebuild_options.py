@@ -1,4 +1,4 @@
-"""Options of --rebuild against the bundle: what they say of the model must be what it says. Imports no torch."""
+"""Checks that the model options given with --rebuild agree with the bundle. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stageproof.runtime.labels import canonical_label
 
 
 def assert_agrees(options: Options, model: ModelInfo, bundle: Path) -> None:
-    """Raise InputError for an option that says otherwise of the model than the bundle that is to be built again."""
+    """Raise InputError for a model option that differs from the value in the bundle."""
     spec = model.input
     given: list[tuple[str, Any, Any]] = [
         ("--architecture", options.architecture, model.architecture),
@@ -24,11 +24,11 @@ def assert_agrees(options: Options, model: ModelInfo, bundle: Path) -> None:
     for option, got, expected in given:
         if got not in (None, (), expected):
             raise InputError(
-                f"{option} is {spoken(got)}, and {bundle} was made with {spoken(expected)}. --rebuild takes it from "
-                f"the bundle: leave {option} out, or export to another --out."
+                f"{option} is {readable(got)}, but {bundle} was made with {readable(expected)}. --rebuild uses the "
+                f"bundle's value: leave {option} out, or export to another --out."
             )
 
 
-def spoken(value: Any) -> str:
-    """A value for people: of a list its members."""
+def readable(value: Any) -> str:
+    """The value as text for messages; items of a list separated by spaces."""
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

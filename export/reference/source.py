@@ -1,4 +1,4 @@
-"""The reference that the options of an export name."""
+"""Loads the reference that the options of an export select."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from stageproof.train.runs.finding import newest_run
 
 
 def load_reference(options: Options) -> Reference:
-    """The run or checkpoint that the options name, or the newest run.
+    """The reference from the run or checkpoint in the options, or from the newest run.
 
-    Raises CheckpointError for what cannot be loaded, and InputError for labels, mean or std that are not the run's.
+    Raises CheckpointError if it cannot be loaded, InputError for labels, mean or std that differ from the run's.
     """
     source = options.source or newest_run()
     if options.rebuild:
@@ -30,7 +30,7 @@ def load_reference(options: Options) -> Reference:
     for option, value, own in pairs:
         if tuple(value) != tuple(own):
             raise InputError(
-                f"{option} is {' '.join(map(str, value))}, and {source} was trained with {' '.join(map(str, own))}. A "
-                f"run knows its own: leave {option} out. It is for checkpoints that other code saved."
+                f"{option} is {' '.join(map(str, value))}, but {source} was trained with {' '.join(map(str, own))}. "
+                f"Leave {option} out: it is only for checkpoints saved by other code."
             )
     return reference

@@ -1,1 +1,1 @@
-"""Bounds on shares of independent and of clustered trials."""
+"""Confidence bounds on proportions, for independent and for clustered trials."""

@@ -1,22 +1,22 @@
-"""Bounds on a share from so many independent trials, and how sure each of several bounds has to be."""
+"""Clopper-Pearson bounds on a proportion, and the Bonferroni-corrected confidence level of several bounds."""
 
 from __future__ import annotations
 
 import math
 
 ALPHA = 0.05
-"""Probability that any artifact of a bundle passes although it changes more than its tolerance."""
+"""Family-wise error rate: probability that any artifact of a bundle passes although it exceeds its tolerance."""
 
 
 def level(artifacts: int) -> float:
-    """Confidence of each bound where so many artifacts are judged by one (Bonferroni's correction)."""
+    """Confidence level of each bound, in (0, 1), if `artifacts` artifacts are judged by one (Bonferroni correction)."""
     return 1 - ALPHA / max(1, artifacts)
 
 
 def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
-    """Upper one-sided bound on a rate, in [0, 1] (Clopper & Pearson 1934): exact for independent trials.
+    """Upper one-sided bound on a proportion, in [0, 1] (Clopper & Pearson 1934); exact for independent trials.
 
-    0 events of 512 still leave 0.6 %. Images of one person are not independent: `export.statistics.clustered.bound`.
+    For 0 events of 512 it is 0.6 %. For correlated images of one patient use `export.statistics.clustered.bound`.
     """
     from scipy.stats import beta
 
@@ -24,15 +24,17 @@ def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
 
 
 def lower_bound(events: int, trials: int, confidence: float = 0.95) -> float:
-    """Lower one-sided bound on a rate, in [0, 1] (Clopper & Pearson 1934)."""
+    """Lower one-sided bound on a proportion, in [0, 1] (Clopper & Pearson 1934)."""
     from scipy.stats import beta
 
     return 0.0 if events <= 0 else float(beta.ppf(1 - confidence, events, trials - events + 1))
 
 
-def least_images(tolerance: float, confidence: float = 0.95) -> int:
-    """The fewest images that can show a share of changed predictions to be within `tolerance`, in (0, 1]: with none
-    changed, `upper_bound` is 1 - (1 - confidence) ** (1 / images). At 95 %: 299 for 1 %, 149 for 2 %."""
+def minimum_images(tolerance: float, confidence: float = 0.95) -> int:
+    """Smallest number of images for which `upper_bound` without events is within `tolerance`, in (0, 1].
+
+    Without events, `upper_bound` is 1 - (1 - confidence) ** (1 / images). At 95 %: 299 for 1 %, 149 for 2 %.
+    """
     if tolerance >= 1:
         return 1
     images = math.ceil(math.log(1 - confidence) / math.log1p(-tolerance))

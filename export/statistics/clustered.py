@@ -1,16 +1,16 @@
-"""Upper bounds on a share of images when images of one person depend on each other.
+"""Upper confidence bounds on a proportion of images when images of one patient are correlated.
 
-32 slices of one person are not 32 independent witnesses: where one prediction changes, those of neighbouring slices
-change with it. Two bounds are taken, and the larger one counts.
+32 slices of one patient are not 32 independent trials: if one prediction changes, those of neighbouring slices tend to
+change too. Two bounds are computed, and the larger one is used.
 
-- Korn and Graubard (1998, Survey Methodology 24:193): Clopper and Pearson's bound on the effective number of images,
-  which is their number over the estimated design effect. Where few predictions changed there is little to estimate a
-  design effect from, and it is too small just when the share is by chance too small.
-- Beta-binomial: the smallest share at which so few changes become unlikely, when the probability of a change varies
-  between people. Its intraclass correlation (ICC), in [0, `LARGEST_ICC`], is the most probable one at that share, given
-  how the changes are spread over people. With no change at all that is nearly always the largest one.
+- Korn and Graubard (1998, Survey Methodology 24:193): the Clopper-Pearson bound for the effective sample size, the
+  number of images divided by the estimated design effect. With few changed predictions the design effect is poorly
+  estimated, and underestimated just when the proportion is too.
+- Beta-binomial: the proportion at which so few changes become unlikely, if the probability of a change varies between
+  patients. Its intraclass correlation (ICC), in [0, `LARGEST_ICC`], is the maximum-likelihood value at that proportion,
+  given the changes per patient. Without any change this is nearly always the largest value.
 
-`docs/GATE.md` has the simulation of both.
+`docs/GATE.md` describes the simulation of both.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 from stageproof.export.statistics.binomial import upper_bound
 
 LARGEST_ICC = 0.3
-"""Of the changes within a person. Those of real int8 artifacts were measured at 0.003 to 0.047."""
+"""Largest ICC of changes within a patient. Measured values of real int8 artifacts are 0.003 to 0.047."""
 SLICES_OF_UNKNOWN = 32
-"""Images that are counted as one person where nobody knows the people: as many as the public sets have of each."""
+"""Images assumed per patient if patients are unknown: the number per patient in the public data sets."""
 _GRID = tuple(float(icc) for icc in np.linspace(0.0, LARGEST_ICC, 13))
 _FIRST = 1e-6  # where the search for a bound begins
 _STEPS = 40
@@ -34,34 +34,33 @@ _STEPS = 40
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images of each person there are, and on how many of them something changed."""
+    """Number of images and of changed images of each patient."""
 
     changed: np.ndarray
-    """(P,) int, of each person; in no order where `known` is False."""
+    """(P,) int, changed images of each patient; if `known` is False, only the sum is meaningful."""
     sizes: np.ndarray
-    """(P,) int, 1 or more."""
+    """(P,) int, images of each patient, 1 or more."""
     known: bool = True
-    """False: nobody knows the people. `sizes` assumes `SLICES_OF_UNKNOWN` images of each, and only the sum of `changed`
-    means anything."""
+    """False: patients are unknown, and `sizes` assumes `SLICES_OF_UNKNOWN` images of each."""
 
     @property
     def images(self) -> int:
-        """Of all people."""
+        """Total number of images."""
         return int(self.sizes.sum())
 
     @property
     def total(self) -> int:
-        """Images on which something changed."""
+        """Total number of changed images."""
         return int(self.changed.sum())
 
     @property
     def people(self) -> int:
-        """With at least one image; assumed where they are not known."""
+        """Number of patients; an assumed number if unknown."""
         return len(self.sizes)
 
     @classmethod
     def of(cls, changed: np.ndarray, people: np.ndarray | None) -> Counts:
-        """changed: (N,) bool. people: (N,) int, equal for images of one person; None where nobody knows."""
+        """The counts. changed: (N,) bool. people: (N,) int, patient of each image; None if unknown."""
         if people is None:
             sizes = _assumed_sizes(len(changed))
             counts = np.zeros(len(sizes), np.int64)
@@ -77,9 +76,8 @@ def _assumed_sizes(images: int) -> np.ndarray:
 
 
 def design_effect(counts: Counts) -> float | None:
-    """Variance of the share over that of as many independent images (Kish 1965), from the spread over people.
-
-    None where it cannot be estimated: unknown people, fewer than two, or no change on any image or on all.
+    """Design effect (Kish 1965): variance of the proportion, estimated between patients, relative to that of as many
+    independent images. None if it cannot be estimated: patients unknown, fewer than two, or no or all images changed.
     """
     people, images, total = counts.people, counts.images, counts.total
     if not counts.known or people < 2 or images < 2 or not 0 < total < images:
@@ -91,9 +89,9 @@ def design_effect(counts: Counts) -> float | None:
 
 
 def korn_graubard(counts: Counts, confidence: float = 0.95) -> float:
-    """Upper one-sided bound on the share, in [0, 1]: Clopper and Pearson's on the effective number of images.
+    """Upper one-sided bound on the proportion, in [0, 1]: Clopper-Pearson bound for the effective sample size.
 
-    The design effect is not taken below 1, nor below 1 where it cannot be estimated.
+    The design effect is at least 1, and 1 if it cannot be estimated.
     """
     from scipy.special import betaincinv
 
@@ -106,10 +104,9 @@ def korn_graubard(counts: Counts, confidence: float = 0.95) -> float:
 
 
 def probability_of_so_few(counts: Counts, share: float) -> float:
-    """Probability of as few changes in all, or fewer, at a true `share` in (0, 1): the p-value against that share.
+    """Probability of at most the observed number of changes if the true proportion is `share`, in (0, 1): its p-value.
 
-    The ICC is the most probable one of a grid at that share; where the people are unknown, the one that makes so few
-    changes most probable.
+    The ICC is the maximum-likelihood value of a grid; if patients are unknown, the value with the largest probability.
     """
     sizes = _key(counts.sizes)
     if not counts.known:
@@ -118,7 +115,7 @@ def probability_of_so_few(counts: Counts, share: float) -> float:
 
 
 def beta_binomial_bound(counts: Counts, confidence: float = 0.95) -> float:
-    """Upper one-sided bound on the share, in [0, 1]: the largest one at which so few changes are not too unlikely."""
+    """Upper one-sided bound on the proportion, in [0, 1]: the largest one with a p-value above 1 - confidence."""
     if counts.total >= counts.images:
         return 1.0
     low, high = max(counts.total / counts.images, _FIRST), 1 - _FIRST
@@ -136,14 +133,14 @@ def beta_binomial_bound(counts: Counts, confidence: float = 0.95) -> float:
 
 
 def bound(counts: Counts, confidence: float = 0.95) -> float:
-    """Upper one-sided bound on the share of images that change, in [0, 1]; 1 for no images.
+    """Upper one-sided bound on the proportion of changed images, in [0, 1]; 1 for no images.
 
-    Not below the one for independent images (`export.statistics.upper_bound`).
+    Not below the bound for independent images (`export.statistics.binomial.upper_bound`).
     """
     if not counts.images:
         return 1.0
     if int(counts.sizes.max()) == 1:
-        return upper_bound(counts.total, counts.images, confidence)  # what follows comes to the same
+        return upper_bound(counts.total, counts.images, confidence)  # one image per patient: images are independent
     independent = upper_bound(counts.total, counts.images, confidence)
     if counts.known:
         independent = max(independent, korn_graubard(counts, confidence))
@@ -151,10 +148,10 @@ def bound(counts: Counts, confidence: float = 0.95) -> float:
 
 
 def within(counts: Counts, share: float, confidence: float = 0.95) -> bool:
-    """Whether `bound` is at most `share`, without the search for it."""
+    """Whether `bound` is at most `share`; faster than computing `bound`."""
     if not counts.images or counts.total >= share * counts.images:
         return False
-    # Korn and Graubard's is never below the bound for independent images.
+    # The Korn-Graubard bound is never below the bound for independent images.
     first = (korn_graubard if counts.known else _independent)(counts, confidence)
     return first <= share and probability_of_so_few(counts, share) <= 1 - confidence
 
@@ -163,8 +160,9 @@ def _independent(counts: Counts, confidence: float) -> float:
     return upper_bound(counts.total, counts.images, confidence)
 
 
-def fewest_people(share: float, slices: int, confidence: float = 0.95) -> int:
-    """The fewest people, with so many images each, of whom no change at all shows a share within `share`, in (0, 1)."""
+def minimum_patients(share: float, slices: int, confidence: float = 0.95) -> int:
+    """Smallest number of patients with `slices` images each for which the bound without changes is within `share`,
+    in (0, 1)."""
     none = min(_probability_of_none(slices, share, icc) for icc in (0.0, LARGEST_ICC))
     most = max(_probability_of_none(slices, share, icc) for icc in (0.0, LARGEST_ICC))
     assert 0 < none <= most < 1
@@ -177,7 +175,7 @@ def _probability_of_none(slices: int, share: float, icc: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _log_terms(slices: int, share: float, icc: float) -> np.ndarray:
-    """(slices + 1,) logarithm of the beta-binomial probability of each number of changes of one person."""
+    """(slices + 1,) log beta-binomial probability of each number of changes of one patient."""
     from scipy.special import betaln, gammaln
 
     at = np.arange(slices + 1)
@@ -192,19 +190,19 @@ def _log_terms(slices: int, share: float, icc: float) -> np.ndarray:
 
 
 def _key(sizes: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """How many people have how many images."""
+    """((images per patient, number of such patients), …), hashable."""
     each, people = np.unique(sizes, return_counts=True)
     return tuple(zip(each.tolist(), people.tolist(), strict=True))
 
 
 def _probability_of_total(sizes: tuple[tuple[int, int], ...], total: int, share: float, icc: float) -> float:
-    """Probability of at most `total` changes of all people together."""
+    """Probability of at most `total` changes of all patients together."""
     return float(min(1.0, _cumulative(sizes, share, icc)[total]))
 
 
 @lru_cache(maxsize=64)
 def _cumulative(sizes: tuple[tuple[int, int], ...], share: float, icc: float) -> np.ndarray:
-    """(images + 1,) probability of at most so many changes in all: the people's distributions convolved."""
+    """(images + 1,) cumulative probability of the total number of changes, by convolution over patients."""
     length = sum(size * people for size, people in sizes) + 1
     transformed = np.ones(length // 2 + 1, np.complex128)
     for size, people in sizes:
@@ -213,7 +211,7 @@ def _cumulative(sizes: tuple[tuple[int, int], ...], share: float, icc: float) ->
 
 
 def _most_probable_icc(counts: Counts, share: float) -> float:
-    """Of `_GRID`: the one at which the changes of each person are the most probable."""
+    """Maximum-likelihood ICC among `_GRID`, given the changes of each patient."""
     width = int(counts.sizes.max()) + 1
     pairs, people = np.unique(counts.sizes * width + counts.changed, return_counts=True)
     each = [divmod(pair, width) for pair in pairs.tolist()]
@@ -223,7 +221,7 @@ def _most_probable_icc(counts: Counts, share: float) -> float:
 
 @lru_cache(maxsize=1024)
 def _t_ratio(confidence: float, images: int, people: int) -> float:
-    """Student's quantile for images over that for people, squared."""
+    """Squared ratio of Student's t quantiles with images - 1 and with people - 1 degrees of freedom."""
     from scipy.stats import t
 
     return float((t.ppf(confidence, images - 1) / t.ppf(confidence, people - 1)) ** 2)

@@ -10,7 +10,7 @@ import pytest
 
 from stageproof.benchmarks.records.read import Record, parsed
 from stageproof.benchmarks.records.schema import Row, build
-from stageproof.benchmarks.training.interleaved_timing import in_turn
+from stageproof.benchmarks.training.interleaved_timing import time_interleaved
 
 SNIPPET = "published snippet (eager PyTorch)"
 MACHINE = {
@@ -53,7 +53,7 @@ def timed(amounts, rounds: int, warm_up: int = 20) -> list[Row]:
     """Real times of sines over that many numbers, by name, in turn; names that begin with ``peer`` are peers."""
     tasks = {name: np.linspace(0, 1, amount, dtype=np.float32) for name, amount in amounts.items()}
     contenders = {name: (lambda _, numbers=numbers: np.sin(numbers)) for name, numbers in tasks.items()}
-    measured = in_turn(contenders, lambda turn: turn, rounds, warm_up)
+    measured = time_interleaved(contenders, lambda turn: turn, rounds, warm_up)
     return [
         row(entry.name, entry.milliseconds, "peer" if entry.name.startswith("peer") else "predictor")
         for entry in measured

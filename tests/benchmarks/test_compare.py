@@ -12,13 +12,13 @@ from stageproof.benchmarks.compare.statistics import (
     LEAST_SAMPLES,
     Estimate,
     autocorrelation_time,
-    below,
-    beyond,
     combined,
     detectable,
     holm,
     interval,
     level,
+    p_value_of_change,
+    p_value_of_slowdown,
 )
 from stageproof.benchmarks.compare.verdicts import compare, fails
 from stageproof.benchmarks.reports.comparison_text import lines
@@ -159,13 +159,13 @@ def test_a_peer_whose_library_changed_is_no_control(make, machine):
     assert "torch: 2 before, 3 after" in notes
     assert any("No peer" in note for note in notes)
     assert any(
-        "Corrected by what the peers did in both runs: eager." in note
+        "Corrected for drift of the machine with unchanged peers: eager." in note
         for note in compare(make.record(rows), make.record(rows)).notes
     )
 
 
 def test_peers_that_moved_apart_make_the_verdict_careful(make):
-    """What untouched code did by itself between the runs, a row must exceed."""
+    """What is_unchanged_peer code did by itself between the runs, a row must exceed."""
     random = np.random.default_rng(8)
 
     def rows(moved):
@@ -213,7 +213,7 @@ def test_rows_of_one_run_only_and_a_busy_machine_are_named(make, machine):
     notes = compare(first, make.record([make.row("ours", times), make.row("new", times)], "b.json")).notes
     assert "only in a.json: old" in notes
     assert "only in b.json: new" in notes
-    assert "a.json was taken on a busy machine" in notes
+    assert "a.json was measured on a busy machine" in notes
 
 
 def test_runs_without_a_common_row_or_of_another_size_are_refused(make):
@@ -293,9 +293,12 @@ def test_errors_add_up_and_the_margin_counts():
     both = combined(0.05, [Estimate(0, 0.003, 9), Estimate(0, 0.004, 9)])
     assert both.error == pytest.approx(0.005)
     assert 9 < both.freedom < 18
-    assert beyond(both, 0.05) == 1
-    assert beyond(both, 0.02) < 0.001 < 0.05 < beyond(both, 0.045)
-    assert beyond(Estimate(0.03, 0.0, 4), 0.02) == 0
-    assert below(Estimate(0.05, 0.01, 9), 0.05) == pytest.approx(0.5)
-    assert below(Estimate(0.0, 0.01, 9), 0.05) < 0.001
-    assert (below(Estimate(0.04, 0.0, 4), 0.05), below(Estimate(0.05, 0.0, 4), 0.05)) == (0, 1)
+    assert p_value_of_change(both, 0.05) == 1
+    assert p_value_of_change(both, 0.02) < 0.001 < 0.05 < p_value_of_change(both, 0.045)
+    assert p_value_of_change(Estimate(0.03, 0.0, 4), 0.02) == 0
+    assert p_value_of_slowdown(Estimate(0.05, 0.01, 9), 0.05) == pytest.approx(0.5)
+    assert p_value_of_slowdown(Estimate(0.0, 0.01, 9), 0.05) < 0.001
+    assert (p_value_of_slowdown(Estimate(0.04, 0.0, 4), 0.05), p_value_of_slowdown(Estimate(0.05, 0.0, 4), 0.05)) == (
+        0,
+        1,
+    )

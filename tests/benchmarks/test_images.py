@@ -51,7 +51,7 @@ def test_blank_images_are_refused(slices, value):
 
 
 def test_what_is_no_image_is_refused(slices):
-    with pytest.raises(InputError, match="Image 32 cannot be measured on"):
+    with pytest.raises(InputError, match="Image 32 cannot be read"):
         check([*slices, b"no image"])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stageproof.benchmarks.training import interleaved_timing as module
-from stageproof.benchmarks.training.interleaved_timing import Measured, in_turn
+from stageproof.benchmarks.training.interleaved_timing import Measured, time_interleaved
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def spending(clock, milliseconds):
 
 def test_each_contender_is_charged_its_own_time_and_no_other(clock):
     contenders = {"slow": spending(clock, 6.0), "quick": spending(clock, 2.0)}
-    slow, quick = in_turn(contenders, lambda turn: turn, rounds=20, warm_up=5)
+    slow, quick = time_interleaved(contenders, lambda turn: turn, rounds=20, warm_up=5)
     assert slow.median == pytest.approx(6)
     assert quick.median == pytest.approx(2)
     assert quick.ratio(slow) == pytest.approx((3, 3, 3))
@@ -37,7 +37,7 @@ def test_each_contender_is_charged_its_own_time_and_no_other(clock):
 def test_every_round_gives_all_contenders_one_task_in_rotating_order():
     calls = []
     contenders = {name: (lambda image, name=name: calls.append((name, image))) for name in "abc"}
-    in_turn(contenders, lambda turn: turn, rounds=6, warm_up=3)
+    time_interleaved(contenders, lambda turn: turn, rounds=6, warm_up=3)
     rounds = [calls[start : start + 3] for start in range(0, len(calls), 3)]
     assert len(rounds) == 9
     assert all(len({image for _, image in turn}) == 1 and {name for name, _ in turn} == set("abc") for turn in rounds)
@@ -50,7 +50,7 @@ def test_warm_up_is_not_counted(clock):
     def contender(image):
         clock[0] += (first.pop() if first else 1.0) / 1e3
 
-    measured = in_turn({"warming": contender}, lambda turn: turn, rounds=10, warm_up=2)
+    measured = time_interleaved({"warming": contender}, lambda turn: turn, rounds=10, warm_up=2)
     assert measured[0].milliseconds == pytest.approx(1)
 
 

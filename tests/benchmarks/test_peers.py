@@ -10,7 +10,7 @@ import pytest
 
 from stageproof.benchmarks.inference.images import jpegs
 from stageproof.benchmarks.peers import peers
-from stageproof.benchmarks.peers.context import Given
+from stageproof.benchmarks.peers.context import PeerContext
 from stageproof.benchmarks.peers.eager import AS_PUBLISHED, SNIPPET
 from stageproof.runtime import Predictor
 from stageproof.runtime.bundle.manifest import read_manifest
@@ -21,7 +21,7 @@ NEAR = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.25}
 
 @pytest.fixture
 def given(bundle, trained_run, tmp_path):
-    return Given(bundle, read_manifest(bundle), trained_run, 1, "cpu", tmp_path, slow_peers=False)
+    return PeerContext(bundle, read_manifest(bundle), trained_run, 1, "cpu", tmp_path, slow_peers=False)
 
 
 @pytest.fixture(scope="module")

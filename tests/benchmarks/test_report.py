@@ -219,12 +219,12 @@ def refused(tmp_path, text: str) -> str:
 
 def test_what_is_no_record_is_refused(tmp_path, whole):
     text = json.dumps(whole)
-    assert "cut short" in refused(tmp_path, text[: len(text) // 2])
+    assert "truncated" in refused(tmp_path, text[: len(text) // 2])
     assert "no schema" in refused(tmp_path, "[1, 2]")
     assert "no schema" in refused(tmp_path, '{"latency_ms": {}}')
     assert "has schema 2, this code reads 1" in refused(tmp_path, json.dumps({**whole, "schema": 2}))
     assert "nothing was measured" in refused(tmp_path, json.dumps({**whole, "rows": []}))
-    assert "cut short" in refused(tmp_path, "[" * 100_000)
+    assert "truncated" in refused(tmp_path, "[" * 100_000)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read_record(tmp_path / "b.json")
     with pytest.raises(InputError, match="Is a directory"):
@@ -281,12 +281,12 @@ def test_an_old_record_becomes_a_page_and_markdown(tmp_path, whole, capsys):
 def test_files_that_cannot_be_written_are_said_first(tmp_path, whole, capsys):
     (tmp_path / "a.json").write_text(json.dumps(whole))
     assert main(["--report", str(tmp_path / "a.json"), "--html", str(tmp_path / "no" / "a.html")]) == 2
-    assert "no file in a folder that exists" in capsys.readouterr().err
+    assert "expected a file in an existing folder" in capsys.readouterr().err
     assert main(["--report", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.json")]) == 2
-    assert "name one file twice" in capsys.readouterr().err
+    assert "name the same file twice" in capsys.readouterr().err
     assert json.loads((tmp_path / "a.json").read_text()) == whole
     assert main(["--report", str(tmp_path / "a.json"), "--compare", "a", "b"]) == 2
-    assert "--compare only prints" in capsys.readouterr().err
+    assert "--compare writes no files" in capsys.readouterr().err
 
 
 def test_comparing_ends_with_1_where_something_is_slower(tmp_path, make, capsys):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from stageproof.benchmarks.contenders.poisson_arrivals import serve
-from stageproof.benchmarks.inference.scenarios import BURST, Taken, agree, best_batches, offline, single_stream
+from stageproof.benchmarks.inference.scenarios import BURST, Timings, agree, best_batches, offline, single_stream
 
 
 @dataclass
-class Asked:
+class FakeWorker:
     """A worker that answers each question with the next of its own times, and keeps what it was asked."""
 
     name: str
@@ -26,10 +26,10 @@ class Asked:
     def contender(self):
         return SimpleNamespace(name=self.name, batches=self.batches)
 
-    def settle(self):
+    def wait_until_idle(self):
         pass
 
-    def ask(self, method, *arguments):
+    def request(self, method, *arguments):
         self.calls.append((method, arguments))
         time = self.milliseconds[min(len(self.calls), len(self.milliseconds)) - 1]
         if method == "burst":
@@ -43,7 +43,7 @@ def quiet(line):
 
 def test_every_round_gives_all_workers_the_same_images_in_an_order_of_its_own():
     order = []
-    workers = [Asked(name, [1.0]) for name in "abc"]
+    workers = [FakeWorker(name, [1.0]) for name in "abc"]
     for worker in workers:
         worker.calls = type("Log", (list,), {"append": lambda self, call, n=worker.name: order.append((n, call))})([0])
     single_stream(workers, 100 * BURST, quiet)
@@ -58,18 +58,18 @@ def test_every_round_gives_all_workers_the_same_images_in_an_order_of_its_own():
 
 
 def test_warming_up_goes_on_until_it_is_warm_and_is_not_counted():
-    cold = Asked("cold", [90, 50, 20, 10, 10, 10])
-    taken = single_stream([cold], 4 * BURST, quiet)["cold"]
-    assert taken.milliseconds == [10] * 4 * BURST
-    assert taken.stages == {"compute": [10] * 4 * BURST}
-    assert taken.stable
+    cold = FakeWorker("cold", [90, 50, 20, 10, 10, 10])
+    timings = single_stream([cold], 4 * BURST, quiet)["cold"]
+    assert timings.milliseconds == [10] * 4 * BURST
+    assert timings.stages == {"compute": [10] * 4 * BURST}
+    assert timings.stable
 
 
 def test_a_contender_that_drifts_is_asked_twice_as_long_and_said_to_have_drifted():
-    drifting = Asked("drifting", list(np.linspace(10, 30, 24)))
-    taken = single_stream([drifting], 4 * BURST, quiet)["drifting"]
-    assert len(taken.milliseconds) == 8 * BURST
-    assert not taken.stable
+    drifting = FakeWorker("drifting", list(np.linspace(10, 30, 24)))
+    timings = single_stream([drifting], 4 * BURST, quiet)["drifting"]
+    assert len(timings.milliseconds) == 8 * BURST
+    assert not timings.stable
 
 
 @pytest.mark.parametrize(
@@ -80,19 +80,19 @@ def test_medians_agree_within_a_tenth(medians, expected):
 
 
 def test_one_wild_sample_makes_no_thirds_differ():
-    assert Taken([10.0] * 20 + [500.0] + [10.0] * 20).stable
+    assert Timings([10.0] * 20 + [500.0] + [10.0] * 20).stable
 
 
 def test_each_contender_gets_the_batch_size_that_is_best_for_it():
-    small, large = Asked("small", [1.0, 2.0, 3.0, 2.0]), Asked("large", [2.0, 9.0, 2.0, 1.0])
-    workers = [small, large, Asked("single", [5.0], batches=(1,))]
+    small, large = FakeWorker("small", [1.0, 2.0, 3.0, 2.0]), FakeWorker("large", [2.0, 9.0, 2.0, 1.0])
+    workers = [small, large, FakeWorker("single", [5.0], batches=(1,))]
     batches = best_batches(workers, 16)
     assert batches == {"small": 1, "large": 8, "single": 1}
 
 
 def test_offline_counts_an_image():
-    taken = offline([Asked("a", [0.032])], {"a": 8}, 16, 3, quiet)
-    assert taken["a"].milliseconds == pytest.approx([2.0] * 3)
+    timings = offline([FakeWorker("a", [0.032])], {"a": 8}, 16, 3, quiet)
+    assert timings["a"].milliseconds == pytest.approx([2.0] * 3)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stageproof.benchmarks.__main__ import main
-from stageproof.benchmarks.contenders.selection import only, predictors
+from stageproof.benchmarks.contenders.selection import predictors, select
 from stageproof.benchmarks.machine import circumstances as machine
 from stageproof.benchmarks.options import SCENARIOS, parse
 from stageproof.benchmarks.peers.eager import SNIPPET
@@ -73,7 +73,7 @@ def test_samples_are_shared_among_processes(measured):
     for row in record["rows"]:
         assert len(row["processes"]) == 2
         assert sum(row["processes"]) == len(row["samples_ms"])
-    assert "Two runs like this one (2 processes of 12 samples) show a change of" in err
+    assert "Two runs like this one (2 processes of 12 samples) detect a change of" in err
 
 
 @pytest.mark.slow
@@ -99,14 +99,14 @@ def test_only_some_are_measured(bundle, capsys):
     notes: list[str] = []
     here = predictors(parse([str(bundle)]), read_manifest(bundle), 1, notes)
     assert len(here) >= 2
-    assert "torchscript fp32 was not measured: model.ts carries code. --trust-code loads it." in " ".join(notes)
+    assert "torchscript fp32 was not measured: model.ts contains code. To load it: --trust-code" in " ".join(notes)
     trusted = predictors(parse([str(bundle), "--trust-code"]), read_manifest(bundle), 1, [])
     assert len(trusted) == len(here) + 1
-    assert only(here, ()) == here
-    assert [one.name for one in only(here, ("ONNX fp32", "nobody"))] == ["Predictor, onnx fp32"]
+    assert select(here, ()) == here
+    assert [one.name for one in select(here, ("ONNX fp32", "nobody"))] == ["Predictor, onnx fp32"]
     assert main([str(bundle), "--no-peers", "--only", "nobody"]) == 2
     said = capsys.readouterr().err
-    assert "--only nobody leaves no Predictor to measure. There are: Predictor, " in said
+    assert "--only nobody selects no Predictor. Available: Predictor, " in said
 
 
 def test_a_bundle_that_is_not_there_is_said(tmp_path, capsys):
@@ -151,7 +151,7 @@ def test_a_run_of_other_weights_is_refused(bundle, trained_run, tmp_path, capsys
     record = json.loads((other / "run.json").read_text())
     (other / "run.json").write_text(json.dumps({**record, "weights_sha256": "0" * 64}))
     assert main([str(bundle), "--run", str(other)]) == 2
-    assert "holds other weights than" in capsys.readouterr().err
+    assert "has other weights than" in capsys.readouterr().err
 
 
 def test_blank_images_are_refused_before_anything_is_loaded(bundle, trained_run, tmp_path, capsys):

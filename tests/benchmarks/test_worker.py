@@ -43,13 +43,13 @@ def test_a_worker_answers_times_itself_and_ends(contender, tmp_path, capfd):
     images = [b"a", b"b", b"c"]
     with Worker(contender, images, tmp_path / "log") as worker:
         assert 0 < worker.load_s < worker.first_answer_s
-        times, stages = worker.ask("burst", 1, 2)
+        times, stages = worker.request("burst", 1, 2)
         assert all(spent >= 20 for spent in times)
         assert stages == [{"compute": 20.0}] * 2
-        assert worker.ask("question", 0, 2) >= 40
-        assert worker.ask("throughput", 3, 2) >= 0.06
-        assert worker.ask("decisions") == [0, 1, 0]
-        assert 0 < worker.ask("peak_rss") < machine._memory()
+        assert worker.request("query", 0, 2) >= 40
+        assert worker.request("throughput", 3, 2) >= 0.06
+        assert worker.request("decisions") == [0, 1, 0]
+        assert 0 < worker.request("peak_rss") < machine._memory()
         process = worker._process
     assert not process.is_alive()
     assert capfd.readouterr().out == ""
@@ -61,7 +61,7 @@ def test_what_it_raises_is_raised_here(contender, tmp_path):
         pytest.raises(BackendError, match="sleeper failed: ValueError: no such image"),
         Worker(contender, [b"a", b"fail"], tmp_path / "log") as worker,
     ):
-        worker.ask("burst", 1, 1)
+        worker.request("burst", 1, 1)
 
 
 def test_a_process_that_dies_leaves_its_last_words(contender, tmp_path):
@@ -94,7 +94,7 @@ def test_the_next_turn_waits_for_threads_that_spin_on(contender, tmp_path):
     with Worker(replace(contender, module="spinner_of_a_test"), [b"a"], tmp_path / "log") as worker:
         spins = []
         for _ in range(5):  # on a busy machine a thread that spins may be kept off the processors, and look idle
-            worker.ask("burst", 0, 1)
-            worker.settle()
-            spins.append(worker.ask("call", "spins"))
+            worker.request("burst", 0, 1)
+            worker.wait_until_idle()
+            spins.append(worker.request("call", "spins"))
     assert not all(spins)

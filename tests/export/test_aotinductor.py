@@ -19,7 +19,7 @@ def test_without_a_compiler_it_says_what_it_needs(tiny_job, monkeypatch):
     (outcome,) = produce(tiny_job, "aotinductor", ["fp32"])
     assert outcome.status == "missing"
     assert (
-        "AOTInductor compiles C++, and there is no no-such-compiler here. Install one, or name yours" in outcome.reason
+        "AOTInductor compiles C++, and no-such-compiler was not found. Install a compiler, or name it" in outcome.reason
     )
 
 

@@ -101,7 +101,7 @@ def test_an_error_leaves_nothing_behind(tmp_path):
 def test_a_full_disk_is_one_clear_line_and_the_old_bundle_stands(small_bundle, tmp_path):
     target = tmp_path / "bundle"
     shutil.copytree(small_bundle, target)
-    with pytest.raises(ExportError, match=r"No space left on device.*The old one, if any, is untouched"):
+    with pytest.raises(ExportError, match=r"No space left on device.*The old bundle, if any, is unchanged"):
         write_half(target, OSError(28, os.strerror(28)))
     assert verified(target) == read_manifest(small_bundle)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

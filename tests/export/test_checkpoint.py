@@ -188,7 +188,7 @@ def test_a_one_channel_checkpoint_is_exported_once_its_input_is_known(phantoms, 
     bundle = tmp_path / "bundle"
     command = [str(checkpoint), "--architecture", "resnet34-gray", "--image-size", "64", "--out", str(bundle)]
     assert main(command) == 2
-    assert "resnet34-gray takes 1 channel, and --mean has 0 values" in capsys.readouterr().err
+    assert "resnet34-gray takes 1 channel, but --mean has 0 values" in capsys.readouterr().err
     assert not bundle.exists()
     assert main([*command, "--mean", "0.3", "--std", "0.25", "--parity-images", "32"]) == 0
     steps = [transforms.Grayscale(), transforms.Resize((64, 64)), transforms.ToTensor()]

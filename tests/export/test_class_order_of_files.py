@@ -133,7 +133,7 @@ def test_a_runs_weights_keep_their_order_on_every_way(tmp_path, state, labels, m
         reference = loaded(way)
         assert (reference.info.labels, reference.order.origin) == (labels, "run"), way
         assert (reference.info.input.height, reference.info.temperature) == (24, 1.5)
-        with pytest.raises(InputError, match=r"--labels is .*A run knows its own"):
+        with pytest.raises(InputError, match=r"--labels is .*Leave --labels out"):
             loaded(way, labels=tuple(reversed(labels)))
         assert loaded(way, labels=labels).info.labels == labels
 

@@ -15,8 +15,8 @@ from stageproof.export.statistics.clustered import (
     beta_binomial_bound,
     bound,
     design_effect,
-    fewest_people,
     korn_graubard,
+    minimum_patients,
     within,
 )
 from stageproof.runtime.labels import LABELS
@@ -142,7 +142,7 @@ def test_the_bound_grows_with_the_changes_and_is_what_within_says():
 
 @pytest.mark.parametrize(("share", "slices", "artifacts"), [(0.02, 8, 1), (0.01, 8, 4), (0.02, 1, 1), (0.02, 32, 6)])
 def test_the_fewest_people_are_as_many_as_the_bound_takes(share, slices, artifacts):
-    people = fewest_people(share, slices, level(artifacts))
+    people = minimum_patients(share, slices, level(artifacts))
     for count, enough in ((people, True), (people - 1, False)):
         whose = np.repeat(np.arange(count), slices)
         assert within(Counts.of(whose < 0, whose), share, level(artifacts)) is enough

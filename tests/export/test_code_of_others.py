@@ -45,7 +45,7 @@ def test_a_rebuild_looks_at_code_only_where_it_is_trusted(bundle: Path, loaded: 
     assert loaded
     assert not set(loaded) & set(CODE)
     for name in ("model.ts", "model.pt2"):
-        assert f"{name}: not looked at, since it carries code: --trust-code loads it" in said
+        assert f"{name}: not checked, since it contains code. To load it: --trust-code" in said
     with tiny.known():
         assert stale(bundle, 1, said.append, trust_code=True) == []
     assert {"torchscript", "torch-export"} <= set(loaded)
@@ -58,7 +58,7 @@ def test_code_that_was_there_before_is_not_timed(bundle: Path, monkeypatch: pyte
         given.extend(one.file for one in arguments[1])
         return {}
 
-    monkeypatch.setattr("export.engines.latency.in_own_process", apart)
+    monkeypatch.setattr("export.engines.latency.run_in_child_process", apart)
     spec, log = manifest.model.input, bundle.parent / "log"
     everything = list(manifest.artifacts)
     assert timed(bundle, everything, manifest.golden, spec, 1, log, print, {"model.ts", "model.pt2"}) == everything

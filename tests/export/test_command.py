@@ -106,7 +106,7 @@ def test_what_fails_is_rejected_and_what_passes_is_kept(firm_bundle, run, tmp_pa
     status = main([*narrow, "--precision", "fp32", "bf16"])
     printed = capsys.readouterr()
     assert status == 1
-    assert re.search("ParityError: model.bf16.pt2 in .* moves a probability", printed.err)
+    assert re.search("ParityError: model.bf16.pt2 in .* changes a probability", printed.err)
     assert [a.file for a in verified(out).artifacts] == ["model.pt2"]
     assert sorted(path.name for path in (out / "rejected").iterdir()) == [
         "model.bf16.pt2.json",
@@ -126,9 +126,9 @@ def test_what_fails_is_rejected_and_what_passes_is_kept(firm_bundle, run, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--to", "onxx"], "InputError: No format is called 'onxx'. Did you mean 'onnx'?"),
-        (["--precision", "int4"], "InputError: No precision is called 'int4'. Did you mean 'int8'?"),
-        (["--to", "torchscript", "--precision", "int8"], "InputError: torchscript has no int8"),
+        (["--to", "onxx"], "InputError: Unknown format 'onxx'. Did you mean 'onnx'?"),
+        (["--precision", "int4"], "InputError: Unknown precision 'int4'. Did you mean 'int8'?"),
+        (["--to", "torchscript", "--precision", "int8"], "InputError: torchscript does not support int8"),
     ],
 )
 def test_what_does_not_exist_is_refused_before_any_work(arguments, message, run, tmp_path, capsys):
@@ -161,7 +161,9 @@ def test_without_any_engine_nothing_is_built(run, tmp_path, capsys, monkeypatch)
             monkeypatch.setattr(module, "REQUIRES", {"no_such_engine": name})
     assert main([str(run), "--out", str(tmp_path / "bundle")]) == 2
     error = capsys.readouterr().err
-    assert "DependencyError: nothing here can check what onnx builds: 'openvino' needs the package no_such" in error
+    assert (
+        "DependencyError: no installed backend can check onnx artifacts: 'openvino' needs the package no_such" in error
+    )
     assert "pip install 'stageproof[openvino]'" in error
     assert not list(tmp_path.iterdir())
 
@@ -170,16 +172,16 @@ def test_without_any_engine_nothing_is_built(run, tmp_path, capsys, monkeypatch)
 def test_a_process_that_dies_costs_its_format_only(run, tmp_path, capsys, monkeypatch):
     from stageproof.export import run as pipeline
 
-    real = pipeline.in_own_process
+    real = pipeline.run_in_child_process
 
     def deadly(task, arguments, log, say):
         return real(die if arguments[1] == "onnx" else task, arguments, log, say)
 
-    monkeypatch.setattr(pipeline, "in_own_process", deadly)
+    monkeypatch.setattr(pipeline, "run_in_child_process", deadly)
     out = tmp_path / "bundle"
     assert main([str(run), "--to", "onnx", "torch-export", "--out", str(out)]) == 1
     assert [a.file for a in verified(out).artifacts] == ["model.pt2"]
-    assert "model.onnx was not finished: its process ended with -9: about to die" in capsys.readouterr().err
+    assert "the export of model.onnx did not finish: its process ended with -9: about to die" in capsys.readouterr().err
     assert "about to die" in (out / "logs" / "onnx.log").read_text()
 
 

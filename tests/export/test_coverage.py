@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stageproof.export.parity.coverage import answers, not_tested, remarks, why_nothing
+from stageproof.export.parity.coverage import answers, not_tested, remarks, why_uninformative
 from stageproof.export.parity.report import TOLERANCES, Tolerance, compare
-from stageproof.export.statistics.binomial import least_images, upper_bound
+from stageproof.export.statistics.binomial import minimum_images, upper_bound
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.softmax import probabilities
 
@@ -60,7 +60,7 @@ def test_a_reference_that_shows_nothing_certifies_nothing(name, precision):
     logits = DEGENERATE[name]
     parity = compare(logits, logits.copy(), labels_of(logits), tolerance=TOLERANCES[precision])
     assert not parity.holds
-    assert str(parity).startswith("cannot be certified: ")
+    assert str(parity).startswith("cannot be compared: ")
     assert parity.to_dict()["shows_nothing"] == parity.shows_nothing != ""
 
 
@@ -111,14 +111,14 @@ def test_near_ties_and_saturation_are_said():
 
 
 def test_what_it_says_names_the_answer_and_what_to_do():
-    said = why_nothing(probabilities(firm((0.0, 1.0, 0.0, 0.0))), LABELS)
-    assert said.startswith("the reference answers VeryMildDemented for 100.0% of 512 images: this shows nothing.")
+    said = why_uninformative(probabilities(firm((0.0, 1.0, 0.0, 0.0))), LABELS)
+    assert said.startswith("the reference predicts VeryMildDemented for 100.0% of 512 images: too uniform")
     assert "--parity-data" in said
     assert answers(probabilities(CONSTANT), LABELS)["NonDemented"] == IMAGES
 
 
 @pytest.mark.parametrize("tolerance", [1.0, 0.5, 0.2, 0.1, 0.05, 0.026, 0.02, 0.01, 0.001])
 def test_the_fewest_images_are_exactly_as_many_as_the_bound_takes(tolerance):
-    images = least_images(tolerance)
+    images = minimum_images(tolerance)
     assert upper_bound(0, images) <= tolerance
     assert images == 1 or upper_bound(0, images - 1) > tolerance

@@ -89,9 +89,9 @@ def test_a_channel_that_is_always_zero_is_no_division_by_zero(images):
 @pytest.mark.slow  # test_quantize.py compares every layer of it with bisect
 def test_the_published_network_computes_the_same(job):
     model = onnx.load(graph(job, "fp32").path)
-    few = job.evidence.images[:8]
+    few = job.evaluation_set.images[:8]
     after = equalised(model, few, job.threads)
-    assert np.abs(run(after, few, job.threads) - job.evidence.logits[:8]).max() < 1e-4
+    assert np.abs(run(after, few, job.threads) - job.evaluation_set.logits[:8]).max() < 1e-4
     scaled = json.loads(next(entry.value for entry in after.metadata_props if entry.key == KEY))
     assert sum(out is not None for _, out in scaled.values()) == 53
 
@@ -109,7 +109,7 @@ def test_the_grey_network_computes_the_same(job):
     info = replace(job.reference.info, architecture="resnet34-gray", input=InputSpec(32, 32, 1, (0.3,), (0.3,)))
     network = build("resnet34-gray").eval().requires_grad_(False)
     model = exported(replace(job.reference, model=network, info=info), "fp32")
-    images = job.evidence.images[:8, :1]
+    images = job.evaluation_set.images[:8, :1]
     after = equalised(model, images, job.threads)
     before = run(model, images, job.threads)
     assert np.abs(run(after, images, job.threads) - before).max() < 1e-4 * max(1, np.abs(before).max())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stageproof.export.data.comparison import GIVEN, HELD_OUT, PHANTOMS, comparison, distinct
-from stageproof.export.data.evaluation_set import Evidence
+from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.data.run_data import training_samples
 from stageproof.export.options import Options
 from stageproof.export.parity.reference_answers import gather
@@ -71,7 +71,7 @@ def test_data_that_is_gone_or_changed_is_never_replaced_in_silence(trained, data
     found = comparison(trained, 20)
     assert found.kind == PHANTOMS
     assert found.warning.startswith("WARNING: the data of one ")
-    assert "so artifacts are compared on phantoms, which are synthetic" in found.warning
+    assert "artifacts are compared on synthetic phantoms instead" in found.warning
     assert found.facts()["warning"] == found.warning
     samples, why = training_samples(trained, 20)
     assert samples is None
@@ -95,7 +95,7 @@ def test_other_data_is_given_and_its_digest_recorded(trained, data, tmp_path):
     assert found.facts()["digest"] == load_samples(other).digest()
     data.rename(tmp_path / "elsewhere")
     found = comparison(trained, 512, other)
-    assert f"so artifacts are compared on {other}" in found.warning
+    assert f"artifacts are compared on {other} instead" in found.warning
 
 
 def test_a_relative_path_of_an_older_run_is_found_from_another_folder(tmp_path, data, monkeypatch):
@@ -112,7 +112,7 @@ def test_a_relative_path_of_an_older_run_is_found_from_another_folder(tmp_path, 
 def test_a_checkpoint_names_no_data_and_that_is_said():
     found = comparison(None, 32)
     assert found.kind == PHANTOMS
-    assert "a checkpoint names no data: compared on phantoms" in found.warning
+    assert "a checkpoint names no data; artifacts are compared on synthetic phantoms" in found.warning
 
 
 def test_phantoms_of_people_who_were_never_seen_fill_up_the_held_out_ones(tmp_path):
@@ -127,7 +127,7 @@ def test_phantoms_of_people_who_were_never_seen_fill_up_the_held_out_ones(tmp_pa
     assert all(int(person[1:]) >= 24 * 4 for person in people), "none of the 96 people of the run"
     assert len(set(found.samples.labels.tolist())) == 4
     assert len({found.samples.read(index) for index in range(40)}) == 40
-    assert found.samples.source.endswith("with 35 of people who are not in it")
+    assert found.samples.source.endswith("with 35 of additional phantom patients")
 
 
 def test_a_run_without_its_split_is_one_clear_line(trained):
@@ -156,9 +156,9 @@ def test_equal_images_count_once(tmp_path):
         for copy in range(5):
             shutil.copy(path, path.with_name(f"{path.stem}-{copy}.png"))
     said: list[str] = []
-    evidence = gather(Options(parity_data=data), Fake(), ["fp32"], said.append)
-    assert len(evidence.images) == 40 == len(evidence.kept)
-    assert evidence.facts["repeated"] == 200
+    evaluation_set = gather(Options(parity_data=data), Fake(), ["fp32"], said.append)
+    assert len(evaluation_set.images) == 40 == len(evaluation_set.kept)
+    assert evaluation_set.facts["repeated"] == 200
     assert any(line.startswith("200 of 240 images of ") for line in said)
     with pytest.raises(InputError, match="bf16 cannot pass on 40 images"):
         gather(Options(parity_data=data), Fake(), ["bf16"])
@@ -169,33 +169,35 @@ def test_three_images_many_times_over_show_nothing(tmp_path):
     for path in list(data.rglob("*.png")):
         for copy in range(170):
             shutil.copy(path, path.with_name(f"{path.stem}-{copy}.png"))
-    with pytest.raises(InputError, match="gives 3 different images to compare on; at least 14 are needed"):
+    with pytest.raises(InputError, match="has 3 distinct comparison images; at least 14 are needed"):
         gather(Options(parity_data=data), Fake(), ["fp32"])
 
 
 def test_a_reference_that_gives_one_answer_is_refused(tmp_path):
     data = write_images(tmp_path / "data", 40)
-    with pytest.raises(ParityError, match=r"the reference answers NonDemented for 100.0% of 40 .*Nothing was built"):
+    with pytest.raises(ParityError, match=r"the reference predicts NonDemented for 100.0% of 40 .*Nothing was built"):
         gather(Options(parity_data=data), Fake(answers=1), ["fp32"])
 
 
 def test_a_class_that_is_never_answered_is_said_and_kept(tmp_path):
     said: list[str] = []
-    evidence = gather(Options(parity_data=write_images(tmp_path / "data", 40)), Fake(answers=3), ["fp32"], said.append)
+    evaluation_set = gather(
+        Options(parity_data=write_images(tmp_path / "data", 40)), Fake(answers=3), ["fp32"], said.append
+    )
     assert any(line.startswith("not tested: ModerateDemented.") for line in said)
-    assert evidence.facts["answers"]["ModerateDemented"] == 0
-    evidence.save(tmp_path / "work")
-    again = Evidence.load(tmp_path / "work")
-    assert again.facts == evidence.facts
-    assert (again.names, again.kept, again.source) == (evidence.names, evidence.kept, evidence.source)
-    assert (again.truth == evidence.truth).all()
+    assert evaluation_set.facts["answers"]["ModerateDemented"] == 0
+    evaluation_set.save(tmp_path / "work")
+    again = EvaluationSet.load(tmp_path / "work")
+    assert again.facts == evaluation_set.facts
+    assert (again.names, again.kept, again.source) == (evaluation_set.names, evaluation_set.kept, evaluation_set.source)
+    assert (again.truth == evaluation_set.truth).all()
 
 
 def test_data_without_one_of_the_classes_is_compared_on(tmp_path):
     data = write_images(tmp_path / "data", 40)
     shutil.rmtree(data / LABELS[3])
-    evidence = gather(Options(parity_data=data), Fake(), ["fp32"])
-    assert len(evidence.images) == 30
+    evaluation_set = gather(Options(parity_data=data), Fake(), ["fp32"])
+    assert len(evaluation_set.images) == 30
 
 
 def test_the_first_of_each_set_of_equals():
@@ -208,7 +210,7 @@ def test_how_long_it_takes_is_said_only_where_it_is_long(tmp_path, monkeypatch):
 
     options, said = Options(parity_data=write_images(tmp_path / "data", 40)), []
     gather(options, Fake(), ["fp32"], said.append)
-    assert not any("to go" in line for line in said)
+    assert not any("s left" in line for line in said)
     monkeypatch.setattr(gathering, "LONG_S", -1)
     gather(options, Fake(), ["fp32"], said.append)
-    assert any("about 0 s to go" in line for line in said)
+    assert any("about 0 s left" in line for line in said)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from stageproof.export.formats import FORMATS, file_name, lacking
+from stageproof.export.formats import FORMATS, file_name, missing_package
 from stageproof.export.preprocessing import TAKES
 from stageproof.runtime.artifacts.entries import TENSOR
 from stageproof.runtime.artifacts.inspection import assert_harmless
@@ -32,7 +32,7 @@ def lenient_job(job, tmp_path_factory):
 @pytest.mark.parametrize(("name", "precision", "pixels"), BUILT)
 def test_every_file_that_an_export_builds_passes(lenient_job, tmp_path, name, precision, pixels):
     module = FORMATS[name]
-    if reason := lacking(module):
+    if reason := missing_package(module):
         pytest.skip(f"{name} {reason}")
     path = tmp_path / file_name(module, precision, pixels)
     built = module.build(lenient_job, precision, path, **({"pixels": True} if pixels else {}))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stageproof.export.engines.runners import asked
-from stageproof.export.formats import FORMATS, PRECISIONS, combinations, file_name, lacking
+from stageproof.export.engines.runners import check_backends
+from stageproof.export.formats import FORMATS, PRECISIONS, combinations, file_name, missing_package
 from stageproof.export.parity.report import TOLERANCES
 from stageproof.runtime.errors import InputError
 
@@ -36,14 +36,14 @@ def test_a_mistyped_format_is_refused_with_a_suggestion_and_never_corrected(name
 
 
 def test_a_mistyped_precision_is_refused_with_a_suggestion():
-    with pytest.raises(InputError, match=r"No precision is called 'fp-16'\. Did you mean 'fp16'"):
+    with pytest.raises(InputError, match=r"Unknown precision 'fp-16'\. Did you mean 'fp16'"):
         combinations(["onnx"], ["fp-16"])
-    with pytest.raises(InputError, match="There are: fp32, fp16, bf16, int8, fp8, all"):
+    with pytest.raises(InputError, match="Available: fp32, fp16, bf16, int8, fp8, all"):
         combinations(["onnx"], ["quarter"])
 
 
 def test_a_format_that_has_none_of_the_precisions_says_which_it_has():
-    with pytest.raises(InputError, match="torchscript has no int8; it can be built in fp32, fp16, bf16"):
+    with pytest.raises(InputError, match="torchscript does not support int8; it supports fp32, fp16, bf16"):
         combinations(["onnx", "torchscript"], ["int8"])
 
 
@@ -54,12 +54,14 @@ def test_no_two_artifacts_share_a_file_and_every_precision_has_a_tolerance():
 
 
 def test_every_format_that_needs_no_gpu_is_run_by_a_backend():
-    runs = {name for module in asked().values() for name in module.FORMATS}
+    runs = {name for module in check_backends().values() for name in module.FORMATS}
     assert {name for name, module in FORMATS.items() if not module.NEEDS_GPU} <= runs
 
 
 def test_a_format_whose_package_is_missing_says_what_to_install(monkeypatch):
     monkeypatch.setattr(FORMATS["openvino"], "REQUIRES", {"no_such_package": "openvino"})
-    assert lacking(FORMATS["openvino"]) == "needs the package no_such_package: pip install 'stageproof[openvino]'"
+    assert (
+        missing_package(FORMATS["openvino"]) == "needs the package no_such_package: pip install 'stageproof[openvino]'"
+    )
     monkeypatch.setattr(FORMATS["openvino"], "REQUIRES", {"no_such_package|json": "openvino"})
-    assert lacking(FORMATS["openvino"]) is None
+    assert missing_package(FORMATS["openvino"]) is None

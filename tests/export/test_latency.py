@@ -16,7 +16,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from stageproof.export.engines import latency
-from stageproof.export.engines.latency import in_turn, timed
+from stageproof.export.engines.latency import interleaved_latency, timed
 from stageproof.runtime.bundle.manifest import FILE, Artifact, read_manifest
 from stageproof.runtime.inference.selection import candidates
 from stageproof.runtime.predictor import Predictor
@@ -87,7 +87,7 @@ def test_a_busy_moment_changes_nothing(monkeypatch):
     """The machine is busy for the first forty answers, whoever gives them."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr("export.engines.latency.until_at_rest", lambda clock: None)
+    monkeypatch.setattr("export.engines.latency.wait_until_idle", lambda clock: None)
 
     def answering(until: list[int], seconds: float) -> None:
         until[0] -= 1
@@ -104,7 +104,7 @@ def test_a_busy_moment_changes_nothing(monkeypatch):
 
     one_after_another = [statistics.median(seconds(call) for _ in range(30)) for call in both().values()]
     assert one_after_another[0] > one_after_another[1]
-    quick, slow = in_turn(both()).values()
+    quick, slow = interleaved_latency(both()).values()
     assert quick < slow
 
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_asked_here_keeps_its_figure_and_another_engine_is_named(
     (after,) = in_its_turn(bundle, [replace(artifact, checks=(gone, *old))], said.append)
     assert after.checks[0] == gone
     assert said[1:] == [
-        "model.onnx in an engine of tomorrow was not timed, and keeps the latency it had: "
+        "model.onnx in an engine of tomorrow was not timed and keeps its recorded latency: "
         "'an engine of tomorrow' is not known to this version."
     ]
     for check, before in zip(after.checks[1:], artifact.checks, strict=True):
@@ -126,8 +126,8 @@ def test_what_cannot_be_asked_here_keeps_its_figure_and_another_engine_is_named(
 
 @pytest.mark.slow
 def test_a_process_that_dies_leaves_the_figures_as_they_were(bundle, monkeypatch):
-    real = latency.in_own_process
-    monkeypatch.setattr(latency, "in_own_process", lambda task, *rest: real(die, *rest))
+    real = latency.run_in_child_process
+    monkeypatch.setattr(latency, "run_in_child_process", lambda task, *rest: real(die, *rest))
     artifacts = list(read_manifest(bundle).artifacts)
     said: list[str] = []
     assert in_its_turn(bundle, artifacts, said.append) == artifacts

@@ -44,10 +44,10 @@ def almost_constant(state):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (constant, "ParityError: the reference answers"),
-        (one_class, "ParityError: the reference answers NonDemented for 100.0% of 32 images: this shows nothing"),
-        (overflowing, "ParityError: the reference gives values that are not finite"),
-        (almost_constant, "ParityError: no probability of the reference differs by more than"),
+        (constant, "ParityError: the reference predicts"),
+        (one_class, "ParityError: the reference predicts NonDemented for 100.0% of 32 images: too uniform"),
+        (overflowing, "ParityError: the reference returns NaN or infinity for"),
+        (almost_constant, "ParityError: the reference ignores its input: no probability differs by more than"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -61,7 +61,7 @@ def test_a_network_that_shows_nothing_is_refused(spoil, reason, tiny_checkpoint,
     )
     error = capsys.readouterr().err
     assert reason in error
-    assert "compared on phantoms, which are synthetic" in error
+    assert "compared on synthetic phantoms" in error
     assert [path.name for path in tmp_path.iterdir()] == ["spoilt.pth"]
 
 
@@ -72,7 +72,7 @@ def test_random_weights_are_refused(tmp_path, capsys):
     torch.save(build("resnet50").state_dict(), tmp_path / "random.pth")
     arguments = [str(tmp_path / "random.pth"), "--image-size", "32", "--parity-images", "32"]
     assert main([*arguments, "--out", str(tmp_path / "bundle")]) == 1
-    assert "this shows nothing" in capsys.readouterr().err
+    assert "Compare on images of every class" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 
 
@@ -85,7 +85,9 @@ def test_a_run_whose_data_is_gone_says_so_everywhere(tiny_run, tmp_path, capsys)
     out = tmp_path / "bundle"
     assert main([str(moved), "--to", "pytorch", "--parity-images", "32", "--out", str(out)]) == 0
     printed = capsys.readouterr()
-    warning = f"WARNING: the data of moved is no longer at {tmp_path / 'gone'}, so artifacts are compared on phantoms"
+    warning = (
+        f"WARNING: the data of moved is no longer at {tmp_path / 'gone'}; artifacts are compared on synthetic phantoms"
+    )
     assert warning in printed.err
     assert warning in " ".join(printed.out.split())
     for facts in (verified(out).provenance["comparison"], json.loads((out / "parity.json").read_text())["comparison"]):

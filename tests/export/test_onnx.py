@@ -32,7 +32,7 @@ def test_a_file_with_a_frozen_batch_axis_is_refused(model, tmp_path, end):
     frozen = copy.deepcopy(model)
     getattr(frozen.graph, end)[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(frozen, tmp_path / "frozen.onnx")
-    with pytest.raises(ExportError, match=r"frozen.onnx: the batch axis of .* is frozen at 1, expected a dynamic one"):
+    with pytest.raises(ExportError, match=r"frozen.onnx: the batch axis of .* is fixed at 1, expected a dynamic axis"):
         assert_dynamic_batch(tmp_path / "frozen.onnx")
 
 

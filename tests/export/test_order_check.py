@@ -49,7 +49,9 @@ def test_a_class_without_images_and_too_few_images():
 def test_an_assumption_is_refused_and_a_statement_warned_of():
     said: list[str] = []
     logits, truth = answers(LABELS, 0.9)
-    with pytest.raises(CheckpointError, match=f"assumed alphabetical.*for (8|9).%.*--labels {' '.join(LABELS)}$"):
+    with pytest.raises(
+        CheckpointError, match=f"assumed alphabetical.*, and (8|9).% with the order.*--labels {' '.join(LABELS)}$"
+    ):
         check_order(ClassOrder(ALPHABETICAL, ASSUMED, ""), logits, truth, "scans", said.append)
     assert not said
     check_order(ClassOrder(ALPHABETICAL, "checkpoint", ""), logits, truth, "scans", said.append)

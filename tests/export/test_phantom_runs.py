@@ -67,7 +67,7 @@ def check(found, out: Path) -> None:
     assert found.comparison["images"] == 1280
     assert found.comparison["kind"] == "held-out" != PHANTOMS
     assert "warning" not in found.comparison
-    assert found.comparison["source"].endswith("with 1166 of people who are not in it")
+    assert found.comparison["source"].endswith("with 1166 of additional phantom patients")
     for outcome in found.outcomes:
         assert outcome.reports or outcome.error == "ParityError", outcome.reason
         for report in outcome.reports:

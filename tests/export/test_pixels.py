@@ -84,7 +84,9 @@ def test_the_sizes_hold_both_orders_of_pillows_passes():
 @pytest.mark.parametrize("interpolation", ["nearest", "bicubic", "lanczos"])
 def test_another_filter_is_refused(interpolation):
     spec = replace(COLOUR, interpolation=interpolation)
-    with pytest.raises(InputError, match=f"resizes bilinearly, and this model was trained with {interpolation}"):
+    with pytest.raises(
+        InputError, match=f"supports bilinear interpolation only, and this model was trained with {interpolation}"
+    ):
         with_pixels(nothing(spec), spec, None)
 
 
@@ -179,14 +181,14 @@ def test_the_gate_catches_other_preprocessing(pixel_job, fault, tmp_path):
     onnx.save(model, tmp_path / "wrong.onnx")
     verdict = judge(pixel_job, tmp_path / "wrong.onnx", "onnx", "fp32", timed=False, pixels=True)
     assert not verdict.passed
-    assert "moves a probability by up to" in verdict.failures[0]
+    assert "changes a probability by up to" in verdict.failures[0]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--with-softmax"], "--with-softmax is for artifacts that take pixels. Add --with-preprocessing."),
-        (["--with-preprocessing", "--to", "tensorrt"], "is for onnx, openvino, torchscript, not for tensorrt"),
+        (["--with-softmax"], "--with-softmax needs --with-preprocessing. Add it"),
+        (["--with-preprocessing", "--to", "tensorrt"], "supports onnx, openvino, torchscript, not tensorrt"),
     ],
 )
 def test_options_that_could_change_nothing_are_refused(arguments, message, tiny_run, tmp_path, capsys):

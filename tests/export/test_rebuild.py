@@ -32,7 +32,7 @@ def bundle(small_bundle, tmp_path):
 def test_a_bundle_that_fits_is_left_alone(bundle, capsys):
     before = {path: path.stat().st_mtime_ns for path in bundle.rglob("*")}
     assert main(["--rebuild", "--out", str(bundle)]) == 0
-    assert "nothing to make again" in capsys.readouterr().out
+    assert "nothing to rebuild" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in bundle.rglob("*")} == before
 
 
@@ -40,13 +40,13 @@ def test_another_engine_and_other_decisions_are_reasons(bundle):
     rewritten(bundle, lambda check: replace(check, engine="an engine 0.1"))
     (entry,) = stale(bundle, 1, lambda text: None)
     assert entry.artifact.file == "model.onnx"
-    assert "was checked in an engine 0.1, and here is " in entry.reason
+    assert "was checked in an engine 0.1, installed is " in entry.reason
 
 
 def test_golden_images_that_move_are_a_reason(bundle):
     rewritten(bundle, lambda check: replace(check, parity={**check.parity, "tolerance": -1.0}))
     (entry,) = stale(bundle, 1, lambda text: None)
-    assert "moves a probability of a golden image by" in entry.reason
+    assert "changes a probability of a golden image by" in entry.reason
 
 
 def test_a_changed_bundle_is_refused_not_mended(bundle, capsys):

@@ -45,7 +45,7 @@ def test_an_abstention_is_a_changed_answer_though_no_prediction_changes(logits):
     assert not parity.holds
     assert parity.statuses["reference"] == {"ok": 640}
     assert parity.statuses["changes"]["ok NonDemented → abstained"] > 0
-    assert "and 40 answers with those that abstain" in str(parity)
+    assert "and 40 answers, abstentions included" in str(parity)
     assert compare(logits, unsure, LABELS, tolerance=TWO_PER_CENT).holds, "as it was: blind to it"
 
 
@@ -103,8 +103,8 @@ def test_nothing_is_calibrated_on_an_image_that_is_compared_on(tmp_path):
     chosen = calibration_samples(None, tmp_path / "data", compared=compared, say=said.append)
     assert not {*pixel_digests(chosen[0]), *pixel_digests(chosen[1])} & set(compared)
     assert sum(map(len, chosen)) == 225
-    assert said[0].startswith("25 of 250 images")
-    with pytest.raises(DatasetError, match=r"250 of 250 images .* have the pixels of images that artifacts"):
+    assert said[0].startswith("25 of 250 calibration images")
+    with pytest.raises(DatasetError, match=r"250 of 250 calibration images .* are identical to comparison images"):
         calibration_samples(None, tmp_path / "data", compared=pixel_digests(data))
     assert without(data, ()) is data
 

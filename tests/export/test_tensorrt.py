@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from stageproof.export.formats import lacking, tensorrt
+from stageproof.export.formats import missing_package, tensorrt
 from stageproof.export.formats.build import produce
 from stageproof.export.options import Options
 from stageproof.runtime.errors import ExportError
 
-pytestmark = pytest.mark.skipif(lacking(tensorrt) is not None, reason="no TensorRT is installed here")
+pytestmark = pytest.mark.skipif(missing_package(tensorrt) is not None, reason="no TensorRT is installed here")
 
 
 def test_engines_hold_the_graphs_weights_in_its_type_and_are_never_served(tiny_job):
     outcomes = produced(tiny_job)
-    assert "there is none here to check it on: built, never served" in outcomes[0].reason
+    assert "there is none here: built, but not served" in outcomes[0].reason
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def produced(job):
 def test_an_engine_without_the_graphs_weights_is_refused(tiny_job):
     produce(tiny_job, "tensorrt", ["fp32"])
     produce(tiny_job, "onnx", ["fp16"])
-    with pytest.raises(ExportError, match=r"holds 0 of the 2 weights of fp16\.onnx"):
+    with pytest.raises(ExportError, match=r"contains 0 of 2 weights of fp16\.onnx"):
         tensorrt.found_weights(tiny_job.folder / "model.engine", tiny_job.work / "fp16.onnx")
 
 
@@ -67,7 +67,7 @@ def test_an_unknown_gpu_is_refused_with_those_there_are(tiny_job):
     other = replace(tiny_job, options=replace(tiny_job.options, compute_capability=("8.9", "9.9")))
     (outcome,) = produce(other, "tensorrt", ["fp32"])
     assert outcome.status == "rejected"
-    assert "--compute-capability 9.9 is not one this library builds for. It has: 12.0, 12.1" in outcome.reason
+    assert "--compute-capability 9.9 is not supported by this library. Supported: 12.0, 12.1" in outcome.reason
 
 
 def test_one_engine_for_several_gpus(tiny_job):
@@ -80,8 +80,8 @@ def test_one_engine_for_several_gpus(tiny_job):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"compatible": True}, "tensorrt-rtx has no --compatible. Name every GPU it is for"),
-        ({"timing_cache": Path("timings")}, "tensorrt-rtx times nothing when it builds"),
+        ({"compatible": True}, "tensorrt-rtx does not support --compatible. Give all compute"),
+        ({"timing_cache": Path("timings")}, "tensorrt-rtx does not support --timing-cache"),
     ],
 )
 def test_what_this_flavour_does_not_have_is_said(tiny_job, option, message):
