@@ -22,7 +22,7 @@ from stageproof.train.crossvalidate.text import lines, spread
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.runs.record import read_record
 from stageproof.train.test_set.held_out import held_out
-from stageproof.train.test_set.predictions import ask
+from stageproof.train.test_set.predictions import predict_slices
 
 TINY = [
     "--recipe",
@@ -104,7 +104,7 @@ def test_patients_are_judged_by_the_rule_for_studies_as_evaluate_judges_them(cro
         run = crossed / f"fold-{number}"
         record = read_record(run)
         held = held_out(run, record, None)
-        evidence = study_evidence(probabilities(ask(run, record, held.slices)), held.patients)
+        evidence = study_evidence(probabilities(predict_slices(run, record, held.slices)), held.patients)
         stage = np.empty(len(evidence), np.int64)
         stage[held.patients] = held.slices.labels
         good = (cross_fit_study(evidence, stage).argmax(1) == stage).sum()
@@ -120,7 +120,7 @@ def test_calibration_is_that_of_temperatures_fitted_on_other_patients(crossed):
         run = crossed / f"fold-{fold}"
         record = read_record(run)
         held = held_out(run, record, None)
-        logits = ask(run, record, held.slices)
+        logits = predict_slices(run, record, held.slices)
         judged = cross_fit(logits, held.slices.labels, held.patients, None)
         first = judged.half == 0
         told = fit_temperature(logits[~first], held.slices.labels[~first]) or 1.0
@@ -163,9 +163,9 @@ def test_folds_that_were_told_something_else_are_refused(crossed, people, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--fold", "1/2"], "--fold is not taken"),
-        (["--fold=1/2"], "--fold is not taken"),
-        (["--resume"], "--resume is not taken"),
+        (["--fold", "1/2"], "--fold is not allowed"),
+        (["--fold=1/2"], "--fold is not allowed"),
+        (["--resume"], "--resume is not allowed"),
         (["--data", "nowhere"], "nowhere does not exist"),
     ],
 )

@@ -156,7 +156,7 @@ def test_a_risk_that_cannot_be_kept_is_refused(small_run, tmp_path, capsys):
     run = copied(small_run, tmp_path)
     before = contents(run)
     assert main([str(run), "--target-risk", "0.0001"]) == 1
-    assert "No threshold is certified to keep the risk at 0.0%" in capsys.readouterr().err
+    assert "No abstention threshold can be certified for a risk of 0.0%" in capsys.readouterr().err
     assert contents(run) == before
     assert not (run / "evaluation").exists()
 
@@ -175,7 +175,7 @@ def test_data_that_changed_since_the_run_is_refused(small_run, tmp_path, capsys)
         assert "has changed since" in capsys.readouterr().err
     shutil.rmtree(data)
     assert main([str(run)]) == 2
-    assert f"Say where it is: python -m train.evaluate {run} --data DIR_OR_PARQUET" in capsys.readouterr().err
+    assert f"Give its new path: python -m train.evaluate {run} --data DIR_OR_PARQUET" in capsys.readouterr().err
     assert contents(run) == before
 
 
@@ -331,7 +331,7 @@ def test_a_run_without_its_split_is_refused(small_run, tmp_path, capsys):
     run = copied(small_run, tmp_path)
     (run / "split.csv").unlink()
     assert main([str(run)]) == 2
-    assert "without it none of them can be told from those trained on" in capsys.readouterr().err
+    assert "without which the run cannot be evaluated on its own data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_training_keeps_the_groups_of_the_file_whole(few_slices, tmp_path):
     write_groups(tmp_path / "groups.csv", names, pairs)
     options = {"max_unreadable": 0.0, "split": "patient", "fold": 0, "folds": 5, "seed": 0}
     data = prepare(few_slices, InputSpec.imagenet(32), groups=tmp_path / "groups.csv", **options)
-    assert data.told_by == "file"
+    assert data.patients_from == "file"
     assert data.facts()["patients"] == 20
     assert data.likeness is None
     told = dict(zip(names, pairs, strict=True))

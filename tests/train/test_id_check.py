@@ -136,7 +136,7 @@ def test_twins_of_a_longitudinal_set_are_joined_and_reported(tmp_path, capsys):
     assert audit(["--data", str(data), "--out", str(tmp_path / "audit")]) == 0
     said = capsys.readouterr().out
     assert "groups      18 groups from file names" in said
-    assert "TWINS       12 ids show a head that another id shows too" in said
+    assert "TWO IDS     12 ids show the same patient as another id" in said
     assert max(map(len, said.partition("\nreport")[0].splitlines())) <= 80
     assert (tmp_path / "audit" / "groups.csv").read_text().splitlines()[0] == "file,group,verdict"
     # What the audit wrote still says that groups are not people.

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from stageproof.runtime.preprocess import InputSpec, standardise
-from stageproof.train.distributed.process_group import Team
+from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.seeds import derive, generator
 
 
@@ -50,13 +50,13 @@ class Batches:
         seed: int = 0,
         augment: bool = False,
         balanced: bool = False,
-        team: Team | None = None,
+        processes: ProcessGroup | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.inputs, self.labels, self.spec, self.batch_size = inputs, labels, spec, batch_size
         self.chosen = torch.arange(len(labels)) if chosen is None else chosen
         self.seed, self.augment, self.balanced = seed, augment, balanced
-        self.team, self.device = team or Team(), torch.device(device)
+        self.processes, self.device = processes or ProcessGroup(), torch.device(device)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -73,7 +73,7 @@ class Batches:
         for step in range(start, len(self)):
             first = step * small + min(step, extra)
             batch = order[first : first + small + (step < extra)]
-            rows = self.team.share(len(batch))
+            rows = self.processes.share(len(batch))
             # What becomes of a slice follows from its place in the epoch, whichever process holds it.
             places = range(first + rows.start, first + rows.stop)
             seeds = [derive(self.seed, "augment", number, place) for place in places] if self.augment else None
@@ -81,8 +81,8 @@ class Batches:
 
     def in_order(self) -> Iterator[Batch]:
         """This process's part of all slices, unshuffled, unaugmented, each once."""
-        mine = self.chosen[self.team.share(len(self.chosen))]
-        for part in mine.split(max(1, self.batch_size // self.team.size)):
+        mine = self.chosen[self.processes.share(len(self.chosen))]
+        for part in mine.split(max(1, self.batch_size // self.processes.size)):
             yield self._load(part, slice(0, len(part)), None)
 
     def _order(self, epoch: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.system.work_folders import work_folder
 from stageproof.train.data.dataset import Prepared
-from stageproof.train.distributed.process_group import Team
+from stageproof.train.distributed.process_group import ProcessGroup
 
 
 class Cache:
@@ -57,29 +57,29 @@ class Cache:
 
 
 def prepare_once(
-    team: Team, limit: float, prepare: Callable[[Callable[[tuple[int, ...]], np.ndarray]], Prepared]
+    processes: ProcessGroup, limit: float, prepare: Callable[[Callable[[tuple[int, ...]], np.ndarray]], Prepared]
 ) -> Prepared:
     """What `prepare(allocate)` gives, prepared by one process of each machine and mapped by its others.
 
     limit: bytes that may be kept in memory.
     """
-    cache = Cache(limit, shared=team.local_size > 1)
+    cache = Cache(limit, shared=processes.local_size > 1)
     try:
-        data = prepare(cache.allocate) if team.local_rank == 0 else None
-        if team.size == 1:
+        data = prepare(cache.allocate) if processes.local_rank == 0 else None
+        if processes.size == 1:
             assert data is not None
             return data
         # Everything but the pixels travels; those are mapped from the file.
         bare = None
         if data is not None:
             bare = (cache.path, data.slices.pixels.shape, replace(data, slices=replace(data.slices, pixels=_NONE)))
-        packs = team.collect((team.node, bare))
+        packs = processes.all_gather((processes.node, bare))
         if data is None:
-            path, shape, rest = next(pack for node, pack in packs if node == team.node and pack is not None)
+            path, shape, rest = next(pack for node, pack in packs if node == processes.node and pack is not None)
             assert path is not None, "a shared cache lies in a file"
             # Copy on write: never written to, and a read-only array would make torch warn.
             data = replace(rest, slices=replace(rest.slices, pixels=np.memmap(path, np.uint8, "c", shape=shape)))
-        team.wait()
+        processes.barrier()
         return data
     finally:
         cache.release()

@@ -61,7 +61,7 @@ class Prepared:
         return absent_classes(self.slices.labels)
 
     @property
-    def told_by(self) -> str:
+    def patients_from(self) -> str:
         """Where the patients are known from: a key of `train.data.ids.WORDS`."""
         return self.who.kind
 

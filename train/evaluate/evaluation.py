@@ -13,7 +13,7 @@ from stageproof.runtime import __version__
 from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.fit import Guarantee, stored_fit
-from stageproof.train.calibration.fit_and_assess import abstention, assessed, debiased, fitted_on, studies_of
+from stageproof.train.calibration.fit_and_assess import abstention, assessed, debiased, fit_held_out, studies_of
 from stageproof.train.evaluate.absent_classes import absent_warnings
 from stageproof.train.evaluate.clinical import clinical
 from stageproof.train.evaluate.negative_controls import identity_test, permutation_test
@@ -27,7 +27,7 @@ from stageproof.train.runs.pseudonyms import public_run, public_source
 from stageproof.train.runs.record import RECORD, now, read_record
 from stageproof.train.runs.selection import on_evaluated, selection_sentence
 from stageproof.train.test_set.held_out import HeldOut, held_out
-from stageproof.train.test_set.predictions import ask
+from stageproof.train.test_set.predictions import predict_slices
 
 SCHEMA = 1
 NEEDED = (
@@ -99,7 +99,7 @@ def evaluate(
             )
         )
     say(f"running the network on {len(held.slices)} slices")
-    logits = ask(run, record, held.slices)
+    logits = predict_slices(run, record, held.slices)
     if held.unit is not None:
         say(f"computing intervals over {held.unit}")
     facts, written = _judge(run, record, held, logits, target_risk, seed)
@@ -128,7 +128,7 @@ def _judge(
     labels = held.slices.labels
     unit = held.unit
     patients = held.patients if unit is not None and held.patients is not None else np.arange(len(labels))
-    fitted, crossed, guarantee = fitted_on(held, logits, labels, patients, target_risk, seed)
+    fitted, crossed, guarantee = fit_held_out(held, logits, labels, patients, target_risk, seed)
     stored = stored_fit(record, str(run))
     chances = crossed.probabilities if crossed else probabilities(logits) if held.own else stored.apply(logits)
     before, after = Answers(probabilities(logits), labels, patients), Answers(chances, labels, patients)
@@ -195,7 +195,7 @@ def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[s
         "patients_by_class": class_counts(people) if known else None,
         "verdict": "unknown" if held.unit is None else held.unit,
         "groups": len(people) if held.unit == "groups" else None,
-        "patients_told_by": held.told_by,
+        "patients_told_by": held.patients_from,
         "training": _training(held),
         "share_by_class": {label: count / record["data"]["slices"] for label, count in whole.items()},
         "sizes": [{"width": width, "height": height, "slices": count} for width, height, count in held.sizes],

@@ -48,7 +48,7 @@ def warnings_of(held: HeldOut, facts: dict[str, Any]) -> list[str]:
             f"PATIENTS UNKNOWN: there may be people {where}, and then the figures are too high. They have no interval, "
             "and nothing was calibrated: nobody knows how many people they rest on."
         )
-        if held.told_by == "pixels":
+        if held.patients_from == "pixels":
             said.append(
                 "This run identified patients from image similarity with a method of version 0.1 that could take one "
                 "person for several. Train again, or give the ids: --groups or --patient-pattern."

@@ -33,7 +33,7 @@ class HeldOut:
     """Decoded at the network's size."""
     patients: np.ndarray | None
     """(N,) int64 from 0, equal for slices of one patient, or of one group; None where patients are unknown."""
-    told_by: str
+    patients_from: str
     """Where the patients are known from: a key of `train.data.ids.WORDS`."""
     source: str
     digest: str
@@ -140,13 +140,13 @@ def _own(
     number[np.concatenate([held, np.setdiff1d(people, held)])] = np.arange(len(number))  # those held out come first
     mine, seen = number[people[: len(slices)]], number[people[len(slices) :]]
     theirs = seen[: len(training)]
-    told_by = record["data"]["patients_told_by"] if given is None else given.kind
+    patients_from = record["data"]["patients_told_by"] if given is None else given.kind
     verdict = recorded_verdict(record) if given is None else "groups" if given.scans else given.verdict
     known = verdict != "unknown"
     return HeldOut(
         slices,
         mine if known else None,
-        told_by,
+        patients_from,
         samples.source,
         digest,
         own=True,

@@ -20,7 +20,7 @@ from stageproof.train.models import build
 from stageproof.train.runs.directory import WEIGHTS, load_weights
 
 
-def ask(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:
+def predict_slices(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:
     """(N, classes) float32 logits, before temperature, of the run's network in float32.
 
     Raises CheckpointError when its weights are not those that the record names.

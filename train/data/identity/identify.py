@@ -10,7 +10,7 @@ import numpy as np
 
 from stageproof.train.data.identity.id_check import IdCheck, check_ids
 from stageproof.train.data.ids import WORDS, Ids
-from stageproof.train.data.patients.from_pixels import Patients, tell_apart
+from stageproof.train.data.patients.from_pixels import Patients, identify_patients
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def identify(
             verdict = "groups" if ids.scans else ids.verdict
             return Identified(check.groups, verdict, ids.kind, ids.origin, ids, check, notes=notes)
         notes += (f"{ids.origin}: not used, since {against}",)
-    found = tell_apart(thumbnails)
+    found = identify_patients(thumbnails)
     kind = "pixels" if found.found else "nothing"
     return Identified(found.groups, found.verdict, kind, WORDS[kind], None, check, found, notes)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stageproof.train.data.patients.residual import Residuals
 
 # Thumbnails are made in a module of their own, which the comparing modules share; users find them here too.
-__all__ = ["COARSE", "THUMBNAIL", "Patients", "directions", "tell_apart", "thumbnail"]
+__all__ = ["COARSE", "THUMBNAIL", "Patients", "directions", "identify_patients", "thumbnail"]
 
 _NEAR = 0.999  # correlation of pictures that differ by no more than another compression makes them
 _ENDS = ("below", "above")
@@ -77,7 +77,7 @@ class Patients:
         return {"verdict": self.verdict, "groups": groups, "undecided": undecided, "error": self.error, **ends}
 
 
-def tell_apart(thumbnails: np.ndarray) -> Patients:
+def identify_patients(thumbnails: np.ndarray) -> Patients:
     """The patients among the slices, or groups of whole patients, or neither, as far as image similarity shows it.
 
     thumbnails: (N, S, S) uint8, S a multiple of 32, from `thumbnail` of the original images: the result must not depend
