@@ -54,7 +54,7 @@ def test_a_test_set_without_a_class_is_evaluated_and_nothing_is_invented_of_it(s
     assert main([str(small_run), *arguments, "--out", str(out)]) == 0
     facts = json.loads((out / "evaluation.json").read_text(), parse_constant=pytest.fail)
     absent = [label for stage, label in enumerate(LABELS) if stage not in stages]
-    assert any(f"NO SLICE OF {', '.join(absent)} here" in warning for warning in facts["warnings"])
+    assert any(f"NO SLICE OF {', '.join(absent)}: " in warning for warning in facts["warnings"])
     for level in ("slices", "patients"):
         assert facts[level]["counted"] == [LABELS[stage] for stage in stages]
         for label in absent:

@@ -196,7 +196,9 @@ def test_leakage_is_said_before_the_figures(crossed, people, tmp_path, capsys):
     (out / "fold-2" / "run.json").unlink()
     (out / "fold-2" / "run.json").write_text(json.dumps(record))
     assert main([*TINY, *people, "--folds", "2", "--resamples", "200", "--out", str(out)]) == 0
-    assert capsys.readouterr().out.startswith("LEAKAGE: up to 50% of the slices held out show a patient trained on")
+    assert capsys.readouterr().out.startswith(
+        "LEAKAGE: up to 50% of the test slices of a fold show a patient of its training"
+    )
 
 
 @pytest.mark.slow
@@ -283,6 +285,6 @@ def test_the_lines_say_which_classes_balanced_accuracy_is_over(crossed):
     assert "too few to estimate" not in text
     facts["slices"]["counted"] = list(LABELS[:3])
     assert lines(facts)[-2:] == [
-        f"balanced accuracy: in both columns the mean recall of {LABELS[0]}, {LABELS[1]} and {LABELS[2]},",
-        f"without {LABELS[3]}, too few to estimate a recall.",
+        f"balanced accuracy: in both columns, the mean recall of {LABELS[0]}, {LABELS[1]} and {LABELS[2]},",
+        f"without {LABELS[3]}, too few to estimate recall.",
     ]

@@ -65,7 +65,7 @@ def test_too_many_unreadable_files_stop_the_run(phantoms):
     with pytest.raises(DatasetError, match=r"5 of 96 files of phantom\(.*\) cannot be read, allowed 5%\. The first: "):
         safe_loader(replace(phantoms, images=images), SPEC, max_unreadable=0.05)
     assert len(safe_loader(replace(phantoms, images=images), SPEC, max_unreadable=0.06)[1]) == 5
-    with pytest.raises(DatasetError, match="holds no readable image"):
+    with pytest.raises(DatasetError, match="contains no readable image"):
         safe_loader(replace(phantoms, images=[b""] * 96), SPEC, max_unreadable=1.0)
 
 

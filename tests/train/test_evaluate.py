@@ -132,7 +132,7 @@ def test_a_folder_that_is_no_evaluation_is_left_alone(evaluated, tmp_path, capsy
     (tmp_path / "notes.txt").write_text("mine")
     before = contents(evaluated)
     assert main([str(evaluated), "--out", str(tmp_path)]) == 2
-    assert "holds no evaluation.json" in capsys.readouterr().err
+    assert "contains no evaluation.json" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert contents(evaluated) == before
 
@@ -251,7 +251,7 @@ def test_the_runs_own_slices_under_another_name_are_not_new(small_run, tmp_path,
         with Image.open(file) as image:  # other bytes, the same pictures
             image.save(data / file.parent.name / f"{number}.jpg", quality=90)
     assert main([str(small_run), "--data", str(data), "--out", str(tmp_path / "report")]) == 2
-    assert "shows somebody of the data that" in capsys.readouterr().err
+    assert "shows a patient in the data of" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
 
 
@@ -300,7 +300,7 @@ def test_a_split_by_slice_is_shouted_and_not_calibrated(small_run, tmp_path, cap
     card = (run / "MODEL_CARD.md").read_text()
     assert "> **LEAKAGE: 100% of these slices" in card
     assert main([str(run), "--target-risk", "0.5"]) == 2
-    assert "this run held no patient out" in capsys.readouterr().err
+    assert "this run held out no patients" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["patients_told_by", "digest"])
@@ -345,7 +345,7 @@ def test_values_of_no_sense_are_named(wrong, capsys):
 def test_no_run_at_all(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 2
-    assert "train one with: python -m train" in capsys.readouterr().err
+    assert "train one: python -m train" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
     assert "it is not a finished run" in capsys.readouterr().err
 

@@ -64,7 +64,7 @@ FOREIGN = {
     "Keras": (zipped(model_dot_weights_dot_h5=b"", config_dot_json=b"{}"), "a Keras model.*PyTorch"),
     "ONNX": (onnx_graph, r"an ONNX graph.*python -m runtime --bundle FILE\.onnx"),
     "TensorFlow Lite": (b"\x1c\0\0\0TFL3" + bytes(50), "a TensorFlow Lite model"),
-    "web page": (b"\xef\xbb\xbf\n <!DOCTYPE html><html><title>Sign in", "a web page.*Download the file itself"),
+    "web page": (b"\xef\xbb\xbf\n <!DOCTYPE html><html><title>Sign in", "a web page.*Download the file again"),
     "error page": (b'<?xml version="1.0"?><Error><Code>AccessDenied', "a web page"),
     "OpenVINO": (b'<?xml version="1.0"?>\n<net name="Model0" version="11"><layers>', "an OpenVINO model"),
     "other XML": (b'<?xml version="1.0"?><catalog/>', "text, not weights"),

@@ -152,7 +152,7 @@ def test_names_that_are_not_confirmed_are_said_and_not_used(heads):
     found = identify(heads.reshape(-1, 64, 64), None, ids)
     assert found.ids is None
     assert found.kind != "names"
-    assert "7_3.png is id 7, slice 3: not used, since the most similar slice has the same id for" in found.notes[0]
+    assert "7_3.png is id 7, slice 3: not used, because the most similar slice has the same id for" in found.notes[0]
 
 
 def test_a_random_split_leaks_at_least_what_can_be_proved(heads):

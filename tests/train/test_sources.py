@@ -75,7 +75,9 @@ def test_hidden_files_and_folders_are_left_alone_and_subfolders_are_searched(tmp
 
 def test_a_folder_that_is_no_class_is_named(tmp_path):
     make_folders(tmp_path, [*LABELS, "Combined Dataset"])
-    with pytest.raises(DatasetError, match=r"found 'Combined Dataset'\. Give the folder that holds the class folders"):
+    with pytest.raises(
+        DatasetError, match=r"found 'Combined Dataset'\. Give the folder that contains the class folders"
+    ):
         load_samples(tmp_path)
 
 
@@ -181,7 +183,7 @@ def test_parquet_labels_that_are_no_class(tmp_path, outside):
     good = ["0", "1"] if isinstance(outside, str) else [0.0, 1.0] if isinstance(outside, float) else [0, 1]
     path = write_parquet(tmp_path / "a.parquet", [*good, outside], list(ALPHABETICAL))
     with pytest.raises(
-        DatasetError, match=r"in the column 'label' is no class .*whole numbers from 0 to 3, for Mild"
+        DatasetError, match=r"in the column 'label' is not a class .*integers from 0 to 3, for Mild"
     ) as e:
         load_samples(path)
     assert f" {outside!r} in" in str(e.value)

@@ -38,18 +38,18 @@ def _explained(facts: dict[str, Any]) -> list[str]:
     left = [label for label in LABELS if label not in counted]
     text = [
         "mean of folds: the metric of each fold, averaged.",
-        "pooled: one metric over the predictions of all folds. The pooled AUC ranks predictions of different networks",
-        "together, so that an offset between folds lowers it.",
+        "pooled: one metric over the predictions of all folds. The pooled AUC ranks predictions of",
+        "different networks together, so that an offset between folds lowers it.",
     ]
     if facts["slices"]["accuracy"]["low"] is not None:
-        text.append("Both intervals include the variance of the training: their variance is twice that over patients.")
+        text.append("Both intervals include the variance of the training: twice the variance over patients alone.")
     if facts["studies_by"] == "cross-fitted":
         text.append("patients: predicted by the study rule, fitted on other patients of the fold.")
     elif facts["studies_by"] == "mean":
         text.append("patients: predicted by the mean probability of their slices.")
     if counted and left:
         text.append(f"balanced accuracy: in both columns, the mean recall of {joined(counted)},")
-        text.append(f"without {joined(left)}, which have too few patients to estimate recall.")
+        text.append(f"without {joined(left)}, too few to estimate recall.")
     return text
 
 
