@@ -278,7 +278,7 @@ def test_of_other_data_only_strangers_are_judged_and_the_run_stays_as_it_is(smal
     assert "GROUPS, NOT PATIENTS" in " ".join(found["warnings"])
     shutil.rmtree(tmp_path / "report")
     assert main([str(small_run), *arguments, "--target-risk", "0.1"]) == 2
-    assert "these slices are other data" in capsys.readouterr().err
+    assert "--data gives other slices" in capsys.readouterr().err
 
 
 def test_other_data_is_not_trusted_when_the_runs_own_is_gone(small_run, tmp_path, capsys):
@@ -295,7 +295,7 @@ def test_a_split_by_slice_is_shouted_and_not_calibrated(small_run, tmp_path, cap
     dealt(run, lambda position: "validation" if position % 5 == 0 else "training")
     assert main([str(run), "--resamples", "200"]) == 1
     said = capsys.readouterr()
-    assert "LEAKAGE: 100% of these slices show a patient the run was trained on" in said.err
+    assert "LEAKAGE: 100% of these slices show a patient of the training set" in said.err
     assert read_record(run)["temperature"] == 1
     card = (run / "MODEL_CARD.md").read_text()
     assert "> **LEAKAGE: 100% of these slices" in card

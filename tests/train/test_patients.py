@@ -216,7 +216,7 @@ def changed(one: np.ndarray) -> list[np.ndarray]:
 def test_a_copy_is_laid_onto_its_original(drawn):
     one = drawn[0][8]
     shown = np.array([one, *changed(one), drawn[0][24]])
-    laid = Alignment(shown).laid(np.zeros(5, np.int64), np.arange(1, 6))
+    laid = Alignment(shown).registered(np.zeros(5, np.int64), np.arange(1, 6))
     alike = directions(laid) @ directions(one[None])[0]
     assert (alike[:4] > 0.97).all()
     assert alike[4] < 0.96

@@ -86,7 +86,7 @@ def test_a_folder_dealt_into_train_and_test_says_what_to_do_with_them(tmp_path):
         make_folders(tmp_path / part, list(LABELS[:2] if part == "test" else LABELS))
     with pytest.raises(DatasetError) as caught:
         load_samples(tmp_path)
-    assert f"{tmp_path} holds test, train, and the class folders are in there" in str(caught.value)
+    assert f"{tmp_path} contains test, train, with the class folders inside" in str(caught.value)
     assert f"--data {tmp_path / 'train'}. Then python -m train.evaluate --data {tmp_path / 'test'} judges" in str(
         caught.value
     )
@@ -95,7 +95,7 @@ def test_a_folder_dealt_into_train_and_test_says_what_to_do_with_them(tmp_path):
 
 def test_a_folder_around_the_class_folders_is_seen_through(tmp_path):
     make_folders(tmp_path / "slices", list(LABELS))
-    with pytest.raises(DatasetError, match=f"Train on one: --data {tmp_path / 'slices'}.$"):
+    with pytest.raises(DatasetError, match=f"Train on one of them: --data {tmp_path / 'slices'}.$"):
         load_samples(tmp_path)
 
 

@@ -64,7 +64,7 @@ def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
         initialise(build("resnet50"), "imagenet")
     message = str(caught.value)
     assert "not cached and cannot be downloaded (<urlopen error no route to host>)" in message
-    assert f"Put resnet50-0676ba61.pth into {tmp_path / 'checkpoints'} and run again" in message
+    assert f"Copy resnet50-0676ba61.pth to {tmp_path / 'checkpoints'} and run again" in message
     assert "--weights none" in message
 
 

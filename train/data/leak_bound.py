@@ -10,17 +10,17 @@ from stageproof.train.data.patients.similarity import (
     BASELINE,
     FEWEST_SLICES,
     NEAR,
-    SAME_HEAD,
-    SAME_PICTURE,
+    NEAR_DUPLICATE,
+    SAME_PATIENT,
     coarse,
     correlations,
     most_similar,
-    own_head,
+    without_baseline,
 )
 
 TEST_SHARE = 0.2
 """Test share of the random split, as in published protocols."""
-_LEVELS = (SAME_HEAD, 0.8, 0.85, 0.9)
+_LEVELS = (SAME_PATIENT, 0.8, 0.85, 0.9)
 _CONFIDENCE = 0.999
 
 
@@ -54,11 +54,11 @@ def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
     (near, same, other), _ = most_similar(
         vectors, [(NEAR + BASELINE, None, True), (NEAR, labels, True), (8, labels, False)]
     )
-    repeated = (correlations(vectors, near[:, :NEAR]) >= SAME_PICTURE).sum(1)
+    repeated = (correlations(vectors, near[:, :NEAR]) >= NEAR_DUPLICATE).sum(1)
     best = LeakBound(float((repeated > 0).mean()), float(_reached(repeated).mean()), None, 0)
     if count < FEWEST_SLICES or len(np.unique(labels)) < 2:
         return best
-    left = own_head(vectors, near[:, NEAR:])
+    left = without_baseline(vectors, near[:, NEAR:])
     within, across = correlations(left, same), correlations(left, other).max(1)
     sizes = np.bincount(labels)
     ratio = ((sizes - 1) / np.maximum(count - sizes, 1))[labels]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.data.patients.similarity import FEWEST_SLICES, shows_head_of
+from stageproof.train.data.patients.similarity import FEWEST_SLICES, shows_patient_of
 from stageproof.train.metrics.classification import CLASSES, Answers
 from stageproof.train.test_set.held_out import HeldOut
 
@@ -100,7 +100,7 @@ def identity_test(data: HeldOut) -> dict[str, Any] | None:
     """
     if data.training is None:
         return None
-    shown = float(shows_head_of(data.slices.thumbnails, data.training.thumbnails).mean())
+    shown = float(shows_patient_of(data.slices.thumbnails, data.training.thumbnails).mean())
     slices = len(data.slices.thumbnails) + len(data.training.thumbnails)
     return {"shown": shown, "allowed": SEEN, "complete": slices >= FEWEST_SLICES, "holds": shown <= SEEN}
 

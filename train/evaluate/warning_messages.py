@@ -46,7 +46,7 @@ def warnings_of(held: HeldOut, facts: dict[str, Any]) -> list[str]:
     if held.unit is None:
         warnings.append(
             "PATIENTS UNKNOWN: patients of the training set may be among these slices; the metrics would then be too "
-            "high. There are no intervals and no calibration, because the number of patients is unknown."
+            "high. There are no intervals and no calibration, because these need known patients."
         )
         if held.patients_from == "pixels":
             warnings.append(

@@ -17,7 +17,7 @@ from stageproof.train.data.decode import Slices, safe_loader, thumbnails_only
 from stageproof.train.data.identity.groups_file import with_groups
 from stageproof.train.data.identity.identify import identify
 from stageproof.train.data.ids import Ids
-from stageproof.train.data.patients.similarity import shows_head_of
+from stageproof.train.data.patients.similarity import shows_patient_of
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
@@ -175,7 +175,7 @@ def _other(
     groups, known = who.groups, who.unit is not None
     kept = np.ones(len(slices), bool)
     if own is not None:
-        alike = shows_head_of(slices.thumbnails, thumbnails_only(own, 1.0)[0].thumbnails)
+        alike = shows_patient_of(slices.thumbnails, thumbnails_only(own, 1.0)[0].thumbnails)
         kept = ~np.isin(groups, groups[alike])
     seen, undecided = int((~kept).sum()), kept & who.undecided
     kept &= ~who.undecided

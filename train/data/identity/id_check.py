@@ -12,12 +12,12 @@ import numpy as np
 from stageproof.train.data.ids import Ids
 from stageproof.train.data.patients.similarity import (
     BASELINE,
-    SAME_HEAD,
-    SAME_PICTURE,
+    NEAR_DUPLICATE,
+    SAME_PATIENT,
     coarse,
     correlations,
     most_similar,
-    own_head,
+    without_baseline,
 )
 
 FEWEST = 12
@@ -83,7 +83,7 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
     """Compare slices within and between ids.
 
     Two slices of different ids show the same patient if their residuals (`train.data.patients.similarity`) correlate at
-    `SAME_HEAD` or more, or if they are near-duplicates. thumbnails: (N, S, S) uint8, S a multiple of 32.
+    `SAME_PATIENT` or more, or if they are near-duplicates. thumbnails: (N, S, S) uint8, S a multiple of 32.
     """
     vectors, subjects = coarse(thumbnails), ids.subjects
     sizes = np.bincount(subjects)
@@ -92,10 +92,10 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
     checked = count >= FEWEST
     close = others[:, :_CLOSE]
     raw = correlations(vectors, close)
-    linked = raw >= SAME_PICTURE
-    left = own_head(vectors, others[:, _CLOSE:]) if checked else vectors
+    linked = raw >= NEAR_DUPLICATE
+    left = without_baseline(vectors, others[:, _CLOSE:]) if checked else vectors
     if checked:
-        linked |= correlations(left, close) >= SAME_HEAD
+        linked |= correlations(left, close) >= SAME_PATIENT
     linked &= close >= 0
     rows, columns = np.nonzero(linked)
     ends = close[rows, columns]
@@ -104,7 +104,7 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
         groups=_joined(subjects, rows, ends),
         ids=count,
         joined=len(np.unique(np.concatenate([subjects[rows], subjects[ends]]))),
-        twins=int(((raw >= SAME_PICTURE) & (close >= 0)).any(1).sum()),
+        twins=int(((raw >= NEAR_DUPLICATE) & (close >= 0)).any(1).sum()),
         doubled=_doubled(subjects, rows, ends),
         pairs=_first_pairs(subjects, rows, ends),
         two_heads=_two_heads(vectors, left, others, subjects) if checked else (),

@@ -154,7 +154,7 @@ def _bids(root: Path, folders: Sequence[Path]) -> Samples | None:
 def _several_parts(root: Path, parts: list[str]) -> str:
     """The error for a folder whose subfolders contain the class folders, such as train/ and test/."""
     training = next((part for part in parts if part.lower().startswith("train")), parts[0])
-    text = f"{root} contains {', '.join(parts)}, which contain the class folders. Train on one of them: --data "
+    text = f"{root} contains {', '.join(parts)}, with the class folders inside. Train on one of them: --data "
     others = [part for part in parts if part != training]
     if not others:
         return f"{text}{quoted(root / training)}."
