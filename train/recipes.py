@@ -18,8 +18,7 @@ class Stage:
     learning_rate: float
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
-    """Learning rate over the stage: constant, cosine annealing to zero, or one-cycle (Smith 2018), which first rises
-    from 4 % of the peak."""
+    """Learning rate over the stage: constant, cosine annealing to zero, or one-cycle (Smith 2018; from 4 % of peak)."""
     warmup: float | None = None
     """Share of the steps in which the learning rate rises to its peak. None: 0.25 for one-cycle, 0 for the others."""
     augment: bool = True
@@ -55,17 +54,17 @@ class Recipe:
     label_smoothing: float = 0.0
     """Label smoothing, as in torch.nn.CrossEntropyLoss, in [0, 1)."""
     imbalance: Literal["none", "weights", "sampling"] = "none"
-    """Handling of class imbalance. weights: class weights in the loss, so that each class has the same total weight.
-    sampling: slices are drawn so that each class is equally frequent."""
+    """Handling of class imbalance. weights: class weights in the loss, so that all classes have equal total weight.
+    sampling: slices are drawn so that all classes are equally frequent."""
     ema: float = 0.0
-    """Decay of an exponential moving average of the weights, which is then validated and saved instead of the weights
-    themselves; 0: none; 0.999 is usual."""
+    """Decay of an exponential moving average of the weights; 0: no average; 0.999 is usual.
+    The average is validated and saved instead of the weights themselves."""
     keep: Literal["last", "loss", "accuracy", "balanced_accuracy", "patient_accuracy"] = "last"
-    """Epoch whose weights are kept at the end of a stage: the last, or the best by this metric on a separate selection
-    set, which is used neither for training nor for the reported metrics."""
+    """Epoch whose weights are kept at the end of a stage: the last, or the best by this metric on a selection set.
+    The selection set has other patients than training and validation."""
     patience: int = 0
-    """Early stopping: end a stage after this many epochs without an improvement of the --keep metric (of the loss, with
-    --keep last) on the selection set; 0: no early stopping."""
+    """Early stopping: end a stage after this many epochs without improvement on the selection set; 0: never.
+    The metric is that of --keep, or the loss with --keep last."""
 
     @property
     def selects(self) -> bool:

@@ -237,7 +237,7 @@ def _announce(
 
 
 def _plain(options: Options) -> dict[str, Any]:
-    """The options apart from the recipe; JSON-ready."""
+    """The options apart from the recipe; JSON-serialisable."""
     plain = {name: value for name, value in vars(options).items() if name != "settings"}
     return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
 

@@ -86,7 +86,9 @@ def test_training_names_the_class_it_cannot_learn_and_needs_two(tmp_path):
     prepared = prepare(two, spec, **settings, groups=tmp_path / "two.csv")
     assert prepared.absent == (LABELS[1], LABELS[3])
     one = write_people(tmp_path / "one", (2,))
-    with pytest.raises(DatasetError, match=r"has images of MildDemented alone; training needs images of two classes or more"):
+    with pytest.raises(
+        DatasetError, match=r"has images of MildDemented alone; training needs images of two classes or more"
+    ):
         prepare(one, spec, **settings, groups=tmp_path / "one.csv")
 
 

@@ -162,7 +162,7 @@ def test_a_run_directory_of_the_gray_recipe_carries_its_own_normalisation(undist
 def test_an_interrupted_run_is_not_overwritten(killed, few_slices, capsys):
     assert main(arguments("resnet34-gray", few_slices, killed)) == 2
     error = capsys.readouterr().err
-    assert "holds an interrupted run. Nothing was written." in error
+    assert "contains an interrupted run. Nothing was written." in error
     assert error.endswith(f"or resume it: python -m train --resume --out {killed}\n")
     assert (partial_folder(killed) / "checkpoint.pt").exists()
 
@@ -214,7 +214,7 @@ def test_another_recipe_is_not_mixed_in(killed):
 def test_the_run_interrupted_last_is_found_by_itself(killed, monkeypatch):
     monkeypatch.chdir(killed.parent)
     (killed.parent / "runs").mkdir()
-    with pytest.raises(CheckpointError, match=r"runs/ holds no interrupted run with a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"runs/ contains no interrupted run with a checkpoint"):
         parse(["--resume"])
     partial_folder(killed).rename(killed.parent / "runs" / ".b.partial")
     assert parse(["--resume"]).out == Path("runs/b")

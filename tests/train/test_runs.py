@@ -79,7 +79,7 @@ def test_an_older_run_that_is_not_finished_is_no_warning(runs):
 def test_where_only_an_unfinished_run_is_that_is_what_the_error_says(runs):
     shutil.rmtree(runs / "a")
     unfinished(runs / "b", 4e9)
-    with pytest.raises(CheckpointError, match=r"holds no finished run\. runs/b is not finished .* --out runs/b$"):
+    with pytest.raises(CheckpointError, match=r"contains no finished run\. runs/b is not finished .* --out runs/b$"):
         newest_run()
 
 
@@ -110,9 +110,9 @@ def test_nothing_is_written_where_there_is_no_runs_folder(tmp_path, monkeypatch)
     ("name", "message"),
     [
         ("nowhere", "nowhere does not exist"),
-        ("runs", r"runs holds 1 runs, and is not a run itself\. Give one of them, such as runs/a"),
+        ("runs", r"runs contains 1 runs, and is not a run itself\. Give one of them, such as runs/a"),
         ("runs/a/run.json", r"run\.json is a file, expected a run directory"),
-        ("empty", r"empty holds no run\.json"),
+        ("empty", r"empty contains no run\.json"),
         ("runs/b", r"runs/b is not finished .*python -m train --resume --out runs/b$"),
         ("runs/.b.partial", r"runs/b is not finished .*python -m train --resume --out runs/b$"),
     ],

@@ -87,9 +87,8 @@ def test_a_folder_dealt_into_train_and_test_says_what_to_do_with_them(tmp_path):
     with pytest.raises(DatasetError) as caught:
         load_samples(tmp_path)
     assert f"{tmp_path} contains test, train, with the class folders inside" in str(caught.value)
-    assert f"--data {tmp_path / 'train'}. Then python -m train.evaluate --data {tmp_path / 'test'} judges" in str(
-        caught.value
-    )
+    assert f"--data {tmp_path / 'train'}. Then evaluate on slices of other patients: " in str(caught.value)
+    assert f"python -m train.evaluate --data {tmp_path / 'test'}. To find patients in both" in str(caught.value)
     assert len(load_samples(tmp_path / "train")) == 4
 
 

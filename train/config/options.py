@@ -19,36 +19,36 @@ class Options:
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
     """Values of the recipe, with the changes made on the command line."""
     data: Path | None = None
-    """Training data: a folder with one subfolder for each class, a .parquet file in the Hugging Face image schema, or a
-    .csv file with the columns path, label and patient. Default: synthetic slices (phantoms)."""
+    """Training data: a folder with a subfolder for each class, a .parquet file (Hugging Face image schema), or a .csv
+    file (columns path, label and patient). If omitted: synthetic slices (phantoms)."""
     groups: Path | None = None
-    """CSV file with the columns file and patient (or group), for --data. Default: patient ids found in the data, else
-    patients identified from image similarity."""
+    """CSV file with the columns file and patient (or group), for --data.
+    If omitted: patient ids found in the data, else patients identified from image similarity."""
     patient_pattern: str | None = None
     """Regular expression with a named group (?P<patient>…) that extracts patient ids from the file paths of --data."""
     recipe: str = "demo"
-    """Named set of defaults: resnet50-two-stage (default with --data), resnet34-gray, or demo (default without). This
-    help shows the defaults of the recipe named on the command line."""
+    """Named set of defaults: resnet50-two-stage (default with --data), resnet34-gray, or demo (default without).
+    This help shows the defaults of the recipe named on the command line."""
     weights: str = "none"
     """Initial weights: none (random), imagenet (torchvision's, downloaded if not cached), or a weights file."""
     out: Path | None = None
-    """Run directory to create. Default: runs/TIME-RECIPE."""
+    """Run directory to create. If omitted: runs/TIME-RECIPE."""
     resume: bool = False
-    """Resume the interrupted run at --out, or the most recent one, with its own options. If there is no run at --out,
-    start one."""
+    """Resume the interrupted run at --out, or the most recent one, with its own options.
+    If there is no run at --out, start one."""
     checkpoint_minutes: float = 10.0
-    """Maximum time between checkpoints, minutes. A checkpoint is also written after each epoch if writing is fast
-    compared with training."""
+    """Maximum time between checkpoints, minutes.
+    A checkpoint is also written after each epoch if writing is fast compared with training."""
     split: Literal["patient", "slice"] = "patient"
-    """Unit of the split. patient: all slices of a patient are on one side. slice: slices are split individually, as in
-    most published work, so that the same patients appear in both training and validation."""
+    """Unit of the split. patient: all slices of a patient are on one side.
+    slice: slices are split individually, as in published work; the same patients appear in training and validation."""
     fold: str = "1/5"
     """Validation fold i of k folds, as i/k."""
     seed: int = 0
     """Random seed of the phantoms, the split, the initial weights, the order of the slices and the augmentation."""
     shuffle_labels: int | None = None
-    """Negative control: permute the labels between patients with this seed. Accuracy should then be at chance. The run
-    cannot be exported."""
+    """Negative control: permute the labels between patients with this seed.
+    Accuracy should then be at chance. The run cannot be exported."""
     max_unreadable: float = 0.05
     """Maximum share of unreadable files; the run stops if there are more."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

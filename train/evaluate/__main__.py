@@ -32,22 +32,23 @@ class Options:
     """Command-line options of the evaluation."""
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    """Run directory. Default: the run that finished last."""
+    """Run directory. If omitted: the run that finished last."""
     data: Path | None = None
-    """Other data to evaluate on (as for training); slices of patients in the data of the run are left out. Default: the
-    slices that the run held out."""
+    """Other data to evaluate on, as for training; slices of patients in the data of the run are left out.
+    If omitted: the slices that the run held out."""
     groups: Path | None = None
-    """CSV file with the columns file and patient (or group) for the evaluated slices. Default: the patients recorded in
-    the run; with --data, patient ids found in the data, else patients identified from image similarity."""
+    """CSV file with the columns file and patient (or group) for the evaluated slices.
+    If omitted: the patients of the run; with --data, ids found in the data, else patients from image similarity."""
     patient_pattern: str | None = None
     """Regular expression with a named group (?P<patient>…) that extracts patient ids from the paths of these slices."""
     target_risk: float | None = None
-    """Maximum error rate of the predictions that are given, such as 0.1. Thresholds below which the model abstains are
-    certified with 95 % confidence, one for slices and one for studies. 0.1 needs 46 held-out patients (studies alone:
-    39), 0.2 needs 26 (24). If only one threshold can be certified, the model always abstains for the other kind; if
-    none can, nothing is written. Default: the model never abstains."""
+    """Maximum error rate of the predictions that are given, such as 0.1. The model abstains below two thresholds.
+    These are certified with 95 % confidence, one for slices and one for studies.
+    0.1 needs 46 held-out patients (studies alone: 39), 0.2 needs 26 (24).
+    If only one threshold can be certified, the model always abstains for the other kind; if none can, nothing is
+    written. If omitted: the model never abstains."""
     out: Path | None = None
-    """Folder for the report. Default: RUN/evaluation. An earlier evaluation there is replaced."""
+    """Folder for the report. If omitted: RUN/evaluation. An earlier evaluation there is replaced."""
     resamples: int = 2000
     """Ignored: intervals need no resampling. Accepted for commands written for version 0.1."""
     seed: int = 0

@@ -59,7 +59,7 @@ def read_weights(path: Path) -> Weights:
             ) from error
         what = re.search(r"GLOBAL (\S+)", str(error))
         raise CheckpointError(
-            f"{path} holds more than tensors and plain containers{f' ({what[1]})' if what else ''}, so it was not "
+            f"{path} contains more than tensors and plain containers{f' ({what[1]})' if what else ''}, so it was not "
             "loaded: a pickle can run code. Save its state dict alone: torch.save(model.state_dict(), path)."
         ) from error
     except CheckpointError:
@@ -81,7 +81,7 @@ def read_weights(path: Path) -> Weights:
         content = {name: value for name, value in content.items() if name not in beside}
     tensors = isinstance(content, dict) and all(isinstance(value, torch.Tensor) for value in content.values())
     if not tensors or not content:
-        raise CheckpointError(f"{path} holds {type(content).__name__}, expected a state dict of tensors.")
+        raise CheckpointError(f"{path} contains {type(content).__name__}, expected a state dict of tensors.")
     return Weights({name.removeprefix("module."): tensor for name, tensor in content.items()}, beside)
 
 

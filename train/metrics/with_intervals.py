@@ -138,17 +138,17 @@ class Summary:
     def classified(self) -> dict[str, Any]:
         """All classification metrics (without ranking metrics); JSON-serialisable."""
         self._values = decision_scores(self.answers, self.weights, self.counted)
-        truth, said, healthy = self.answers.labels, self.answers.decisions, int(self.by_class[0])
+        truth, predicted, healthy = self.answers.labels, self.answers.decisions, int(self.by_class[0])
         everyone, macro = np.ones(len(truth), bool), self.total if self.counted else 0
         return {
-            "accuracy": self.share("accuracy", truth == said, everyone),
+            "accuracy": self.share("accuracy", truth == predicted, everyone),
             "balanced_accuracy": self._of_table("balanced_accuracy", macro),
             "macro": {name: self._of_table(f"macro_{name}", macro) for name in ("precision", "specificity", "f1")},
             "kappa": self._of_table("kappa", self.total, (-1.0, 1.0)),
             "demented": {
-                "accuracy": self.share("demented.accuracy", (truth > 0) == (said > 0), everyone),
-                "sensitivity": self.share("demented.sensitivity", said > 0, truth > 0, self.total - healthy),
-                "specificity": self.share("demented.specificity", said == 0, truth == 0, healthy),
+                "accuracy": self.share("demented.accuracy", (truth > 0) == (predicted > 0), everyone),
+                "sensitivity": self.share("demented.sensitivity", predicted > 0, truth > 0, self.total - healthy),
+                "specificity": self.share("demented.specificity", predicted == 0, truth == 0, healthy),
             },
             "classes": {label: self._of_class(index) for index, label in enumerate(LABELS)},
             "counted": [LABELS[label] for label in self.counted],
@@ -158,13 +158,13 @@ class Summary:
         }
 
     def _of_class(self, index: int) -> dict[str, Any]:
-        truth, said = self.answers.labels == index, self.answers.decisions == index
+        truth, predicted = self.answers.labels == index, self.answers.decisions == index
         mine, path = int(self.by_class[index]), f"classes.{LABELS[index]}"
         return {
-            "precision": self.share(f"{path}.precision", truth, said, mine),
-            "recall": self.share(f"{path}.recall", said, truth, mine),
+            "precision": self.share(f"{path}.precision", truth, predicted, mine),
+            "recall": self.share(f"{path}.recall", predicted, truth, mine),
             # The specificity of a class without patients is meaningless.
-            "specificity": self.share(f"{path}.specificity", ~said, ~truth, self.total - mine if mine else 0),
+            "specificity": self.share(f"{path}.specificity", ~predicted, ~truth, self.total - mine if mine else 0),
             "f1": self._of_table(f"{path}.f1", mine),
         }
 

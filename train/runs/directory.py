@@ -46,7 +46,7 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
         raise CheckpointError(f"{path} exists already. Give another --out; nothing was written.")
     if has_checkpoint(partial) and not resume:
         raise CheckpointError(
-            f"{partial} holds an interrupted run. Nothing was written. Delete it, give another --out, or resume it: "
+            f"{partial} contains an interrupted run. Nothing was written. Delete it, give another --out, or resume it: "
             f"{command('train', '--resume', '--out', path)}"
         )
     made = [folder for folder in path.parents if not folder.exists()]
@@ -123,5 +123,5 @@ def load_weights(
         raise CheckpointError(f"{where} does not fit {type(model).__name__}: it {what}. {advice}")
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
-        raise CheckpointError(f"{where}: {broken[0]} holds values that are not finite: training diverged.")
+        raise CheckpointError(f"{where}: {broken[0]} contains values that are not finite: training diverged.")
     model.load_state_dict(dict(state), strict=False)

@@ -76,7 +76,9 @@ def interrupted_run(out: Path | None, runs: Path = RUNS) -> Path | None:
         return partial_folder(out) if has_checkpoint(partial_folder(out)) else None
     folders = [folder for folder in unfinished_runs(runs) if has_checkpoint(folder)]
     if not folders:
-        raise CheckpointError(f"{runs}/ holds no interrupted run with a checkpoint. Give the run: --resume --out RUN.")
+        raise CheckpointError(
+            f"{runs}/ contains no interrupted run with a checkpoint. Give the run: --resume --out RUN."
+        )
     return folders[-1]
 
 
@@ -86,7 +88,7 @@ def newest_run(runs: Path = RUNS) -> Path:
     if not found:
         waiting = unfinished_runs(runs)
         more = f" {_unfinished(waiting[-1])}" if waiting else f" Give a run, or train one: {command('train')}"
-        raise CheckpointError(f"{runs.absolute()} holds no finished run.{more}")
+        raise CheckpointError(f"{runs.absolute()} contains no finished run.{more}")
     return found[-1]
 
 
@@ -159,8 +161,8 @@ def _why_not(run: Path) -> str:
         return f"{run} is a file, expected a run directory, which {program('train')} writes."
     inner = finished_runs(run)
     if inner:
-        return f"{run} holds {len(inner)} runs, and is not a run itself. Give one of them, such as {inner[-1]}."
-    return f"{run} holds no {RECORD}: it is not a finished run of {program('train')}."
+        return f"{run} contains {len(inner)} runs, and is not a run itself. Give one of them, such as {inner[-1]}."
+    return f"{run} contains no {RECORD}: it is not a finished run of {program('train')}."
 
 
 def _unfinished(folder: Path) -> str:

@@ -35,7 +35,7 @@ def read_record(run: Path) -> dict[str, Any]:
     try:
         record = json.loads(read_text(path))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{run} holds no {RECORD}: it is not a finished run of {program('train')}.") from error
+        raise CheckpointError(f"{run} contains no {RECORD}: it is not a finished run of {program('train')}.") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:

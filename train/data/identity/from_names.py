@@ -109,11 +109,11 @@ def _published(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> t
     name = PurePosixPath(paths[int(np.flatnonzero(image)[0])]).name
     first = found[int(np.flatnonzero(image)[0])]
     assert first is not None, "every image matched"
-    said = f"patient {first[1]}" + (f", session {first[2]}" if first[2] else "")
+    description = f"patient {first[1]}" + (f", session {first[2]}" if first[2] else "")
     kinds = " and ".join(dict.fromkeys(one[0] for one in found if one))
     return Ids(
         "names",
-        f"{kinds} ids in file names: {name} is {said}",
+        f"{kinds} ids in file names: {name} is {description}",
         numbered(subjects),
         session_numbers(subjects, sessions),
         positions,
@@ -173,14 +173,14 @@ def _folders(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tup
         return None, ""
     sessions = [part[1] if len(part) > 1 else None for part in parts]
     first = int(np.flatnonzero(image)[0])
-    said = (
+    description = (
         f"a folder for each patient{' of a class' if by_class else ''}: {paths[first]} is in folder {folders[first]!r}"
     )
     positions = np.array([_last_number(path) for path in paths], np.int64)
     # If no patient has more than one folder at the second level, these are not sessions.
     several = len(set(zip(subjects, sessions, strict=True))) > len(set(subjects))
     found = session_numbers(subjects, sessions) if several else None
-    return Ids("folders", said, numbered(subjects), found, positions, assumed=True), ""
+    return Ids("folders", description, numbered(subjects), found, positions, assumed=True), ""
 
 
 def _id_slice(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
@@ -209,12 +209,12 @@ def _id_slice(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tu
     if np.median([len(users) for users in numbers.values()]) < 2:  # a counter over the whole set
         return None, ""
     first = int(np.flatnonzero(image)[0])
-    said = (
+    description = (
         f"ids in file names{', by class' if by_class else ''}: {PurePosixPath(paths[first]).name} is id {ids[first]}, "
         f"slice {positions[first]}"
     )
     scans = not all(_PATIENT_WORD.search(one) for one in shown)
-    return Ids("names", said, numbered(subjects), None, positions, scans=scans, assumed=True), ""
+    return Ids("names", description, numbered(subjects), None, positions, scans=scans, assumed=True), ""
 
 
 def _without_prefixes(ids: Sequence[str]) -> tuple[list[str], bool]:

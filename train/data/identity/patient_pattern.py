@@ -62,6 +62,6 @@ def from_pattern(paths: Sequence[str], text: str, source: str) -> Ids:
     if "slice" in named:
         numbers = [match["slice"] or "" for match in found]
         positions = np.array([int(one) if one.isdecimal() and len(one) < 10 else -1 for one in numbers], np.int64)
-    said = ", ".join(f"{name} {found[0][name]!r}" for name in _GROUPS if name in named and found[0][name])
-    origin = f"--patient-pattern: {PurePosixPath(paths[0]).name} is {said}"
+    description = ", ".join(f"{name} {found[0][name]!r}" for name in _GROUPS if name in named and found[0][name])
+    origin = f"--patient-pattern: {PurePosixPath(paths[0]).name} is {description}"
     return Ids("pattern", origin, numbered(subjects), session_numbers(subjects, sessions), positions)

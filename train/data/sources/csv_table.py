@@ -85,5 +85,5 @@ def _ids(path: Path, patient: str | None, session: str | None, rows: list[dict[s
             f"{path} has the same patient for all slices in {patient!r}. Expected one id for each patient."
         )
     sessions = [row[session] or None for row in rows] if session is not None else [None] * len(rows)
-    said = f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if session is not None else "")
-    return Ids("table", said, numbered(subjects), session_numbers(subjects, sessions))
+    description = f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if session is not None else "")
+    return Ids("table", description, numbered(subjects), session_numbers(subjects, sessions))

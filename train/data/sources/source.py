@@ -107,8 +107,10 @@ def _parquet_ids(table: Any, path: Path) -> Ids | None:
     session = column("session", table.column_names)
     named = [None if one is None else str(one) for one in table.column(session).to_pylist()] if session else None
     sessions = session_numbers(subjects, named) if named else None
-    said = f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if sessions is not None else "")
-    return Ids("table", said, numbered(subjects), sessions)
+    description = f"column {patient!r} of {path.name}" + (
+        f", sessions from {session!r}" if sessions is not None else ""
+    )
+    return Ids("table", description, numbered(subjects), sessions)
 
 
 def _position(value: Any, names: list[str]) -> int | None:
