@@ -1,4 +1,4 @@
-"""Train a classifier of brain-MRI slices, and find out what its accuracy is worth."""
+"""Training, calibration and evaluation of classifiers of brain-MRI slices, and audits of their datasets."""
 
 if __name__ == "train":  # the short name, in a checkout
     from stageproof.checkout import one_module

@@ -1,4 +1,4 @@
-"""`python -m train`: train on phantoms, or on --data."""
+"""`python -m train`: train a classifier on the images of --data, or on synthetic slices (phantoms)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 trained, or stopped as asked with a checkpoint; 1 the run failed; 2 invalid input."""
+    """Exit status: 0 trained, or stopped by a signal after writing a checkpoint; 1 the run failed; 2 invalid input."""
     options: Options | None = None
     try:
         require("train", *PACKAGES)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Interrupted as stopped:
             if is_leader():
                 again = command("train", "--resume", "--out", stopped)
-                print(f"Stopped, with a checkpoint. Next: {again}", file=sys.stderr)
+                print(f"Stopped after writing a checkpoint. Resume with: {again}", file=sys.stderr)
             return 0
     except StageproofError as error:
         return report_error(error)
@@ -55,13 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupted(options: Options | None) -> str:
-    """What is left after an interruption that no step of training followed."""
+    """The message after an interrupt that arrived outside of a training step."""
     from stageproof.train.runs.unfinished import has_checkpoint, partial_folder
 
     if options is not None and options.out is not None and has_checkpoint(partial_folder(options.out)):
         again = command("train", "--resume", "--out", options.out)
-        return f"Interrupted before a step; the last checkpoint is kept. Next: {again}"
-    return "Interrupted before the first step; nothing was kept."
+        return f"Interrupted between steps; the last checkpoint was kept. Resume with: {again}"
+    return "Interrupted before the first step; nothing was written."
 
 
 def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
@@ -72,32 +72,33 @@ def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:
     print(f"run                 {run}")
     control = record["split"]["shuffled_labels"] is not None
     if control:
-        print("CONTROL: trained on shuffled labels; balanced accuracy should be at chance, and nothing be made of it.")
-    print(f"validation slices   {figures['accuracy']:.1%} of {figures['slices']} right")
+        print("CONTROL: trained on shuffled labels. Balanced accuracy should be at chance. Do not use this model.")
+    print(f"validation slices   {figures['accuracy']:.1%} of {figures['slices']} correct")
     if "patient_accuracy" in figures:
-        print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} right")
+        print(f"validation patients {figures['patient_accuracy']:.1%} of {figures['patients']} correct")
     units = "groups" if record["data"]["verdict"] == "groups" else "patients"
     present = sum(recall is not None for recall in figures["recall"].values())
     if present:
         print(
-            f"balanced accuracy   {figures['balanced_accuracy']:.1%} (mean recall over {present} classes measured; "
-            f"chance is {1 / present:.0%})"
+            f"balanced accuracy   {figures['balanced_accuracy']:.1%} (mean recall of {present} classes; chance level "
+            f"{1 / present:.0%})"
         )
     for name in record["split"]["not_estimable"]:
-        print(f"not estimable       {name}: it has fewer {units} than there are folds")
-    print(f"always answering the largest class would score {figures['largest_class']:.1%}")
+        print(f"not estimable       {name}: fewer {units} than folds")
+    print(f"majority class      {figures['largest_class']:.1%} (accuracy of always predicting the largest class)")
     leaked = record["split"]["leaked"]
     if leaked is None:
         bound = record["split"]["leaked_at_least"]
-        print("PATIENTS UNKNOWN: no figure here is about new patients. One person may be in training and validation.")
+        print("PATIENTS UNKNOWN: the same patient may appear in both training and validation, so these metrics do not")
+        print("estimate performance on new patients.")
         if bound and bound >= 0.005:
-            print(f"LEAKAGE: at least {math.floor(100 * bound)}% of the test slices of a random split of this data")
-            print("show a head that is in training too.")
-        print(f"Give the ids: {command('train.audit', '--data', record['options']['data'])} says how.")
+            print(f"LEAKAGE: in a random split of this data, at least {math.floor(100 * bound)}% of the test slices")
+            print("show a patient who is also in training.")
+        print(f"How to supply patient ids: {command('train.audit', '--data', record['options']['data'])}")
     elif leaked:
-        what = "are of a group that" if units == "groups" else "show a patient who"
-        print(f"LEAKAGE: {leaked:.0%} of the validation slices {what} is in training too.")
-        print("These figures say nothing about new patients. Use --split patient.")
+        what = "belong to a group that" if units == "groups" else "show a patient who"
+        print(f"LEAKAGE: {leaked:.0%} of the validation slices {what} is also in training.")
+        print("These metrics do not estimate performance on new patients. Use --split patient.")
     print(f"\nNext: {command('train.evaluate', run)}")
     if not control:
         print(f"      {command('export', run, '--to', 'onnx')}")

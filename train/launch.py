@@ -1,4 +1,4 @@
-"""How many processes train: this one, those that torchrun started, or one a device, started here."""
+"""`launch`: trains in this process, in those that torchrun started, or in one new process for each device."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from stageproof.train.runs.unfinished import has_checkpoint, partial_folder
 
 
 def launch(options: Options) -> tuple[Path, dict[str, Any]]:
-    """Train, on every device asked for; the run directory and its record.
+    """Train on the requested devices; returns the run directory and the content of its `run.json`.
 
-    Raises what `train` raises, from whichever process failed first; a failure that is not one of ours is a
-    TrainingError that carries its traceback.
+    Raises the exception of the process that failed first, as `train` does; an exception that is not a StageproofError
+    becomes a TrainingError with its traceback.
     """
     if is_torchrun():
         return train(options)
@@ -41,7 +41,7 @@ def launch(options: Options) -> tuple[Path, dict[str, Any]]:
 
 
 def is_leader() -> bool:
-    """Whether this process speaks for the run."""
+    """Whether this process prints and writes: all but the processes of torchrun whose rank is not 0."""
     return not is_torchrun() or os.environ.get("RANK", "0") == "0"
 
 
@@ -50,18 +50,18 @@ def _processes(options: Options) -> int:
     gpus = torch.cuda.device_count() if options.device != "cpu" and torch.cuda.is_available() else 0
     count = options.devices or max(1, gpus)
     if gpus and count > gpus:
-        raise InputError(f"--devices is {count}, torch sees {gpus} here. Ask for at most {gpus}, or use --device cpu.")
+        raise InputError(f"--devices is {count}, but torch finds {gpus} GPUs. Use --devices {gpus}, or --device cpu.")
     if 2 * count > options.settings.batch_size:
         raise InputError(
-            f"--batch-size is {options.settings.batch_size} for {count} devices together; each needs two slices. Raise "
-            "it, or ask for fewer --devices."
+            f"--batch-size is {options.settings.batch_size} for {count} devices; each device needs at least 2 slices. "
+            "Raise --batch-size, or lower --devices."
         )
     return count
 
 
 def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
     out = options.out
-    assert out is not None, "the processes must agree on one"
+    assert out is not None, "all processes need the same output path"
     loopback()
     try:
         with work_folder() as folder:
@@ -75,17 +75,17 @@ def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
         raise _as_ours(failure, out) from failure
     except OSError as error:
         raise TrainingError(
-            f"{count} processes could not be started: {error}. Make room in the temporary folder, or point TMPDIR "
-            "elsewhere."
+            f"{count} processes could not be started: {error}. Free space in the temporary folder, or set TMPDIR to "
+            "another one."
         ) from error
 
 
 def _as_ours(failure: Failure, out: Path) -> Exception:
-    """The error of the process that failed first, as one of our own."""
-    if failure.kind == Interrupted.__name__:  # the processes were signalled, and not by way of the launcher
+    """The exception of the process that failed first, as Interrupted or a StageproofError."""
+    if failure.kind == Interrupted.__name__:  # a signal reached the processes directly, not through the launcher
         return Interrupted(str(out))
     kind = getattr(errors, failure.kind, None)
     if isinstance(kind, type) and issubclass(kind, errors.StageproofError):
         return kind(failure.message)
-    said = f"{failure.kind}: {failure.message}" if failure.kind else failure.message
-    return TrainingError(f"Process {failure.rank} died: {said}\n{failure.trace}".rstrip())
+    message = f"{failure.kind}: {failure.message}" if failure.kind else failure.message
+    return TrainingError(f"Process {failure.rank} failed: {message}\n{failure.trace}".rstrip())

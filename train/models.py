@@ -1,4 +1,4 @@
-"""The networks, with module names equal to those of the published checkpoints."""
+"""The network architectures, with the same module names as the published checkpoints."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stageproof.runtime.labels import LABELS
 
 
 def build_resnet50(classes: int = len(LABELS)) -> nn.Module:
-    """torchvision's ResNet50 with the head 2048→512→ReLU→Dropout(0.3)→512→classes: (N, 3, H, W) → (N, classes).
+    """An untrained ResNet50 of torchvision with the head Linear(2048, 512), ReLU, Dropout(0.3), Linear(512, classes).
 
-    The last BatchNorm of each residual branch starts at zero (Goyal et al. 2017, section 5.1), so that an untrained
-    network is shallow at first; any weights loaded afterwards replace it.
+    Maps (N, 3, H, W) images to (N, classes) logits. The scale of the last BatchNorm of each residual branch is
+    initialised to zero (Goyal et al. 2017, section 5.1), so that each residual block starts as the identity.
     """
     model = resnet50(weights=None, zero_init_residual=True)
     model.fc = nn.Sequential(
@@ -26,9 +26,9 @@ def build_resnet50(classes: int = len(LABELS)) -> nn.Module:
 
 
 class GrayResNet34(nn.Module):
-    """One-channel ResNet34 as a widely copied tutorial writes it: (N, 1, H, W) → (N, classes).
+    """ResNet34 for one-channel images, as in a widely copied tutorial: (N, 1, H, W) images to (N, classes) logits.
 
-    Its convolutions have a bias and its layers count from 0; otherwise it is He et al. 2015, table 1.
+    It differs from He et al. 2015, table 1, in that convolutions have a bias; layers are numbered from 0.
     """
 
     def __init__(self, classes: int = len(LABELS)) -> None:
@@ -39,7 +39,7 @@ class GrayResNet34(nn.Module):
         self.layer1 = _layer(64, 128, 4, 2)
         self.layer2 = _layer(128, 256, 6, 2)
         self.layer3 = _layer(256, 512, 3, 2)
-        # The published AvgPool2d(7) is this at 224 × 224, the only size it works at.
+        # Equals the published AvgPool2d(7) at 224 × 224, the only size at which that one works.
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(512, classes)
 
@@ -52,7 +52,7 @@ class GrayResNet34(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3 × 3 convolutions beside a shortcut."""
+    """Residual block with two 3 × 3 convolutions."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, downsample: nn.Module | None) -> None:
         super().__init__()
@@ -82,12 +82,12 @@ CHANNELS: dict[str, int] = {"resnet50": 3, "resnet34-gray": 1}
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """The classifier on top of the backbone."""
+    """The classification head: the submodule `fc`."""
     return model.get_submodule("fc")
 
 
 def build(architecture: str) -> nn.Module:
-    """An untrained network. Raises CheckpointError for an architecture this version does not know."""
+    """An untrained network. architecture: a key of ARCHITECTURES. Raises CheckpointError for any other."""
     if architecture not in ARCHITECTURES:
         raise CheckpointError(f"No architecture is called {architecture!r}. Known: {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[architecture]()

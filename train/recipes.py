@@ -1,4 +1,4 @@
-"""What is trained and how: frozen dataclasses, and the named recipes made of them."""
+"""Training hyperparameters: the dataclasses `Stage` and `Recipe`, and the named recipes."""
 
 from __future__ import annotations
 
@@ -11,67 +11,69 @@ import tyro
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass of optimisation with one set of trainable parameters."""
+    """Hyperparameters of one training stage, which has one set of trainable parameters."""
 
     epochs: int
-    """Passes over the training slices; 0 leaves the stage out."""
+    """Number of epochs; 0 skips the stage."""
     learning_rate: float
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
-    """Learning rate over the stage: level, or down to zero as a cosine; one-cycle (Smith 2018) first rises from 4 %."""
+    """Learning rate over the stage: constant, cosine annealing to zero, or one-cycle (Smith 2018; from 4 % of peak)."""
     warmup: float | None = None
-    """Share of the steps over which the rate rises to its peak. None: 0.25 for one-cycle, none for the others."""
+    """Share of the steps in which the learning rate rises to its peak. None: 0.25 for one-cycle, 0 for the others."""
     augment: bool = True
-    """Small rotations, shifts, zooms, flips and intensity changes, fit for axial slices."""
+    """Augment training slices with small rotations, shifts, zooms, left-right flips and intensity changes."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides which model comes out, apart from the data."""
+    """Network and hyperparameters: with the data and the seed, they determine the trained model."""
 
     name: Annotated[str, tyro.conf.Suppress]
-    """The recipe these values started from."""
+    """Name of the recipe that gives the defaults."""
     architecture: Annotated[Literal["resnet50", "resnet34-gray"], tyro.conf.Suppress]
     """Network: resnet50 has the head 2048→512→ReLU→Dropout(0.3)→512→4; resnet34-gray has one input channel."""
     image_size: int
-    """Height and width of the network's input, pixels."""
+    """Height and width of the network input, pixels."""
     batch_size: int
-    """Slices a step, over all devices together."""
+    """Batch size, summed over all devices."""
     head: Stage
-    """Stage 1: the head alone, on a frozen backbone whose BatchNorm statistics do not move."""
+    """Stage 1 trains only the head; the backbone and its BatchNorm statistics are frozen."""
     full: Stage
-    """Stage 2: every parameter."""
+    """Stage 2 trains all parameters."""
     normalise: Literal["imagenet", "training-set"] = "imagenet"
-    """Mean and standard deviation of the input: ImageNet's, or those of the slices that are trained on."""
+    """Mean and standard deviation for input normalisation: ImageNet's, or those of the training slices."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW (decoupled weight decay), or SGD with momentum."""
+    """AdamW (decoupled weight decay) or SGD with momentum."""
     momentum: float = 0.9
-    """SGD's."""
+    """Momentum of SGD."""
     weight_decay: float = 0.01
-    """On every parameter."""
+    """Weight decay, applied to all parameters."""
     clip_norm: float = 1.0
-    """Largest gradient norm, over all parameters; 0 does not clip."""
+    """Maximum norm of the gradient over all parameters; 0: no clipping."""
     label_smoothing: float = 0.0
-    """Share of each target spread evenly over the classes, in [0, 1)."""
+    """Label smoothing, as in torch.nn.CrossEntropyLoss, in [0, 1)."""
     imbalance: Literal["none", "weights", "sampling"] = "none"
-    """weights: the loss counts each class alike; sampling: slices are drawn so that each class comes alike."""
+    """Handling of class imbalance. weights: class weights in the loss, so that all classes have equal total weight.
+    sampling: slices are drawn so that all classes are equally frequent."""
     ema: float = 0.0
-    """Decay of a moving average of the weights, which is then validated and kept; 0 is off, 0.999 is usual."""
+    """Decay of an exponential moving average of the weights; 0: no average; 0.999 is usual.
+    The average is validated and saved instead of the weights themselves."""
     keep: Literal["last", "loss", "accuracy", "balanced_accuracy", "patient_accuracy"] = "last"
-    """Which epoch's weights a stage ends with: the last, or the best on a third part of the data, which is neither
-    trained on nor reported."""
+    """Epoch whose weights are kept at the end of a stage: the last, or the best by this metric on a selection set.
+    The selection set has other patients than training and validation."""
     patience: int = 0
-    """Epochs without a better figure (loss, or what keep names) on that third part after which a stage ends; 0: never
-    early."""
+    """Early stopping: end a stage after this many epochs without improvement on the selection set; 0: never.
+    The metric is that of --keep, or the loss with --keep last."""
 
     @property
     def selects(self) -> bool:
-        """Whether an epoch is selected, which takes patients of its own."""
+        """Whether epochs are selected or training stops early, which needs a selection set of other patients."""
         return self.keep != "last" or self.patience > 0
 
 
 def _resnet50_two_stage(pretrained: bool) -> Recipe:
-    # 1e-5 fine-tunes pretrained weights; from random ones it would learn nothing, so scratch runs anneal from 1e-3.
+    # 1e-5 fine-tunes pretrained weights. It is too small to train random weights, which are annealed from 1e-3.
     full = Stage(10, 1e-5) if pretrained else Stage(10, 1e-3, schedule="one-cycle")
     head = Stage(5 if pretrained else 1, 1e-3, augment=False)
     return Recipe("resnet50-two-stage", "resnet50", image_size=224, batch_size=32, head=head, full=full)
@@ -93,7 +95,7 @@ def _resnet34_gray(pretrained: bool) -> Recipe:
 
 
 def _demo(pretrained: bool) -> Recipe:
-    # As short and as small as still tells most of the people who were held out: it shows what the commands do.
+    # The shortest training and smallest input that still classify most held-out phantoms correctly, for a quick demo.
     full = Stage(6, 1e-4) if pretrained else Stage(6, 1e-3, schedule="one-cycle")
     head = Stage(1, 1e-3, augment=False)
     return Recipe("demo", "resnet50", image_size=32, batch_size=32, head=head, full=full)
@@ -104,7 +106,7 @@ RECIPES: dict[str, Callable[[bool], Recipe]] = {
     "resnet34-gray": _resnet34_gray,
     "demo": _demo,
 }
-"""Name → recipe for pretrained (True) or random (False) initial weights."""
+"""Name → function of whether the initial weights are pretrained (True) or random (False), which returns the recipe."""
 
 FOLDS = {"resnet34-gray": "1/10"}
-"""Recipes whose published validation share is not a fifth."""
+"""Default --fold of recipes whose published validation share is not one fifth."""

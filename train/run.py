@@ -1,4 +1,4 @@
-"""One training run, from options to run directory."""
+"""`train`: performs one training run, from the options to the finished run directory."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from stageproof.train.data.batches import channel_statistics
 from stageproof.train.data.cache import prepare_once
 from stageproof.train.data.dataset import Prepared, prepare
 from stageproof.train.data.unknown import at_least
-from stageproof.train.distributed.process_group import Team, join
+from stageproof.train.distributed.process_group import ProcessGroup, join
 from stageproof.train.engine.device import Compute, choose_compute
 from stageproof.train.engine.energy import EnergyMeter
-from stageproof.train.engine.progress import Watch
+from stageproof.train.engine.progress import ProgressBar
 from stageproof.train.engine.session import Session
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.metrics.validation import figures
@@ -44,53 +44,55 @@ from stageproof.train.runs.unfinished import RUNS, finished_name, has_checkpoint
 
 
 def train(options: Options) -> tuple[Path, dict[str, Any]]:
-    """The run directory and the content of its `run.json`; in every process of the team.
+    """The run directory and the content of its `run.json`; every process of a distributed run returns them.
 
-    Raises InputError, DatasetError or CheckpointError for what cannot be used, TrainingError when training fails, and
-    `train.engine.loop.Interrupted` after SIGTERM or SIGINT, with a checkpoint written.
+    Raises InputError, DatasetError or CheckpointError for invalid input, TrainingError when training fails, and
+    `train.engine.loop.Interrupted` after SIGTERM or SIGINT, once a checkpoint is written.
     """
     compute = choose_compute(options.device, options.precision)
-    with join(compute.device.type) as team:
+    with join(compute.device.type) as processes:
         if compute.device.type == "cuda":
-            compute = replace(compute, device=torch.device("cuda", team.local_rank))
-        torch.set_num_threads(_threads(team))
-        out = team.agree(options.out or default_out(options))
-        run = new_run(out, options.resume) if team.leader else nullcontext(partial_folder(out))
-        with run as folder, Watch(quiet=not team.leader) as watch:
-            record = _train(options, compute, team, folder, watch)
-        team.wait()  # nobody leaves before the run has its name
+            compute = replace(compute, device=torch.device("cuda", processes.local_rank))
+        torch.set_num_threads(_threads(processes))
+        out = processes.broadcast(options.out or default_out(options))
+        run = new_run(out, options.resume) if processes.leader else nullcontext(partial_folder(out))
+        with run as folder, ProgressBar(quiet=not processes.leader) as progress:
+            record = _train(options, compute, processes, folder, progress)
+        processes.barrier()  # no process returns before the run directory has its final name
     return out, record
 
 
-def _threads(team: Team) -> int:
-    """Threads for this process: what OMP_NUM_THREADS says, or its part of what the machine lends."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdigit() and int(told) else max(1, available_cpus() // team.local_size)
+def _threads(processes: ProcessGroup) -> int:
+    """Threads of this process: OMP_NUM_THREADS, else its share of the CPUs available to the run on this machine."""
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    return int(setting) if setting.isdigit() and int(setting) else max(1, available_cpus() // processes.local_size)
 
 
 def default_out(options: Options) -> Path:
-    """Where a run goes that names no --out."""
+    """The run directory when --out is not given: runs/TIME-RECIPE."""
     return RUNS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{options.settings.name}"
 
 
-def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: Watch) -> dict[str, Any]:
-    checkpoint = read_checkpoint(folder) if options.resume and team.leader and has_checkpoint(folder) else None
-    checkpoint = team.agree(checkpoint)
-    if team.leader and checkpoint is None:
+def _train(
+    options: Options, compute: Compute, processes: ProcessGroup, folder: Path, progress: ProgressBar
+) -> dict[str, Any]:
+    checkpoint = read_checkpoint(folder) if options.resume and processes.leader and has_checkpoint(folder) else None
+    checkpoint = processes.broadcast(checkpoint)
+    if processes.leader and checkpoint is None:
         check_start(options.weights, options.settings.architecture)
         write_options(options, folder)
-    data = _prepare(options, team)
+    data = _prepare(options, processes)
     if options.settings.keep == "patient_accuracy" and data.who.unit != "patients":
         raise InputError(
             f"--keep patient_accuracy needs known patients: {data.who.sentence()}. Choose another --keep, such as loss."
         )
     spec = _input_spec(options, data)
-    if team.leader:
+    if processes.leader:
         data.write(folder)
-    session = Session(options.settings, compute, team, spec, data, folder if team.leader else None, watch)
+    session = Session(options.settings, compute, processes, spec, data, folder if processes.leader else None, progress)
     start = session.initialise(options.weights, options.seed, checkpoint)
-    _announce(options, finished_name(folder), data, start, compute, team, watch)
-    meter = EnergyMeter(options.country) if options.energy and team.leader else None
+    _announce(options, finished_name(folder), data, start, compute, processes, progress)
+    meter = EnergyMeter(options.country) if options.energy and processes.leader else None
     with StopRequest() as stop:
         logits, labels = session.run(
             stop,
@@ -110,7 +112,7 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
         "start": start,
         "arithmetic": compute.arithmetic,
         "device": compute.device.type,
-        "devices": team.size,
+        "devices": processes.size,
         "data": data.facts(),
         "split": {
             "by": options.split,
@@ -127,13 +129,13 @@ def _train(options: Options, compute: Compute, team: Team, folder: Path, watch: 
     }
     if meter:
         record["energy"] = meter.stop()
-    if team.leader:
+    if processes.leader:
         _write(session, record, logits, labels, folder)
     return record
 
 
 def _selection(options: Options, data: Prepared) -> dict[str, Any]:
-    """On which part of the split an epoch was selected, and how many that part has; None where none was."""
+    """The part of the split used to select an epoch and its size, as in `run.json`; None if none was selected."""
     if not options.settings.selects:
         return {"selected_on": None, "selection": None}
     rows = data.split.selection
@@ -142,26 +144,26 @@ def _selection(options: Options, data: Prepared) -> dict[str, Any]:
 
 
 def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels: np.ndarray, folder: Path) -> None:
-    """Weights, pictures and record: what makes the folder a run directory."""
+    """Write the weights, the plots and the record of the run."""
     try:
         save_weights(session.model, folder)
         record["weights_sha256"] = sha256_file(folder / WEIGHTS)
-        plot_curves(session.journal.epochs, folder / "curves.png")
+        plot_curves(session.metrics_log.epochs, folder / "curves.png")
         plot_confusion(logits.argmax(1), labels, folder / "confusion.png")
         write_record(record, folder)
     except OSError as error:
         raise TrainingError(
-            f"The run cannot be written to {folder}: {error}. Make room, and finish it with --resume."
+            f"The run cannot be written to {folder}: {error}. Free disk space, then continue with --resume."
         ) from error
 
 
-def _prepare(options: Options, team: Team) -> Prepared:
+def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
     recipe, (fold, folds) = options.settings, options.fold_of
-    # Only the size and the channels matter to decoding; the rest may depend on what is decoded.
+    # Decoding needs only size and channels. Normalisation may depend on the decoded slices and is set later.
     channels = CHANNELS[recipe.architecture]
     spec = InputSpec(recipe.image_size, recipe.image_size, channels, (0.0,) * channels, (1.0,) * channels)
     return prepare_once(
-        team,
+        processes,
         options.cache_limit * 1e9,
         lambda allocate: prepare(
             options.data,
@@ -181,7 +183,7 @@ def _prepare(options: Options, team: Team) -> Prepared:
 
 
 def _input_spec(options: Options, data: Prepared) -> InputSpec:
-    """What the network takes: normalised as ImageNet was, or by the training slices' own mean and deviation."""
+    """The input specification, with ImageNet's mean and standard deviation or those of the training slices."""
     recipe = options.settings
     channels = CHANNELS[recipe.architecture]
     if recipe.normalise == "imagenet":
@@ -191,45 +193,51 @@ def _input_spec(options: Options, data: Prepared) -> InputSpec:
 
 
 def _announce(
-    options: Options, run: Path, data: Prepared, start: str, compute: Compute, team: Team, watch: Watch
+    options: Options,
+    run: Path,
+    data: Prepared,
+    start: str,
+    compute: Compute,
+    processes: ProcessGroup,
+    progress: ProgressBar,
 ) -> None:
     facts, recipe = data.facts(), options.settings
-    watch.say(f"run {run}")
-    watch.say(
+    progress.say(f"run {run}")
+    progress.say(
         f"{facts['slices']} slices from {data.source}"
         + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")
     )
-    for line in (*data.who.lines(), *(f"not taken: {skipped}" for skipped in data.skipped)):
-        watch.say(line)
-    devices = compute.device.type + (f" × {team.size}" if team.size > 1 else "")
-    watch.say(
+    for line in (*data.who.lines(), *(f"ignored: {skipped}" for skipped in data.skipped)):
+        progress.say(line)
+    devices = compute.device.type + (f" × {processes.size}" if processes.size > 1 else "")
+    progress.say(
         f"recipe {recipe.name}: {start}, {recipe.image_size}×{recipe.image_size}, {compute.arithmetic} on "
-        f"{devices}, {len(data.split.training)} slices to train on, {len(data.split.validation)} to validate"
-        + (f", {len(data.split.selection)} apart from both to select an epoch on" if len(data.split.selection) else "")
+        f"{devices}; {len(data.split.training)} training slices, {len(data.split.validation)} validation slices"
+        + (f", {len(data.split.selection)} selection slices" if len(data.split.selection) else "")
     )
     for name in data.absent:
-        watch.say(
-            f"NO {name}: the data has no slice of this class. The network cannot learn it and must not answer it."
+        progress.say(
+            f"WARNING: the data has no slice of the class {name}. The network cannot learn to predict this class."
         )
     for name in data.not_estimable:
         people = len(np.unique(data.groups[data.slices.labels == LABELS.index(name)]))
-        watch.say(
-            f"{name} is {people} {data.who.unit}, fewer than the folds: trained on, but no figure is estimable for it."
+        progress.say(
+            f"{name} has {people} {data.who.unit}, fewer than folds. It is trained on; its metrics are not estimable."
         )
     if options.shuffle_labels is not None:
-        watch.say(
-            f"CONTROL: the {data.who.unit or 'slices'} of all parts have each other's labels. This network is to be "
-            "judged and thrown away."
+        progress.say(
+            f"CONTROL: labels are permuted between {data.who.unit or 'slices'}. Evaluate this network as a negative "
+            "control; do not use it."
         )
     if data.leaks_at_least is not None:
-        watch.say(f"PATIENTS UNKNOWN: no figure of this run is about patients. {at_least(data.leaks_at_least)}")
+        progress.say(f"PATIENTS UNKNOWN: no metric of this run is by patient. {at_least(data.leaks_at_least)}")
     elif data.leaked:
-        what = "show a patient who" if data.who.unit == "patients" else "are of a group that"
-        watch.say(f"LEAKAGE: {data.leaked:.0%} of the validation slices {what} is in training too.")
+        what = "show a patient who" if data.who.unit == "patients" else "belong to a group that"
+        progress.say(f"LEAKAGE: {data.leaked:.0%} of the validation slices {what} is also in training.")
 
 
 def _plain(options: Options) -> dict[str, Any]:
-    """The options apart from the recipe; JSON-ready."""
+    """The options apart from the recipe; JSON-serialisable."""
     plain = {name: value for name, value in vars(options).items() if name != "settings"}
     return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
 

@@ -1,7 +1,7 @@
-"""Every random number of a run follows from its seed and from where it is used, so none has a state to lose.
+"""Stateless random seeds: each one is derived from the seed of the run and from where it is used.
 
-The order of an epoch, a slice's augmentation and a step's dropout are the same in a run that was never interrupted
-and in one that was, on one device and on several.
+There is no generator state to save. The order of the slices, the augmentation and the dropout masks are therefore the
+same in an uninterrupted and in a resumed run, and on one device and on several.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch import nn
 
 
 def derive(seed: int, *where: int | str) -> int:
-    """A seed in [0, 2^63) for one use: BLAKE2b of the run's seed and of what names the use."""
+    """A seed in [0, 2^63): the BLAKE2b digest of the seed of the run and of `where`, which identifies the use."""
     name = "\0".join(map(str, (seed, *where))).encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") >> 1
 
 
 def generator(seed: int, *where: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that starts from `derive(seed, *where)`."""
+    """A new torch.Generator seeded with `derive(seed, *where)`."""
     return torch.Generator(device).manual_seed(derive(seed, *where))
 
 
 class SeededDropout(nn.Dropout):
-    """nn.Dropout whose mask follows from the step, and from a slice's place in the batch of all devices together."""
+    """nn.Dropout whose mask depends only on the step and on the position of a slice in the batch over all devices."""
 
     def __init__(self, p: float) -> None:
         super().__init__(p)
@@ -32,7 +32,7 @@ class SeededDropout(nn.Dropout):
 
     @torch.compiler.disable
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """The values with a share `p` of them set to zero and the others scaled to keep the mean; as is in eval."""
+        """The values with dropout: zero with probability `p`, else scaled by 1 / (1 - p); unchanged in eval mode."""
         if not self.training or self.p == 0:
             return values
         draw = torch.Generator(values.device).manual_seed(self.seed)
@@ -41,7 +41,7 @@ class SeededDropout(nn.Dropout):
 
 
 def seed_dropouts(model: nn.Module) -> None:
-    """Replace each nn.Dropout in `model`, in place; names and weights stay."""
+    """Replace each nn.Dropout in `model` by a SeededDropout, in place; module names and weights do not change."""
     for name, child in model.named_children():
         if type(child) is nn.Dropout:
             setattr(model, name, SeededDropout(child.p))
@@ -50,6 +50,9 @@ def seed_dropouts(model: nn.Module) -> None:
 
 
 def place_dropouts(model: nn.Module, seed: int, count: int, rows: slice) -> None:
-    """Tell each SeededDropout which `rows` of a batch of `count` come next; `seed` names the step."""
+    """Set the mask of each SeededDropout for the next forward pass.
+
+    seed: of this step. count: size of the batch over all devices. rows: the part of it in the next forward pass.
+    """
     for index, module in enumerate(module for module in model.modules() if isinstance(module, SeededDropout)):
         module.seed, module.count, module.rows = derive(seed, index), count, rows

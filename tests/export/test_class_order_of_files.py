@@ -89,7 +89,7 @@ def test_a_dictionary_a_safetensors_file_and_a_file_beside_say_the_order(tmp_pat
     Path("class_to_idx.json").write_text(json.dumps(indices))
     assert loaded(Path("d.pth")).info.labels == order
     other = list(reversed(order))
-    with pytest.raises(InputError, match="not alike"):
+    with pytest.raises(InputError, match="Contradictory class orders"):
         loaded(Path("a.pth"), labels=tuple(other))
     torch.save({"state_dict": state, "class_names": other}, "e.pth")
     with pytest.raises(CheckpointError, match=r"class_names in e\.pth: .*\n.*class_to_idx\.json"):

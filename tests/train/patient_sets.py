@@ -1,4 +1,4 @@
-"""Sets of slices whose people are known, to measure what `tell_apart` claims: real ones in part, and phantoms.
+"""Sets of slices whose people are known, to measure what `identify_patients` claims: real ones in part, and phantoms.
 
 python -m tests.train.patient_sets [NAME ...]     # the rows of the table in docs/PATIENTS.md
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stageproof.train.data.patients.from_pixels import tell_apart
+from stageproof.train.data.patients.from_pixels import identify_patients
 from stageproof.train.data.patients.thumbnails import directions, thumbnail
 from stageproof.train.data.phantom.__main__ import draw_slice
 
@@ -54,8 +54,8 @@ class Row:
 
 
 def measured(pixels: np.ndarray, people: np.ndarray) -> Row:
-    """What `tell_apart` says of (N, S, S) uint8 slices of the (N,) people."""
-    found = tell_apart(np.array([thumbnail(Image.fromarray(one)) for one in pixels]))
+    """What `identify_patients` says of (N, S, S) uint8 slices of the (N,) people."""
+    found = identify_patients(np.array([thumbnail(Image.fromarray(one)) for one in pixels]))
     groups, whose = found.groups[~found.undecided], people[~found.undecided]
     torn = sum(len(np.unique(groups[whose == one])) > 1 for one in np.unique(whose))
     joined = sum(len(np.unique(whose[groups == one])) > 1 for one in np.unique(groups))

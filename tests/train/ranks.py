@@ -31,20 +31,20 @@ from stageproof.train.seeds import seed_dropouts
 
 kind, out = sys.argv[1], Path(sys.argv[2])
 torch.set_num_threads(1)
-with join("cpu") as team:
-    torch.manual_seed(team.rank)  # each process starts elsewhere, so that the weights must be given
+with join("cpu") as processes:
+    torch.manual_seed(processes.rank)  # each process starts elsewhere, so that the weights must be given
     frozen = kind == "frozen"
     model = build("resnet50")
     spec = InputSpec.imagenet(32 if frozen else 48)
     slices, _ = safe_loader(phantom_samples(5, 4, size=64), spec)
     seed_dropouts(model)
-    model = share_batchnorm(model, "cpu") if team.size > 1 else model
-    team.same_weights(model)
+    model = share_batchnorm(model, "cpu") if processes.size > 1 else model
+    processes.broadcast_weights(model)
     labels = torch.from_numpy(slices.labels)
     chosen = torch.arange(0, 79)  # an odd number: the processes' parts differ in size
     pixels = torch.from_numpy(slices.pixels)
-    training = Batches(pixels, labels, spec, 16, chosen=chosen, augment=True, team=team)
-    validation = Batches(pixels, labels, spec, 16, chosen=chosen[:23], team=team)
+    training = Batches(pixels, labels, spec, 16, chosen=chosen, augment=True, processes=processes)
+    validation = Batches(pixels, labels, spec, 16, chosen=chosen[:23], processes=processes)
     trained = head_of(model) if frozen else model
     optimizer = make_optimizer("sgd", trained.parameters(), learning_rate=1, weight_decay=1e-3, momentum=0.9)
     state = StageState(trained, optimizer, device_type="cpu", fp16=False, ema=0.0)
@@ -62,15 +62,15 @@ with join("cpu") as team:
     objective = Objective(class_weights=torch.tensor([1.0, 2.0, 0.5, 1.0]), label_smoothing=0.1)
     run_stage("x", Stage(4, 1e-5), model, trained, state, training, validation, objective=objective, hooks=hooks)
     logits, _ = predict(model, validation)
-    seen = team.collect([b.inputs.flatten(1).sum(1).tolist() for b in training.epoch(1)])
+    seen = processes.all_gather([b.inputs.flatten(1).sum(1).tolist() for b in training.epoch(1)])
     weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
     answer = {
-        "ranks": team.size,
+        "ranks": processes.size,
         "losses": [step.step_loss for step in steps],
         "validation": [epoch.validation_loss for epoch in epochs],
         "logits": logits.tolist(),
         "seen": sorted(round(value, 2) for rank in seen for batch in rank for value in batch),
-        "weights": list(team.collect(hashlib.sha256(weights).hexdigest())),
+        "weights": list(processes.all_gather(hashlib.sha256(weights).hexdigest())),
     }
-    if team.leader:
+    if processes.leader:
         out.write_text(json.dumps(answer))

@@ -54,7 +54,7 @@ def test_a_test_set_without_a_class_is_evaluated_and_nothing_is_invented_of_it(s
     assert main([str(small_run), *arguments, "--out", str(out)]) == 0
     facts = json.loads((out / "evaluation.json").read_text(), parse_constant=pytest.fail)
     absent = [label for stage, label in enumerate(LABELS) if stage not in stages]
-    assert any(f"NO SLICE OF {', '.join(absent)} here" in warning for warning in facts["warnings"])
+    assert any(f"NO SLICE OF {', '.join(absent)}: " in warning for warning in facts["warnings"])
     for level in ("slices", "patients"):
         assert facts[level]["counted"] == [LABELS[stage] for stage in stages]
         for label in absent:
@@ -86,7 +86,9 @@ def test_training_names_the_class_it_cannot_learn_and_needs_two(tmp_path):
     prepared = prepare(two, spec, **settings, groups=tmp_path / "two.csv")
     assert prepared.absent == (LABELS[1], LABELS[3])
     one = write_people(tmp_path / "one", (2,))
-    with pytest.raises(DatasetError, match=r"has images of MildDemented alone: .* two classes or more"):
+    with pytest.raises(
+        DatasetError, match=r"has images of MildDemented alone; training needs images of two classes or more"
+    ):
         prepare(one, spec, **settings, groups=tmp_path / "one.csv")
 
 
@@ -103,4 +105,4 @@ def test_the_agreement_of_slices_of_one_class_is_not_defined():
     answers = Answers(chances, np.zeros(6, np.int64), np.arange(6))
     assert np.isnan(decision_scores(answers, np.ones((1, 6)), [0])["kappa"]).all()
     figure = Summary(answers).decisions()["kappa"]
-    assert (figure["value"], figure["why"]) == (None, "not estimable: needs another class")
+    assert (figure["value"], figure["why"]) == (None, "not estimable: there is only one class")

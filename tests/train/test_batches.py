@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from stageproof.runtime.preprocess import InputSpec, normalise
 from stageproof.train.data.batches import Batches, _grid, augmented, channel_statistics, normalised
-from stageproof.train.distributed.process_group import Team
+from stageproof.train.distributed.process_group import ProcessGroup
 
 RNG = np.random.default_rng(5)
 GREY = InputSpec(20, 24, 1, (0.28,), (0.31,))
@@ -100,7 +100,7 @@ def test_every_epoch_has_its_own_order_and_gives_it_again():
 @pytest.mark.parametrize("size", [2, 3])
 def test_processes_together_hold_each_batch_once_and_in_place(size):
     alone = [(batch.inputs, batch.all_labels) for batch in make(43, 8, augment=True).epoch(2)]
-    each = [list(make(43, 8, augment=True, team=Team(rank, size)).epoch(2)) for rank in range(size)]
+    each = [list(make(43, 8, augment=True, processes=ProcessGroup(rank, size)).epoch(2)) for rank in range(size)]
     for step, (inputs, labels) in enumerate(alone):
         parts = [mine[step] for mine in each]
         assert torch.equal(torch.cat([part.inputs for part in parts]), inputs)
@@ -111,7 +111,7 @@ def test_processes_together_hold_each_batch_once_and_in_place(size):
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_validation_holds_every_slice_once_over_all_processes(size):
     chosen = torch.tensor([4, 2, 30, 31, 7, 8, 9])
-    parts = [make(40, 4, chosen=chosen, team=Team(rank, size)).in_order() for rank in range(size)]
+    parts = [make(40, 4, chosen=chosen, processes=ProcessGroup(rank, size)).in_order() for rank in range(size)]
     assert [index for part in parts for batch in part for index in whose(batch.inputs)] == chosen.tolist()
 
 

@@ -18,7 +18,7 @@ from stageproof.train.calibration.abstention import (
     held_out_for,
 )
 from stageproof.train.calibration.fit import NEVER, certify, cross_fit, fit_temperature, halves
-from stageproof.train.calibration.fit_and_assess import abstention, fitted_on
+from stageproof.train.calibration.fit_and_assess import abstention, fit_held_out
 from stageproof.train.calibration.miscalibration import assess
 from stageproof.train.calibration.study_fit import cross_fit_study, fit_study, folds, study_evidence
 from stageproof.train.metrics.classification import Answers, calibration_scores
@@ -160,7 +160,7 @@ def test_studies_are_certified_where_slices_are_not():
     held = SimpleNamespace(
         own=True, leaked=0.0, unit="patients", slices=SimpleNamespace(labels=labels), patients=patients
     )
-    fitted, _, certified = fitted_on(held, logits, labels, patients, 0.1, seed=0)
+    fitted, _, certified = fit_held_out(held, logits, labels, patients, 0.1, seed=0)
     assert certified.slices.threshold is None
     assert certified.studies.threshold is not None
     assert fitted.abstain_below == NEVER
@@ -175,7 +175,7 @@ def test_studies_are_certified_where_slices_are_not():
     assert "for a study. With" in said
     assert "No threshold is certified for a slice (" in said
     with pytest.raises(TrainingError, match=r"for slices .*; for studies .*nothing was written"):
-        fitted_on(held, np.zeros_like(logits), labels, patients, 0.1, seed=0)
+        fit_held_out(held, np.zeros_like(logits), labels, patients, 0.1, seed=0)
 
 
 def test_a_study_is_surer_than_the_mean_of_its_slices():

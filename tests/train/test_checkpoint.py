@@ -143,7 +143,7 @@ def test_weights_of_another_network_are_named(tmp_path):
 def test_weights_that_are_not_finite(tmp_path):
     state = small().state_dict()
     state["2.bias"] = torch.tensor([0.0, float("nan")])
-    with pytest.raises(CheckpointError, match=r"2\.bias holds values that are not finite"):
+    with pytest.raises(CheckpointError, match=r"2\.bias contains values that are not finite"):
         load_weights(small(), state, "f.pth")
 
 
@@ -153,7 +153,7 @@ def test_batchnorms_counter_may_be_missing():
 
 
 def test_records(tmp_path):
-    with pytest.raises(CheckpointError, match=r"holds no run\.json"):
+    with pytest.raises(CheckpointError, match=r"contains no run\.json"):
         read_record(tmp_path)
     write_record({"a": 1}, tmp_path)
     assert read_record(tmp_path) == {"schema": 1, "a": 1}
@@ -164,7 +164,7 @@ def test_records(tmp_path):
 
 
 def test_the_newest_run_is_the_one_finished_last(tmp_path):
-    with pytest.raises(CheckpointError, match="holds no finished run"):
+    with pytest.raises(CheckpointError, match="contains no finished run"):
         newest_run(tmp_path)
     for index, name in enumerate(("z", "a")):
         (tmp_path / name).mkdir()

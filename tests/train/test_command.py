@@ -127,7 +127,7 @@ def labels_outside(root: Path) -> tuple[Path, str]:
     table = pa.table({"image": [{"bytes": b"", "path": ""}] * 5, "label": [0, 1, 2, 3, 7]})
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(table.replace_schema_metadata(metadata), root / "a.parquet")
-    return root / "a.parquet", "7 in the column 'label' is no class"
+    return root / "a.parquet", "7 in the column 'label' is not a class"
 
 
 def without_the_columns(root: Path) -> tuple[Path, str]:

@@ -22,7 +22,7 @@ from stageproof.train.crossvalidate.text import lines, spread
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.runs.record import read_record
 from stageproof.train.test_set.held_out import held_out
-from stageproof.train.test_set.predictions import ask
+from stageproof.train.test_set.predictions import predict_slices
 
 TINY = [
     "--recipe",
@@ -104,7 +104,7 @@ def test_patients_are_judged_by_the_rule_for_studies_as_evaluate_judges_them(cro
         run = crossed / f"fold-{number}"
         record = read_record(run)
         held = held_out(run, record, None)
-        evidence = study_evidence(probabilities(ask(run, record, held.slices)), held.patients)
+        evidence = study_evidence(probabilities(predict_slices(run, record, held.slices)), held.patients)
         stage = np.empty(len(evidence), np.int64)
         stage[held.patients] = held.slices.labels
         good = (cross_fit_study(evidence, stage).argmax(1) == stage).sum()
@@ -120,7 +120,7 @@ def test_calibration_is_that_of_temperatures_fitted_on_other_patients(crossed):
         run = crossed / f"fold-{fold}"
         record = read_record(run)
         held = held_out(run, record, None)
-        logits = ask(run, record, held.slices)
+        logits = predict_slices(run, record, held.slices)
         judged = cross_fit(logits, held.slices.labels, held.patients, None)
         first = judged.half == 0
         told = fit_temperature(logits[~first], held.slices.labels[~first]) or 1.0
@@ -163,9 +163,9 @@ def test_folds_that_were_told_something_else_are_refused(crossed, people, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--fold", "1/2"], "--fold is not taken"),
-        (["--fold=1/2"], "--fold is not taken"),
-        (["--resume"], "--resume is not taken"),
+        (["--fold", "1/2"], "--fold is not allowed"),
+        (["--fold=1/2"], "--fold is not allowed"),
+        (["--resume"], "--resume is not allowed"),
         (["--data", "nowhere"], "nowhere does not exist"),
     ],
 )
@@ -196,7 +196,9 @@ def test_leakage_is_said_before_the_figures(crossed, people, tmp_path, capsys):
     (out / "fold-2" / "run.json").unlink()
     (out / "fold-2" / "run.json").write_text(json.dumps(record))
     assert main([*TINY, *people, "--folds", "2", "--resamples", "200", "--out", str(out)]) == 0
-    assert capsys.readouterr().out.startswith("LEAKAGE: up to 50% of the slices held out show a patient trained on")
+    assert capsys.readouterr().out.startswith(
+        "LEAKAGE: up to 50% of the test slices of a fold show a patient of its training"
+    )
 
 
 @pytest.mark.slow
@@ -283,6 +285,6 @@ def test_the_lines_say_which_classes_balanced_accuracy_is_over(crossed):
     assert "too few to estimate" not in text
     facts["slices"]["counted"] = list(LABELS[:3])
     assert lines(facts)[-2:] == [
-        f"balanced accuracy: in both columns the mean recall of {LABELS[0]}, {LABELS[1]} and {LABELS[2]},",
-        f"without {LABELS[3]}, too few to estimate a recall.",
+        f"balanced accuracy: in both columns, the mean recall of {LABELS[0]}, {LABELS[1]} and {LABELS[2]},",
+        f"without {LABELS[3]}, too few to estimate recall.",
     ]

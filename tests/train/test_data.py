@@ -15,7 +15,7 @@ from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec, resize
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.decode import safe_loader
-from stageproof.train.data.patients.from_pixels import tell_apart
+from stageproof.train.data.patients.from_pixels import identify_patients
 from stageproof.train.data.patients.thumbnails import thumbnail
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
@@ -65,7 +65,7 @@ def test_too_many_unreadable_files_stop_the_run(phantoms):
     with pytest.raises(DatasetError, match=r"5 of 96 files of phantom\(.*\) cannot be read, allowed 5%\. The first: "):
         safe_loader(replace(phantoms, images=images), SPEC, max_unreadable=0.05)
     assert len(safe_loader(replace(phantoms, images=images), SPEC, max_unreadable=0.06)[1]) == 5
-    with pytest.raises(DatasetError, match="holds no readable image"):
+    with pytest.raises(DatasetError, match="contains no readable image"):
         safe_loader(replace(phantoms, images=[b""] * 96), SPEC, max_unreadable=1.0)
 
 
@@ -102,28 +102,28 @@ def test_no_patients_are_invented_where_there_are_none(seed):
         for radius in rng.uniform(1, 8, 400)
     ]
     for pictures in (noise, np.stack([thumbnail(blur) for blur in blurs])):
-        patients = tell_apart(pictures)
+        patients = identify_patients(pictures)
         assert not patients.found
         assert len(set(patients.groups)) == 400
 
 
 def test_identical_pictures_are_one_even_where_patients_cannot_be_told():
     noise = np.random.default_rng(1).integers(0, 256, (200, 32, 32)).astype(np.uint8)
-    patients = tell_apart(np.concatenate([noise, noise[:30]]))
+    patients = identify_patients(np.concatenate([noise, noise[:30]]))
     assert not patients.found
     assert np.array_equal(patients.groups[200:], patients.groups[:30])
     assert len(set(patients.groups)) == 200
 
 
 def test_an_even_image_belongs_to_nobody():
-    assert len(set(tell_apart(np.zeros((3, 32, 32), np.uint8)).groups)) == 3
+    assert len(set(identify_patients(np.zeros((3, 32, 32), np.uint8)).groups)) == 3
 
 
 @pytest.mark.slow  # test_audit.py holds it too
 def test_the_real_patients_are_told_apart_exactly(real_data):
     samples = load_samples(real_data)
     thumbnails = np.stack([thumbnail(read_image(samples.read(index))) for index in range(len(samples))])
-    patients = tell_apart(thumbnails)
+    patients = identify_patients(thumbnails)
     groups = patients.groups
     assert patients.found
     assert np.bincount(groups).tolist() == [32] * 160

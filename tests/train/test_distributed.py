@@ -17,7 +17,7 @@ from torch import nn
 
 from stageproof.train.__main__ import main
 from stageproof.train.distributed.batchnorm import SharedBatchNorm, share_batchnorm
-from stageproof.train.distributed.process_group import Team
+from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.runs.unfinished import partial_folder
 
 REPOSITORY = Path(__file__).parents[2]
@@ -105,7 +105,10 @@ def test_asked_to_stop_two_processes_write_a_checkpoint_and_go_on_later(few_slic
     finally:
         process.kill()
     assert process.returncode == 0, errors
-    assert errors.splitlines()[-1] == f"Stopped, with a checkpoint. Next: python -m train --resume --out {out}"
+    assert (
+        errors.splitlines()[-1]
+        == f"Stopped after writing a checkpoint. Resume with: python -m train --resume --out {out}"
+    )
     options = json.loads((partial_folder(out) / "options.json").read_text())
     options["settings"]["full"]["epochs"] = 1
     (partial_folder(out) / "options.json").write_text(json.dumps(options))
@@ -141,10 +144,10 @@ from train.__main__ import main
 
 step = loop._step
 
-def dying(model, trained, state, batch, team, *rest):
-    if team.rank == 1 and state.step == 1:
+def dying(model, trained, state, batch, processes, *rest):
+    if processes.rank == 1 and state.step == 1:
         raise ZeroDivisionError("the second process gave up")
-    return step(model, trained, state, batch, team, *rest)
+    return step(model, trained, state, batch, processes, *rest)
 
 loop._step = dying
 if __name__ == "__main__":
@@ -161,14 +164,17 @@ def test_a_process_that_dies_ends_the_run_with_its_own_traceback(few_slices, tmp
         *("--head.epochs", "0", "--out", str(out)),
     )
     assert done.returncode == 1
-    assert "TrainingError: Process 1 died: ZeroDivisionError: the second process gave up" in done.stderr
+    assert "TrainingError: Process 1 failed: ZeroDivisionError: the second process gave up" in done.stderr
     assert "in dying" in done.stderr  # its traceback
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
     ("batch", "devices", "message"),
-    [("3", "2", "for 2 devices together; each needs two slices"), ("8", "-1", "--devices is -1, expected 0 or more")],
+    [
+        ("3", "2", "for 2 devices; each device needs at least 2 slices"),
+        ("8", "-1", "--devices is -1, expected 0 or more"),
+    ],
 )
 def test_devices_that_cannot_be(tmp_path, capsys, batch, devices, message):
     words = ["--batch-size", batch, "--devices", devices, "--device", "cpu", "--out", str(tmp_path / "a")]
@@ -181,18 +187,18 @@ def test_devices_that_cannot_be(tmp_path, capsys, batch, devices, message):
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (2, 4), (0, 2), (9, 1)])
 def test_shares_cover_everything_once(count, size):
-    shares = [Team(rank, size).share(count) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).share(count) for rank in range(size)]
     assert [index for share in shares for index in range(count)[share]] == list(range(count))
     assert max(s.stop - s.start for s in shares) - min(s.stop - s.start for s in shares) <= 1
 
 
 def test_a_team_of_one_exchanges_nothing():
-    team, values = Team(), torch.ones(3)
-    assert team.leader
-    assert team.sum(values) is values
-    assert team.gather(values, 3) is values
-    assert team.agree("x") == "x"
-    assert list(team.collect(1)) == [1]
+    processes, values = ProcessGroup(), torch.ones(3)
+    assert processes.leader
+    assert processes.all_reduce(values) is values
+    assert processes.gather(values, 3) is values
+    assert processes.broadcast("x") == "x"
+    assert list(processes.all_gather(1)) == [1]
 
 
 def test_shared_batchnorm_keeps_names_weights_and_the_eval_mode():

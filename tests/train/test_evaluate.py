@@ -132,7 +132,7 @@ def test_a_folder_that_is_no_evaluation_is_left_alone(evaluated, tmp_path, capsy
     (tmp_path / "notes.txt").write_text("mine")
     before = contents(evaluated)
     assert main([str(evaluated), "--out", str(tmp_path)]) == 2
-    assert "holds no evaluation.json" in capsys.readouterr().err
+    assert "contains no evaluation.json" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert contents(evaluated) == before
 
@@ -156,7 +156,7 @@ def test_a_risk_that_cannot_be_kept_is_refused(small_run, tmp_path, capsys):
     run = copied(small_run, tmp_path)
     before = contents(run)
     assert main([str(run), "--target-risk", "0.0001"]) == 1
-    assert "No threshold is certified to keep the risk at 0.0%" in capsys.readouterr().err
+    assert "No abstention threshold can be certified for a risk of 0.0%" in capsys.readouterr().err
     assert contents(run) == before
     assert not (run / "evaluation").exists()
 
@@ -175,7 +175,7 @@ def test_data_that_changed_since_the_run_is_refused(small_run, tmp_path, capsys)
         assert "has changed since" in capsys.readouterr().err
     shutil.rmtree(data)
     assert main([str(run)]) == 2
-    assert f"Say where it is: python -m train.evaluate {run} --data DIR_OR_PARQUET" in capsys.readouterr().err
+    assert f"Give its new path: python -m train.evaluate {run} --data DIR_OR_PARQUET" in capsys.readouterr().err
     assert contents(run) == before
 
 
@@ -251,7 +251,7 @@ def test_the_runs_own_slices_under_another_name_are_not_new(small_run, tmp_path,
         with Image.open(file) as image:  # other bytes, the same pictures
             image.save(data / file.parent.name / f"{number}.jpg", quality=90)
     assert main([str(small_run), "--data", str(data), "--out", str(tmp_path / "report")]) == 2
-    assert "shows somebody of the data that" in capsys.readouterr().err
+    assert "shows a patient in the data of" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
 
 
@@ -278,7 +278,7 @@ def test_of_other_data_only_strangers_are_judged_and_the_run_stays_as_it_is(smal
     assert "GROUPS, NOT PATIENTS" in " ".join(found["warnings"])
     shutil.rmtree(tmp_path / "report")
     assert main([str(small_run), *arguments, "--target-risk", "0.1"]) == 2
-    assert "these slices are other data" in capsys.readouterr().err
+    assert "--data gives other slices" in capsys.readouterr().err
 
 
 def test_other_data_is_not_trusted_when_the_runs_own_is_gone(small_run, tmp_path, capsys):
@@ -295,12 +295,12 @@ def test_a_split_by_slice_is_shouted_and_not_calibrated(small_run, tmp_path, cap
     dealt(run, lambda position: "validation" if position % 5 == 0 else "training")
     assert main([str(run), "--resamples", "200"]) == 1
     said = capsys.readouterr()
-    assert "LEAKAGE: 100% of these slices show a patient the run was trained on" in said.err
+    assert "LEAKAGE: 100% of these slices show a patient of the training set" in said.err
     assert read_record(run)["temperature"] == 1
     card = (run / "MODEL_CARD.md").read_text()
     assert "> **LEAKAGE: 100% of these slices" in card
     assert main([str(run), "--target-risk", "0.5"]) == 2
-    assert "this run held no patient out" in capsys.readouterr().err
+    assert "this run held out no patients" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["patients_told_by", "digest"])
@@ -331,7 +331,7 @@ def test_a_run_without_its_split_is_refused(small_run, tmp_path, capsys):
     run = copied(small_run, tmp_path)
     (run / "split.csv").unlink()
     assert main([str(run)]) == 2
-    assert "without it none of them can be told from those trained on" in capsys.readouterr().err
+    assert "without which the run cannot be evaluated on its own data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_values_of_no_sense_are_named(wrong, capsys):
 def test_no_run_at_all(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 2
-    assert "train one with: python -m train" in capsys.readouterr().err
+    assert "train one: python -m train" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
     assert "it is not a finished run" in capsys.readouterr().err
 

@@ -64,7 +64,7 @@ FOREIGN = {
     "Keras": (zipped(model_dot_weights_dot_h5=b"", config_dot_json=b"{}"), "a Keras model.*PyTorch"),
     "ONNX": (onnx_graph, r"an ONNX graph.*python -m runtime --bundle FILE\.onnx"),
     "TensorFlow Lite": (b"\x1c\0\0\0TFL3" + bytes(50), "a TensorFlow Lite model"),
-    "web page": (b"\xef\xbb\xbf\n <!DOCTYPE html><html><title>Sign in", "a web page.*Download the file itself"),
+    "web page": (b"\xef\xbb\xbf\n <!DOCTYPE html><html><title>Sign in", "a web page.*Download the file again"),
     "error page": (b'<?xml version="1.0"?><Error><Code>AccessDenied', "a web page"),
     "OpenVINO": (b'<?xml version="1.0"?>\n<net name="Model0" version="11"><layers>', "an OpenVINO model"),
     "other XML": (b'<?xml version="1.0"?><catalog/>', "text, not weights"),
@@ -136,7 +136,7 @@ def test_numbers_of_numpy_are_read_and_nothing_else_of_it(tmp_path):
     torch.save({"state_dict": {"w": torch.ones(1)}, **numbers}, tmp_path / "a.pth")
     assert read_weights(tmp_path / "a.pth").beside == numbers
     torch.save({"w": torch.ones(1), "x": np.array([print], object)}, tmp_path / "b.pth")
-    with pytest.raises(CheckpointError, match=r"holds more than tensors.*a pickle can run code"):
+    with pytest.raises(CheckpointError, match=r"contains more than tensors.*a pickle can run code"):
         read_state(tmp_path / "b.pth")
 
 
@@ -149,7 +149,7 @@ def test_a_whole_network_is_refused_by_the_name_of_its_class(tmp_path):
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_pickles_of_other_libraries(tmp_path, protocol):
     (tmp_path / "a.pth").write_bytes(pickle.dumps({"coef": Path("x")}, protocol))
-    with pytest.raises(CheckpointError, match=r"a\.pth (holds more than tensors|cannot be read)"):
+    with pytest.raises(CheckpointError, match=r"a\.pth (contains more than tensors|cannot be read)"):
         read_state(tmp_path / "a.pth")
 
 

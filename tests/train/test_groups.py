@@ -36,14 +36,14 @@ def test_real_ids_in_any_order_with_other_columns(samples, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,age\na/1.png,1\n", "has no column group; its first line holds file, age"),
-        ("", "has no column file and no group; its first line holds nothing"),
+        ("file,age\na/1.png,1\n", "has no column group; its header is file, age"),
+        ("", "has no column file and no group; its header is nothing"),
         ("file,group\na/1.png,1\n", "2 files of slices without a row, such as 'b/\"two\", 2.png'"),
         ("file,group\na/1.png,1\nelse.png,2\n", "1 files unknown in slices, such as 'else.png'"),
-        ("file,group\na/1.png,1\na/1.png,2\n", "line 3: 'a/1.png' is in '1' and in '2'"),
-        ("file,group\na/1.png, \n", "line 2: a file and its group are expected"),
-        ("file,group\na/1.png\n", "line 2: a file and its group are expected"),
-        ('file,group\na/1.png,1\n"b/""two"", 2.png",1\nb/Zoë.png,1\n', "puts every file into one group"),
+        ("file,group\na/1.png,1\na/1.png,2\n", "line 3: 'a/1.png' is in two groups, '1' and '2'"),
+        ("file,group\na/1.png, \n", "line 2: expected a file and its group"),
+        ("file,group\na/1.png\n", "line 2: expected a file and its group"),
+        ('file,group\na/1.png,1\n"b/""two"", 2.png",1\nb/Zoë.png,1\n', "has the same group for every file"),
     ],
 )
 def test_what_is_amiss_is_said(samples, tmp_path, text, message):
@@ -66,9 +66,9 @@ def test_training_keeps_the_groups_of_the_file_whole(few_slices, tmp_path):
     write_groups(tmp_path / "groups.csv", names, pairs)
     options = {"max_unreadable": 0.0, "split": "patient", "fold": 0, "folds": 5, "seed": 0}
     data = prepare(few_slices, InputSpec.imagenet(32), groups=tmp_path / "groups.csv", **options)
-    assert data.told_by == "file"
+    assert data.patients_from == "file"
     assert data.facts()["patients"] == 20
-    assert data.likeness is None
+    assert data.similarity is None
     told = dict(zip(names, pairs, strict=True))
     sides = [{told[data.slices.names[at]] for at in side} for side in (data.split.training, data.split.validation)]
     assert not sides[0] & sides[1]

@@ -136,7 +136,7 @@ def test_twins_of_a_longitudinal_set_are_joined_and_reported(tmp_path, capsys):
     assert audit(["--data", str(data), "--out", str(tmp_path / "audit")]) == 0
     said = capsys.readouterr().out
     assert "groups      18 groups from file names" in said
-    assert "TWINS       12 ids show a head that another id shows too" in said
+    assert "TWO IDS     12 ids show the same patient as another id" in said
     assert max(map(len, said.partition("\nreport")[0].splitlines())) <= 80
     assert (tmp_path / "audit" / "groups.csv").read_text().splitlines()[0] == "file,group,verdict"
     # What the audit wrote still says that groups are not people.
@@ -152,7 +152,7 @@ def test_names_that_are_not_confirmed_are_said_and_not_used(heads):
     found = identify(heads.reshape(-1, 64, 64), None, ids)
     assert found.ids is None
     assert found.kind != "names"
-    assert "7_3.png is id 7, slice 3: not used, since the most similar slice has the same id for" in found.notes[0]
+    assert "7_3.png is id 7, slice 3: not used, because the most similar slice has the same id for" in found.notes[0]
 
 
 def test_a_random_split_leaks_at_least_what_can_be_proved(heads):

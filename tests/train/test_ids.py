@@ -201,7 +201,7 @@ def test_a_bids_tree_takes_its_classes_from_the_participants(tmp_path):
     assert samples.ids.sessions is not None
     assert len(np.unique(samples.ids.sessions)) == 14
     assert [str(skipped) for skipped in samples.skipped] == [
-        "4 files of nobody in participants.tsv, such as sub-07/ses-a/anat/sub-07_ses-a_T1w_1.png"
+        "4 files of participants not in participants.tsv, such as sub-07/ses-a/anat/sub-07_ses-a_T1w_1.png"
     ]
 
 
@@ -228,13 +228,13 @@ def test_a_table_of_path_label_patient_session(tmp_path, separator):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,patient\n0.png,1\n", "has no column label; its first line holds path, patient"),
+        ("path,patient\n0.png,1\n", "has no column label; its header is path, patient"),
         ("path,label\n", "lists no slice"),
         ("path,label\n0.png,NonDemented\ngone.png,NonDemented\n", r"1 of 2 files do not exist, such as 'gone\.png'"),
         ("path,label\n0.png,NonDemented\n0.png,NonDemented\n", r"1 files twice, such as '0\.png'"),
-        ("path,label\n0.png,2\n", "'2' in the column 'label' is no class"),
+        ("path,label\n0.png,2\n", "'2' in the column 'label' is not a class"),
         ("path,label,patient\n0.png,NonDemented,\n1.png,NonDemented,7\n", "row 2: the column 'patient' is empty"),
-        ("path,label,patient\n0.png,NonDemented,7\n1.png,NonDemented,7\n", "names one patient for all"),
+        ("path,label,patient\n0.png,NonDemented,7\n1.png,NonDemented,7\n", "has the same patient for all"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_said(tmp_path, text, message):
@@ -269,7 +269,7 @@ def test_a_pattern_reads_patient_session_and_slice():
     assert ids.positions.tolist() == [0, 1, 2] * 4
     with pytest.raises(DatasetError, match=r"no patient in 6 of 12 files of data, such as 'MildDemented/bx1y0\.png'"):
         from_pattern(paths, r"(?P<patient>a)x", "data")
-    with pytest.raises(DatasetError, match="finds the one patient 'Mild' in all 12 files"):
+    with pytest.raises(DatasetError, match="finds the same patient 'Mild' in all 12 files"):
         from_pattern(paths, r"(?P<patient>Mild)", "data")
 
 
@@ -305,8 +305,8 @@ def test_linked_folders_are_followed_once_and_debris_is_counted(tmp_path):
     assert len(samples) == 10
     assert f"{LABELS[0]}/linked/1.png" in samples.names
     told = "; ".join(map(str, samples.skipped))
-    assert "5 hidden files, or files left by macOS or Windows" in told
-    assert "3 links that lead nowhere, or to a folder that was read already" in told
+    assert "5 hidden files, or files created by macOS or Windows" in told
+    assert "3 broken links, or links to a folder that was read already" in told
     assert "1 files outside the class folders, such as stray.png" in told
 
 

@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_stops_with_where_it_happened():
     message = str(caught.value)
     assert "The loss is nan at step 1 of epoch 1, stage full, learning rate 2.50e-01" in message
     assert "--precision fp32" in message
-    assert "Last good checkpoint: runs/.a.partial/checkpoint.pt" in message
+    assert "Last checkpoint: runs/.a.partial/checkpoint.pt" in message
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 8])
@@ -273,7 +273,7 @@ def test_a_checkpoint_within_an_epoch_changes_nothing():
 def test_a_checkpoint_after_an_epoch_is_left_out_where_it_is_not_worth_its_time():
     record = Record(due_at=3)
     hooks_of = record.hooks
-    record.hooks = lambda: replace(hooks_of(), worth=lambda: False)
+    record.hooks = lambda: replace(hooks_of(), worthwhile=lambda: False)
     train(small(), record=record)
     assert record.checkpoints == [(1, 3), (2, 3)]
 
@@ -296,9 +296,9 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_gradient():
     # The backbone is frozen: BatchNorm in eval mode makes the parts add up exactly.
     train(crowded, Stage(2, 1e-2), slices(batch=16), record, trained=crowded.fc)
     train(roomy, Stage(2, 1e-2), slices(batch=16), trained=roomy.fc)
-    assert [text.split(",")[0] for text in record.said] == [
-        "Out of memory: batches of 16 are now computed in 2 parts",
-        "Out of memory: batches of 16 are now computed in 4 parts",
+    assert [text.split(" whose")[0] for text in record.said] == [
+        "Out of memory: each batch of 16 is now computed in 2 parts",
+        "Out of memory: each batch of 16 is now computed in 4 parts",
     ]
     for name, tensor in roomy.state_dict().items():
         torch.testing.assert_close(crowded.state_dict()[name], tensor, rtol=1e-5, atol=1e-7)

@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from stageproof.train.data.patients.alignment import Alignment
 from stageproof.train.data.patients.copies import copy_links
-from stageproof.train.data.patients.from_pixels import Patients, tell_apart
+from stageproof.train.data.patients.from_pixels import Patients, identify_patients
 from stageproof.train.data.patients.heights import gaps, heights, ordered
 from stageproof.train.data.patients.peaks_over_threshold import chance_above, exceeded
 from stageproof.train.data.patients.rejoining import rejoined, strong_level
@@ -73,7 +73,7 @@ def test_parts_of_a_head_in_two_positions_meet(drawn):
 def test_two_people_in_one_person_s_place_are_no_patients():
     """Too few people for references: unknown, and identical pictures are one all the same."""
     pixels, _ = phantoms(3, 16)
-    found = tell_apart(np.concatenate([pixels, pixels[:5]]))
+    found = identify_patients(np.concatenate([pixels, pixels[:5]]))
     assert found.verdict == "unknown"
     assert found.error == 1
     assert found.count is None
@@ -216,7 +216,7 @@ def changed(one: np.ndarray) -> list[np.ndarray]:
 def test_a_copy_is_laid_onto_its_original(drawn):
     one = drawn[0][8]
     shown = np.array([one, *changed(one), drawn[0][24]])
-    laid = Alignment(shown).laid(np.zeros(5, np.int64), np.arange(1, 6))
+    laid = Alignment(shown).registered(np.zeros(5, np.int64), np.arange(1, 6))
     alike = directions(laid) @ directions(one[None])[0]
     assert (alike[:4] > 0.97).all()
     assert alike[4] < 0.96
@@ -236,7 +236,7 @@ def test_copies_are_linked_to_slices_of_their_person(drawn):
 @pytest.mark.parametrize("side", [32, 64])
 def test_no_people_among_textures(side):
     noise = np.random.default_rng(0).integers(0, 256, (150, side, side)).astype(np.uint8)
-    found = tell_apart(noise)
+    found = identify_patients(noise)
     assert not found.found
     assert len(set(found.groups)) == 150
     assert not found.moved.any()
@@ -253,7 +253,7 @@ def photographs() -> list[Image.Image]:
 
 
 def test_no_people_among_photographs():
-    found = tell_apart(np.array([thumbnail(image) for image in photographs()]))
+    found = identify_patients(np.array([thumbnail(image) for image in photographs()]))
     assert not found.found
     assert len(set(found.groups)) == 13
 
@@ -266,7 +266,7 @@ def test_no_people_among_pieces_of_photographs():
         for x in range(0, image.width - 127, 128)
         for y in range(0, image.height - 127, 128)
     ]
-    assert not tell_apart(np.array(pieces)).found
+    assert not identify_patients(np.array(pieces)).found
 
 
 @pytest.mark.slow
@@ -276,7 +276,7 @@ def test_forty_thousand_slices_in_bounded_time_and_memory():
     shown, people = phantoms(1250, 32)
     shown = np.array([thumbnail(Image.fromarray(one)) for one in shown])
     began = time.monotonic()
-    found = tell_apart(shown)
+    found = identify_patients(shown)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     sys.stderr.write(f"{time.monotonic() - began:.0f} s, {peak / 1e9:.2f} GB\n")
     assert found.found

@@ -155,12 +155,12 @@ def test_a_patients_own_slices_resemble_one_another_more_than_another_persons():
 @pytest.mark.slow  # tests/train/test_audit.py counts the same people
 def test_people_can_be_told_from_the_pixels_at_the_spacing_that_the_command_writes():
     pytest.importorskip("scipy", reason="linking slices by pixels needs scipy")
-    from stageproof.train.data.patients.from_pixels import tell_apart
+    from stageproof.train.data.patients.from_pixels import identify_patients
     from stageproof.train.data.patients.thumbnails import thumbnail
 
     samples = phantom_samples(6, 32, size=64, seed=1)
     thumbnails = np.stack([thumbnail(Image.fromarray(decode(image))) for image in samples.images])
-    linked = tell_apart(thumbnails).groups
+    linked = identify_patients(thumbnails).groups
     assert np.array_equal(linked[:, None] == linked, samples.groups[:, None] == samples.groups)
 
 

@@ -33,11 +33,14 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--weights", "imagnet"], "is not a file, nor one of none, imagenet. Did you mean imagenet?"),
+        (["--weights", "imagnet"], "is not a file, and not one of none, imagenet. Did you mean imagenet?"),
         (["--weights", "none "], "Did you mean none?"),
-        (["--weights", "run"], "is a run directory. Name its weights: run/model.safetensors"),
+        (["--weights", "run"], "is a run directory. Use its file run/model.safetensors"),
         (["--weights", "ids.cvs"], "Did you mean ids.csv?"),
-        (["--weights", "imagenet", "--recipe", "resnet34-gray"], "are of resnet50, and resnet34-gray is to be trained"),
+        (
+            ["--weights", "imagenet", "--recipe", "resnet34-gray"],
+            "is for resnet50, and the recipe trains resnet34-gray",
+        ),
         (["--data", "slice"], "Did you mean {here}/slices?"),
         (["--data", "slcies/MildDemented"], "There is no slcies in {here}. Did you mean slices?"),
         (["--data", "slices", "--groups", "slices"], "is not a file."),
@@ -76,9 +79,9 @@ def test_room_on_the_disk(monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=gigabytes: usage(free * 1e9))
         check_training(parse(["--out", "new"]), said.append)
         assert len(said) == lines
-    assert "has 0.90 GB free, and a run of resnet50 takes up to 0.98 GB" in said[0]
+    assert "has 0.90 GB free, and a run of resnet50 needs up to 0.98 GB" in said[0]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0.3e9))
-    with pytest.raises(CheckpointError, match=r"has 0\.30 GB free, and a run of resnet50 takes 0\.39 GB at least"):
+    with pytest.raises(CheckpointError, match=r"has 0\.30 GB free, and a run of resnet50 needs at least 0\.39 GB"):
         check_training(parse(["--out", "new"]), pytest.fail)
 
 
@@ -108,7 +111,7 @@ def test_weights_that_do_not_fit_are_said_before_the_data_is_read(here, monkeypa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "no longer at {here}/gone. Say where it is: python -m train.evaluate run --data DIR_OR_PARQUET"),
+        ({}, "no longer at {here}/gone. Give its new path: python -m train.evaluate run --data DIR_OR_PARQUET"),
         ({"data": Path("slcies")}, "slcies does not exist. Did you mean slices?"),
         ({"data": Path("slices"), "groups": Path("id.csv")}, "Did you mean ids.csv?"),
         ({"data": Path("slices"), "out": Path("ids.csv/a")}, "ids.csv is not a folder"),

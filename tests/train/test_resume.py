@@ -21,7 +21,7 @@ from stageproof.runtime.errors import CheckpointError, InputError, TrainingError
 from stageproof.train.__main__ import main
 from stageproof.train.config.command_line import parse
 from stageproof.train.config.saved_options import read_options
-from stageproof.train.runs.checkpoints import Keeper, read_checkpoint
+from stageproof.train.runs.checkpoints import CheckpointWriter, read_checkpoint
 from stageproof.train.runs.unfinished import partial_folder
 
 REPOSITORY = Path(__file__).parents[2]
@@ -137,7 +137,10 @@ def test_disturbed_in_other_ways_it_does_so_too(undisturbed, few_slices, tmp_pat
         assert process.returncode == -signal.SIGKILL
     else:
         assert process.returncode == 0
-        assert errors.splitlines()[-1] == f"Stopped, with a checkpoint. Next: python -m train --resume --out {out}"
+        assert (
+            errors.splitlines()[-1]
+            == f"Stopped after writing a checkpoint. Resume with: python -m train --resume --out {out}"
+        )
         assert printed == ""
     assert_ends_as(out, undisturbed(recipe))
 
@@ -159,8 +162,8 @@ def test_a_run_directory_of_the_gray_recipe_carries_its_own_normalisation(undist
 def test_an_interrupted_run_is_not_overwritten(killed, few_slices, capsys):
     assert main(arguments("resnet34-gray", few_slices, killed)) == 2
     error = capsys.readouterr().err
-    assert "holds an interrupted run. Nothing was written." in error
-    assert error.endswith(f"or go on with it: python -m train --resume --out {killed}\n")
+    assert "contains an interrupted run. Nothing was written." in error
+    assert error.endswith(f"or resume it: python -m train --resume --out {killed}\n")
     assert (partial_folder(killed) / "checkpoint.pt").exists()
 
 
@@ -170,9 +173,9 @@ def test_a_resumed_run_that_is_interrupted_at_once_says_that_its_checkpoint_is_k
 
     monkeypatch.setattr("train.launch.launch", interrupted)
     assert main(["--resume", "--out", str(killed)]) == 1
-    assert capsys.readouterr().err.endswith(f"kept. Next: python -m train --resume --out {killed}\n")
+    assert capsys.readouterr().err.endswith(f"kept. Resume with: python -m train --resume --out {killed}\n")
     assert main(["--out", f"{killed}-new"]) == 1
-    assert capsys.readouterr().err.endswith("nothing was kept.\n")
+    assert capsys.readouterr().err.endswith("nothing was written.\n")
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_still_there(killed, capsys):
@@ -182,7 +185,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_still_there(killed,
     assert main(["--resume", "--out", str(killed)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"CheckpointError: {newest} is damaged: ")
-    assert error.endswith("Delete it, and --resume goes on from checkpoint.previous.pt.\n")
+    assert error.endswith("Delete it; --resume then continues from checkpoint.previous.pt.\n")
     assert error.count("\n") == 1
     newest.unlink()
     assert read_checkpoint(folder)["stage"] == 1
@@ -199,7 +202,7 @@ def test_data_that_changed_is_noticed(killed, few_slices, tmp_path, capsys):
 
 
 def test_another_recipe_is_not_mixed_in(killed):
-    with pytest.raises(InputError, match=r"--resume: batch_size is 4, was 8\. Leave out what changed"):
+    with pytest.raises(InputError, match=r"--resume: batch_size is 4, was 8\. Leave these options out"):
         parse(["--resume", "--out", str(killed), "--batch-size", "4"])
     options = parse(["--resume", "--out", str(killed), "--checkpoint-minutes", "3"])
     assert options.settings.name == "resnet34-gray"
@@ -211,7 +214,7 @@ def test_another_recipe_is_not_mixed_in(killed):
 def test_the_run_interrupted_last_is_found_by_itself(killed, monkeypatch):
     monkeypatch.chdir(killed.parent)
     (killed.parent / "runs").mkdir()
-    with pytest.raises(CheckpointError, match=r"runs/ holds no interrupted run with a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"runs/ contains no interrupted run with a checkpoint"):
         parse(["--resume"])
     partial_folder(killed).rename(killed.parent / "runs" / ".b.partial")
     assert parse(["--resume"]).out == Path("runs/b")
@@ -234,7 +237,7 @@ import resource, sys
 from train.__main__ import main
 # No file may grow beyond this from the second checkpoint on: as on a disk that has filled up.
 from train.runs import checkpoints as state
-write, count = state.Keeper.write, []
+write, count = state.CheckpointWriter.write, []
 
 def fills(self, content):
     count.append(1)
@@ -242,7 +245,7 @@ def fills(self, content):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
     write(self, content)
 
-state.Keeper.write = fills
+state.CheckpointWriter.write = fills
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -261,7 +264,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_last_checkpoint(few_sl
     assert done.returncode == 1
     error = done.stderr.splitlines()[-1]
     assert error.startswith(f"TrainingError: A checkpoint cannot be written to {folder}: ")
-    assert f"Last good checkpoint: {folder / 'checkpoint.pt'}. Make room" in error
+    assert f"Last checkpoint: {folder / 'checkpoint.pt'}. Free disk space" in error
     assert not (folder / "checkpoint.pt.writing").exists()
     assert read_checkpoint(folder)["state"]["step"] == 2
     again = start(["--resume", "--out", str(out)])
@@ -272,12 +275,12 @@ def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_last_checkpoint(few_sl
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before(tmp_path):
-    keeper = Keeper(tmp_path, minutes=0)
+    writer = CheckpointWriter(tmp_path, minutes=0)
     for step in (1, 2):
-        keeper.write({"step": step})
+        writer.write({"step": step})
     (tmp_path / "checkpoint.pt.writing").mkdir()  # in the way, as a folder that may not be written to is
-    with pytest.raises(TrainingError, match=r"cannot be written to .* Last good checkpoint: .*checkpoint\.pt"):
-        keeper.write({"step": 3})
+    with pytest.raises(TrainingError, match=r"cannot be written to .* Last checkpoint: .*checkpoint\.pt"):
+        writer.write({"step": 3})
     assert read_checkpoint(tmp_path)["step"] == 2
     assert torch.load(tmp_path / "checkpoint.previous.pt", weights_only=True)["step"] == 1
 
@@ -286,17 +289,17 @@ def test_after_an_epoch_a_checkpoint_is_worth_a_twentieth_of_the_time(tmp_path, 
     now = [100.0]
     monkeypatch.setattr("train.runs.checkpoints.time.monotonic", lambda: now[0])
     monkeypatch.setattr("train.runs.checkpoints.os.fsync", lambda _: now.__setitem__(0, now[0] + 2))
-    keeper = Keeper(tmp_path, minutes=10)
-    assert keeper.worth()
-    keeper.write({"step": 1})  # takes two seconds
+    writer = CheckpointWriter(tmp_path, minutes=10)
+    assert writer.worthwhile()
+    writer.write({"step": 1})  # takes two seconds
     assert now == [102.0]
     now[0] += 39
-    assert not keeper.worth()
+    assert not writer.worthwhile()
     now[0] += 1
-    assert keeper.worth()
-    assert not keeper.due()
+    assert writer.worthwhile()
+    assert not writer.due()
     now[0] += 560
-    assert keeper.due()
+    assert writer.due()
 
 
 def test_a_checkpoint_of_another_schema(tmp_path):

@@ -65,8 +65,8 @@ def test_a_newer_run_that_is_not_finished_is_a_warning_that_names_it(runs, check
     unfinished(runs / "my run", 4e9, checkpoint)
     run, lines = said_of()
     assert run == runs / "a"
-    assert lines[0].startswith("WARNING: newer than the run used here: runs/my run is not finished")
-    assert lines[0].endswith("Finish it with: python -m train --resume --out 'runs/my run'") == checkpoint
+    assert lines[0].startswith("WARNING: a newer run is unfinished: runs/my run is not finished")
+    assert lines[0].endswith("Resume it with: python -m train --resume --out 'runs/my run'") == checkpoint
     assert lines[1].startswith("run runs/a: ")
     assert len(said_of(runs / "a")[1]) == 1  # named by the user
 
@@ -79,7 +79,7 @@ def test_an_older_run_that_is_not_finished_is_no_warning(runs):
 def test_where_only_an_unfinished_run_is_that_is_what_the_error_says(runs):
     shutil.rmtree(runs / "a")
     unfinished(runs / "b", 4e9)
-    with pytest.raises(CheckpointError, match=r"holds no finished run\. runs/b is not finished .* --out runs/b$"):
+    with pytest.raises(CheckpointError, match=r"contains no finished run\. runs/b is not finished .* --out runs/b$"):
         newest_run()
 
 
@@ -92,7 +92,7 @@ def test_a_run_written_elsewhere_is_found_from_where_it_was_started(runs, tmp_pa
     assert (runs / ".elsewhere").read_text().splitlines() == [str(other)]
     unfinished(other.parent / "c", 4e9)
     remember(other.parent / "c")
-    assert f"used here: {other.parent / 'c'} is not finished" in said_of()[1][0]
+    assert f"is unfinished: {other.parent / 'c'} is not finished" in said_of()[1][0]
     assert interrupted_run(None) == partial_folder(other.parent / "c")
     shutil.rmtree(other.parent)
     assert newest_run() == runs / "a"
@@ -110,9 +110,9 @@ def test_nothing_is_written_where_there_is_no_runs_folder(tmp_path, monkeypatch)
     ("name", "message"),
     [
         ("nowhere", "nowhere does not exist"),
-        ("runs", r"runs holds 1 runs and is none itself\. Name one of them, such as runs/a"),
+        ("runs", r"runs contains 1 runs, and is not a run itself\. Give one of them, such as runs/a"),
         ("runs/a/run.json", r"run\.json is a file, expected a run directory"),
-        ("empty", r"empty holds no run\.json"),
+        ("empty", r"empty contains no run\.json"),
         ("runs/b", r"runs/b is not finished .*python -m train --resume --out runs/b$"),
         ("runs/.b.partial", r"runs/b is not finished .*python -m train --resume --out runs/b$"),
     ],

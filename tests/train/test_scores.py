@@ -142,7 +142,7 @@ def test_a_class_that_is_never_answered_has_no_precision():
     chances = answers.probabilities.copy()
     chances[:, 2] = 0
     figures = Summary(Answers(chances, answers.labels, answers.patients)).decisions()
-    assert figures["classes"]["MildDemented"]["precision"]["why"] == "not estimable: never answered"
+    assert figures["classes"]["MildDemented"]["precision"]["why"] == "not estimable: never predicted"
     assert figures["macro"]["precision"]["value"] is None
     assert figures["classes"]["MildDemented"]["recall"]["value"] == 0
     assert figures["classes"]["MildDemented"]["recall"]["high"] > 0.3
@@ -155,7 +155,7 @@ def test_unknown_patients_give_figures_without_intervals():
     for path in ("accuracy", "kappa", "balanced_accuracy"):
         assert unknown[path]["value"] == pytest.approx(known[path]["value"], abs=1e-12)
         assert unknown[path]["low"] is unknown[path]["patients"] is None
-        assert unknown[path]["why"] == "interval not estimable: which slices are of one person is unknown"
+        assert unknown[path]["why"] == "interval not estimable: patients are unknown"
         assert known[path]["low"] < known[path]["value"] < known[path]["high"]
 
 

@@ -108,7 +108,7 @@ def reported(seed: int, third: bool, epochs: int = 10) -> float:
         last_good=lambda: "",
         stop=lambda: False,
         say=lambda text: None,
-        worth=lambda: False,
+        worthwhile=lambda: False,
     )
     state = StageState(model, torch.optim.SGD(model.parameters(), 3.0), device_type="cpu", fp16=False, ema=0.0)
     watched = side(split.selection if third else split.validation)

@@ -18,11 +18,11 @@ from stageproof.train.__main__ import main
 from stageproof.train.data.cache import Cache, prepare_once
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.decode import safe_loader
-from stageproof.train.distributed.process_group import Team
+from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine import session
 from stageproof.train.engine.session import _class_weights
 from stageproof.train.reports.training_figures import plot_confusion, plot_curves
-from stageproof.train.runs.metrics_log import Epoch, Journal
+from stageproof.train.runs.metrics_log import Epoch, MetricsLog
 
 SPEC = InputSpec(32, 32, 1, (0.0,), (1.0,))
 
@@ -51,7 +51,7 @@ def test_without_augmentation_the_frozen_backbone_looks_at_each_slice_once(few_s
     assert sorted(seen) == list(range(40))
     assert trained_on == [("head", "Sequential"), ("full", "ResNet")]
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 10
-    assert "the frozen backbone looks at every slice once" in capsys.readouterr().err
+    assert "head: caching the features of the frozen backbone" in capsys.readouterr().err
 
 
 def test_every_option_at_once(few_slices, tmp_path, capsys):
@@ -91,7 +91,7 @@ def test_every_option_at_once(few_slices, tmp_path, capsys):
         (["--full.warmup", "1.5"], "--full.warmup is 1.5"),
         (["--max-unreadable", "5"], "--max-unreadable is 5, expected between 0 and 1"),
         (["--country", "Germany"], "--country is 'Germany', expected an ISO 3166 alpha-3 code"),
-        (["--recipe", "resnet34-gray", "--normalise", "imagenet"], "--normalise imagenet has three channels"),
+        (["--recipe", "resnet34-gray", "--normalise", "imagenet"], "--normalise imagenet needs 3 channels"),
     ],
 )
 def test_numbers_that_make_no_sense(tmp_path, capsys, words, message):
@@ -112,10 +112,10 @@ def test_class_weights_make_classes_weigh_alike():
 
 
 def test_the_journal_takes_back_what_was_written_after_the_checkpoint(tmp_path):
-    journal = Journal(tmp_path)
+    metrics_log = MetricsLog(tmp_path)
     for number in (1, 2, 3):
-        journal.add(epoch(number))
-    Journal(tmp_path, [epoch(1)]).add(epoch(2, loss=0.5))
+        metrics_log.add(epoch(number))
+    MetricsLog(tmp_path, [epoch(1)]).add(epoch(2, loss=0.5))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == [asdict(epoch(1)), asdict(epoch(2, loss=0.5))]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
@@ -125,9 +125,9 @@ def test_tensorboard_gets_every_figure(tmp_path):
     pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    journal = Journal(tmp_path, tensorboard=True)
-    journal.add(epoch(1, loss=0.75))
-    journal.close()
+    metrics_log = MetricsLog(tmp_path, tensorboard=True)
+    metrics_log.add(epoch(1, loss=0.75))
+    metrics_log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert events.Scalars("full/loss")[0].value == 0.75
     assert "full/validation_patient_accuracy" in events.Tags()["scalars"]
@@ -178,10 +178,10 @@ def test_preparing_leaves_no_file_when_the_data_is_bad(few_slices, tmp_path, mon
         raise DatasetError("no good")
 
     with pytest.raises(DatasetError):
-        prepare_once(Team(), 0, broken)
+        prepare_once(ProcessGroup(), 0, broken)
     assert list(tmp_path.iterdir()) == []
     told = {"max_unreadable": 0.05, "split": "patient", "fold": 0, "folds": 5, "seed": 0}
-    data = prepare_once(Team(), 0, lambda allocate: prepare(few_slices, SPEC, **told, allocate=allocate))
+    data = prepare_once(ProcessGroup(), 0, lambda allocate: prepare(few_slices, SPEC, **told, allocate=allocate))
     assert isinstance(data.slices.pixels, np.memmap)
     assert list(tmp_path.iterdir()) == []
 

@@ -75,7 +75,9 @@ def test_hidden_files_and_folders_are_left_alone_and_subfolders_are_searched(tmp
 
 def test_a_folder_that_is_no_class_is_named(tmp_path):
     make_folders(tmp_path, [*LABELS, "Combined Dataset"])
-    with pytest.raises(DatasetError, match=r"found 'Combined Dataset'\. Give the folder that holds the class folders"):
+    with pytest.raises(
+        DatasetError, match=r"found 'Combined Dataset'\. Give the folder that contains the class folders"
+    ):
         load_samples(tmp_path)
 
 
@@ -84,16 +86,15 @@ def test_a_folder_dealt_into_train_and_test_says_what_to_do_with_them(tmp_path):
         make_folders(tmp_path / part, list(LABELS[:2] if part == "test" else LABELS))
     with pytest.raises(DatasetError) as caught:
         load_samples(tmp_path)
-    assert f"{tmp_path} holds test, train, and the class folders are in there" in str(caught.value)
-    assert f"--data {tmp_path / 'train'}. Then python -m train.evaluate --data {tmp_path / 'test'} judges" in str(
-        caught.value
-    )
+    assert f"{tmp_path} contains test, train, with the class folders inside" in str(caught.value)
+    assert f"--data {tmp_path / 'train'}. Then evaluate on slices of other patients: " in str(caught.value)
+    assert f"python -m train.evaluate --data {tmp_path / 'test'}. To find patients in both" in str(caught.value)
     assert len(load_samples(tmp_path / "train")) == 4
 
 
 def test_a_folder_around_the_class_folders_is_seen_through(tmp_path):
     make_folders(tmp_path / "slices", list(LABELS))
-    with pytest.raises(DatasetError, match=f"Train on one: --data {tmp_path / 'slices'}.$"):
+    with pytest.raises(DatasetError, match=f"Train on one of them: --data {tmp_path / 'slices'}.$"):
         load_samples(tmp_path)
 
 
@@ -181,7 +182,7 @@ def test_parquet_labels_that_are_no_class(tmp_path, outside):
     good = ["0", "1"] if isinstance(outside, str) else [0.0, 1.0] if isinstance(outside, float) else [0, 1]
     path = write_parquet(tmp_path / "a.parquet", [*good, outside], list(ALPHABETICAL))
     with pytest.raises(
-        DatasetError, match=r"in the column 'label' is no class .*whole numbers from 0 to 3, for Mild"
+        DatasetError, match=r"in the column 'label' is not a class .*integers from 0 to 3, for Mild"
     ) as e:
         load_samples(path)
     assert f" {outside!r} in" in str(e.value)

@@ -114,7 +114,7 @@ def test_training_leaves_them_out_and_says_so(told, few_slices, tmp_path):
     data = prepare(few_slices, InputSpec.imagenet(32), groups=path, fold=0, **OPTIONS)
     assert [data.slices.names[at] for at in data.split.left_out] == names
     assert data.facts()["undecided"] == 2
-    assert "2 slices left out: they may be of several of the groups" in data.who.lines()
+    assert "2 slices left out: they may belong to several groups" in data.who.lines()
     data.write(tmp_path)
     sides = read_split(tmp_path)
     assert {name for name, (_, side) in sides.items() if side == "left out"} == set(names)
@@ -129,7 +129,7 @@ def test_the_audit_says_so_and_its_groups_file_too(told, few_slices, tmp_path):
     findings = audit(few_slices, tmp_path / "audit", groups=path)
     assert findings["undecided"] == 2
     text = " ".join(" ".join(lines(findings)).split())
-    assert "2 slices may be of several of the groups: no split has them" in text
+    assert "2 slices may belong to several groups and are left out of splits" in text
     with (tmp_path / "audit" / "groups.csv").open() as file:
         assert {row["file"] for row in csv.DictReader(file) if row["verdict"] == "undecided"} == set(names)
 

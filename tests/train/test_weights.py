@@ -38,7 +38,7 @@ def test_of_a_1000_class_file_the_backbone_alone_is_taken(tmp_path):
     torch.save(imagenet.state_dict(), tmp_path / "a.pth")
     model = build("resnet50")
     head = model.fc[0].weight.clone()
-    assert initialise(model, str(tmp_path / "a.pth")).endswith("backbone only: its head has other shapes")
+    assert initialise(model, str(tmp_path / "a.pth")).endswith("backbone only (its head has another shape)")
     assert torch.equal(model.fc[0].weight, head)
     assert torch.equal(model.layer4[2].conv3.weight, imagenet.layer4[2].conv3.weight)
 
@@ -63,8 +63,8 @@ def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as caught:
         initialise(build("resnet50"), "imagenet")
     message = str(caught.value)
-    assert "not cached and cannot be fetched (<urlopen error no route to host>)" in message
-    assert f"Put resnet50-0676ba61.pth into {tmp_path / 'checkpoints'} and run again" in message
+    assert "not cached and cannot be downloaded (<urlopen error no route to host>)" in message
+    assert f"Copy resnet50-0676ba61.pth to {tmp_path / 'checkpoints'} and run again" in message
     assert "--weights none" in message
 
 
@@ -99,7 +99,7 @@ def test_imagenet_weights_that_are_cached_are_taken(published):
     imagenet = resnet50()
     published(saved(imagenet.state_dict()))
     model = build("resnet50")
-    assert initialise(model, "imagenet") == "imagenet, backbone only: its head has other shapes"
+    assert initialise(model, "imagenet") == "imagenet, backbone only (its head has another shape)"
     assert torch.equal(model.conv1.weight, imagenet.conv1.weight)
 
 
@@ -136,11 +136,11 @@ def test_a_head_in_another_order_of_classes_is_put_in_that_of_runs(tmp_path):
     state = {**build("resnet34-gray").state_dict(), "fc.bias": torch.tensor([20.0, 0.0, 30.0, 10.0])}
     torch.save({"state_dict": state, "classes": order}, tmp_path / "a.pth")
     model = build("resnet34-gray")
-    assert initialise(model, str(tmp_path / "a.pth")).endswith("head included, its outputs put in clinical order")
+    assert initialise(model, str(tmp_path / "a.pth")).endswith("head included, outputs reordered to clinical order")
     assert model.state_dict()["fc.bias"].tolist() == [0.0, 10.0, 20.0, 30.0]
     assert torch.equal(model.state_dict()["fc.weight"], state["fc.weight"][[1, 3, 0, 2]])
     torch.save({"state_dict": state, "classes": order, "class_names": list(LABELS)}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="not alike"):
+    with pytest.raises(CheckpointError, match="Contradictory class orders"):
         initialise(model, str(tmp_path / "a.pth"))
     torch.save(state, tmp_path / "a.pth")
-    assert initialise(model, str(tmp_path / "a.pth")).endswith("head included, the order of its classes not stated")
+    assert initialise(model, str(tmp_path / "a.pth")).endswith("head included, class order unknown")

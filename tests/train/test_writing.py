@@ -16,7 +16,7 @@ import pytest
 
 from stageproof.runtime.errors import InputError
 from stageproof.train.evaluate import save as writing
-from stageproof.train.evaluate.evaluation import _judge, evaluate
+from stageproof.train.evaluate.evaluation import _evaluate, evaluate
 from stageproof.train.runs.record import read_record
 from stageproof.train.test_set.held_out import held_out
 
@@ -29,7 +29,7 @@ def judged(small_run):
     import numpy as np
 
     logits = np.random.default_rng(0).normal(size=(len(held.slices), 4)).astype(np.float32)
-    facts, written = _judge(small_run, record, held, logits, None, 0)
+    facts, written = _evaluate(small_run, record, held, logits, None, 0)
     facts["calibration"]["temperature"] = 7.0
     return record, facts, written
 

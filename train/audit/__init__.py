@@ -1,1 +1,1 @@
-"""The audit of a dataset: leakage, duplicates and patients, before any training."""
+"""Audit of a dataset before training: patients, duplicates and leakage."""

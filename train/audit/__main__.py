@@ -1,4 +1,4 @@
-"""`python -m train.audit`: what a dataset holds and what a slice-wise split of it would hide, before any training."""
+"""`python -m train.audit`: reports patients, duplicates and the leakage of a split by slice, before any training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from stageproof.train.audit.dataset import audit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 audited, 2 the data cannot be used. The findings go to stdout, and into --out."""
+    """Exit status: 0 audited, 2 invalid input. Prints the findings and writes them to --out."""
     options = _parser().parse_args(argv)
     try:
         if options.groups is not None and options.patient_pattern is not None:
-            raise InputError("--groups and --patient-pattern both give the patients: give one of the two.")
+            raise InputError("--groups and --patient-pattern both give the patients. Use only one of them.")
         findings = audit(options.data, options.out, options.groups, options.patient_pattern)
     except StageproofError as error:
         report_error(error)
@@ -38,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _next(findings: dict[str, Any], options: argparse.Namespace) -> str:
-    """The command that trains on the data as it was audited."""
+    """The command that trains on the audited data with the same patients."""
     arguments: list[object] = ["--data", options.data]
     if options.patient_pattern is not None:
         arguments += ["--patient-pattern", options.patient_pattern]
-    elif findings["patients_told_by"] == "pixels":  # it takes minutes to find them again
+    elif findings["patients_told_by"] == "pixels":  # identifying them again would take minutes
         arguments += ["--groups", options.out / "groups.csv"]
     elif options.groups is not None:
         arguments += ["--groups", options.groups]
@@ -54,22 +54,23 @@ def _next(findings: dict[str, Any], options: argparse.Namespace) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("train.audit"),
-        description="Whose slices a dataset holds, and what a split by slice would hide.",
+        description="Report the patients, duplicates and label conflicts of a dataset, and how much a split by slice "
+        "leaks between training and test.",
     )
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
-        help="folder of class folders, a folder of such folders (train/, test/), a .parquet file, or a .csv file of "
-        "path, label and patient",
+        help="folder with one subfolder for each class, a folder of such folders (train/, test/), a .parquet file, or "
+        "a .csv file with the columns path, label and patient",
     )
     parser.add_argument("--groups", type=Path, help="CSV file with the columns file and patient (or group)")
     parser.add_argument(
         "--patient-pattern",
         metavar="REGEX",
-        help="regular expression with a named group (?P<patient>...) that reads ids from file paths",
+        help="regular expression with a named group (?P<patient>...) that extracts patient ids from file paths",
     )
-    parser.add_argument("--out", type=Path, default=Path("audit"), help="new folder for the report (default: audit)")
+    parser.add_argument("--out", type=Path, default=Path("audit"), help="report folder to create (default: audit)")
     parser.add_argument("--json", action="store_true", help="print the findings as one JSON object")
     return parser
 

@@ -1,4 +1,4 @@
-"""The audit of a dataset: its findings, and the folder of files that it writes."""
+"""`audit`: audits a dataset and writes the report folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 
 def audit(data: Path, out: Path, groups: Path | None = None, patient_pattern: str | None = None) -> dict[str, Any]:
-    """What was found, JSON-ready; also written to the new folder `out`: `audit.json` and `audit.html`, which call files
-    by keyed digests, `names.json`, which says which files those are, and `groups.csv`.
+    """The findings of the audit, JSON-serialisable.
 
-    data: as `python -m train` takes, or a folder of such folders, as train/ and test/. groups: a groups file.
-    patient_pattern: reads ids from paths. Without both, the ids that the data has are used, or image similarity;
-    `groups.csv` is written only where the patients or groups are known.
+    Also writes the new folder `out`: `audit.json` and `audit.html`, in which files have pseudonyms (keyed digests);
+    `names.json`, with the file of each pseudonym; and, if patients or groups are known, `groups.csv`.
 
-    Raises DatasetError for data that cannot be read, or when `out` exists already; InputError for a bad pattern.
+    data: as for `python -m train`, or a folder of such folders, such as train/ and test/. groups: a groups file.
+    patient_pattern: regular expression that extracts ids from paths. Without both, the patients come from ids in the
+    data, else from image similarity.
+
+    Raises DatasetError if the data cannot be read or `out` exists already; InputError for an invalid pattern.
     """
     if out.exists():
         raise DatasetError(f"{out} exists already. Give another --out; nothing was written.")
@@ -36,7 +38,7 @@ def audit(data: Path, out: Path, groups: Path | None = None, patient_pattern: st
     from stageproof.train.data.decode import thumbnails_only
     from stageproof.train.data.identity.groups_file import with_groups
     from stageproof.train.data.identity.identify import identify
-    from stageproof.train.data.patients.from_pixels import tell_apart
+    from stageproof.train.data.patients.from_pixels import identify_patients
     from stageproof.train.data.sources.predefined_splits import load_parts
 
     samples, part = load_parts(data, patient_pattern)
@@ -47,7 +49,7 @@ def audit(data: Path, out: Path, groups: Path | None = None, patient_pattern: st
         left_out = {item.name for item in unreadable}
         part = part[[name not in left_out for name in samples.names]]
     who = identify(slices.thumbnails, slices.groups, slices.ids, samples.notes)
-    patients = who.similarity or tell_apart(slices.thumbnails)
+    patients = who.similarity or identify_patients(slices.thumbnails)
     findings = find(samples, slices, unreadable, who, patients, part)
     _write(findings, samples, slices, unreadable, who, patients, out)
     return findings
@@ -62,7 +64,7 @@ def _write(
     patients: Patients,
     out: Path,
 ) -> None:
-    """Write the folder beside its place and move it there, so that it is never half full."""
+    """Write a temporary folder beside `out` and rename it, so that `out` is never incomplete."""
     import numpy as np
 
     from stageproof.train.audit.names import names_file, without_names
@@ -84,7 +86,7 @@ def _write(
                 write_private(staging / "names.json", kept.encode())
             if who.unit is not None:
                 groups = who.groups
-                # --groups wants a row for every file; nothing is known of these, so each is alone.
+                # --groups needs a row for every file. The patients of unreadable files are unknown: one group each.
                 strangers = groups.max() + 1 + np.arange(len(unreadable))
                 names = [*slices.names, *(item.name for item in unreadable)]
                 every, aside = np.concatenate([groups, strangers]), np.zeros(len(names), bool)

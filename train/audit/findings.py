@@ -1,4 +1,4 @@
-"""What the audit finds, JSON-ready. (As text: `train.audit.text`.)"""
+"""Computes the findings of an audit, as in `audit.json`. `train.audit.text` formats them as text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.predefined_splits import in_training
 
 FEWEST_PEOPLE = 5
-"""People that a class needs for each of the usual five folds to hold one out."""
+"""Minimum number of patients of a class such that each of five folds can hold out one."""
 
 
 def find(
@@ -30,15 +30,15 @@ def find(
     patients: Patients,
     part: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Every finding, JSON-ready; None where it takes knowing the patients, and nobody does.
+    """All findings, JSON-serialisable; None for those that need known patients if patients are unknown.
 
-    who: the patients. patients: what image similarity shows of these slices. part: (N,) str, the folders of a split
-    that the data comes with.
+    who: the patients used. patients: those identified from image similarity. part: (N,) str, folder of each slice in a
+    predefined split; None if the data has none.
     """
     known, labels = who.unit == "patients", slices.labels
-    # Ids that were given are counted as they are; those that show one head are joined for splits alone.
+    # Counts use the ids as given. Ids of the same patient (by image similarity) are merged for splits only.
     groups = who.ids.subjects if known and who.ids is not None else who.groups
-    groups = np.unique(groups, return_inverse=True)[1]  # a patient may have no file that could be read
+    groups = np.unique(groups, return_inverse=True)[1]  # renumbered: all files of a patient may be unreadable
     different = len({sha256(picture).digest() for picture in slices.thumbnails})
     return {
         "source": samples.source,
@@ -63,7 +63,7 @@ def find(
 
 
 def _of_patients(groups: np.ndarray | None, slices: Slices, patients: Patients) -> dict[str, Any]:
-    """What is said of patients; None for each where they are unknown. groups: (N,) int64 from 0."""
+    """Findings about patients; each is None if they are unknown. groups: (N,) int64 from 0, or None if unknown."""
     names = ("patients", "patients_by_class", "too_few_people", "slices_a_patient", "patients_with_two_labels")
     if groups is None:
         return dict.fromkeys((*names, "label_conflicts", "linear_baseline"))
@@ -82,7 +82,7 @@ def _of_patients(groups: np.ndarray | None, slices: Slices, patients: Patients) 
 
 
 def _of_ids(who: Identified, names: Sequence[str], patients: Patients) -> dict[str, Any]:
-    """What the pixels say of the ids that are used; None where none are."""
+    """Findings of the check of the ids against image similarity; None if the data has no ids."""
     if who.ids is None or who.check is None:
         return {"slices_like_another_patient": None, "twins": None, "two_heads": None}
     likes = who.check.doubled
@@ -96,10 +96,10 @@ def _of_ids(who: Identified, names: Sequence[str], patients: Patients) -> dict[s
 
 
 def _of_random_split(who: Identified, slices: Slices, groups: np.ndarray) -> dict[str, Any]:
-    """What a random split hides: exactly where the patients are known, else at least."""
+    """Leakage of a random split by slice: exact if patients are known, else a lower bound."""
     decided = ~who.undecided
     neighbour = nearest_neighbour(slices.thumbnails[decided], slices.labels[decided], groups[decided])
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "shared_by_random_split": None,
         "random_split_leaks_at_least": None,
         "slices_with_another_of_their_head": None,
@@ -109,13 +109,13 @@ def _of_random_split(who: Identified, slices: Slices, groups: np.ndarray) -> dic
     }
     if who.unit == "patients":
         shared = shared_patients(who.groups)
-        return {**told, "shared_by_random_split": shared, "nearest_neighbour_other_patients": neighbour.other_patients}
+        return {**found, "shared_by_random_split": shared, "nearest_neighbour_other_patients": neighbour.other_patients}
     bound = leak_bound(slices.thumbnails, slices.labels)
     at_least = bound.leaked
-    if who.ids is not None and who.ids.scans:  # slices of one scan are of one person, whoever that is
+    if who.ids is not None and who.ids.scans:  # all slices of a scan show one patient
         at_least = max(at_least, shared_patients(who.groups))
-    told |= {"random_split_leaks_at_least": at_least, "slices_with_another_of_their_head": bound.linked}
-    return {**told, "nearest_neighbour_other_groups": neighbour.other_patients if who.unit else None}
+    found |= {"random_split_leaks_at_least": at_least, "slices_with_another_of_their_head": bound.linked}
+    return {**found, "nearest_neighbour_other_groups": neighbour.other_patients if who.unit else None}
 
 
 def _by_class(labels: np.ndarray) -> dict[str, int]:
@@ -123,7 +123,7 @@ def _by_class(labels: np.ndarray) -> dict[str, int]:
 
 
 def _two_labels(groups: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Each patient whose slices have more than one label: slices by class, and one file of each class."""
+    """The patients with slices of several classes: number of slices by class, and one file of each class."""
     found = []
     for group in np.unique(groups):
         mine = np.flatnonzero(groups == group)
@@ -135,7 +135,7 @@ def _two_labels(groups: np.ndarray, labels: np.ndarray, names: Sequence[str]) ->
 
 
 def _like_another(groups: np.ndarray, patients: Patients) -> int:
-    """Slices of one patient by image similarity and of several by the ids: those outside the largest part."""
+    """Number of slices whose id differs from the most frequent id of their patient (by image similarity)."""
     pairs, counts = np.unique(np.stack([patients.groups, groups]), axis=1, return_counts=True)
     largest = np.zeros(patients.groups.max() + 1, np.int64)
     np.maximum.at(largest, pairs[0], counts)
@@ -143,19 +143,19 @@ def _like_another(groups: np.ndarray, patients: Patients) -> int:
 
 
 def _given_split(part: np.ndarray, who: Identified, patients: Patients) -> dict[str, Any]:
-    """Slices by folder; of the test slices, the share that training repeats, and whose patient or group it has."""
+    """Slices by folder; share of test slices with a near-duplicate in training, or with their patient in training."""
     decided = ~who.undecided
     training = in_training(part)
     names, counts = np.unique(part, return_counts=True)
-    told: dict[str, Any] = {"slices_by_folder": dict(zip(names.tolist(), counts.tolist(), strict=True))}
+    found: dict[str, Any] = {"slices_by_folder": dict(zip(names.tolist(), counts.tolist(), strict=True))}
     if not training.any() or training.all():
-        return {**told, "training": None, "repeated_in_training": None, "own_patient_in_training": None}
+        return {**found, "training": None, "repeated_in_training": None, "own_patient_in_training": None}
     test, own = ~training, None
     repeated = float(np.isin(patients.repeats[test], patients.repeats[training]).mean())
     if who.unit and (test & decided).any():
         own = float(np.isin(who.groups[test & decided], who.groups[training & decided]).mean())
     return {
-        **told,
+        **found,
         "training": int(training.sum()),
         "repeated_in_training": repeated,
         "own_patient_in_training": own,

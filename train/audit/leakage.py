@@ -1,4 +1,4 @@
-"""How much of a slice-wise score is memory: measured without any learning."""
+"""Leakage of a split by slice, measured without training: nearest-neighbour accuracy and shared patients."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from stageproof.train.data.patients.thumbnails import COARSE, directions
 
 @dataclass(frozen=True)
 class NearestNeighbour:
-    """Accuracy of answering with the label of the most alike other slice, in [0, 1]."""
+    """Accuracy of predicting the label of the most similar other slice, in [0, 1]."""
 
     any_slice: float
-    """The neighbour may be a slice of the same patient, as under a slice-wise split."""
+    """The neighbour may show the same patient, as with a split by slice."""
     other_patients: float
-    """The neighbour must be of another patient, as under a patient-wise split."""
+    """The neighbour must show another patient, as with a split by patient."""
 
 
 def nearest_neighbour(
     thumbnails: np.ndarray, labels: np.ndarray, groups: np.ndarray, block: int = 256
 ) -> NearestNeighbour:
-    """Leave-one-out nearest neighbour by correlation of 32 × 32 thumbnails.
+    """Accuracy of the leave-one-out nearest neighbour by correlation of 32 × 32 thumbnails.
 
-    thumbnails: (N, S, S) uint8. labels, groups: (N,) int64, at least two different groups. Memory is block × N.
+    thumbnails: (N, S, S) uint8. labels, groups: (N,) int64, at least two different groups. block: rows at a time; the
+    memory needed is block × N floats.
     """
     vectors = directions(thumbnails, COARSE)
     right_any = right_other = 0
     for start in range(0, len(vectors), block):
         rows = slice(start, start + block)
-        likeness = vectors[rows] @ vectors.T
-        likeness[np.arange(len(likeness)), np.arange(start, start + len(likeness))] = -np.inf
-        right_any += int((labels[likeness.argmax(1)] == labels[rows]).sum())
-        likeness[groups[rows, None] == groups] = -np.inf
-        right_other += int((labels[likeness.argmax(1)] == labels[rows]).sum())
+        similarity = vectors[rows] @ vectors.T
+        similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))] = -np.inf
+        right_any += int((labels[similarity.argmax(1)] == labels[rows]).sum())
+        similarity[groups[rows, None] == groups] = -np.inf
+        right_other += int((labels[similarity.argmax(1)] == labels[rows]).sum())
     return NearestNeighbour(right_any / len(labels), right_other / len(labels))
 
 
 def shared_patients(groups: np.ndarray, share: float = TEST_SHARE, seed: int = 0) -> float:
-    """Share of test slices whose patient also has a training slice, when `share` of the slices are drawn at random."""
+    """Share of test slices whose patient also has training slices, if the test set is a random `share` of slices."""
     test = np.random.default_rng(seed).permutation(len(groups))[: max(1, round(share * len(groups)))]
     training = np.delete(groups, test)
     return float(np.isin(groups[test], training).mean())

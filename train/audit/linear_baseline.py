@@ -1,4 +1,4 @@
-"""How well a linear model classifies unseen patients: the figure that a network has to beat."""
+"""`linear_baseline`: cross-validated logistic regression on thumbnails, the baseline for a network."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ COMPONENTS = 120
 def linear_baseline(
     thumbnails: np.ndarray, labels: np.ndarray, groups: np.ndarray, left_out: np.ndarray | None = None
 ) -> dict[str, Any] | None:
-    """Demented or not, by logistic regression on each patient's mean thumbnail; JSON-ready.
+    """Performance of logistic regression (demented or not) on the mean thumbnail of each patient; JSON-serialisable.
 
-    Five-fold over patients, split five times; principal components (120 at most) and regression are fitted without the
-    patients they are tested on. `auc` and `accuracy` are means over the 25 folds, with 95 % intervals that include the
-    variance of the training (`train.metrics.cross_validation`). None with fewer than five patients of either kind.
+    5 × 5-fold cross-validation over patients; principal components (at most 120) and regression are fitted on the
+    training patients of each fold. `auc` and `accuracy` are means over the 25 folds, with 95 % intervals that include
+    the variance of the training (`train.metrics.cross_validation`). None with fewer than 5 patients in either class.
 
-    thumbnails: (N, S, S) uint8. labels: (N,) int64. groups: (N,) int64 from 0, whose each slice is. left_out: (N,)
-    bool, slices that do not count, such as augmented copies; None leaves none out.
+    thumbnails: (N, S, S) uint8. labels: (N,) int64. groups: (N,) int64 from 0, the patient of each slice. left_out:
+    (N,) bool, slices to ignore, such as augmented copies; None: use all.
     """
     stage = stages(labels, groups)
     demented, people = stage > 0, len(stage)
@@ -35,7 +35,7 @@ def linear_baseline(
 
 
 def cross_validated(features: np.ndarray, demented: np.ndarray) -> dict[str, Any]:
-    """`linear_baseline` of people with these features. features: (P, D) float. demented: (P,) bool, both kinds."""
+    """`linear_baseline` for given features. features: (P, D) float. demented: (P,) bool, with both classes."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import RepeatedStratifiedKFold
@@ -72,7 +72,7 @@ def _fold(odds: np.ndarray, demented: np.ndarray) -> dict[str, tuple[float, floa
 
 
 def _mean(thumbnails: np.ndarray, mine: np.ndarray, left_out: np.ndarray | None) -> np.ndarray:
-    """(S * S,) float64 mean of the patient's slices that count, or of all of them where none does; in [0, 1]."""
+    """(S * S,) float64 in [0, 1], mean of the slices of a patient without `left_out`; of all if all are left out."""
     counting = mine if left_out is None or (left_out | ~mine).all() else mine & ~left_out
     mean: np.ndarray = thumbnails[counting].mean(axis=0).ravel() / 255
     return mean

@@ -1,4 +1,4 @@
-"""The findings of an audit as they are written to files that others may read: without names of files and ids."""
+"""Removes file names and patient ids from the findings of an audit, for files that are shared."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from stageproof.train.data.samples import Skipped
 from stageproof.train.runs.pseudonyms import Pseudonyms, public_source
 
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
-"""Names of folders of a split that say nothing of a patient."""
+"""Folder names of a split, which do not identify a patient and are kept."""
 
 
 def without_names(
     findings: dict[str, Any], names: Sequence[str], skipped: Sequence[Skipped], pseudonyms: Pseudonyms
 ) -> dict[str, Any]:
-    """The findings with a keyed digest in place of every file, and without ids and examples.
+    """The findings with a pseudonym (keyed digest) for every file name, and without ids and examples.
 
-    names: of every file. skipped: what `not_taken` was made of.
+    names: all file names. skipped: the files listed in `not_taken`.
     """
     of = pseudonyms.of
     kind = findings["patients_told_by"]
@@ -31,7 +31,7 @@ def without_names(
         ],
         "not_taken": [f"{one.count} {one.reason}" for one in skipped],
         "ids_from": findings["ids_from"] and WORDS.get(kind, kind),
-        "ids_not_used": [f"{notes} other ids were seen and not used; names.json says which"] if notes else [],
+        "ids_not_used": [f"{notes} other ids were found and not used; names.json lists them"] if notes else [],
     }
     for pairs in ("twins", "two_heads"):
         if findings[pairs]:
@@ -49,7 +49,7 @@ def without_names(
 
 
 def names_file(findings: dict[str, Any], pseudonyms: Pseudonyms, names: Sequence[str]) -> dict[str, Any]:
-    """What stays here of the findings: which file each digest stands for, and the ids that were seen and not used."""
+    """The content of `names.json`, which is not shared: the file of each pseudonym, and the ids found but not used."""
     folders = findings["given_split"]["slices_by_folder"] if findings["given_split"] else {}
     return {
         "key": pseudonyms.key.hex(),
@@ -62,15 +62,15 @@ def names_file(findings: dict[str, Any], pseudonyms: Pseudonyms, names: Sequence
 
 
 def _without(reason: str, name: str) -> str:
-    """The reason without the file's own name or path in it."""
+    """The reason, or a generic one if it contains the name of the file or a path."""
     words = [name, name.rpartition("/")[2]]
     if any(word and word in reason for word in words) or "/" in reason:
-        return "it cannot be read; names.json says which file it is"
+        return "it cannot be read; names.json has the name of the file"
     return reason
 
 
 def _replaced(value: Any, names: set[str], pseudonyms: Pseudonyms) -> Any:
-    """`value` with the digest of every string that is a file's name."""
+    """`value` with every string that is a file name replaced by its pseudonym."""
     if isinstance(value, str):
         return pseudonyms.of(value) if value in names else value
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The audit as one self-contained HTML page: the answer, the findings, similarities, and some of the patients."""
+"""`page`: the audit as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LISTED = 20
 
 
 def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Patients) -> str:
-    """The HTML text. Position i of `slices`, `who` and `patients` is the same slice."""
+    """The HTML text. `slices`, `who` and `patients` have the same slices in the same order."""
     parts = [
         "<h1>Dataset audit</h1>",
         f"<p>{escape(str(findings['source']))}</p>",
         f'<p class="headline">{escape(headline(findings))}</p>',
         _counted(findings),
-        table(["finding", ""], [[head, _sentence(text)] for head, text in statements(findings)]),
+        table(["finding", "result"], [[head, _sentence(text)] for head, text in statements(findings)]),
         _conflicts(findings["label_conflicts"]),
         f"<h2>Similarity of the most similar slices</h2><p>{escape(_explained(patients))}</p>",
         picture(_plot(patients), "similarity of each slice to the most similar one"),
@@ -33,10 +33,10 @@ def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Pa
     if who.unit is not None:
         unit = "patient" if who.unit == "patients" else "group"
         parts += [
-            f"<h2>Some of the {who.unit}</h2><p>One {unit} a row.</p>",
+            f"<h2>Examples of {who.unit}</h2><p>Each row shows slices of one {unit}.</p>",
             picture(
                 _montage(slices.thumbnails, _rows(who.groups, ~who.undecided)),
-                f"slices of some {who.unit}, one {unit} a row",
+                f"slices of some {who.unit}, one {unit} in each row",
             ),
         ]
     for name, pairs in (("twins", _pairs(who, "pairs")), ("two heads", _pairs(who, "two_heads"))):
@@ -47,7 +47,7 @@ def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Pa
             ]
     if patients.moved.any():
         parts += [
-            "<h2>Some of the augmented copies</h2><p>Each row: copies, among the slices of one patient or group.</p>",
+            "<h2>Examples of augmented copies</h2><p>Each row shows augmented copies in one patient or group.</p>",
             picture(_montage(slices.thumbnails, _rows(patients.groups, patients.moved)), "copies in some groups"),
         ]
     return document("Dataset audit", parts, "Research use only.")
@@ -55,15 +55,18 @@ def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Pa
 
 _PAIRS = {
     "twins": (
-        "One head under two ids",
-        "Each row: a slice of one id, and one of another id that shows its head.",
+        "One patient with two ids",
+        "Each row shows two slices with different ids that are likely to show the same patient.",
     ),
-    "two heads": ("Two heads under one id", "Each row: two slices of one id that look like two heads at one height."),
+    "two heads": (
+        "Two patients with one id",
+        "Each row shows two slices with the same id, at the same height, that are likely to show different patients.",
+    ),
 }
 
 
 def _pairs(who: Identified, name: str) -> list[tuple[int, int]]:
-    """Some pairs of slices that the check of the ids found."""
+    """The first pairs of slices that the check of the ids reported."""
     return [] if who.ids is None or who.check is None else list(getattr(who.check, name))[:8]
 
 
@@ -72,7 +75,7 @@ def _sentence(text: str) -> str:
 
 
 def _counted(findings: dict[str, Any]) -> str:
-    """Slices by class, and patients where they are known."""
+    """Table of slices by class, and of patients if they are known."""
     people = findings["patients_by_class"]
     rows = [
         [name, str(count), *([str(people[name])] if people else [])]
@@ -83,14 +86,15 @@ def _counted(findings: dict[str, Any]) -> str:
 
 
 def _explained(patients: Patients) -> str:
-    """What the histogram shows."""
-    text = "Every slice counts once, by its similarity to the slice that is most similar to it. "
+    """Description of the histogram."""
+    text = "Distribution over all slices of the similarity to the most similar other slice. "
     if not patients.found:
-        return f"{text}That does not identify the patients here."
+        return f"{text}It does not identify the patients of this dataset."
     unit = "patients" if patients.verdict == "patients" else "groups"
     return (
-        f"{text}The line marks the most similar slices of two {unit}. The {unit} do not rest on this figure alone: "
-        "what decides is each slice less the mean of other heads, and its height in the head."
+        f"{text}The line marks the largest similarity between slices of two different {unit}. This similarity alone "
+        f"does not determine the {unit}: they are identified from what remains of each slice after subtracting the "
+        "mean of similar slices of other patients, and from the height of the slice in the head."
     )
 
 
@@ -111,7 +115,7 @@ def _conflicts(conflicts: list[dict[str, Any]] | None) -> str:
 
 
 def _plot(patients: Patients) -> bytes:
-    """PNG: slices by their highest similarity, as a histogram on Fisher's z, with the highest of two groups."""
+    """PNG: histogram of the largest similarity of each slice, on the scale of Fisher's z; a line marks `below`."""
     from matplotlib.figure import Figure
 
     z = np.arctanh(np.clip(patients.links, -1 + 1e-7, 1 - 1e-7))
@@ -122,8 +126,8 @@ def _plot(patients: Patients) -> bytes:
     if patients.found and np.isfinite(patients.below):
         axes.axvline(np.arctanh(min(patients.below, 1 - 1e-7)), color="#c0392b")
         unit = "patients" if patients.verdict == "patients" else "groups"
-        said = f"most similar slices of two {unit}: {patients.below:.4f}"
-        axes.set_title(said, color="#c0392b", fontsize="medium")
+        title = f"line: most similar slices of two different {unit}, {patients.below:.4f}"
+        axes.set_title(title, color="#c0392b", fontsize="medium")
     ticks = np.array([0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999])
     if len(z):
         ticks = ticks[(np.arctanh(ticks) >= z.min() - 0.1) & (np.arctanh(ticks) <= z.max() + 0.1)]
@@ -136,7 +140,7 @@ def _plot(patients: Patients) -> bytes:
 
 
 def _rows(groups: np.ndarray, among: np.ndarray | None = None, rows: int = 8) -> list[np.ndarray]:
-    """Positions of the slices, or of those `among` them, of `rows` groups spread over the dataset."""
+    """Indices of the slices of `rows` groups spread over the dataset. among: (N,) bool, the slices to choose from."""
     wanted = np.ones(len(groups), bool) if among is None else among
     present = np.unique(groups[wanted])
     chosen = present[np.unique(np.linspace(0, len(present) - 1, rows).round().astype(int))]

@@ -1,4 +1,4 @@
-"""What the audit found, as text for a terminal of 80 columns."""
+"""Formats the findings of an audit as text for a terminal with 80 columns."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def lines(findings: dict[str, Any]) -> list[str]:
 
 
 def statements(findings: dict[str, Any]) -> list[tuple[str, str]]:
-    """The findings beside the counts, each as a head and a text."""
+    """The findings except for the counts, each as (heading, text)."""
     verdict = findings["verdict"]
     return [
-        *_said("unreadable", f"{len(findings['unreadable'])} files"),
-        *(said for skipped in findings["not_taken"] for said in _said("not taken", skipped)),
-        *_said("identical", f"{findings['identical_slices']} slices repeat another one"),
-        *_said("near", f"{findings['near_duplicates']} near-duplicates (differ only in compression)"),
+        *_item("unreadable", f"{len(findings['unreadable'])} files"),
+        *(item for skipped in findings["not_taken"] for item in _item("ignored", skipped)),
+        *_item("identical", f"{findings['identical_slices']} slices are identical to another one"),
+        *_item("near", f"{findings['near_duplicates']} near-duplicates (differ only in compression)"),
         *_who(findings),
         *_ids(findings),
         *(_patients(findings) if verdict == "patients" else []),
@@ -40,23 +40,23 @@ def statements(findings: dict[str, Any]) -> list[tuple[str, str]]:
         *_given(findings["given_split"], verdict),
         *_nearest(findings),
         *_linear(findings["linear_baseline"]),
-        *(_said("what to do", WHAT_TO_DO) if verdict == "unknown" else []),
+        *(_item("next", WHAT_TO_DO) if verdict == "unknown" else []),
     ]
 
 
 def headline(findings: dict[str, Any]) -> str:
-    """The one sentence that a reader should leave with."""
+    """The main result, in one sentence."""
     shared, bound = findings["shared_by_random_split"], findings["random_split_leaks_at_least"]
     count = f"{findings['slices']} slices"
     if shared is not None:
-        return f"{count} of {findings['patients']} patients; a random split would leak {shared:.0%} of its test slices."
+        return f"{count} of {findings['patients']} patients; in a random split, {shared:.0%} of the test slices leak."
     known = f"{findings['groups']} groups" if findings["verdict"] == "groups" else "unknown patients"
     leaks = f"at least {math.floor(100 * bound)}%" if bound >= 0.005 else "an unknown share"
-    return f"{count} of {known}; a random split would leak {leaks} of its test slices."
+    return f"{count} of {known}; in a random split, {leaks} of the test slices leak."
 
 
 def _counts(findings: dict[str, Any]) -> list[str]:
-    """Slices by class, and patients where they are known."""
+    """Table of slices by class, and of patients if they are known."""
     people = findings["patients_by_class"]
     text = [f"{'':<18}{'slices':>8}{'patients' if people else '':>10}"]
     for name in LABELS:
@@ -66,24 +66,24 @@ def _counts(findings: dict[str, Any]) -> list[str]:
 
 
 def _who(findings: dict[str, Any]) -> list[tuple[str, str]]:
-    """Who the slices are of, and how that is known."""
+    """The patients or groups, and how they were identified."""
     verdict, kind = findings["verdict"], findings["patients_told_by"]
     if verdict == "unknown":
-        return _said(
+        return _item(
             "patients",
-            "UNKNOWN: no ids were found, and image similarity does not identify the patients. No split of this data "
-            "can be shown to keep each person in one part.",
+            "UNKNOWN: no ids were found, and image similarity does not identify the patients. A split by patient is "
+            "not possible.",
         )
     if verdict == "groups":
         if kind == "pixels":
-            return _said(
+            return _item(
                 "groups",
-                f"{findings['groups']} groups from image similarity, each of whole people: at least "
-                f"{findings['groups']} people, how many is not known. {_error(findings)}",
+                f"{findings['groups']} groups from image similarity. A group contains all slices of one or more "
+                f"patients; the number of patients is unknown. {_error(findings)}",
             ) + _undecided(findings)
-        scans = "An id may be that of a scan: how many people they are is not known."
-        several = "A group may be several people: how many they are is not known."
-        return _said(
+        scans = "The ids may be those of scans; the number of patients is unknown."
+        several = "A group may contain several patients; the number of patients is unknown."
+        return _item(
             "groups",
             f"{findings['groups']} groups from {WORDS[kind]}. {scans if findings['ids_may_be_scans'] else several}",
         ) + _undecided(findings)
@@ -94,78 +94,82 @@ def _who(findings: dict[str, Any]) -> list[tuple[str, str]]:
     else:
         sessions = f" in {findings['sessions']} sessions" if findings["sessions"] else ""
         text = f"from {WORDS[kind]}, {span} slices each{sessions}"
-    return _said("patients", text)
+    return _item("patients", text)
 
 
 def _undecided(findings: dict[str, Any]) -> list[tuple[str, str]]:
     if not findings["undecided"]:
         return []
-    return _said("left out", f"{findings['undecided']} slices may be of several of the groups: no split has them")
+    return _item("left out", f"{findings['undecided']} slices may belong to several groups and are left out of splits")
 
 
 def _error(findings: dict[str, Any]) -> str:
-    return f"Probability that some person is in two of them: at most {findings['similarity']['error']:.2g}"
+    return f"Probability that any patient is in two of them: at most {findings['similarity']['error']:.2g}"
 
 
 def _ids(findings: dict[str, Any]) -> list[tuple[str, str]]:
-    """Where ids were read, what the pixels say of them, and what was seen but not used."""
-    text = _said("ids", findings["ids_from"]) if findings["ids_from"] else []
+    """The source of the ids, conflicts with image similarity, and ids that were found but not used."""
+    text = _item("ids", findings["ids_from"]) if findings["ids_from"] else []
     check = findings["id_check"]
     if check and check["joined_ids"]:
         first, second = findings["twins"][0]
-        text += _said(
-            "TWINS",
-            f"{check['joined_ids']} ids show a head that another id shows too, and {check['twin_slices']} slices are "
-            f"nearly the same picture under two ids: joined for splits. Such as {first} and {second}",
+        text += _item(
+            "TWO IDS",
+            f"{check['joined_ids']} ids show the same patient as another id, and {check['twin_slices']} slices are "
+            f"near-duplicates with two ids. These ids are merged for splits. Example: {first} and {second}",
         )
     if check and findings["two_heads"]:
         first, second = findings["two_heads"][0]
-        text += _said(
+        text += _item(
             "DOUBTFUL",
-            f"slices of {len(findings['two_heads'])} ids look like two heads under one id, as {first} and {second}",
+            f"{len(findings['two_heads'])} ids seem to show two patients each. Example: {first} and {second}",
         )
     if findings["slices_like_another_patient"]:
-        text += _said("DOUBTFUL", f"{findings['slices_like_another_patient']} slices look like another id's patient")
+        text += _item(
+            "DOUBTFUL", f"{findings['slices_like_another_patient']} slices resemble a patient with another id"
+        )
     for note in findings["ids_not_used"]:
-        text += _said("not used", note)
+        text += _item("not used", note)
     return text
 
 
 def _patients(findings: dict[str, Any]) -> list[tuple[str, str]]:
     text: list[tuple[str, str]] = []
     if findings["augmented_copies"]:
-        text += _said("copies", f"{findings['augmented_copies']} slices are turned, mirrored, shifted or zoomed ones")
-    text += _said("labels", f"{findings['patients_with_two_labels']} patients have slices of two classes")
+        text += _item("copies", f"{findings['augmented_copies']} slices are rotated, flipped, shifted or zoomed copies")
+    text += _item("labels", f"{findings['patients_with_two_labels']} patients have slices of several classes")
     for name in findings["too_few_people"]:
         count = findings["patients_by_class"][name]
-        text += _said("too few", f"{name}: {count} people; no figure can be estimated for it")
+        text += _item("too few", f"{name}: {count} patients, too few to estimate metrics of this class")
     return text
 
 
 def _leakage(findings: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a random split leaks: exactly where the patients are known, else at least."""
+    """Leakage of a random split: exact if patients are known, else a lower bound."""
     shared = findings["shared_by_random_split"]
     if shared is not None:
-        return _said("LEAKAGE", f"{shared:.0%} of the test slices of a random split have their own patient in training")
+        return _item(
+            "LEAKAGE", f"in a random split, {shared:.0%} of the test slices show a patient of the training set"
+        )
     bound, linked = findings["random_split_leaks_at_least"], findings["slices_with_another_of_their_head"]
     if bound < 0.005:
-        return _said("leakage", "of a random split: not known. No two slices are surely of one head")
-    return _said(
+        return _item("leakage", "unknown for a random split: no two slices are certain to show one patient")
+    return _item(
         "LEAKAGE",
-        f"a random split of this data leaks at least {math.floor(100 * bound)}%: so many of its test slices show a "
-        f"head that is in training too. {math.floor(100 * linked)}% of the slices have a nearest neighbour far more "
-        "similar than slices of two people are by chance",
+        f"in a random split, at least {math.floor(100 * bound)}% of the test slices show a patient who is also in "
+        f"training. {math.floor(100 * linked)}% of the slices have a nearest neighbour far more similar than expected "
+        "between two patients",
     )
 
 
 def _nearest(findings: dict[str, Any]) -> list[tuple[str, str]]:
     copied, largest = findings["nearest_neighbour_any_slice"], findings["largest_class"]
-    text = f"{copied:.1%} right by copying the class of the most similar slice, without learning; "
+    text = f"{copied:.1%} accuracy of predicting the class of the most similar slice; "
     for unit in ("patients", "groups"):
         other = findings[f"nearest_neighbour_other_{unit}"]
         if other is not None:
-            text += f"{other:.1%} when that slice must be another {unit[:-1]}'s; "
-    return _said("nearest", f"{text}always answering the largest class: {largest:.1%}")
+            text += f"{other:.1%} if that slice is of another {unit[:-1]}; "
+    return _item("nearest", f"{text}{largest:.1%} for always predicting the largest class")
 
 
 def _linear(found: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -173,11 +177,11 @@ def _linear(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     auc, right = (found[name] for name in ("auc", "accuracy"))
     span = "" if auc["low"] is None else f" [{auc['low']:.3f}, {auc['high']:.3f}]"
-    return _said(
+    return _item(
         "linear",
-        f"a linear model on mean thumbnails classifies {right['value']:.1%} of unseen patients right as demented or "
-        f"not ({found['largest']:.1%} by always answering the larger), AUC {auc['value']:.3f}{span}; a network has to "
-        "beat that",
+        f"baseline for a network: a linear model on mean thumbnails classifies {right['value']:.1%} of unseen patients "
+        f"correctly as demented or not ({found['largest']:.1%} by always predicting the larger class), AUC "
+        f"{auc['value']:.3f}{span}",
     )
 
 
@@ -187,13 +191,13 @@ def _given(given: dict[str, Any] | None, verdict: str) -> list[tuple[str, str]]:
     folders = ", ".join(f"{name} {count}" for name, count in given["slices_by_folder"].items())
     text = f"{folders}."
     if given["repeated_in_training"] is not None:
-        text += f" {given['repeated_in_training']:.0%} of the test slices are nearly a training slice"
-    said = _said("folders", text)
+        text += f" {given['repeated_in_training']:.0%} of the test slices are near-duplicates of training slices"
+    items = _item("folders", text)
     if given["own_patient_in_training"] is not None:
         unit = "group" if verdict == "groups" else "patient"
-        said += _said("LEAKAGE", f"{given['own_patient_in_training']:.0%} of them have their own {unit} in training")
-    return said
+        items += _item("LEAKAGE", f"{given['own_patient_in_training']:.0%} of them show a {unit} of the training set")
+    return items
 
 
-def _said(head: str, text: str) -> list[tuple[str, str]]:
+def _item(head: str, text: str) -> list[tuple[str, str]]:
     return [(head, text)]

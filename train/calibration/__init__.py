@@ -1,1 +1,1 @@
-"""Temperature, probability of a study and thresholds of abstention, fitted on patients and assessed on others."""
+"""Temperature scaling, study rule and abstention thresholds, and their evaluation on other patients."""

@@ -1,4 +1,4 @@
-"""Temperature, rule for studies and thresholds below which the model abstains: fitted on patients, judged on others."""
+"""Fits temperature, study rule and abstention thresholds, each on other patients than those it is evaluated on."""
 
 from __future__ import annotations
 
@@ -24,27 +24,30 @@ from stageproof.train.metrics.classification import Answers, stages
 from stageproof.train.metrics.intervals import LEAST_PATIENTS
 
 NEVER = math.nextafter(1.0, 0.0)
-"""Threshold of a kind of answer for which no threshold is certified: it is given at a probability of 1 only."""
+"""Threshold if none is certified: abstain unless the probability is 1."""
 _LIMITS = (0.05, 20.0)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What is stored in the run, and through the manifest decides what Predictor answers."""
+    """Fitted parameters, stored in the run and, through the manifest, used by Predictor."""
 
     temperature: float | None
-    """Logits are divided by this; None where the slices do not determine it."""
+    """Divisor of the logits; None if the slices do not determine it."""
     abstain_below: float = 0.0
-    """Least probability to answer a slice from; 0 where no risk was asked for."""
+    """Abstention threshold of slices: the smallest probability that is answered; 0 without a target risk."""
     study: StudyRule | None = None
-    """With its own threshold; None where the patients are too few or unknown."""
+    """Study rule, with its own abstention threshold; None if patients are unknown or too few."""
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
         """(N, classes) float64 probabilities of (N, classes) logits."""
         return probabilities(logits, self.temperature or 1.0)
 
     def studies(self, logits: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> Answers | None:
-        """One answer a patient; None without a rule. logits: (N, classes). labels, patients: (N,) int64."""
+        """One prediction for each patient; None without a study rule.
+
+        logits: (N, classes) float. labels, patients: (N,) int64, patients from 0.
+        """
         if self.study is None:
             return None
         chances = self.study.probabilities(study_evidence(probabilities(logits), patients))
@@ -53,34 +56,34 @@ class Fit:
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Every patient as a fit on other patients has it."""
+    """Cross-fitted probabilities: those of each patient are from a fit on other patients."""
 
     probabilities: np.ndarray
-    """(N, classes) float64, of slices, calibrated without their patient."""
+    """(N, classes) float64, of slices."""
     half: np.ndarray
-    """(N,) int64, 0 or 1: which half of the patients each slice is in."""
+    """(N,) int64, 0 or 1: the half of the patients to which each slice belongs."""
     temperatures: tuple[float | None, float | None]
     """Fitted on half 0, and on half 1."""
     studies: np.ndarray | None
-    """(patients, classes) float64, of studies, by a rule fitted without their patient; None where they are too few."""
+    """(patients, classes) float64, of studies; None if there are too few patients."""
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    """A fit with thresholds, and the certificates of these."""
+    """A fit with abstention thresholds, and their certification."""
 
     fit: Fit
-    """A kind of answer without a certificate has the threshold `NEVER`."""
+    """If slices or studies have no certified threshold, theirs is `NEVER`."""
     slices: Certified
     studies: Certified
     fitted: np.ndarray
-    """(patients,) bool: whom temperature and rule were fitted on; the others certified the thresholds."""
+    """(patients,) bool: used to fit temperature and study rule; the others were used to certify the thresholds."""
 
 
 def stored_fit(record: Mapping[str, Any], where: str) -> Fit:
-    """What an earlier evaluation stored in the record of a run; runs of 0.1 have no rule for studies.
+    """The fit that an earlier evaluation stored in the record of a run. Runs of 0.1 have no study rule.
 
-    Raises BundleError, naming `where`, for a rule that cannot be read.
+    Raises BundleError for an invalid study rule. where: the file, for the message.
     """
     study = record.get("study")
     rule = None if study is None else StudyRule.from_dict(study, len(record["labels"]), f"{where}: study")
@@ -88,9 +91,10 @@ def stored_fit(record: Mapping[str, Any], where: str) -> Fit:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
-    """The temperature of least negative log-likelihood (Guo et al. 2017, section 4.2).
+    """The temperature that minimises the negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    None where the likelihood has no maximum between 0.05 and 20: every slice is right, or the logits say nothing.
+    None if the minimum is not between 0.05 and 20: all slices are classified correctly, or the logits are
+    uninformative.
 
     logits: (N, classes) float. labels: (N,) int64.
     """
@@ -98,7 +102,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
 
     rows = np.arange(len(labels))
 
-    def loss(log: float) -> float:  # one minimum: it is convex in the inverse of the temperature
+    def loss(log: float) -> float:  # convex in the inverse of the temperature, so there is one minimum
         chances = probabilities(logits, math.exp(log))[rows, labels]
         return float(-np.log(np.maximum(chances, np.finfo(float).tiny)).mean())
 
@@ -110,9 +114,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def fit(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray | None) -> Fit:
-    """Temperature, and the rule for studies, from the same slices.
+    """Temperature and study rule, fitted on the same slices.
 
-    patients: (N,) int64 from 0; None where a group may be several people: then there is no rule for studies.
+    patients: (N,) int64 from 0; None if a group may contain several patients: there is then no study rule.
     """
     temperature = fit_temperature(logits, labels)
     if patients is None or not fittable(stage := stages(labels, patients)):
@@ -121,7 +125,7 @@ def fit(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray | None) -> 
 
 
 def certify(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float, seed: int = 0) -> Guarantee:
-    """A fit on a quarter of the patients, or ten, and the thresholds that the others certify for it.
+    """A fit on a quarter of the patients (at least ten), with thresholds certified on the others.
 
     logits: (N, classes) float. labels, patients: (N,) int64, patients from 0. risk: share in (0, 1).
     """
@@ -131,8 +135,8 @@ def certify(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: 
     temperature = fit_temperature(logits[rows], labels[rows])
     rule = fit_study(evidence[fitted], stage[fitted])
     if fitted.all():
-        nobody = Certified(None, 0, held_out_for(fewest_for_slices(risk)), "no patient is left to certify on")
-        return Guarantee(Fit(temperature, NEVER, replace(rule, abstain_below=NEVER)), nobody, nobody, fitted)
+        none = Certified(None, 0, held_out_for(fewest_for_slices(risk)), "no patients are left for certification")
+        return Guarantee(Fit(temperature, NEVER, replace(rule, abstain_below=NEVER)), none, none, fitted)
     slices = Answers(probabilities(logits, temperature or 1.0), labels, patients)
     wrong = slices.decisions != labels
     _, people = np.unique(patients[~rows], return_inverse=True)
@@ -145,7 +149,7 @@ def certify(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: 
 
 
 def cross_fit(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed: int = 0) -> CrossFit | None:
-    """Fit on each half of the patients, apply to the other; None where a half would have fewer than five patients.
+    """Fit on each half of the patients and apply to the other half; None if a half has fewer than five patients.
 
     logits: (N, classes) float. labels: (N,) int64. patients: (N,) int64 from 0.
     """
@@ -162,7 +166,7 @@ def cross_fit(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, seed
 
 
 def halves(labels: np.ndarray, patients: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(patients,) int64, 0 or 1: the patients of each class split evenly over two halves, in an order from `seed`.
+    """(patients,) int64, 0 or 1: random halves, stratified by class.
 
     labels, patients: (N,) int64 of slices.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation fits on the patients a run held out, and what it says of it: rule, thresholds, calibration."""
+"""Fits temperature, study rule and thresholds on held-out patients, and assesses calibration and abstention."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from stageproof.train.metrics.with_intervals import Summary
 from stageproof.train.test_set.held_out import HeldOut
 
 
-def fitted_on(
+def fit_held_out(
     held: HeldOut, logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: float | None, seed: int
 ) -> tuple[Fit | None, CrossFit | None, Guarantee | None]:
-    """What to store in the run, the same fitted apart from each patient, and the certificates of the thresholds.
+    """The fit to store in the run, its cross-fitted counterpart for evaluation, and the certified thresholds.
 
-    None where neither would be honest. Raises TrainingError where a threshold for `risk` can be certified neither for
-    slices nor for studies; where for one of them, the other is not answered.
+    All None if patients are unknown, in the training set, or not those that the run held out. The last is None without
+    `risk`. Raises TrainingError if no threshold for `risk` can be certified for slices or for studies. If only one can,
+    the model always abstains for the other.
     """
-    # Answers about people who were trained on are surer than about any others, and nobody knows who was not.
+    # Predictions for training patients are more confident than those for others, which would bias the fit.
     if not held.own or held.leaked is None or held.leaked:
         return None, None, None
     crossed = cross_fit(logits, labels, patients, seed)
@@ -31,32 +32,32 @@ def fitted_on(
         return fit(logits, labels, patients if held.unit == "patients" else None), crossed, None
     guarantee = certify(logits, labels, patients, risk, seed)
     if guarantee.slices.threshold is None and guarantee.studies.threshold is None:
-        raise TrainingError(_refused(risk, len(guarantee.fitted), guarantee))
+        raise TrainingError(_no_threshold(risk, len(guarantee.fitted), guarantee))
     return guarantee.fit, crossed, guarantee
 
 
-def _refused(risk: float, patients: int, guarantee: Guarantee) -> str:
+def _no_threshold(risk: float, patients: int, guarantee: Guarantee) -> str:
     kinds = [("slices", guarantee.slices), ("studies", guarantee.studies)]
-    said = "; ".join(f"for {name} {_why(one)}" for name, one in kinds)
+    reasons = "; ".join(f"for {name} {_why(one)}" for name, one in kinds)
     return (
-        f"No threshold is certified to keep the risk at {risk:.1%} with {CONFIDENCE:.0%} confidence: {said}. The run "
-        f"held out {patients} patients, of whom {int(guarantee.fitted.sum())} are needed for the calibration. Hold "
-        "out more patients, give a larger --target-risk, or train better; nothing was written."
+        f"No abstention threshold can be certified for a risk of {risk:.1%} with {CONFIDENCE:.0%} confidence: "
+        f"{reasons}. The run held out {patients} patients, of whom {int(guarantee.fitted.sum())} are needed for the "
+        "calibration. Hold out more patients, give a larger --target-risk, or train longer; nothing was written."
     )
 
 
 def _why(one: Certified) -> str:
     if one.needed is None:
-        return f"{one.why}, so that no feasible number of patients would be enough"
-    return f"{one.why}; about {one.needed} patients held out would be enough"
+        return f"{one.why}, so no feasible number of patients is enough"
+    return f"{one.why}; about {one.needed} held-out patients would be enough"
 
 
 def studies_of(
     held: HeldOut, stored: Fit, crossed: CrossFit | None, logits: np.ndarray, slices: Answers
 ) -> tuple[Answers, str]:
-    """One answer a patient, and where it comes from: ``cross-fitted``, ``stored`` or ``mean``.
+    """One prediction for each patient, and its origin: ``cross-fitted``, ``stored`` or ``mean``.
 
-    stored: of the run, for other data than its own. slices: as they are reported.
+    stored: the fit stored in the run, used for external data. slices: the reported predictions of slices.
     """
     mean = slices.by_patient()
     if held.own:
@@ -68,7 +69,7 @@ def studies_of(
 
 
 def assessed(before: Answers, after: Answers | None, studies: Answers | None, seed: int) -> dict[str, Any] | None:
-    """Calibration against chance, of slices before and after, and of studies; None where patients are unknown."""
+    """Calibration of slices before and after temperature scaling, and of studies; None if patients are unknown."""
     if studies is None:
         return None
     return {
@@ -79,9 +80,9 @@ def assessed(before: Answers, after: Answers | None, studies: Answers | None, se
 
 
 def debiased(figures: dict[str, Any] | None, assessment: dict[str, Any] | None, why: str) -> dict[str, Any] | None:
-    """`Summary.calibration` or `.change` with the debiased ECE and its null band in place of the raw one.
+    """`Summary.calibration` or `.change` with the raw ECE replaced by the debiased ECE and its null band.
 
-    assessment: of the same answers; None, for `why`, where there is none.
+    assessment: of the same predictions; None if there is none, with the reason `why`.
     """
     if figures is None:
         return None
@@ -94,15 +95,15 @@ def debiased(figures: dict[str, Any] | None, assessment: dict[str, Any] | None, 
 
 
 def abstention(guarantee: Guarantee, held: HeldOut, logits: np.ndarray, target: float) -> dict[str, Any]:
-    """The thresholds, their certificates, and what they did for the patients that certified them."""
+    """Thresholds, their certification, and coverage and risk on the certification patients; JSON-serialisable."""
     labels, patients = held.slices.labels, held.patients
     if patients is None or guarantee.fit.study is None:
-        raise AssertionError("thresholds are certified for patients only")
+        raise AssertionError("thresholds are only certified if patients are known")
     rest = ~guarantee.fitted
     slices = Summary(Answers(guarantee.fit.apply(logits), labels, patients))
     found = guarantee.fit.studies(logits, labels, patients)
     if found is None:
-        raise AssertionError("a guarantee has a rule for studies")
+        raise AssertionError("a guarantee has a study rule")
     studies = Summary(found)
     kinds = [
         ("slices", slices, rest[patients], guarantee.fit.abstain_below, guarantee.slices),

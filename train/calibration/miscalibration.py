@@ -1,11 +1,11 @@
-"""How far probabilities are from frequencies, against what perfectly calibrated ones would show on so few patients.
+"""Tests and measures of calibration, compared with their distribution under perfect calibration.
 
-Every figure counts patients, and each comes with its distribution under perfect calibration (Bröcker and Smith 2007,
-consistency resampling): stages are drawn from the probabilities themselves. Slices of a patient share one stage, so for
-slices it is drawn from the patient's probabilities, and the patients are drawn again too, since which evidence the
-slices happened to show is part of the chance. One test decides whether miscalibration is declared: the largest
-standardised deviation among the points of the smoothed curve and the classes' calibration in the large (van Calster et
-al. 2019), at a level of 5 %.
+The sampling unit is the patient. The null distribution is that of consistency resampling (Bröcker and Smith 2007):
+stages are drawn from the predicted probabilities. All slices of a patient have the same stage, so for slices it is
+drawn from the probabilities of the patient, and patients are resampled as well, because the evidence in their slices is
+random too. A single test decides whether miscalibration is declared, at a level of 5 %: its statistic is the largest
+standardised deviation over the points of the smoothed calibration curve and the calibration in the large of the classes
+(van Calster et al. 2019).
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
 DRAWS = 500
 POINTS = 21
 LEAST = 2 * LEAST_PATIENTS
-"""Patients below which nothing is said of calibration."""
+"""Minimum number of patients to assess calibration."""
 _ALMOST_ONE = 1 - 1e-6
 _FAR_OUT = 0.0015
-"""One-sided, of each point, where the largest of about 20 dependent points has 5 %."""
+"""One-sided tail probability of each point at which the largest of about 20 dependent points has 5 %."""
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Deviations summed over each patient's slices; a column's figure is their total over that of `count`."""
+    """Deviations summed over the slices of each patient. The value of a column is their total over that of `count`."""
 
     observed: np.ndarray
-    """(patients, columns) of the true stages."""
+    """(patients, columns), with the true stages."""
     by_stage: np.ndarray
-    """(patients, classes, columns): what they would be if the patient were of each class."""
+    """(patients, classes, columns), for each class that the patient could have."""
     count: np.ndarray
-    """(patients, columns)."""
+    """(patients, columns), sum of the weights."""
 
     def of(self, columns: np.ndarray) -> _Sums:
-        """Some of the columns, by position."""
+        """Only the given columns."""
         return _Sums(self.observed[:, columns], self.by_stage[:, :, columns], self.count[:, columns])
 
 
 def assess(answers: Answers, stage_chances: np.ndarray | None = None, seed: int = 0) -> dict[str, Any]:
-    """What `evaluation.json` says of the calibration of `answers`; JSON-ready.
+    """The calibration of `answers` as in `evaluation.json`; JSON-serialisable.
 
-    stage_chances: (patients, classes) float64, for slices: the probabilities of each patient's stage, from a fit on
-        other patients; None where `answers` has one answer a patient, whose own probabilities they are.
+    stage_chances: (patients, classes) float64, for slices: probabilities of the stage of each patient, from a fit on
+        other patients; None if `answers` has one prediction for each patient, whose probabilities are then used.
     """
     patients = int(answers.patients.max()) + 1
     if patients < LEAST:
@@ -64,14 +64,16 @@ def assess(answers: Answers, stage_chances: np.ndarray | None = None, seed: int 
 
 
 def against_chance(answers: Answers, stage_chances: np.ndarray | None, seed: int = 0) -> dict[str, Any]:
-    """The part of `assess` that is compared with perfect calibration: test, smoothed curve and debiased ECE."""
+    """The part of `assess` with a null distribution: test, smoothed curve and debiased ECE."""
     patients = int(answers.patients.max()) + 1
     at = _points(answers.confidence)
     weights = _kernel(answers.confidence, at, patients)
     curve = _sums(answers, weights)
     known = curve.count.sum(0) ** 2 / np.maximum((curve.count**2).sum(0), 1e-300) >= LEAST_PATIENTS
     large = _in_the_large(answers)
-    if stage_chances is not None:  # the draws of slices are approximate, and too narrow where few errors are expected
+    if (
+        stage_chances is not None
+    ):  # for slices the null distribution is approximate, too narrow if few errors are expected
         wrong = _membership(answers.patients) @ (weights * (1 - answers.confidence)[:, None])
         known &= wrong.sum(0) / curve.count.max(0) >= LEAST_PATIENTS
         large = large.of(np.flatnonzero(answers.probabilities.mean(0) * patients >= LEAST))
@@ -99,9 +101,9 @@ def against_chance(answers: Answers, stage_chances: np.ndarray | None, seed: int
 
 
 class _Null:
-    """Draws of what perfectly calibrated probabilities would show. chances: (patients, classes) of the stages.
+    """Draws from the null distribution. chances: (patients, classes) probabilities of the stages.
 
-    again: whether the evidence that the patients' slices show is drawn again too, by drawing patients.
+    again: whether to resample patients as well.
     """
 
     def __init__(self, chances: np.ndarray, again: bool, seed: int) -> None:
@@ -114,21 +116,21 @@ class _Null:
         self._others = None
         if again:
             times = rng.multinomial(patients, np.full(patients, 1 / patients), size=DRAWS)
-            # A sample of n drawn from n varies less than n people do.
+            # Corrects the variance of resampling n of n, which is too small by (n - 1) / n.
             self._others = (times - 1) * np.sqrt(patients / (patients - 1))
 
     def totals(self, sums: _Sums, *, widened: bool = False) -> np.ndarray:
-        """(DRAWS, columns) total deviations about their expectation.
+        """(DRAWS, columns) total deviations from their expectation.
 
-        widened: for tests, as Student's distribution is wider than the normal where few patients make up a column.
+        widened: for tests; scaled as Student's t is wider than the normal if few patients contribute to a column.
         """
         columns = sums.count.shape[1]
         totals: np.ndarray = self._stages.reshape(DRAWS, -1) @ sums.by_stage.reshape(self._stages[0].size, columns)
         if self._others is not None:
-            # Given the evidence, studies deviate by 0 on average; slices by what depends on the evidence that is there.
+            # Given the evidence, the expected deviation of studies is 0; that of slices depends on the evidence.
             expected = np.einsum("nk,nkc->nc", self._chances, sums.by_stage)
             apart = expected - sums.count * expected.sum(0) / np.maximum(sums.count.sum(0), 1e-300)
-            if widened:  # a patient who makes up much of a column's count pulls the mean along (HC3)
+            if widened:  # a patient with much of the weight of a column shifts its mean (correction as in HC3)
                 apart = apart / (1 - np.minimum(sums.count / np.maximum(sums.count.sum(0), 1e-300), 0.5))
                 apart = apart * _student(apart)
             totals += self._others @ apart - expected.sum(0)
@@ -140,9 +142,9 @@ class _Null:
 
 
 def _student(apart: np.ndarray) -> np.ndarray:
-    """(columns,) how much wider than the normal Student's distribution is out where a largest of many deviations lies.
+    """(columns,) ratio of the quantiles of Student's t and the normal distribution, far out in the tail.
 
-    apart: (patients, columns) deviations; their fourth powers say of how many patients' worth they are.
+    apart: (patients, columns) deviations. Their fourth powers determine the effective number of patients.
     """
     from scipy.stats import norm, t
 
@@ -152,7 +154,7 @@ def _student(apart: np.ndarray) -> np.ndarray:
 
 
 def _points(confidence: np.ndarray) -> np.ndarray:
-    """(POINTS,) log-odds at which the curve is judged: quantiles of the confidences."""
+    """(POINTS,) log-odds at which the curve is evaluated: quantiles of the confidences."""
     found: np.ndarray = np.quantile(_log_odds(confidence), np.linspace(0.02, 0.98, POINTS))
     return found
 
@@ -164,7 +166,7 @@ def _log_odds(confidence: np.ndarray) -> np.ndarray:
 
 
 def _kernel(confidence: np.ndarray, at: np.ndarray, patients: int) -> np.ndarray:
-    """(N, POINTS) Gaussian weights on the log-odds; the bandwidth follows the number of patients (Silverman 1986)."""
+    """(N, POINTS) Gaussian kernel weights on the log-odds; bandwidth for the number of patients by Silverman (1986)."""
     odds = _log_odds(confidence)
     width = max(1.06 * float(odds.std()) * patients ** (-1 / 5), 1e-3)
     found: np.ndarray = np.exp(-0.5 * ((odds[:, None] - at) / width) ** 2)
@@ -172,7 +174,7 @@ def _kernel(confidence: np.ndarray, at: np.ndarray, patients: int) -> np.ndarray
 
 
 def _sums(answers: Answers, weights: np.ndarray) -> _Sums:
-    """Right less confidence, weighted. weights: (N, columns)."""
+    """Weighted sums of (correct − confidence). weights: (N, columns)."""
     each = [(answers.decisions == stage) - answers.confidence for stage in range(CLASSES)]
     right = (answers.decisions == answers.labels) - answers.confidence
     people = _membership(answers.patients)
@@ -184,14 +186,14 @@ def _sums(answers: Answers, weights: np.ndarray) -> _Sums:
 
 
 def _membership(patients: np.ndarray) -> Any:
-    """(patients, N) sparse: adds up over each patient's slices."""
+    """(patients, N) sparse matrix that sums over the slices of each patient."""
     from scipy.sparse import csr_matrix
 
     return csr_matrix((np.ones(len(patients)), (patients, np.arange(len(patients)))))
 
 
 def _in_the_large(answers: Answers) -> _Sums:
-    """One column a class: observed less predicted."""
+    """Observed minus predicted frequency, one column for each class."""
     one = np.eye(CLASSES)
     count = answers.tally(np.ones((len(answers.labels), 1)))
     predicted = answers.tally(answers.probabilities)
@@ -213,7 +215,7 @@ def _slope(answers: Answers, patients: int) -> dict[str, Any]:
 
 
 def _ece(sums: _Sums, null: _Null, patients: int) -> dict[str, Any]:
-    """Expected calibration error less what calibrated probabilities would show, with the band of that."""
+    """Debiased ECE: expected calibration error minus its mean under perfect calibration, with the band under it."""
     total = float(sums.count.sum())
     raw = float(np.abs(sums.observed.sum(0)).sum()) / total
     draws = np.abs(null.totals(sums)).sum(1) / total
@@ -229,7 +231,7 @@ def _ece(sums: _Sums, null: _Null, patients: int) -> dict[str, Any]:
 
 
 def _jackknifed_shares(sums: _Sums, patients: int) -> dict[str, Any]:
-    """Predicted less observed share of each class, and of all demented, with intervals over patients."""
+    """Predicted minus observed share of each class, and of all demented classes, with intervals over patients."""
     deviations = -np.hstack([sums.observed, -sums.observed[:, :1]])
     counts = np.hstack([sums.count, sums.count[:, :1]])
     total, count = deviations.sum(0), counts.sum(0)
@@ -239,9 +241,9 @@ def _jackknifed_shares(sums: _Sums, patients: int) -> dict[str, Any]:
 
 
 def _skill(answers: Answers, patients: int) -> dict[str, Any]:
-    """1 less the score over that of the prevalence among the other patients: 0 says no more than the prevalence."""
+    """Skill scores: 1 − score / score of the prevalence among the other patients; 0: no better than the prevalence."""
     share = np.eye(CLASSES)[stages(answers.labels, answers.patients)]
-    others = (share.sum(0) - share + 1 / CLASSES) / patients  # one patient's worth of the uniform, so that none is 0
+    others = (share.sum(0) - share + 1 / CLASSES) / patients  # plus one patient of uniform prior, so that none is 0
     model, constant = (losses(one, answers.labels) for one in (answers.probabilities, others[answers.patients]))
     found = {}
     for name in model:
@@ -252,7 +254,10 @@ def _skill(answers: Answers, patients: int) -> dict[str, Any]:
 
 
 def jackknife(value: float, left_out: np.ndarray, patients: int) -> dict[str, Any]:
-    """A figure with Student's interval of the delete-one-patient jackknife (Efron 1982). left_out: (patients,)."""
+    """`value` with a t interval from the delete-one-patient jackknife (Efron 1982).
+
+    left_out: (patients,) float64, the value without each patient.
+    """
     from scipy.stats import t
 
     error = float(np.sqrt((patients - 1) / patients * ((left_out - left_out.mean()) ** 2).sum()))

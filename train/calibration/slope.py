@@ -1,4 +1,4 @@
-"""The calibration slope of many classes: by what the log-probabilities would have to be multiplied."""
+"""`recalibration_slope`: the calibration slope for several classes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from stageproof.train.metrics.intervals import LEVEL
 
 
 def recalibration_slope(evidence: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
-    """Slope of a multinomial recalibration with free intercepts (van Hoorde et al. 2014): 1 if calibrated, below 1 if
-    too extreme. The interval is Student's, with the error of a delete-one-patient jackknife of one Newton step each.
+    """Slope of multinomial recalibration with free intercepts (van Hoorde et al. 2014), with an interval.
+
+    1 if calibrated, below 1 if probabilities are too extreme. The t interval has the standard error of a
+    delete-one-patient jackknife, one Newton step for each patient.
 
     evidence: (N, classes) log-probabilities. labels, patients: (N,) int64.
     """
@@ -20,19 +22,19 @@ def recalibration_slope(evidence: np.ndarray, labels: np.ndarray, patients: np.n
     held = np.unique(labels)
     none = {"value": None, "low": None, "high": None, "patients": people}
     if len(held) < 2:
-        return {**none, "why": "not estimable: needs another class"}
-    present = np.flatnonzero(np.isin(np.arange(classes), held))  # among the classes that these people are of
+        return {**none, "why": "not estimable: all patients have the same class"}
+    present = np.flatnonzero(np.isin(np.arange(classes), held))  # only the classes of these patients
     evidence, labels = evidence[:, present], np.searchsorted(present, labels)
     design = design_of(evidence - evidence.mean(1, keepdims=True))
     if np.abs(design[:, :, -1]).max() < 1e-9:
-        return {**none, "why": "not estimable: every probability is the same"}
+        return {**none, "why": "not estimable: all probabilities are equal"}
     theta = fit_parameters(design, labels, np.ones(len(labels)))
     gradient, second = _by_patient(design, labels, patients, theta, people)
     whole = second.sum(0)
     try:
         steps = np.linalg.solve(whole - second, gradient[:, :, None])[:, -1, 0]
     except np.linalg.LinAlgError:
-        return {**none, "value": float(theta[-1]), "why": "no interval: one patient decides"}
+        return {**none, "value": float(theta[-1]), "why": "no interval: singular without one of the patients"}
     from scipy.stats import t
 
     error = float(np.sqrt((people - 1) / people * ((steps - steps.mean()) ** 2).sum()))
@@ -43,7 +45,7 @@ def recalibration_slope(evidence: np.ndarray, labels: np.ndarray, patients: np.n
 def _by_patient(
     design: np.ndarray, labels: np.ndarray, patients: np.ndarray, theta: np.ndarray, people: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(people, parameters) gradients and (people, parameters, parameters) curvatures of the log-likelihood's loss."""
+    """(people, parameters) gradients and (people, parameters, parameters) Hessians of the negative log-likelihood."""
     scores = design @ theta
     chances = np.exp(scores - scores.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)

@@ -1,9 +1,9 @@
-"""The rule for studies (`runtime.study`), fitted on patients and judged on other patients.
+"""Fits the study rule (`runtime.study`), which predicts the stage of a patient from all slices of a study.
 
-A multinomial logistic regression of the patient's stage on the mean evidence of the slices, with one slope for all
-classes and an intercept for each (van Hoorde et al. 2014 call it logistic recalibration; Alexandari et al. 2020 bias-
-corrected temperature scaling). Jeffreys' prior (Firth 1993) keeps it finite where the stages are perfectly separated or
-a class has no patient, and takes away most of the bias of the slope that few patients bring.
+It is a multinomial logistic regression of the stage on the mean evidence of the slices, with one slope for all classes
+and an intercept for each (logistic recalibration in van Hoorde et al. 2014; bias-corrected temperature scaling in
+Alexandari et al. 2020). A Jeffreys-type prior (Firth 1993) keeps the estimate finite if classes are perfectly separated
+or a class has no patient, and removes most of the small-sample bias of the slope.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from stageproof.train.metrics.intervals import LEAST_PATIENTS
 FOLDS = 5
 _STEEPEST = 1e3
 _PRIOR = 0.25
-"""Power of the information's determinant. Jeffreys' is 1/2, which makes the mean of the slope right; half of it makes
-the median right (simulated: docs/statistics/calibration.md)."""
+"""Exponent of the determinant of the information matrix. Jeffreys' prior has 1/2, with which the slope is mean
+unbiased; with 1/4 it is median unbiased (simulations: docs/statistics/calibration.md)."""
 
 
 def study_evidence(probabilities: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """(patients, classes) float64 mean evidence of each patient's slices.
+    """(patients, classes) float64, mean evidence over the slices of each patient.
 
     probabilities: (N, classes) at temperature 1. patients: (N,) int64 from 0, each with at least one slice.
     """
@@ -33,18 +33,21 @@ def study_evidence(probabilities: np.ndarray, patients: np.ndarray) -> np.ndarra
 
 
 def fittable(stage: np.ndarray) -> bool:
-    """Whether these patients ((patients,) int64 stages) are enough: ten, and two classes with five or more."""
+    """Whether there are enough patients: at least ten, with at least five in each of two classes.
+
+    stage: (patients,) int64.
+    """
     return len(stage) >= 2 * LEAST_PATIENTS and int((np.bincount(stage) >= LEAST_PATIENTS).sum()) >= 2
 
 
 def fit_study(evidence: np.ndarray, stage: np.ndarray, weights: np.ndarray | None = None) -> StudyRule:
-    """The rule of greatest likelihood under the prior; a slope below 0 becomes 0.
+    """The study rule with maximum posterior density; a negative slope is set to 0.
 
-    evidence: (patients, classes) float64. stage: (patients,) int64. weights: (patients,) float64, what each counts.
+    evidence: (patients, classes) float64. stage: (patients,) int64. weights: (patients,) float64 sample weights.
     """
     classes = evidence.shape[1]
     weights = np.ones(len(stage)) if weights is None else weights
-    # A patient's evidence less its mean over the classes gives the same probabilities, and a better scale.
+    # Subtracting the mean over the classes does not change the probabilities, and improves the scaling.
     centred = evidence - evidence.mean(1, keepdims=True)
     scale = max(float(np.sqrt((centred**2).mean())), 1e-9)
     theta = fit_parameters(design_of(centred / scale), stage, weights)
@@ -55,10 +58,10 @@ def fit_study(evidence: np.ndarray, stage: np.ndarray, weights: np.ndarray | Non
 
 
 def cross_fit_study(evidence: np.ndarray, stage: np.ndarray, seed: int = 0) -> np.ndarray | None:
-    """(patients, classes) float64: each patient's probabilities by a rule fitted on other patients, None where too few.
+    """(patients, classes) float64: probabilities of each patient by a rule fitted on other patients; None if too few.
 
-    Patients are weighted so that every fit sees the classes in the shares of all patients together: the prevalence is
-    that of these patients, and no patient is expected less of a class for having been left out of it.
+    In each fit, patients are weighted to the class shares of all patients. Otherwise leaving out a patient would lower
+    the predicted prevalence of their own class.
     """
     part = folds(stage, seed)
     if not fittable(stage):
@@ -74,7 +77,7 @@ def cross_fit_study(evidence: np.ndarray, stage: np.ndarray, seed: int = 0) -> n
 
 
 def folds(stage: np.ndarray, seed: int = 0, count: int = FOLDS) -> np.ndarray:
-    """(patients,) int64 from 0: the patients of each class split evenly over the folds, in an order drawn from `seed`.
+    """(patients,) int64 from 0: random folds, stratified by class.
 
     stage: (patients,) int64.
     """
@@ -86,14 +89,14 @@ def folds(stage: np.ndarray, seed: int = 0, count: int = FOLDS) -> np.ndarray:
 
 
 def design_of(evidence: np.ndarray) -> np.ndarray:
-    """(patients, classes, parameters): intercepts of all classes but the last, and the slope."""
+    """(patients, classes, parameters) design matrix: intercepts of all classes except the last, and the slope."""
     patients, classes = evidence.shape
     constant = np.broadcast_to(np.eye(classes)[:, :-1], (patients, classes, classes - 1))
     return np.concatenate([constant, evidence[:, :, None]], axis=2)
 
 
 def fit_parameters(design: np.ndarray, stage: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(parameters,) float64 at the greatest likelihood times a power of the information's determinant."""
+    """(parameters,) float64 that maximise the likelihood times det(information) ** _PRIOR."""
     from scipy.optimize import minimize
 
     rows, count = np.arange(len(stage)), design.shape[2]

@@ -1,1 +1,1 @@
-"""Options of a training run: on the command line, checked, and saved with the run."""
+"""Options of a training run: parsing, checks, saving and reading."""

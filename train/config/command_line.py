@@ -1,4 +1,4 @@
-"""The command line of `python -m train`: parsed over the defaults of a recipe, and checked. Light: needs no torch."""
+"""Parses and checks the command line of `python -m train`. Does not import torch, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _DESCRIPTION = "Train a four-stage Alzheimer classifier on brain-MRI slices. Res
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options on the command line, over the defaults of the recipe they name, or over those of a run to resume.
+    """The options: those on the command line; for the rest the recipe's defaults, or the options of a run to resume.
 
-    Exits with 2 on a usage error. Raises InputError for values that make no sense, CheckpointError when there is
-    nothing to resume.
+    Exits with status 2 on a usage error. Raises InputError for invalid values, CheckpointError when there is no run to
+    resume.
     """
     import argparse
     import sys
@@ -55,22 +55,21 @@ def parse(argv: Sequence[str] | None = None) -> Options:
 
 
 def _rooted(options: Options) -> Options:
-    """The options with paths that mean the same in every folder: a run is evaluated and exported from anywhere."""
+    """The options with absolute paths, since the run may be evaluated and exported from another working directory."""
     data, groups = (None if path is None else absolute(path) for path in (options.data, options.groups))
     return replace(options, data=data, groups=groups)
 
 
 def _checked(options: Options) -> Options:
-    """The options, when each of their numbers makes sense. Raises InputError for the first that does not."""
+    """The options themselves. Raises InputError for the first value that is invalid."""
     recipe = options.settings
     if options.groups is not None and options.data is None:
-        raise InputError("--groups gives the patients of --data, and no --data is given. Those of phantoms are known.")
+        raise InputError("--groups gives the patients of --data, and no --data is given. Add --data.")
     if options.patient_pattern is not None:
         if options.data is None or options.groups is not None:
-            what = "gives them too: give one of the two" if options.groups is not None else "is missing"
-            raise InputError(
-                f"--patient-pattern gives the patients of --data; {'--groups' if options.groups else '--data'} {what}."
-            )
+            if options.groups is not None:
+                raise InputError("--groups and --patient-pattern both give the patients. Use only one of them.")
+            raise InputError("--patient-pattern gives the patients of --data, and no --data is given. Add --data.")
         compile_pattern(options.patient_pattern)
     rules: list[tuple[str, float, bool, str]] = [
         ("--batch-size", recipe.batch_size, recipe.batch_size >= 2, "2 or more"),
@@ -93,7 +92,9 @@ def _checked(options: Options) -> Options:
             (f"--{stage}.warmup", warmup, 0 <= warmup < 1, "0 or more and below 1"),
         ]
     if recipe.normalise == "imagenet" and recipe.architecture == "resnet34-gray":
-        raise InputError("--normalise imagenet has three channels, resnet34-gray has one. Use training-set.")
+        raise InputError(
+            "--normalise imagenet needs 3 channels, and resnet34-gray has 1 channel. Use --normalise training-set."
+        )
     if not re.fullmatch("[A-Z]{3}", options.country):
         raise InputError(f"--country is {options.country!r}, expected an ISO 3166 alpha-3 code, such as DEU.")
     for option, value, holds, expected in rules:

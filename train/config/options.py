@@ -1,4 +1,4 @@
-"""The options of `python -m train`, as a dataclass: light, so that --help needs no torch."""
+"""The options of `python -m train`, as a dataclass. Does not import torch, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -14,63 +14,68 @@ from stageproof.train.recipes import Recipe
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is told, apart from its recipe."""
+    """The options of a training run: `settings` are the recipe's values, the rest does not depend on the recipe."""
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
-    """The recipe's own values."""
+    """Values of the recipe, with the changes made on the command line."""
     data: Path | None = None
-    """Folder of class folders, .parquet in the Hugging Face image schema, or .csv of path, label and patient. Without
-    it: phantoms made on the spot."""
+    """Training data: a folder with a subfolder for each class, a .parquet file (Hugging Face image schema), or a .csv
+    file (columns path, label and patient). If omitted: synthetic slices (phantoms)."""
     groups: Path | None = None
-    """CSV file with the columns file and patient (or group), for --data. Without it: ids that the data has, or image
-    similarity."""
+    """CSV file with the columns file and patient (or group), for --data.
+    If omitted: patient ids found in the data, else patients identified from image similarity."""
     patient_pattern: str | None = None
-    """Regular expression with a named group (?P<patient>…) that reads ids from the paths of --data."""
+    """Regular expression with a named group (?P<patient>…) that extracts patient ids from the file paths of --data."""
     recipe: str = "demo"
-    """Named recipe, whose defaults are shown here: resnet50-two-stage, resnet34-gray, or demo (without --data)."""
+    """Named set of defaults: resnet50-two-stage (default with --data), resnet34-gray, or demo (default without).
+    This help shows the defaults of the recipe named on the command line."""
     weights: str = "none"
-    """Where the network starts: none (random), imagenet (torchvision's, fetched if not cached), or a file."""
+    """Initial weights: none (random), imagenet (torchvision's, downloaded if not cached), or a weights file."""
     out: Path | None = None
-    """Run directory to write. Without it: runs/TIME-RECIPE."""
+    """Run directory to create. If omitted: runs/TIME-RECIPE."""
     resume: bool = False
-    """Go on with the interrupted run at --out, or with the last one: its options hold. Nothing at --out: begin."""
+    """Resume the interrupted run at --out, or the most recent one, with its own options.
+    If there is no run at --out, start one."""
     checkpoint_minutes: float = 10.0
-    """Longest time between checkpoints. One is written after an epoch too, where that takes little of the time."""
+    """Maximum time between checkpoints, minutes.
+    A checkpoint is also written after each epoch if writing is fast compared with training."""
     split: Literal["patient", "slice"] = "patient"
-    """What is kept whole. 'slice' is the published protocol: the same people are in training and validation."""
+    """Unit of the split. patient: all slices of a patient are on one side.
+    slice: slices are split individually, as in published work; the same patients appear in training and validation."""
     fold: str = "1/5"
-    """Which part of how many is for validation."""
+    """Validation fold i of k folds, as i/k."""
     seed: int = 0
-    """Seeds the phantoms, the split, the weights, the order and the augmentation."""
+    """Random seed of the phantoms, the split, the initial weights, the order of the slices and the augmentation."""
     shuffle_labels: int | None = None
-    """A control: all people get each other's labels, by this seed. It must be at chance and is not exported."""
+    """Negative control: permute the labels between patients with this seed.
+    Accuracy should then be at chance. The run cannot be exported."""
     max_unreadable: float = 0.05
-    """Share of files that may be unreadable before the run stops."""
+    """Maximum share of unreadable files; the run stops if there are more."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic. auto: bf16 where the device has it, fp16 on other GPUs, fp32 on other CPUs."""
+    """Training precision. auto: bf16 if the device supports it, else fp16 on a GPU and fp32 on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: CUDA when there is one."""
+    """Device to train on. auto: cuda if available, else cpu."""
     devices: int = 0
-    """Processes on this machine, one a device. 0: every visible GPU, or one process on the CPU."""
+    """Number of processes on this machine, one for each device. 0: one for each visible GPU, or one on the CPU."""
     trust_network: bool = False
-    """Under torchrun on several machines: allow a MASTER_ADDR that stands for every interface. Whoever reaches these
-    ports can run code."""
+    """With torchrun on several machines: accept a missing MASTER_ADDR, or one that means all network interfaces.
+    Anybody who can reach these ports can run code."""
     cache_limit: float = 8.0
-    """Gigabytes of decoded slices kept in memory; more go to a file in the temporary folder."""
+    """Gigabytes of decoded slices kept in memory. A larger data set is kept in a file in the temporary folder."""
     compile: bool = False
-    """Compile the network with torch.compile: slow to start, faster after."""
+    """Compile the network with torch.compile: slower to start, faster afterwards."""
     tensorboard: bool = False
-    """Write the figures for TensorBoard into the run directory as well."""
+    """Also write metrics for TensorBoard into the run directory."""
     energy: bool = False
-    """Estimate energy and CO2 with CodeCarbon, offline, into run.json."""
+    """Estimate energy use and CO2 emissions with CodeCarbon (offline) and record them in run.json."""
     country: str = "USA"
-    """ISO 3166 alpha-3 code of the country whose electricity --energy reckons with."""
+    """Country whose electricity mix --energy assumes, as an ISO 3166 alpha-3 code."""
     json: bool = False
     """Print the result as one JSON object."""
 
     @property
     def fold_of(self) -> tuple[int, int]:
-        """(fold from 0, folds). Raises InputError unless `fold` reads like 1/5."""
+        """(fold from 0, number of folds). Raises InputError unless `fold` has the form i/k, such as 1/5."""
         first, _, second = self.fold.partition("/")
         if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second) and int(second) >= 2):
             raise InputError(f"--fold is {self.fold!r}, expected i/k with 1 ≤ i ≤ k and k at least 2, such as 1/5.")

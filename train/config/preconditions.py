@@ -1,4 +1,4 @@
-"""What can be known to fail before torch is imported and an image decoded: paths, names, packages, room on the disk."""
+"""Checks made before torch is imported and before any image is decoded: paths, names, packages, free disk space."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from stageproof.train.config.options import Options
 
 PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib")
-"""What training imports, of the extra `train`."""
+"""Packages of the extra `train` that training imports."""
 PARAMETERS = {"resnet50": 24_559_172, "resnet34-gray": 21_288_964}
-"""Architecture → its parameters, each 4 bytes of a weights file."""
+"""Architecture → number of parameters, each of 4 bytes in a weights file."""
 SIZES = (16, 2048)
-"""Least and largest --image-size: below, nothing is left of a picture; above, a batch is tens of gigabytes."""
+"""Minimum and maximum --image-size: smaller slices show nothing, a batch of larger ones takes tens of gigabytes."""
 _WEIGHTS = ("none", "imagenet")
 _CHECKPOINTS = 3
-"""At most so many lie on the disk at once: the last, the one before, and the one that is being written."""
+"""Maximum number of checkpoints on the disk at one time: the last, the one before it and the one being written."""
 
 
 def check_training(options: Options, say: Callable[[str], None]) -> None:
-    """Raise InputError, DatasetError, CheckpointError or DependencyError for what would end the run later.
+    """Raise InputError, DatasetError, CheckpointError or DependencyError for an option that would make the run fail.
 
-    say: takes a warning where the room on the disk may not do.
+    say: receives a warning if the free disk space may not be enough.
     """
     recipe = options.settings
     if not SIZES[0] <= recipe.image_size <= SIZES[1]:
@@ -48,47 +48,48 @@ def check_training(options: Options, say: Callable[[str], None]) -> None:
 
 
 def check_data(data: Path | None, groups: Path | None) -> None:
-    """Raise DatasetError for data, or a file of groups, that is not there."""
+    """Raise DatasetError if `data` does not exist or cannot be read, or if `groups` is not a file."""
     if data is not None and not data.exists():
-        near = nearest_path(data) or " Give a folder of class folders, or a .parquet file."
+        near = nearest_path(data) or " Give a folder of class folders, a .parquet file or a .csv file."
         raise DatasetError(f"{data} does not exist.{near}")
     if data is not None and not os.access(data, os.R_OK):
-        raise DatasetError(f"{data} may not be read by this user.")
+        raise DatasetError(f"This user has no permission to read {data}.")
     if groups is not None and not groups.is_file():
         raise DatasetError(f"--groups {groups} is not a file.{nearest_path(groups) if not groups.exists() else ''}")
 
 
 def check_weights(weights: str, architecture: str) -> None:
-    """Raise CheckpointError for initial weights that are neither a known name nor a file, or of another network."""
+    """Raise CheckpointError if `weights` is neither a known name nor a file, or is for another architecture."""
     path = Path(weights)
     if weights == "imagenet" and architecture != "resnet50":
         raise CheckpointError(
-            f"--weights imagenet are of resnet50, and {architecture} is to be trained. Leave --weights out, or name a "
-            "file of its weights."
+            f"--weights imagenet is for resnet50, and the recipe trains {architecture}. Leave --weights out, or give a "
+            f"file with weights of {architecture}."
         )
     if weights in _WEIGHTS or path.is_file():
         return
     if (path / "model.safetensors").is_file():
-        raise CheckpointError(f"--weights {weights} is a run directory. Name its weights: {path / 'model.safetensors'}")
+        raise CheckpointError(f"--weights {weights} is a run directory. Use its file {path / 'model.safetensors'}")
     near = nearest(weights, _WEIGHTS) or nearest_path(path) or " Leave --weights out to start from random weights."
-    raise CheckpointError(f"--weights {weights}: {weights} is not a file, nor one of {', '.join(_WEIGHTS)}.{near}")
+    raise CheckpointError(f"--weights {weights}: {weights} is not a file, and not one of {', '.join(_WEIGHTS)}.{near}")
 
 
 def check_evaluation(run: Path, record: dict[str, Any], data: Path | None, groups: Path | None, out: Path) -> None:
-    """Raise CheckpointError, DatasetError or InputError for what would end an evaluation of `run` later.
+    """Raise CheckpointError, DatasetError or InputError for what would make an evaluation of `run` fail.
 
-    record: its `run.json`. data, groups: as given; without data the run's own is needed. out: the evaluation's folder.
+    record: content of its `run.json`. data, groups: as given by the user; if `data` is None, the data of the run must
+    exist. out: folder of the evaluation.
     """
     if record.get("options", {}).get("data") and data is None:
         recorded = data_path(run, record)
         if recorded is not None and not recorded.exists():
             again = command("train.evaluate", run, "--data", "DIR_OR_PARQUET")
-            raise DatasetError(f"The run's data is no longer at {recorded}. Say where it is: {again}")
+            raise DatasetError(f"The data of the run is no longer at {recorded}. Give its new path: {again}")
     check_data(data, groups)
     if data is None and not os.access(run, os.W_OK):
         raise CheckpointError(
-            f"{run} may not be written to, and the evaluation stores the temperature and the cards there. Make it "
-            "writable, or evaluate a copy."
+            f"{run} is not writable, and the evaluation stores the temperature and the cards there. Make it writable, "
+            "or evaluate a copy."
         )
     place = existing(out)
     if not place.is_dir() or not os.access(place, os.W_OK):
@@ -96,12 +97,12 @@ def check_evaluation(run: Path, record: dict[str, Any], data: Path | None, group
 
 
 def existing(path: Path) -> Path:
-    """The path itself, or the nearest one above it that is there."""
+    """The path itself if it exists, else its nearest parent that exists."""
     return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists() or place.is_symlink())
 
 
 def _why(place: Path) -> str:
-    return f"{place} may not be written to" if place.is_dir() else f"{place} is not a folder"
+    return f"{place} is not writable" if place.is_dir() else f"{place} is not a folder"
 
 
 def _check_out(out: Path) -> None:
@@ -113,19 +114,19 @@ def _check_out(out: Path) -> None:
 
 
 def _check_room(options: Options, say: Callable[[str], None]) -> None:
-    """Weights, and checkpoints with what the optimiser keeps of each parameter, must fit the disk."""
+    """Raise CheckpointError if the weights and one checkpoint (with optimizer state) do not fit on the disk."""
     recipe = options.settings
     place = existing(options.out if options.out is not None else RUNS)
     states = {"adamw": 2, "sgd": 1}[recipe.optimizer]
     weights = 4 * PARAMETERS[recipe.architecture]
     checkpoint = weights * (1 + states + bool(recipe.ema))
     free = shutil.disk_usage(place).free
-    text = f"{place} has {free / 1e9:.2f} GB free, and a run of {recipe.architecture} takes"
+    text = f"{place} has {free / 1e9:.2f} GB free, and a run of {recipe.architecture} needs"
     if free < weights + checkpoint:
         raise CheckpointError(
-            f"{text} {(weights + checkpoint) / 1e9:.2f} GB at least: its weights and a checkpoint. Make room, or give "
-            "an --out on another disk; nothing was written."
+            f"{text} at least {(weights + checkpoint) / 1e9:.2f} GB for its weights and a checkpoint. Free disk space, "
+            "or give an --out on another disk. Nothing was written."
         )
     most = weights + _CHECKPOINTS * checkpoint
     if free < most:
-        say(f"WARNING: {text} up to {most / 1e9:.2f} GB while it is trained. Make room.")
+        say(f"WARNING: {text} up to {most / 1e9:.2f} GB during training. Free disk space.")

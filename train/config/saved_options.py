@@ -1,4 +1,4 @@
-"""What a run was told, kept for --resume and in `run.json`. Light, so that --help needs no torch."""
+"""Saves and reads the options of a run, for --resume and from `run.json`. Does not import torch."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _FREE = {
     "compile",
     "tensorboard",
 }
-"""Options that may differ from those the run began with: they do not decide which weights come out."""
+"""Options that may differ when a run is resumed, since they do not affect the trained weights."""
 
 
 def write_options(options: Options, folder: Path) -> None:
-    """Keep what a run was told, for `read_options`."""
+    """Write the options to `options.json` in `folder`, for `read_options`."""
     (folder / OPTIONS).write_text(json.dumps(asdict(options), default=str, indent=2) + "\n", encoding="utf-8")
 
 
 def read_options(folder: Path) -> dict[str, Any]:
-    """The fields of the Options that the run in `folder` began with. Raises CheckpointError when they are damaged."""
+    """The Options fields that the run in `folder` was started with. Raises CheckpointError if they cannot be read."""
     try:
         fields: dict[str, Any] = json.loads(read_text(folder / OPTIONS))
         return _typed(fields, fields["settings"], folder)
@@ -46,12 +46,12 @@ def read_options(folder: Path) -> dict[str, Any]:
 
 
 def options_of(record: dict[str, Any], run: Path) -> dict[str, Any]:
-    """The fields of the Options that a finished run was started with, from the content of its `run.json`."""
+    """The Options fields that a finished run was started with. record: the content of its `run.json`."""
     return _typed(record["options"], record["recipe"], run)
 
 
 def _typed(fields: dict[str, Any], settings: dict[str, Any], run: Path) -> dict[str, Any]:
-    """What JSON holds of Options and Recipe, as they have it; runs of 0.1 may name their data by a relative path."""
+    """JSON fields converted to the types of Options and Recipe; runs of 0.1 may have a relative path to their data."""
     stages = {name: Stage(**settings[name]) for name in ("head", "full")}
     paths = {name: Path(fields[name]) for name in ("data", "groups", "out") if fields.get(name) is not None}
     paths |= {name: located(path, run) for name, path in paths.items() if name != "out"}
@@ -59,12 +59,15 @@ def _typed(fields: dict[str, Any], settings: dict[str, Any], run: Path) -> dict[
 
 
 def check_same(options: Options, began: Options, what: str = "--resume") -> None:
-    """Raise InputError when `options` would train another model than the run `began` to, which is called `what`."""
+    """Raise InputError if `options` would train another model than `began`, the options of the run.
+
+    what: how the error message begins.
+    """
     now, then = asdict(options), asdict(began)
     pairs = [(name, now[name], then[name]) for name in now if name not in _FREE | {"settings"}]
     pairs += [(name, now["settings"][name], then["settings"][name]) for name in now["settings"]]
     changed = [f"{name} is {value}, was {before}" for name, value, before in pairs if value != before]
     if changed:
         raise InputError(
-            f"{what}: {'; '.join(changed)}. Leave out what changed, or start another run with another --out."
+            f"{what}: {'; '.join(changed)}. Leave these options out, or start a new run with another --out."
         )

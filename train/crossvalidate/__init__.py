@@ -1,1 +1,1 @@
-"""Cross-validation: every patient predicted by the network that was not trained on them."""
+"""k-fold cross-validation: each patient is predicted by the network of the fold that held them out."""

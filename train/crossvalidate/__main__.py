@@ -1,4 +1,4 @@
-"""`python -m train.crossvalidate`: train every fold in turn; judge each patient by the network that never saw them."""
+"""`python -m train.crossvalidate`: k-fold cross-validation. Trains each fold and evaluates it on held-out patients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FACTS = "crossvalidation.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, or stopped as asked; 1 a run failed; 2 invalid input."""
+    """Exit status: 0 done, or stopped by a signal after writing a checkpoint; 1 a run failed; 2 invalid input."""
     parser = _parser()
     own, rest = parser.parse_known_args(argv)
     if own.folds < 2:
@@ -39,23 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             _train(runs)
         except Interrupted as stopped:
-            print(f"Stopped in {stopped}, with a checkpoint. The same command goes on.", file=sys.stderr)
+            print(f"Stopped in {stopped} after a checkpoint. Run the same command to resume.", file=sys.stderr)
             return 0
         if is_leader():
-            facts = _judge([run for run, _ in runs], own.out)
+            facts = _evaluate([run for run, _ in runs], own.out)
             _show(facts, own.out, as_json=own.json)
     except StageproofError as error:
         return report_error(error)
     except KeyboardInterrupt:
-        print("Interrupted before the first step. The same command goes on.", file=sys.stderr)
+        print("Interrupted before the first step. Run the same command to resume.", file=sys.stderr)
         return 1
     return 0
 
 
 def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, Options | None]]:
-    """The run directory of every fold, and its options; None for one that is finished.
+    """The run directory of each fold, and its options; None for a finished fold.
 
-    Raises CheckpointError or InputError when a fold that was begun has other options.
+    Raises CheckpointError or InputError if a fold was started with other options.
     """
     from stageproof.train.config.command_line import parse
     from stageproof.train.config.options import Options
@@ -64,7 +64,7 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
 
     refused = [name for name in ("--fold", "--resume") if any(one.split("=")[0] == name for one in arguments)]
     if refused:
-        raise InputError(f"{refused[0]} is not taken: every fold is trained, and goes on where it was stopped.")
+        raise InputError(f"{refused[0]} is not allowed: all folds are trained, and unfinished folds are resumed.")
     runs: list[tuple[Path, Options | None]] = []
     for fold in range(1, folds + 1):
         run = out / f"fold-{fold}"
@@ -90,8 +90,8 @@ def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
             launch(options)
 
 
-def _judge(runs: Sequence[Path], out: Path) -> dict[str, Any]:
-    """The figures, also written to `out`. Raises InputError where they cannot be."""
+def _evaluate(runs: Sequence[Path], out: Path) -> dict[str, Any]:
+    """Compute the metrics and write them to `out`. Raises InputError if they cannot be written."""
     from stageproof.train.crossvalidate.pooling import pool
     from stageproof.train.runs.finding import described
     from stageproof.train.runs.record import read_record
@@ -105,7 +105,7 @@ def _judge(runs: Sequence[Path], out: Path) -> dict[str, Any]:
             staged.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             staged.replace(out / FACTS)
     except OSError as error:
-        raise InputError(f"{out / FACTS} cannot be written: {error}. Make room; the same command goes on.") from error
+        raise InputError(f"{out / FACTS} cannot be written: {error}. Free disk space and run it again.") from error
     return facts
 
 
@@ -116,29 +116,32 @@ def _show(facts: dict[str, Any], out: Path, *, as_json: bool) -> None:
     from stageproof.train.crossvalidate.text import lines
 
     if facts["shuffled_labels"] is not None:
-        print("CONTROL: trained on shuffled labels. The figures must be at chance.\n")
+        print("CONTROL: trained on shuffled labels. The metrics should be at chance.\n")
     if facts["split"]["leaked"] is None:
-        print("PATIENTS UNKNOWN: one person may be in training and held out; no figure is about patients.\n")
+        print("PATIENTS UNKNOWN: the same patient may appear in both training and test; no metric is by patient.\n")
     elif any(facts["split"]["leaked"]):
-        what = "are of a group" if facts["data"]["groups"] is not None else "show a patient"
-        print(f"LEAKAGE: up to {max(facts['split']['leaked']):.0%} of the slices held out {what} trained on.")
-        print("These figures say nothing about new patients.\n")
+        what = "belong to a group" if facts["data"]["groups"] is not None else "show a patient"
+        print(f"LEAKAGE: up to {max(facts['split']['leaked']):.0%} of the test slices of a fold {what} of its training")
+        print("set. These metrics do not estimate performance on new patients.\n")
     print("\n".join(lines(facts)))
-    print(f"\nfigures {out / FACTS}")
+    print(f"\nmetrics {out / FACTS}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("train.crossvalidate"),
-        description="Train every fold in turn, and judge each patient by the network that never saw it.",
-        epilog=f"All other options are those of {program('train')}, but for --fold and --resume. What was stopped goes "
-        "on with the same command.",
+        description="k-fold cross-validation: train a network for each fold and evaluate it on the patients that this "
+        "fold holds out.",
+        epilog=f"All other options are those of {program('train')}, except for --fold and --resume. To resume an "
+        "interrupted cross-validation, run the same command again.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, fold-1 and so on, and the figures")
-    parser.add_argument("--folds", type=int, default=5, help="how many parts the patients are split into (default: 5)")
-    parser.add_argument("--resamples", type=int, default=2000, help="no effect: intervals need no resamples")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs (fold-1, fold-2, …) and metrics")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds (default: 5)")
+    parser.add_argument(
+        "--resamples", type=int, default=2000, help="ignored: intervals are computed without resampling"
+    )
+    parser.add_argument("--json", action="store_true", help="print the metrics as one JSON object")
     return parser
 
 

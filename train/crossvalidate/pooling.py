@@ -1,5 +1,7 @@
-"""Figures of a cross-validation: the mean over the folds, and of all patients together, each predicted by the network
-that was not trained on them."""
+"""`pool`: the metrics of a cross-validation, as means over the folds and pooled over all patients.
+
+Each patient is predicted by the network of the fold that held them out.
+"""
 
 from __future__ import annotations
 
@@ -23,42 +25,42 @@ from stageproof.train.runs.pseudonyms import public_source
 from stageproof.train.runs.record import read_record, recorded_verdict
 from stageproof.train.runs.split_file import read_split
 from stageproof.train.test_set.held_out import HeldOut, held_out
-from stageproof.train.test_set.predictions import ask
+from stageproof.train.test_set.predictions import predict_slices
 
 SCHEMA = 1
 OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "demented.accuracy", "demented.auc")
 LEVELS = ("slices", "patients")
-_UNKNOWN = "interval not estimable: which slices are of one person is unknown"
+_UNKNOWN = "interval not estimable: patients are unknown"
 
 
 @dataclass(frozen=True)
 class Folds:
-    """The answers of all folds together."""
+    """The predictions of all folds."""
 
     slices: Answers
-    """At temperature 1. Of groups, or of slices alone, where the patients are unknown."""
+    """At temperature 1. `patients` numbers the groups, or the slices, if patients are unknown."""
     fold: np.ndarray
-    """(N,) int64 from 0: where each slice was held out."""
+    """(N,) int64 from 0: the fold that held out each slice."""
     unit: str | None
-    """``patients`` or ``groups``; None where neither is known."""
+    """``patients`` or ``groups``; None if neither is known."""
     studies: np.ndarray | None = None
-    """(patients, classes) float64 of the rule for studies, fitted on other patients of the same fold; None where one
-    fold has too few of them, and a study is then the mean of its slices."""
+    """(patients, classes) float64 probabilities of the study rule, fitted on other patients of the same fold. None if
+    any fold has too few patients for it; the probabilities of a study are then the mean over its slices."""
     calibrated: np.ndarray | None = None
-    """(N, classes) float64 of slices at temperatures fitted on other patients of the same fold."""
+    """(N, classes) float64 probabilities of slices at temperatures fitted on other patients of the same fold."""
 
     @property
     def number(self) -> int:
-        """How many folds there are."""
+        """Number of folds."""
         return int(self.fold.max()) + 1
 
     def patients(self) -> Answers:
-        """One answer a patient, over all folds."""
+        """One prediction for each patient, over all folds."""
         mean = self.slices.by_patient()
         return mean if self.studies is None else Answers(self.studies, mean.labels, mean.patients)
 
     def of_fold(self, number: int) -> tuple[Answers, Answers | None]:
-        """The answers of one fold, by slice and by patient; None for the second where patients are unknown."""
+        """The predictions of one fold, by slice and by patient; the second is None if patients are unknown."""
         rows = self.fold == number
         people, mine = np.unique(self.slices.patients[rows], return_inverse=True)
         slices = Answers(self.slices.probabilities[rows], self.slices.labels[rows], mine.astype(np.int64))
@@ -69,13 +71,13 @@ class Folds:
 
 
 def pool(runs: Sequence[Path]) -> dict[str, Any]:
-    """The content of `crossvalidation.json`, from the run of each fold and the data that they were trained on.
+    """The content of `crossvalidation.json`, computed from the runs of all folds and their data.
 
-    Probabilities of slices are at temperature 1. Only `calibration` says what a temperature does: each fold's is fitted
-    on half of the patients that it held out, and judged on the other half. A patient's answer is that of the rule for
-    studies, fitted on other patients of the fold, or the mean over the slices (`studies_by` says which).
+    Probabilities of slices are at temperature 1, except in `calibration`, where the temperature of each fold is fitted
+    on one half of its held-out patients and evaluated on the other half. The prediction for a patient is that of the
+    study rule, fitted on other patients of the fold, or the mean over the slices (see `studies_by`).
 
-    Raises CheckpointError for runs that are no folds of one cross-validation, DatasetError when the data has changed.
+    Raises CheckpointError if the runs are not the folds of one cross-validation, DatasetError if the data has changed.
     """
     records = [read_record(run) for run in runs]
     _check_together(runs, records)
@@ -108,8 +110,8 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
             "variance": DEPENDENCE,
             "intervals": no_interval()
             if unit is None
-            else f"{over_units(unit)}; the variance is doubled, since the patients of one fold train the networks of "
-            "the others (Bates, Hastie and Tibshirani 2024)",
+            else f"{over_units(unit)}; the variance is doubled, because the networks of different folds share training "
+            "patients (Bates, Hastie and Tibshirani 2024)",
         },
         **figures(folds),
         "calibration": _calibration(folds),
@@ -117,8 +119,11 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def figures(folds: Folds) -> dict[str, Any]:
-    """What `crossvalidation.json` has of decisions and ranking: ``folds`` (values of each), ``over_folds`` (their mean,
-    with an interval), ``slices`` and ``patients`` (one figure over all folds together), ``studies_by``."""
+    """The classification and ranking metrics of `crossvalidation.json`.
+
+    ``folds``: values of each fold. ``over_folds``: their mean, with an interval. ``slices`` and ``patients``: metrics
+    pooled over all folds. ``studies_by``: how patients are predicted.
+    """
     slices = Summary(folds.slices, folds.unit, inflation=DEPENDENCE).decisions()
     counted = [LABELS.index(label) for label in slices["counted"]]
     by_fold = [_fold(folds, number, counted) for number in range(folds.number)]
@@ -134,7 +139,7 @@ def figures(folds: Folds) -> dict[str, Any]:
 
 
 def _answered(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> Folds:
-    """Run each fold's network on the slices that it held out."""
+    """Predict the held-out slices of each fold with the network of that fold."""
     who = {name: patient for name, (patient, _) in read_split(runs[0]).items()}
     unit = _unit(records[0])
     names: list[str] = []
@@ -143,11 +148,13 @@ def _answered(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> Folds:
     for run, record in zip(runs, records, strict=True):
         held = held_out(run, record, None)
         names += held.slices.names
-        logits = ask(run, record, held.slices)
+        logits = predict_slices(run, record, held.slices)
         parts.append((probabilities(logits), held.slices.labels))
         crossed.append((_cross_fitted(logits, held), held.patients))
     if len(set(names)) < len(names):
-        raise CheckpointError(f"{runs[0].parent}: a slice is held out in two folds. Train all folds with one --seed.")
+        raise CheckpointError(
+            f"{runs[0].parent}: a slice is held out in two folds. Train all folds with the same --seed."
+        )
     people = np.unique([who[name] if unit else name for name in names], return_inverse=True)[1].astype(np.int64)
     chances, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
     fold = np.repeat(np.arange(len(runs)), [len(part[1]) for part in parts])
@@ -165,35 +172,35 @@ def _answered(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> Folds:
 
 
 def _by_person(values: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """(patients, classes): one row of each person's. values: (N, classes), equal in all slices of a person."""
+    """(patients, classes): one row for each patient. values: (N, classes), equal for all slices of a patient."""
     found = np.empty((int(people.max()) + 1, values.shape[1]))
     found[people] = values
     return found
 
 
 def _unit(record: dict[str, Any]) -> str | None:
-    """What figures are resampled by: ``patients`` or ``groups``; None where patients are unknown."""
+    """The sampling unit of intervals: ``patients`` or ``groups``; None if patients are unknown."""
     verdict = recorded_verdict(record)
     return None if verdict == "unknown" else verdict
 
 
 def _cross_fitted(logits: np.ndarray, held: HeldOut) -> CrossFit | None:
-    """One fold's slices and studies, each patient's by a fit on others; None where patients are unknown or were trained
-    on, or where a half of them would be too few."""
+    """Cross-fitted probabilities of the slices and studies of one fold. None if patients are unknown, if some of them
+    are in the training set, or if half of them are too few."""
     if held.unit is None or held.patients is None or held.leaked:
         return None
     return cross_fit(logits, held.slices.labels, held.patients)
 
 
 def _calibration(folds: Folds) -> dict[str, Any] | None:
-    """Calibration of slices before and after temperature, and of studies; None unless every fold has both."""
+    """Calibration of slices before and after temperature scaling, and of studies; None unless all folds have it."""
     if folds.calibrated is None:
         return None
     before = folds.slices
     after = Answers(folds.calibrated, before.labels, before.patients)
     people = folds.patients() if folds.unit == "patients" and folds.studies is not None else None
     chance = assessed(before, after, people, 0)
-    why = "not estimable: needs a calibrated probability of each patient's stage"
+    why = "not estimable: needs a calibrated probability of the stage of each patient"
     first, second = (Summary(one, folds.unit, inflation=DEPENDENCE) for one in (before, after))
     found = {
         "before": debiased(first.calibration(), chance and chance["before"], why),
@@ -207,19 +214,22 @@ def _calibration(folds: Folds) -> dict[str, Any] | None:
 
 
 def _check_together(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> None:
-    """Raises CheckpointError unless all runs learned from the same data, split alike, in the same way."""
+    """Raise CheckpointError unless all runs have the same data, split and recipe."""
     for run, record in zip(runs[1:], records[1:], strict=True):
         first = records[0]
         same = [record["data"]["digest"] == first["data"]["digest"], record["recipe"] == first["recipe"]]
         same += [record["split"].get(key) == first["split"].get(key) for key in ("by", "seed", "shuffled_labels")]
         if not all(same):
-            raise CheckpointError(f"{run} has other data, another recipe or another split than {runs[0]}.")
+            raise CheckpointError(
+                f"{run} has other data, another recipe or another split than {runs[0]}. Delete it and run "
+                "the same command again."
+            )
 
 
 def _fold(folds: Folds, number: int, counted: Sequence[int]) -> dict[str, Any]:
-    """One fold: how much it held out, and at each level name → (value, variance over patients), NaN where not defined.
+    """Metrics of one fold at each level: name → (value, variance over patients), NaN if undefined; and its size.
 
-    counted: the classes that balanced accuracy is the mean over, those of all folds together.
+    counted: the classes over which balanced accuracy is averaged, the same in all folds.
     """
     slices, patients = folds.of_fold(number)
     people = int(slices.patients.max()) + 1
@@ -230,8 +240,8 @@ def _fold(folds: Folds, number: int, counted: Sequence[int]) -> dict[str, Any]:
 
 
 def _scored(answers: Answers, counted: Sequence[int]) -> dict[str, tuple[float, float]]:
-    """Balanced accuracy is not defined for a fold without a class of `counted`: a mean over other classes would be
-    another figure under the same name."""
+    """Metrics of `answers`. Balanced accuracy is NaN if a class of `counted` is missing: a mean over fewer classes
+    would be a different metric."""
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
         return decision_scores(answers, weights, counted) | ranking_scores(answers, weights, counted)
@@ -240,7 +250,7 @@ def _scored(answers: Answers, counted: Sequence[int]) -> dict[str, tuple[float, 
 
 
 def _values(fold: dict[str, Any]) -> dict[str, Any]:
-    """A fold as `crossvalidation.json` has it: values alone, None where not defined."""
+    """A fold as in `crossvalidation.json`: values without variances, None if undefined."""
 
     def plain(level: dict[str, tuple[float, float]] | None) -> dict[str, float | None] | None:
         if level is None:
@@ -251,7 +261,7 @@ def _values(fold: dict[str, Any]) -> dict[str, Any]:
 
 
 def _over_folds(found: Sequence[dict[str, tuple[float, float]]], folds: Folds, level: str) -> dict[str, Any]:
-    """Name → {mean, sd, folds, low, high}, and `why` where there is no interval."""
+    """Name → {mean, sd, folds, low, high}, and `why` if there is no interval."""
     people, means = int(folds.slices.patients.max()) + 1, {}
     for name in OF_FOLDS:
         values, variances = zip(*(one[name] for one in found), strict=True)

@@ -1,1 +1,1 @@
-"""From files to batches: samples, patients, splits, decoding."""
+"""Training data: reading, patient ids, splits, decoding and batches."""

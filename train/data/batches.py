@@ -1,4 +1,4 @@
-"""Batches made where the compute is: uint8 slices → augmented, normalised float32 tensors."""
+"""`Batches`: augmented and normalised float32 batches, computed on the device from uint8 slices."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import torch
 from torch.nn import functional as F
 
 from stageproof.runtime.preprocess import InputSpec, standardise
-from stageproof.train.distributed.process_group import Team
+from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.seeds import derive, generator
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's part of a batch."""
+    """The part of a batch that one process trains on."""
 
     inputs: torch.Tensor
     """(B, C, H, W) float32 images, or (B, F) float32 features, on the device."""
     labels: torch.Tensor
     """(B,) int64, on the device."""
     rows: slice
-    """Which rows of the whole batch these are."""
+    """Rows of the whole batch that this part consists of."""
     all_labels: torch.Tensor
-    """Labels of the whole batch of all processes, on the CPU."""
+    """Labels of the whole batch over all processes, on the CPU."""
 
 
 class Batches:
-    """The slices of one side of a split, in batches.
+    """Batches of the slices of one part of a split.
 
     inputs: (N, channels, H, W) uint8 images, or (N, F) float32 features of a frozen backbone.
     labels: (N,) int64.
-    chosen: (K,) int64, the rows of this side; None takes all.
-    spec: normalises images; None leaves features as they are.
-    batch_size: over all processes together.
+    spec: normalisation of images; None for features, which are not normalised.
+    batch_size: summed over all processes.
+    chosen: (K,) int64, rows to use; None: all.
     """
 
     def __init__(
@@ -50,39 +50,40 @@ class Batches:
         seed: int = 0,
         augment: bool = False,
         balanced: bool = False,
-        team: Team | None = None,
+        processes: ProcessGroup | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.inputs, self.labels, self.spec, self.batch_size = inputs, labels, spec, batch_size
         self.chosen = torch.arange(len(labels)) if chosen is None else chosen
         self.seed, self.augment, self.balanced = seed, augment, balanced
-        self.team, self.device = team or Team(), torch.device(device)
+        self.processes, self.device = processes or ProcessGroup(), torch.device(device)
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Number of batches in an epoch."""
         return math.ceil(len(self.chosen) / self.batch_size)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The shuffled batches of epoch `number`, this process's part of each, from batch `start` on.
+        """This process's part of each batch of epoch `number`, shuffled, starting at batch `start`.
 
-        Every slice comes once (or, `balanced`, slices are drawn so that each class comes alike). The sizes differ by
-        at most one: a short last batch would weigh its slices more, and BatchNorm cannot train on a lone one.
+        Each slice occurs once; with `balanced`, slices are drawn with replacement such that classes are equally
+        likely. Batch sizes differ by at most one: slices of a smaller last batch would have more weight, and BatchNorm
+        cannot train on a single slice.
         """
         order = self._order(number)
         small, extra = divmod(len(order), len(self))
         for step in range(start, len(self)):
             first = step * small + min(step, extra)
             batch = order[first : first + small + (step < extra)]
-            rows = self.team.share(len(batch))
-            # What becomes of a slice follows from its place in the epoch, whichever process holds it.
+            rows = self.processes.share(len(batch))
+            # The augmentation depends on the position in the epoch, not on the process.
             places = range(first + rows.start, first + rows.stop)
             seeds = [derive(self.seed, "augment", number, place) for place in places] if self.augment else None
             yield self._load(batch, rows, seeds)
 
     def in_order(self) -> Iterator[Batch]:
-        """This process's part of all slices, unshuffled, unaugmented, each once."""
-        mine = self.chosen[self.team.share(len(self.chosen))]
-        for part in mine.split(max(1, self.batch_size // self.team.size)):
+        """Batches of this process's part of all slices, in order and without augmentation."""
+        mine = self.chosen[self.processes.share(len(self.chosen))]
+        for part in mine.split(max(1, self.batch_size // self.processes.size)):
             yield self._load(part, slice(0, len(part)), None)
 
     def _order(self, epoch: int) -> torch.Tensor:
@@ -108,9 +109,9 @@ class Batches:
 def channel_statistics(
     pixels: np.ndarray, chosen: np.ndarray, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each of `channels`, of the pixels of the `chosen` slices on a scale of 0 to 1.
+    """Mean and standard deviation of each channel over the pixels of the `chosen` slices, scaled to [0, 1].
 
-    pixels: (N, 1 or channels, H, W) uint8. An even set of images has deviation 1, so that it can be divided by.
+    pixels: (N, 1 or channels, H, W) uint8. The standard deviation of constant images is returned as 1.
     """
     counts = np.zeros((pixels.shape[1], 256), np.int64)
     for index in chosen:
@@ -125,14 +126,15 @@ def channel_statistics(
 
 
 def normalised(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
-    """(B, spec.channels, H, W) float32 of (B, 1 or spec.channels, H, W) in [0, 1], as runtime.preprocess computes it.
+    """(B, spec.channels, H, W) float32, normalised as in runtime.preprocess. pixels: (B, 1 or spec.channels, H, W) in
+    [0, 1].
 
-    channels_last in memory, which is what convolutions on today's CPUs and tensor cores want.
+    The memory format is channels_last, which is faster for convolutions on CPUs and tensor cores.
     """
     count, given, height, width = pixels.shape
     out = torch.empty(count, height, width, spec.channels, device=pixels.device).permute(0, 3, 1, 2)
     between = torch.empty(count, height, width, device=pixels.device)
-    # Plane by plane: over all channels at once, the inner loop is three numbers long.
+    # One channel at a time: an operation over all channels would have an inner loop of three elements.
     for channel in range(spec.channels):
         mean, std = (torch.full((), values[channel], device=pixels.device) for values in (spec.mean, spec.std))
         standardise(pixels[:, channel if given > 1 else 0], mean, std, between, out[:, channel], torch)
@@ -140,12 +142,12 @@ def normalised(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
 
 
 def augmented(pixels: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """Slices as another head position and another scanner setting would have given them; same shape, in [0, 1].
+    """Randomly augmented slices, same shape, in [0, 1].
 
-    seeds: one a slice, so that what becomes of it does not depend on which others share its batch.
+    seeds: one for each slice, so that its augmentation does not depend on the other slices of the batch.
 
     Rotation ±10°, shift ±4 % of the field of view, zoom ±8 %, left-right flip, gain ±15 %, gamma 0.85–1.18, noise
-    up to 2 % of full scale. Left and right are exchangeable for this task; up and down are not, so they stay.
+    up to 2 % of full scale. There is no up-down flip, since only left and right are exchangeable for this task.
     """
     device = pixels.device
     draws = torch.stack([torch.rand(8, generator=torch.Generator().manual_seed(seed)) for seed in seeds]).to(device)
@@ -165,7 +167,7 @@ def augmented(pixels: torch.Tensor, seeds: list[int]) -> torch.Tensor:
 
 
 def _grid(theta: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """`affine_grid` of (B, 2, 3) `theta` without its matrix product: each coordinate is a row plus a column."""
+    """As torch's `affine_grid` for (B, 2, 3) `theta`, computed as a sum of rows and columns, without matrix product."""
     across, down = ((torch.arange(size, device=theta.device) * 2 + 1) / size - 1 for size in (width, height))
     grid = torch.empty(len(theta), height, width, 2, device=theta.device)
     for axis in (0, 1):
@@ -175,7 +177,7 @@ def _grid(theta: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def _noise(like: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """Standard normal noise, drawn where it is used: moving it from the CPU would cost more than the slices."""
+    """Standard normal noise, generated on the device: copying it from the CPU would take longer than the slices."""
     noise, draw = torch.empty_like(like), torch.Generator(like.device)
     for row, seed in zip(noise, seeds, strict=True):
         row.normal_(generator=draw.manual_seed(seed))

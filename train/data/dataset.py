@@ -1,4 +1,4 @@
-"""From a source to slices with known patients, dealt into training and validation."""
+"""`prepare`: reads a dataset, identifies its patients and splits it into training and validation."""
 
 from __future__ import annotations
 
@@ -39,39 +39,39 @@ class Prepared:
     source: str
     digest: str
     who: Identified
-    """Who the patients are, and how that is known."""
+    """The patients and how they were identified."""
     leaks_at_least: LeakBound | None = None
-    """What a random split leaks at least; None where the patients are known."""
+    """Lower bound of the leakage of a random split; None if patients are known."""
     skipped: tuple[Skipped, ...] = ()
-    """Files of the source that were not taken."""
+    """Files of the source that were ignored."""
 
     @property
     def leaked(self) -> float | None:
-        """Share of validation slices whose patient or group is also in training; None when patients are unknown."""
+        """Share of validation slices whose patient or group is also in training; None if patients are unknown."""
         return None if self.who.unit is None else self.split.leaked
 
     @property
     def not_estimable(self) -> tuple[str, ...]:
-        """Classes with too few patients or groups for figures; none when patients are unknown."""
+        """Classes with too few patients or groups to estimate metrics; empty if patients are unknown."""
         return () if self.who.unit is None else self.split.not_estimable
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Classes without a slice, which the network cannot learn."""
+        """Classes without slices, which the network cannot learn."""
         return absent_classes(self.slices.labels)
 
     @property
-    def told_by(self) -> str:
-        """Where the patients are known from: a key of `train.data.ids.WORDS`."""
+    def patients_from(self) -> str:
+        """Source of the patient ids: a key of `train.data.ids.WORDS`."""
         return self.who.kind
 
     @property
-    def likeness(self) -> Patients | None:
-        """What image similarity shows; None where ids are used."""
+    def similarity(self) -> Patients | None:
+        """The patients identified from image similarity; None if ids are used."""
         return self.who.similarity
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says of the data; JSON-ready."""
+        """The entry ``data`` of `run.json`; JSON-serialisable."""
         counts = np.bincount(self.slices.labels, minlength=len(LABELS)).tolist()
         return {
             "source": self.source,
@@ -81,13 +81,13 @@ class Prepared:
             **self.who.facts(),
             "unreadable": len(self.unreadable),
             "not_taken": [{"reason": one.reason, "count": one.count} for one in self.skipped],
-            "copies": int(self.likeness.moved.sum()) if self.likeness else None,
+            "copies": int(self.similarity.moved.sum()) if self.similarity else None,
         }
 
     def write(self, folder: Path) -> None:
-        """Write `split.csv` (every slice: name, label, patient, side) and `unreadable.json` into `folder`.
+        """Write `split.csv` (name, label, patient and side of every slice) and `unreadable.json` to `folder`.
 
-        The third column is called group where groups may be several people, and is empty where nobody knows them.
+        The third column is named group if groups may contain several patients, and is empty if patients are unknown.
         """
         unit = self.who.unit
         column = "group" if unit == "groups" else "patient"
@@ -121,33 +121,34 @@ def prepare(
     select: bool = False,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> Prepared:
-    """The slices at `path`, or phantoms when it is None, with their patients, split into training and validation.
+    """The dataset at `path`, or phantoms if it is None, with patients, split into training and validation.
 
-    groups: a groups file (`train.data.identity.groups_file`). patient_pattern: reads ids from paths
-    (`train.data.identity.patient_pattern`).
-        None for both uses the ids that the source has, or image similarity.
-    shuffle_labels: seed of a control whose patients, of every part, have each other's labels; None leaves them.
-    select: whether an epoch is selected, for which patients are taken from training to a third part.
-    allocate: gives the array that the pixels are kept in; None takes memory.
+    max_unreadable: maximum share of unreadable files, in [0, 1]. split: ``patient`` or ``slice``.
+    groups: a groups file (`train.data.identity.groups_file`). patient_pattern: regular expression that extracts ids
+        from paths (`train.data.identity.patient_pattern`). If both are None, the patients are those of the ids in the
+        data, else those identified from image similarity.
+    shuffle_labels: seed for permuting the labels between patients, for a negative control; None: true labels.
+    select: whether an epoch is selected, which needs a selection set of other patients.
+    allocate: allocates the pixel array from its shape; None: in memory.
 
-    Raises DatasetError for data that cannot be used, and for a split by patient where nobody knows the patients.
+    Raises DatasetError for invalid data, and for a split by patient if patients are unknown.
     """
     samples = phantom_samples(seed=seed) if path is None else load_samples(path, patient_pattern)
     check_trainable(samples)
     if groups is not None:
         samples = with_groups(samples, groups)
-    made = samples.groups is not None and samples.ids is None  # phantoms: nobody doubts whose they are
+    made = samples.groups is not None and samples.ids is None  # phantoms, whose patients need no check
     slices, unreadable = safe_loader(samples, spec, max_unreadable, allocate, thumbnails=not made)
     who = identify(slices.thumbnails, slices.groups, slices.ids, samples.notes)
     bound = leak_bound(slices.thumbnails, slices.labels) if who.unit is None else None
     if bound is not None and split == "patient":
         raise DatasetError(refusal(path, who, bound))
-    slices = replace(slices, thumbnails=slices.thumbnails[:0].copy(), ids=None)  # not needed any more
-    if shuffle_labels is not None:  # before the split, which is stratified by the labels that are learned
+    slices = replace(slices, thumbnails=slices.thumbnails[:0].copy(), ids=None)  # free memory that is no longer needed
+    if shuffle_labels is not None:  # before the split, which is stratified by the labels used in training
         slices = replace(slices, labels=shuffled_labels(slices.labels, who.groups, shuffle_labels))
-    dealt = split_without(slices.labels, who.groups, who.undecided, by=split, folds=folds, fold=fold, seed=seed)
+    parts = split_without(slices.labels, who.groups, who.undecided, by=split, folds=folds, fold=fold, seed=seed)
     if select:
-        dealt = with_selection(dealt, slices.labels, who.groups, by=split, folds=folds, seed=seed, unit=who.unit)
+        parts = with_selection(parts, slices.labels, who.groups, by=split, folds=folds, seed=seed, unit=who.unit)
     return Prepared(
-        slices, who.groups, dealt, unreadable, samples.source, samples.digest(), who, bound, samples.skipped
+        slices, who.groups, parts, unreadable, samples.source, samples.digest(), who, bound, samples.skipped
     )

@@ -1,4 +1,4 @@
-"""Encoded images → one uint8 array in memory: decoded once, through the pixel contract that prediction uses."""
+"""`safe_loader`: decodes and resizes all images into one uint8 array, with the same preprocessing as in prediction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stageproof.train.data.samples import Samples
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that was left out, and why."""
+    """A file that could not be read, with the reason."""
 
     name: str
     reason: str
@@ -27,19 +27,19 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Slices:
-    """Decoded slices at the network's size; position i of every field is the same slice."""
+    """Decoded slices at the input size of the network. All fields have one entry for each slice, in the same order."""
 
     pixels: np.ndarray
-    """(N, channels, H, W) uint8; one channel when every image is grey, three otherwise."""
+    """(N, channels, H, W) uint8; one channel if all images are greyscale, else three."""
     thumbnails: np.ndarray
-    """(N, 64, 64) uint8, of the original images, to compare heads by; (0, 64, 64) where nobody needs them."""
+    """(N, 64, 64) uint8, of the original images, to compare patients by; (0, 64, 64) if not needed."""
     labels: np.ndarray
-    """(N,) int64, positions in LABELS."""
+    """(N,) int64, indices in LABELS."""
     names: tuple[str, ...]
     groups: np.ndarray | None
-    """(N,) int64, equal for slices of one patient; None when the source does not say."""
+    """(N,) int64, equal for slices of one patient; None if the source has no patients."""
     ids: Ids | None = None
-    """Whose each slice is by what the source names; None where it names nobody."""
+    """Patient ids found in the source; None if it has none."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,11 +53,11 @@ def safe_loader(
     *,
     thumbnails: bool = True,
 ) -> tuple[Slices, tuple[Unreadable, ...]]:
-    """Every slice that can be read, decoded and resized, and a list of those that cannot.
+    """All slices that can be read, decoded and resized, and the files that cannot.
 
-    max_unreadable: share of the files, in [0, 1], above which DatasetError is raised: then it is not a stray file.
-    allocate: gives the uint8 array of a shape that the pixels are kept in; None takes memory.
-    thumbnails: whether to make them; those of 128 × 128 slices take a quarter of what the pixels do.
+    max_unreadable: share of unreadable files, in [0, 1], above which DatasetError is raised.
+    allocate: allocates the uint8 pixel array from its shape; None: in memory.
+    thumbnails: whether to compute thumbnails; for 128 × 128 slices they take a quarter of the memory of the pixels.
     """
     allocate = allocate or (lambda shape: np.empty(shape, np.uint8))
     size, count = (spec.height, spec.width), len(samples)
@@ -65,13 +65,13 @@ def safe_loader(
     small = np.empty((count if thumbnails else 0, THUMBNAIL, THUMBNAIL), np.uint8)
     kept: list[int] = []
     unreadable: list[Unreadable] = []
-    with ThreadPoolExecutor(available_cpus()) as pool:  # Pillow decodes outside the interpreter's lock
+    with ThreadPoolExecutor(available_cpus()) as pool:  # Pillow releases the GIL while decoding
         for index, item in enumerate(pool.map(lambda index: _decode(samples, index, spec, thumbnails), range(count))):
             if isinstance(item, Unreadable):
                 unreadable.append(item)
                 continue
             image, reduced = item
-            if image.ndim == 3 and pixels.shape[1] == 1:  # the first colour image: grey ones so far are replicated
+            if image.ndim == 3 and pixels.shape[1] == 1:  # first colour image: replicate the greyscale ones before it
                 wider = allocate((count, 3, *size))
                 wider[: len(kept)] = pixels[: len(kept)]
                 pixels = wider
@@ -83,10 +83,10 @@ def safe_loader(
         first = "; ".join(f"{item.name}: {item.reason}" for item in unreadable[:3])
         raise DatasetError(
             f"{len(unreadable)} of {count} files of {samples.source} cannot be read, allowed "
-            f"{max_unreadable:.0%}. The first: {first}. Repair them, or raise --max-unreadable."
+            f"{max_unreadable:.0%}. The first: {first}. Repair or remove them, or raise --max-unreadable."
         )
     if not kept:
-        raise DatasetError(f"{samples.source} holds no readable image.")
+        raise DatasetError(f"{samples.source} contains no readable image.")
     samples = samples.select(np.array(kept, np.int64))
     number = len(kept)
     slices = Slices(pixels[:number], small[:number], samples.labels, tuple(samples.names), samples.groups, samples.ids)
@@ -94,16 +94,16 @@ def safe_loader(
 
 
 def thumbnails_only(samples: Samples, max_unreadable: float) -> tuple[Slices, tuple[Unreadable, ...]]:
-    """As `safe_loader`, for those who look at thumbnails and names: pixels are of one by one."""
+    """As `safe_loader`, for code that needs thumbnails and names only: the pixels have a size of 1 × 1."""
     return safe_loader(samples, InputSpec.imagenet(1), max_unreadable)
 
 
 def _decode(
     samples: Samples, index: int, spec: InputSpec, thumbnails: bool
 ) -> tuple[np.ndarray, np.ndarray | None] | Unreadable:
-    """(H, W) or (H, W, 3) uint8 and the thumbnail if it is wanted, or why not."""
+    """(H, W) or (H, W, 3) uint8 and the thumbnail (None if not wanted), or Unreadable with the reason."""
     try:
-        image = read_isolated(samples.read(index)).image  # DICOM files too, as prediction reads them
+        image = read_isolated(samples.read(index)).image  # as in prediction, DICOM files included
         return resize(image, spec), thumbnail(image) if thumbnails else None
     except (ImageError, OSError) as error:
         return Unreadable(samples.names[index], str(error))

@@ -1,4 +1,4 @@
-"""What a source says of whose each slice is: subject, session and slice, and where that was read."""
+"""`Ids`: subject, session and slice number of each slice as found in a source."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ WORDS = {
     "pixels": "image similarity",
     "nothing": "nothing",
 }
-"""Where ids come from, as run.json has it (`patients_told_by`), and in words."""
+"""Source of patient ids, as in run.json (`patients_told_by`) → its name in messages."""
 
 
 @dataclass(frozen=True)
 class Ids:
-    """Whose each of N slices is; position i of every array is the same slice."""
+    """Ids of N slices. All arrays have one entry for each slice, in the same order."""
 
     kind: str
     """One of `WORDS`."""
     origin: str
-    """Where the ids were read, with an example, for people."""
+    """Description of the source, with an example."""
     subjects: np.ndarray
     """(N,) int64 from 0, equal for slices with the same subject."""
     sessions: np.ndarray | None = None
-    """(N,) int64 from 0, equal for slices of one session of one subject; None where the source names none."""
+    """(N,) int64 from 0, equal for slices of one session of one subject; None if the source has no sessions."""
     positions: np.ndarray | None = None
-    """(N,) int64 slice numbers, -1 where a slice has none; None where the source numbers no slices."""
+    """(N,) int64 slice numbers, -1 for a slice without one; None if the source has no slice numbers."""
     scans: bool = False
-    """Whether an id may be that of a scan, so that one person may have several."""
+    """Whether an id may identify a scan, so that one patient may have several ids."""
     assumed: bool = False
-    """Whether a convention that can be mistaken was recognised, so that the pixels have to confirm it."""
+    """Whether the naming convention is ambiguous, so that image similarity must confirm the ids."""
     verdict: str = "patients"
-    """``patients``, or ``groups`` where a groups file says that a group may hold several people."""
+    """``patients``, or ``groups`` if a groups file says that a group may contain several patients."""
     undecided: np.ndarray | None = None
-    """(N,) bool, slices that may be of several groups, where a groups file says so; None for none."""
+    """(N,) bool, slices that may belong to several groups according to a groups file; None if there are none."""
 
     def select(self, rows: np.ndarray) -> Ids:
         """The ids of the slices at `rows` ((K,) int)."""
@@ -56,7 +56,7 @@ class Ids:
         )
 
     def counted(self) -> str:
-        """How many subjects, sessions and slices, in words."""
+        """Numbers of subjects, sessions and slices, as text."""
         noun = "scans or patients" if self.scans else "groups" if self.verdict == "groups" else "patients"
         parts = [f"{len(np.unique(self.subjects))} {noun}"]
         if self.sessions is not None:
@@ -65,13 +65,13 @@ class Ids:
 
 
 def numbered(keys: Sequence[Hashable]) -> np.ndarray:
-    """(N,) int64 from 0, equal for equal keys, in the order of their first appearance."""
+    """(N,) int64 from 0: the keys numbered in the order of their first appearance."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def session_numbers(subjects: Sequence[Hashable], sessions: Sequence[str | None]) -> np.ndarray | None:
-    """(N,) int64 from 0, equal for one session of one subject; None where no slice names a session."""
+    """(N,) int64 from 0, equal for slices of one session of one subject; None if no slice has a session."""
     if not any(sessions):
         return None
     return numbered(list(zip(subjects, sessions, strict=True)))

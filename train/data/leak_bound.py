@@ -1,4 +1,4 @@
-"""What a random split of slices leaks at least, where nobody knows the patients: measured without any learning."""
+"""`leak_bound`: lower bound of the leakage of a random split by slice if patients are unknown, without training."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from stageproof.train.data.patients.similarity import (
     BASELINE,
     FEWEST_SLICES,
     NEAR,
-    SAME_HEAD,
-    SAME_PICTURE,
+    NEAR_DUPLICATE,
+    SAME_PATIENT,
     coarse,
     correlations,
     most_similar,
-    own_head,
+    without_baseline,
 )
 
 TEST_SHARE = 0.2
-"""Share of the slices that a random split holds out, as the published protocols do."""
-_LEVELS = (SAME_HEAD, 0.8, 0.85, 0.9)
+"""Test share of the random split, as in published protocols."""
+_LEVELS = (SAME_PATIENT, 0.8, 0.85, 0.9)
 _CONFIDENCE = 0.999
 
 
 @dataclass(frozen=True)
 class LeakBound:
-    """What a random split leaks at least, where nobody knows the patients."""
+    """Lower bounds of the leakage of a random split by slice."""
 
     linked: float
-    """Share of slices with another slice of the same head, at least, in [0, 1]."""
+    """Lower bound of the share of slices that have another slice of the same patient, in [0, 1]."""
     leaked: float
-    """Share of the test slices of a random split whose head is in training too, at least, in [0, 1]."""
+    """Lower bound of the share of test slices whose patient is also in training, in [0, 1]."""
     level: float | None
-    """Correlation of what is left of two heads from which they were counted as one; None for the same picture."""
+    """Correlation of residuals from which two slices were counted as one patient; None: near-duplicates only."""
     false: int
-    """Slices that reach the level with a slice of another class, hence of somebody else: they are taken off, and what
-    they may be off by, at 99.9 % confidence."""
+    """Slices that reach `level` with a slice of another class, hence of another patient. Their number, with its upper
+    99.9 % confidence limit, is subtracted."""
 
 
 def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
-    """Lower bounds of what a random split of these slices leaks.
+    """Lower bounds of the leakage of a random split of these slices.
 
-    Two slices of one class count as one head's where what is left of them without what heads share at one height
-    correlates at 0.75 or more (`train.data.patients.similarity`). A person has one class, so slices of other classes
-    show how often two people reach that level: so many, scaled to the size of the class, are taken off. A test slice
-    with k such partners has one in training with probability 1 - 0.2^k. Of fewer than 200 slices, and where it is more,
-    slices that are the same picture are counted, of any class.
+    Two slices of one class are counted as one patient if their residuals, after subtracting the mean of other patients
+    at the same height, correlate at 0.75 or more (`train.data.patients.similarity`). A patient has one class, so pairs
+    of different classes estimate how often two patients reach that level; this number, scaled to the size of the class,
+    is subtracted. A test slice with k partners has one of them in training with probability 1 - 0.2^k. With fewer than
+    200 slices, or if the bound is larger, near-duplicates of any class are counted instead.
 
     thumbnails: (N, S, S) uint8, S a multiple of 32. labels: (N,) int64.
     """
@@ -54,11 +54,11 @@ def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
     (near, same, other), _ = most_similar(
         vectors, [(NEAR + BASELINE, None, True), (NEAR, labels, True), (8, labels, False)]
     )
-    repeated = (correlations(vectors, near[:, :NEAR]) >= SAME_PICTURE).sum(1)
+    repeated = (correlations(vectors, near[:, :NEAR]) >= NEAR_DUPLICATE).sum(1)
     best = LeakBound(float((repeated > 0).mean()), float(_reached(repeated).mean()), None, 0)
     if count < FEWEST_SLICES or len(np.unique(labels)) < 2:
         return best
-    left = own_head(vectors, near[:, NEAR:])
+    left = without_baseline(vectors, near[:, NEAR:])
     within, across = correlations(left, same), correlations(left, other).max(1)
     sizes = np.bincount(labels)
     ratio = ((sizes - 1) / np.maximum(count - sizes, 1))[labels]
@@ -76,13 +76,13 @@ def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
 
 
 def _reached(partners: np.ndarray) -> np.ndarray:
-    """Chance that one of so many partners is in training, of each slice."""
+    """For each slice, the probability that at least one of its partners is in training."""
     chance: np.ndarray = 1 - TEST_SHARE**partners
     return chance
 
 
 def _upper(count: float) -> float:
-    """Upper confidence limit of a Poisson mean of which `count` was seen."""
+    """Upper confidence limit of a Poisson mean after observing `count`."""
     from scipy import stats
 
     return float(stats.chi2.ppf(_CONFIDENCE, 2 * count + 2) / 2)

@@ -1,4 +1,4 @@
-"""`Samples`: encoded images with what is known about each, as every source hands them over."""
+"""`Samples`: encoded images with labels and patient ids, the common result of all data sources."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stageproof.train.data.ids import Ids
 
 @dataclass(frozen=True)
 class Skipped:
-    """Files or folders that were not taken."""
+    """Files or folders that were ignored."""
 
     reason: str
     count: int
     example: str
-    """One of them, relative to the data; empty where none is worth naming."""
+    """One of them, relative to the data; may be empty."""
 
     def __str__(self) -> str:
         return f"{self.count} {self.reason}" + (f", such as {self.example}" if self.example else "")
@@ -28,32 +28,32 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Samples:
-    """Encoded images with label and patient; position i of every field is the same slice."""
+    """Encoded images with label and patient. All fields have one entry for each slice, in the same order."""
 
     images: Sequence[bytes | Path]
     """Encoded image files, or their paths; decoded by `runtime.images.raster.read_image`."""
     labels: np.ndarray
-    """(N,) int64, positions in `runtime.labels.LABELS`."""
+    """(N,) int64, indices in `runtime.labels.LABELS`."""
     names: Sequence[str]
-    """(N,) what to call each slice in messages and reports, unique."""
+    """(N,) unique names, for messages and reports."""
     groups: np.ndarray | None
-    """(N,) int64, equal for slices of one patient; None when the source does not say."""
+    """(N,) int64, equal for slices of one patient; None if unknown."""
     source: str
-    """Where they come from, for people: a path, or ``phantom(seed=0, …)``."""
+    """Description of the source: a path, or ``phantom(seed=0, …)``."""
     ids: Ids | None = None
-    """Whose each slice is by what the source itself names; None where it names nobody, or `groups` says it."""
+    """Patient ids found in the source; None if it has none, or for phantoms, whose patients are in `groups`."""
     paths: Sequence[str] | None = None
-    """(N,) paths as the source has them, in which ids are looked for; None where they are the names."""
+    """(N,) paths in which ids are searched for; None if these are the names."""
     skipped: tuple[Skipped, ...] = ()
-    """Files that were not taken."""
+    """Files that were ignored."""
     notes: tuple[str, ...] = ()
-    """Ids that were seen but not used, and why."""
+    """Ids that were found but not used, with the reason."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one slice. Raises OSError for a file that cannot be read."""
+        """The encoded bytes of one slice. Raises OSError if the file cannot be read."""
         image = self.images[index]
         return image if isinstance(image, bytes) else read_regular(image)
 
@@ -72,7 +72,7 @@ class Samples:
         )
 
     def digest(self) -> str:
-        """SHA-256 over names, labels and image bytes: the identity of this data, in this order."""
+        """SHA-256 over names, labels and image bytes, in this order. It identifies the data."""
         total = hashlib.sha256()
         for index, (name, label) in enumerate(zip(self.names, self.labels, strict=True)):
             try:

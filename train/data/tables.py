@@ -1,4 +1,4 @@
-"""CSV and TSV files of slices or people: read as rows of text, their columns found by any of their usual names."""
+"""Reads CSV and TSV files as rows of text, and finds columns by their usual names."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.system.regular_files import read_text
 
 LARGEST_TABLE = 1 << 30
-"""Bytes of a table of slices: millions of rows."""
+"""Maximum size of a table in bytes: millions of rows."""
 COLUMNS: dict[str, tuple[str, ...]] = {
     "path": ("path", "file", "file_name", "filename", "filepath", "file_path", "image", "image_path"),
     "label": ("label", "class", "stage", "diagnosis", "dx"),
     "patient": ("patient", "patient_id", "patientid", "subject", "subject_id", "subjectid", "participant_id", "group"),
     "session": ("session", "session_id", "visit", "visit_id", "scan_date"),
 }
-"""What a column may be called, in any case and with spaces or hyphens for underscores."""
+"""Kind of column → accepted names, ignoring case, and with spaces or hyphens in place of underscores."""
 
 
 def column(kind: str, header: list[str]) -> str | None:
-    """The column of `header` that is a `kind` of `COLUMNS`, or None."""
+    """The first column of `header` of this `kind` (a key of `COLUMNS`), or None."""
     spelt = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in reversed(header)}
     return next((spelt[name] for name in COLUMNS[kind] if name in spelt), None)
 
 
 def read_table(path: Path, what: str) -> tuple[list[str], list[dict[str, str]]]:
-    """Header and rows of a CSV file, or with tabs where it ends in .tsv. Raises DatasetError, naming it as `what`."""
+    """Header and rows of a CSV file, or of a TSV file if it ends with .tsv.
+
+    what: what the file is, for the message. Raises DatasetError if it cannot be read.
+    """
     try:
         text = read_text(path, LARGEST_TABLE, "utf-8-sig")  # spreadsheets write a byte-order mark
         first = text.partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Words for data whose patients nobody knows: what can be said all the same, and what to do."""
+"""Messages for data with unknown patients."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ WHAT_TO_DO = (
 
 
 def refusal(path: Path | None, who: Identified, bound: LeakBound) -> str:
-    """Why there is no split by patient, and what to do."""
+    """The error message for a split by patient of data with unknown patients."""
     data = shlex.quote(str(path))
-    seen = "".join(f" Seen: {note}." for note in who.notes)
+    seen = "".join(f" Found: {note}." for note in who.notes)
     return (
-        f"PATIENTS UNKNOWN in {path}: neither names, tables nor headers identify them, and image similarity does not "
-        f"either, so no split by patient can be made. {at_least(bound)}{seen} {WHAT_TO_DO} {program('train.audit')} "
-        f"--data {data} says what can be said. --split slice trains all the same; then no figure is about patients."
+        f"PATIENTS UNKNOWN in {path}: neither names, tables or headers nor image similarity identify the patients, so "
+        f"a split by patient is not possible. {at_least(bound)}{seen} {WHAT_TO_DO} {program('train.audit')} --data "
+        f"{data} reports what is known. To train without patient ids, use --split slice; there are then no metrics by "
+        "patient."
     )
 
 
 def at_least(bound: LeakBound) -> str:
-    """The lower bound of a random split's leakage, as a sentence."""
+    """One sentence on the lower bound of the leakage of a random split."""
     if bound.leaked < 0.005:
-        return "How much a random split of this data leaks is not known."
+        return "The leakage of a random split of this data is unknown."
     return (
-        f"A random split of this data leaks at least {math.floor(100 * bound.leaked)} %: so many of its test slices "
-        "show a head that is in training too."
+        f"In a random split of this data, at least {math.floor(100 * bound.leaked)} % of the test slices show a "
+        "patient who is also in training."
     )

@@ -1,1 +1,1 @@
-"""Several processes that train one network."""
+"""Distributed training: several processes train one network with data parallelism."""

@@ -1,4 +1,4 @@
-"""Batch normalisation over the slices of all processes together."""
+"""Synchronised batch normalisation: statistics over the batch of all processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, through which gradients pass."""
+    """Differentiable all-reduce (sum)."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
@@ -20,16 +20,16 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        # Every process's loss depends on the sum, so every process's gradient counts.
+        # The loss of every process depends on the sum, so the gradient is the sum over all processes.
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d whose statistics are of the batch of all processes together, on any device that can sum tensors.
+    """BatchNorm2d with statistics over the batch of all processes, on any device that supports all-reduce.
 
-    torch's own SyncBatchNorm does this for GPUs only.
+    torch.nn.SyncBatchNorm supports GPUs only.
     """
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
@@ -52,7 +52,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def share_batchnorm(model: nn.Module, device_type: str) -> nn.Module:
-    """The model with statistics shared by all processes; names and weights stay."""
+    """The model with synchronised BatchNorm layers; module names and weights do not change."""
     if device_type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for name, child in model.named_children():

@@ -1,4 +1,4 @@
-"""Several processes that train one model. One alone is a team of one: the same code, and nothing to exchange."""
+"""`ProcessGroup`: collective operations between the processes of a run. A single process is a group of size 1."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes of a run, seen from one of them."""
+class ProcessGroup:
+    """The processes of a run, as seen by this process."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """On this machine."""
+    """Rank among the processes on this machine."""
     local_size: int = 1
     node: int = 0
-    """Which machine."""
+    """Index of the machine."""
     exchange: Exchange | None = None
-    """How Python objects travel between processes of one machine; None: through torch's collectives."""
+    """Transfers Python objects between processes of one machine; None: torch.distributed does."""
 
     @property
     def leader(self) -> bool:
-        """Whether this process writes and prints."""
+        """Whether this is rank 0, the process that writes and prints."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` things; parts are contiguous, in rank order, and differ by at most one."""
+        """This process's part of `count` items. Parts are contiguous and in rank order; sizes differ by at most 1."""
         small, extra = divmod(count, self.size)
         start = self.rank * small + min(self.rank, extra)
         return slice(start, start + small + (self.rank < extra))
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The element-wise sum over all processes, in place."""
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over all processes, element by element, in place; returns `values`."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Each gradient becomes its sum over all processes: one exchange, so that small tensors cost no latency."""
+        """Replace each gradient by its sum over all processes, with one all-reduce of the concatenated gradients."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.size == 1 or not gradients:
             return
@@ -60,7 +60,7 @@ class Team:
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, part: torch.Tensor, count: int) -> torch.Tensor:
-        """(count, …) the parts of all processes one after the other, where each has its `share(count)` of them."""
+        """(count, …) concatenated parts of all processes. part: the items of this process, as `share(count)`."""
         if self.size == 1:
             return part
         longest = -(-count // self.size)
@@ -68,11 +68,11 @@ class Team:
         padded[: len(part)] = part
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(parts, padded)
-        shares = [Team(rank, self.size).share(count) for rank in range(self.size)]
+        shares = [ProcessGroup(rank, self.size).share(count) for rank in range(self.size)]
         return torch.cat([part[: s.stop - s.start] for part, s in zip(parts, shares, strict=True)])
 
-    def agree(self, value: Value) -> Value:
-        """The leader's value, in every process."""
+    def broadcast(self, value: Value) -> Value:
+        """The value of rank 0, in every process."""
         if self.size == 1:
             return value
         if self.exchange is not None:
@@ -81,8 +81,8 @@ class Team:
         dist.broadcast_object_list(box)
         return box[0]
 
-    def collect(self, value: Value) -> Sequence[Value]:
-        """Every process's value, by rank."""
+    def all_gather(self, value: Value) -> Sequence[Value]:
+        """The values of all processes, by rank."""
         if self.exchange is not None:
             return self.exchange.collect(value, range(self.size))
         values: list[Any] = [value] * self.size
@@ -90,27 +90,27 @@ class Team:
             dist.all_gather_object(values, value)
         return values
 
-    def wait(self) -> None:
-        """Return when every process is here."""
+    def barrier(self) -> None:
+        """Return when every process has called it."""
         if self.size > 1:
             dist.barrier()
 
-    def same_weights(self, model: nn.Module) -> None:
-        """Give every process the leader's weights."""
+    def broadcast_weights(self, model: nn.Module) -> None:
+        """Copy the weights and buffers of rank 0 to every process."""
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
 
 
 @contextmanager
-def join(device_type: str, timeout: timedelta = timedelta(hours=2)) -> Iterator[Team]:
-    """The team that `train.launch` or torchrun put this process in, or a team of one outside of them.
+def join(device_type: str, timeout: timedelta = timedelta(hours=2)) -> Iterator[ProcessGroup]:
+    """Context manager: the process group created by `train.launch` or torchrun, else a group of size 1.
 
-    timeout: how long one process may prepare data while the others wait. A process that dies is noticed at once, by
-        the launcher.
+    timeout: how long the others wait while one process prepares the data. The launcher notices at once if a process
+        ends.
     """
     if not is_ours() and not is_torchrun():
-        yield Team()
+        yield ProcessGroup()
         return
     rank, local, size = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     if device_type == "cuda":
@@ -119,10 +119,10 @@ def join(device_type: str, timeout: timedelta = timedelta(hours=2)) -> Iterator[
     exchange = Exchange(private_folder(), rank, size) if is_ours() else None
     here, node = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ.get("GROUP_RANK", 0))
     try:
-        yield Team(rank, size, local, here, node, exchange)
+        yield ProcessGroup(rank, size, local, here, node, exchange)
     except BaseException:
-        # The others lose their connections to a process that failed. Where the launcher hears its reason first, that
-        # is what it reports: the connections go with the process.
+        # Destroying the group breaks the connections of the other processes. Under our launcher this is left to the
+        # end of the process, so that the launcher receives the original exception first and reports that one.
         if not is_ours():
             dist.destroy_process_group()
         raise

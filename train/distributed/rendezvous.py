@@ -1,11 +1,11 @@
-"""How the processes of a run find each other: through a private folder on one machine, through torchrun's on several.
+"""Connects the processes of a run: through a private folder on one machine, through torchrun on several machines.
 
-One machine: `train.launch` makes a folder that only this user may enter. Gloo and NCCL write their addresses to a file
-in it (torch's FileStore), and open sockets on the loopback interface only. Python objects are exchanged as files in the
-folder, never through a socket, so nothing that comes from the network is unpickled.
+One machine: `train.launch` creates a folder that only this user can access. Gloo and NCCL write their addresses to a
+file in it (torch's FileStore), and open sockets on the loopback interface only. Python objects are exchanged as files
+in the folder, not through sockets, so that nothing received from the network is unpickled.
 
-Several machines: torchrun's stores and torch's collectives of Python objects unpickle what anybody sends who reaches
-their ports. This needs a network that only trusted machines can reach (docs/SECURITY.md).
+Several machines: torchrun's stores and torch.distributed's object collectives unpickle whatever is sent to their ports.
+They need a network that only trusted machines can reach (docs/SECURITY.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stageproof.runtime.errors import InputError
 from stageproof.runtime.text.hints import program
 
 FOLDER = "STAGEPROOF_TEAM_FOLDER"
-"""Environment variable with the private folder of the processes that `train.launch` started."""
+"""Environment variable: the private folder of the processes that `train.launch` started."""
 _ADDRESSES = "addresses"
 _ANYWHERE = {"", "0.0.0.0", "::", "*", "0"}
 
@@ -40,7 +40,7 @@ def is_torchrun() -> bool:
 
 
 def private_folder() -> Path:
-    """The folder that `train.launch` made. Raises InputError when others may enter it."""
+    """The folder that `train.launch` created. Raises InputError if other users can access it."""
     folder = Path(os.environ[FOLDER])
     status = folder.lstat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
@@ -49,7 +49,7 @@ def private_folder() -> Path:
 
 
 def connect(backend: str, timeout: timedelta) -> None:
-    """Join the process group that RANK and WORLD_SIZE name. backend: ``gloo`` or ``nccl``."""
+    """Initialise torch.distributed with RANK and WORLD_SIZE of the environment. backend: ``gloo`` or ``nccl``."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if not is_ours():
         dist.init_process_group(backend, timeout=timeout)
@@ -61,8 +61,10 @@ def connect(backend: str, timeout: timedelta) -> None:
 
 
 def only_loopback() -> None:
-    """Make Gloo and NCCL of this process open their sockets on the loopback interface, whatever the user's environment
-    says for runs on several machines."""
+    """Restrict the sockets of Gloo and NCCL in this process to the loopback interface.
+
+    This overrides environment variables that the user may have set for runs on several machines.
+    """
     name = loopback()
     os.environ["GLOO_SOCKET_IFNAME"] = name
     os.environ["NCCL_SOCKET_IFNAME"] = f"={name}"  # "=": exactly this one (NCCL user guide, environment variables)
@@ -72,7 +74,7 @@ def only_loopback() -> None:
 
 
 def loopback() -> str:
-    """The name of the loopback interface: lo on Linux, lo0 on macOS. Raises InputError where there is none."""
+    """The name of the loopback interface: lo on Linux, lo0 on macOS. Raises InputError if there is none."""
     names = [name for _, name in socket.if_nameindex()]
     for name in ("lo", "lo0"):
         if name in names:
@@ -81,47 +83,47 @@ def loopback() -> str:
 
 
 def check_network(trusted: bool) -> str | None:
-    """A warning for people about the network that torchrun's processes use; None where there is none to give.
+    """A warning about the network that the processes of torchrun use, or None.
 
-    trusted: the user said that the network is.
-    Raises InputError when the processes are on several machines and the address where they meet is missing or stands
-    for every interface, unless `trusted`.
+    trusted: the user declares the network trusted (--trust-network).
+    Raises InputError if the processes are on several machines and MASTER_ADDR is missing or means all interfaces,
+    unless `trusted`.
     """
     if not is_torchrun():
         return None
     if int(os.environ["WORLD_SIZE"]) == int(os.environ["LOCAL_WORLD_SIZE"]):
         return (
-            "WARNING: torchrun listens on every network interface, and runs what it receives there. On one machine use "
-            f"{program('train')} --devices N instead, which does not."
+            "WARNING: torchrun listens on all network interfaces, and anybody who can reach its port can run code. On "
+            f"one machine, use {program('train')} --devices N instead, which listens on the loopback interface only."
         )
     address = os.environ.get("MASTER_ADDR", "")
     if address.strip("[] ") in _ANYWHERE and not trusted:
         raise InputError(
             f"MASTER_ADDR is {address!r}, expected the address of one machine on a network that only trusted machines "
-            "reach: whoever reaches these ports can run code. Name it (torchrun --rdzv-endpoint HOST:PORT), or say "
-            "--trust-network."
+            "can reach: anybody who can reach these ports can run code. Give the address (torchrun --rdzv-endpoint "
+            "HOST:PORT), or add --trust-network."
         )
     return None
 
 
 class Exchange:
-    """Python objects from every process to every other, as files in the private folder.
+    """Exchanges Python objects between processes as files in the private folder.
 
-    Each exchange takes two barriers, so that all have written before anybody reads, and read before files go.
+    Each exchange uses two barriers: all files are written before any is read, and read before any is deleted.
     """
 
     def __init__(self, folder: Path, rank: int, size: int) -> None:
         self._folder, self._rank, self._size, self._count = folder, rank, size, 0
 
     def collect(self, value: Any, senders: Sequence[int]) -> list[Any]:
-        """The values of the processes `senders`, in that order; `value` is this process's own."""
+        """The values of the ranks `senders`, in that order; `value` is that of this process."""
         self._count += 1
         own = self._path(self._rank)
         if self._rank in senders:
             with open(own, "xb", opener=_private) as file:
                 pickle.dump(value, file, pickle.HIGHEST_PROTOCOL)
         dist.barrier()
-        # From a folder that no other user may enter, written by this run's own processes.
+        # Safe to unpickle: written by processes of this run into a folder that no other user can access.
         values = [
             value if rank == self._rank else pickle.loads(self._path(rank).read_bytes())  # noqa: S301
             for rank in senders

@@ -1,7 +1,7 @@
-"""Starts the processes of a run on this machine, and ends them all when one fails or the user stops the run.
+"""`run_processes`: runs a function in several new processes, and ends all of them if one fails or on a signal.
 
-Processes and supervisor speak through inherited pipes alone: there is no port to connect to. torchrun's agent is not
-used because its store listens on every interface and unpickles what it receives.
+The processes communicate with the supervisor through inherited pipes only, so that there is no open port. torchrun's
+agent is not used because its store listens on all interfaces and unpickles what it receives.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from typing import Any
 from stageproof.runtime.errors import StageproofError
 
 STOPPING_SECONDS = 600.0
-"""How long processes may take to finish a step and write a checkpoint after SIGTERM."""
+"""Time limit for the processes to finish a step and write a checkpoint after SIGTERM."""
 FAILED_SECONDS = 30.0
-"""How long the others may take to end after one process failed: they may hang in an exchange with it."""
+"""Time limit for the other processes to end after one failed: they may hang in a collective operation with it."""
 SETTLING_SECONDS = 1.0
-"""How long to wait for another process's reason after the first failure was seen: the cause may be seen second."""
+"""Time to wait for failures of other processes after the first one is seen: the original failure may arrive later."""
 REPEATED_SECONDS = 10.0
-"""After how long SIGTERM is sent once more: a library's callback may have swallowed the exception that it raised."""
+"""Time after which SIGTERM is sent again: a callback in a library may have suppressed the exception that it raised."""
 ORPHANED_SECONDS = 60.0
-"""How long a process may take to end whose supervisor was killed."""
+"""Time limit for a process to end after its supervisor was killed."""
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
 
-class Stopped(Exception):  # noqa: N818  (not an error: the user asked for it)
-    """A signal ended the processes."""
+class Stopped(Exception):  # noqa: N818  (not an error: requested by the user)
+    """The processes were stopped by a signal."""
 
 
-class Failure(Exception):  # noqa: N818  (what happened to a process; the caller makes an error of it)
-    """The process that failed first."""
+class Failure(Exception):  # noqa: N818  (the caller converts it to an error)
+    """The failure of the process that failed first."""
 
     def __init__(self, rank: int, when: float, kind: str, message: str, trace: str) -> None:
-        """kind: class of the exception, empty for a process that died without one. trace: its traceback, empty for
-        exceptions that explain themselves."""
+        """when: monotonic time. kind: class name of the exception, empty if the process ended without one. trace: its
+        traceback, empty for exceptions whose message is enough."""
         super().__init__(message)
         self.rank, self.when, self.kind, self.message, self.trace = rank, when, kind, message, trace
 
 
 @dataclass
 class _Member:
-    """One process, as the supervisor sees it."""
+    """A process and what the supervisor has received from it."""
 
     rank: int
     process: BaseProcess
@@ -62,8 +62,8 @@ class _Member:
     failure: Failure | None = None
 
     def read(self) -> None:
-        """Take in what the process sent, and how it ended."""
-        code = self.process.exitcode  # before the pipe: what it sent is there by now
+        """Read the messages of the process, and its exit status."""
+        code = self.process.exitcode  # read before the pipe: if it has ended, all of its messages have arrived
         with suppress(EOFError, OSError):
             while self.pipe.poll():
                 done, content = self.pipe.recv()
@@ -78,11 +78,11 @@ class _Member:
 def run_processes(
     function: Callable[..., Any], arguments: tuple[Any, ...], count: int, environment: Mapping[str, str]
 ) -> Any:
-    """Call `function(*arguments)` in `count` new processes; what it returns in the first of them.
+    """Call `function(*arguments)` in `count` new processes; returns the result of rank 0.
 
-    `environment`, RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE are in the environment of each.
-    Raises Failure for the process that failed first, and Stopped after SIGTERM, SIGINT, SIGHUP or SIGQUIT; all
-    processes have ended by then.
+    The environment of each has `environment`, RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE.
+    Raises Failure for the process that failed first, Stopped after SIGTERM, SIGINT, SIGHUP or SIGQUIT; in both cases
+    after all processes have ended.
     """
     context = multiprocessing.get_context("spawn")
     members: list[_Member] = []
@@ -96,14 +96,16 @@ def run_processes(
         with _handled(on_signal):
             for rank in range(count):
                 receiver, sender = context.Pipe(duplex=False)
-                places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-                told = {**environment, **{name: str(value) for name, value in places.items()}}
-                process = context.Process(target=_member, args=(function, arguments, told, sender), name=f"rank-{rank}")
+                ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+                variables = {**environment, **{name: str(value) for name, value in ranks.items()}}
+                process = context.Process(
+                    target=_member, args=(function, arguments, variables, sender), name=f"rank-{rank}"
+                )
                 with _inherited():
                     process.start()
                 members.append(_Member(rank, process, receiver))
                 sender.close()
-            if stopping:  # by a signal that came before the last of them was in the list
+            if stopping:  # a signal arrived before the last process was added to the list
                 _terminate(members)
             _supervise(members, stopping)
     finally:
@@ -116,7 +118,7 @@ def run_processes(
 
 
 def _supervise(members: Sequence[_Member], stopping: Sequence[int]) -> None:
-    """Return when every process has ended; where one fails, the others are ended."""
+    """Return when all processes have ended. If one fails, end the others."""
     settled, deadline, repeated = float("inf"), float("inf"), float("inf")
     while alive := [member.process.sentinel for member in members if member.process.exitcode is None]:
         wait(alive, 0.2)
@@ -146,43 +148,43 @@ def _outcome(members: Sequence[_Member], stopped: bool) -> Any:
     if not failures:
         return members[0].answer
     if stopped:
-        # Those that were ended before they could finish a step say so in many ways; an error of ours is worth more.
-        told = [failure for failure in failures if failure.kind.endswith("Error") and not failure.trace]
-        raise told[0] if told else Stopped
-    # A process that died without a word is the cause: what the others say of lost connections follows from it.
+        # Processes stopped within a step may raise any exception; a StageproofError (no traceback) has priority.
+        explained = [failure for failure in failures if failure.kind.endswith("Error") and not failure.trace]
+        raise explained[0] if explained else Stopped
+    # A process that ended without an exception (when = -1) comes first: it causes the lost connections of the others.
     raise failures[0]
 
 
 def _member(
     function: Callable[..., Any], arguments: tuple[Any, ...], environment: Mapping[str, str], pipe: Connection
 ) -> None:
-    """What a process does: call the function, and send what came of it."""
+    """Main function of a process: call the function, send its result or exception."""
     os.environ.update(environment)
     threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         answer = function(*arguments)
-    except BaseException as error:  # noqa: BLE001  whatever ends this process is sent to the supervisor
+    except BaseException as error:  # noqa: BLE001  every exception is sent to the supervisor
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         explained = isinstance(error, StageproofError) or type(error).__name__ in ("Interrupted", "KeyboardInterrupt")
         trace = "" if explained else "".join(traceback.format_exception(error))
         pipe.send((False, (time.monotonic(), type(error).__name__, str(error), trace)))
         sys.stdout.flush()
         sys.stderr.flush()
-        # Not by the interpreter's own end, where libraries may wait for processes that wait for this one.
+        # No normal interpreter exit, in which libraries may wait for processes that wait for this one.
         os._exit(1)
     pipe.send((True, answer if environment["RANK"] == "0" else None))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a process as Ctrl-C does, so that it cleans up; `train.engine.signals` takes it over later."""
+    """SIGTERM raises KeyboardInterrupt, so that the process cleans up; `train.engine.signals` replaces this handler."""
     raise KeyboardInterrupt
 
 
 def _end_with_the_supervisor() -> None:
-    """End this process when its supervisor was killed: with a checkpoint where one can be written in time."""
+    """End this process after its supervisor was killed: by SIGTERM, so that it can write a checkpoint first."""
     supervisor = multiprocessing.parent_process()
-    assert supervisor is not None, "a process of a run has a supervisor"
+    assert supervisor is not None, "this process was not started by a supervisor"
     wait([supervisor.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHANED_SECONDS)
@@ -197,7 +199,7 @@ def _terminate(members: Sequence[_Member]) -> None:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Signals that ask to stop go to `handler`, where Python takes signals: in the main thread."""
+    """Handle stop signals with `handler`, in the main thread only: Python allows no handlers in other threads."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -211,11 +213,10 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 @contextmanager
 def _inherited() -> Iterator[None]:
-    """What a process inherits that starts in here: Ctrl-C of the terminal is the supervisor's alone to take, and the
-    working folder is no place to import from."""
+    """Processes started inside ignore Ctrl-C (the supervisor handles it) and do not import from the working folder."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     safe = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"  # Python starts it with -c, which would put the working folder first
+    os.environ["PYTHONSAFEPATH"] = "1"  # spawn runs Python with -c, which would put the working folder on sys.path
     try:
         yield
     finally:
@@ -226,9 +227,9 @@ def _inherited() -> Iterator[None]:
 
 
 def _ended(code: int) -> str:
-    """How a process ended that sent no reason."""
+    """Description of how a process ended that sent no exception."""
     if code >= 0:
-        return f"it ended with exit status {code} and no reason"
+        return f"it ended with exit status {code} and without an exception"
     try:
         name = signal.Signals(-code).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where and in what arithmetic a run computes."""
+"""Chooses the device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stageproof.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, and the dtype that autocast uses on it."""
+    """A device and the dtype of autocast on it."""
 
     device: torch.device
     amp: torch.dtype | None
-    """None: float32 throughout."""
+    """None: no autocast, everything in float32."""
 
     @property
     def arithmetic(self) -> str:
@@ -24,10 +24,10 @@ class Compute:
 
 
 def choose_compute(device: str, precision: str) -> Compute:
-    """What `--device` and `--precision` stand for on this machine. Raises InputError for a device that is not here."""
+    """The device and dtype for `--device` and `--precision` on this machine. Raises InputError for cuda without GPU."""
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
-        raise InputError("--device cuda was asked for and torch sees no CUDA device. Use --device cpu.")
+        raise InputError("--device is cuda, but torch finds no CUDA device. Use --device cpu.")
     chosen = torch.device("cuda" if cuda and device != "cpu" else "cpu")
     if precision == "auto":
         precision = _best_precision(chosen)

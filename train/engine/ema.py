@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights (Polyak and Juditsky 1992; as Tarvainen and Valpola 2017 use it)."""
+"""Exponential moving average of the weights (Polyak and Juditsky 1992; as in Tarvainen and Valpola 2017)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class WeightAverage:
-    """A slow copy of a module's weights and BatchNorm statistics."""
+    """Exponential moving average of the weights and BatchNorm statistics of a module."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module, self.decay, self.steps = module, decay, 0
@@ -18,7 +18,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move towards the module's weights; faster in the first steps, which would otherwise weigh for ever."""
+        """Update the average. The decay is smaller in the first steps, so that the initial weights soon fade."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, tensor in self.module.state_dict().items():
@@ -29,7 +29,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The module holds the average inside, and its own weights again after."""
+        """Context manager: the module has the averaged weights inside it, and its own weights afterwards."""
         own = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
         self.module.load_state_dict(self.values)
         try:
@@ -38,11 +38,11 @@ class WeightAverage:
             self.module.load_state_dict(own)
 
     def state_dict(self) -> dict[str, object]:
-        """What `load_state_dict` takes back."""
+        """The state, for `load_state_dict`."""
         return {"steps": self.steps, "values": self.values}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Continue from `state_dict`'s answer."""
+        """Restore a state that `state_dict` returned."""
         steps, values = state["steps"], state["values"]
         assert isinstance(steps, int)
         assert isinstance(values, dict)

@@ -1,4 +1,4 @@
-"""What a run cost in electricity and CO2, as CodeCarbon estimates it without a network."""
+"""`EnergyMeter`: estimates the energy use and CO2 emissions of a run with CodeCarbon, offline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stageproof.runtime.errors import InputError
 
 
 class EnergyMeter:
-    """Counts from when it is made until `stop`.
+    """Measures from construction until `stop`.
 
-    country: ISO 3166 alpha-3 code of the country whose electricity is reckoned with; the world's mean for one that
-        CodeCarbon does not know.
+    country: ISO 3166 alpha-3 code of the country whose electricity mix is assumed; CodeCarbon uses the world average
+        for a country that it does not know.
 
     Raises InputError when the package is missing.
     """
@@ -26,15 +26,15 @@ class EnergyMeter:
         except ImportError as error:
             raise InputError("--energy needs a package: pip install 'stageproof[energy]'.") from error
         self.country = country
-        logging.getLogger("codecarbon").disabled = True  # it writes to stderr, which is ours, before any level holds
+        logging.getLogger("codecarbon").disabled = True  # it logs to stderr before it applies any log level
         with _its_warnings_ignored():
             self._tracker = OfflineEmissionsTracker(country_iso_code=country, save_to_file=False, log_level="critical")
             self._tracker.start()
 
     def stop(self) -> dict[str, Any] | None:
-        """kWh, kg of CO2 equivalents and seconds since the meter was made, of this machine; JSON-ready.
+        """Energy (kWh), emissions (kg of CO2 equivalents) and duration (s) on this machine; JSON-serialisable.
 
-        None when CodeCarbon failed, which it does in silence: a trained model is not thrown away for that.
+        None if CodeCarbon failed. It does so silently, and a trained model must not be lost because of it.
         """
         with _its_warnings_ignored():
             kilograms = self._tracker.stop()
@@ -52,7 +52,7 @@ class EnergyMeter:
 
 @contextmanager
 def _its_warnings_ignored() -> Iterator[None]:
-    """CodeCarbon swallows exceptions, and so loses its figures where warnings are made errors."""
+    """CodeCarbon suppresses exceptions, so it would lose its results where warnings are turned into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What a frozen backbone says of each slice, computed once: the head can then train on it without the backbone."""
+"""`backbone_features`: computes the features of a frozen backbone once, so that the head can be trained on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stageproof.train.models import head_of
 
 
 def backbone_features(model: nn.Module, batches: Batches, amp: torch.dtype | None) -> torch.Tensor:
-    """(K, F) float32, what the head takes in for each slice of `batches`, in order, on its device."""
+    """(K, F) float32 inputs of the head for each slice of `batches`, in order, on the device of `batches`."""
     head, taken = head_of(model), []
 
     def keep(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -24,7 +24,7 @@ def backbone_features(model: nn.Module, batches: Batches, amp: torch.dtype | Non
                 model(batch.inputs)
     finally:
         hook.remove()
-    if not taken:  # fewer slices than processes
+    if not taken:  # this process has no slice: there are fewer slices than processes
         width = next(module.in_features for module in head.modules() if isinstance(module, nn.Linear))
         taken.append(torch.zeros(0, width, device=batches.device))
-    return batches.team.gather(torch.cat(taken), len(batches.chosen))
+    return batches.processes.gather(torch.cat(taken), len(batches.chosen))

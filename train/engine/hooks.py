@@ -1,4 +1,4 @@
-"""What the loop tells while it trains, and whom it asks."""
+"""Callbacks of the training loop: `Hooks`, and `Step`, the metrics of one step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stageproof.train.runs.metrics_log import Epoch
 
 @dataclass(frozen=True)
 class Step:
-    """The figures of one step, and of its epoch so far."""
+    """Metrics of one step, and of its epoch so far."""
 
     stage: str
     epoch: int
@@ -20,7 +20,7 @@ class Step:
     step: int
     """From 1."""
     steps: int
-    """In the epoch."""
+    """Number of steps in the epoch."""
     step_loss: float
     loss: float
     """Mean over the epoch so far."""
@@ -31,21 +31,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop asks and tells; in every process, though only the leader's may write."""
+    """Callbacks of the training loop. Every process calls them; only those of rank 0 may write."""
 
     measure: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
-    """Logits and labels of the validation slices → loss, accuracy, balanced_accuracy, and patient_accuracy where
-    patients are known."""
+    """Computes loss, accuracy, balanced_accuracy and, if patients are known, patient_accuracy from the (N, classes)
+    logits and (N,) labels of the validation slices."""
     on_step: Callable[[Step], None]
     on_epoch: Callable[[Epoch], None]
     checkpoint: Callable[[], None]
-    """Write one, now."""
+    """Writes a checkpoint now."""
     due: Callable[[], bool]
-    """Whether it is time for a checkpoint within an epoch."""
+    """Whether a checkpoint should be written before the epoch ends."""
     last_good: Callable[[], str]
-    """Names the last checkpoint, for a message."""
+    """Path of the last checkpoint, for messages."""
     stop: Callable[[], bool]
-    """Whether this process was asked to stop."""
+    """Whether this process received a signal to stop."""
     say: Callable[[str], None]
-    worth: Callable[[], bool] = lambda: True
-    """Whether a checkpoint after an epoch is worth the time that writing one takes."""
+    worthwhile: Callable[[], bool] = lambda: True
+    """Whether to write a checkpoint after an epoch: not if writing takes long compared with training."""

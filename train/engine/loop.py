@@ -1,4 +1,4 @@
-"""The one training loop. Every stage calls `run_stage`; mixed precision is `enabled=`, never a second loop."""
+"""The training loop, `run_stage`, and `predict`. All stages and precisions use the same loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from stageproof.runtime.errors import TrainingError
 from stageproof.runtime.labels import LABELS
 from stageproof.train.data.batches import Batch, Batches
-from stageproof.train.distributed.process_group import Team
+from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine.hooks import Hooks, Step
 from stageproof.train.engine.optimizer import clip_gradients, rate_factor
 from stageproof.train.engine.stage import StageState
@@ -28,23 +28,23 @@ from stageproof.train.seeds import derive, place_dropouts
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised, and how a step goes about it."""
+    """The loss function and how a step minimises it."""
 
     class_weights: torch.Tensor | None = None
-    """(classes,) float32 on the CPU, or None: each slice counts alike."""
+    """(classes,) float32 on the CPU, as in torch.nn.CrossEntropyLoss; None: every slice has weight 1."""
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
-    """0 does not clip."""
+    """Maximum gradient norm; 0: no clipping."""
     amp: torch.dtype | None = None
     """bfloat16 or float16 for autocast, None for float32 throughout."""
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error: the run can go on)
-    """The run was asked to stop, finished its step and wrote a checkpoint."""
+class Interrupted(Exception):  # noqa: N818  (not an error: the run can be resumed)
+    """Training stopped on a signal, after finishing the step and writing a checkpoint."""
 
 
 def _validation(figures: Mapping[str, float]) -> dict[str, Any]:
-    """The validation figures as `Epoch` has them; that of patients is None where nobody knows them."""
+    """Validation metrics under the field names of `Epoch`; patient accuracy is None if patients are unknown."""
     return {"validation_patient_accuracy": None, **{f"validation_{name}": value for name, value in figures.items()}}
 
 
@@ -62,14 +62,15 @@ def run_stage(
     keep: str = "last",
     patience: int = 0,
 ) -> None:
-    """Train in place until the stage ends, from where `state` stands.
+    """Train `trained` in place until the stage ends, starting from `state`.
 
-    model: computes logits; what of it is not in `trained` is frozen, its BatchNorm in eval mode.
-    keep: ``last``, or the validation figure whose best epoch gives the weights that the stage ends with.
-    patience: epochs without a better figure (the loss, for ``last``) after which it ends early; 0: never.
+    model: computes the logits. Its parts outside of `trained` are frozen, their BatchNorm layers in eval mode.
+    keep: ``last``, or the validation metric that selects the epoch whose weights are kept.
+    patience: epochs without an improvement of that metric (of the loss, for ``last``) before the stage is stopped
+        early; 0: no early stopping.
 
-    Raises TrainingError at a loss that is not finite, with the step and the learning rate; Interrupted when
-    `hooks.stop` said so in any process.
+    Raises TrainingError if the loss is not finite, with the step and the learning rate; Interrupted if `hooks.stop`
+    returned True in any process.
     """
     model.requires_grad_(False)
     trained.requires_grad_(True)
@@ -78,7 +79,7 @@ def run_stage(
         _train_epoch(name, stage, model, trained, state, training, objective, hooks)
         with state.average.applied() if state.average else nullcontext():
             figures = hooks.measure(*predict(model, validation, objective.amp))
-            state.judge(figures[judged_by], smaller_is_better=judged_by == "loss", keep_weights=keep != "last")
+            state.update_best(figures[judged_by], smaller_is_better=judged_by == "loss", keep_weights=keep != "last")
         loss, right, seen = state.sums
         hooks.on_epoch(
             Epoch(
@@ -93,7 +94,7 @@ def run_stage(
             )
         )
         state.next_epoch()
-        if hooks.worth():
+        if hooks.worthwhile():
             hooks.checkpoint()
     if keep != "last" and state.best_weights is not None:
         trained.load_state_dict(state.best_weights)
@@ -111,20 +112,20 @@ def _train_epoch(
     objective: Objective,
     hooks: Hooks,
 ) -> None:
-    """The rest of the epoch that `state` stands in."""
+    """Train the remaining steps of the epoch of `state`."""
     model.eval()
     trained.train()
-    steps, waiting = len(training), None
+    steps, pending = len(training), None
     clock = time.perf_counter()
 
-    def book(figures: _Later) -> bool:
-        """Add a step's figures to the epoch's; whether to stop."""
+    def record(figures: _PendingStep) -> bool:
+        """Add the metrics of a step to those of the epoch; returns whether to stop."""
         nonlocal clock
         loss, right, stop = figures.read()
         where = f"step {figures.step} of epoch {state.epoch}, stage {name}, learning rate {figures.rate:.2e}"
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss is {loss} at {where}. Lower the learning rate, or train with --precision fp32. Last good "
+                f"The loss is {loss} at {where}. Lower the learning rate, or train with --precision fp32. Last "
                 f"checkpoint: {hooks.last_good()}."
             )
         state.sums = [a + b for a, b in zip(state.sums, (loss * figures.count, right, figures.count), strict=True)]
@@ -135,25 +136,25 @@ def _train_epoch(
         hooks.on_step(Step(name, state.epoch, figures.step, steps, *so_far))
         return stop > 0
 
-    told = False
+    stop_recorded = False
     for batch in training.epoch(state.epoch, state.step):
         rate = _rate(stage, state.epoch, state.step, steps)
         seed = derive(training.seed, "dropout", state.epoch, state.step)
-        sums = _step(model, trained, state, batch, training.team, rate, seed, objective, hooks)
+        sums = _step(model, trained, state, batch, training.processes, rate, seed, objective, hooks)
         state.step += 1
-        # A step's figures are read while the device works on the next one: waiting for them would leave it idle.
-        stop = book(waiting) if waiting is not None else told
-        waiting = _Later(sums, state.step, rate, len(batch.all_labels))
+        # The metrics of a step are read while the device computes the next step, so that the device is never idle.
+        stop = record(pending) if pending is not None else stop_recorded
+        pending = _PendingStep(sums, state.step, rate, len(batch.all_labels))
         if stop or hooks.due():
-            # Only the leader knows when one is due, and nobody may stop a step before the others.
-            told, waiting = book(waiting), None
+            # Only rank 0 knows when a checkpoint is due, and all processes must stop after the same step.
+            stop_recorded, pending = record(pending), None
             hooks.checkpoint()
             if stop:
-                training.team.wait()  # whoever leaves first may end the others: the leader has written by then
+                training.processes.barrier()  # a process that exits may end the others: rank 0 must have written first
                 raise Interrupted
             clock = time.perf_counter()
-    if waiting is not None:
-        book(waiting)
+    if pending is not None:
+        record(pending)
 
 
 def _step(
@@ -161,13 +162,13 @@ def _step(
     trained: nn.Module,
     state: StageState,
     batch: Batch,
-    team: Team,
+    processes: ProcessGroup,
     rate: float,
     seed: int,
     objective: Objective,
     hooks: Hooks,
 ) -> torch.Tensor:
-    """One step of the optimizer; (3,) float64 over all processes: mean loss, right answers, processes told to stop."""
+    """One optimizer step; (3,) float64 over all processes: mean loss, correct predictions, processes that must stop."""
     parameters = list(trained.parameters())
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -177,20 +178,20 @@ def _step(
             break
         except torch.OutOfMemoryError as error:
             rows = len(batch.labels)
-            if team.size > 1 or state.parts >= rows:
+            if processes.size > 1 or state.parts >= rows:
                 raise TrainingError(
                     f"Out of memory with {rows // state.parts} slices on each device. Lower --batch-size or "
-                    f"--image-size. Last good checkpoint: {hooks.last_good()}."
+                    f"--image-size. Last checkpoint: {hooks.last_good()}."
                 ) from error
             state.parts *= 2
         hooks.say(
-            f"Out of memory: batches of {rows} are now computed in {state.parts} parts, with the same gradient. "
-            "BatchNorm sees one part at a time."
+            f"Out of memory: each batch of {rows} is now computed in {state.parts} parts whose gradients are added. "
+            "BatchNorm statistics are those of each part."
         )
         torch.cuda.empty_cache()
     sums[2] = hooks.stop()
-    sums = team.sum(sums)
-    team.sum_gradients(parameters)
+    sums = processes.all_reduce(sums)
+    processes.sum_gradients(parameters)
     state.scaler.unscale_(state.optimizer)
     if objective.clip_norm:
         clip_gradients(parameters, objective.clip_norm)
@@ -202,10 +203,10 @@ def _step(
 
 
 def _backward(model: nn.Module, state: StageState, batch: Batch, seed: int, objective: Objective) -> torch.Tensor:
-    """Gradients of this process's part of the batch; (3,) float64 of its loss, its right answers and a zero."""
+    """Compute the gradients of this process's part of the batch; (3,) float64: loss, correct predictions, 0."""
     state.optimizer.zero_grad(set_to_none=True)
     device, weights = batch.inputs.device, objective.class_weights
-    # Dividing by the whole batch's weight, so that gradients and losses of the parts add up, on any number of devices.
+    # Divided by the weight of the whole batch, so that losses and gradients of all parts and devices add up.
     weight = float(len(batch.all_labels) if weights is None else weights[batch.all_labels].sum())
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     done = batch.rows.start
@@ -229,8 +230,8 @@ def _backward(model: nn.Module, state: StageState, batch: Batch, seed: int, obje
     return sums
 
 
-class _Later:
-    """The figures of a step on their way from the device."""
+class _PendingStep:
+    """Metrics of a step, copied from the device without waiting for it; `read` waits."""
 
     def __init__(self, sums: torch.Tensor, step: int, rate: float, count: int) -> None:
         self.step, self.rate, self.count = step, rate, count
@@ -247,18 +248,18 @@ class _Later:
 
 
 def _rate(stage: Stage, epoch: int, step: int, steps: int) -> float:
-    """Learning rate of step `step` (from 0) of epoch `epoch` (from 1)."""
+    """Learning rate in step `step` (from 0) of epoch `epoch` (from 1)."""
     at = (epoch - 1) * steps + step
     return stage.learning_rate * rate_factor(stage.schedule, stage.warmup, at, stage.epochs * steps)
 
 
 def predict(model: nn.Module, batches: Batches, amp: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(N, classes) float32 logits and (N,) int64 labels of all processes' slices, in order; model in eval mode."""
+    """(N, classes) float32 logits and (N,) int64 labels of the slices of all processes, in order, in eval mode."""
     model.eval()
     logits = []
     with torch.inference_mode(), torch.autocast(batches.device.type, amp, enabled=amp is not None):
         for batch in batches.in_order():
             logits.append(model(batch.inputs).float())
         mine = torch.cat(logits) if logits else torch.zeros(0, len(LABELS), device=batches.device)
-        everyone = batches.team.gather(mine, len(batches.chosen))
+        everyone = batches.processes.gather(mine, len(batches.chosen))
     return everyone.cpu().numpy(), batches.labels[batches.chosen].numpy()

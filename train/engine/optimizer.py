@@ -1,4 +1,4 @@
-"""The optimizer: its learning rate over a stage, and the longest gradients that it is given."""
+"""Optimizer, learning-rate schedule and gradient clipping."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import nn
 
 
 def rate_factor(schedule: str, warmup: float | None, step: int, steps: int) -> float:
-    """Share of the peak learning rate at `step` (from 0) of `steps`, in (0, 1].
+    """The learning rate at `step` (from 0) of `steps` as a factor of its peak, in (0, 1].
 
-    warmup: share of the steps over which it rises; None is 0.25 for ``one-cycle`` and 0 for the others.
+    warmup: share of the steps in which it rises; None: 0.25 for ``one-cycle`` and 0 for the others.
     """
     share = (0.25 if schedule == "one-cycle" else 0.0) if warmup is None else warmup
     rise = round(share * steps)
     if step < rise:
-        # One-cycle starts at a 25th of the peak (Smith 2018); a warm-up starts at its own first step.
+        # One-cycle starts at 1/25 of the peak (Smith 2018); linear warm-up starts at 1 / (rise + 1).
         return 0.04 + 0.96 * step / rise if schedule == "one-cycle" else (step + 1) / (rise + 1)
     if schedule == "constant":
         return 1.0
@@ -27,19 +27,19 @@ def rate_factor(schedule: str, warmup: float | None, step: int, steps: int) -> f
 def make_optimizer(
     kind: str, parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float, momentum: float
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD with momentum over `parameters`, each updated in one pass (a fifth of the time, on a CPU too)."""
+    """AdamW or SGD with momentum over `parameters`; fused, which takes a fifth of the time, on a CPU too."""
     if kind == "sgd":
         return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, fused=True)
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
-    """Scale the gradients of all `parameters` together so that their 2-norm is at most `largest`.
+    """Clip the 2-norm of the gradient over all `parameters` to at most `largest`, in place.
 
-    As `torch.nn.utils.clip_grad_norm_`, which multiplies by 1 where there is nothing to clip: on a CPU that is a pass
-    over all of the gradients for nothing; on a GPU looking would wait for the device.
+    Equivalent to `torch.nn.utils.clip_grad_norm_`, which multiplies all gradients by 1 if the norm is small enough.
+    On a CPU that pass is skipped here; on a GPU it is kept, because testing the norm would wait for the device.
     """
     trained = [parameter for parameter in parameters if parameter.grad is not None]
     norm = nn.utils.get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
-    if norm.device.type != "cpu" or not norm <= largest:  # not a number is clipped too, as torch does
+    if norm.device.type != "cpu" or not norm <= largest:  # NaN is clipped too, as torch does
         nn.utils.clip_grads_with_norm_(trained, largest, norm)

@@ -1,4 +1,4 @@
-"""Progress on stderr: rich bars in a terminal, one plain line an epoch elsewhere."""
+"""`ProgressBar`: training progress on stderr, as a rich bar in a terminal and as one line for each epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stageproof.train.engine.hooks import Step
 from stageproof.train.runs.metrics_log import Epoch
 
 
-class Watch:
-    """Shows the steps of the running stage; use it as a context manager.
+class ProgressBar:
+    """Context manager that shows the progress of the current stage.
 
-    quiet: show nothing, as every process but the leader must.
+    quiet: print nothing; for all processes except rank 0.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -33,7 +33,7 @@ class Watch:
         self._task: TaskID | None = None
         self._epochs = 0
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ProgressBar:
         self._bars.start()
         return self
 
@@ -41,19 +41,19 @@ class Watch:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """One line above the bar."""
+        """Print one line above the bar."""
         self._console.print(line(text), highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, stage: str, epochs: int, steps: int) -> None:
-        """A new stage of `epochs` × `steps`."""
+        """Start the bar of a stage with `epochs` × `steps` steps."""
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._epochs = epochs
         self._task = self._bars.add_task(stage, total=epochs * steps, figures="")
 
     def step(self, step: Step) -> None:
-        """The state after one step."""
-        assert self._task is not None, "begin() comes first"
+        """Update the bar after a step."""
+        assert self._task is not None, "begin() must be called first"
         self._bars.update(
             self._task,
             description=f"{step.stage} {step.epoch}/{self._epochs}",
@@ -62,7 +62,7 @@ class Watch:
         )
 
     def epoch(self, epoch: Epoch) -> None:
-        """The figures of a finished epoch."""
+        """Print the metrics of a finished epoch."""
         self.say(
             f"{epoch.stage} {epoch.epoch}/{self._epochs}  loss {epoch.loss:.3f}  accuracy {epoch.accuracy:.1%}  "
             f"validation {epoch.validation_accuracy:.1%}  {epoch.images_per_second:.0f} images/s"

@@ -1,4 +1,4 @@
-"""The stages of a run, one after the other: what the loop trains, on what, and what is written as it goes."""
+"""`Session`: trains the stages of a run one after the other, and writes its metrics and checkpoints."""
 
 from __future__ import annotations
 
@@ -17,52 +17,55 @@ from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.batches import Batches
 from stageproof.train.data.dataset import Prepared
 from stageproof.train.distributed.batchnorm import share_batchnorm
-from stageproof.train.distributed.process_group import Team
+from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine.device import Compute
 from stageproof.train.engine.features import backbone_features
 from stageproof.train.engine.hooks import Hooks
 from stageproof.train.engine.loop import Objective, predict, run_stage
 from stageproof.train.engine.optimizer import make_optimizer
-from stageproof.train.engine.progress import Watch
+from stageproof.train.engine.progress import ProgressBar
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.engine.stage import StageState
 from stageproof.train.metrics.validation import figures
 from stageproof.train.models import build, head_of
 from stageproof.train.recipes import Recipe, Stage
-from stageproof.train.runs.checkpoints import Keeper
+from stageproof.train.runs.checkpoints import CheckpointWriter
 from stageproof.train.runs.initial_weights import initialise
-from stageproof.train.runs.metrics_log import Epoch, Journal
+from stageproof.train.runs.metrics_log import Epoch, MetricsLog
 from stageproof.train.seeds import derive, seed_dropouts
 
 MOVED_SHARE = 0.25
-"""Of a GPU's free memory: a set of slices that takes less is kept there."""
+"""Decoded slices are kept on the GPU if they take less than this share of its free memory."""
 
 
 class Session:
-    """One process's view of a run: its model, its data, and where the run is written (None: by another process)."""
+    """The model, data and output folder of a run in one process.
+
+    folder: None in all processes except rank 0, which alone writes.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
         compute: Compute,
-        team: Team,
+        processes: ProcessGroup,
         spec: InputSpec,
         data: Prepared,
         folder: Path | None,
-        watch: Watch,
+        progress: ProgressBar,
     ) -> None:
-        self.recipe, self.compute, self.team, self.spec = recipe, compute, team, spec
-        self.data, self.folder, self.watch = data, folder, watch
+        self.recipe, self.compute, self.processes, self.spec = recipe, compute, processes, spec
+        self.data, self.folder, self.progress = data, folder, progress
         self.model = build(recipe.architecture)
         self.stages = (("head", recipe.head), ("full", recipe.full))
-        self.journal = Journal(None)
+        self.metrics_log = MetricsLog(None)
         self._from: Mapping[str, Any] | None = None
         self._start = ""
 
     def initialise(self, weights: str, seed: int, checkpoint: Mapping[str, Any] | None) -> str:
-        """Give the model its first weights, or those of `checkpoint`, the same in all processes; says which.
+        """Load the initial weights, or those of `checkpoint`, into the model of every process; returns a description.
 
-        Raises CheckpointError when they do not fit, or when the data is not that which the checkpoint was trained on.
+        Raises CheckpointError if the weights do not fit the model, or if the data has changed since the checkpoint.
         """
         if checkpoint is None:
             torch.manual_seed(seed)
@@ -71,34 +74,35 @@ class Session:
         else:
             if checkpoint["digest"] != self.data.digest:
                 raise CheckpointError(
-                    f"{self.data.source} has changed since the run began: its digest is {self.data.digest[:12]}…, the "
-                    f"checkpoint's {checkpoint['digest'][:12]}…. Bring the data back, or start another run."
+                    f"{self.data.source} has changed since the run began: its digest is {self.data.digest[:12]}…, "
+                    f"the checkpoint has {checkpoint['digest'][:12]}…. Restore the data, or start another run."
                 )
             self.model.load_state_dict(checkpoint["model_state_dict"])
             self._start = checkpoint["start"]
         self._from = checkpoint
         seed_dropouts(self.model)
-        if self.team.size > 1:
+        if self.processes.size > 1:
             self.model = share_batchnorm(self.model, self.compute.device.type)
         self.model.to(self.compute.device).to(memory_format=torch.channels_last)
-        self.team.same_weights(self.model)
+        self.processes.broadcast_weights(self.model)
         return self._start if checkpoint is None else f"{self._start}, resumed"
 
     def run(
         self, stop: StopRequest, *, seed: int, minutes: float, compile_model: bool, tensorboard: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Train every stage; (N, classes) float32 logits and (N,) labels of the validation slices, in float32."""
+        """Train all stages; returns (N, classes) float32 logits, computed without autocast, and (N,) labels of the
+        validation slices."""
         past = [Epoch(**fields) for fields in self._from["history"]] if self._from else []
-        self.journal = Journal(self.folder, past, tensorboard)
-        keeper = Keeper(self.folder, minutes)
+        self.metrics_log = MetricsLog(self.folder, past, tensorboard)
+        writer = CheckpointWriter(self.folder, minutes)
         if compile_model:
             self.model.compile()
         pixels, labels = self._pixels(), torch.from_numpy(self.data.slices.labels)
         first = self._from["stage"] if self._from else 0
         for index, (name, stage) in enumerate(self.stages):
             if index >= first:
-                self._run_stage(index, name, stage, pixels, labels, derive(seed, name), stop, keeper)
-        self.journal.close()
+                self._run_stage(index, name, stage, pixels, labels, derive(seed, name), stop, writer)
+        self.metrics_log.close()
         return predict(self.model, self._side(pixels, labels, "validation", 0))
 
     def _run_stage(
@@ -110,7 +114,7 @@ class Session:
         labels: torch.Tensor,
         seed: int,
         stop: StopRequest,
-        keeper: Keeper,
+        writer: CheckpointWriter,
     ) -> None:
         recipe, compute = self.recipe, self.compute
         trained = head_of(self.model) if name == "head" else self.model
@@ -126,14 +130,14 @@ class Session:
         if self._from and self._from["stage"] == index:
             state.load_state_dict(self._from["state"])
         training = self._side(pixels, labels, "training", seed, stage.augment)
-        validation = self._side(pixels, labels, self._watched, seed)
+        validation = self._side(pixels, labels, self._selection_side, seed)
         model = self.model
         if name == "head" and not stage.augment and state.epoch <= stage.epochs:
-            # The backbone says the same of a slice every time, so it is asked once.
-            self.watch.say("head: the frozen backbone looks at every slice once, the head trains on what it saw")
+            # Without augmentation the frozen backbone returns the same features in every epoch.
+            self.progress.say("head: caching the features of the frozen backbone, then training the head on them")
             training, validation = self._features(training, seed), self._features(validation, seed)
             model = trained
-        self.watch.begin(name, stage.epochs, len(training))
+        self.progress.begin(name, stage.epochs, len(training))
         run_stage(
             name,
             stage,
@@ -148,18 +152,19 @@ class Session:
                 recipe.clip_norm,
                 compute.amp,
             ),
-            hooks=self._hooks(index, state, stop, keeper),
+            hooks=self._hooks(index, state, stop, writer),
             keep=recipe.keep,
             patience=recipe.patience,
         )
 
     @property
-    def _watched(self) -> str:
-        """The part of the split that epochs are measured on: never the one reported where an epoch is selected."""
+    def _selection_side(self) -> str:
+        """The part of the split on which epochs are measured. If epochs are selected, it is not the validation part,
+        whose metrics are reported."""
         return "selection" if len(self.data.split.selection) else "validation"
 
-    def _hooks(self, index: int, state: StageState, stop: StopRequest, keeper: Keeper) -> Hooks:
-        groups, unit = self.data.groups[getattr(self.data.split, self._watched)], self.data.who.unit
+    def _hooks(self, index: int, state: StageState, stop: StopRequest, writer: CheckpointWriter) -> Hooks:
+        groups, unit = self.data.groups[getattr(self.data.split, self._selection_side)], self.data.who.unit
 
         def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
             found = figures(logits, labels, groups, unit=unit)
@@ -168,12 +173,12 @@ class Session:
             return {"loss": loss, **{name: float(found[name]) for name in names if name in found}}
 
         def checkpoint() -> None:
-            keeper.write(
+            writer.write(
                 {
                     "model_state_dict": self.model.state_dict(),
                     "stage": index,
                     "state": state.state_dict(),
-                    "history": [asdict(epoch) for epoch in self.journal.epochs],
+                    "history": [asdict(epoch) for epoch in self.metrics_log.epochs],
                     "digest": self.data.digest,
                     "labels": list(LABELS),
                     "start": self._start,
@@ -181,23 +186,23 @@ class Session:
             )
 
         def on_epoch(epoch: Epoch) -> None:
-            self.journal.add(epoch)
-            self.watch.epoch(epoch)
+            self.metrics_log.add(epoch)
+            self.progress.epoch(epoch)
 
         return Hooks(
             measure=measure,
-            on_step=self.watch.step,
+            on_step=self.progress.step,
             on_epoch=on_epoch,
             checkpoint=checkpoint,
-            due=keeper.due,
-            last_good=keeper.last,
+            due=writer.due,
+            last_good=writer.last,
             stop=lambda: stop.requested,
-            say=self.watch.say,
-            worth=keeper.worth,
+            say=self.progress.say,
+            worthwhile=writer.worthwhile,
         )
 
     def _side(self, inputs: torch.Tensor, labels: torch.Tensor, side: str, seed: int, augment: bool = False) -> Batches:
-        """The slices of one side of the split, in batches."""
+        """Batches of one part of the split."""
         return Batches(
             inputs,
             labels,
@@ -207,12 +212,12 @@ class Session:
             seed=seed,
             augment=augment,
             balanced=side == "training" and self.recipe.imbalance == "sampling",
-            team=self.team,
+            processes=self.processes,
             device=self.compute.device,
         )
 
     def _features(self, side: Batches, seed: int) -> Batches:
-        """The same slices, as the frozen backbone sees them."""
+        """Batches of the backbone features of the same slices."""
         return Batches(
             backbone_features(self.model, side, self.compute.amp),
             side.labels[side.chosen],
@@ -220,12 +225,12 @@ class Session:
             side.batch_size,
             seed=seed,
             balanced=side.balanced,
-            team=self.team,
+            processes=self.processes,
             device=self.compute.device,
         )
 
     def _pixels(self) -> torch.Tensor:
-        """The decoded slices, on the GPU where they take little of it."""
+        """The decoded slices, moved to the GPU if they take little of its memory."""
         pixels = torch.from_numpy(self.data.slices.pixels)
         if self.compute.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.compute.device)
@@ -235,6 +240,6 @@ class Session:
 
 
 def _class_weights(labels: torch.Tensor) -> torch.Tensor:
-    """(classes,) float32: slices of each class weigh as much together as those of any other; absent classes 0."""
+    """(classes,) float32, inversely proportional to class frequency ("balanced" in scikit-learn); absent classes 0."""
     counts = torch.bincount(labels, minlength=len(LABELS)).float()
     return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts, 0.0)

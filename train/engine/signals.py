@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT ask a run to stop at the end of its step."""
+"""`StopRequest`: lets a run finish its step and write a checkpoint after SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT set `requested` instead of ending the process."""
+    """Context manager in which SIGTERM and SIGINT set `requested` instead of ending the process."""
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        # Python takes signals in the main thread only; elsewhere the host decides what they mean.
+        # Python allows signal handlers in the main thread only; in another thread the handlers do not change.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)

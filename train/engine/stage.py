@@ -1,4 +1,4 @@
-"""What changes while a stage trains, beside the weights: all of it goes into a checkpoint."""
+"""`StageState`: the training state of a stage apart from the weights, as saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stageproof.train.engine.ema import WeightAverage
 
 
 class StageState:
-    """Optimizer, gradient scaler, moving average, place in the stage, and the best epoch so far."""
+    """Optimizer, gradient scaler, moving average, epoch and step, and the best epoch so far."""
 
     def __init__(
         self, trained: nn.Module, optimizer: torch.optim.Optimizer, *, device_type: str, fp16: bool, ema: float
@@ -23,18 +23,18 @@ class StageState:
         self.average = WeightAverage(trained, ema) if ema else None
         self.epoch, self.step = 1, 0
         self.sums = [0.0, 0.0, 0.0]
-        """Of this epoch: loss, right answers, slices."""
+        """Sums over this epoch: loss, correct predictions, slices."""
         self.seconds = 0.0
-        """Of this epoch, in the steps."""
+        """Time spent in the steps of this epoch."""
         self.best: float | None = None
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.stale = 0
-        """Epochs since the best one."""
+        """Epochs since the best epoch."""
         self.parts = 1
-        """Pieces a batch is computed in; more than one after the device's memory ran out."""
+        """Parts in which a batch is computed; more than one after the device ran out of memory."""
 
-    def judge(self, value: float, smaller_is_better: bool, keep_weights: bool) -> None:
-        """Take note of an epoch's figure; the module holds the weights that earned it."""
+    def update_best(self, value: float, smaller_is_better: bool, keep_weights: bool) -> None:
+        """Compare the metric of an epoch with the best so far. The module must have the weights of that epoch."""
         better = self.best is None or (value < self.best if smaller_is_better else value > self.best)
         self.stale = 0 if better else self.stale + 1
         if not better:
@@ -44,12 +44,12 @@ class StageState:
             self.best_weights = {name: tensor.detach().clone() for name, tensor in self.trained.state_dict().items()}
 
     def next_epoch(self) -> None:
-        """Begin the epoch after this one."""
+        """Go to the start of the next epoch."""
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.sums = [0.0, 0.0, 0.0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain containers: what `load_state_dict` takes back."""
+        """The state as tensors and plain containers, for `load_state_dict`."""
         return {
             **{name: getattr(self, name) for name in _PLAIN},
             "optimizer": self.optimizer.state_dict(),
@@ -59,7 +59,7 @@ class StageState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from where `state_dict` was asked. The module's own weights are loaded elsewhere."""
+        """Restore a state that `state_dict` returned. The weights of the module are loaded separately."""
         for name in _PLAIN:
             setattr(self, name, copy.copy(state[name]))
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,1 +1,1 @@
-"""The evaluation of a run on people it was not trained on."""
+"""Evaluation of a run on patients that it was not trained on."""

@@ -1,4 +1,4 @@
-"""`python -m train.evaluate`: judge a run on people it was not trained on, calibrate it, and write its cards."""
+"""`python -m train.evaluate`: evaluates and calibrates a run on held-out patients, and writes its cards."""
 
 from __future__ import annotations
 
@@ -29,40 +29,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What to judge, and on what."""
+    """Command-line options of the evaluation."""
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    """A run directory. Without it: the newest run."""
+    """Run directory. If omitted: the run that finished last."""
     data: Path | None = None
-    """Folder of class folders, or .parquet; who is in the run's own is left out. Without it: what it held out."""
+    """Other data to evaluate on, as for training; slices of patients in the data of the run are left out.
+    If omitted: the slices that the run held out."""
     groups: Path | None = None
-    """CSV file with the columns file and patient (or group) for these slices. Without it: as the run has them, or, with
-    --data, ids that the data has, or image similarity."""
+    """CSV file with the columns file and patient (or group) for the evaluated slices.
+    If omitted: the patients of the run; with --data, ids found in the data, else patients from image similarity."""
     patient_pattern: str | None = None
-    """Regular expression with a named group (?P<patient>…) that reads ids from the paths of these slices."""
+    """Regular expression with a named group (?P<patient>…) that extracts patient ids from the paths of these slices."""
     target_risk: float | None = None
-    """Share of wrong answers to accept, such as 0.1: the model abstains where it is less sure, by thresholds for slices
-    and studies certified with 95 % confidence. 0.1 needs 46 patients held out (studies alone: 39), 0.2 needs 26 (24).
-    A kind that cannot be certified is not answered; where neither can, nothing is written. Without it: never."""
+    """Maximum error rate of the predictions that are given, such as 0.1. The model abstains below two thresholds.
+    These are certified with 95 % confidence, one for slices and one for studies.
+    0.1 needs 46 held-out patients (studies alone: 39), 0.2 needs 26 (24).
+    If only one threshold can be certified, the model always abstains for the other kind; if none can, nothing is
+    written. If omitted: the model never abstains."""
     out: Path | None = None
-    """Folder for the report. Without it: RUN/evaluation. An earlier evaluation there is replaced."""
+    """Folder for the report. If omitted: RUN/evaluation. An earlier evaluation there is replaced."""
     resamples: int = 2000
-    """No effect: intervals need no resamples. Accepted for commands written for version 0.1."""
+    """Ignored: intervals need no resampling. Accepted for commands written for version 0.1."""
     seed: int = 0
-    """Seeds the shuffles, and the halves that calibration is judged on."""
+    """Random seed of the permutation test, and of the halves for cross-fitting the calibration."""
     max_unreadable: float = 0.05
-    """Share of files that may be unreadable."""
+    """Maximum share of unreadable files."""
     json: bool = False
-    """Print the figures as one JSON object."""
+    """Print the metrics as one JSON object."""
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options on the command line. Exits with 2 on a usage error. Raises InputError for values of no sense."""
+    """The options on the command line. Exits with status 2 on a usage error. Raises InputError for invalid values."""
     options = tyro.cli(
         Options,
         args=argv,
         prog=program("train.evaluate"),
-        description="Judge a run on people it was not trained on; calibrate it; write its cards.",
+        description="Evaluate a run on patients that it was not trained on, calibrate it, and write its cards.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     rules = [
@@ -73,7 +76,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     ]
     if options.patient_pattern is not None:
         if options.groups is not None:
-            raise InputError("--groups and --patient-pattern both give the patients: give one of the two.")
+            raise InputError("--groups and --patient-pattern both give the patients. Use only one of them.")
         compile_pattern(options.patient_pattern)
     for option, value, holds, expected in rules:
         if not holds:
@@ -82,7 +85,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 evaluated, 1 the control or the target risk failed, 2 invalid input."""
+    """Exit status: 0 evaluated; 1 a control failed, or no threshold was certified; 2 invalid input."""
     try:
         options = parse(argv)
         run = chosen(options.run, print_status)
@@ -130,11 +133,12 @@ def _show(found: Evaluated) -> None:
         for label, figures in level["classes"].items():
             recall, count = figures["recall"], resting_on(figures["recall"]) if unit else ""
             print(f"{'recall ' + label:<33}{spoken(recall, True):<43}{count}")
-        print(f"{'always the largest class':<33}{number(level['largest_class'], True)}")
+        print(f"{'majority class':<33}{number(level['largest_class'], True)}")
     calibration = facts["calibration"]
     if calibration["after"] and unit:
         print(
-            f"\ntemperature {calibration['temperature'] or 1.0:.3f}; on {unit_of(facts['data'])} it was not fitted on:"
+            f"\ntemperature {calibration['temperature'] or 1.0:.3f}; calibration on {unit_of(facts['data'])} that the "
+            "temperature was not fitted on:"
         )
         print("\n".join(calibration_lines(calibration)))
     if facts["abstention"]:

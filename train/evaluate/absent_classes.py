@@ -1,4 +1,4 @@
-"""Classes without slices, in what a run is judged on or in what it was trained on: said before any figure."""
+"""Warnings about classes without slices in the evaluation data or in the training data."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from typing import Any
 
 
 def absent_warnings(facts: dict[str, Any], record: dict[str, Any]) -> list[str]:
-    """facts: the content of `evaluation.json`. record: that of the run's `run.json`."""
+    """The warnings. facts: content of `evaluation.json`. record: content of `run.json`."""
     here = [label for label, count in facts["data"]["slices_by_class"].items() if not count]
     never = [label for label, count in record["data"]["slices_by_class"].items() if not count]
-    said = []
+    warnings = []
     if here:
-        said.append(
-            f"NO SLICE OF {', '.join(here)} here: figures of it are not estimable, and means over classes are over the "
-            "others."
+        warnings.append(
+            f"NO SLICE OF {', '.join(here)}: metrics of this class are not estimable, and means over classes do not "
+            "include it."
         )
     if never:
-        said.append(
-            f"NEVER TRAINED ON {', '.join(never)}: the run's data had no slice of it, so its answers mean nothing."
+        warnings.append(
+            f"NEVER TRAINED ON {', '.join(never)}: the training data has no slice of this class, so its predicted "
+            "probability is meaningless."
         )
-    return said
+    return warnings

@@ -1,6 +1,6 @@
-"""What a clinical reader of an evaluation looks for: who the patients were, and what the figures mean elsewhere.
+"""Results for clinical readers: patient flow, demographics, subgroups, predictive values and net benefit.
 
-After TRIPOD+AI (2024), CLAIM (2024 update) and STARD-AI (2025); which item is where is in docs/statistics/cards.md.
+They follow TRIPOD+AI (2024), CLAIM (2024 update) and STARD-AI (2025); docs/statistics/cards.md lists the items.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from stageproof.train.test_set.held_out import HeldOut
 def clinical(
     run: Path, record: dict[str, Any], held: HeldOut, people: Answers | None, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Keys that `evaluation.json` has beside the figures, JSON-ready.
+    """The clinical entries of `evaluation.json`, JSON-serialisable.
 
-    people: one answer a patient, None where patients are unknown. facts: the content so far, with ``data``, ``slices``,
-    ``patients``, ``calibration`` and ``abstention``.
+    people: one prediction for each patient; None if patients are unknown. facts: the content so far, with ``data``,
+    ``slices``, ``patients``, ``calibration`` and ``abstention``.
     """
     sides = read_split(run) if held.own else {}
     known = [*sides, *(name for name in held.slices.names if name not in sides)]
@@ -75,7 +75,7 @@ def _flow(
 
 
 def _coverage(abstention: dict[str, Any] | None) -> dict[str, float | None] | None:
-    """Share answered of slices and of patients, of a threshold chosen on other patients; None where none abstains."""
+    """Coverage of slices and of patients, at thresholds chosen on other patients; None if the model never abstains."""
     if not abstention:
         return None
     found = {}
@@ -88,7 +88,7 @@ def _coverage(abstention: dict[str, Any] | None) -> dict[str, float | None] | No
 def _demographics(
     held: HeldOut, sides: dict[str, tuple[str, str]], traits: Traits | None, known: list[str]
 ) -> dict[str, Any] | None:
-    """Age and sex by part; None where the data has neither column or patients are unknown."""
+    """Age and sex by part of the data; None if the data has neither, or if patients are unknown."""
     if traits is None or held.unit != "patients" or held.patients is None:
         return None
     row = {name: at for at, name in enumerate(known)}

@@ -1,4 +1,4 @@
-"""Age and sex of the patients of each part of the data."""
+"""Summaries of age and sex of patients."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from stageproof.train.data.sources.age_and_sex import NOT_RECORDED, Traits
 
 
 def by_patient(traits: Traits, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) float64 ages and (P,) str sexes of the patients 0 … P - 1.
+    """(P,) float64 ages and (P,) str sexes of patients 0 … P - 1.
 
-    patients: (N,) int64 from 0, whose each slice of `traits` is. A patient of several scans has the median of the
-    recorded ages; one with slices of both sexes has none recorded.
+    traits: of N slices. patients: (N,) int64 from 0. The age of a patient with several scans is the median of the
+    recorded ages. The sex of a patient with contradictory entries is `NOT_RECORDED`.
     """
     count = int(patients.max(initial=-1)) + 1
     ages, sexes = np.full(count, np.nan), np.full(count, NOT_RECORDED, dtype=object)
@@ -29,7 +29,7 @@ def by_patient(traits: Traits, patients: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def described(ages: np.ndarray, sexes: np.ndarray) -> dict[str, Any]:
-    """How old the patients are and of which sex, JSON-ready. ages: (P,) float64. sexes: (P,) str."""
+    """Summary of age and sex, JSON-serialisable. ages: (P,) float64. sexes: (P,) str."""
     known = ages[~np.isnan(ages)]
     age = None
     if len(known):

@@ -1,4 +1,4 @@
-"""From a run to its evaluation: figures, pictures, report, cards, and what the run keeps of them."""
+"""`evaluate`: computes the metrics of a run, writes the report and the cards, and stores the calibration in the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stageproof.runtime import __version__
 from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.fit import Guarantee, stored_fit
-from stageproof.train.calibration.fit_and_assess import abstention, assessed, debiased, fitted_on, studies_of
+from stageproof.train.calibration.fit_and_assess import abstention, assessed, debiased, fit_held_out, studies_of
 from stageproof.train.evaluate.absent_classes import absent_warnings
 from stageproof.train.evaluate.clinical import clinical
 from stageproof.train.evaluate.negative_controls import identity_test, permutation_test
@@ -27,7 +27,7 @@ from stageproof.train.runs.pseudonyms import public_run, public_source
 from stageproof.train.runs.record import RECORD, now, read_record
 from stageproof.train.runs.selection import on_evaluated, selection_sentence
 from stageproof.train.test_set.held_out import HeldOut, held_out
-from stageproof.train.test_set.predictions import ask
+from stageproof.train.test_set.predictions import predict_slices
 
 SCHEMA = 1
 NEEDED = (
@@ -42,12 +42,12 @@ NEEDED = (
     "data.slices_by_class",
     "data.patients_told_by",
 )
-"""What an evaluation reads of `run.json`."""
+"""Entries of `run.json` that an evaluation needs."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluation."""
+    """An evaluation: its run, its folder and its results."""
 
     run: Path
     out: Path
@@ -67,48 +67,49 @@ def evaluate(
     max_unreadable: float = 0.05,
     say: Callable[[str], None] = lambda text: None,
 ) -> Evaluated:
-    """Judge the newest run, or `run`, on what it held out, or on the part of `data` that is new to it.
+    """Evaluate a run on the slices that it held out, or on the slices of `data` that show other patients.
 
-    groups: a groups file for all slices of `data`, or of the run's own data (`train.data.identity.groups_file`).
-    patient_pattern: reads ids from their paths instead.
+    run: None takes the run that finished last. groups: a groups file (`train.data.identity.groups_file`) for all slices
+    of `data`, or of the data of the run. patient_pattern: regular expression that extracts ids from paths instead. say:
+    receives progress messages.
 
-    On its own held-out slices the temperature and the threshold for `target_risk` are fitted too and stored in the run,
-    with its cards; figures are cross-fitted, so that no patient's figure comes from a fit on that patient.
+    On the slices that the run held out, temperature, study rule and thresholds for `target_risk` are fitted as well and
+    stored in the run with its cards. Metrics are cross-fitted: predictions for a patient come from a fit on others.
 
-    Raises CheckpointError, DatasetError or InputError for what cannot be used, TrainingError when no threshold keeps
-    the risk; then nothing is written.
+    Raises CheckpointError, DatasetError or InputError for invalid input, TrainingError if no threshold can be certified
+    for the risk; in all cases nothing is written.
     """
     run = chosen(run, say) if run is None else run
     record = read_record(run)
     _check_record(run, record)
     folder = out or evaluation_folder(run, data)
     check_folder(folder)
-    say("reading what it held out" if data is None else f"reading {data}")
+    say("reading the held-out slices" if data is None else f"reading {data}")
     held = held_out(run, record, data, groups, max_unreadable, patient_pattern)
     if target_risk is not None and (not held.own or held.unit != "patients" or held.leaked is None or held.leaked > 0):
         raise InputError(
-            "--target-risk chooses a threshold on the run's own held-out patients; "
+            "--target-risk certifies thresholds on the patients that the run held out; "
             + (
-                "these slices are other data. Leave --data out."
+                "--data gives other slices. Leave --data out."
                 if not held.own
-                else "nobody knows the patients of this run: train with --groups or --patient-pattern."
+                else "the patients of this run are unknown. Train with --groups or --patient-pattern."
                 if held.leaked is None
-                else "a group of this run may be several people: give the ids of its patients, --groups."
+                else "a group of this run may contain several patients. Give the patient ids with --groups."
                 if held.unit == "groups"
-                else "this run held no patient out."
+                else "this run held out no patients. Train with --split patient."
             )
         )
     say(f"running the network on {len(held.slices)} slices")
-    logits = ask(run, record, held.slices)
+    logits = predict_slices(run, record, held.slices)
     if held.unit is not None:
         say(f"computing intervals over {held.unit}")
-    facts, written = _judge(run, record, held, logits, target_risk, seed)
+    facts, written = _evaluate(run, record, held, logits, target_risk, seed)
     write(folder, run, record, facts, written, keep=held.own and not is_control(facts))
     return Evaluated(run, folder, facts)
 
 
 def _check_record(run: Path, record: dict[str, Any]) -> None:
-    """Raises CheckpointError when the record lacks what an evaluation starts from."""
+    """Raise CheckpointError if the record lacks an entry that an evaluation needs."""
     for path in NEEDED:
         found: Any = record
         for key in path.split("."):
@@ -117,7 +118,7 @@ def _check_record(run: Path, record: dict[str, Any]) -> None:
             found = found[key]
 
 
-def _judge(
+def _evaluate(
     run: Path,
     record: dict[str, Any],
     held: HeldOut,
@@ -128,12 +129,12 @@ def _judge(
     labels = held.slices.labels
     unit = held.unit
     patients = held.patients if unit is not None and held.patients is not None else np.arange(len(labels))
-    fitted, crossed, guarantee = fitted_on(held, logits, labels, patients, target_risk, seed)
+    fitted, crossed, guarantee = fit_held_out(held, logits, labels, patients, target_risk, seed)
     stored = stored_fit(record, str(run))
     chances = crossed.probabilities if crossed else probabilities(logits) if held.own else stored.apply(logits)
     before, after = Answers(probabilities(logits), labels, patients), Answers(chances, labels, patients)
     slices = Summary(after, unit)
-    # A group may hold people of several stages, so nothing is said of groups as if each were one patient.
+    # A group may contain patients of different stages, so there are no metrics by group.
     studies, rule = studies_of(held, stored, crossed, logits, after) if unit == "patients" else (None, None)
     people = Summary(studies) if studies else None
     shuffled, scores = permutation_test(after, seed) if unit == "patients" else (None, None)
@@ -195,7 +196,7 @@ def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[s
         "patients_by_class": class_counts(people) if known else None,
         "verdict": "unknown" if held.unit is None else held.unit,
         "groups": len(people) if held.unit == "groups" else None,
-        "patients_told_by": held.told_by,
+        "patients_told_by": held.patients_from,
         "training": _training(held),
         "share_by_class": {label: count / record["data"]["slices"] for label, count in whole.items()},
         "sizes": [{"width": width, "height": height, "slices": count} for width, height, count in held.sizes],
@@ -206,15 +207,15 @@ def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[s
 
 
 def _number(guarantee: Guarantee | None, patients: np.ndarray) -> int:
-    """Of patients that temperature and rule for studies were fitted on."""
+    """Number of patients that temperature and study rule were fitted on."""
     return int(patients.max()) + 1 if guarantee is None else int(guarantee.fitted.sum())
 
 
 def _sides(
     before: Summary, slices: Summary, people: Summary | None, chance: dict[str, Any] | None, calibrated: bool
 ) -> dict[str, Any]:
-    """Brier score, NLL and debiased ECE of slices before and after, of their change, and of studies."""
-    why = "not estimable: which slices are of one person is unknown"
+    """Brier score, NLL and debiased ECE of slices before and after calibration, their change, and those of studies."""
+    why = "not estimable: patients are unknown"
     return {
         "before": debiased(before.calibration(), chance and chance["before"], why),
         "after": debiased(slices.calibration(), chance and chance["after"], why) if calibrated else None,
@@ -226,7 +227,7 @@ def _sides(
 
 
 def _training(held: HeldOut) -> dict[str, Any] | None:
-    """What the run learned from, by class."""
+    """Size of the training set by class."""
     if held.training is None:
         return None
     labels, patients = held.training.labels, held.training_patients

@@ -1,4 +1,4 @@
-"""Flow of slices and patients, from what the source holds to what was answered (STARD 2015 item 19, CLAIM 2024)."""
+"""Flow of slices and patients, from the source to the predictions (STARD 2015 item 19, CLAIM 2024)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARTS = {
     "validation": "held out",
     "test": "test",
 }
-"""Parts of a split as split.csv has them, in this order, and in words."""
+"""Part of a split as in split.csv → its name in the diagram, in the order of the diagram."""
 
 
 def flow(
@@ -27,16 +27,16 @@ def flow(
     undecided: int = 0,
     coverage: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
-    """Numbers of the diagram, JSON-ready.
+    """Numbers of the flow diagram, JSON-serialisable.
 
-    source: ``slices`` that were read, ``people`` (None: unknown), ``unreadable``, and where the run recorded them
+    source: ``slices`` that were read, ``people`` (None: unknown), ``unreadable``, and, if the run recorded them,
         ``not_taken`` (``reason`` and ``count`` of files) and ``copies``.
-    parts: from `parts_of`. evaluated: ``slices`` and ``people`` that were judged. unit: ``patients`` or ``groups``.
-    left_out: slices of other data that show somebody of the run's own. undecided: slices of it that may be of several
-        groups.
-    coverage: share that was answered of ``slices`` and of ``people``, in [0, 1]; None where the model never abstains.
+    parts: from `parts_of`. evaluated: numbers of evaluated ``slices`` and ``people``. unit: ``patients`` or ``groups``.
+    left_out: slices of other data that show patients in the data of the run. undecided: slices of other data that may
+        belong to several groups.
+    coverage: coverage of ``slices`` and of ``people``, in [0, 1]; None if the model never abstains.
 
-    An evaluation applies no input check, so ``rejected`` is None.
+    ``rejected`` is None, because an evaluation does not run the input guard.
     """
     share = coverage or {"slices": 1.0, "people": 1.0}
     answered = {name: _part(evaluated[name], share[name]) for name in ("slices", "people")}
@@ -63,9 +63,9 @@ def flow(
 
 
 def parts_of(sides: Mapping[str, tuple[str, str]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Slices and people of each part of a split, JSON-ready.
+    """Numbers of slices and patients in each part of a split, JSON-serialisable.
 
-    sides: slice name → patient (or group; empty where unknown) and part, from split.csv. names: of the judged slices.
+    sides: slice name → patient (or group; empty if unknown) and part, from split.csv. names: of the evaluated slices.
     """
     people: dict[str, set[str]] = {}
     count: dict[str, int] = {}

@@ -1,4 +1,5 @@
-"""The control on shuffled labels, its power, and evidence from the images alone on who is in training and test."""
+"""Negative controls: permutation test of the labels with its power, and a check by image similarity for patients that
+appear in both training and test."""
 
 from __future__ import annotations
 
@@ -6,32 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.data.patients.similarity import FEWEST_SLICES, shows_head_of
+from stageproof.train.data.patients.similarity import FEWEST_SLICES, shows_patient_of
 from stageproof.train.metrics.classification import CLASSES, Answers
 from stageproof.train.test_set.held_out import HeldOut
 
 SHUFFLES = 1000
 ALPHA = 0.01
-"""A control fails at a p below this: so often, at most, one without leakage fails."""
+"""Significance level of the control: its false-positive rate without leakage."""
 LEAKED = 0.2
-"""Share of the patients tested that the power of the control is stated for."""
+"""Share of memorised patients for which the power of the control is computed."""
 POWER = 0.8
-"""Power below which a control that does not fail is no evidence."""
+"""Minimum power: below it, a control that does not fail is no evidence against leakage."""
 SEEN = 0.005
-"""Share of the slices tested that may match a training slice before the check fails: room for false matches."""
+"""Share of test slices that may match a training slice before the check fails, to allow for false matches."""
 _SIMULATIONS, _INNER = 200, 200
 
 
 def permutation_test(answers: Answers, seed: int = 0) -> tuple[dict[str, Any], np.ndarray]:
-    """How the same answers score when each patient is given another patient's label; and the score of each shuffle.
+    """Permutation test of the labels over patients; its result, JSON-serialisable, and the score of each permutation.
 
-    The score is balanced accuracy of slices over the classes present, all slices of a patient taken for the class that
-    most of them have. p is the chance of a score as high by luck (Phipson and Smyth 2010). For a run trained on
-    shuffled labels, which `answers` has too, this is the test of leakage (Ojala and Garriga 2010), and `power` is its
-    chance to fail when the answers about `leaked` of the patients are remembered.
+    The score is the balanced accuracy of slices over the classes present; all slices of a patient get the majority
+    label of the patient. p is the permutation p-value (Phipson and Smyth 2010). For a run trained on shuffled labels
+    (`answers` has the same labels), it tests for leakage (Ojala and Garriga 2010), and `power` is the power of that
+    test if the network has memorised a share `leaked` of the patients.
     """
     people = answers.by_patient()
-    counts = answers.tally(np.eye(CLASSES)[answers.decisions])  # how often each class was answered, by patient
+    counts = answers.tally(np.eye(CLASSES)[answers.decisions])  # predictions of each class, by patient
     rng = np.random.default_rng(seed)
     shuffled = balanced(counts, _permutations(people.labels, SHUFFLES, rng))
     score = float(balanced(counts, people.labels[None])[0])
@@ -54,18 +55,18 @@ def permutation_test(answers: Answers, seed: int = 0) -> tuple[dict[str, Any], n
 
 
 def control_fails(facts: dict[str, Any]) -> bool:
-    """Whether a run on shuffled labels knew those of the patients tested. facts: of `permutation_test`."""
+    """Whether a run on shuffled labels predicts the labels of test patients. facts: result of `permutation_test`."""
     return bool(facts["p"] < facts.get("alpha", 0.001))
 
 
 def control_power(
     counts: np.ndarray, labels: np.ndarray, rng: np.random.Generator, leaked: float = LEAKED
 ) -> tuple[float, int | None]:
-    """Chance, in [0, 1], that `permutation_test` has p < ALPHA when the answers about so many patients are remembered;
-    and how many patients like these would give it a power of 0.8, None where that cannot be extrapolated.
+    """Power of `permutation_test` at level ALPHA, in [0, 1], if a share `leaked` of the patients is memorised; and the
+    number of patients that would give a power of 0.8, None if that cannot be extrapolated.
 
-    counts: (P, classes) float64, how often each class was answered. labels: (P,) int64, the patients' classes.
-    Simulated on these answers: labels permuted, the answers of a random share of the patients made those labels.
+    counts: (P, classes) float64, predictions of each class. labels: (P,) int64, classes of the patients.
+    Simulation: permute the labels, then set the predictions of a random share of the patients to these labels.
     """
     from scipy import stats
 
@@ -84,35 +85,35 @@ def control_power(
         spread.append(luck.std())
     shift = float(np.mean(above))
     needed = None
-    if shift > 0:  # the spread falls with the square root of the number, the shift stays
+    if shift > 0:  # the spread is proportional to 1 / sqrt(patients), the shift is constant
         reach = (stats.norm.ppf(1 - ALPHA) + stats.norm.ppf(POWER)) * float(np.mean(spread)) / shift
         needed = int(np.ceil(people * reach**2))
     return float(found / _SIMULATIONS), needed
 
 
 def identity_test(data: HeldOut) -> dict[str, Any] | None:
-    """Whether slices that were tested show heads of training slices, by the images: no id is used.
+    """Check by image similarity, without ids, whether test slices show patients of the training set; JSON-serialisable.
 
-    `shown`: share of the slices tested whose own features (`train.data.patients.similarity`) match a training slice, in
-    [0, 1]. `complete`: whether heads were compared, for which it takes 200 slices; else only identical pictures were
-    found. `holds`: at most 0.5 % matched. None where the training slices are not available.
+    `shown`: share of test slices that match a training slice (`train.data.patients.similarity`), in [0, 1]. `complete`:
+    whether patients were compared, which needs 200 slices; otherwise only identical images are found. `holds`: at most
+    0.5 % matched. None if the training slices are not available.
     """
     if data.training is None:
         return None
-    shown = float(shows_head_of(data.slices.thumbnails, data.training.thumbnails).mean())
+    shown = float(shows_patient_of(data.slices.thumbnails, data.training.thumbnails).mean())
     slices = len(data.slices.thumbnails) + len(data.training.thumbnails)
     return {"shown": shown, "allowed": SEEN, "complete": slices >= FEWEST_SLICES, "holds": shown <= SEEN}
 
 
 def _permutations(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, P) int64: the labels in random order."""
+    """(count, P) int64: random permutations of the labels."""
     return rng.permuted(np.broadcast_to(labels, (count, len(labels))), axis=1)
 
 
 def balanced(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(B,) float64: balanced accuracy of answers counted by patient, were the patients of these classes.
+    """(B,) float64: balanced accuracy of slices for each of B label vectors.
 
-    counts: (P, classes) float64. labels: (B, P) int64.
+    counts: (P, classes) float64, predictions of each class by patient. labels: (B, P) int64, classes of the patients.
     """
     total, right, present = counts.sum(1), np.zeros(len(labels)), np.zeros(len(labels))
     for label in range(CLASSES):

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: its folder, and in the run the temperature, the threshold and the cards."""
+"""Writes an evaluation: its folder and, in the run, the temperature, the thresholds and the cards."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from stageproof.train.runs.record import RECORD, write_record
 
 FACTS = "evaluation.json"
 WORK = ".evaluation-"
-"""How the names of work folders begin."""
+"""Prefix of temporary folders."""
 MODEL_CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
 
 
 @dataclass(frozen=True)
 class Written:
-    """What is written beside the facts."""
+    """Predictions and results to write in addition to `evaluation.json`."""
 
     before: Answers
     """Slices, at temperature 1."""
     after: Answers
-    """Slices, as they are reported."""
+    """Slices, as reported."""
     names: tuple[str, ...]
     patients: np.ndarray | None
-    """(N,) int64 patients, or groups; None where nobody knows."""
+    """(N,) int64 patients, or groups; None if unknown."""
     unit: str | None
-    """What they are: ``patients`` or ``groups``."""
+    """Whether `patients` are ``patients`` or ``groups``; None if unknown."""
     logits: np.ndarray
     """(N, classes) float32."""
     shuffled: np.ndarray | None
-    """(shuffles,) the score of each shuffle of the labels."""
+    """(shuffles,) score of each permutation of the labels."""
 
 
 def check_folder(folder: Path) -> None:
-    """Raises InputError when `folder` is something else than an evaluation, which would be replaced."""
+    """Raise InputError if `folder` exists and is not an evaluation, which may be replaced."""
     if folder.exists() and not (folder / FACTS).is_file():
-        raise InputError(f"{folder} exists and holds no {FACTS}. Give another --out; nothing was written.")
+        raise InputError(f"{folder} exists and contains no {FACTS}. Give another --out; nothing was written.")
 
 
 def write(
     folder: Path, run: Path, record: dict[str, Any], facts: dict[str, Any], written: Written, *, keep: bool
 ) -> None:
-    """Write the evaluation as `folder`, in place of an earlier one.
+    """Write the evaluation to `folder`, replacing an earlier one.
 
-    keep: the run keeps the temperature, the threshold and the cards.
+    keep: also store the temperature, the thresholds and the cards in the run.
 
-    Raises InputError where something cannot be written, TrainingError when a card would lack a figure; then nothing is
-    changed: neither the evaluation nor the run.
+    Raises InputError if a file cannot be written, TrainingError if a card would lack a metric; neither the evaluation
+    nor the run is then changed.
     """
     check_folder(folder)
     kept = _kept(record, facts)
@@ -87,16 +87,16 @@ def write(
             put(moves)
     except OSError as error:
         raise InputError(
-            f"The evaluation of {run} cannot be written: {error}. Nothing was changed. Make room, or give another "
-            "--out."
+            f"The evaluation of {run} cannot be written: {error}. Nothing was changed. Free disk space, or give "
+            "another --out."
         ) from error
 
 
 def _around(moves: list[Move], run: Path, record: dict[str, Any], cards: dict[str, str], place: Path) -> list[Move]:
-    """`moves`, and those that put the record and the cards into the run; `place` is an empty folder in it.
+    """`moves`, with those that replace the record and the cards of the run. place: an empty folder in the run.
 
-    In this order no card ever states a temperature that the record does not have, even if the process is killed: the
-    old cards go first, the new ones come last.
+    The old cards are removed first and the new ones are added last. Even if the process is killed, no card states a
+    temperature that differs from the record.
     """
     old, new = place / "old", place / "new"
     old.mkdir()
@@ -111,7 +111,7 @@ def _around(moves: list[Move], run: Path, record: dict[str, Any], cards: dict[st
 
 
 def _kept(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """The run's record with what was fitted; `python -m export` carries it into the manifest."""
+    """The record of the run with the fitted parameters, which `python -m export` copies into the manifest."""
     calibration, abstention = facts["calibration"], facts["abstention"]
     rest = {key: value for key, value in record.items() if key != "study"}
     return {
@@ -126,7 +126,7 @@ def _kept(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_predictions(path: Path, written: Written) -> None:
-    """Every slice: its class, patient and decision, its logits, and its probabilities as they are reported."""
+    """Write name, class, patient, predicted class, logits and reported probabilities of every slice as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = [f"{kind}_{label}" for kind in ("logit", "probability") for label in LABELS]

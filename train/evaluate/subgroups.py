@@ -1,4 +1,4 @@
-"""Figures within subgroups of patients, by sex and by age."""
+"""Metrics in subgroups of patients by age and by sex."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stageproof.train.data.sources.age_and_sex import NOT_RECORDED
 from stageproof.train.metrics.classification import Answers
 
 BANDS: tuple[tuple[float, float], ...] = ((0, 65), (65, 75), (75, 85), (85, float("inf")))
-"""Ages in years, from and below."""
+"""Age bands in years: lower end included, upper end excluded."""
 
 
 def band_name(low: float, high: float) -> str:
-    """``65 to 74``, ``under 65``, ``85 or more``."""
+    """Name of an age band, such as ``under 65``, ``65 to 74`` or ``85 or more``."""
     return (
         f"under {high:.0f}" if low <= 0 else f"{low:.0f} or more" if np.isinf(high) else f"{low:.0f} to {high - 1:.0f}"
     )
@@ -24,10 +24,10 @@ def band_name(low: float, high: float) -> str:
 def subgroups(
     people: Answers, ages: np.ndarray, sexes: np.ndarray, figures: Callable[[Answers], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Figures of each subgroup that has a patient, JSON-ready; patients whose trait is not recorded are one too.
+    """Metrics of each non-empty subgroup, JSON-serialisable. Patients without a recorded value form their own subgroup.
 
-    people: one answer a patient. ages: (patients,) float64 years, NaN where not recorded. sexes: (patients,) str,
-    `NOT_RECORDED` where it is. figures: makes ``accuracy`` and ``demented`` of answers, as `Summary.decisions` does.
+    people: one prediction for each patient. ages: (patients,) float64 years, NaN if not recorded. sexes: (patients,)
+    str or `NOT_RECORDED`. figures: returns ``accuracy`` and ``demented`` of predictions, as `Summary.decisions` does.
     """
     groups = [("age", band_name(low, high), (ages >= low) & (ages < high)) for low, high in BANDS]
     groups.append(("age", NOT_RECORDED, np.isnan(ages)))

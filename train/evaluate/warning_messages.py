@@ -1,4 +1,4 @@
-"""What a reader of an evaluation must know before any figure, and whether it fails."""
+"""Warnings of an evaluation, shown before the metrics, and whether the evaluation fails."""
 
 from __future__ import annotations
 
@@ -9,80 +9,81 @@ from stageproof.train.evaluate.negative_controls import control_fails
 from stageproof.train.reports.formatting import power_sentence
 from stageproof.train.test_set.held_out import HeldOut
 
-_OF = {"patients": "show a patient", "groups": "are of a group"}
+_OF = {"patients": "show a patient", "groups": "belong to a group"}
 
 
 def is_control(facts: dict[str, Any]) -> bool:
-    """Whether the run that `evaluation.json` is of was trained on shuffled labels."""
+    """Whether the evaluated run was trained on shuffled labels. facts: content of `evaluation.json`."""
     return facts["control"]["shuffled_labels"] is not None
 
 
 def fails(facts: dict[str, Any]) -> bool:
-    """Whether a control that `evaluation.json` holds failed, or patients that were trained on were evaluated."""
+    """Whether a control failed, or training patients were evaluated. facts: content of `evaluation.json`."""
     identity, shuffled = facts["control"].get("identity"), facts["control"]["permutation"]
     learned = is_control(facts) and shuffled is not None and control_fails(shuffled)
     return learned or _contradicted(facts, identity) or bool(facts["data"]["leaked"])
 
 
 def _contradicted(facts: dict[str, Any], identity: dict[str, Any] | None) -> bool:
-    """Whether the images show people in training and test whom the ids put in one of them only."""
+    """Whether image similarity shows patients in both training and test although their ids do not."""
     return identity is not None and not identity["holds"] and facts["data"]["leaked"] == 0
 
 
 def warnings_of(held: HeldOut, facts: dict[str, Any]) -> list[str]:
-    """What a reader must know before any figure."""
-    said = []
+    """The warnings. facts: content of `evaluation.json` except for the warnings."""
+    warnings = []
     if is_control(facts):
         shuffled = facts["control"]["permutation"]
-        told = f"; as good by luck: p = {shuffled['p']:.3f}" if shuffled else ""
+        p = f" (permutation test: p = {shuffled['p']:.3f})" if shuffled else ""
         power = f" {power_sentence(shuffled, facts['data']['patients'])}" if shuffled else ""
-        said.append(f"CONTROL: this run was trained on shuffled labels. Its figures must be at chance{told}.{power}")
+        warnings.append(f"CONTROL: this run was trained on shuffled labels. Its metrics should be at chance{p}.{power}")
     if held.leaked:
-        said.append(
-            f"LEAKAGE: {held.leaked:.0%} of these slices {_OF[held.unit or 'patients']} the run was trained on. "
-            "The figures say nothing about new patients, and no temperature was fitted. Train with --split patient."
+        warnings.append(
+            f"LEAKAGE: {held.leaked:.0%} of these slices {_OF[held.unit or 'patients']} of the training set. The "
+            "metrics do not estimate performance on new patients, and no temperature was fitted. Train with --split "
+            "patient."
         )
     if held.unit is None:
-        where = "both in training and among these slices" if held.own else "the run was trained on among these"
-        said.append(
-            f"PATIENTS UNKNOWN: there may be people {where}, and then the figures are too high. They have no interval, "
-            "and nothing was calibrated: nobody knows how many people they rest on."
+        warnings.append(
+            "PATIENTS UNKNOWN: patients of the training set may be among these slices; the metrics would then be too "
+            "high. There are no intervals and no calibration, because these need known patients."
         )
-        if held.told_by == "pixels":
-            said.append(
-                "This run identified patients from image similarity with a method of version 0.1 that could take one "
-                "person for several. Train again, or give the ids: --groups or --patient-pattern."
+        if held.patients_from == "pixels":
+            warnings.append(
+                "This run identified patients from image similarity with the method of version 0.1, which could split "
+                "one patient into several. Train again, or give patient ids with --groups or --patient-pattern."
             )
     elif held.unit == "groups":
-        said.append(
-            "GROUPS, NOT PATIENTS: a group may be several people, or one scan of somebody who has others. Intervals "
-            "are over groups, and no figure is about patients."
+        warnings.append(
+            "GROUPS, NOT PATIENTS: a group may contain several patients, or one of several scans of a patient. "
+            "Intervals are over groups, and there are no metrics by patient."
         )
     if not held.compared:
-        said.append(
-            "NOT CHECKED: the data that the run was made with is gone or has changed, so slices it was trained on may "
-            "be among these."
+        warnings.append(
+            "NOT CHECKED: the data of the run no longer exists or has changed, so training slices may be among these."
         )
     if held.seen:
-        said.append(f"{held.seen} slices were left out: they show somebody of the data the run was made with.")
+        warnings.append(f"{held.seen} slices were left out: they show patients in the data of the run.")
     if held.undecided:
-        said.append(f"{held.undecided} slices were left out: they may be of several of the groups.")
+        warnings.append(f"{held.undecided} slices were left out: they may belong to several groups.")
     identity = facts["control"]["identity"]
     if identity and _contradicted(facts, identity):
-        said.append(
-            f"THE SPLIT IS CONTRADICTED: {identity['shown']:.1%} of these slices show a head of the training slices, "
-            "by the images alone, though the ids say that nobody is in both. Check the ids: "
+        warnings.append(
+            f"THE SPLIT IS CONTRADICTED: by image similarity, {identity['shown']:.1%} of these slices show a patient "
+            "of the training set, although their ids are not in the training set. Check the ids with "
             f"{program('train.audit')}."
         )
     if facts["selected_on_evaluated"]:
-        said.append(
-            "SELECTED ON THESE SLICES: this run chose its epoch (--keep or --patience) on the slices that are reported "
-            "here, so the figures are too high. Train again: the epoch is then selected on other patients."
+        warnings.append(
+            "SELECTED ON THESE SLICES: this run selected its epoch (--keep or --patience) on these slices, so the "
+            "metrics are optimistic. Train again: this version selects the epoch on other patients."
         )
     if held.own and held.leaked == 0:
         calibration = facts["calibration"]
         if calibration["temperature"] is None:
-            said.append("No temperature can be estimated from these slices; it stays 1.")
+            warnings.append("The temperature cannot be estimated from these slices and remains 1.")
         if calibration["after"] is None:
-            said.append(f"Too few {held.unit} to fit on one half and judge on the other: calibration was not judged.")
-    return said
+            warnings.append(
+                f"Calibration was not evaluated: too few {held.unit} to fit on one half and test on the other."
+            )
+    return warnings

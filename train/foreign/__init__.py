@@ -1,1 +1,1 @@
-"""Weights and checkpoints that other code wrote."""
+"""Reads weights and checkpoints that other code wrote."""

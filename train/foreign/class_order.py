@@ -1,11 +1,10 @@
-"""The order of a checkpoint's classes: read from all that states it, compared, and never guessed in silence.
+"""The class order of a checkpoint: which class each output of the network is.
 
-An output of a network is a number; which class it stands for is known only where somebody wrote it down. What was
-written down is a `Statement`: in the checkpoint (`train.foreign.stated_order`), in a file beside it, or in `--labels`.
-All of them must agree, or nothing is exported. Where there is none, the order is that of torchvision's ImageFolder,
-alphabetical, and is called assumed everywhere.
+A `Statement` of the class order may be in the checkpoint (`train.foreign.stated_order`), in a file beside it
+(`train.foreign.side_files`) or in `--labels`. All statements must agree, otherwise nothing is exported. Without any
+statement, alphabetical order is assumed, as torchvision's ImageFolder uses, and reported as assumed.
 
-Imports neither torch nor numpy: options are checked before those are.
+Does not import torch or NumPy, because options are checked before these are imported.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ _GIVE = "--labels " + " ".join(LABELS)
 
 @dataclass(frozen=True)
 class Statement:
-    """An order of classes that somebody wrote down."""
+    """A class order found in a file or option."""
 
     where: str
-    """For people, such as ``class_to_idx in model.pth``."""
+    """Description of its source, such as ``class_to_idx in model.pth``."""
     names: tuple[str, ...]
-    """As they are spelt there, in the order of the outputs."""
+    """Class names as spelt there, in the order of the outputs."""
 
     @property
     def labels(self) -> tuple[str | None, ...]:
-        """The canonical name of each; None for what is no class known here."""
+        """The canonical name of each; None for a name that is not one of LABELS in any known spelling."""
         return tuple(canonical_label(name) for name in self.names)
 
     def __str__(self) -> str:
@@ -39,65 +38,64 @@ class Statement:
 
 @dataclass(frozen=True)
 class ClassOrder:
-    """What each output of the network stands for, and who says so."""
+    """The class of each output of the network, and the source of this information."""
 
     labels: tuple[str, ...]
     """Canonical names in the order of the outputs."""
     origin: str | None
     """One of `runtime.labels.LABELS_FROM`; None where a bundle of version 0.1 did not record it."""
     where: str
-    """For people: the file and key, or the option."""
+    """Description of the source: file and key, or option."""
 
     def __str__(self) -> str:
         names = ", ".join(self.labels)
         if self.origin == ASSUMED:
             return (
-                f"class order {ASSUMED}: {names}. {self.where}. If the network was trained in another order, every "
-                f"answer is a wrong class: check it, or give it, such as {_GIVE}"
+                f"class order {ASSUMED}: {names}. {self.where}. If the network was trained with another order, "
+                f"predictions are wrong. Check the order, or give it, such as {_GIVE}"
             )
         return f"class order: {names} ({self.where})"
 
 
 def given_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """The canonical names that `--labels` means, in its order; () for none given.
+    """The canonical names of the classes in `--labels`, in the given order; () if not given.
 
-    Takes any spelling that `runtime.labels.canonical_label` knows, also all in one word with commas between. Raises
-    InputError unless every class is named exactly once.
+    Accepts the spellings of `runtime.labels.canonical_label`, also as one argument separated by commas. Raises
+    InputError unless each class is given exactly once.
     """
     names = [part.strip() for name in labels for part in name.split(",") if part.strip()]
     if not names and not labels:
         return ()
     found = [canonical_label(name) for name in names]
     unknown = [name for name, label in zip(names, found, strict=True) if label is None]
-    expected = f"Expected each of {', '.join(LABELS)} once, in any common spelling, in the order of the outputs."
+    expected = f"Expected each of {', '.join(LABELS)} once, in the order of the outputs, in any common spelling."
     if unknown:
-        quote = " Put names of several words in quotes." if len(names) > len(LABELS) else ""
-        raise InputError(f"--labels names {', '.join(map(repr, unknown))}, which is no class here. {expected}{quote}")
+        quote = " Quote names that contain spaces." if len(names) > len(LABELS) else ""
+        raise InputError(f"--labels has unknown classes: {', '.join(map(repr, unknown))}. {expected}{quote}")
     if twice := sorted({str(label) for label in found if found.count(label) > 1}):
-        raise InputError(f"--labels names {', '.join(twice)} twice: {', '.join(map(str, found))}. {expected}")
+        raise InputError(f"--labels has {', '.join(twice)} twice: {', '.join(map(str, found))}. {expected}")
     if len(found) != len(LABELS):
         missing = ", ".join(label for label in LABELS if label not in found)
-        raise InputError(f"--labels names {len(found)} classes and leaves out {missing}. {expected}")
+        raise InputError(f"--labels has {len(found)} classes; {missing} is missing. {expected}")
     return tuple(str(label) for label in found)
 
 
 def decide(
     statements: Sequence[Statement], given: Sequence[str], file: str, count: int = len(LABELS), option: str = "--labels"
 ) -> ClassOrder:
-    """The one order that all statements agree on.
+    """The class order on which all statements agree.
 
-    given: canonical names that the user, or a bundle, gives; `option` is what to call them; () for none.
-    count: outputs of the network.
+    given: canonical names given by the user or a bundle; () for none. option: what error messages call `given`.
+    file: name of the checkpoint, for messages. count: number of outputs of the network.
 
-    Raises CheckpointError, or InputError where what was given is part of it, showing both orders, when two disagree;
-    CheckpointError too for another number of classes than outputs, and for names that are no class here unless `given`
-    says what they mean.
+    Raises CheckpointError if two statements contradict each other, InputError if a statement contradicts `given`;
+    CheckpointError also if the number of names differs from `count`, and for unknown class names without `given`.
     """
     for one in statements:
         if len(one.names) != count:
             raise CheckpointError(
-                f"{one.where} names {len(one.names)} classes ({', '.join(one.names[:8])}), and the network of {file} "
-                f"has {count} outputs. One of them is of another network: correct or remove what is wrong."
+                f"{one.where} names {len(one.names)} classes ({', '.join(one.names[:8])}), but the network of {file} "
+                f"has {count} outputs. Correct or remove the list of classes if it belongs to another network."
             )
     for at, one in enumerate(statements):
         for other in statements[at + 1 :]:
@@ -115,15 +113,14 @@ def decide(
     if statements:
         one = statements[0]
         raise CheckpointError(
-            f"{one.where} calls its classes {', '.join(map(repr, one.names))}, which does not say what they are: "
-            f"expected {', '.join(LABELS)}, in any common spelling. Give them in the order of the outputs, such as "
-            f"{_GIVE}"
+            f"{one.where} has the class names {', '.join(map(repr, one.names))}, expected {', '.join(LABELS)} in any "
+            f"common spelling. Give the classes in the order of the outputs, such as {_GIVE}"
         )
-    return ClassOrder(ALPHABETICAL, ASSUMED, f"{file} does not state it, nor does a file beside it")
+    return ClassOrder(ALPHABETICAL, ASSUMED, f"{file} does not state it, and neither does a file beside it")
 
 
 def _agree(one: Sequence[str | None], other: Sequence[str | None]) -> bool:
-    """Whether no output is known to be two classes, and no class to be two outputs."""
+    """Whether the orders are consistent: no output has two classes and no class has two outputs. None: unknown."""
     same = all(a == b for a, b in zip(one, other, strict=True) if a is not None and b is not None)
     both = [a or b for a, b in zip(one, other, strict=True)]
     known = [label for label in both if label is not None]
@@ -132,7 +129,7 @@ def _agree(one: Sequence[str | None], other: Sequence[str | None]) -> bool:
 
 def _contradiction(one: str, other: str, file: str) -> str:
     return (
-        f"The order of the classes of {file} is stated twice, and not alike:\n  {one}\n  {other}\nNothing was built: "
-        "in the wrong order every answer is a wrong class. Find out which the network was trained with, and correct "
-        "or remove the other."
+        f"Contradictory class orders for {file}:\n  {one}\n  {other}\nNothing was built, because predictions would be "
+        "wrong with the wrong order. Find out which order the network was trained with, and correct or remove the "
+        "other."
     )

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes, where it is no weight file: so that the error can say what to do with it."""
+"""Identifies files that are not weights by their first bytes, for error messages that say what to do."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from stageproof.runtime.text.hints import command, program
 
 _HEAD = 1024
 _EXPANSION = 4
-"""Times its size that an archive of weights may take unpacked: float32 weights keep nine tenths when compressed."""
+"""Maximum expansion factor of an archive of weights: compression reduces float32 weights by a tenth only."""
 _TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)))
 
 _IMAGES = f"Give the checkpoint; images follow the bundle in: {program('runtime')}"
 _LEADS: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs.github.com/spec/",
-        "a Git LFS pointer: the name of a large file, not the file",
-        "Fetch the file itself with: git lfs pull",
+        "a Git LFS pointer, not the file itself",
+        "Download the file with: git lfs pull",
     ),
     (
         b"\x89HDF\r\n\x1a\n",
@@ -38,7 +38,7 @@ _LEADS: tuple[tuple[bytes, str, str], ...] = (
         _IMAGES,
     ),
     (b"\x93NUMPY", "a NumPy array", "Save the weights from PyTorch: torch.save(model.state_dict(), path)"),
-    (b"GGUF", "a GGUF file, as language models are kept in", "Give the network's PyTorch checkpoint"),
+    (b"GGUF", "a GGUF file, a format for language models", "Give the network's PyTorch checkpoint"),
     (b"\x1f\x8b", "a gzip archive", "Unpack it, and give the weights inside"),
     (b"BZh", "a bzip2 archive", "Unpack it, and give the weights inside"),
     (b"\xfd7zXZ\0", "an xz archive", "Unpack it, and give the weights inside"),
@@ -46,11 +46,11 @@ _LEADS: tuple[tuple[bytes, str, str], ...] = (
     (b"Rar!\x1a\x07", "a RAR archive", "Unpack it, and give the weights inside"),
     (b"%PDF-", "a PDF document", "Give the checkpoint"),
 )
-"""(first bytes, what the file is, the step that helps)."""
+"""(first bytes, type of the file, what to do)."""
 
 _ONNX = (
     "an ONNX graph, not a checkpoint",
-    f"Give the PyTorch checkpoint that it was made from. One that {program('export')} wrote needs no export: "
+    f"Give the PyTorch checkpoint that it was exported from. A file written by {program('export')} can be used as is: "
     f"{command('runtime', '--bundle', 'FILE.onnx', 'scan.jpg')}",
 )
 _BY_NAME = {
@@ -60,15 +60,15 @@ _BY_NAME = {
     ".mlmodel": "a Core ML model",
     ".caffemodel": "a Caffe model",
 }
-"""What has no first bytes of its own, by suffix."""
+"""Suffix → type, for formats without distinctive first bytes."""
 _PAGE = (
-    "a web page, not weights: the download gave a log-in or an error page",
-    "Download the file itself; its size tells which one you have",
+    "a web page, not weights: the download returned a log-in or error page",
+    "Download the file again and check its size",
 )
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the file is laid out as safetensors: the header's length as 8 bytes, then the header, a JSON object."""
+    """Whether the file has the layout of safetensors: the length of the header in 8 bytes, then a JSON object."""
     with open_regular(path) as file:
         head = file.read(9)
     length = int.from_bytes(head[:8], "little")
@@ -76,22 +76,22 @@ def is_safetensors(path: Path) -> bool:
 
 
 def is_pickled(path: Path) -> bool:
-    """Whether the file begins as torch.save's files do: as a zip archive or, before version 1.6, as a pickle."""
+    """Whether the file begins like one of torch.save: as a zip archive or, before version 1.6, as a pickle."""
     with open_regular(path) as file:
         return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def refuse_stranger(path: Path) -> None:
-    """Raise CheckpointError, with what the file is and the step that helps, unless it may be weights.
+    """Raise CheckpointError, with the type of the file and what to do, unless it may contain weights.
 
-    Raises OSError when it cannot be read.
+    Raises OSError if it cannot be read.
     """
     if found := _stranger(path):
         raise CheckpointError(f"{path} is {found[0]}. {found[1].replace('PATH', repr(str(path)))}.")
 
 
 def _stranger(path: Path) -> tuple[str, str] | None:
-    """What the file is, and the one step that helps; None where it may be weights."""
+    """The type of the file and what to do; None if it may contain weights."""
     with open_regular(path) as file:
         head = file.read(_HEAD)
     if not head:
@@ -127,26 +127,26 @@ def _text(head: bytes) -> tuple[str, str] | None:
 
 
 def _looks_onnx(path: Path, head: bytes) -> bool:
-    """By its name, or as a protobuf that begins with a small `ir_version` and goes on with a field of ModelProto."""
+    """Whether the suffix is .onnx, or the file is a protobuf with a small `ir_version` and another ModelProto field."""
     return path.suffix.lower() == ".onnx" or (
         len(head) > 3 and head[0] == 0x08 and 3 <= head[1] <= 30 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x3A, 0x42)
     )
 
 
 def _archive(path: Path) -> tuple[str, str] | None:
-    """A zip, which torch.save writes too: told by what is in it."""
+    """The type of a zip archive by its content, and what to do; None if torch.save may have written it."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             expanded = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError):
-        return None  # cut short: torch's own words say so
+        return None  # truncated: torch reports that
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
         save = "torch.save(torch.jit.load(PATH).state_dict(), 'weights.pth')"
         return (
-            "a TorchScript program: it holds code beside its weights",
-            f"Where you trust it, save the weights: {save}",
+            "a TorchScript program: it contains code in addition to weights",
+            f"If you trust it, save its weights: {save}",
         )
     if "archive_format" in inner or "models/model.json" in inner or "serialized_exported_program.json" in names:
         return (
@@ -156,8 +156,8 @@ def _archive(path: Path) -> tuple[str, str] | None:
     if "data.pkl" in inner and expanded > _EXPANSION * path.stat().st_size:
         return (
             f"an archive of {path.stat().st_size} bytes that would take {expanded} bytes of memory: torch.save does "
-            "not compress, and weights do not compress so far",
-            "Where you trust it, unpack it and save its weights again with torch.save",
+            "not compress, and weights cannot be compressed that much",
+            "If you trust it, unpack it and save its weights again with torch.save",
         )
     if "data.pkl" in inner:
         return None

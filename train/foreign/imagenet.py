@@ -1,4 +1,4 @@
-"""torchvision's ImageNet weights: from its cache, fetched where they are missing, and checked in both cases."""
+"""`imagenet_state`: torchvision's ImageNet weights, from its cache or downloaded, and checked by SHA-256."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from stageproof.runtime.system.regular_files import read_regular
 
 
 def url() -> str:
-    """Where torchvision publishes them. The file's name ends with the first digits of its SHA-256."""
+    """The URL of the weights. The file name ends with the first digits of its SHA-256."""
     from torchvision.models import ResNet50_Weights
 
     return str(ResNet50_Weights.IMAGENET1K_V1.url)
 
 
 def imagenet_state() -> dict[str, torch.Tensor]:
-    """The state dict. The bytes that are hashed are those that are read, and only tensors are unpickled.
+    """The state dict. The file is read once and hashed before loading, and only tensors are unpickled.
 
-    Raises CheckpointError where the file is missing and cannot be fetched, or is not the one that was published.
+    Raises CheckpointError if the file cannot be downloaded or is not the published one.
     """
     address = url()
     name = address.rsplit("/", 1)[-1]
@@ -38,19 +38,19 @@ def imagenet_state() -> dict[str, torch.Tensor]:
         content = read_regular(path)
     except (URLError, OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"torchvision's ImageNet weights are not cached and cannot be fetched ({error}). Put {name} into "
-            f"{path.parent} and run again, name another file with --weights PATH, or start from random weights with "
+            f"torchvision's ImageNet weights are not cached and cannot be downloaded ({error}). Copy {name} to "
+            f"{path.parent} and run again, give another file with --weights PATH, or start from random weights with "
             "--weights none."
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if not digest.startswith(published):
         raise CheckpointError(
-            f"{path} has SHA-256 {digest[:12]}…, its name says {published}…: it is not the file that torchvision "
-            "published. Not loaded. Delete it, and run again to fetch it."
+            f"{path} has SHA-256 {digest[:12]}…, expected {published}… from its name: it is not the file that "
+            "torchvision published. Not loaded. Delete it and run again to download it."
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an odd pickle: it is refused below, with an error of ours
+            warnings.simplefilter("ignore")  # torch warns of invalid pickles, which are reported as an error below
             return dict(torch.load(io.BytesIO(content), "cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}. Delete it.") from error

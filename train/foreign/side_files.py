@@ -1,4 +1,4 @@
-"""Files beside a checkpoint that say what its outputs are: class_to_idx.json, classes.txt, config.json and the like."""
+"""Reads class orders from files beside a checkpoint, such as class_to_idx.json, classes.txt and config.json."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ _NAMED = {
     *("idx_to_class", "index_to_class", "id2label", "idx_to_label"),
     *("classes", "class_names", "class_labels", "labels", "label_names", "label_map"),
 }
-"""Files of these names, .json or .txt, are about the classes."""
+"""Names (with .json or .txt) of files that list classes."""
 _SETTINGS = {"config", "hparams", "hyper_parameters", "metadata", "model_config"}
-"""JSON files of these names, and one named as the checkpoint, may be; they are looked into."""
+"""Names of JSON files that may list classes, as may one with the name of the checkpoint."""
 _LARGEST = 1_000_000
 
 
 def beside(checkpoint: Path) -> list[Statement]:
-    """What the files in the checkpoint's folder state of the order of its classes.
+    """The class orders in the files beside the checkpoint.
 
-    Raises CheckpointError for a file about the classes that cannot be read, and as `train.foreign.stated_order.stated`
-    does.
+    Raises CheckpointError if a file that lists classes cannot be read, and as `train.foreign.stated_order.stated`.
     """
     found: list[Statement] = []
     for path in sorted(checkpoint.parent.iterdir()):
@@ -52,23 +51,23 @@ def _json(path: Path, about_classes: bool) -> list[Statement]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{path}, beside the checkpoint, is not JSON ({error}), so what it says of the classes is not known. "
-            "Correct it, or move it away."
+            f"{path}, beside the checkpoint, is not JSON ({error}), so its class order cannot be read. Correct it, or "
+            "move it to another folder."
         ) from error
     content = {path.stem: content} if about_classes else content
     found = stated(content, str(path)) if isinstance(content, dict) else []
     return [
         Statement(str(path) if one.where == f"{path.stem} in {path}" else one.where, one.names)
         for one in found
-        if about_classes or any(one.labels) or len(one.names) == len(LABELS)  # else of the network it began as
+        if about_classes or any(one.labels) or len(one.names) == len(LABELS)  # else of the pretrained network
     ]
 
 
 def _lines(path: Path) -> list[Statement]:
-    """One class a line, with or without its number before or after it."""
+    """Class order from a text file with one class in each line, optionally with its index before or after it."""
     rows = [line.strip() for line in _text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not any(canonical_label(row) for row in rows) and len(rows) != len(LABELS):
-        return []  # labels.txt is also what lists of images are called
+        return []  # some labels.txt files list images
     numbered = [re.fullmatch(r"(\d+)\s*[:,;=\t ]\s*(.+)|(.+?)\s*[:,;=\t ]\s*(\d+)", row) for row in rows]
     if rows and all(numbered):
         pairs = {(match[2] or match[3]): int(match[1] or match[4]) for match in numbered if match}
@@ -81,5 +80,5 @@ def _text(path: Path) -> str:
         return read_text(path, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{path}, beside the checkpoint, cannot be read: {error}. Correct it, or move it away."
+            f"{path}, beside the checkpoint, cannot be read: {error}. Correct it, or move it to another folder."
         ) from error

@@ -1,7 +1,7 @@
-"""Orders of classes in what a checkpoint holds beside its tensors, or in JSON beside it: found and read.
+"""Finds class orders in the metadata of a checkpoint, or in JSON files beside it.
 
-Known keys are matched whatever their case, ``_`` and ``-``. Anything else that spells the four classes in an order is a
-hint: not taken for the outputs' order, but reason enough not to assume another one.
+Known keys are matched ignoring case, ``_`` and ``-``. A list of all four classes under any other key is a hint: it is
+not used as the class order, but no other order is then assumed.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _LISTED = {
     *("names", "targetnames", "categories", "categorynames", "outputnames", "stagenames", "vocab"),
 }
 _DEPTH = 3
-"""Dictionaries inside dictionaries that are looked into, such as ``hyper_parameters`` → ``config`` → ``classes``."""
+"""Depth to which nested dictionaries are searched, such as ``hyper_parameters`` → ``config`` → ``classes``."""
 _MOST = 100
-"""A longer list of names is one of images."""
+"""Maximum length of a list of classes: a longer list has the names of images."""
 
 
 def stated(content: Mapping[str, Any], file: str) -> list[Statement]:
-    """Every order of classes that a checkpoint, or the JSON beside it, states under a key that means one.
+    """All class orders in `content` under known keys.
 
-    content: all but the tensors. Values may be JSON in text, as safetensors keeps them. Raises CheckpointError for an
-    order that cannot be one: an index left out, given twice, or no whole number.
+    content: all of a checkpoint except the tensors, or a JSON file. Values may be JSON as text, as in safetensors
+    metadata. Raises CheckpointError for an invalid order: an index that is missing, duplicate or not an integer.
     """
     found = []
     for where, kind, value in _entries(content, file, "", _DEPTH):
@@ -52,7 +52,7 @@ def stated(content: Mapping[str, Any], file: str) -> list[Statement]:
 
 
 def hints(content: Mapping[str, Any], file: str) -> list[Statement]:
-    """Every list or mapping of all four classes, under whatever key."""
+    """All lists and mappings of the four classes, under any key."""
     found = []
     for where, _, value in _entries(content, file, "", _DEPTH):
         try:
@@ -65,7 +65,7 @@ def hints(content: Mapping[str, Any], file: str) -> list[Statement]:
 
 
 def _entries(content: Mapping[str, Any], file: str, inside: str, depth: int) -> Iterator[tuple[str, str, Any]]:
-    """Where each entry stands, its key in small letters and digits, and its value, also of dictionaries inside."""
+    """(location, normalised key, value) of each entry, including those of nested dictionaries."""
     for key, entry in content.items():
         value = _plain(entry)
         yield f"{inside}{key} in {file}", re.sub(r"[^a-z0-9]", "", str(key).lower()), value
@@ -74,7 +74,7 @@ def _entries(content: Mapping[str, Any], file: str, inside: str, depth: int) -> 
 
 
 def _plain(value: Any) -> Any:
-    """What a text spells, where it is JSON; any other value as it is."""
+    """The parsed value of JSON text; any other value unchanged."""
     if not isinstance(value, str) or not value.strip().startswith(("[", "{", '"')):
         return value
     try:
@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 
 def _names(value: Any, kind: str, where: str) -> tuple[str, ...]:
-    """The names in the order of the outputs; () where the value is something else, such as a number of classes."""
+    """Class names in the order of the outputs; () if the value is something else, such as a number of classes."""
     if isinstance(value, str):
         parts = [part.strip() for part in re.split(r"[,;|\n]", value) if part.strip()]
         value = parts if len(parts) > 1 else value
@@ -103,14 +103,14 @@ def _names(value: Any, kind: str, where: str) -> tuple[str, ...]:
         if numbered and all(isinstance(one, str) for one in value.values()):
             return _ordered([str(one) for one in value.values()], by_key, list(value), where)
         if any(isinstance(one, (Mapping, list)) for one in value.values()):
-            return ()  # the order may stand inside
+            return ()  # the order may be in a nested value
     if kind in _LISTED or value is None or (isinstance(value, (Mapping, list, tuple)) and not value):
         return ()
-    raise CheckpointError(f"{where} is {_short(value)}, expected a class name and its index each. {_hint()}")
+    raise CheckpointError(f"{where} is {_short(value)}, expected class names with their indices. {_hint()}")
 
 
 def _index(value: Any) -> int | None:
-    """A whole number, also NumPy's, a tensor's, 2.0 or "2"; None for anything else."""
+    """`value` as an int, from an integer of Python, NumPy or torch, 2.0 or "2"; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -126,8 +126,8 @@ def _index(value: Any) -> int | None:
 def _ordered(names: list[str], indices: list[int | None], spelt: list[Any], where: str) -> tuple[str, ...]:
     if sorted(-1 if index is None else index for index in indices) != list(range(len(names))):
         raise CheckpointError(
-            f"{where} has the indices {_short(spelt)} for {', '.join(names[:8])}; expected the whole numbers 0 to "
-            f"{len(names) - 1}, each once. {_hint()}"
+            f"{where} has the indices {_short(spelt)} for {', '.join(names[:8])}; expected each integer from 0 to "
+            f"{len(names) - 1} once. {_hint()}"
         )
     by_index = dict(zip(indices, names, strict=True))
     return _distinct(tuple(by_index[index] for index in range(len(names))), where)
@@ -136,7 +136,7 @@ def _ordered(names: list[str], indices: list[int | None], spelt: list[Any], wher
 def _distinct(names: tuple[str, ...], where: str) -> tuple[str, ...]:
     meant = [canonical_label(name) or name for name in names]
     if twice := sorted({name for name in meant if meant.count(name) > 1}):
-        raise CheckpointError(f"{where} names {', '.join(twice)} twice: {', '.join(names[:8])}. {_hint()}")
+        raise CheckpointError(f"{where} has {', '.join(twice)} twice: {', '.join(names[:8])}. {_hint()}")
     return names
 
 
@@ -146,4 +146,4 @@ def _short(value: Any) -> str:
 
 
 def _hint() -> str:
-    return "Save the checkpoint again with an order that is right, or without one and say it with --labels."
+    return "Correct the class order in the checkpoint, or remove it there and give the order with --labels."

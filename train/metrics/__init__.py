@@ -1,1 +1,1 @@
-"""Figures of a classifier over slices and patients, with intervals."""
+"""Metrics of a classifier over slices and patients, with confidence intervals."""

@@ -1,4 +1,4 @@
-"""How figures differ between the runs of one recipe on one dataset: other seeds, other folds."""
+"""`between_runs`: variation of metrics between runs of one recipe on one dataset with different seeds or folds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _FIGURES = {"accuracy": ("accuracy",), "balanced_accuracy": ("balanced_accuracy"
 
 
 def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
-    """Mean and standard deviation (n - 1) over this run and the evaluated ones beside it that differ only by seed or
-    fold; JSON-ready, `sd` None for a single run.
+    """Mean and standard deviation (n - 1) over this run and the evaluated runs beside it that differ only in seed or
+    fold; JSON-serialisable, `sd` is None for a single run.
 
-    facts: of this run: ``slices``, ``patients``, and ``data``. Runs that cannot be read are not counted.
+    record, facts: content of `run.json` and of `evaluation.json` of this run. Runs that cannot be read are ignored.
     """
     same = [(record, facts)]
     for folder in sorted(run.resolve().parent.iterdir()):
@@ -43,7 +43,7 @@ def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> di
 
 
 def _evaluated(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Record and evaluation of a run; None for a folder that is none."""
+    """Record and evaluation of a run; None if the folder is not an evaluated run."""
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         facts = json.loads((folder / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def _evaluated(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two runs have the same data and recipe, and the true labels."""
+    """Whether two runs have the same data, recipe and kind of split, and were trained on the true labels."""
 
     def kind(record: dict[str, Any]) -> tuple[Any, ...]:
         return record["data"].get("digest"), record.get("recipe"), record["split"].get("by")

@@ -1,5 +1,7 @@
-"""Figures of a classifier, for any number of weightings of the patients at once: one weighting is the data itself, the
-others leave one patient out each, so that both go through the same lines."""
+"""Metrics of a classifier, computed for several weightings of the patients at once.
+
+The first weighting is the data itself; the others leave out one patient each, for the jackknife.
+"""
 
 from __future__ import annotations
 
@@ -13,45 +15,45 @@ from stageproof.runtime.labels import LABELS
 BINS = 15
 CLASSES = len(LABELS)
 _AT_ONCE = 4_000_000
-"""Weights of slices held in memory at a time."""
+"""Maximum number of weights of slices in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What was answered about N things (slices, or patients) of known class."""
+    """Predictions for N items (slices or patients) of known class."""
 
     probabilities: np.ndarray
     """(N, classes) float64, rows sum to 1."""
     labels: np.ndarray
-    """(N,) int64, positions in LABELS, which are in clinical order."""
+    """(N,) int64, indices in LABELS, which are in clinical order."""
     patients: np.ndarray
-    """(N,) int64 from 0: whose each is."""
+    """(N,) int64 from 0: the patient of each item."""
 
     @property
     def decisions(self) -> np.ndarray:
-        """(N,) int64, the most probable class."""
+        """(N,) int64, the predicted (most probable) class."""
         return self.probabilities.argmax(1)
 
     @property
     def confidence(self) -> np.ndarray:
-        """(N,) float64, the probability of the most probable class."""
+        """(N,) float64, the probability of the predicted class."""
         return self.probabilities.max(1)
 
     def tally(self, values: np.ndarray) -> np.ndarray:
-        """(patients, …) float64: sums of `values` ((N, …)) over the things of each patient."""
+        """(patients, …) float64: sums of `values` ((N, …)) over the items of each patient."""
         total = np.zeros((int(self.patients.max()) + 1, *values.shape[1:]))
         np.add.at(total, self.patients, values)
         return total
 
     def by_patient(self) -> Answers:
-        """One answer a patient: the mean of the probabilities over the slices, as `runtime.prediction.study` has it."""
+        """One prediction for each patient: the mean of the probabilities over the slices."""
         counts = self.tally(np.ones(len(self.labels)))
         truth = stages(self.labels, self.patients)
         return Answers(self.tally(self.probabilities) / counts[:, None], truth, np.arange(len(counts)))
 
 
 def stages(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """(patients,) int64: the label that most slices of each patient have, the healthier of two that are even.
+    """(patients,) int64: the majority label of the slices of each patient; the less severe one if there is a tie.
 
     labels, patients: (N,) int64; patients count from 0, each with at least one slice.
     """
@@ -62,32 +64,32 @@ def stages(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
 
 
 def class_counts(labels: np.ndarray) -> dict[str, int]:
-    """Class → how many of `labels` ((N,) int) are of it."""
+    """Class → its number in `labels` ((N,) int)."""
     counts = np.bincount(labels, minlength=len(LABELS)).tolist()
     return dict(zip(LABELS, counts, strict=True))
 
 
 def confusion(answers: Answers, weights: np.ndarray) -> np.ndarray:
-    """(B, classes, classes) float64: rows are the truth, columns the decision. weights: (B, patients) float64."""
+    """(B, classes, classes) float64 confusion matrices (rows true, columns predicted). weights: (B, patients)."""
     pairs = np.eye(CLASSES * CLASSES)[answers.labels * CLASSES + answers.decisions]
     found: np.ndarray = weights @ answers.tally(pairs)
     return found.reshape(-1, CLASSES, CLASSES)
 
 
 def decision_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndarray]:
-    """Name → (B,) float64: everything that follows from the confusion matrix; NaN where it is not defined.
+    """Name → (B,) float64: all metrics of the confusion matrix; NaN if undefined.
 
     weights: (B, patients) float64.
-    counted: the classes whose figures the macro figures are the mean of.
+    counted: the classes that macro averages include.
     """
     return table_scores(confusion(answers, weights), counted)
 
 
 def table_scores(table: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndarray]:
-    """The figures of `decision_scores`, of confusion matrices. table: (B, classes, classes) float64 as `confusion` has.
+    """The metrics of `decision_scores` from confusion matrices. table: (B, classes, classes) float64, as `confusion`.
 
-    Precision of a class that was never answered is not defined, nor is kappa of slices of one class. Kappa: Cohen
-    1968, weighted by the square of the distance in clinical order.
+    Precision of a class that was never predicted is undefined, as is kappa of slices of a single class. Kappa is
+    quadratically weighted by the distance in clinical order (Cohen 1968).
     """
     total = table.sum((1, 2))
     right = np.diagonal(table, axis1=1, axis2=2)
@@ -103,7 +105,7 @@ def table_scores(table: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndar
         by_chance = is_class[:, :, None] * answered[:, None, :] / total[:, None, None]
         scores = {
             "accuracy": right.sum(1) / total,
-            # Of slices of a single class every classifier has the agreement of chance.
+            # With a single class, every classifier has chance agreement.
             "kappa": np.where(
                 (is_class > 0).sum(1) > 1,
                 1 - (distance * table).sum((1, 2)) / (distance * by_chance).sum((1, 2)),
@@ -122,7 +124,7 @@ def table_scores(table: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndar
 
 
 def ranking_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndarray]:
-    """Name → (B,) float64: areas under ROC curves, one class against the rest, and demented or not.
+    """Name → (B,) float64: areas under the ROC curve, one class against the rest, and demented against not demented.
 
     weights, counted: as for `decision_scores`.
     """
@@ -136,12 +138,13 @@ def ranking_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int]
 
 
 def _macro(values: np.ndarray, counted: Sequence[int]) -> np.ndarray:
-    """(B,) float64: mean over the classes that count, NaN where none does. values: (classes, B) float64."""
+    """(B,) float64: mean over the classes `counted`, NaN if there are none. values: (classes, B) float64."""
     return values[list(counted)].mean(0) if len(counted) else np.full(values.shape[1], np.nan)
 
 
 def area(score: np.ndarray, positive: np.ndarray, answers: Answers, weights: np.ndarray) -> np.ndarray:
-    """(B,) float64: chance that a positive scores above a negative, ties halved; NaN without either.
+    """(B,) float64: area under the ROC curve, the probability that a positive scores above a negative, with ties
+    counted half; NaN without positives or negatives.
 
     score: (N,) float64. positive: (N,) bool. weights: (B, patients) float64.
     """
@@ -159,11 +162,11 @@ def area(score: np.ndarray, positive: np.ndarray, answers: Answers, weights: np.
 
 
 def calibration_scores(answers: Answers, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Name → (B,) float64: how far probabilities are from frequencies. weights: (B, patients) float64.
+    """Name → (B,) float64: calibration metrics. weights: (B, patients) float64.
 
-    ece: expected calibration error of the decision in 15 equal bins (Guo et al. 2017, eq. 3).
-    brier: squared error summed over the classes (Brier 1950), in [0, 2].
-    nll: negative log-likelihood of the truth, nats.
+    ece: expected calibration error of the predicted class in 15 equal-width bins (Guo et al. 2017, eq. 3).
+    brier: Brier score, squared error summed over the classes (Brier 1950), in [0, 2].
+    nll: negative log-likelihood of the true class, nats.
     """
     chances, rows = answers.probabilities, np.arange(len(answers.labels))
     count = weights @ answers.tally(np.ones(len(rows)))
@@ -177,20 +180,20 @@ def calibration_scores(answers: Answers, weights: np.ndarray) -> dict[str, np.nd
 
 
 def losses(chances: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Name → (N,) float64 of each thing: Brier score, and negative log-likelihood in nats. chances: (N, classes)."""
-    said = np.maximum(chances[np.arange(len(labels)), labels], np.finfo(float).tiny)
-    return {"brier": ((chances - np.eye(CLASSES)[labels]) ** 2).sum(1), "nll": -np.log(said)}
+    """Name → (N,) float64 for each item: Brier score, and negative log-likelihood in nats. chances: (N, classes)."""
+    likelihood = np.maximum(chances[np.arange(len(labels)), labels], np.finfo(float).tiny)
+    return {"brier": ((chances - np.eye(CLASSES)[labels]) ** 2).sum(1), "nll": -np.log(likelihood)}
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
-    """(N,) int64: which of the equal bins (m/15, (m + 1)/15] each confidence falls into."""
+    """(N,) int64: index m of the bin (m/15, (m + 1)/15] of each confidence."""
     bins: np.ndarray = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     return bins
 
 
 def risk_at(answers: Answers, weights: np.ndarray, coverages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(B, len(coverages)) share of wrong answers among the surest that make up each coverage, and (B,) its mean over
-    all coverages (area under the risk-coverage curve, Geifman and El-Yaniv 2017).
+    """(B, len(coverages)) error rate of the most confident predictions at each coverage, and (B,) the area under the
+    risk-coverage curve (Geifman and El-Yaniv 2017).
 
     weights: (B, patients) float64. coverages: shares in (0, 1].
     """
@@ -208,7 +211,7 @@ def risk_at(answers: Answers, weights: np.ndarray, coverages: np.ndarray) -> tup
 
 
 def _parts(answers: Answers, weights: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
-    """(b, N) weights of the things in `order`, some of the weightings at a time."""
+    """Yields (b, N) weights of the items in `order`, for some of the weightings at a time."""
     step = max(1, _AT_ONCE // len(order))
     for start in range(0, len(weights), step):
         yield weights[start : start + step, answers.patients[order]]

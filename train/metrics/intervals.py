@@ -1,6 +1,6 @@
-"""Intervals over patients: slices of one person are not independent, so what is left out is a whole patient.
+"""Confidence intervals over patients. The patient is the sampling unit, since slices of a patient are not independent.
 
-Which one a figure gets, and how often each holds the truth, is in docs/statistics/intervals.md.
+docs/statistics/intervals.md lists the interval of each metric, with its coverage in simulations.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import numpy as np
 
 LEVEL = 0.95
 LEAST_PATIENTS = 5
-"""Fewer patients than this give no figure: what one or two people do is no rate."""
+"""Minimum number of patients for a metric: with fewer, no rate can be estimated."""
 MOST_ROWS = 1000
-"""More patients than this are left out in so many parts of equal size, not one at a time."""
+"""Maximum number of jackknife replicates: with more patients, groups of equal size are left out."""
 _FLAT = 1e-12
 _DEGREES = 1.5
-"""Degrees of freedom for each patient that a standard error rests on: two if their contributions were normal (the error
-of a variance), fewer because they are skewed; chosen by simulation (docs/statistics/intervals.md)."""
+"""Degrees of freedom of a standard error for each effective patient: 2 for normal contributions (error of a variance),
+fewer for skewed ones; chosen by simulation (docs/statistics/intervals.md)."""
 
 
 def leave_one_out(patients: int, most: int = MOST_ROWS) -> np.ndarray:
-    """(1 + parts, patients) float64: the data itself, then the data without each patient in turn.
+    """(1 + parts, patients) float64 weights: row 0 is the data itself, the others leave out one patient each.
 
-    With more than `most` patients each row leaves out a part of them, dealt in the order of their numbers.
+    With more than `most` patients, row 1 + i leaves out those whose number is i modulo `most`.
     """
     parts = min(patients, most)
     rest = np.ones((1 + parts, patients))
@@ -32,16 +32,16 @@ def leave_one_out(patients: int, most: int = MOST_ROWS) -> np.ndarray:
 
 
 def exact(right: float, total: float, level: float = LEVEL) -> tuple[float, float]:
-    """Interval of one share, as `exact_ends` has it of many."""
+    """Interval of one share, as `exact_ends`."""
     low, high = exact_ends(np.array(right), np.array(total), level)
     return float(low), float(high)
 
 
 def exact_ends(right: np.ndarray, total: np.ndarray | float, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of each share, `right` of `total` independent patients (Clopper and Pearson 1934).
+    """Exact interval of each share, `right` of `total` independent patients (Clopper and Pearson 1934).
 
-    right: (…) 0 or more. total: the same shape, or one number. Neither has to be whole: effective numbers of Korn and
-    Graubard (1998) go through the same formula. Both ends have the shape of `right`.
+    right: (…) 0 or more. total: the same shape, or one number. Both may be fractional, as the effective sample sizes of
+    Korn and Graubard (1998). Both ends have the shape of `right`.
     """
     from scipy import special
 
@@ -53,9 +53,9 @@ def exact_ends(right: np.ndarray, total: np.ndarray | float, level: float = LEVE
 
 
 def newcombe(area: float, positives: float, negatives: float, level: float = LEVEL) -> tuple[float, float]:
-    """Interval of an area under the ROC curve, also of 0 and 1 (Newcombe 2006, method 5).
+    """Interval of an area under the ROC curve, also if it is 0 or 1 (Newcombe 2006, method 5).
 
-    positives, negatives: patients on either side.
+    positives, negatives: numbers of patients.
     """
     from scipy import optimize, stats
 
@@ -79,20 +79,20 @@ def jackknife(
     level: float = LEVEL,
     inflation: float = 1.0,
 ) -> tuple[float, float] | None:
-    """Interval of a figure between `limits`, from its values without each patient in turn.
+    """Jackknife interval of a metric with values in `limits`.
 
-    values: (1 + parts,) float64 from the weightings of `leave_one_out`, the first of the data itself.
-    patients: how many the figure rests on.
-    limits: least and greatest value; infinite ones are none.
-    inflation: variance of the figure by that over independent patients.
+    values: (1 + parts,) float64 for the weightings of `leave_one_out`; the first is that of the data itself.
+    patients: number of patients that contribute to the metric.
+    limits: minimum and maximum of the metric; may be infinite.
+    inflation: variance of the metric divided by that for independent patients.
 
-    On the logit scale (log with one limit, linear with none) Student's t times the delete-one-patient jackknife's
-    standard error, which has room for one more patient of its kind, and degrees of freedom by how many patients it
-    rests on (after Satterthwaite 1946, from the kurtosis of what they contribute); between two limits joined with the
-    interval of a share of Korn and Graubard's effective number of patients, whose upper end keeps its level where few
-    are wrong.
+    A t interval with the standard error of the delete-one-patient jackknife, on the logit scale (log scale with one
+    limit, linear without limits). The standard error allows for one further patient, and the degrees of freedom depend
+    on the effective number of patients (after Satterthwaite 1946, from the kurtosis of their contributions). With two
+    limits, the result is the union with the exact interval of a share with Korn and Graubard's effective number of
+    patients, which has the nominal level if few predictions are wrong.
 
-    None where leaving out any patient changes nothing: that says nothing of how far the figure may be off.
+    None if leaving out any patient does not change the metric, since its variance is then unknown.
     """
     from scipy import special
 

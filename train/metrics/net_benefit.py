@@ -1,4 +1,4 @@
-"""Decision curves: net benefit of acting on the predicted probability (Vickers and Elkin 2006, 26:565)."""
+"""Decision curve analysis: net benefit of treating by the predicted probability (Vickers and Elkin 2006, 26:565)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL, exact_ends
 from stageproof.train.metrics.two_proportions import difference_ends
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
-"""Probabilities from which somebody would act: the harm of acting in vain relative to that of not acting."""
+"""Threshold probabilities for treatment, which express the harm of a false positive relative to a false negative."""
 
 
 def net_benefit(
     probabilities: np.ndarray, positive: np.ndarray, thresholds: tuple[float, ...] = THRESHOLDS, level: float = LEVEL
 ) -> dict[str, Any]:
-    """Net benefit in true positives per patient at each threshold t, JSON-ready: TP/n - FP/n · t / (1 - t).
+    """Net benefit TP/n - FP/n · t / (1 - t) at each threshold t, in true positives per patient; JSON-serialisable.
 
-    probabilities: (N,) float64, of the condition, one for each independent patient. positive: (N,) bool, who has it.
-    thresholds: in (0, 1); whoever has a probability of t or more is acted on.
+    probabilities: (N,) float64, predicted probability of the condition for each independent patient. positive: (N,)
+    bool, true condition. thresholds: in (0, 1); patients with a probability of t or more are treated.
 
-    Beside the model: acting on everybody (`treat_all`); on nobody is 0. `over_all` is the model less acting on
-    everybody, (TN · t / (1 - t) - FN) / n, over the same patients. Intervals are pointwise. Everything but the counts
-    is None with fewer than five patients on either side.
+    `treat_all` is the net benefit of treating all patients; that of treating none is 0. `over_all` is the model minus
+    `treat_all`, (TN · t / (1 - t) - FN) / n. Intervals are pointwise. All except the counts are None with fewer than
+    five patients with or without the condition.
     """
     count, sick = len(positive), int(positive.sum())
     found: dict[str, Any] = {"patients": count, "positive": sick, "prevalence": None, "level": level}
@@ -32,7 +32,7 @@ def net_benefit(
             **found,
             "curve": None,
             "why": f"not estimable: {sick} patients with dementia and {count - sick} without, fewer than "
-            f"{LEAST_PATIENTS} on one side",
+            f"{LEAST_PATIENTS} in one of them",
         }
     at = np.array(thresholds)
     odds = at / (1 - at)
@@ -57,4 +57,4 @@ def net_benefit(
 
 
 def _negative(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return 0.0 - value, 0.0 - high, 0.0 - low  # never -0
+    return 0.0 - value, 0.0 - high, 0.0 - low  # avoids -0.0

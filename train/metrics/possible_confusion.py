@@ -1,4 +1,4 @@
-"""Confusion matrices that the data do not exclude, for figures that no single patient changes."""
+"""Confusion matrices that are compatible with the data, for intervals of metrics that no single patient changes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from stageproof.train.metrics.intervals import LEVEL
 
 
 def imagined(table: np.ndarray, by_class: np.ndarray, level: float = LEVEL) -> np.ndarray:
-    """(B, classes, classes) float64: `table` with patients added in one cell each, as many as could be missing by luck.
+    """(B, classes, classes) float64: `table` with patients added to one cell each, as many as may be missing by chance.
 
-    Of n patients of a class none was in a cell. A share of up to q of that class in it would still be missed with
-    probability (1 - q)^n; q is where that is (1 - level) / 2, as in Clopper and Pearson's interval of 0 of n. The
-    added patients make up that share. The least and greatest figure of these matrices bound what one kind of error
-    that was not seen can do.
+    If none of n patients of a class is in a cell, its true share q may still be positive: no such patient is observed
+    with probability (1 - q)^n. q is the upper limit of the Clopper-Pearson interval of 0 of n, where this probability
+    is (1 - level) / 2. Patients are added such that their share is q. The minimum and maximum of a metric over these
+    matrices bound the effect of one kind of error that was not observed.
 
-    table: (classes, classes) float64, as `train.metrics.classification.confusion` has it.
-    by_class: (classes,), patients of each class, or an effective number of them; classes without any are left alone.
+    table: (classes, classes) float64, as from `train.metrics.classification.confusion`.
+    by_class: (classes,) number of patients, or effective number; classes without patients do not change.
     """
     tail = (1 - level) / 2
     seen = np.flatnonzero((by_class > 0) | (table.sum(0) > 0))

@@ -1,4 +1,4 @@
-"""Predictive values where the condition is as common as elsewhere, not as in the data that was judged."""
+"""`predictive_values`: positive and negative predictive values at other prevalences than in the evaluated data."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ PREVALENCES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
 def predictive_values(
     decided: np.ndarray, positive: np.ndarray, prevalences: tuple[float, ...] = PREVALENCES, level: float = LEVEL
 ) -> dict[str, Any]:
-    """Positive and negative predictive value at each prevalence, by Bayes' rule; JSON-ready.
+    """Positive and negative predictive value at each prevalence, by Bayes' theorem; JSON-serialisable.
 
-    decided, positive: (N,) bool, of independent patients: predicted to have the condition, and having it.
+    decided, positive: (N,) bool, predicted and true condition of independent patients.
 
-    Assumes that sensitivity and specificity stay what they are in these patients. At a given prevalence each predictive
-    value depends on one likelihood ratio alone, so its interval is that of the ratio (`ratio_ends`).
+    Assumes the same sensitivity and specificity at all prevalences. At a given prevalence, each predictive value is a
+    function of one likelihood ratio, so its interval follows from that of the ratio (`ratio_ends`).
 
-    Everything but the counts is None with fewer than five patients on either side.
+    All except the counts are None with fewer than five patients with or without the condition.
     """
     sick, well = int(positive.sum()), int((~positive).sum())
     found: dict[str, Any] = {"level": level, "patients_with": sick, "patients_without": well}
     if min(sick, well) < LEAST_PATIENTS:
         why = (
-            f"not estimable: {sick} patients with dementia and {well} without, fewer than {LEAST_PATIENTS} on one side"
+            f"not estimable: {sick} patients with dementia and {well} without, fewer than {LEAST_PATIENTS} in one of "
+            "them"
         )
         return {**found, "at": None, "why": why}
     caught, cleared = int((decided & positive).sum()), int((~decided & ~positive).sum())

@@ -1,4 +1,4 @@
-"""Intervals of what two shares of independent patients give together, for many shares at once."""
+"""Intervals of weighted differences and of ratios of two proportions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def difference_ends(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interval of first/total - weight · second/total, for two exclusive outcomes of the same patients.
 
-    Zou and Donner 2008 (method of variance estimates recovery), from the exact interval of each share, with the
-    correlation that two cells of one multinomial distribution have.
+    Method of variance estimates recovery (Zou and Donner 2008), from the exact interval of each proportion and the
+    correlation of two cells of a multinomial distribution.
 
     first, second: (…) numbers of patients, first + second <= total. weight: 0 or more, of the same shape or one number.
     """
@@ -38,8 +38,8 @@ def ratio_ends(
 ) -> tuple[float, float, float]:
     """(first / first_total) / (second / second_total) and its interval, of two independent groups of patients.
 
-    Donner and Zou 2012 (method of variance estimates recovery for ratios), from the exact interval of each share. An
-    end is infinite where the second share may be 0; the ratio is NaN where both are.
+    Method of variance estimates recovery for ratios (Donner and Zou 2012), from the exact interval of each proportion.
+    The upper end is infinite if the second proportion may be 0; the ratio is NaN if both proportions are 0.
     """
     one, two = first / first_total, second / second_total
     (one_low, one_high), (two_low, two_high) = (

@@ -1,4 +1,4 @@
-"""Figures of a classifier over slices and over patients."""
+"""`figures`: validation metrics over slices and patients, without intervals."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ def figures(
     not_estimable: Collection[str] = (),
     unit: str | None = "patients",
 ) -> dict[str, Any]:
-    """Accuracy over slices and patients, recall by class, and the counts they rest on; JSON-ready.
+    """Accuracy over slices and patients, recall by class, and numbers of slices and patients; JSON-serialisable.
 
-    unit: what a group is, as `train.data.identity.identify.Identified.unit` has it. Only of ``patients`` there are
-    `patients`, `patient_accuracy` and `patients_by_class`; of ``groups`` there is their number; of None, nothing but
-    slices.
+    unit: what a group is, as `train.data.identity.identify.Identified.unit`. `patients`, `patient_accuracy` and
+    `patients_by_class` are present only for ``patients``; the number of groups only for ``groups``.
 
-    logits: (N, classes) float. labels: (N,) int64. groups: (N,) int64; a patient's answer is the mean of the
-    probabilities over its slices. A class with no slice here, and one of `not_estimable`, has recall None: it was not
-    measured; balanced accuracy is the mean over the others, None when there are none.
+    logits: (N, classes) float. labels: (N,) int64. groups: (N,) int64; the prediction for a patient is the mean of the
+    probabilities over the slices. Classes without slices and those of `not_estimable` have recall None; balanced
+    accuracy is the mean over the others, None if there are none.
     """
     chances = probabilities(logits)
     correct = chances.argmax(1) == labels

@@ -1,8 +1,8 @@
-"""Figures with intervals and the patients they rest on, as `evaluation.json` holds them.
+"""`Summary`: metrics with intervals and numbers of patients, as in `evaluation.json`.
 
-A figure is {value, low, high, patients}, and `why` where something could not be said: value is None when it is not
-estimable, low and high when its interval is not. Where figures rest on groups and nobody knows how many people these
-are, `patients` is None and `groups` is their number.
+A metric is {value, low, high, patients}. value is None if it is not estimable, low and high are None if the interval is
+not; `why` is then the reason. If the number of patients is unknown, `patients` is None, and `groups` is the number of
+groups.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from stageproof.train.metrics.intervals import LEAST_PATIENTS, exact, jackknife,
 from stageproof.train.metrics.possible_confusion import imagined
 
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
-_NO_PATIENTS = "patients unknown: slices of one person are no independent evidence, so there is no interval"
-_UNKNOWN = "interval not estimable: which slices are of one person is unknown"
-_SAME = "interval not estimable: all patients contribute the same"
+_NO_PATIENTS = "patients unknown: slices of one patient are not independent, so there is no interval"
+_UNKNOWN = "interval not estimable: patients are unknown"
+_SAME = "interval not estimable: leaving out any patient does not change the value"
 Ends = tuple[float, float] | None
 _CALIBRATION = {"ece": (0.0, 1.0), "brier": (0.0, 2.0), "nll": (0.0, float("inf"))}
 
 
 class Summary:
-    """Makes figures of answers, each with its interval over patients.
+    """Computes metrics of predictions, with intervals over patients.
 
-    unit: what a group of `answers.patients` is, ``patients`` or ``groups``; None where nobody knows, and then figures
-        have no interval.
-    counted: the classes whose figures macro figures are the mean of; None for those of five patients or more here.
-    inflation: variance of the figures by that over independent patients; more than 1 where the answers for one patient
-        depend on the others (`train.metrics.cross_validation`). Exact intervals then have so many times fewer patients.
+    unit: what `answers.patients` numbers, ``patients`` or ``groups``; None if unknown: there are then no intervals.
+    counted: the classes that macro averages include; None: those with at least five patients.
+    inflation: variance of the metrics divided by that for independent patients; more than 1 if the predictions for a
+        patient depend on the others (`train.metrics.cross_validation`). Exact intervals divide the number of patients
+        by it.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class Summary:
         *,
         inflation: float = 1.0,
     ) -> None:
-        if unit is None:  # one pretended patient holds all slices: values, and no intervals
+        if unit is None:  # all slices get the same patient number; there are no intervals
             answers = Answers(answers.probabilities, answers.labels, np.zeros(len(answers.labels), np.int64))
         self.answers, self.known, self.unit, self._inflation = answers, unit is not None, unit, inflation
         total = int(answers.patients.max()) + 1
         self.weights = leave_one_out(total) if self.known else np.ones((1, 1))
         self.single = self.known and total == len(answers.labels)
-        """Whether each patient has one answer: then shares are of independent things."""
+        """Whether there is one prediction for each patient, so that items are independent."""
         people = answers.by_patient().labels if self.known else answers.labels
         self.by_class = np.bincount(people, minlength=CLASSES)
-        """Patients or groups of each class; slices where patients are unknown."""
+        """Number of patients or groups of each class; of slices if patients are unknown."""
         self.total = int(self.by_class.sum())
         enough = [label for label in range(CLASSES) if self.by_class[label] >= LEAST_PATIENTS]
         self.counted = enough if counted is None else list(counted)
@@ -79,12 +79,12 @@ class Summary:
         flat: Callable[[], Ends] = lambda: None,
         of: int | None = None,
     ) -> dict[str, Any]:
-        """A figure and its interval, JSON-ready.
+        """A metric with its interval, JSON-serialisable.
 
-        values: float64, of the data itself and without each patient, as the weightings of this summary have them.
-        patients: or groups, that it rests on. limits: its least and greatest value.
-        ends: its interval; None for the jackknife's. flat: the interval where no patient changes the figure.
-        of: patients that decide whether it is estimable, where these are not those that it rests on.
+        values: float64, for the weightings of this summary: the data itself, then without each patient.
+        patients: number of patients or groups that contribute. limits: minimum and maximum of the metric.
+        ends: the interval; None: by the jackknife. flat: computes the interval if no patient changes the metric.
+        of: number of patients that determines whether the metric is estimable; None: `patients`.
         """
         count = {"patients": patients if self.known and self.unit == "patients" else None}
         if self.known and self.unit == "groups":
@@ -95,9 +95,9 @@ class Summary:
             what = self.unit if self.known else "slices"
             return {**none, "why": f"not estimable: {of} {what}, fewer than {LEAST_PATIENTS}"}
         if not np.isfinite(values[0]):
-            why = "needs another class" if len(np.unique(self.answers.labels)) < 2 else "not defined here"
+            why = "there is only one class" if len(np.unique(self.answers.labels)) < 2 else "undefined for this data"
             if "precision" in name:
-                why = "a class was never answered" if name.startswith("macro") else "never answered"
+                why = "a class was never predicted" if name.startswith("macro") else "never predicted"
             return {**none, "why": f"not estimable: {why}"}
         value = float(values[0])
         if not self.known:
@@ -108,9 +108,9 @@ class Summary:
         return {"value": value, "low": min(ends[0], value), "high": max(ends[1], value), **count}
 
     def share(self, name: str, of: np.ndarray, among: np.ndarray, least: int | None = None) -> dict[str, Any]:
-        """How many of the things `among` ((N,) bool) are `of` ((N,) bool) as well, as a figure.
+        """The share of the items `among` ((N,) bool) that are also `of` ((N,) bool), as a metric with interval.
 
-        least: patients that decide whether it is estimable, where these are not those of `among`.
+        least: number of patients that determines whether it is estimable; None: those of `among`.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             values = (self.weights @ self.answers.tally(1.0 * (of & among))) / (
@@ -125,7 +125,7 @@ class Summary:
         return exact(right / self._inflation, total / self._inflation)
 
     def decisions(self) -> dict[str, Any]:
-        """Everything that is said of decisions and of ranking; JSON-ready."""
+        """All classification and ranking metrics; JSON-serialisable."""
         found, healthy = self.classified(), int(self.by_class[0])
         self._values |= ranking_scores(self.answers, self.weights, self.counted)
         smallest = min((int(self.by_class[label]) for label in self.counted), default=0)
@@ -136,19 +136,19 @@ class Summary:
         return found
 
     def classified(self) -> dict[str, Any]:
-        """What is said of decisions alone; JSON-ready."""
+        """All classification metrics (without ranking metrics); JSON-serialisable."""
         self._values = decision_scores(self.answers, self.weights, self.counted)
-        truth, said, healthy = self.answers.labels, self.answers.decisions, int(self.by_class[0])
+        truth, predicted, healthy = self.answers.labels, self.answers.decisions, int(self.by_class[0])
         everyone, macro = np.ones(len(truth), bool), self.total if self.counted else 0
         return {
-            "accuracy": self.share("accuracy", truth == said, everyone),
+            "accuracy": self.share("accuracy", truth == predicted, everyone),
             "balanced_accuracy": self._of_table("balanced_accuracy", macro),
             "macro": {name: self._of_table(f"macro_{name}", macro) for name in ("precision", "specificity", "f1")},
             "kappa": self._of_table("kappa", self.total, (-1.0, 1.0)),
             "demented": {
-                "accuracy": self.share("demented.accuracy", (truth > 0) == (said > 0), everyone),
-                "sensitivity": self.share("demented.sensitivity", said > 0, truth > 0, self.total - healthy),
-                "specificity": self.share("demented.specificity", said == 0, truth == 0, healthy),
+                "accuracy": self.share("demented.accuracy", (truth > 0) == (predicted > 0), everyone),
+                "sensitivity": self.share("demented.sensitivity", predicted > 0, truth > 0, self.total - healthy),
+                "specificity": self.share("demented.specificity", predicted == 0, truth == 0, healthy),
             },
             "classes": {label: self._of_class(index) for index, label in enumerate(LABELS)},
             "counted": [LABELS[label] for label in self.counted],
@@ -158,33 +158,33 @@ class Summary:
         }
 
     def _of_class(self, index: int) -> dict[str, Any]:
-        truth, said = self.answers.labels == index, self.answers.decisions == index
+        truth, predicted = self.answers.labels == index, self.answers.decisions == index
         mine, path = int(self.by_class[index]), f"classes.{LABELS[index]}"
         return {
-            "precision": self.share(f"{path}.precision", truth, said, mine),
-            "recall": self.share(f"{path}.recall", said, truth, mine),
-            # Of a class that nobody has, a specificity would be a number about nobody.
-            "specificity": self.share(f"{path}.specificity", ~said, ~truth, self.total - mine if mine else 0),
+            "precision": self.share(f"{path}.precision", truth, predicted, mine),
+            "recall": self.share(f"{path}.recall", predicted, truth, mine),
+            # The specificity of a class without patients is meaningless.
+            "specificity": self.share(f"{path}.specificity", ~predicted, ~truth, self.total - mine if mine else 0),
             "f1": self._of_table(f"{path}.f1", mine),
         }
 
     def _of_table(self, name: str, patients: int, limits: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
-        """A figure of the confusion matrix that is no share."""
+        """A metric of the confusion matrix that is not a share of items."""
         values = self._values[name]
 
         def flat() -> Ends:
             tables = imagined(confusion(self.answers, self.weights[:1])[0], self.by_class / self._inflation)
             reached = table_scores(tables, self.counted)[name]
             reached = reached[np.isfinite(reached)]
-            varies = len(reached) and np.ptp(reached) > 1e-9  # of a single class, precision is 1 whatever is answered
+            varies = len(reached) and np.ptp(reached) > 1e-9  # with a single class, precision is always 1
             return (float(reached.min()), float(reached.max())) if varies else None
 
         return self.figure(name, values, patients, limits, flat=flat)
 
     def _auc(self, name: str, positives: int, patients: int | None = None) -> dict[str, Any]:
-        """An area that compares so many patients with all others.
+        """An area under the ROC curve. positives: number of positive patients.
 
-        patients: that it rests on; None for the smaller side.
+        patients: number reported with it; None: the smaller of positives and negatives.
         """
         values, others = self._values[name], self.total - positives
         smaller = min(positives, others)
@@ -193,7 +193,7 @@ class Summary:
         return self.figure(name, values, count, flat=lambda: newcombe(float(values[0]), *sides))
 
     def calibration(self) -> dict[str, Any]:
-        """ECE, Brier score, NLL, and the bins of the reliability diagram; JSON-ready."""
+        """ECE, Brier score, NLL, and the bins of the reliability diagram; JSON-serialisable."""
         found = {
             name: self.figure(name, values, self.total, _CALIBRATION[name])
             for name, values in calibration_scores(self.answers, self.weights).items()
@@ -211,7 +211,7 @@ class Summary:
         return {**found, "reliability": reliability}
 
     def change(self, before: Answers) -> dict[str, Any]:
-        """ECE, Brier score and NLL of these answers less those of `before`, about the same things; JSON-ready."""
+        """ECE, Brier score and NLL minus those of `before`, for the same items; JSON-serialisable."""
         before = Answers(before.probabilities, before.labels, self.answers.patients)
         new, old = calibration_scores(self.answers, self.weights), calibration_scores(before, self.weights)
         same = (0.0, 0.0) if np.array_equal(before.probabilities, self.answers.probabilities) else None
@@ -219,7 +219,7 @@ class Summary:
         return {name: self.figure(name, new[name] - old[name], self.total, free, ends=same) for name in new}
 
     def risk(self) -> dict[str, Any]:
-        """The risk-coverage curve, and the area under it; JSON-ready."""
+        """The risk-coverage curve and the area under it; JSON-serialisable."""
         risks, areas = risk_at(self.answers, self.weights, np.array(COVERAGES))
         surest = self.answers.patients[np.argsort(-self.answers.confidence, kind="stable")]
         figures = []
@@ -238,17 +238,17 @@ class Summary:
         }
 
     def _risk(self, values: np.ndarray, people: int) -> dict[str, Any]:
-        """The share wrong among slices of so many patients."""
+        """An error rate with interval. people: number of patients of the slices."""
         share = self._exact(float(values[0]) * people, people)
         ends = share if self.single else None
         return self.figure("risk", values, people, ends=ends, flat=lambda: share, of=self.total)
 
 
 def over_units(unit: str) -> str:
-    """How intervals were made, in words. unit: ``patients`` or ``groups``."""
+    """Description of the intervals. unit: ``patients`` or ``groups``."""
     return f"over {unit}: exact for shares of {unit} (Clopper and Pearson), else delete-one jackknife"
 
 
 def no_interval() -> str:
-    """Why figures over unknown patients have no interval."""
+    """The reason why there are no intervals if patients are unknown."""
     return _NO_PATIENTS

@@ -1,4 +1,4 @@
-"""Several files put in their places together: all of them are the new ones, or, after an error, the old ones."""
+"""`put`: replaces several files together; after an error all of the old files are back."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Move:
-    """A file or folder that takes the place of another; all three paths are on one file system."""
+    """Replacement of one file or folder by another. All three paths are on one file system."""
 
     new: Path | None
-    """None takes away what is at `place`."""
+    """None: remove what is at `place`."""
     place: Path
     old: Path
-    """Where what was at `place` is kept until all moves are done; the caller removes it."""
+    """Backup of what was at `place` until all moves are done; the caller removes it."""
 
     def do(self) -> None:
-        """A file at `place` is the old or the new one at every moment; a folder may be missing for one."""
+        """Replace. A file is replaced atomically; a folder is missing for a moment."""
         if self.place.is_dir():
             self.place.rename(self.old)
         elif self.place.exists():
@@ -32,7 +32,7 @@ class Move:
             self.place.unlink()
 
     def undo(self) -> None:
-        """Also after half of `do`."""
+        """Restore the old state, also after `do` failed halfway."""
         if self.new is not None and not self.new.exists():
             self.place.replace(self.new)
         if self.old.exists() and not (self.old.is_dir() and self.place.exists()):
@@ -40,10 +40,10 @@ class Move:
 
 
 def put(moves: Sequence[Move]) -> None:
-    """Carry the moves out, in order.
+    """Perform the moves, in order.
 
-    Raises OSError when one of them fails; those before it are undone then. A process that is killed in between leaves
-    some done and the others not: the caller orders them so that this misleads nobody.
+    Raises OSError if one of them fails, after undoing those before it. If the process is killed, some moves are done
+    and others are not, so the caller must order them such that any prefix is consistent.
     """
     with _undone_after_an_error() as begun:
         for move in moves:
@@ -58,13 +58,13 @@ def _undone_after_an_error() -> Iterator[list[Move]]:
         yield begun
     except BaseException:
         for move in reversed(begun):
-            with suppress(OSError):  # the first error is the one to report
+            with suppress(OSError):  # report the first error
                 move.undo()
         raise
 
 
 def flush(folder: Path) -> None:
-    """Return when the files in `folder` are on the disk: a name must not appear before what it names."""
+    """fsync all files in `folder`, so that a later rename cannot become visible before their content."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:

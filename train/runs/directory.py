@@ -1,12 +1,12 @@
-"""Run directories and weight files: written atomically, read with a check of every tensor, nothing unpickled freely.
+"""Run directories and weight files: `new_run`, `save_weights` and `load_weights`.
 
-A run directory (schema 1) is finished when it has its name; until then it is `.NAME.partial` beside it.
+A run is written to `.NAME.partial` and renamed to NAME when it is finished. Content of a run directory (schema 1):
 
     model.safetensors   the weights
     run.json            recipe, configuration, versions, data, labels, input, split, metrics
-    metrics.jsonl       one line an epoch
-    split.csv           every slice: name, class, patient, side
-    unreadable.json     files left out, with the reason
+    metrics.jsonl       metrics, one line for each epoch
+    split.csv           name, class, patient and side of every slice
+    unreadable.json     files that could not be read, with the reason
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ WEIGHTS = "model.safetensors"
 
 @contextmanager
 def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
-    """A hidden folder beside `path` to write a run into; it becomes `path` if the body ends well.
+    """Context manager: a hidden folder beside `path` to write a run into. It is renamed to `path` if no error occurs.
 
-    After an error the folder is removed, with those above it that were made for it, since what is not finished must not
-    look like a run; it stays when it holds a checkpoint to resume from.
+    After an error the folder is removed, with the parent folders created for it, unless it contains a checkpoint to
+    resume from.
 
-    resume: go on in the folder that an interrupted run left.
+    resume: continue in the folder of an interrupted run.
 
-    Raises CheckpointError when `path` exists already or cannot be written, or when an interrupted run would be lost.
+    Raises CheckpointError if `path` exists already or cannot be created, or if an interrupted run would be overwritten.
     """
     partial = partial_folder(path)
     if path.exists():
         raise CheckpointError(f"{path} exists already. Give another --out; nothing was written.")
     if has_checkpoint(partial) and not resume:
         raise CheckpointError(
-            f"{partial} holds an interrupted run. Nothing was written. Delete it, give another --out, or go on with "
-            f"it: {command('train', '--resume', '--out', path)}"
+            f"{partial} contains an interrupted run. Nothing was written. Delete it, give another --out, or resume it: "
+            f"{command('train', '--resume', '--out', path)}"
         )
     made = [folder for folder in path.parents if not folder.exists()]
     try:
@@ -69,7 +69,7 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
     except BaseException:
         if not has_checkpoint(partial):
             shutil.rmtree(partial, ignore_errors=True)
-            with suppress(OSError):  # another run has begun in one of them
+            with suppress(OSError):  # not empty: another run has started there
                 for folder in made:
                     folder.rmdir()
         raise
@@ -78,15 +78,16 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
 
 
 def save_weights(model: nn.Module, folder: Path, labels: Sequence[str] = LABELS) -> None:
-    """Write the model's state dict as `model.safetensors` in `folder`, with the order of its classes as metadata, so
-    that a copy of the file elsewhere still says what its outputs mean."""
+    """Write the state dict as `model.safetensors` in `folder`, with the class order in its metadata, so that the
+    meaning of the outputs can be read from a copy of the file."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     content = save(state, {"format": "pt", "labels": json.dumps(list(labels))})
     (folder / WEIGHTS).write_bytes(with_ordered_header(content))
 
 
 def with_ordered_header(content: bytes) -> bytes:
-    """A safetensors file whose metadata is in order: safetensors writes it in any, and equal weights have one digest.
+    """The safetensors file with sorted metadata, so that equal weights have equal digests: safetensors writes them in
+    any order.
 
     Layout: the header's length as 8 bytes, little-endian; the header, JSON padded with spaces; the tensors.
     """
@@ -102,12 +103,13 @@ def with_ordered_header(content: bytes) -> bytes:
 def load_weights(
     model: nn.Module, state: Mapping[str, torch.Tensor], where: Path | str, advice: str = "Name its --architecture."
 ) -> None:
-    """Load every tensor of `state` into `model`. Raises CheckpointError, naming the first few, for any that differ.
+    """Load `state` into `model`.
 
-    advice: what the error says to do about tensors of another network.
+    Raises CheckpointError for missing, unknown, differently shaped or non-finite tensors; the message lists the first
+    three of each kind. advice: its last sentence.
     """
     own = model.state_dict()
-    # Old files lack BatchNorm's step counter, which no prediction reads.
+    # Files of old PyTorch versions lack num_batches_tracked of BatchNorm, which inference does not use.
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     extra = [name for name in state if name not in own]
     shapes = [
@@ -121,5 +123,5 @@ def load_weights(
         raise CheckpointError(f"{where} does not fit {type(model).__name__}: it {what}. {advice}")
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
-        raise CheckpointError(f"{where}: {broken[0]} holds values that are not finite. The training diverged.")
+        raise CheckpointError(f"{where}: {broken[0]} contains values that are not finite: training diverged.")
     model.load_state_dict(dict(state), strict=False)

@@ -1,4 +1,4 @@
-"""Where a network starts from: random, a file, or torchvision's ImageNet weights."""
+"""Initial weights: random, from a file, or torchvision's ImageNet weights."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ _ADVICE = "Train with the --recipe of its network, or leave --weights out."
 
 
 def initialise(model: nn.Module, weights: str) -> str:
-    """Start `model` from `weights`; returns what was done, for people.
+    """Load `weights` into `model`; returns a short description of what was loaded.
 
-    weights: ``none``, ``imagenet`` (torchvision's, from its cache, fetched where it is missing), or a path to a state
-    dict. A classifier head of another shape is left as it is: only the backbone is taken then. The outputs of a head
-    whose order of classes is stated (`train.foreign.stated_order`, `train.foreign.side_files`) are put in clinical
-    order.
+    weights: ``none`` (random), ``imagenet`` (torchvision's, downloaded if not cached), or a path to a state dict. Only
+    the backbone is loaded if the head has another shape. If the class order of the head is known
+    (`train.foreign.stated_order`, `train.foreign.side_files`), its outputs are reordered to clinical order (LABELS).
 
-    Raises CheckpointError when they cannot be had, do not fit, or contradict themselves about their classes.
+    Raises CheckpointError if the weights cannot be read or downloaded, do not fit, or give contradictory class orders.
     """
     if weights == "none":
         return "random weights"
@@ -44,30 +43,30 @@ def initialise(model: nn.Module, weights: str) -> str:
     backbone = {name: tensor for name, tensor in state.items() if name not in head}
     kept = {name: tensor for name, tensor in own.items() if name.startswith("fc.")}
     load_weights(model, {**backbone, **kept}, path, _ADVICE)
-    return f"{weights}, backbone only: its head has other shapes"
+    return f"{weights}, backbone only (its head has another shape)"
 
 
 def _in_clinical_order(found: Weights, path: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """The state dict with its outputs in the order of LABELS, as runs have them, and what was done, for people."""
+    """The state dict with its outputs in the order of LABELS, and a description of what was changed."""
     statements = [one for one in (*stated(found.beside, path.name), *beside(path)) if None not in one.labels]
     order = decide(statements, (), path.name, outputs(found.state) or len(LABELS))
     if order.origin == ASSUMED:
-        return found.state, ", the order of its classes not stated"
+        return found.state, ", class order unknown"
     name = last_matrix(found.state)
     if order.labels == LABELS or name is None:
         return found.state, ""
     rows = [order.labels.index(label) for label in LABELS]
     last = {one for one in (name, f"{name.removesuffix('weight')}bias") if one in found.state}
     state = {one: tensor[rows] if one in last else tensor for one, tensor in found.state.items()}
-    return state, ", its outputs put in clinical order"
+    return state, ", outputs reordered to clinical order"
 
 
 def check_start(weights: str, architecture: str) -> None:
-    """Raise CheckpointError where `initialise` would; before the data is read, and without memory for a network."""
+    """Raise CheckpointError if `initialise` would; called before the data is read, without memory for a network."""
     if weights == "none":
         return
     with torch.device("meta"):
         model = build(architecture)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that nothing is copied to the meta device, as is meant here
+        warnings.simplefilter("ignore", UserWarning)  # "copying to the meta device is a no-op", which is intended
         initialise(model, weights)

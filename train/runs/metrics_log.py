@@ -1,4 +1,4 @@
-"""The figures of a run as it goes: metrics.jsonl, and TensorBoard for those who want it."""
+"""`MetricsLog`: writes the metrics of each epoch to metrics.jsonl and, on request, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training slices gave."""
+    """Metrics of one epoch."""
 
     stage: str
     epoch: int
     """From 1."""
     loss: float
-    """Mean over the training slices, augmented, dropout on."""
+    """Mean training loss, with augmentation and dropout."""
     accuracy: float
     validation_loss: float
-    """Cross-entropy, without class weights or smoothing."""
+    """Cross-entropy without class weights and label smoothing."""
     validation_accuracy: float
     validation_balanced_accuracy: float
     validation_patient_accuracy: float | None
-    """None, and in no file, where nobody knows the patients."""
+    """None, and not written, if patients are unknown."""
     learning_rate: float
-    """Of its last step."""
+    """Learning rate of the last step."""
     images_per_second: float
     seconds: float
 
 
-class Journal:
-    """Writes each epoch of a run into its folder; nothing for a folder of None, which another process writes.
+class MetricsLog:
+    """Writes the metrics of each epoch.
 
-    past: epochs of before an interruption; what was written after them is taken back.
+    folder: of the run; None in all processes except rank 0: nothing is written.
+    past: epochs before an interruption; later lines of the file are removed.
     """
 
     def __init__(self, folder: Path | None, past: Sequence[Epoch] = (), tensorboard: bool = False) -> None:
@@ -47,7 +48,7 @@ class Journal:
         self._write()
 
     def add(self, epoch: Epoch) -> None:
-        """Take in a finished epoch."""
+        """Add a finished epoch."""
         self.epochs.append(epoch)
         self._write()
         if self._board is not None:
@@ -57,14 +58,14 @@ class Journal:
             self._board.flush()
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the TensorBoard writer."""
         if self._board is not None:
             self._board.close()
 
     def _write(self) -> None:
         if self.folder is None:
             return
-        # Whole and then renamed: a reader never meets half a line.
+        # Written to another name and renamed, so that nobody reads an incomplete line.
         new = self.folder / f"{METRICS}.writing"
         new.write_text("".join(json.dumps(_known(epoch)) + "\n" for epoch in self.epochs), encoding="utf-8")
         new.replace(self.folder / METRICS)

@@ -1,7 +1,6 @@
-"""Names of images in files that others may read: keyed digests. The key and the names stay in one local file.
+"""Pseudonyms (keyed digests) for image names in files that are shared. Key and names stay in one local file.
 
-Without the key a digest says nothing of a name, not even to somebody who can guess names: file names are few and often
-those of patients.
+A digest without a key could be reversed by guessing, since file names are few and often contain patient names.
 """
 
 from __future__ import annotations
@@ -15,31 +14,31 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PHANTOM = "phantom("
-"""How the description of synthetic slices begins; they are nobody's."""
+"""Start of the description of synthetic slices, which show no real patient."""
 _DEFAULT_RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+")
 _OWN_SUFFIX = re.compile(r"(, with \d+ of people who are not in it)?(, ten sizes, grey and colour)?\Z")
 
 
 class Pseudonyms:
-    """Keyed digests of names, by one key."""
+    """Keyed digests of names with one key."""
 
     def __init__(self, key: bytes | None = None) -> None:
-        """key: None makes a new random one."""
+        """key: None generates a random key."""
         self.key = os.urandom(32) if key is None else key
 
     def of(self, name: str) -> str:
-        """``image-`` and 16 hexadecimal digits: HMAC-SHA256 of the name."""
+        """The pseudonym of a name: ``image-`` and the first 16 hexadecimal digits of its HMAC-SHA256."""
         content = name.encode("utf-8", "surrogateescape")
         return f"image-{hmac.new(self.key, content, hashlib.sha256).hexdigest()[:16]}"
 
     def write(self, path: Path, names: Iterable[str]) -> None:
-        """Write the key and which name each digest stands for, readable for this user alone. OSError passes."""
+        """Write the key and the name of each pseudonym to a file that only this user can read. Raises OSError."""
         content = {"key": self.key.hex(), "names": {self.of(name): name for name in names}}
         write_private(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only this user may read (mode 0600), in place of another. OSError passes to the caller."""
+    """Write a file that only this user can read (mode 0600), replacing an existing one. Raises OSError."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -47,7 +46,7 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def public_source(source: str) -> str:
-    """What a data set is called in files that leave the machine: phantoms as they were made, others not by name.
+    """The name of a data set in shared files: the parameters of phantoms, ``user data`` for all others.
 
     source: `train.data.samples.Samples.source`.
     """
@@ -56,5 +55,6 @@ def public_source(source: str) -> str:
 
 
 def public_run(name: str, digest: str) -> str:
-    """What a run is called there: by its own default name, or by the SHA-256 of its weights where the user named it."""
+    """The name of a run in shared files: its default name, or part of the SHA-256 of its weights if the user chose the
+    name."""
     return name if _DEFAULT_RUN.fullmatch(name) else f"run-{digest[:12]}"

@@ -1,4 +1,4 @@
-"""`run.json`, the record of a finished run: written, and read with a check of its schema. Light: needs no torch."""
+"""Writes and reads `run.json`, the record of a finished run. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def now() -> str:
-    """The present time as records have it: ISO 8601, UTC, in seconds."""
+    """The current time as in records: ISO 8601, UTC, in seconds."""
     return time.strftime(_TIME, time.gmtime())
 
 
@@ -30,12 +30,12 @@ def write_record(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """The content of a run's `run.json`. Raises CheckpointError when it is missing, broken or of another schema."""
+    """The content of `run.json` in `run`. Raises CheckpointError if it is missing, damaged or has another schema."""
     path = run / RECORD
     try:
         record = json.loads(read_text(path))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{run} holds no {RECORD}: it is not a finished run of {program('train')}.") from error
+        raise CheckpointError(f"{run} contains no {RECORD}: it is not a finished run of {program('train')}.") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
@@ -45,46 +45,46 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def finished_at(run: Path) -> tuple[float, int]:
-    """When the run finished, for sorting: seconds since 1970 by its record, and when `run.json` was written last, ns.
+    """Sort key of a run: when it finished (seconds since 1970), and when `run.json` was last written (ns).
 
-    `python -m train.evaluate` writes the record anew, so the file's own time alone would make an older run the newest.
+    The modification time alone is not enough, because `python -m train.evaluate` rewrites the record.
     """
     written = (run / RECORD).stat().st_mtime_ns
     with suppress(OSError, ValueError, KeyError, TypeError):
         created = json.loads((run / RECORD).read_text(encoding="utf-8"))["created"]
         return float(calendar.timegm(time.strptime(created, _TIME))), written
-    return written / 1e9, written  # a damaged record is named when it is read
+    return written / 1e9, written  # `read_record` reports a damaged record
 
 
 def absolute(path: Path) -> Path:
-    """The path from the root, so that it means the same in every folder.
+    """The absolute path, with symbolic links resolved except for a link at its end.
 
-    A link at its end stays: what it points to may have a name without a suffix.
+    The target of that link may have a name without the suffix that identifies the file type.
     """
     return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
 def data_path(run: Path, record: Mapping[str, Any]) -> Path | None:
-    """Where the data of the run lay; None for phantoms. It may be gone.
+    """Path of the data of the run, which may no longer exist; None for phantoms.
 
-    Records of 0.1 may have the path as it was typed. Such a path is looked for in the working directory and in the
-    folders above the run, in this order.
+    Records of 0.1 may contain a relative path. It is looked for in the working directory, then in the parent folders of
+    the run.
     """
     typed = record["options"]["data"]
     return None if typed is None else located(Path(typed), run)
 
 
 def located(path: Path, run: Path) -> Path:
-    """A recorded path from the root: as it stands, or where it is found from the folders named by `data_path`."""
+    """The absolute path of a recorded path, searched for in the folders listed in `data_path`."""
     places = [absolute(path), *(above / path for above in run.resolve().parents)]
     return next((place for place in places if place.exists()), places[0])
 
 
 def recorded_verdict(record: dict[str, Any]) -> str:
-    """What the groups of a run are by its record: ``patients``, ``groups`` or ``unknown``.
+    """Whether the groups of a run are ``patients``, ``groups`` (of patients) or ``unknown``, by its record.
 
-    Runs of 0.1 record no verdict. Where they identified patients from image similarity, the method could tear one
-    person into several, so that is unknown.
+    Runs of 0.1 have no verdict in their record. If they identified patients from image similarity, the answer is
+    ``unknown``, because that method could split one patient into several.
     """
     data = record["data"]
     verdict = data.get("verdict") or (data.get("similarity") or {}).get("verdict")

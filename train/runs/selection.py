@@ -1,4 +1,4 @@
-"""What was chosen by looking at which slices: a figure on slices that something was chosen on is too high."""
+"""Lists what was selected or fitted on which slices: metrics on slices used for selection are optimistic."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def selections(record: dict[str, Any], fitted: bool, threshold: bool, own: bool) -> list[dict[str, str]]:
-    """What was chosen, by what, and on which slices; JSON-ready.
+    """What was selected, by which criterion, and on which slices; JSON-serialisable.
 
-    record: the content of `run.json`. fitted: whether this evaluation fitted a temperature, threshold: whether it chose
-    a threshold for abstention. own: whether the evaluated slices are those that the run held out.
+    record: content of `run.json`. fitted: whether this evaluation fitted a temperature. threshold: whether it chose an
+    abstention threshold. own: whether the evaluated slices are those that the run held out.
     """
     recipe, split = record.get("recipe") or {}, record.get("split") or {}
     keep, patience = recipe.get("keep", "last"), recipe.get("patience", 0)
@@ -47,20 +47,20 @@ def selections(record: dict[str, Any], fitted: bool, threshold: bool, own: bool)
 
 
 def selected_on_evaluated(found: list[dict[str, str]]) -> bool:
-    """Whether weights or the end of training were chosen on the evaluated slices."""
+    """Whether the weights or the end of training were selected on the evaluated slices."""
     return any("(the evaluated slices)" in one["on"] for one in found)
 
 
 def on_evaluated(record: dict[str, Any], own: bool) -> bool:
-    """Whether the epoch was chosen on the slices that the run held out and that are evaluated (own).
+    """Whether the epoch was selected on the slices that the run held out and that are evaluated (own).
 
-    True of runs with --keep or --patience from before these had a part of the split to themselves.
+    True for runs with --keep or --patience of early versions, which had no separate selection set.
     """
     return selected_on_evaluated(selections(record, fitted=False, threshold=False, own=own))
 
 
 def selection_sentence(record: dict[str, Any]) -> str:
-    """How the epoch was chosen, and on which patients. record: the content of `run.json`."""
+    """One sentence: how the epoch was selected, and on which patients. record: content of `run.json`."""
     recipe, split = record.get("recipe") or {}, record.get("split") or {}
     if recipe.get("keep", "last") == "last" and not recipe.get("patience", 0):
         return "No epoch was selected: the last one was kept, after a fixed number of epochs."

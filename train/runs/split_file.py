@@ -1,4 +1,4 @@
-"""`split.csv` of a run: which slices it was trained on, which it held out, and whose each one is."""
+"""Reads `split.csv` of a run: the patient of each slice, and its side (training, validation, …)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def read_split(run: Path) -> dict[str, tuple[str, str]]:
             return {from_cell(row["name"]): (row[column], row["side"]) for row in rows}
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{run / SPLIT} cannot be read: {error}. It says which slices were held out; without it none of them can "
-            "be told from those trained on."
+            f"{run / SPLIT} cannot be read: {error}. It lists the held-out slices, without which the run cannot be "
+            "evaluated on its own data."
         ) from error
 
 
 def labels_trained_on(run: Path) -> dict[str, int]:
-    """Slice name → position in LABELS of the class that the run was given for it; a control's is not the data's own."""
+    """Slice name → index in LABELS of the class that the run used for it; permuted in a run with --shuffle-labels."""
     with (run / SPLIT).open(newline="", encoding="utf-8") as file:
         return {from_cell(row["name"]): LABELS.index(row["label"]) for row in csv.DictReader(file)}

@@ -1,4 +1,4 @@
-"""Runs in progress: where they are written, and whether they can go on. Light, so that --help needs no torch."""
+"""Paths of unfinished runs, and whether they can be resumed. Does not import torch, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OPTIONS = "options.json"
 
 
 def partial_folder(run: Path) -> Path:
-    """Where a run is written until it has its name."""
+    """The folder that a run is written to until it is finished."""
     return run.with_name(f".{run.name}.partial")
 
 
@@ -20,5 +20,5 @@ def finished_name(folder: Path) -> Path:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run can go on from `folder`."""
+    """Whether the run in `folder` can be resumed."""
     return (folder / NEWEST).exists() or (folder / PREVIOUS).exists()

@@ -1,1 +1,1 @@
-"""The slices that a run is evaluated on, and its predictions of them."""
+"""The slices that a run is evaluated on, and the predictions of the run for them."""

@@ -1,4 +1,4 @@
-"""The slices that a run is judged on: those it held out, or other data without anybody the run has seen."""
+"""`held_out`: the slices to evaluate a run on, either those it held out or other data without patients of the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stageproof.train.data.decode import Slices, safe_loader, thumbnails_only
 from stageproof.train.data.identity.groups_file import with_groups
 from stageproof.train.data.identity.identify import identify
 from stageproof.train.data.ids import Ids
-from stageproof.train.data.patients.similarity import shows_head_of
+from stageproof.train.data.patients.similarity import shows_patient_of
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
@@ -27,40 +27,39 @@ from stageproof.train.runs.split_file import SPLIT, labels_trained_on, read_spli
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Slices to judge a run on; position i of every array is the same slice."""
+    """Slices to evaluate a run on. All arrays have one entry for each slice, in the same order."""
 
     slices: Slices
-    """Decoded at the network's size."""
+    """Decoded at the input size of the network."""
     patients: np.ndarray | None
-    """(N,) int64 from 0, equal for slices of one patient, or of one group; None where patients are unknown."""
-    told_by: str
-    """Where the patients are known from: a key of `train.data.ids.WORDS`."""
+    """(N,) int64 from 0, equal for slices of one patient or group; None if patients are unknown."""
+    patients_from: str
+    """Source of the patient ids: a key of `train.data.ids.WORDS`."""
     source: str
     digest: str
     own: bool
-    """Whether these are the slices that the run itself held out."""
+    """Whether these are the slices that the run held out."""
     leaked: float | None
-    """Share of these slices whose patient the run was trained on, in [0, 1]; None when that cannot be known."""
+    """Share of these slices that show a patient of the training set, in [0, 1]; None if unknown."""
     seen: int
-    """Slices of other data left out, because they show somebody of the run's own data."""
+    """Number of slices of other data left out because they show patients in the data of the run."""
     unreadable: int
     training: Slices | None
-    """The slices the run was trained on (pixels not of the network's size); None when they are not at hand."""
+    """The training slices of the run (thumbnails only); None if not available."""
     training_patients: np.ndarray | None
-    """(M,) int64, numbered as `patients` are; None where either is not known."""
+    """(M,) int64, with the numbers of `patients`; None if unknown."""
     sizes: tuple[tuple[int, int, int], ...]
-    """(width, height, how many) of the pictures as they were found, the commonest first; of 256 at most."""
+    """(width, height, count) of the image files, most frequent first, from a sample of at most 256."""
     verdict: str = "patients"
-    """What a group is: ``patients``, ``groups`` or ``unknown``, as
-    `train.data.identity.identify.Identified.verdict`."""
+    """``patients``, ``groups`` or ``unknown``, as `train.data.identity.identify.Identified.verdict`."""
     compared: bool = True
-    """Whether other data was compared with the run's own; False where that is gone or has changed."""
+    """False if other data could not be compared with the data of the run, which no longer exists or has changed."""
     undecided: int = 0
-    """Slices of other data left out, because they may be of several groups."""
+    """Number of slices of other data left out because they may belong to several groups."""
 
     @property
     def unit(self) -> str | None:
-        """What figures are counted and resampled by: ``patients`` or ``groups``; None where nobody knows."""
+        """Sampling unit of metrics and intervals: ``patients`` or ``groups``; None if unknown."""
         return None if self.patients is None or self.verdict == "unknown" else self.verdict
 
 
@@ -72,14 +71,15 @@ def held_out(
     max_unreadable: float = 0.05,
     patient_pattern: str | None = None,
 ) -> HeldOut:
-    """What the run held out, or the slices of `data` that show nobody of the run's own data.
+    """The slices that the run held out, or those slices of `data` that show no patient in the data of the run.
 
-    record: the content of its `run.json`.
-    groups: a groups file for these slices. patient_pattern: reads ids from their paths. None for both takes the run's
-        own word for its own data, and the ids that other data has, or image similarity.
+    record: content of `run.json`.
+    groups: a groups file for these slices. patient_pattern: regular expression that extracts ids from paths. If both
+        are None, patients are those recorded in the run or, for other data, those of its ids, else those identified
+        from image similarity.
 
-    Raises DatasetError when the data has changed since the run, cannot be read, or leaves nothing that is new to the
-    run; CheckpointError when the run does not say what it held out.
+    Raises DatasetError if the data has changed since training, cannot be read, or has no slice of other patients;
+    CheckpointError if the split of the run cannot be read.
     """
     spec = InputSpec.from_dict(record["input"])
     recorded = data_path(run, record)
@@ -92,9 +92,9 @@ def held_out(
         return _own(run, record, samples, digest, spec, max_unreadable, given)
     if data is None or (recorded is not None and recorded.exists() and data.resolve() == recorded.resolve()):
         raise DatasetError(
-            f"{samples.source} has changed since {run} was trained on it: its digest is {digest[:12]}…, the run's "
-            f"{record['data']['digest'][:12]}…. What the run held out can no longer be told. Bring the data back, or "
-            "give other data with --data."
+            f"{samples.source} has changed since {run} was trained on it: its digest is {digest[:12]}…, the run has "
+            f"{record['data']['digest'][:12]}…. The held-out slices cannot be determined. Restore the data, or give "
+            "other data with --data."
         )
     own = _own_samples(record, recorded) if recorded is None or recorded.exists() else None
     if own is not None and own.digest() != record["data"]["digest"]:
@@ -106,7 +106,7 @@ def _own_samples(record: dict[str, Any], recorded: Path | None) -> Samples:
     if recorded is None:
         return phantom_samples(seed=record["options"]["seed"])
     if not recorded.exists():
-        raise DatasetError(f"The run's data is no longer at {recorded}. Say where it is: --data DIR_OR_PARQUET.")
+        raise DatasetError(f"The data of the run is no longer at {recorded}. Give its new path: --data DIR_OR_PARQUET.")
     return load_samples(recorded)
 
 
@@ -119,10 +119,12 @@ def _own(
     max_unreadable: float,
     given: Ids | None,
 ) -> HeldOut:
-    dealt = read_split(run)
-    sides = np.array([dealt.get(name, ("", "unreadable"))[1] for name in samples.names])
+    split = read_split(run)
+    sides = np.array([split.get(name, ("", "unreadable"))[1] for name in samples.names])
     if not (sides == "validation").any() or not (sides == "training").any():
-        raise CheckpointError(f"{run / SPLIT} does not deal the slices of {samples.source} to two sides. Train again.")
+        raise CheckpointError(
+            f"{run / SPLIT} has no training or no validation slices of {samples.source}. Train again."
+        )
     chosen = samples.select(np.flatnonzero(sides == "validation"))
     slices, unreadable = safe_loader(chosen, spec, max_unreadable)
     training, _ = thumbnails_only(samples.select(np.flatnonzero(sides == "training")), max_unreadable)
@@ -133,20 +135,20 @@ def _own(
     if given is not None:
         who = dict(zip(samples.names, map(str, given.subjects), strict=True))
     else:
-        who = {name: patient for name, (patient, _) in dealt.items()}
+        who = {name: patient for name, (patient, _) in split.items()}
     people = np.unique([who[name] for name in names], return_inverse=True)[1].astype(np.int64)
     held = np.unique(people[: len(slices)])
     number = np.empty(people.max() + 1, np.int64)
-    number[np.concatenate([held, np.setdiff1d(people, held)])] = np.arange(len(number))  # those held out come first
+    number[np.concatenate([held, np.setdiff1d(people, held)])] = np.arange(len(number))  # held-out patients first
     mine, seen = number[people[: len(slices)]], number[people[len(slices) :]]
     theirs = seen[: len(training)]
-    told_by = record["data"]["patients_told_by"] if given is None else given.kind
+    patients_from = record["data"]["patients_told_by"] if given is None else given.kind
     verdict = recorded_verdict(record) if given is None else "groups" if given.scans else given.verdict
     known = verdict != "unknown"
     return HeldOut(
         slices,
         mine if known else None,
-        told_by,
+        patients_from,
         samples.source,
         digest,
         own=True,
@@ -173,14 +175,14 @@ def _other(
     groups, known = who.groups, who.unit is not None
     kept = np.ones(len(slices), bool)
     if own is not None:
-        alike = shows_head_of(slices.thumbnails, thumbnails_only(own, 1.0)[0].thumbnails)
+        alike = shows_patient_of(slices.thumbnails, thumbnails_only(own, 1.0)[0].thumbnails)
         kept = ~np.isin(groups, groups[alike])
     seen, undecided = int((~kept).sum()), kept & who.undecided
     kept &= ~who.undecided
     if not kept.any():
         raise DatasetError(
-            f"Every slice of {samples.source} shows somebody of the data that {run} was made with, so it says nothing "
-            "about new patients. Leave --data out to evaluate the slices that the run held out."
+            f"Every slice of {samples.source} shows a patient in the data of {run}, so it cannot be used to evaluate "
+            "the run on new patients. Leave --data out to evaluate the slices that the run held out."
         )
     rows = np.flatnonzero(kept)
     left = Slices(
@@ -210,7 +212,7 @@ def _other(
 
 
 def _as_trained(slices: Slices, run: Path) -> Slices:
-    """The slices with the labels of split.csv: those that a control run was given in place of the data's own."""
+    """The slices with the labels of split.csv, which a control run used in place of the true labels."""
     given = labels_trained_on(run)
     return replace(slices, labels=np.array([given[name] for name in slices.names], np.int64))
 
@@ -218,6 +220,6 @@ def _as_trained(slices: Slices, run: Path) -> Slices:
 def _sizes(samples: Samples) -> tuple[tuple[int, int, int], ...]:
     found: Counter[tuple[int, int]] = Counter()
     for index in np.unique(np.linspace(0, len(samples) - 1, min(len(samples), 256)).astype(int)):
-        with suppress(ImageError, OSError):  # counted as unreadable already
+        with suppress(ImageError, OSError):  # already counted as unreadable
             found[read_isolated(samples.read(index)).image.size] += 1
     return tuple((width, height, count) for (width, height), count in found.most_common())

@@ -1,4 +1,4 @@
-"""What a run's network answers about slices."""
+"""`predict_slices`: the logits of a run for slices."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from stageproof.train.models import build
 from stageproof.train.runs.directory import WEIGHTS, load_weights
 
 
-def ask(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:
-    """(N, classes) float32 logits, before temperature, of the run's network in float32.
+def predict_slices(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:
+    """(N, classes) logits of the network of the run, computed in float32, without temperature scaling.
 
-    Raises CheckpointError when its weights are not those that the record names.
+    Raises CheckpointError if the SHA-256 of the weights differs from that in the record.
     """
     path = run / WEIGHTS
     state = read_state(path)
     if (found := sha256_file(path)) != record["weights_sha256"]:
         raise CheckpointError(
-            f"{path} has SHA-256 {found[:12]}…, the run's record says {record['weights_sha256'][:12]}…: the weights "
-            "were changed after training. Train again."
+            f"{path} has SHA-256 {found[:12]}…, expected {record['weights_sha256'][:12]}… from the record of the run: "
+            "the weights were changed after training. Train again."
         )
     model = build(record["architecture"])
     load_weights(model, state, path)

@@ -1,1 +1,1 @@
-"""Ids of patients, sessions and slices, from tables, names and headers, checked by the pixels."""
+"""Ids of patients, sessions and slices, from tables, file names and headers, checked against image similarity."""

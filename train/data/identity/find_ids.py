@@ -1,5 +1,8 @@
-"""Which ids of a source are used: the first of --patient-pattern, a column of a table, groups.csv in the data,
-participants.tsv, DICOM headers, published names, folders, and `ID_SLICE` names. docs/PATIENT_IDS.md says why."""
+"""`with_ids`: finds the patient ids of a source.
+
+The first of these that has ids is used: --patient-pattern, a column of a table, groups.csv in the data,
+participants.tsv, DICOM headers, published naming conventions, folders, `ID_SLICE` names (docs/PATIENT_IDS.md).
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,10 @@ GROUPS = "groups.csv"
 
 
 def with_ids(samples: Samples, data: Path, patient_pattern: str | None) -> Samples:
-    """The samples with the ids that the source gives, and notes on those that were seen but not used.
+    """The samples with the ids found in the source, and notes on ids that were found but not used.
 
-    Raises InputError or DatasetError where `patient_pattern` cannot be used; nothing else is asked for, so that what
-    cannot be used becomes a note.
+    Raises InputError or DatasetError if `patient_pattern` is invalid. Invalid ids from other places, which the user did
+    not ask for, become notes.
     """
     paths = list(samples.paths if samples.paths is not None else samples.names)
     if patient_pattern is not None:

@@ -1,7 +1,8 @@
-"""Patients of DICOM files, from their headers; the PatientID itself never leaves this module.
+"""Patient ids from DICOM headers, as numbers; the PatientID itself is never returned.
 
-PatientID is a direct identifier (PS3.15 E.1), so it is replaced at once by a keyed digest (HMAC-SHA256, RFC 2104) whose
-random key is made for one call and kept nowhere: what is returned are numbers that only say which slices are alike.
+PatientID is a direct identifier (PS3.15 E.1). It is immediately replaced by a keyed digest (HMAC-SHA256, RFC 2104) with
+a random key that is generated for one call and never stored. The returned numbers only show which slices belong to the
+same patient.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from stageproof.train.data.ids import Ids, numbered, session_numbers
 _TAGS = (0x00100020, 0x0020000D, 0x00200013)  # PatientID, StudyInstanceUID, InstanceNumber
 _RASTER = {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".pgm", ".ppm"}
 _HEAD = 1 << 17
-"""Bytes of a file in which its first elements are looked for before the whole file is read."""
+"""Bytes of a file to parse first; the whole file is read only if the elements are not found."""
 
 
 @dataclass(frozen=True)
 class _Header:
     patient: bytes | None
-    """Keyed digest of PatientID; None for a file that is no DICOM or names no patient."""
+    """Keyed digest of PatientID; None if the file is not DICOM or has no PatientID."""
     study: str | None
     number: int
     dicom: bool
 
 
 def from_dicom(images: Sequence[bytes | Path]) -> tuple[Ids | None, str]:
-    """The patients of DICOM files, None where not every file names one; and what was not used, in words.
+    """The patient ids of DICOM files, None unless every file has one; and a note on ids that are not used.
 
-    images: (N,) encoded images or paths; files whose suffix is that of a raster format are not opened.
+    images: (N,) encoded images or paths; files with the suffix of a raster format are not opened.
 
-    Raises DatasetError where pydicom is missing and there are DICOM files.
+    Raises DatasetError if there are DICOM files and pydicom is not installed.
     """
     if not any(_may_be_dicom(image) for image in images):
         return None, ""
@@ -61,7 +62,7 @@ def from_dicom(images: Sequence[bytes | Path]) -> tuple[Ids | None, str]:
             return None, f"none of {int(dicom.sum())} DICOM files has a PatientID"
         return None, (
             f"of {len(headers)} files, {int(named.sum())} are DICOM files with a PatientID, {bare} without, and "
-            f"{int((~dicom).sum())} are no DICOM files: not used"
+            f"{int((~dicom).sum())} are not DICOM files: not used"
         )
     subjects = [header.patient for header in headers]
     if len(set(subjects)) < 2:
@@ -73,7 +74,7 @@ def from_dicom(images: Sequence[bytes | Path]) -> tuple[Ids | None, str]:
 
 
 def _may_be_dicom(image: bytes | Path) -> bool:
-    """Whether it is worth a look at the first bytes."""
+    """Whether the first bytes need to be read to find out whether the file is DICOM."""
     if isinstance(image, bytes):
         return is_dicom(image[:256])
     return image.suffix.lower() not in _RASTER
@@ -90,23 +91,23 @@ def _header(image: bytes | Path, key: bytes) -> _Header:
             with open_regular(image) as file:
                 head = file.read(_HEAD)
     except OSError:
-        return nothing  # the loader says why it cannot be read
+        return nothing  # the loader reports the reason
     if not is_dicom(head):
         return nothing
     if find_spec("pydicom") is None:
         raise DatasetError(
-            "The data holds DICOM files, which need the package pydicom: pip install 'stageproof[dicom]'."
+            "The data contains DICOM files, which need the package pydicom: pip install 'stageproof[dicom]'."
         )
     try:
         try:
-            told = _raw(head)
+            values = _raw(head)
         except Exception:
             if isinstance(image, bytes):
                 raise
-            told = _raw(encoded(image)[0])
-    except Exception:  # noqa: BLE001  a damaged header names nobody; the loader says what is wrong with the file
+            values = _raw(encoded(image)[0])
+    except Exception:  # noqa: BLE001  a damaged header has no ids; the loader reports what is wrong with the file
         return _Header(None, None, -1, dicom=True)
-    patient, study, number = told
+    patient, study, number = values
     digest = hmac.new(key, patient, hashlib.sha256).digest() if patient else None
     session = hmac.new(key, study, hashlib.sha256).hexdigest() if study else None
     position = int(number) if number.isdigit() and len(number) < 10 else -1
@@ -114,6 +115,6 @@ def _header(image: bytes | Path, key: bytes) -> _Header:
 
 
 def _raw(data: bytes) -> list[bytes]:
-    """The bytes of PatientID, StudyInstanceUID and InstanceNumber, empty where they are absent. As they are stored."""
+    """The stored bytes of PatientID, StudyInstanceUID and InstanceNumber; empty if absent."""
     elements = parse(data, _TAGS).elements
     return [elements[tag].value.strip(b" \0") if tag in elements else b"" for tag in _TAGS]

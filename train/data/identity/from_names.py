@@ -1,8 +1,8 @@
-"""Ids in file names and folders: published conventions, `ID_SLICE` names, and a folder for each patient.
+"""Patient ids from file names and folders: published conventions, `ID_SLICE` names, and one folder for each patient.
 
-A published convention (BIDS, OASIS, ADNI) is used where every image's path has it. `ID_SLICE` names and folders are
-only candidates (`Ids.assumed`): a batch, a copy or a counter can look the same, so `train.data.identity.id_check` has
-the pixels confirm them. Each rule, and what fails it on purpose, is listed in docs/PATIENT_IDS.md.
+A published convention (BIDS, OASIS, ADNI) is used if the paths of all images follow it. `ID_SLICE` names and folders
+are only candidates (`Ids.assumed`), because batches, copies and counters can look the same; they are used if image
+similarity confirms them (`train.data.identity.id_check`). docs/PATIENT_IDS.md lists the rules.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _COPY_WORD = (
 _COPY = re.compile(
     rf"(?:[_\- .]{_COPY_WORD}[_\-]?\d*)+$|\s*\(\d+\)$|^(?:{_COPY_WORD}\d*[_\- .])+|\s-\s?copy$", re.IGNORECASE
 )
-"""What programs that augment or copy files put before or after a name."""
+"""Prefixes and suffixes that programs add to the names of copied or augmented files."""
 _PATIENT_WORD = re.compile(r"(?:^|[_\-. ])(?:p|pt|pat|patient|sub|subj|subject|participant)[_\-]?\d+$", re.IGNORECASE)
 _ID_SLICE = re.compile(
     r"(?P<patient>.*\d[^_\-. ]*)[_\-. ]+(?:(?:slice|sl|s|z|axial|ax|coronal|cor|sagittal|sag|img|image|im|frame)"
@@ -62,11 +62,11 @@ _NOT_IMAGES = {
     ".zip",
 }
 MOST_SLICES = 1023
-"""The highest slice number that is taken for one; 256 is usual, and counters over a data set soon exceed it."""
+"""Maximum slice number: 256 is usual, and counters over a whole data set exceed it."""
 
 
 def from_names(paths: Sequence[str], labels: np.ndarray) -> tuple[Ids | None, list[str]]:
-    """The ids in `paths`, or None; and what was seen in them but not used, in words.
+    """The ids in `paths`, or None; and notes on ids that were found but not used.
 
     paths: (N,) with ``/`` between folders, relative to the data. labels: (N,) int64.
     """
@@ -83,12 +83,12 @@ def from_names(paths: Sequence[str], labels: np.ndarray) -> tuple[Ids | None, li
 
 
 def names_no_patient(name: str) -> bool:
-    """Whether a folder or prefix of this name is a part, a copy or a kind of image rather than somebody."""
+    """Whether the name of a folder or a prefix is that of a split, a copy or an image type and not of a patient."""
     return bool(_NO_ID.search(name))
 
 
 def _published(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
-    """BIDS, OASIS and ADNI ids: each path by the first convention that it has, in its name before its folders."""
+    """BIDS, OASIS and ADNI ids; for each path the first convention that matches its file name, else its folders."""
     found = [_first(path) for path in paths]
     matched = np.array([one is not None for one in found], bool)
     if not matched.any():
@@ -100,7 +100,7 @@ def _published(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> t
             f"{int((matched & image).sum())} of {int(image.sum())} names have {some[0]} ids, the others none, such as "
             f"{PurePosixPath(paths[missed[0]]).name!r}: not used"
         )
-    # A file that is no image stands alone: it is left out as unreadable.
+    # A file that is not an image gets an id of its own; the loader leaves it out as unreadable.
     subjects = [one[1] if one else f"/{at}" for at, one in enumerate(found)]
     if len(set(subjects)) < 2:
         return None, f"every name has the one {some[0]} id {some[1]!r}: not used"
@@ -109,11 +109,11 @@ def _published(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> t
     name = PurePosixPath(paths[int(np.flatnonzero(image)[0])]).name
     first = found[int(np.flatnonzero(image)[0])]
     assert first is not None, "every image matched"
-    said = f"patient {first[1]}" + (f", session {first[2]}" if first[2] else "")
+    description = f"patient {first[1]}" + (f", session {first[2]}" if first[2] else "")
     kinds = " and ".join(dict.fromkeys(one[0] for one in found if one))
     return Ids(
         "names",
-        f"{kinds} ids in file names: {name} is {said}",
+        f"{kinds} ids in file names: {name} is {description}",
         numbered(subjects),
         session_numbers(subjects, sessions),
         positions,
@@ -131,7 +131,7 @@ def _first(path: str) -> tuple[str, str, str | None] | None:
 
 
 def _session(convention: str, match: re.Match[str], path: str) -> str | None:
-    """The session of a path whose subject is found: of ADNI the image id, or the date; of BIDS also from a folder."""
+    """The session in a path; ADNI: image id or date; BIDS: also from a folder."""
     name = PurePosixPath(path).name
     if convention == "ADNI":
         found = _ADNI_IMAGE.search(name) or _ADNI_DATE.search(name)
@@ -143,7 +143,7 @@ def _session(convention: str, match: re.Match[str], path: str) -> str | None:
 
 
 def _adni_images(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
-    """ADNI image ids alone, such as I12345: they name a scan, not a person."""
+    """ADNI image ids without a subject, such as I12345, which identify a scan and not a patient."""
     matches = [_ADNI_IMAGE.search(PurePosixPath(path).name) for path in paths]
     if not all(match for match, is_image in zip(matches, image, strict=True) if is_image):
         return None, ""
@@ -157,31 +157,34 @@ def _adni_images(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) ->
 
 
 def _folders(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
-    """A folder for each patient, in the class folder or around it; a folder in that is a session."""
+    """One folder for each patient, inside or outside of the class folder; folders inside it are sessions."""
     parts = [[part for part in PurePosixPath(path).parts[:-1] if canonical_label(part) is None] for path in paths]
     if not all(part for part, is_image in zip(parts, image, strict=True) if is_image):
         return None, ""
     folders = [part[0] if part else f"/{at}" for at, part in enumerate(parts)]
     shown = [folder for folder, is_image in zip(folders, image, strict=True) if is_image]
     if any(_NO_ID.search(folder) for folder in shown):
-        return None, f"folders such as {next(one for one in shown if _NO_ID.search(one))!r} name no patient: not used"
+        return (
+            None,
+            f"folders such as {next(one for one in shown if _NO_ID.search(one))!r} are not patient ids: not used",
+        )
     subjects, by_class = _by_class(folders, labels, image)
     if not _repeat(subjects, image, labels):
         return None, ""
     sessions = [part[1] if len(part) > 1 else None for part in parts]
     first = int(np.flatnonzero(image)[0])
-    said = (
+    description = (
         f"a folder for each patient{' of a class' if by_class else ''}: {paths[first]} is in folder {folders[first]!r}"
     )
     positions = np.array([_last_number(path) for path in paths], np.int64)
-    # A second level that has one folder for each patient at most is a habit of the exporter.
+    # If no patient has more than one folder at the second level, these are not sessions.
     several = len(set(zip(subjects, sessions, strict=True))) > len(set(subjects))
     found = session_numbers(subjects, sessions) if several else None
-    return Ids("folders", said, numbered(subjects), found, positions, assumed=True), ""
+    return Ids("folders", description, numbered(subjects), found, positions, assumed=True), ""
 
 
 def _id_slice(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
-    """`ID_SLICE` names: an id that has a digit, a separator, and a number that varies within the id and recurs."""
+    """`ID_SLICE` names: an id with a digit, a separator, and a slice number that several ids have."""
     stems = [_COPY.sub("", PurePosixPath(path).stem) for path in paths]
     matches = [_ID_SLICE.match(stem) for stem in stems]
     if not all(match for match, is_image in zip(matches, image, strict=True) if is_image):
@@ -206,18 +209,18 @@ def _id_slice(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tu
     if np.median([len(users) for users in numbers.values()]) < 2:  # a counter over the whole set
         return None, ""
     first = int(np.flatnonzero(image)[0])
-    said = (
+    description = (
         f"ids in file names{', by class' if by_class else ''}: {PurePosixPath(paths[first]).name} is id {ids[first]}, "
         f"slice {positions[first]}"
     )
     scans = not all(_PATIENT_WORD.search(one) for one in shown)
-    return Ids("names", said, numbered(subjects), None, positions, scans=scans, assumed=True), ""
+    return Ids("names", description, numbered(subjects), None, positions, scans=scans, assumed=True), ""
 
 
 def _without_prefixes(ids: Sequence[str]) -> tuple[list[str], bool]:
-    """The ids, each as its shortest ending that is an id as well (``x2_p017`` as ``p017``); and whether any changed.
+    """The ids, each replaced by its shortest suffix that is also an id (``x2_p017`` → ``p017``); whether any changed.
 
-    A prefix that only some of an id's files have is a mark of copies: these must not become another person.
+    A prefix that only some files of an id have indicates copies, which must not become another patient.
     """
     known, short = set(ids), {}
     for one in known:
@@ -227,9 +230,9 @@ def _without_prefixes(ids: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _by_class(ids: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[list[object], bool]:
-    """The ids, or (class, id) where half of them or more occur in several classes: numbers that restart in each class.
+    """The ids, or (class, id) if at least half of them occur in several classes, as numbers that restart in each class.
 
-    A person has one class, but for the few whose stage changes between scans.
+    A patient has one class, except for the few whose stage changes between scans.
     """
     classes: dict[str, set[int]] = defaultdict(set)
     for one, label, is_image in zip(ids, labels.tolist(), image, strict=True):
@@ -242,8 +245,8 @@ def _by_class(ids: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tupl
 
 
 def _repeat(subjects: Sequence[object], image: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether ids recur as people do: at least eight, two for each class, nearly all with several slices, none with
-    more than `MOST_SLICES`, nor with half of them all."""
+    """Whether the ids are distributed like those of patients: at least eight ids and two for each class, nearly all
+    with several slices, none with more than `MOST_SLICES` or half of all slices."""
     counts = Counter(one for one, is_image in zip(subjects, image, strict=True) if is_image)
     sizes = np.array(list(counts.values()))
     classes = len(np.unique(labels[image]))
@@ -257,6 +260,6 @@ def _repeat(subjects: Sequence[object], image: np.ndarray, labels: np.ndarray) -
 
 
 def _last_number(path: str) -> int:
-    """The last number of up to four digits in the file name, which is the slice's in these conventions; -1 for none."""
+    """The slice number in these conventions: the last number of up to four digits in the file name; -1 if none."""
     found = re.findall(r"(?<!\d)\d{1,4}(?!\d)", _COPY.sub("", PurePosixPath(path).stem))
     return int(found[-1]) if found else -1

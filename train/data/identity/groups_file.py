@@ -1,6 +1,6 @@
-"""`groups.csv`: whose each slice is, one row a slice. The audit writes it, and `--groups` takes it.
+"""Writes and reads `groups.csv`, the patient or group of each slice. The audit writes it, and `--groups` reads it.
 
-Users with real ids make one with the columns file and patient.
+Users who know the patient ids can write one with the columns file and patient.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stageproof.train.data.tables import column, read_table
 
 COLUMNS = ("file", "group")
 VERDICTS = ("patients", "groups", "undecided")
-"""What a row's group is. ``undecided``: the slice may be of several of the groups, and is left out of splits."""
+"""Values of the column verdict. ``undecided``: the slice may belong to several groups, and is left out of splits."""
 
 
 def write_groups(
@@ -33,9 +33,9 @@ def write_groups(
 ) -> None:
     """Write the file, UTF-8, in the order of the slices.
 
-    names: (N,) as in `Samples.names`. groups: (N,) int. verdict: ``patients``, or ``groups`` where a group may hold
-    several people; it is kept, so that nobody who reads the file counts groups as people. undecided: (N,) bool, slices
-    that may be of several of the groups.
+    names: (N,) as in `Samples.names`. groups: (N,) int. verdict: ``patients``, or ``groups`` if a group may contain
+    several patients; it is written so that readers do not count groups as patients. undecided: (N,) bool, slices that
+    may belong to several groups.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -47,36 +47,36 @@ def write_groups(
 
 
 def with_groups(samples: Samples, path: Path) -> Samples:
-    """The samples with the ids of the file at `path`: any text is an id. Raises DatasetError as `read_ids` does."""
+    """The samples with the ids of the file at `path`. Raises DatasetError as `read_ids`."""
     ids = read_ids(samples, path)
     return replace(samples, ids=ids, groups=ids.subjects)
 
 
 def read_ids(samples: Samples, path: Path) -> Ids:
-    """The ids of the file at `path`, for these samples.
+    """The ids of the samples in the file at `path`; any text is a valid id.
 
-    The id is in the column group or patient, or one of the names in `train.data.tables.COLUMNS`; session, slice
-    and verdict may be there too.
+    The column of the ids is group, patient, or another name in `train.data.tables.COLUMNS`. Columns session, slice and
+    verdict are optional.
 
-    Raises DatasetError when it cannot be read, lacks a column, or does not name every slice of the samples once and
-    nothing else, or names a single group.
+    Raises DatasetError if the file cannot be read, lacks a column, does not list exactly the slices of the samples, or
+    has only one group.
     """
     rows = _read(path)
     known = set(samples.names)
-    # As `write_groups` writes a name that is no plain text; a user's own file has it as it is.
-    rows = {name if name in known else from_cell(name): told for name, told in rows.items()}
+    # `write_groups` escapes some names; a file written by a user has them unescaped.
+    rows = {name if name in known else from_cell(name): row for name, row in rows.items()}
     strangers = [name for name in rows if name not in known]
     missing = [name for name in samples.names if name not in rows]
     wrong = f"unknown in {samples.source}" if strangers else f"of {samples.source} without a row"
     if strangers or missing:
         names = strangers or missing
         raise DatasetError(
-            f"{path}: {len(names)} files {wrong}, such as {names[0]!r}. Expected one row for each file, named as "
-            f"{samples.names[0]!r} is; {program('train.audit')} writes such a groups.csv."
+            f"{path}: {len(names)} files {wrong}, such as {names[0]!r}. Expected one row for each file, with names "
+            f"such as {samples.names[0]!r}; {program('train.audit')} writes such a groups.csv."
         )
     subjects = [rows[name][0] for name in samples.names]
     if len(set(subjects)) < 2:
-        raise DatasetError(f"{path} puts every file into one group. Expected one group for each patient.")
+        raise DatasetError(f"{path} has the same group for every file. Expected one group for each patient.")
     sessions = session_numbers(subjects, [rows[name][1] for name in samples.names])
     verdicts = [rows[name][2] for name in samples.names]
     undecided = np.array([one == "undecided" for one in verdicts])
@@ -92,17 +92,19 @@ def _read(path: Path) -> dict[str, tuple[str, str, str]]:
     if file is None or group is None:
         found = ", ".join(header) or "nothing"
         raise DatasetError(
-            f"{path} has no column {' and no '.join(missing)}; its first line holds {found}. Expected the columns file "
-            "and group (or patient)."
+            f"{path} has no column {' and no '.join(missing)}; its header is {found}. Expected the columns file and "
+            "group (or patient)."
         )
-    told: dict[str, tuple[str, str, str]] = {}
+    groups: dict[str, tuple[str, str, str]] = {}
     for number, row in enumerate(rows, 2):
         name, one = row[file], row[group]
         verdict = row.get("verdict", "") or "patients"
         if not name or not one:
-            raise DatasetError(f"{path}, line {number}: a file and its group are expected, got {row}.")
+            raise DatasetError(f"{path}, line {number}: expected a file and its group, got {row}.")
         if verdict not in VERDICTS:
             raise DatasetError(f"{path}, line {number}: verdict is {verdict!r}, expected {' or '.join(VERDICTS)}.")
-        if told.setdefault(name, (one, row.get(session or "", ""), verdict))[0] != one:
-            raise DatasetError(f"{path}, line {number}: {name!r} is in {told[name][0]!r} and in {one!r}.")
-    return told
+        if groups.setdefault(name, (one, row.get(session or "", ""), verdict))[0] != one:
+            raise DatasetError(
+                f"{path}, line {number}: {name!r} is in two groups, {groups[name][0]!r} and {one!r}. Expected one."
+            )
+    return groups

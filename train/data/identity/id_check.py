@@ -1,4 +1,7 @@
-"""Pixels check ids: one head under two ids, two heads under one id, and whether assumed ids name heads at all."""
+"""`check_ids`: checks patient ids against image similarity.
+
+It finds patients with two ids, ids with two patients, and assumed ids that do not identify patients.
+"""
 
 from __future__ import annotations
 
@@ -9,78 +12,78 @@ import numpy as np
 from stageproof.train.data.ids import Ids
 from stageproof.train.data.patients.similarity import (
     BASELINE,
-    SAME_HEAD,
-    SAME_PICTURE,
+    NEAR_DUPLICATE,
+    SAME_PATIENT,
     coarse,
     correlations,
     most_similar,
-    own_head,
+    without_baseline,
 )
 
 FEWEST = 12
-"""Ids among which what heads share at one height can be seen; with fewer, only copies of a picture are found."""
+"""Minimum number of ids to estimate the mean slice at one height; with fewer, only copies of an image are found."""
 _CLOSE = 8
-"""Slices of other ids that are compared with each slice. No baseline is made of them: they may show the same head."""
+"""Slices of other ids that are compared with each slice. The baseline excludes them: they may show the same patient."""
 _LINKED, _APART = 0.5, 0.35
 _PART = 3
-"""Slices that each of two heads has to show."""
+"""Minimum number of slices of each of two patients."""
 _LARGEST = 512
-"""Slices of an id that are compared with each other; of more, so many are drawn evenly."""
+"""Maximum number of slices of an id to compare with each other; if there are more, evenly spaced ones are used."""
 
 
 @dataclass(frozen=True)
 class IdCheck:
-    """What image similarity says of ids."""
+    """Result of the check of ids against image similarity."""
 
     groups: np.ndarray
-    """(N,) int64 from 0: the ids, joined where slices of two show one head."""
+    """(N,) int64 from 0: the ids, merged if their slices show the same patient."""
     ids: int
     joined: int
-    """Ids that were joined with another."""
+    """Number of ids that were merged with another."""
     twins: int
-    """Slices that are nearly the same picture as a slice of another id."""
+    """Number of slices that are near-duplicates of a slice of another id."""
     doubled: int
-    """Slices that show a head of another id, of each two such ids those of the one with fewer."""
+    """Number of slices that show a patient of another id; of each two such ids, those of the id with fewer."""
     pairs: tuple[tuple[int, int], ...]
-    """Positions of one slice of each of two ids that show one head, for each two ids found."""
+    """For each two ids of the same patient, the indices of one slice of each."""
     two_heads: tuple[tuple[int, int], ...]
-    """Positions of two slices of one id that show two heads at one height, for each id found."""
+    """For each id with two patients, the indices of two slices at the same height."""
     own_nearest: float
     """Share of slices whose most similar other slice has the same id, in [0, 1]."""
     by_chance: float
-    """What that share would be of ids given at random."""
+    """The expected value of that share for random ids."""
     ordered: float | None
-    """Share of slices that are more similar to the next slice number of their id than to the farthest; None where
-    there are no numbers."""
+    """Share of slices that are more similar to the next slice number of their id than to the farthest; None without
+    slice numbers."""
     checked: bool
-    """Whether there are enough ids to see more than copies of a picture."""
+    """Whether there are enough ids to find more than copies of an image."""
 
     def contradicted(self) -> str | None:
-        """Why the ids cannot be those of people or scans, for ids that a convention was taken for; None if they can.
+        """Why assumed ids cannot be those of patients or scans; None if they can.
 
-        Batches, copies of one picture and counters fail at least one of these; docs/PATIENT_IDS.md has the figures.
+        Batches, copies of an image and counters fail at least one of these tests (figures: docs/PATIENT_IDS.md).
         """
         if not self.checked:
-            return f"they are {self.ids}, too few for the images to confirm them"
+            return f"there are {self.ids} ids, too few to check them against image similarity"
         if self.own_nearest < max(0.4, 5 * self.by_chance):
-            return f"the most similar slice has the same id for {self.own_nearest:.0%} of the slices only"
+            return f"the most similar slice has the same id for only {self.own_nearest:.0%} of the slices"
         if 2 * self.joined > self.ids:
-            return f"{self.joined} of {self.ids} show a head that another id shows too"
+            return f"{self.joined} of {self.ids} ids show the same patient as another id"
         if 5 * len(self.two_heads) > self.ids:
-            return f"{len(self.two_heads)} of {self.ids} show two heads or more"
+            return f"{len(self.two_heads)} of {self.ids} ids show several patients"
         if 10 * self.joined > self.ids and self.ordered is not None and self.ordered < 0.7:
             return (
-                f"{self.joined} of {self.ids} show a head that another id shows too, and slices with neighbouring "
-                "numbers are no more similar than others, as of copies"
+                f"{self.joined} of {self.ids} ids show the same patient as another id, and slices with consecutive "
+                "numbers are no more similar than others, as for copies"
             )
         return None
 
 
 def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
-    """Compare slices within and across ids.
+    """Compare slices within and between ids.
 
-    thumbnails: (N, S, S) uint8, S a multiple of 32. Two slices of different ids show one head where what is left of
-    them (`train.data.patients.similarity`) correlates at `SAME_HEAD` or more, or where they are one picture.
+    Two slices of different ids show the same patient if their residuals (`train.data.patients.similarity`) correlate at
+    `SAME_PATIENT` or more, or if they are near-duplicates. thumbnails: (N, S, S) uint8, S a multiple of 32.
     """
     vectors, subjects = coarse(thumbnails), ids.subjects
     sizes = np.bincount(subjects)
@@ -89,10 +92,10 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
     checked = count >= FEWEST
     close = others[:, :_CLOSE]
     raw = correlations(vectors, close)
-    linked = raw >= SAME_PICTURE
-    left = own_head(vectors, others[:, _CLOSE:]) if checked else vectors
+    linked = raw >= NEAR_DUPLICATE
+    left = without_baseline(vectors, others[:, _CLOSE:]) if checked else vectors
     if checked:
-        linked |= correlations(left, close) >= SAME_HEAD
+        linked |= correlations(left, close) >= SAME_PATIENT
     linked &= close >= 0
     rows, columns = np.nonzero(linked)
     ends = close[rows, columns]
@@ -101,7 +104,7 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
         groups=_joined(subjects, rows, ends),
         ids=count,
         joined=len(np.unique(np.concatenate([subjects[rows], subjects[ends]]))),
-        twins=int(((raw >= SAME_PICTURE) & (close >= 0)).any(1).sum()),
+        twins=int(((raw >= NEAR_DUPLICATE) & (close >= 0)).any(1).sum()),
         doubled=_doubled(subjects, rows, ends),
         pairs=_first_pairs(subjects, rows, ends),
         two_heads=_two_heads(vectors, left, others, subjects) if checked else (),
@@ -113,7 +116,7 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
 
 
 def _joined(subjects: np.ndarray, rows: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """(N,) int64 from 0: the ids, those joined that a pair of slices links."""
+    """(N,) int64 from 0: the ids, merged if a pair of slices links them."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -124,7 +127,7 @@ def _joined(subjects: np.ndarray, rows: np.ndarray, ends: np.ndarray) -> np.ndar
 
 
 def _first_pairs(subjects: np.ndarray, rows: np.ndarray, ends: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """One pair of slices for each two ids that are linked."""
+    """One pair of slices for each two linked ids."""
     found: dict[tuple[int, int], tuple[int, int]] = {}
     for row, end in zip(rows.tolist(), ends.tolist(), strict=True):
         one, other = int(subjects[row]), int(subjects[end])
@@ -133,7 +136,7 @@ def _first_pairs(subjects: np.ndarray, rows: np.ndarray, ends: np.ndarray) -> tu
 
 
 def _doubled(subjects: np.ndarray, rows: np.ndarray, ends: np.ndarray) -> int:
-    """How many slices would have to change their id for no head to be under two."""
+    """Number of slices whose id would have to change so that no patient has two ids."""
     shown: dict[tuple[int, int], tuple[set[int], set[int]]] = {}
     for row, end in zip(rows.tolist(), ends.tolist(), strict=True):
         first, second = (row, end) if subjects[row] < subjects[end] else (end, row)
@@ -146,10 +149,11 @@ def _doubled(subjects: np.ndarray, rows: np.ndarray, ends: np.ndarray) -> int:
 def _two_heads(
     vectors: np.ndarray, left: np.ndarray, others: np.ndarray, subjects: np.ndarray
 ) -> tuple[tuple[int, int], ...]:
-    """Two slices of each id whose slices show two heads at the same height.
+    """For each id that shows two patients, two slices at the same height.
 
-    The slices fall into parts that nothing links, and slices of one part have in the other one that is as similar as
-    slices of other people at that height are: a gap between slices of one head leaves nothing that similar.
+    Criterion: the slices of the id form parts without links between them, and slices of one part have a slice in the
+    other part that is as similar as slices of different patients at one height. If the parts were separated only by a
+    gap between slices of one patient, no slices would be that similar.
     """
     found = []
     order = np.argsort(subjects, kind="stable")
@@ -165,7 +169,7 @@ def _two_heads(
         if len(large) < 2:
             continue
         raw = vectors[rows] @ vectors[rows].T
-        usual = (vectors[rows] * vectors[others[rows, -1]]).sum(1)  # the similarity of somebody else at this height
+        usual = (vectors[rows] * vectors[others[rows, -1]]).sum(1)  # similarity to another patient at this height
         pair = _apart(similar, raw, usual, [np.flatnonzero(part == one) for one in large])
         if pair is not None:
             found.append((int(rows[pair[0]]), int(rows[pair[1]])))
@@ -173,7 +177,7 @@ def _two_heads(
 
 
 def _apart(similar: np.ndarray, raw: np.ndarray, usual: np.ndarray, parts: list[np.ndarray]) -> tuple[int, int] | None:
-    """The two slices at one height of two of the parts that are not linked and overlap; None where no two are."""
+    """Two slices at one height from two unlinked parts that overlap in height; None if there are none."""
     for at, one in enumerate(parts):
         for other in parts[at + 1 :]:
             if similar[np.ix_(one, other)].max() >= _APART:
@@ -193,7 +197,8 @@ def _components(linked: np.ndarray) -> np.ndarray:
 
 
 def _ordered(vectors: np.ndarray, subjects: np.ndarray, positions: np.ndarray) -> float | None:
-    """Share of slices more similar to the next number of their id than to the farthest; None without three numbers."""
+    """Share of slices more similar to the next slice number of their id than to the farthest; None if no id has three
+    slice numbers."""
     known = np.flatnonzero(positions >= 0)
     known = known[np.lexsort((positions[known], subjects[known]))]
     right = total = 0

@@ -1,4 +1,4 @@
-"""`participants.tsv` beside the data, as BIDS has it: whose each slice is, and where it has a class, of which class.
+"""Reads patient ids and classes from `participants.tsv` of BIDS, in the data folder or beside it.
 
 Brain Imaging Data Structure 1.10, "Participants file": the column participant_id holds sub-<label>.
 """
@@ -22,16 +22,16 @@ _SESSION = re.compile(r"(?<![A-Za-z0-9])ses-([A-Za-z0-9]+)")
 
 
 def participants_file(data: Path) -> Path | None:
-    """`participants.tsv` in the folder `data`, or beside it; None where there is none."""
+    """`participants.tsv` in the folder `data`, or beside it; None if there is none."""
     places = [data / NAME, data.parent / NAME] if data.is_dir() else [data.parent / NAME]
     return next((place for place in places if place.is_file()), None)
 
 
 def from_participants(paths: Sequence[str], file: Path) -> tuple[Ids | None, str]:
-    """The participant of each path, or None where one has none; and what was seen but not used, in words.
+    """The participant of each path, None unless every path has one; and a note on ids that are not used.
 
-    paths: (N,) with ``/`` between folders, relative to the data. An id is looked for in a path as a whole word, with
-    and without ``sub-``, and the longest that is there counts. Raises DatasetError for a file without participant_id.
+    paths: (N,) with ``/`` between folders, relative to the data. An id must be a whole word of the path, with or
+    without ``sub-``; the longest match is used. Raises DatasetError for a file without participant_id.
     """
     known = _participants(file)
     pattern = re.compile(
@@ -46,7 +46,7 @@ def from_participants(paths: Sequence[str], file: Path) -> tuple[Ids | None, str
             f"{file.name} names {len(known)} participants, and {len(missed)} of {len(paths)} files name none of them, "
             f"such as {missed[0]!r}: not used"
         )
-    # The same id may stand in a folder and in the name; different ones in one path say nothing.
+    # The same id may be in a folder and in the file name; different ids in one path are ambiguous.
     several = [path for path, found in zip(paths, matches, strict=True) if len(set(found)) > 1]
     if several:
         return None, f"{len(several)} files name several participants of {file.name}, such as {several[0]!r}: not used"
@@ -59,9 +59,9 @@ def from_participants(paths: Sequence[str], file: Path) -> tuple[Ids | None, str
 
 
 def participant_labels(file: Path) -> dict[str, int]:
-    """Class by participant, without ``sub-``, from the first column whose every value is a class; none without one.
+    """Participant (without ``sub-``) → class, from the first column that has only classes; {} if there is none.
 
-    Classes are positions in LABELS. Raises DatasetError for a file without participant_id.
+    Classes are indices in LABELS. Raises DatasetError for a file without participant_id.
     """
     header, rows = _read(file)
     for name in header:
@@ -82,14 +82,14 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     header, rows = read_table(file, "participants")
     if _ID not in header or not all(row.get(_ID) for row in rows) or not rows:
         raise DatasetError(
-            f"{file} has {'empty cells in' if _ID in header and rows else 'no'} participant_id; its first line holds "
-            f"{', '.join(header) or 'nothing'}. Repair it, or move it away from the data."
+            f"{file} has {'empty cells in' if _ID in header and rows else 'no'} participant_id; its header is "
+            f"{', '.join(header) or 'nothing'}. Correct it, or move it away from the data."
         )
     return header, rows
 
 
 def labelled_by_participants(paths: Sequence[str], file: Path) -> np.ndarray | None:
-    """(N,) int64 classes of the paths through their participants, -1 where one has none; None without classes."""
+    """(N,) int64 classes of the participants in the paths, -1 for a path without one; None if it has none."""
     classes = participant_labels(file)
     if not classes:
         return None

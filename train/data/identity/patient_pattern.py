@@ -1,4 +1,4 @@
-"""`--patient-pattern`: a regular expression with a named group `patient` that reads ids from file paths."""
+"""`--patient-pattern`: extracts patient ids from file paths by a regular expression with a named group `patient`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXAMPLE = r"--patient-pattern '(?P<patient>\d+)_(?P<slice>\d+)'"
 
 
 def compile_pattern(text: str) -> re.Pattern[str]:
-    """The expression of `--patient-pattern`. Raises InputError for one that is invalid or names no patient."""
+    """The compiled expression. Raises InputError if it is invalid or has no named group `patient`."""
     try:
         pattern = re.compile(text)
     except re.error as error:
@@ -35,10 +35,10 @@ def compile_pattern(text: str) -> re.Pattern[str]:
 
 
 def from_pattern(paths: Sequence[str], text: str, source: str) -> Ids:
-    """The ids that `text` finds in `paths`, anywhere in each.
+    """The ids that the pattern `text` finds anywhere in the paths.
 
-    paths: (N,) with ``/`` between folders, relative to the data. Raises InputError as `compile_pattern` does, and
-    DatasetError when it does not find a patient in every path, or finds the same one in all of them.
+    paths: (N,) with ``/`` between folders, relative to the data. Raises InputError as `compile_pattern`, DatasetError
+    if the pattern does not find a patient in every path, or finds the same patient in all of them.
     """
     pattern = compile_pattern(text)
     matches = [pattern.search(path) for path in paths]
@@ -46,14 +46,14 @@ def from_pattern(paths: Sequence[str], text: str, source: str) -> Ids:
     if missed:
         raise DatasetError(
             f"--patient-pattern {text!r} finds no patient in {len(missed)} of {len(paths)} files of {source}, such as "
-            f"{missed[0]!r}. It is searched for in the path of each file relative to the data; every file has to "
-            "match. Widen it, or give --groups."
+            f"{missed[0]!r}. The pattern must match the path of every file, relative to the data. Extend it, or give "
+            "--groups."
         )
     found = [match for match in matches if match]
     subjects = [match["patient"] for match in found]
     if len(set(subjects)) < 2:
         raise DatasetError(
-            f"--patient-pattern {text!r} finds the one patient {subjects[0]!r} in all {len(paths)} files of {source}. "
+            f"--patient-pattern {text!r} finds the same patient {subjects[0]!r} in all {len(paths)} files of {source}. "
             f"Expected one id for each patient; the first path is {paths[0]!r}."
         )
     named = pattern.groupindex
@@ -62,6 +62,6 @@ def from_pattern(paths: Sequence[str], text: str, source: str) -> Ids:
     if "slice" in named:
         numbers = [match["slice"] or "" for match in found]
         positions = np.array([int(one) if one.isdecimal() and len(one) < 10 else -1 for one in numbers], np.int64)
-    said = ", ".join(f"{name} {found[0][name]!r}" for name in _GROUPS if name in named and found[0][name])
-    origin = f"--patient-pattern: {PurePosixPath(paths[0]).name} is {said}"
+    description = ", ".join(f"{name} {found[0][name]!r}" for name in _GROUPS if name in named and found[0][name])
+    origin = f"--patient-pattern: {PurePosixPath(paths[0]).name} is {description}"
     return Ids("pattern", origin, numbered(subjects), session_numbers(subjects, sessions), positions)

@@ -1,9 +1,8 @@
-"""Copies: slices that show another one turned, mirrored, shifted or zoomed, and heads that were scanned again.
+"""`copy_links`: finds augmented copies of slices (rotated, flipped, shifted, zoomed) and patients scanned twice.
 
-Candidates share a signature that these changes leave alone (`train.data.patients.alignment`), or are the most similar
-slices of two groups. A candidate is laid onto the other
-slice and counts as a copy when what is left after the mean of that slice's neighbours is subtracted correlates: heads
-of different people that are merely laid onto each other do not.
+Candidates are pairs with similar invariant features (`train.data.patients.alignment`), and the most similar slices of
+two groups. One slice is registered to the other. The pair is a copy if their residuals, after subtracting the mean of
+the neighbours of the other slice, correlate; residuals of registered slices of different patients do not.
 """
 
 from __future__ import annotations
@@ -15,48 +14,48 @@ from stageproof.train.data.patients.rejoining import strong_level
 from stageproof.train.data.patients.residual import Residuals, products, unit
 from stageproof.train.data.patients.thumbnails import directions
 
-_PROPOSED = 3  # slices with the most similar signature that are looked at, for each slice
-_SHARE = 0.3  # share of a group's slices that need such a pair with one other group
-_COPY, _FEW = 0.6, 3  # residual correlation of a copy laid onto its original, at least, in groups of fewer than this
-_AGAIN = 0.45  # the same for whole stacks: copied ones, or the same head scanned again
+_PROPOSED = 3  # candidates for each slice, by the most similar invariant features
+_SHARE = 0.3  # minimum share of the slices of a group that have such a pair with one other group
+_COPY, _FEW = 0.6, 3  # minimum residual correlation of a copy, for groups with fewer slices than _FEW
+_AGAIN = 0.45  # the same for whole stacks, which are copied or from a second scan of the patient
 
 
 def copy_links(
     thumbnails: np.ndarray, slices: Residuals, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(K,) int64 each: the copy, or the less usual of the two slices, and the slice that it shows; and (L, 2) int64
-    slices with a strong link once they are laid onto each other: parts of a head in two positions meet there.
+    """(K,) int64 each: copies and their originals (the original is the slice that is more similar to its neighbours);
+    and (L, 2) int64 pairs with a strong link after registration, which may be one patient in two head positions.
 
-    thumbnails: (N, S, S) uint8. groups: (N,) int64; pairs within one of these are left alone.
+    thumbnails: (N, S, S) uint8. groups: (N,) int64; pairs within a group are ignored.
     """
     alignment = Alignment(thumbnails)
     signatures = alignment.signatures()
     one, other = [], []
-    for at, likeness in products(signatures, signatures):
+    for at, similarity in products(signatures, signatures):
         rows = np.arange(at.start, at.stop)
-        likeness[rows - at.start, rows] = -2
-        taken = min(_PROPOSED, likeness.shape[1] - 1)
-        near = np.argpartition(-likeness, taken - 1, axis=1)[:, :taken]
+        similarity[rows - at.start, rows] = -2
+        taken = min(_PROPOSED, similarity.shape[1] - 1)
+        near = np.argpartition(-similarity, taken - 1, axis=1)[:, :taken]
         one.append(np.repeat(rows, taken))
         other.append(near.ravel())
-    for at, likeness in products(slices.raw, slices.raw):
-        likeness[groups[at, None] == groups] = -2
+    for at, similarity in products(slices.raw, slices.raw):
+        similarity[groups[at, None] == groups] = -2
         one.append(np.arange(at.start, at.stop))
-        other.append(likeness.argmax(axis=1))
+        other.append(similarity.argmax(axis=1))
     first, second = np.concatenate(one), np.concatenate(other)
     keys = np.unique(np.minimum(first, second) * len(groups) + np.maximum(first, second))
     first, second = keys // len(groups), keys % len(groups)
     apart = groups[first] != groups[second]
     first, second = first[apart], second[apart]
-    # The more usual one is in the common pose, so that the mean of its neighbours is that of its height.
+    # The slice that is more similar to its neighbours is in the usual pose, so their mean is that of its height.
     swap = slices.typical[first] < slices.typical[second]
     first, second = np.where(swap, second, first), np.where(swap, first, second)
     side = round(slices.raw.shape[1] ** 0.5)
     left = np.empty(len(first), np.float32)
     for start in range(0, len(first), 512):
         part = slice(start, start + 512)
-        laid = directions(alignment.laid(first[part], second[part]), side)
-        left[part] = (unit(laid - slices.means[first[part]]) * slices.left[first[part]]).sum(axis=1)
+        registered = directions(alignment.registered(first[part], second[part]), side)
+        left[part] = (unit(registered - slices.means[first[part]]) * slices.left[first[part]]).sum(axis=1)
     alone = np.bincount(groups)[groups]
     alone = np.minimum(alone[first], alone[second]) < _FEW
     maybe = np.stack([first, second], axis=1)[left > strong_level(slices)]
@@ -67,7 +66,7 @@ def copy_links(
 
 
 def _by_many(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(K,) bool: pairs of two groups between which a share of the slices of one has pairs; a copied stack has many.
+    """(K,) bool: pairs of two groups for which at least `_SHARE` of the slices of one group have a pair.
 
     first, second: (K,) int64. groups: (N,) int64 from 0.
     """

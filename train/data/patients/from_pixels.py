@@ -1,8 +1,9 @@
-"""Patients identified from image similarity, where the dataset publishes no ids.
+"""`identify_patients`: identifies patients from image similarity, for datasets without patient ids.
 
-Three answers are possible: each group is one patient; each group is a union of whole patients, which is enough for a
-split that leaks nobody; or unknown. No answer but the last puts slices of one person into two groups: in doubt, groups
-are joined, and in more doubt the answer is unknown. docs/PATIENTS.md gives the argument and the measurements.
+There are three verdicts: ``patients``, each group is one patient; ``groups``, each group contains all slices of one or
+more patients, which is enough for a split without leakage; ``unknown``. With the first two, no patient is in two
+groups: uncertain groups are merged, and if too much is uncertain the verdict is ``unknown``. docs/PATIENTS.md describes
+the method and its evaluation.
 """
 
 from __future__ import annotations
@@ -18,70 +19,69 @@ from stageproof.train.data.patients.thumbnails import COARSE, THUMBNAIL, directi
 if TYPE_CHECKING:
     from stageproof.train.data.patients.residual import Residuals
 
-# Thumbnails are made in a module of their own, which the comparing modules share; users find them here too.
-__all__ = ["COARSE", "THUMBNAIL", "Patients", "directions", "tell_apart", "thumbnail"]
+# Thumbnails are defined in their own module, which other modules share, and exported here as well.
+__all__ = ["COARSE", "THUMBNAIL", "Patients", "directions", "identify_patients", "thumbnail"]
 
-_NEAR = 0.999  # correlation of pictures that differ by no more than another compression makes them
+_NEAR = 0.999  # minimum correlation of near-duplicates (images that differ only in compression)
 _ENDS = ("below", "above")
-_STACK = 3  # slices that strong links hold: more than a copy or two
-_FEWEST = 16  # slices, for any answer
-_ASIDE = 0.03  # share of the slices that may be set aside
-_LARGEST = 2 / 3  # share of the slices in one group, at most: it takes others to hold out
-_MANY = 8192  # slices above which thumbnails of 32 x 32 are compared, for time
-_NULL = 3.5  # spreads above the centre from which residual correlations across groups are looked at
-_CLEAR = 0.2  # residual correlation between links within and links across groups, for each group to be one patient
+_STACK = 3  # minimum number of slices with strong links for a stack, to exclude single copies
+_FEWEST = 16  # minimum number of slices
+_ASIDE = 0.03  # maximum share of undecided slices
+_LARGEST = 2 / 3  # maximum share of slices in one group: others are needed to hold out
+_MANY = 8192  # number of slices above which thumbnails of 32 × 32 are compared, to save time
+_NULL = 3.5  # residual correlations between groups are examined from this number of spreads above the centre
+_CLEAR = 0.2  # minimum difference of residual correlation within and between groups for the verdict "patients"
 
 
 @dataclass(frozen=True)
 class Patients:
-    """Which of N slices are of one patient, as far as image similarity shows it."""
+    """Patients or groups of N slices, identified from image similarity."""
 
     groups: np.ndarray
-    """(N,) int64 from 0, those of undecided slices last. Slices of one group belong together; what a group is,
-    `verdict` says."""
+    """(N,) int64 from 0, groups of undecided slices last; `verdict` says what a group is."""
     verdict: str
-    """What a group is: "patients": exactly one person. "groups": one or more whole people, how many is not known; a
-    split by group puts nobody on both sides. "unknown": near-identical pictures only, so that the other slices of a
-    person may be in other groups."""
+    """"patients": each group is exactly one patient. "groups": each group contains all slices of one or more patients,
+    whose number is unknown; a split by group has no leakage. "unknown": groups are near-duplicates only, so slices of
+    one patient may be in several groups."""
     error: float
-    """Upper bound of the probability that the slices of some person are in two groups, in [0, 1]; 1 when unknown."""
+    """Upper bound of the probability that any patient is in two groups, in [0, 1]; 1 if unknown."""
     below: float
-    """Correlation of the most similar slices of two groups; NaN where there is one group."""
+    """Largest correlation between slices of two groups; NaN if there is one group."""
     above: float
-    """Correlation that each slice has, at least, with another one of its group; NaN where no group has two."""
+    """Smallest of the largest correlations of each slice within its group; NaN if no group has two slices."""
     links: np.ndarray
-    """(N,) correlation of each slice with the one most similar to it, ascending: what a histogram shows."""
+    """(N,) correlation of each slice with the most similar other slice, ascending, for a histogram."""
     moved: np.ndarray
-    """(N,) bool, slices that show their patient turned, mirrored, shifted or zoomed: copies made by augmentation."""
+    """(N,) bool, augmented copies: rotated, flipped, shifted or zoomed slices."""
     repeats: np.ndarray
-    """(N,) int64 from 0, equal for slices that differ by no more than another compression makes them differ."""
+    """(N,) int64 from 0, equal for near-duplicates."""
     undecided: np.ndarray
-    """(N,) bool, slices that may be of several of the groups: no part of a split may have them."""
+    """(N,) bool, slices that may belong to several groups; they are left out of splits."""
 
     @property
     def found(self) -> bool:
-        """Whether a split by `groups` keeps every person on one side."""
+        """Whether a split by `groups` has no leakage: the verdict is not ``unknown``."""
         return self.verdict != "unknown"
 
     @property
     def count(self) -> int | None:
-        """Number of people; None unless each group is one person."""
+        """Number of patients; None unless the verdict is ``patients``."""
         return int(self.groups.max(initial=-1)) + 1 if self.verdict == "patients" else None
 
     def similarity(self) -> dict[str, str | int | float | None]:
-        """What image similarity shows, JSON-ready: verdict, groups (number of groups; at least so many people, and None
-        when unknown), undecided (number of slices), error, below, above (None where there is no such pair)."""
+        """The entry ``similarity`` of `audit.json`, JSON-serialisable: verdict, groups (their number; None if unknown),
+        undecided (number of slices), error, below, above (None if there is no such pair)."""
         ends = {name: value if math.isfinite(value) else None for name, value in vars(self).items() if name in _ENDS}
         groups = int(self.groups[~self.undecided].max(initial=-1)) + 1 if self.found else None
         undecided = int(self.undecided.sum())
         return {"verdict": self.verdict, "groups": groups, "undecided": undecided, "error": self.error, **ends}
 
 
-def tell_apart(thumbnails: np.ndarray) -> Patients:
-    """The patients among the slices, or groups of whole patients, or neither, as far as image similarity shows it.
+def identify_patients(thumbnails: np.ndarray) -> Patients:
+    """The patients of the slices, or groups of patients, identified from image similarity.
 
-    thumbnails: (N, S, S) uint8, S a multiple of 32, from `thumbnail` of the original images: the result must not depend
-        on the size that a network happens to be trained at.
+    thumbnails: (N, S, S) uint8, S a multiple of 32, made by `thumbnail` from the original images, so that the result
+        does not depend on the input size of a network.
     """
     from stageproof.train.data.patients.components import components
     from stageproof.train.data.patients.residual import close_pairs
@@ -100,10 +100,10 @@ def tell_apart(thumbnails: np.ndarray) -> Patients:
 
 
 def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float, bool, np.ndarray, np.ndarray] | None:
-    """Groups of whole people, probability that somebody is torn, whether each is one person, which slices are copies,
-    and which are undecided; None where no such groups are certain.
+    """Groups, upper bound of the probability that a patient is split, whether each group is one patient, copies, and
+    undecided slices; None if the verdict is ``unknown``.
 
-    thumbnails: (N, S, S) uint8, no two nearly the same. raw: (N, D) their directions.
+    thumbnails: (N, S, S) uint8, without near-duplicates. raw: (N, D) their directions.
     """
     from stageproof.train.data.patients.components import components, weakest_link
     from stageproof.train.data.patients.copies import copy_links
@@ -115,10 +115,10 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     fragments, *_ = _fragments(slices)
     copy, shown, maybe = copy_links(thumbnails, slices, fragments)
     every = np.arange(len(raw))
-    first = np.unique(fragments, return_index=True)[1][fragments]  # a slice of each fragment
+    first = np.unique(fragments, return_index=True)[1][fragments]  # one slice of each fragment
     people = components(len(raw), np.concatenate([every, copy]), np.concatenate([first, shown]))
     moved = _moved(people, fragments)
-    # Copies show no height of their own: what is claimed rests on the slices that they were made from.
+    # Copies are left out here, since their height cannot be determined; they follow their original.
     own = np.flatnonzero(~moved)
     if len(own) < _FEWEST:
         return None
@@ -130,7 +130,7 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     groups, aside, error = part(slices, parts, joined, one_of[people[maybe]])
     if error >= 1:
         return None
-    # Numbers of groups, those that are set aside last.
+    # Number the groups, those of undecided slices last.
     groups = np.unique(np.stack([aside, groups]), axis=1, return_inverse=True)[1].ravel()
     found, out = np.empty(int(people.max()) + 1, np.int64), np.zeros(int(people.max()) + 1, bool)
     found[people[own]], out[people[own]] = groups, aside
@@ -140,7 +140,7 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     a, b, near = close_pairs(slices.left, min(slices.centre + _NULL * slices.spread, strong_level(slices)))
     across = near[joined[a] != joined[b]].max(initial=slices.centre)
     within = weakest_link(len(own), first, second, alike)
-    # Several stacks in one group: a head scanned again, or two heads that look so; how many people is not certain.
+    # Several stacks in one group are a patient scanned twice or two similar patients: their number is uncertain.
     stacks = np.flatnonzero(np.bincount(fragments) >= _STACK)
     owner = people[np.unique(fragments, return_index=True)[1][stacks]]
     rescans = len(np.unique(owner)) < len(owner)
@@ -149,7 +149,7 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
 
 
 def _fragments(slices: Residuals) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(N,) int64 groups that strong links hold, and those: (K,) pairs and their residual correlations."""
+    """(N,) int64 connected components of the strong links; and these links: (K,) pairs, (K,) residual correlations."""
     from stageproof.train.data.patients.components import components
     from stageproof.train.data.patients.rejoining import strong_level
     from stageproof.train.data.patients.residual import close_pairs
@@ -163,11 +163,11 @@ def _ends(raw: np.ndarray, groups: np.ndarray) -> tuple[float, float, np.ndarray
     from stageproof.train.data.patients.residual import products
 
     own, other = np.full((2, len(raw)), -np.inf, np.float32)
-    for at, likeness in products(raw, raw):
+    for at, similarity in products(raw, raw):
         same = groups[at, None] == groups
-        other[at] = np.where(same, -np.inf, likeness).max(axis=1)
-        likeness[np.arange(len(likeness)), np.arange(at.start, at.stop)] = -np.inf
-        own[at] = np.where(same, likeness, -np.inf).max(axis=1)
+        other[at] = np.where(same, -np.inf, similarity).max(axis=1)
+        similarity[np.arange(len(similarity)), np.arange(at.start, at.stop)] = -np.inf
+        own[at] = np.where(same, similarity, -np.inf).max(axis=1)
     several = own[np.isfinite(own)]
     below, above = float(other.max(initial=-np.inf)), float(several.min(initial=np.inf))
     links = np.maximum(own, other)
@@ -176,7 +176,7 @@ def _ends(raw: np.ndarray, groups: np.ndarray) -> tuple[float, float, np.ndarray
 
 
 def _moved(people: np.ndarray, fragments: np.ndarray) -> np.ndarray:
-    """(N,) bool: slices that are not of the largest fragment of their group.
+    """(N,) bool: slices that are not in the largest fragment of their group.
 
     people, fragments: (N,) int64 from 0.
     """

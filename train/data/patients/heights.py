@@ -1,8 +1,8 @@
-"""Heights of slices in the head, in typical spacings of one person's slices, the same scale for all people.
+"""`heights`: estimates the height of each slice in the head, in units of the typical slice spacing.
 
-Slices of similar height are alike in all people. A graph of these similarities has one long axis, and the second
-eigenvector of its random walk orders the slices along it (Belkin & Niyogi 2003). Slices that one person is known to
-have side by side turn this order into distances; where no such slices bridge a place, nothing is known across it.
+Slices of different patients at the same height are similar. The graph of these similarities has one long axis, and the
+second eigenvector of its random walk orders the slices along it (Belkin & Niyogi 2003). Adjacent slices of one patient
+convert this order to distances; across a position without adjacent slices, distances are unknown.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from stageproof.train.data.patients.components import components
 from stageproof.train.data.patients.residual import Residuals
 
 FAR = 8.0
-"""Spacings beyond which two heights are merely far from each other."""
-_SMOOTH = 1.5  # way along a group in its order over its range of heights, at most, in most groups
-_BRIDGES = 4  # groups whose neighbours must lie on both sides of a place
+"""Distance, in spacings, from which heights are not compared any more: larger ones are treated as equally far."""
+_SMOOTH = 1.5  # maximum median ratio of path length to range of heights over the slices of a group
+_BRIDGES = 4  # minimum number of groups with adjacent slices on both sides of a position
 
 
 def heights(slices: Residuals, fragments: np.ndarray) -> np.ndarray:
-    """(N,) float64 heights of the slices, in spacings; places that nothing bridges are wider than `FAR`.
+    """(N,) float64 heights of the slices, in spacings; unknown distances are set to more than `FAR`.
 
-    fragments: (N,) int64 from 0, slices of one person.
+    fragments: (N,) int64 from 0, equal for slices of one patient.
     """
     along, part = _axis(slices)
     rank = np.empty(len(along), np.int64)
@@ -48,12 +48,12 @@ def heights(slices: Residuals, fragments: np.ndarray) -> np.ndarray:
 
 
 def in_order(groups: np.ndarray) -> list[np.ndarray]:
-    """The members of each group. groups: (N,) int64 from 0."""
+    """The indices of the members of each group. groups: (N,) int64 from 0."""
     return np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
 
 
 def ordered(members: np.ndarray, slices: Residuals) -> np.ndarray:
-    """The members of a group in the order of their heights, by the Fiedler vector of their residual correlations."""
+    """The members of a group, ordered by height with the Fiedler vector of their residual correlations."""
     if len(members) < 3:
         return members
     near = np.clip(slices.left[members] @ slices.left[members].T, 0, 1) ** 2
@@ -62,7 +62,7 @@ def ordered(members: np.ndarray, slices: Residuals) -> np.ndarray:
 
 
 def gaps(line: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(G, G) float32 least distance in height between slices of two groups; those on and below the diagonal are 0."""
+    """(G, G) float32, minimum distance in height between slices of two groups; 0 on and below the diagonal."""
     members = [np.sort(line[group]) for group in in_order(groups)]
     every, starts = np.concatenate(members), np.cumsum([0, *map(len, members)])[:-1]
     found = np.empty((len(members), len(members)), np.float32)
@@ -74,7 +74,7 @@ def gaps(line: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def _axis(slices: Residuals) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) position of each slice along the long axis of its connected part of the graph, and (N,) int64 that part."""
+    """(N,) positions of the slices along the long axis of their connected component; (N,) int64 components."""
     from scipy.sparse import coo_matrix, csr_matrix, diags
     from scipy.sparse.linalg import eigsh
 

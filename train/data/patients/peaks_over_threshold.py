@@ -1,7 +1,7 @@
-"""Tails of samples, beyond what was seen: peaks over a threshold with an exponential excess (Pickands 1975).
+"""Extrapolates tail quantiles and probabilities of samples: peaks over threshold, exponential excess (Pickands 1975).
 
-Two thresholds are used, and the more cautious answer is taken: a tail may be heavier further out. The mean excess is
-raised by its standard error, since it is estimated.
+Of two thresholds the more conservative result is used, because a tail may be heavier further out. The estimated mean
+excess is increased by its standard error.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_PARTS, _PEAKS = (50, 250), 15  # a fiftieth, and a fifth of that, are the tail; no fewer peaks than these
+_PARTS, _PEAKS = (50, 250), 15  # the tail is 1/50 or 1/250 of the sample; minimum number of peaks
 FEWEST = 5 * _PEAKS
-"""Values without which nothing is said of a tail."""
+"""Minimum sample size."""
 
 
 def exceeded(values: np.ndarray, probability: float) -> float:
-    """Level that a value of this kind exceeds with no more than this probability; infinite for few values.
+    """The level that a further value exceeds with at most this probability; infinite for a sample that is too small.
 
-    values: (N,).
+    values: (N,) float.
     """
     if len(values) < FEWEST:
         return math.inf
@@ -31,7 +31,7 @@ def exceeded(values: np.ndarray, probability: float) -> float:
 
 
 def chance_above(values: np.ndarray, level: float) -> float:
-    """Probability that a value of this kind is above the level; 1 for few values. values: (N,)."""
+    """Probability that a further value is above the level; 1 for a sample that is too small. values: (N,) float."""
     if len(values) < FEWEST:
         return 1.0
     found = [float((values > level).mean())]
@@ -42,7 +42,7 @@ def chance_above(values: np.ndarray, level: float) -> float:
 
 
 def _tails(values: np.ndarray) -> Iterator[tuple[float, float, float]]:
-    """Start of each tail of (N,) values, the mean excess beyond it, and the share of the values there."""
+    """(threshold, mean excess, share of values) of each tail. values: (N,) float."""
     rank = np.sort(values)[::-1]
     for part in _PARTS:
         count = max(len(rank) // part, _PEAKS)

@@ -1,7 +1,7 @@
-"""Parts of torn fragments, recognised by their nearest slices.
+"""Joins fragments of one patient that are separated by missing slices, by a score of their nearest slices.
 
-What one person's parts look like to each other is learned without any id: from fragments that are torn on purpose, and
-from pieces of fragments that overlap in height and so are of two people.
+The score is learned without ids: positive examples are fragments that are split on purpose; negative examples are
+pieces of two fragments that overlap in height and therefore belong to two patients.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from stageproof.train.data.patients.components import components
 from stageproof.train.data.patients.heights import FAR, gaps, in_order
 from stageproof.train.data.patients.residual import Residuals
 
-_STRONG, _STRONG_FROM, _STRONG_TO = 7.5, 0.3, 0.75  # a strong link: spreads above the centre, within these limits
-_WEIGHT = 0.12  # spacings of room that a score counts for
-_LEAD = 4.0  # log odds by which a score must be below one that joins for it to be out of the question
-_PARTS, _PAIRS = 60, 12000  # parts that a regression learns from, at least; pairs of fragments for strangers
-_FRAGMENTS = 400  # fragments that show how much room torn parts leave, at most
-_CUTS, _END = 40, 4  # places at which a fragment is torn; slices that are compared there
-_REACH, _LOST = 6, np.array([0, 1, 2, 3, 4, 5, 7, 9, 12, 16])  # slices that a tear is wide, to learn and to judge
+_STRONG, _STRONG_FROM, _STRONG_TO = 7.5, 0.3, 0.75  # level of a strong link in spreads above the centre, and its limits
+_WEIGHT = 0.12  # weight of a score in `Score.room`, in spacings
+_LEAD = 4.0  # pairs whose score is at most this much (log odds) below the threshold remain alternatives
+_PARTS, _PAIRS = 60, 12000  # minimum number of examples of a class; number of random pairs of different patients
+_FRAGMENTS = 400  # maximum number of fragments used by `Score.rooms`
+_CUTS, _END = 40, 4  # maximum number of random cuts of a fragment; slices compared at each end
+_REACH, _LOST = 6, np.array([0, 1, 2, 3, 4, 5, 7, 9, 12, 16])  # missing slices at a cut, in training and in `rooms`
 
 
 def strong_level(slices: Residuals) -> float:
-    """Residual correlation from which two slices are of one person."""
+    """Minimum residual correlation of a strong link: two such slices show one patient."""
     return min(max(slices.centre + _STRONG * slices.spread, _STRONG_FROM), _STRONG_TO)
 
 
 class Score:
-    """Log odds of two parts, some spacings apart in height, being of one person, up to a constant.
+    """Log odds, up to a constant, that two parts at different heights belong to one patient.
 
-    A logistic regression that has learned it from torn fragments and, for strangers, from pieces of two fragments that
-    overlap and so are of two people.
+    Logistic regression, trained on the parts of split fragments and on parts of two overlapping fragments, which belong
+    to two patients.
     """
 
     def __init__(
         self, slices: Residuals, line: np.ndarray, long: list[np.ndarray], near: float, rng: np.random.Generator
     ) -> None:
-        """long: fragments, (K,) int64 each, in order of height. line: (N,) heights. near: least distance of parts."""
+        """line: (N,) heights. long: fragments, (K,) int64 each, ordered by height. near: minimum distance of parts."""
         self.left, self.line, self.near = slices.left, line, near
         self.models: list[Any] = []
         self.level = strong_level(slices)
@@ -47,7 +47,7 @@ class Score:
         torn = [self._torn(half, rng) for half in halves]
         strangers = [self._strangers(half, rng) for half in halves]
         self.strangers = np.empty(0)
-        """(K,) scores of strangers, by the model that has not seen them."""
+        """(K,) cross-fitted scores of parts of different patients."""
         if min(len(one) for one in torn + strangers) < _PARTS:
             return
         from sklearn.linear_model import LogisticRegression
@@ -62,7 +62,7 @@ class Score:
         self.strangers = np.concatenate([model.decision_function(one) for model, one in unseen])
 
     def of(self, pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-        """(K,) scores of pairs of groups of slices, (A,) and (B,) int64: the lower of the two models'."""
+        """(K,) scores of pairs of groups of slices, (A,) and (B,) int64: the smaller of the scores of both models."""
         if not pairs:
             return np.empty(0)
         terms = np.array([self._terms(one, other) for one, other in pairs])
@@ -70,14 +70,14 @@ class Score:
 
     @staticmethod
     def room(gap: np.ndarray, score: np.ndarray) -> np.ndarray:
-        """(K,) how much room one part leaves the other: their distance in height and, for little, their score."""
+        """(K,) distance of two parts in height plus a small weight times their score."""
         return np.minimum(gap, FAR) + _WEIGHT * score
 
     def rooms(self, long: list[np.ndarray], sure: float, rng: np.random.Generator) -> np.ndarray:
-        """(K,) `room` of parts of torn fragments that neither a link nor a score above `sure` joins again.
+        """(K,) `room` of parts of split fragments that are joined neither by a link nor by a score above `sure`.
 
-        A fragment is cut at a random place, or one slice taken out, with more and more slices missing there. long: as
-        the regression has learned from.
+        Each fragment is cut at random positions, or one slice is separated, with increasing numbers of missing slices.
+        long: the fragments that the regression was trained on.
         """
         found = []
         for at in range(0, len(long), math.ceil(len(long) / _FRAGMENTS)):
@@ -100,7 +100,7 @@ class Score:
         return np.concatenate(found) if found else np.empty(0)
 
     def _terms(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """(8,) highest residual correlations of the slices nearest in height, their distance, squares and products."""
+        """(8,) features: largest residual correlations of the slices nearest in height, distance, squares, products."""
         apart = np.abs(self.line[one][:, None] - self.line[other])
         one = one[np.argsort(apart.min(axis=1), kind="stable")[:_END]]
         other = other[np.argsort(apart.min(axis=0), kind="stable")[:_END]]
@@ -110,7 +110,7 @@ class Score:
         return np.r_[highest, far, highest * far, highest**2, far**2]
 
     def _torn(self, groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        """(K, 8) terms of fragments cut at random places, with slices missing there, where no strong link is left."""
+        """(K, 8) features of fragments cut at random positions, with missing slices, if no strong link remains."""
         found = []
         for group in groups:
             alike = self.left[group] @ self.left[group].T
@@ -121,7 +121,7 @@ class Score:
         return np.array(found)
 
     def _strangers(self, groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-        """(K, 8) terms of the part of one fragment above a place and the part of another one below it."""
+        """(K, 8) features of the part of one fragment above a height and the part of another fragment below it."""
         found = []
         for _ in range(_PAIRS if len(groups) > 1 else 0):
             one, other = (groups[at] for at in rng.choice(len(groups), 2, replace=False))
@@ -138,11 +138,11 @@ class Score:
 def rejoined(
     score: Score, line: np.ndarray, groups: np.ndarray, near: float, sure: float
 ) -> tuple[np.ndarray, int, np.ndarray]:
-    """(N,) int64 groups, joined where the one has room for the other and they score as one person; how often; and
-    (K, 2) int64 pairs of these groups that score so, but so do others with one of the two: any of them may be right.
+    """(N,) int64 groups after joining those with a score above `sure` at different heights; the number of joins; and
+    (K, 2) int64 ambiguous pairs of these groups, where one group has such a score with several others.
 
-    These are not joined here: what a group of several people has at some height would seem to leave no room there for
-    the other parts of each of them.
+    Ambiguous pairs are not joined here, because a group of several patients would occupy heights at which parts of each
+    of these patients may be missing.
     """
     found = 0
     while True:
@@ -150,15 +150,15 @@ def rejoined(
         apart = gaps(line, groups)
         pairs = np.argwhere(apart > near)
         scores = score.of([(members[g], members[h]) for g, h in pairs])
-        pairs = np.take_along_axis(pairs, np.argsort(size[pairs], axis=1, kind="stable"), 1)  # the smaller one first
+        pairs = np.take_along_axis(pairs, np.argsort(size[pairs], axis=1, kind="stable"), 1)  # the smaller group first
         highest = np.full(count, -np.inf)
         np.maximum.at(highest, pairs[:, 0], scores)
-        # How far a score is above `sure` counts for nothing: no pair of strangers was seen that shows what it is worth.
+        # The amount by which a score exceeds `sure` is ignored: no pairs of different patients calibrate such scores.
         likely = highest[pairs[:, 0]] > sure
         pairs = pairs[(scores > sure) | (likely & (scores > sure - _LEAD))]
         clear = np.bincount(pairs[:, 0], minlength=count)[pairs[:, 0]] == 1
         for one, (small, large) in enumerate(pairs):
-            # Two parts of the larger one do not lie at one height.
+            # Parts of the same larger group must not be at one height.
             same = pairs[pairs[:, 1] == large, 0]
             clear[one] &= bool((np.maximum(apart[small, same], apart[same, small]) > near)[same != small].all())
         if not clear.any():

@@ -1,8 +1,8 @@
-"""Residual similarity: what two slices share beyond what all heads share at their height.
+"""`residuals`: residual similarity of slices, after subtracting the mean of other patients at the same height.
 
-Most of the correlation of two slices is anatomy that everybody has. The mean of a slice's neighbours in other heads
-estimates it; what is left after it is subtracted is the person's own, and correlates only within a person, up to a
-few slices away.
+Most of the correlation of two slices comes from anatomy common to all patients. It is estimated by the mean of the most
+similar slices of other patients. The residual is specific to the patient, and correlates only between slices of one
+patient that are at most a few slices apart.
 """
 
 from __future__ import annotations
@@ -12,47 +12,54 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BLOCK = 512  # rows whose products with all others are held at once
-_OWN, _MOST, _LEAST = 6, 60, 8  # nearest slices left out as the person's own; how many of the next make the mean
+_BLOCK = 512  # rows in a block of products
+_OWN, _MOST, _LEAST = (
+    6,
+    60,
+    8,
+)  # nearest slices excluded, as those of the same patient; max. and min. number in the mean
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """N slices as directions, before and after the mean of their neighbours is subtracted."""
+    """Directions of N slices, before and after subtracting the mean of their neighbours."""
 
     raw: np.ndarray
-    """(N, D) float32, mean-free, unit norm."""
+    """(N, D) float32, zero mean and unit norm."""
     means: np.ndarray
     """(N, D) float32, mean of the neighbours of each slice."""
     left: np.ndarray
-    """(N, D) float32, `raw` less `means`, unit norm."""
+    """(N, D) float32, residuals: `raw` minus `means`, scaled to unit norm."""
     near: np.ndarray
-    """(N, K) int32, the slices whose mean that is: mostly other people's."""
+    """(N, K) int32, indices of these neighbours, mostly of other patients."""
     typical: np.ndarray
-    """(N,) float32, mean correlation of each slice with these neighbours: low for a slice unlike all others."""
+    """(N,) float32, mean correlation of each slice with these neighbours: low for an atypical slice."""
     centre: float
     """Median residual correlation of slices at similar height."""
     spread: float
-    """Standard deviation of it among slices of different people."""
+    """Robust standard deviation of residual correlations between slices of different patients."""
 
 
 def products(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of rows @ columns.T: (K, D) and (N, D) float32 give slices of K and (block, N) float32."""
+    """Yields (rows of the block, (block, N) float32 products) of rows @ columns.T.
+
+    rows: (K, D) float32. columns: (N, D) float32.
+    """
     for start in range(0, len(rows), _BLOCK):
         at = slice(start, min(start + _BLOCK, len(rows)))
         yield at, rows[at] @ columns.T
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """The rows at unit norm; a row of zeros stays."""
+    """The rows scaled to unit norm; zero rows do not change."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
 def residuals(raw: np.ndarray) -> Residuals:
-    """Residuals of (N, D) float32 directions, N of 16 or more.
+    """Residuals of (N, D) float32 directions, N at least 16.
 
-    The mean is over up to 60 slices, fewer in a small set (about two a head at 32 slices a head), after the 6 nearest,
-    which are mostly the person's own.
+    The mean is over up to 60 slices, fewer in a small set (about two for each patient with 32 slices), excluding the 6
+    nearest, which are mostly of the same patient.
     """
     from scipy.sparse import csr_matrix
 
@@ -61,48 +68,48 @@ def residuals(raw: np.ndarray) -> Residuals:
     near = np.empty((count, min(_OWN + taken, count - 1)), np.int64)
     typical = np.empty(count, np.float32)
     means = np.empty_like(raw)
-    for at, likeness in products(raw, raw):
-        likeness[np.arange(len(likeness)), np.arange(at.start, at.stop)] = -2
-        found = np.argpartition(-likeness, near.shape[1] - 1, axis=1)[:, : near.shape[1]]
-        values = np.take_along_axis(likeness, found, 1)
+    for at, similarity in products(raw, raw):
+        similarity[np.arange(len(similarity)), np.arange(at.start, at.stop)] = -2
+        found = np.argpartition(-similarity, near.shape[1] - 1, axis=1)[:, : near.shape[1]]
+        values = np.take_along_axis(similarity, found, 1)
         near[at] = np.take_along_axis(found, np.argsort(-values, axis=1, kind="stable"), 1)
         others = near[at][:, _OWN:]
-        typical[at] = np.take_along_axis(likeness, others, 1).mean(axis=1)
+        typical[at] = np.take_along_axis(similarity, others, 1).mean(axis=1)
         ends = np.arange(0, others.size + 1, others.shape[1])
         weights = np.full(others.size, 1 / others.shape[1], np.float32)
-        means[at] = csr_matrix((weights, others.ravel(), ends), shape=likeness.shape) @ raw
+        means[at] = csr_matrix((weights, others.ravel(), ends), shape=similarity.shape) @ raw
     left = unit(raw - means)
     sample = _among_others(raw, left)
     low, centre, high = np.quantile(sample, (0.1587, 0.5, 0.8413))
-    # A person's own slices further away lie at one end; the other end is other people's alone.
+    # Slices of the same patient are in one tail only, so the spread is taken from the narrower side.
     spread = max(float(min(centre - low, high - centre)), 1e-3)
     return Residuals(raw, means, left, near[:, _OWN:].astype(np.int32), typical, float(centre), spread)
 
 
 def _among_others(raw: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """(K,) float32 residual correlations of some slices with the nearest third of the others, but for the nearest 10:
-    mostly other people's. raw, left: (N, D) float32."""
+    """(K,) float32 residual correlations of some slices with the nearest third of the others, excluding the nearest 10;
+    mostly between different patients. raw, left: (N, D) float32."""
     rows = np.arange(0, len(raw), max(len(raw) // 1000, 1))
     mine = np.ascontiguousarray(left[rows])
     found = []
-    for at, likeness in products(np.ascontiguousarray(raw[rows]), raw):
-        order = np.argsort(-likeness, axis=1)[:, 11 : max(len(raw) // 3, 14)]
+    for at, similarity in products(np.ascontiguousarray(raw[rows]), raw):
+        order = np.argsort(-similarity, axis=1)[:, 11 : max(len(raw) // 3, 14)]
         found.append(np.take_along_axis(mine[at] @ left.T, order, 1).ravel())
     return np.concatenate(found)
 
 
 def close_pairs(vectors: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(K,) int64, int64 and float32: pairs, the first before the second, with products above `level`, and the products.
+    """(K,) int64, int64 and float32: indices first < second of pairs with a product above `level`, and the products.
 
     vectors: (N, D) float32.
     """
     first, second, values = [], [], []
     for start in range(0, len(vectors), _BLOCK):
-        likeness = vectors[start : start + _BLOCK] @ vectors[start:].T
-        row, column = np.nonzero(likeness > level)
+        similarity = vectors[start : start + _BLOCK] @ vectors[start:].T
+        row, column = np.nonzero(similarity > level)
         keep = row < column
         row, column = row[keep], column[keep]
         first.append(row + start)
         second.append(column + start)
-        values.append(likeness[row, column])
+        values.append(similarity[row, column])
     return np.concatenate(first), np.concatenate(second), np.concatenate(values)

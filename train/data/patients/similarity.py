@@ -1,9 +1,9 @@
-"""How similar two heads are once what all heads share at one height is taken away.
+"""Compares slices of patients after subtracting a baseline, the mean of other patients at the same height.
 
-The correlation of two slices is mostly that of any two heads cut at the same height. The mean of the most similar
-slices of other people shows what is shared; what is left of a slice after that mean is its own head. On the public
-slices, on phantoms and on parts of both, what is left correlates up to 0.71 between two people where eight people are
-compared, and up to 0.61 where twelve or more are; neighbouring slices of one head stay above 0.85.
+The correlation of two slices is dominated by anatomy common to all patients. The baseline is the mean of the most
+similar slices of other patients; the residual is specific to the patient. On the public slices, on phantoms and on
+subsets of both, residuals of two patients correlate at up to 0.71 among eight patients, and at up to 0.61 among twelve
+or more; residuals of neighbouring slices of one patient correlate at more than 0.85.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import numpy as np
 
 from stageproof.train.data.patients.thumbnails import COARSE, directions
 
-SAME_HEAD = 0.75
-"""Correlation of what is left from which two slices are of one head."""
-SAME_PICTURE = 0.999
-"""Correlation of two slices that differ by no more than another compression makes them differ."""
+SAME_PATIENT = 0.75
+"""Minimum correlation of residuals of two slices of one patient."""
+NEAR_DUPLICATE = 0.999
+"""Minimum correlation of near-duplicates (slices that differ only in compression)."""
 BASELINE = 40
-"""Slices whose mean shows what heads share at one height."""
+"""Number of slices in the baseline."""
 NEAR = 24
-"""Most similar slices that may show the same head, where there are no ids: no baseline is made of them."""
+"""Number of most similar slices that the baseline excludes without ids, since they may show the same patient."""
 FEWEST_SLICES = 200
-"""Slices from which on what heads share at one height can be seen without ids."""
+"""Minimum number of slices to estimate the baseline without ids."""
 _ACROSS = 8
 _MANY, _KEPT, _BLOCK = 8192, 256, 256
 
@@ -29,11 +29,11 @@ _MANY, _KEPT, _BLOCK = 8192, 256, 256
 def most_similar(
     vectors: np.ndarray, wanted: list[tuple[int, np.ndarray | None, bool]]
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """For each of `wanted`, (N, most) int64: the most similar other slices, the most similar first, -1 where there are
-    fewer; and (N,) int64, the one most similar of all.
+    """For each of `wanted`, (N, most) int64 indices of the most similar other slices, in descending order, -1 if there
+    are fewer; and (N,) int64 indices of the most similar slice of all.
 
-    vectors: (N, D) float32 of unit norm. wanted: (most, groups, same): of groups ((N,) int64) only slices of the same
-    one, or only those of others; None for groups takes all. Memory is a block of rows × N.
+    vectors: (N, D) float32 of unit norm. wanted: (most, groups, same): with `groups` ((N,) int64), only slices of the
+    same group (same) or only those of other groups; None: all. The memory needed is a block of rows × N.
     """
     searched, count = _principal(vectors), len(vectors)
     found = [np.full((count, min(most, count - 1)), -1, np.int64) for most, _, _ in wanted]
@@ -53,7 +53,7 @@ def most_similar(
 
 
 def _ranked(products: np.ndarray, most: int) -> np.ndarray:
-    """(B, most) int64 columns of the largest products of each row, the largest first; -1 for those that are -inf."""
+    """(B, most) int64 columns of the largest products of each row, in descending order; -1 for products of -inf."""
     if most < products.shape[1]:
         columns = np.argpartition(-products, most - 1, axis=1)[:, :most]
     else:
@@ -65,17 +65,17 @@ def _ranked(products: np.ndarray, most: int) -> np.ndarray:
 
 
 def _principal(vectors: np.ndarray) -> np.ndarray:
-    """The vectors, or of many the part that their principal directions hold: products nearly the same, for less."""
+    """The vectors; if there are many, projected on their principal directions, with nearly the same products."""
     if len(vectors) <= _MANY:
         return vectors
     axes = np.linalg.eigh(vectors.T @ vectors)[1]
     return vectors @ np.ascontiguousarray(axes[:, -_KEPT:])
 
 
-def own_head(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N, D) float32 of unit norm: what is left of each slice after the mean of the slices `others`.
+def without_baseline(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N, D) float32 of unit norm: residuals after subtracting the mean of the slices `others`.
 
-    vectors: (N, D) float32 of unit norm. others: (N, K) int64 positions, -1 for none; a slice without any stays whole.
+    vectors: (N, D) float32 of unit norm. others: (N, K) int64 indices, -1 for none; all -1: nothing is subtracted.
     """
     left = np.empty_like(vectors)
     for at in range(0, len(vectors), _BLOCK):
@@ -88,7 +88,7 @@ def own_head(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def correlations(vectors: np.ndarray, partners: np.ndarray) -> np.ndarray:
-    """(N, K) float32: products of each row with its partners ((N, K) int64, -1 gives -1)."""
+    """(N, K) float32: product of each row with each of its partners ((N, K) int64 indices; -1 for a partner of -1)."""
     found = np.empty(partners.shape, np.float32)
     for at in range(0, len(vectors), _BLOCK):
         rows = slice(at, at + _BLOCK)
@@ -101,20 +101,20 @@ def coarse(thumbnails: np.ndarray) -> np.ndarray:
     return directions(thumbnails, COARSE)
 
 
-def shows_head_of(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) bool: which slices show the head of one of the other slices, or are the same picture as one.
+def shows_patient_of(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) bool: slices that show a patient of the other slices, or are near-duplicates of one.
 
-    thumbnails, others: (N, S, S) and (M, S, S) uint8, S a multiple of 32. Of fewer than `FEWEST_SLICES` together, only
-    the same picture is found.
+    thumbnails, others: (N, S, S) and (M, S, S) uint8, S a multiple of 32. With fewer than `FEWEST_SLICES` in total,
+    only near-duplicates are found.
     """
     vectors = coarse(np.concatenate([thumbnails, others]))
     mine = np.arange(len(vectors)) < len(thumbnails)
     (near, across), _ = most_similar(vectors, [(NEAR + BASELINE, None, True), (_ACROSS, mine.astype(np.int64), False)])
-    found = correlations(vectors, across) >= SAME_PICTURE
+    found = correlations(vectors, across) >= NEAR_DUPLICATE
     if len(vectors) >= FEWEST_SLICES:
-        found |= correlations(own_head(vectors, near[:, NEAR:]), across) >= SAME_HEAD
+        found |= correlations(without_baseline(vectors, near[:, NEAR:]), across) >= SAME_PATIENT
     shown = np.asarray(found.any(1))
-    # The other way round too: the eight most similar of a slice may all be of other people at its height.
+    # Also in the other direction: the eight most similar slices may all show other patients at this height.
     reached = across[len(thumbnails) :][found[len(thumbnails) :]]
     shown[reached] = True
     return shown[: len(thumbnails)]

@@ -1,15 +1,15 @@
-"""Which fragments may be parts of one person, and which cannot be.
+"""`part`: combines fragments into groups such that no patient is in two groups, with an upper bound of the error.
 
-A fragment is a set of slices that strong links hold. Two fragments of one person lie at different heights: between them
-slices are missing, or a strong link would join them. So two fragments that have slices side by side at one height, and
-are not alike there, are of two people. A fragment that another one leaves room for may be the rest of it: their nearest
-slices show it when few slices are missing, and otherwise nothing does, so that they are joined.
+A fragment is a set of slices connected by strong links. Two fragments of one patient are at different heights, with
+missing slices between them, otherwise a strong link would join them. Two fragments with dissimilar slices at the same
+height therefore belong to two patients. Two fragments at different heights may belong to one patient: if few slices are
+missing, their nearest slices decide; otherwise this cannot be decided, and they are joined.
 
-Three probabilities bound the error, each a tail of what the fragments show of themselves: that slices side by side in
-one person are not alike; that a torn person's parts seem to lie at one height; and that two people's slices, some
-spacings apart, are as alike as one person's.
+The bound is a sum of three tail probabilities, estimated from the fragments themselves: adjacent slices of one patient
+are dissimilar; parts of a split patient seem to be at the same height; slices of two patients at different heights are
+as similar as those of one patient.
 
-A small group that may be part of several people is set aside: joined to each of them, it would make one group of all.
+A small group that may belong to several patients is set aside as undecided: joining it to each would merge all of them.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from stageproof.train.data.patients.rejoining import Score, rejoined, strong_lev
 from stageproof.train.data.patients.residual import Residuals
 
 RISK = 0.01
-"""Expected number of people torn by an answer, at most."""
-_NEAR = (1.0, 0.9, 0.8, 0.7)  # spacings within which slices lie side by side: the widest at which they are surely alike
-_UNLIKE = 4.0  # spreads above the centre below which two slices are not alike
-_FEWEST_GROUPS, _LONG = 5, 6  # fragments; slices of those that are torn
-_SEVERAL = 5  # slices that show two people where their ends alone may be unlike for another reason
-_SMALL = 6  # slices, of fewer of which a group is set aside that may be part of several others
-_BLOCK = 512  # slices of neighbouring heights that are compared at once
-_BRIDGED = 0.01  # share of the fragments that one link may hold together of two heads
-_ODD = 0.001  # quantile of the likeness of slices to other heads below which a slice alone is spoilt
+"""Maximum expected number of split patients."""
+_NEAR = (1.0, 0.9, 0.8, 0.7)  # distances of adjacent slices, in spacings; the largest at which they are similar is used
+_UNLIKE = 4.0  # level, in spreads above the centre, below which two slices are dissimilar
+_FEWEST_GROUPS, _LONG = 5, 6  # minimum number of fragments; minimum number of slices of a fragment to cut
+_SEVERAL = 5  # dissimilar slices that prove two patients, if the ends alone may be dissimilar for other reasons
+_SMALL = 6  # groups with fewer slices may be set aside as undecided
+_BLOCK = 512  # slices compared in one block
+_BRIDGED = 0.01  # maximum share of fragments that contain two patients connected by one link
+_ODD = 0.001  # quantile of the similarity to other patients below which a single slice is an outlier
 
 
 def part(
     slices: Residuals, fragments: np.ndarray, joined: np.ndarray, maybe: np.ndarray, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """(N,) int64 groups, of whole people but for what is set aside; (N,) bool, slices of small groups that may be part
-    of several of the others; and the expected number of people torn (1: nothing can be said).
+    """(N,) int64 groups, such that no patient is in two groups, except for undecided slices; (N,) bool, undecided
+    slices; and the expected number of split patients (1: unknown).
 
-    fragments: (N,) int64 from 0, slices that strong links hold together. joined: (N,) int64 from 0, unions of
-    fragments that are one person for another reason (copies). maybe: (L, 2) slices, whose groups may be one head in two
-    positions: they are joined unless several slices show two people.
+    fragments: (N,) int64 from 0, connected components of the strong links. joined: (N,) int64 from 0, unions of
+    fragments of one patient (by copies). maybe: (L, 2) slices whose groups may be one patient in two head positions:
+    they are joined unless several slices show that they are two patients.
     """
     nothing = np.zeros(len(joined), np.int64), np.zeros(len(joined), bool), 1.0
     size = np.bincount(fragments)
@@ -69,14 +69,14 @@ def part(
     score = Score(slices, line, long, near, rng)
     if len(score.strangers) < FEWEST:
         return nothing
-    # A wrong link tears only a person whose other part is too far away for a score.
+    # A wrong join splits a patient only if the other part of this patient is too far away for a score.
     tested = int((gaps(line, fragments) > near).sum()) + len(size)
     sure = exceeded(score.strangers, RISK / 2 / tested)
     groups, tears, rivals = rejoined(score, line, joined, near, sure)
     rooms = score.rooms(long, sure, rng)
     if len(rooms) < FEWEST:
         return nothing
-    tears += int((np.bincount(groups) < _SMALL).sum())  # small groups that nothing was joined to may be parts, too
+    tears += int((np.bincount(groups) < _SMALL).sum())  # small groups without a join may also be parts of a patient
     least = -exceeded(-rooms, RISK / 4 / (tears + 2 * math.sqrt(tears + 1) + 2))
     nodes, links = _without_small(joined, groups)
     members, apart = in_order(nodes), gaps(line, nodes)
@@ -94,11 +94,11 @@ def part(
 
 
 def _without_small(joined: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) int64 from 0: `groups` without the small parts that a score has joined to them, which stand alone; and
-    (K, 2) int64, those that are of one group.
+    """(N,) int64 from 0: `groups`, with small parts that were joined by a score separated again; and (K, 2) int64,
+    pairs of these that were in one group.
 
-    A score may be wrong. A small part is then of another group: it must not say where its group has slices, and all
-    that has room for it counts.
+    A score may be wrong, and the small part then belongs to another group. It must therefore not define the heights of
+    its group, and all groups to which it may belong are considered.
     """
     small = np.bincount(joined)[joined] < _SMALL
     nodes = np.where(small, groups.max() + 1 + joined, groups)
@@ -108,11 +108,12 @@ def _without_small(joined: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, 
 
 
 def placed(size: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(G,) int64 numbers of what G groups are joined to, and (G,) bool, groups that are set aside: no two of the others
-    may be of one person unless they are joined.
+    """(G,) int64 numbers of the merged groups; and (G,) bool, groups that are set aside as undecided. Of the other
+    groups, no two that may belong to one patient remain separate.
 
-    size: (G,) slices of each. doubts: (K, 2) int64, groups that may be of one person. Large groups are joined. A small
-    one is joined where all that it may be part of is joined already, larger ones first, and set aside otherwise.
+    size: (G,) number of slices. doubts: (K, 2) int64, pairs of groups that may belong to one patient. Large groups are
+    merged. A small group is merged if all groups to which it may belong are already merged, otherwise it is set aside;
+    larger ones first.
     """
     small = size < _SMALL
     number = components(len(size), *doubts[~small[doubts].any(axis=1)].T)
@@ -130,10 +131,10 @@ def placed(size: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def cut(
     slices: Residuals, line: np.ndarray, fragments: np.ndarray, joined: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N,) int64 fragments and joined fragments, where two heads that one strong link holds are two; and (K, 2) slices,
-    one of each: they stay in one group, but show nothing of what one person looks like.
+    """(N,) int64 fragments and joined fragments, after cutting fragments of two patients connected by one strong link;
+    and (K, 2) slices, one of each part: they remain in one group, but are not used as examples of one patient.
 
-    Of many such fragments none is cut: they may be heads that were scanned twice.
+    If there are many such fragments, none is cut: they may be patients scanned twice.
     """
     found = []
     for group in in_order(fragments):
@@ -159,14 +160,14 @@ def cut(
 
 
 def _spoilt(slices: Residuals, fragments: np.ndarray) -> bool:
-    """Whether a slice without strong links is unlike all heads: it may be anybody's, and noise hides whose."""
+    """Whether a slice without strong links is an outlier: noise may then hide which patient it shows."""
     size = np.bincount(fragments)[fragments]
     alone, held = slices.typical[size < 3], slices.typical[size >= 6]
     return bool(len(alone) and len(held) and alone.min() < np.quantile(held, _ODD))
 
 
 def _beside(slices: Residuals, line: np.ndarray, long: list[np.ndarray], within: float) -> np.ndarray:
-    """(K,) highest residual correlation of each slice with one of its fragment that lies so near in height."""
+    """(K,) largest residual correlation of each slice with a slice of its fragment at most `within` away in height."""
     found = []
     for group in long:
         alike = slices.left[group] @ slices.left[group].T
@@ -177,7 +178,7 @@ def _beside(slices: Residuals, line: np.ndarray, long: list[np.ndarray], within:
 
 
 def _evidence(slices: Residuals, line: np.ndarray, groups: np.ndarray, beside: float, level: float) -> np.ndarray:
-    """(G, G) int64, symmetric: slices of two groups that have slices of the other beside them and are like none."""
+    """(G, G) int64, symmetric: number of slices of two groups that are dissimilar to adjacent slices of the other."""
     order = np.argsort(line, kind="stable")
     found = np.zeros((int(groups.max()) + 1,) * 2, np.int64)
     for start in range(0, len(order), _BLOCK):

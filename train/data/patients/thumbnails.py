@@ -1,4 +1,4 @@
-"""Thumbnails of slices, by which heads are compared, and their correlations as products of directions."""
+"""Thumbnails for comparing slices, and their directions, whose products are correlations."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ COARSE = 32
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """(64, 64) uint8: the image, grey, each pixel the mean of the area it stands for."""
+    """(64, 64) uint8: the image in greyscale, downsampled with a box filter."""
     return np.asarray(image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
 
 
 def directions(thumbnails: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
-    """(N, D) float32, each row mean-free and of unit norm, so that products are correlations.
+    """(N, D) float32 rows with zero mean and unit norm, so that their products are correlations.
 
-    thumbnails: (N, S, S) uint8, S a multiple of 32. D is the square of `side`, or of S where that is less.
+    thumbnails: (N, S, S) uint8, S a multiple of 32. D is the square of `side`, or of S if that is smaller.
     """
     count, full, _ = thumbnails.shape
     step = max(full // side, 1)
@@ -27,6 +27,6 @@ def directions(thumbnails: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
         rows = vectors[at : at + 4096]
         rows[:] = part.mean(axis=(2, 4), dtype=np.float32).reshape(len(part), -1)
         rows -= rows.mean(axis=1, keepdims=True)
-        # An image of one even tone has no direction; the floor keeps it alone.
+        # A constant image has norm 0; the lower limit avoids a division by zero.
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     return vectors

@@ -1,4 +1,4 @@
-"""Synthetic axial brain slices whose ventricles and sulci widen with the stage: the data that ships with Stageproof."""
+"""Synthetic axial brain slices (phantoms), whose ventricles and sulci widen with the stage."""
 
 from stageproof.train.data.phantom.slices import draw_slice, phantom_samples
 

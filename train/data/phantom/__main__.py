@@ -1,9 +1,9 @@
-"""Synthetic axial brain slices whose ventricles and sulci widen with the stage: the data that ships with us.
+"""`python -m train.data.phantom`: writes synthetic axial brain slices, whose ventricles and sulci widen with the stage.
 
-    python -m train.data.phantom --out phantoms/         # class folders of PNG files to try things on
+    python -m train.data.phantom --out phantoms/         # class folders of PNG files
 
-Nobody was scanned for these: every person is invented by `train.data.phantom.anatomy` from a seed. They let training,
-export and prediction run and be tested anywhere. Accuracy on them says nothing about patients.
+They show no real patient: `train.data.phantom.anatomy` generates each person from a seed. Training, export and
+prediction can be tried and tested with them anywhere. Accuracy on them says nothing about real patients.
 """
 
 from __future__ import annotations
@@ -28,30 +28,31 @@ __all__ = ["draw_slice", "main", "phantom_samples"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status of the command line: 0, or 2 for a request that cannot be met, with one line on stderr."""
+    """Exit status: 0 written; 2 invalid input, with one line on stderr."""
     parser = argparse.ArgumentParser(
         prog=program("train.data.phantom"),
-        description="Write synthetic brain slices as DIR/CLASS/pNNN_sM.png, to try every command on.",
+        description="Write synthetic brain slices as DIR/CLASS/pNNN_sM.png, as example data for all commands.",
     )
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help="new or empty directory for the class folders")
-    target.add_argument("--montage", type=Path, metavar="FILE", help="write one overview picture instead")
-    parser.add_argument("--patients", type=int, default=6, help="people in each stage (default: %(default)s)")
+    target.add_argument("--montage", type=Path, metavar="FILE", help="write one overview image instead")
+    parser.add_argument("--patients", type=int, default=6, help="patients in each stage (default: %(default)s)")
     parser.add_argument(
         "--slices",
         type=int,
         default=32,
-        help="slices of each person (default: %(default)s; below about 24, neighbouring slices are too unlike for "
-        "train.data.patients to tell from the pixels who is the same person)",
+        help="slices of each patient (default: %(default)s; with fewer than about 24, neighbouring slices are too "
+        "dissimilar to identify patients from image similarity)",
     )
-    parser.add_argument("--size", type=int, default=128, help="pixels a side (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=128, help="height and width, pixels (default: %(default)s)")
     parser.add_argument(
         "--seed",
         type=int,
         default=1,
-        help="which population (default: %(default)s: people who are not in the default training data, seed 0)",
+        help="random seed of the patients (default: %(default)s; the default training data has seed 0, so other "
+        "patients)",
     )
-    parser.add_argument("--format", choices=("png", "jpeg"), default="png", help="(default: %(default)s)")
+    parser.add_argument("--format", choices=("png", "jpeg"), default="png", help="file format (default: %(default)s)")
     options = parser.parse_args(argv)
     try:
         if options.montage:
@@ -65,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write_folders(options: argparse.Namespace) -> None:
-    """Write the class folders beside their place and move them there, so that DIR is never half full."""
+    """Write the class folders to a temporary folder and rename it, so that DIR is never incomplete."""
     out: Path = options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DatasetError(f"{out} exists and is not an empty directory; name another with --out, or remove it.")
+        raise DatasetError(f"{out} exists and is not an empty directory. Give another --out, or remove it.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with work_folder(out.parent, f".{out.name}-") as staging:
         for stage, patient, number, pixels in scans(options.patients, options.slices, options.size, options.seed):
@@ -76,14 +77,14 @@ def _write_folders(options: argparse.Namespace) -> None:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(encode(pixels, options.format))
         unmark(staging)
-        make_readable(staging)  # nobody's
+        make_readable(staging)  # no patient data
         if out.exists():
             out.rmdir()  # Windows does not replace a directory, even an empty one
         os.replace(staging, out)  # noqa: PTH105
 
 
 def _montage(size: int, seed: int, columns: int = 6) -> Image.Image:
-    """One row a stage, one column a person and a level, from low to high."""
+    """One row for each stage; the columns are different patients at axial levels from low to high."""
     margin = 112
     picture = Image.new("L", (margin + columns * size, len(LABELS) * size))
     pen = ImageDraw.Draw(picture)
@@ -92,7 +93,7 @@ def _montage(size: int, seed: int, columns: int = 6) -> Image.Image:
         for column, level in enumerate(np.linspace(LOWEST, HIGHEST, columns)):
             pixels = draw_slice(stage, column * len(LABELS) + stage, float(level), size=size, seed=seed)
             picture.paste(Image.fromarray(pixels), (margin + column * size, stage * size))
-    return picture.point(lambda value: value & 0xF8)  # 32 greys: noise in the other bits is most of a PNG's size
+    return picture.point(lambda value: value & 0xF8)  # 32 grey levels: noise in the lower bits makes the PNG file large
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The anatomy behind `train.data.phantom`: an invented person's brain, cut at one axial level, as a clean picture.
+"""`brain`: the noise-free axial slice of a synthetic person, for `train.data.phantom`.
 
-Everything is drawn from distances to invented curves, in head units: the origin is the middle of the brain, x goes
-to the image's right and y to the back of the head, both 1 at the surface of an average brain (about 70 mm). No
-measured image, atlas or statistic is in it.
+All structures are drawn from distances to analytic curves, in head units: the origin is the centre of the brain, x
+points to the right of the image and y to the back of the head; both are 1 at the surface of an average brain (about
+70 mm). No measured image, atlas or statistic is used.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from itertools import pairwise
 import numpy as np
 
 CSF, GREY, DEEP_GREY, WHITE = 0.10, 0.53, 0.64, 0.86
-"""Signal of each tissue in a T1-weighted picture, relative to the brightest a scan shows."""
+"""Signal of each tissue in a T1-weighted image, relative to the maximum."""
 
-_ATROPHY = (0.0, 1.05, 2.1, 3.25)  # by stage; a person's ageing adds to it, so that neighbouring stages touch
-_CORTEX, _CALLOSUM, _SOFT = 0.055, 0.045, 0.02  # head units: the ribbon, the white bridge over the ventricles, a blur
-_DIRECTIONS = np.linspace(-np.pi, np.pi, 721)  # half a degree: what depends on the angle alone is tabulated
-_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # axial positions at which the tables below are written
+_ATROPHY = (0.0, 1.05, 2.1, 3.25)  # by stage; the ageing of a person is added, so that neighbouring stages overlap
+_CORTEX, _CALLOSUM, _SOFT = 0.055, 0.045, 0.02  # head units: thickness of cortex and corpus callosum, width of a blur
+_DIRECTIONS = np.linspace(-np.pi, np.pi, 721)  # steps of half a degree, for functions of the angle
+_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # axial levels of the tables below
 # One side's lateral ventricle as a chain of five points, (x, y, radius) at each level: tip of the frontal horn,
 # its root, body, atrium, tip of the occipital horn. A negative radius is a gap, where the slice passes below the body.
 _VENTRICLE = np.array(
@@ -34,40 +34,40 @@ _VENTRICLE = np.array(
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same in every slice of one invented person, and of the one scan they had."""
+    """Parameters of a synthetic person and of their scan, the same in all slices."""
 
     axes: np.ndarray
-    """(2,) half width and half length of the brain, in halves of the picture."""
+    """(2,) half width and half length of the brain, in halves of the image."""
     outline: np.ndarray
-    """(5, 2) amplitude and phase of the outline's irregularities, by order from 1."""
+    """(5, 2) amplitude and phase of the irregularities of the outline, by order from 1."""
     warp: np.ndarray
-    """(3, 4) x and y amplitude, frequency and phase of the smooth warp of everything inside."""
+    """(3, 4) x amplitude, y amplitude, frequency and phase of a smooth deformation of the interior."""
     folds: np.ndarray
     """(12, 5) the sulci: waves around the head (order, slant, phase, drift with level, amplitude)."""
     depths: np.ndarray
-    """(5, 3) how deep the sulci go around the head (order, phase, amplitude)."""
+    """(5, 3) depth of the sulci around the head (order, phase, amplitude)."""
     medial: np.ndarray
     """(4, 4) the sulci along the midline (frequency, slant, phase, drift with level)."""
     white: np.ndarray
-    """(4, 4) unevenness of the white matter (x and y frequency, phase, amplitude)."""
+    """(4, 4) inhomogeneity of the white matter (x frequency, y frequency, phase, amplitude)."""
     asymmetry: float
-    """How much larger one ventricle is, as a share."""
+    """Relative difference in size of the two ventricles."""
     level_offset: float
-    """How far the person lies from where the axial level says."""
+    """Offset of the axial level of this person."""
     ageing: np.ndarray
-    """(4,) own share of atrophy, about one a stage: overall, then ventricles, sulci and hippocampi on top of it."""
+    """(4,) individual atrophy, in units of about one stage: overall; in addition ventricles, sulci and hippocampi."""
     pose: np.ndarray
-    """(3,) rotation in radians, shift right and down in halves of the picture."""
+    """(3,) rotation in radians, shift right and shift down in halves of the image."""
     contrast: np.ndarray
     """(2,) gain and gamma of the scan."""
     bias: np.ndarray
-    """(3,) the coil's brightness slope along x, along y, and from the middle outwards."""
+    """(3,) bias field of the coil: slope along x, along y, and in radial direction."""
     noise: float
-    """Standard deviation of the noise in each channel, as a share of full brightness."""
+    """Standard deviation of the noise in each channel, relative to the maximum signal."""
 
 
 def invent(seed: int, patient: int) -> Person:
-    """Person number `patient` of the population `seed`: the same person for every stage, level and size."""
+    """Person number `patient` of the population `seed`; the same for every stage, level and size."""
     rng = np.random.default_rng([0x9E50, seed, patient])
     phase = lambda n: rng.uniform(0.0, 2.0 * np.pi, n)  # noqa: E731
     head = rng.normal(0.79, 0.022)
@@ -101,16 +101,16 @@ def invent(seed: int, patient: int) -> Person:
 
 
 def brain(person: Person, stage: int, level: float, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The noise-free signal (size, size), float64 in [0, 1], and how much of each pixel is brain, also in [0, 1].
+    """(size, size) float64 in [0, 1]: the noise-free signal, and the share of brain in each pixel.
 
-    stage: 0-3, position in `runtime.labels.LABELS`.
+    stage: 0-3, index in `runtime.labels.LABELS`.
     level: 0 at the midbrain and the hippocampi, 1 above the bodies of the lateral ventricles.
     """
     level = float(np.clip(level + person.level_offset, 0.0, 1.0))
     overall, *own = person.ageing
     ventricles, sulci, hippocampi = (max(_ATROPHY[stage] + overall + o, -0.6) for o in own)
     x, y = _head_coordinates(person, level, size)
-    pixel = 2.0 / (size * person.axes.mean())  # head units; edges are softened over one pixel, as a scanner does
+    pixel = 2.0 / (size * person.axes.mean())  # head units; edges are blurred over one pixel, as in a scan
     angle = np.arctan2(x, -y)
     depth = _outline(person, level, x, angle) - np.sqrt(x * x + y * y)
     mirrored = np.abs(x) * (1.0 + person.asymmetry * np.clip(x * 4.0, -1.0, 1.0))
@@ -122,7 +122,7 @@ def brain(person: Person, stage: int, level: float, size: int) -> tuple[np.ndarr
     ribbon = _inside(sulcus - cortex, 2.5 * _SOFT) * _inside(_CALLOSUM - ventricle, pixel)
     signal = _paint(signal, GREY, ribbon)
     signal = _deep_grey(signal, mirrored, y, level, pixel)
-    # A slice is thicker than most sulci are straight: some cortex always shares their pixels.
+    # Partial volume: in a slice of finite thickness, pixels of a sulcus always contain some cortex.
     signal = _paint(signal, CSF, 0.88 * _inside(sulcus, pixel) * _inside(0.02 - ventricle, pixel))
     signal = _paint(signal, CSF, _inside(ventricle, 1.5 * pixel))
     if level < 0.3:
@@ -132,13 +132,13 @@ def brain(person: Person, stage: int, level: float, size: int) -> tuple[np.ndarr
 
 
 def _head_coordinates(person: Person, level: float, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y in head units of every pixel centre, but for an equal margin on all sides that the brain cannot reach."""
+    """x and y of each pixel centre in head units, without an equal margin on all sides that is outside of the brain."""
     margin = max(int((1.0 - 1.12 * person.axes.max() - np.abs(person.pose[1:]).max()) * size / 2.0), 0)
     centres = (np.arange(margin, size - margin) + 0.5) * (2.0 / size) - 1.0
     turn, right, down = person.pose
     x, y = centres[None, :] - right, centres[:, None] - down
     x, y = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
-    narrowing = np.array([1.0 - 0.07 * level**2, 1.0 - 0.03 * level**3])  # the vault closes towards the top
+    narrowing = np.array([1.0 - 0.07 * level**2, 1.0 - 0.03 * level**3])  # the brain is smaller at higher levels
     x, y = x / (person.axes[0] * narrowing[0]), y / (person.axes[1] * narrowing[1])
     dx, dy = np.zeros_like(x), np.zeros_like(y)
     for across, along, frequency, phase in person.warp:
@@ -148,7 +148,7 @@ def _head_coordinates(person: Person, level: float, size: int) -> tuple[np.ndarr
 
 
 def _outline(person: Person, level: float, x: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Distance from the middle to the brain's surface in each pixel's direction; angle 0 is the forehead."""
+    """Distance from the centre to the surface of the brain in the direction of each pixel; angle 0 is the forehead."""
     radius = 1.0 - 0.025 * np.cos(_DIRECTIONS)  # the forehead is narrower than the back
     for order, (amplitude, phase) in enumerate(person.outline, start=1):
         radius += amplitude * np.cos(order * _DIRECTIONS + phase)
@@ -159,10 +159,10 @@ def _outline(person: Person, level: float, x: np.ndarray, angle: np.ndarray) -> 
 
 
 def _cortical_csf(person: Person, level: float, sulci: float, where: tuple, pixel: float) -> np.ndarray:
-    """Signed distance to the fluid around the cortex: sulci, the fissure between the halves, the Sylvian fissure."""
+    """Signed distance to the CSF around the cortex: sulci, longitudinal fissure and Sylvian fissures."""
     x, y, angle, depth = where
     width = 0.009 * sulci + 0.0012
-    # Around the head: sulci are where a sum of waves crosses zero, as deep as a slower wave says.
+    # Around the head: sulci are the zero crossings of a sum of waves; slower waves determine their depth.
     bent = angle + 0.05 * np.sin(9.0 * depth + 3.0 * angle) + 0.04 * np.sin(16.0 * depth - 7.0 * angle)
     folds = np.zeros_like(x)
     for order, slant, phase, drift, amplitude in person.folds:
@@ -171,11 +171,11 @@ def _cortical_csf(person: Person, level: float, sulci: float, where: tuple, pixe
     for order, phase, amplitude in person.depths:
         reach += amplitude * np.cos(order * _DIRECTIONS + phase + level)
     reach = np.interp(angle, _DIRECTIONS, np.maximum(reach, 0.06))
-    opening = np.clip(5.0 * reach, 0.3, 2.0) * np.clip(1.7 - 1.3 * depth / reach, 0.3, 1.7)  # deep ones gape
+    opening = np.clip(5.0 * reach, 0.3, 2.0) * np.clip(1.7 - 1.3 * depth / reach, 0.3, 1.7)  # deep sulci are wider
     nearest = _crossing(folds, pixel) - width * opening + 0.8 * np.maximum(depth - reach, 0.0)
     nearest = np.minimum(nearest, depth - 0.5 * width)
 
-    # Between the halves: open before the corpus callosum and behind it, everywhere near the top.
+    # Longitudinal fissure: open in front of and behind the corpus callosum, and everywhere at high levels.
     front = np.interp(level, _LEVELS, (-0.56, -0.60, -0.56, -0.62, 0.05))
     back = np.interp(level, _LEVELS, (0.50, 0.60, 0.64, 0.66, 0.05))
     beyond = np.minimum(np.maximum(y - front, 0.0), np.maximum(back - y, 0.0))
@@ -188,7 +188,7 @@ def _cortical_csf(person: Person, level: float, sulci: float, where: tuple, pixe
     side = _crossing(folds, pixel) - 0.6 * width + 0.9 * np.maximum(np.abs(x) - 0.17, 0.0) + beyond
     nearest = np.minimum(nearest, np.minimum(fissure, side))
 
-    # The Sylvian fissure and the insula, which the upper slices pass above; both wander with the folds around them.
+    # Sylvian fissure and insula, which upper slices do not contain; both vary with the sulci around them.
     shut = 0.25 * max(level - 0.5, 0.0)
     across = np.abs(x)
     insula = _chain(across, y, [(0.66, -0.30, -0.02), (0.58, -0.10, 0.008), (0.57, 0.06, 0.008), (0.64, 0.24, -0.02)])
@@ -204,7 +204,7 @@ def _ventricles(across: np.ndarray, y: np.ndarray, level: float, atrophy: float)
     for point in _VENTRICLE:
         px, py, radius = (np.interp(level, _LEVELS, point[:, k]) for k in range(3))
         wide = radius * widening if radius > 0.0 else radius
-        # The wall at the septum stays, the outer wall gives way; the horns reach further out and further back.
+        # With atrophy the outer wall moves and the septum does not; the horns extend outwards and backwards.
         chain.append((px + 0.75 * max(wide - radius, -0.02), py * (1.0 + 0.03 * atrophy), wide))
     lateral = _chain(across, y, chain, rounding=0.06)
     third = _chain(across, y, [(0.0, -0.10, 0.008), (0.0, 0.12, 0.012)]) - 0.010 * (atrophy + 0.6)
@@ -212,7 +212,7 @@ def _ventricles(across: np.ndarray, y: np.ndarray, level: float, atrophy: float)
 
 
 def _deep_grey(signal: np.ndarray, across: np.ndarray, y: np.ndarray, level: float, pixel: float) -> np.ndarray:
-    """Paint caudate, putamen and thalamus where the slice meets them; the white left between is the capsule."""
+    """Paint caudate, putamen and thalamus if the slice contains them; the white matter between is the capsule."""
     caudate = float(np.interp(level, (0.15, 0.3, 0.75, 0.95), (0.0, 1.0, 1.0, 0.0)))
     nuclei = float(np.interp(level, (0.05, 0.2, 0.5, 0.66), (0.3, 1.0, 1.0, 0.0)))
     x0, y0 = (0.33, -0.14) if level < 0.6 else (0.27, -0.10)
@@ -227,14 +227,13 @@ def _deep_grey(signal: np.ndarray, across: np.ndarray, y: np.ndarray, level: flo
 def _basal(
     signal: np.ndarray, across: np.ndarray, y: np.ndarray, level: float, atrophy: tuple[float, float], pixel: float
 ) -> np.ndarray:
-    """Paint what only low slices show: cistern and midbrain, and the hippocampi beside the temporal horns."""
+    """Paint structures of low slices: cistern and midbrain, hippocampi and temporal horns."""
     ventricles, hippocampi = atrophy
     show = float(np.interp(level, (0.18, 0.3), (1.0, 0.0)))
     cistern = _chain(across, y, [(0.25, 0.08, 0.0), (0.19, 0.24, 0.0), (0.0, 0.33, 0.012)], rounding=0.08)
     cistern = np.minimum(cistern, _chain(across, y, [(0.0, 0.33, 0.02), (0.0, 0.46, 0.008)]))
     signal = _paint(signal, CSF, 0.8 * show * _inside(cistern - 0.004 * ventricles, 2.0 * pixel))
-    # The bed of the hippocampus keeps its size, so fluid takes the room of what is lost, most of it on the outside:
-    # the temporal horn.
+    # CSF replaces the lost volume of the hippocampus, mostly on its outer side: the temporal horn.
     signal = _paint(signal, CSF, show * _inside(_ellipse(across, y, (0.40, 0.18), (0.09, 0.135), 0.35), 2.0 * pixel))
     left = 0.95 - 0.10 * hippocampi
     centre = (0.40 - 0.075 * (1.0 - left), 0.18 + 0.06 * (1.0 - left))
@@ -243,13 +242,13 @@ def _basal(
 
 
 def _crossing(field: np.ndarray, pixel: float) -> np.ndarray:
-    """First-order distance to where `field` crosses zero, from its own slope (Taubin 1994)."""
+    """First-order distance to the zero crossings of `field`, from its gradient (Taubin 1994)."""
     down, right = np.gradient(field, pixel)
     return np.abs(field) / np.sqrt(down * down + right * right + 4.0)
 
 
 def _chain(x: np.ndarray, y: np.ndarray, points: list[tuple[float, float, float]], rounding: float = 0.0) -> np.ndarray:
-    """Signed distance to a chain of round-ended pieces between (x, y, radius) points, its joints filled out."""
+    """Signed distance to a chain of rounded segments between points (x, y, radius), with smooth joints."""
     nearest = np.full(np.broadcast(x, y).shape, np.inf)
     for (x0, y0, r0), (x1, y1, r1) in pairwise(points):
         dx, dy = x1 - x0, y1 - y0
@@ -265,7 +264,7 @@ def _chain(x: np.ndarray, y: np.ndarray, points: list[tuple[float, float, float]
 
 
 def _ellipse(x: np.ndarray, y: np.ndarray, centre: tuple, axes: tuple, tilt: float) -> np.ndarray:
-    """Signed distance, to first order near the edge, to an ellipse turned by `tilt` radians."""
+    """Signed distance, first-order near the edge, to an ellipse rotated by `tilt` radians."""
     dx, dy = x - centre[0], y - centre[1]
     u = (dx * np.cos(tilt) + dy * np.sin(tilt)) / axes[0]
     v = (dy * np.cos(tilt) - dx * np.sin(tilt)) / axes[1]
@@ -286,5 +285,5 @@ def _inside(distance: np.ndarray, width: float) -> np.ndarray:
 
 
 def _paint(signal: np.ndarray, tissue: float, share: np.ndarray) -> np.ndarray:
-    """The signal with `share` of each pixel replaced by a tissue: partial volume, linear in T1 brightness."""
+    """The signal with a `share` of each pixel replaced by a tissue (linear partial volume)."""
     return signal + share * (tissue - signal)

@@ -1,6 +1,6 @@
-"""Synthetic axial brain slices: pixels of one, and a population of them as a data set.
+"""Synthetic axial brain slices: `draw_slice` draws one, `phantom_samples` makes a data set of a population.
 
-Every person is invented by `train.data.phantom.anatomy` from a seed.
+`train.data.phantom.anatomy` generates each person from a seed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from stageproof.train.data.phantom.anatomy import brain, invent
 from stageproof.train.data.samples import Samples
 
 LOWEST, HIGHEST = 0.08, 0.92
-"""Axial levels between which a person's slices are spread evenly."""
+"""Range of axial levels over which the slices of a person are evenly spaced."""
 
 
 def draw_slice(stage: int, patient: int, level: float, *, size: int = 128, seed: int = 0) -> np.ndarray:
-    """One skull-stripped axial slice, (size, size) uint8, front of the head upwards, 0 outside the brain.
+    """(size, size) uint8: one skull-stripped axial slice, front of the head at the top, 0 outside of the brain.
 
-    stage: 0-3, position in `runtime.labels.LABELS`; the same `patient` at another stage is the same person, declined.
-    patient: 0 or more; a person within the population `seed`. Another seed holds other people.
+    stage: 0-3, index in `runtime.labels.LABELS`; the same `patient` at another stage is the same person.
+    patient: 0 or more; a person of the population `seed`. Another seed has other persons.
     level: 0 (midbrain, hippocampi) to 1 (above the lateral ventricles).
-    size: pixels a side, 32 or more.
+    size: height and width in pixels, 32 or more.
 
     The same arguments give the same pixels in every process; NumPy may change its random streams between versions.
     Raises InputError for an argument outside these ranges.
@@ -41,17 +41,17 @@ def draw_slice(stage: int, patient: int, level: float, *, size: int = 128, seed:
     slope_x, slope_y, outward = person.bias + rng.normal(0.0, 0.01, 3)
     gain, gamma = person.contrast
     signal = signal**gamma * gain * (1.0 + slope_x * x + slope_y * y + outward * (x * x + y * y - 0.35))
-    # A magnitude image has noise in two channels, so its noise is Rician (Gudbjartsson & Patz 1995).
+    # A magnitude image has noise in two channels; its noise is therefore Rician (Gudbjartsson & Patz 1995).
     real, imaginary = rng.normal(0.0, person.noise, (2, size, size))
     signal = np.hypot(signal + real, imaginary) * inside
     return np.clip(np.rint(signal * 255.0), 0, 255).astype(np.uint8)
 
 
 def phantom_samples(patients: int = 24, slices: int = 6, *, size: int = 128, seed: int = 0, first: int = 0) -> Samples:
-    """`Samples` of 4 x patients x slices PNG images, stage by stage, with every slice's patient in `groups`.
+    """`Samples` of 4 × patients × slices PNG images, ordered by stage, with the patient of each slice in `groups`.
 
-    patients: people in each stage, 1 or more; asking for more adds people and leaves the others as they are.
-    first: people to leave out at the beginning of each stage: 24 gives others than the 24 of the default.
+    patients: number of patients in each stage, 1 or more; a larger number adds patients and does not change the others.
+    first: number of patients to skip in each stage; 24 gives other patients than the default.
     slices: axial levels of each person, 1 or more, spread evenly from the hippocampi to above the ventricles.
     size, seed: as for `draw_slice`. Raises InputError for an argument outside these ranges.
     """
@@ -81,14 +81,14 @@ def scans(
     levels = np.linspace(LOWEST, HIGHEST, slices) if slices > 1 else [0.5]
     for stage in range(len(LABELS)):
         for index in range(first, first + patients):
-            patient = index * len(LABELS) + stage  # unique over all stages, and unmoved when more are asked for
+            patient = index * len(LABELS) + stage  # unique over all stages, and independent of the number of patients
             for number, level in enumerate(levels):
                 yield stage, patient, number, draw_slice(stage, patient, float(level), size=size, seed=seed)
 
 
 def _check(*, stage: int, patient: int, level: float, size: int, seed: int) -> None:
     if not 0 <= stage < len(LABELS):
-        raise InputError(f"stage is {stage}; expected 0-{len(LABELS) - 1}, a position in {', '.join(LABELS)}.")
+        raise InputError(f"stage is {stage}; expected 0-{len(LABELS) - 1}, an index in {', '.join(LABELS)}.")
     if not 0.0 <= level <= 1.0:
         raise InputError(f"level is {level}; expected 0 (hippocampi) to 1 (above the ventricles).")
     if size < 32:
@@ -99,7 +99,7 @@ def _check(*, stage: int, patient: int, level: float, size: int, seed: int) -> N
 
 
 def encode(pixels: np.ndarray, kind: str) -> bytes:
-    """One slice as the bytes of a PNG (compressed lightly: noise does not shrink) or a quality-95 JPEG file."""
+    """The slice as a PNG file (low compression level, since noise does not compress) or a JPEG file of quality 95."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **({"compress_level": 3} if kind == "png" else {"quality": 95}))
     return buffer.getvalue()

@@ -1,1 +1,1 @@
-"""Readers of data: class folders, tables, parquet, predefined splits."""
+"""Data sources: class folders, CSV tables, parquet files and predefined splits."""

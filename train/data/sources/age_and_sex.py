@@ -1,4 +1,4 @@
-"""Age and sex of the person that each slice shows, where the data has columns for them."""
+"""`traits_of`: age and sex of the patient of each slice, from columns of the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stageproof.train.data.tables import column, read_table
 
 AGES = ("age", "age_years", "age_at_scan", "age_at_visit", "patient_age", "patientage", "participant_age")
 SEXES = ("sex", "gender", "patient_sex", "patientsex", "participant_sex", "m/f")
-"""What the columns may be called, in any case and with spaces or hyphens for underscores."""
+"""Accepted column names, ignoring case, and with spaces or hyphens in place of underscores."""
 NOT_RECORDED = "not recorded"
 _SEX = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"} | {
     "o": "other",
@@ -29,23 +29,23 @@ _OLDEST = 125.0
 
 @dataclass(frozen=True)
 class Traits:
-    """Of N slices; position i of both arrays is the same slice."""
+    """Age and sex for N slices."""
 
     ages: np.ndarray
-    """(N,) float64, years; NaN where not recorded."""
+    """(N,) float64, years; NaN if not recorded."""
     sexes: np.ndarray
     """(N,) str: female, male, other, or `NOT_RECORDED`."""
     origin: str
-    """Where they were read, for people."""
+    """Description of the source."""
 
 
 def traits_of(data: Path | None, names: Sequence[str]) -> Traits | None:
-    """Age and sex for each slice of the data; None where it has a column for neither.
+    """Age and sex for each slice; None if the data has no column for either.
 
-    data: what `train.data.sources.source.load_samples` reads; None for phantoms, which have neither. names: (N,) what
-    that calls the slices. A CSV or parquet file is looked at first, then `participants.tsv`.
+    data: as for `train.data.sources.source.load_samples`; None for phantoms, which have neither. names: (N,) names of
+    the slices in its result. A CSV or parquet file is searched first, then `participants.tsv`.
 
-    Raises DatasetError for a table that cannot be read.
+    Raises DatasetError if a table cannot be read.
     """
     if data is None:
         return None
@@ -60,10 +60,10 @@ def traits_of(data: Path | None, names: Sequence[str]) -> Traits | None:
 
 
 def age_in_years(value: Any) -> float:
-    """The age that a cell states, NaN for anything else.
+    """The age in a cell, in years; NaN if it contains no age.
 
-    Ages over 89 may be masked as ``89+`` or ``>89`` (BIDS 1.10, "Participants file"): then that bound. DICOM's age
-    strings (PS3.5, AS) end in Y, M, W or D.
+    Ages over 89 may be masked as ``89+`` or ``>89`` (BIDS 1.10, "Participants file"), which is read as 89. DICOM age
+    strings (PS3.5, AS) end with Y, M, W or D.
     """
     match = re.fullmatch(r"[>≥]?=?\s*(\d+(?:\.\d+)?)\s*\+?\s*([ymwd]?)(?:ears?)?", str(value).strip().lower())
     if match is None:
@@ -73,12 +73,12 @@ def age_in_years(value: Any) -> float:
 
 
 def sex_of(value: Any) -> str:
-    """``female``, ``male`` or ``other``; `NOT_RECORDED` for anything else, numbers too: which is which differs."""
+    """``female``, ``male`` or ``other``; `NOT_RECORDED` for anything else, including numbers, whose coding varies."""
     return _SEX.get(str(value).strip().lower(), NOT_RECORDED)
 
 
 def _traits(rows: Sequence[dict[str, Any] | None], header: list[str], origin: str) -> Traits | None:
-    """The columns of the row of each slice (None: it has no row); None where there is neither column."""
+    """Age and sex from the row of each slice (None: no row); None if the table has neither column."""
     age, sex = _column(AGES, header), _column(SEXES, header)
     if age is None and sex is None:
         return None
@@ -110,7 +110,7 @@ def _of_parquet(path: Path, names: Sequence[str]) -> Traits | None:
     if not wanted:
         return None
     rows = pq.read_table(path, columns=wanted).to_pylist()
-    # Names begin with the number of the row (train.data.sources).
+    # Names begin with the row number (train.data.sources.source).
     numbers = [int(name.partition("/")[0]) for name in names]
     return _traits([rows[number] if number < len(rows) else None for number in numbers], header, path.name)
 

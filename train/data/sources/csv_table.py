@@ -1,4 +1,4 @@
-"""`--data list.csv`: a table of path, label and, where they are known, patient and session."""
+"""Reads a CSV table of path, label and, optionally, patient and session."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SUFFIXES = {".csv", ".tsv"}
 
 
 def from_table(path: Path) -> Samples:
-    """The slices that the table at `path` lists, their files relative to its folder.
+    """The slices listed in the table at `path`, with files relative to its folder.
 
-    Raises DatasetError for a table without paths or labels, a class that is none, or files that do not exist.
+    Raises DatasetError for a table without paths or labels, an unknown class, or files that do not exist.
     """
     header, rows = read_table(path, "a list of slices")
     names = {kind: column(kind, header) for kind in COLUMNS}
     missing = [kind for kind in ("path", "label") if names[kind] is None]
     if missing:
         raise DatasetError(
-            f"{path} has no column {' and no '.join(missing)}; its first line holds {', '.join(header) or 'nothing'}. "
-            "Expected path, label and, where they are known, patient and session."
+            f"{path} has no column {' and no '.join(missing)}; its header is {', '.join(header) or 'nothing'}. "
+            "Expected path, label and, optionally, patient and session."
         )
     if not rows:
-        raise DatasetError(f"{path} lists no slice: it has a first line and nothing below it.")
+        raise DatasetError(f"{path} lists no slice: it has a header and no rows.")
     where, label = str(names["path"]), str(names["label"])
     files = [path.parent / row[where] for row in rows]
     _check_files(path, [row[where] for row in rows], files)
@@ -56,14 +56,14 @@ def _check_files(path: Path, named: list[str], files: list[Path]) -> None:
 
 
 def _labels(path: Path, name: str, rows: list[dict[str, str]]) -> np.ndarray:
-    """(N,) int64 positions in LABELS."""
+    """(N,) int64 indices in LABELS."""
     known = {row[name]: canonical_label(row[name]) for row in rows}
     strangers = [repr(value) for value, label in known.items() if label is None]
     if strangers:
         more = "" if len(strangers) <= 5 else f" and {len(strangers) - 5} more"
         raise DatasetError(
-            f"{path}: {', '.join(strangers[:5])}{more} in the column {name!r} is no class. Expected the names "
-            f"{', '.join(LABELS)}, in any common spelling; numbers do not say in which order the classes are."
+            f"{path}: {', '.join(strangers[:5])}{more} in the column {name!r} is not a class. Expected the names "
+            f"{', '.join(LABELS)}, in any common spelling; numbers are not accepted, because their order is unknown."
         )
     return np.array([LABELS.index(str(known[row[name]])) for row in rows], np.int64)
 
@@ -78,10 +78,12 @@ def _ids(path: Path, patient: str | None, session: str | None, rows: list[dict[s
     if empty:
         raise DatasetError(
             f"{path}, row {empty[0] + 2}: the column {patient!r} is empty, as in {len(empty)} of {len(rows)} rows. "
-            "Give every slice its patient, or leave the column out."
+            "Give the patient of every slice, or leave the column out."
         )
     if len(set(subjects)) < 2:
-        raise DatasetError(f"{path} names one patient for all slices in {patient!r}. Expected one id for each patient.")
+        raise DatasetError(
+            f"{path} has the same patient for all slices in {patient!r}. Expected one id for each patient."
+        )
     sessions = [row[session] or None for row in rows] if session is not None else [None] * len(rows)
-    said = f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if session is not None else "")
-    return Ids("table", said, numbered(subjects), session_numbers(subjects, sessions))
+    description = f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if session is not None else "")
+    return Ids("table", description, numbered(subjects), session_numbers(subjects, sessions))

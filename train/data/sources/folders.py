@@ -1,7 +1,7 @@
-"""Slices in folders → `Samples`: a folder for each class, also within folders of patients, or the tree of a BIDS set.
+"""Reads slices from class folders, from class folders inside patient folders, or from a BIDS dataset.
 
-Hidden files and what macOS and Windows leave behind are skipped; a linked folder is followed once; what was not taken
-is counted and named.
+Hidden files and files that macOS and Windows create are ignored. A linked folder is read once. `Samples.skipped` lists
+what was ignored.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from stageproof.train.data.samples import Samples, Skipped
 
 _KNOWN = {"groups.csv", "participants.tsv", "participants.json", "dataset_description.json", "README", "README.md"}
 FEWEST_PATIENT_FOLDERS = 8
-"""Folders that hold class folders are patients from so many on; fewer are parts, such as train and test."""
+"""Minimum number of folders with class folders to be read as patients; fewer are parts of a split, such as train."""
 
 
 def folder_samples(root: Path) -> Samples:
-    """The slices in `root`: class folders, class folders within folders of patients, or a BIDS tree whose
-    participants.tsv has classes. Raises DatasetError saying what was found instead."""
+    """The slices in `root`: class folders, class folders inside patient folders, or a BIDS dataset with classes in
+    participants.tsv. Raises DatasetError for anything else."""
     folders = folders_in(root)
     if not any(canonical_label(folder.name) for folder in folders):
         if are_patients(folders):
@@ -39,17 +39,18 @@ def folder_samples(root: Path) -> Samples:
 
 
 def folders_in(root: Path) -> list[Path]:
-    """The folders in `root`, sorted, without hidden ones and debris."""
+    """The folders in `root`, sorted, without hidden folders and those of the operating system."""
     return sorted(folder for folder in root.iterdir() if folder.is_dir() and not is_debris(folder.name))
 
 
 def holds_classes(folder: Path) -> bool:
-    """Whether one of the folders in `folder` is called as a class."""
+    """Whether one of the folders in `folder` has the name of a class."""
     return any(canonical_label(inner.name) for inner in folder.iterdir() if inner.is_dir())
 
 
 def are_patients(folders: Sequence[Path]) -> bool:
-    """Whether all of `folders` hold class folders and are too many, and called too unlike, to be parts of a split."""
+    """Whether `folders` are patients: all contain class folders, and their number and names are not those of parts of a
+    split."""
     return (
         len(folders) >= FEWEST_PATIENT_FOLDERS
         and all(holds_classes(folder) for folder in folders)
@@ -58,17 +59,20 @@ def are_patients(folders: Sequence[Path]) -> bool:
 
 
 def class_folders(root: Path) -> Samples:
-    """The slices of the class folders in `root`, of which some may be empty or missing. Raises DatasetError."""
+    """The slices in the class folders in `root`; some classes may be empty or missing.
+
+    Raises DatasetError if `root` has other folders, or two folders for one class.
+    """
     folders = folders_in(root)
     classes = {folder: canonical_label(folder.name) for folder in folders}
     strangers = [folder.name for folder, label in classes.items() if label is None]
     if folders and all(holds_classes(folder) for folder in folders):
-        raise DatasetError(_dealt(root, [folder.name for folder in folders]))
+        raise DatasetError(_several_parts(root, [folder.name for folder in folders]))
     if strangers or not folders:
         found = ", ".join(repr(name) for name in strangers) or "no folder at all"
         raise DatasetError(
             f"{root}: expected one folder for each class ({', '.join(LABELS)}, in any common spelling), found "
-            f"{found}. Give the folder that holds the class folders, and move what is no class out of it."
+            f"{found}. Give the folder that contains the class folders, and move other folders out of it."
         )
     labels = list(classes.values())
     doubled = sorted({str(label) for label in labels if labels.count(label) > 1})
@@ -79,7 +83,7 @@ def class_folders(root: Path) -> Samples:
 
 
 def _labelled(root: Path, classes: dict[str, int], depth: int) -> Samples:
-    """The files in `root` whose folder at `depth` is a key of `classes`, and of which class each is."""
+    """The files in `root` whose folder at `depth` is a key of `classes`, with their classes."""
     found = files_below(root)
     parts = [file.relative_to(root).parts for file in found.files]
     label = [classes.get(part[depth]) if len(part) > depth + 1 else None for part in parts]
@@ -97,15 +101,15 @@ def _labelled(root: Path, classes: dict[str, int], depth: int) -> Samples:
 
 
 def _skipped(root: Path, debris: int, links: Sequence[Path], beside: Sequence[str]) -> tuple[Skipped, ...]:
-    told = []
+    skipped = []
     if debris:
-        told.append(Skipped("hidden files, or files left by macOS or Windows", debris, ""))
+        skipped.append(Skipped("hidden files, or files created by macOS or Windows", debris, ""))
     if links:
         name = links[0].relative_to(root).as_posix()
-        told.append(Skipped("links that lead nowhere, or to a folder that was read already", len(links), name))
+        skipped.append(Skipped("broken links, or links to a folder that was read already", len(links), name))
     if beside:
-        told.append(Skipped("files outside the class folders", len(beside), beside[0]))
-    return tuple(told)
+        skipped.append(Skipped("files outside the class folders", len(beside), beside[0]))
+    return tuple(skipped)
 
 
 def _patients(root: Path, folders: Sequence[Path]) -> Samples:
@@ -117,7 +121,7 @@ def _patients(root: Path, folders: Sequence[Path]) -> Samples:
 
 
 def _bids(root: Path, folders: Sequence[Path]) -> Samples | None:
-    """The slices of sub-LABEL/… with the classes of participants.tsv; None where this is no such tree."""
+    """The slices of a BIDS dataset with the classes of participants.tsv; None if `root` is not a BIDS dataset."""
     file = participants_file(root)
     people = [folder for folder in folders if folder.name.startswith("sub-")]
     if file is None or not people:
@@ -129,14 +133,14 @@ def _bids(root: Path, folders: Sequence[Path]) -> Samples | None:
     labels = labelled_by_participants(names, file)
     if labels is None:
         raise DatasetError(
-            f"{root} holds folders of participants, and {file.name} has no column whose every value is a class "
+            f"{root} contains folders of participants, but {file.name} has no column with a class in every row "
             f"({', '.join(LABELS)}, in any common spelling). Add one, or give --data a CSV of path, label and patient."
         )
     rows = np.flatnonzero(labels >= 0)
     without = [name for name, label in zip(names, labels, strict=True) if label < 0]
     skipped = _skipped(root, found.debris, found.links, [])
     if without:
-        skipped += (Skipped(f"files of nobody in {file.name}", len(without), without[0]),)
+        skipped += (Skipped(f"files of participants not in {file.name}", len(without), without[0]),)
     return Samples(
         images=[images[row] for row in rows],
         labels=labels[rows],
@@ -147,19 +151,20 @@ def _bids(root: Path, folders: Sequence[Path]) -> Samples | None:
     )
 
 
-def _dealt(root: Path, parts: list[str]) -> str:
-    """What to do with a folder whose folders hold the classes, such as train/ and test/."""
+def _several_parts(root: Path, parts: list[str]) -> str:
+    """The error for a folder whose subfolders contain the class folders, such as train/ and test/."""
     training = next((part for part in parts if part.lower().startswith("train")), parts[0])
-    text = f"{root} holds {', '.join(parts)}, and the class folders are in there. Train on one: --data "
+    text = f"{root} contains {', '.join(parts)}, with the class folders inside. Train on one of them: --data "
     others = [part for part in parts if part != training]
     if not others:
         return f"{text}{quoted(root / training)}."
     return (
-        f"{text}{quoted(root / training)}. Then {command('train.evaluate', '--data', root / others[0])} judges the "
-        f"run on those it has not seen; {command('train.audit', '--data', root)} says how many are in both."
+        f"{text}{quoted(root / training)}. Then evaluate on slices of other patients: "
+        f"{command('train.evaluate', '--data', root / others[0])}. To find patients in both, audit them: "
+        f"{command('train.audit', '--data', root)}"
     )
 
 
 def quoted(path: Path) -> str:
-    """The path as a shell takes it."""
+    """The path, quoted for a shell."""
     return shlex.quote(str(path))

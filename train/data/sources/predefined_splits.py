@@ -1,4 +1,4 @@
-"""A dataset dealt into folders beforehand, such as train/ and test/: its slices together, and which part each is of."""
+"""Reads datasets with a predefined split into folders, such as train/ and test/."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stageproof.train.data.sources.source import check_classes, load_samples
 
 
 def load_parts(path: Path, patient_pattern: str | None = None) -> tuple[Samples, np.ndarray | None]:
-    """The slices at `path` and, (N,) str, the folder each is dealt to; None for a dataset that is not dealt.
+    """The slices at `path`, and the (N,) str folder of each in a predefined split; None without a predefined split.
 
-    Names begin with the folder; ids are looked for in what comes after it. Raises DatasetError as `load_samples` does.
+    Names begin with that folder; ids are searched for in the rest. Raises DatasetError as `load_samples`.
     """
     folders = _parts(path)
     if not folders:
@@ -40,7 +40,7 @@ def load_parts(path: Path, patient_pattern: str | None = None) -> tuple[Samples,
 
 
 def _together(parts: Sequence[Samples]) -> tuple[Skipped, ...]:
-    """What was not taken of any part."""
+    """The ignored files of all parts."""
     found: dict[str, Skipped] = {}
     for one in (skipped for part in parts for skipped in part.skipped):
         count = found[one.reason].count if one.reason in found else 0
@@ -49,7 +49,7 @@ def _together(parts: Sequence[Samples]) -> tuple[Skipped, ...]:
 
 
 def in_training(part: np.ndarray) -> np.ndarray:
-    """(N,) bool: which slices a dealt dataset trains on, those of folders named train, training, ….
+    """(N,) bool: the training slices of a predefined split, whose folder is named train, training, ….
 
     part: (N,) str, from `load_parts`.
     """
@@ -57,7 +57,7 @@ def in_training(part: np.ndarray) -> np.ndarray:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The folders of a dealt dataset; none for any other."""
+    """The folders of a predefined split; [] if there is none."""
     if not path.is_dir():
         return []
     folders = folders_in(path)
@@ -68,5 +68,5 @@ def _parts(path: Path) -> list[Path]:
         return []
     if not all(hold):
         odd = ", ".join(repr(folder.name) for folder, holds in zip(folders, hold, strict=True) if not holds)
-        raise DatasetError(f"{path}: {odd} holds no class folders, as the folders beside it do. Move it out.")
+        raise DatasetError(f"{path}: {odd} contains no class folders, but the folders beside it do. Move it out.")
     return folders

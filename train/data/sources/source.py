@@ -1,4 +1,4 @@
-"""Where slices come from: folders, a parquet file or a CSV → `Samples`. (Phantoms: `train.data.phantom`.)"""
+"""`load_samples`: reads labelled slices from folders, a parquet file or a CSV file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ _KINDS_NOT = "neither a folder of class folders, nor a .parquet file, nor a .csv
 
 
 def load_samples(path: Path, patient_pattern: str | None = None) -> Samples:
-    """The labelled slices at `path`, with the ids that its names, tables or headers give
-    (`train.data.identity.find_ids`).
+    """The labelled slices at `path`, with patient ids from names, tables or headers (`train.data.identity.find_ids`).
 
     path: a folder (`train.data.sources.folders`), a parquet file in the Hugging Face image schema, or a CSV of path,
-    label and
-        patient (`train.data.sources.csv_table`). patient_pattern: reads ids from paths instead.
+    label and patient (`train.data.sources.csv_table`). patient_pattern: regular expression that extracts ids from paths
+    instead.
 
-    There is at least one slice; a class may have none. Raises DatasetError saying what was found instead.
+    Raises DatasetError for invalid data, or if there is no slice of any class.
     """
     if path.is_dir():
         samples = folder_samples(path)
@@ -53,18 +52,18 @@ def check_classes(samples: Samples) -> None:
 
 
 def absent_classes(labels: np.ndarray) -> tuple[str, ...]:
-    """The classes that none of `labels` ((N,) int64, positions in LABELS) is of."""
+    """The classes that do not occur in `labels` ((N,) int64, indices in LABELS)."""
     return tuple(label for index, label in enumerate(LABELS) if not (labels == index).any())
 
 
 def check_trainable(samples: Samples) -> None:
-    """Raise DatasetError unless there are two classes to tell apart."""
+    """Raise DatasetError unless there are slices of at least two classes."""
     absent = absent_classes(samples.labels)
     if len(LABELS) - len(absent) < 2:
         only = next(label for label in LABELS if label not in absent)
         raise DatasetError(
-            f"{samples.source} has images of {only} alone: a classifier is trained on two classes or more. Add images "
-            f"of {' or '.join(absent)}. (train.audit and train.evaluate take such data.)"
+            f"{samples.source} has images of {only} alone; training needs images of two classes or more. Add images of "
+            f"{' or '.join(absent)}. (train.audit and train.evaluate accept such data.)"
         )
 
 
@@ -88,7 +87,7 @@ def _parquet(path: Path) -> Samples:
     return Samples(
         images=[(row or {}).get("bytes") or b"" for row in rows],
         labels=_parquet_labels(table, path),
-        # Published files name no patient and repeat names, so the row number makes each name unique.
+        # Names in published files are not unique, so the row number is added.
         names=[f"{number:06d}/{Path((row or {}).get('path') or '').name}" for number, row in enumerate(rows)],
         groups=None,
         source=str(path),
@@ -98,7 +97,7 @@ def _parquet(path: Path) -> Samples:
 
 
 def _parquet_ids(table: Any, path: Path) -> Ids | None:
-    """The patients, where a column of the file names one for every row."""
+    """The patient ids, if a column has one in every row; else None."""
     patient = column("patient", table.column_names)
     if patient is None:
         return None
@@ -106,14 +105,16 @@ def _parquet_ids(table: Any, path: Path) -> Ids | None:
     if any(one in (None, "") or isinstance(one, (list, dict)) for one in subjects) or len(set(subjects)) < 2:
         return None
     session = column("session", table.column_names)
-    told = [None if one is None else str(one) for one in table.column(session).to_pylist()] if session else None
-    sessions = session_numbers(subjects, told) if told else None
-    said = f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if sessions is not None else "")
-    return Ids("table", said, numbered(subjects), sessions)
+    named = [None if one is None else str(one) for one in table.column(session).to_pylist()] if session else None
+    sessions = session_numbers(subjects, named) if named else None
+    description = f"column {patient!r} of {path.name}" + (
+        f", sessions from {session!r}" if sessions is not None else ""
+    )
+    return Ids("table", description, numbered(subjects), sessions)
 
 
 def _position(value: Any, names: list[str]) -> int | None:
-    """The position in `names` that a label of a parquet file means: a whole number, also as 2.0 or "2", or a name."""
+    """The index in `names` of a label in a parquet file: an integer, also as 2.0 or "2", or a class name; else None."""
     if isinstance(value, str):
         spelt = [canonical_label(name) for name in names]
         label = canonical_label(value)
@@ -126,7 +127,7 @@ def _position(value: Any, names: list[str]) -> int | None:
 
 
 def _parquet_labels(table: Any, path: Path) -> np.ndarray:
-    """(N,) int64 positions in LABELS, through the class names that the file carries."""
+    """(N,) int64 indices in LABELS, converted with the class names in the file."""
     values = table.column("label").to_pylist()
     if any(isinstance(value, (list, dict)) for value in values):
         raise DatasetError(f"{path}: 'label' is {table.schema.field('label').type}, expected one number or name a row.")
@@ -135,7 +136,7 @@ def _parquet_labels(table: Any, path: Path) -> np.ndarray:
         if not all(isinstance(value, str) for value in values):
             kinds = ", ".join(sorted({"nothing" if value is None else type(value).__name__ for value in values}))
             raise DatasetError(
-                f"{path}: 'label' holds {kinds}, and the file does not name its classes (no ClassLabel in its "
+                f"{path}: 'label' contains {kinds}, and the file does not name its classes (no ClassLabel in its "
                 "'huggingface' metadata). Write it with the datasets library, or give 'label' as class names."
             )
         names = sorted(set(values))
@@ -147,8 +148,8 @@ def _parquet_labels(table: Any, path: Path) -> np.ndarray:
     found = {value: _position(value, names) for value in set(values)}
     if outside := sorted((repr(value) for value, position in found.items() if position is None), key=str):
         raise DatasetError(
-            f"{path}: {', '.join(outside[:5])} in the column 'label' is no class ({len(outside)} such values). "
-            f"Expected whole numbers from 0 to {len(names) - 1}, for {', '.join(names)} in this order, or these names."
+            f"{path}: {', '.join(outside[:5])} in the column 'label' is not a class ({len(outside)} such values). "
+            f"Expected integers from 0 to {len(names) - 1}, for {', '.join(names)} in this order, or these names."
         )
     return np.array([LABELS.index(str(mapping[found[value] or 0])) for value in values], np.int64)
 
