@@ -10,6 +10,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from stageproof.runtime.errors import DatasetError
@@ -21,7 +22,7 @@ from stageproof.train.data.decode import safe_loader
 from stageproof.train.distributed.process_group import Team
 from stageproof.train.engine import session
 from stageproof.train.engine.session import _class_weights
-from stageproof.train.reports.training_figures import plot_confusion, plot_curves
+from stageproof.train.reports.training_figures import draw_curves, plot_confusion, plot_curves
 from stageproof.train.runs.metrics_log import Epoch, Journal
 
 SPEC = InputSpec(32, 32, 1, (0.0,), (1.0,))
@@ -131,6 +132,25 @@ def test_tensorboard_gets_every_figure(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert events.Scalars("full/loss")[0].value == 0.75
     assert "full/validation_patient_accuracy" in events.Tags()["scalars"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 13, 90])
+def test_the_axis_of_epochs_shows_whole_epochs_and_none_that_was_not_trained(count):
+    axes = Figure().subplots()
+    draw_curves(axes, [epoch(1, "head"), *(epoch(number) for number in range(1, count))], "loss")
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(tick == int(tick) and 1 <= tick <= count for tick in ticks)
+    assert axes.get_ylabel() == "loss (cross-entropy)"
+
+
+def test_a_confusion_matrix_says_true_and_predicted(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot_confusion(np.array([0, 1]), np.array([0, 2]), tmp_path / "confusion.png")
+    (axes,) = drawn[0].axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
 
 def test_pictures(tmp_path):

@@ -29,7 +29,7 @@ from stageproof.train.reports.html import document, picture, table
 
 _CAPTIONS = {
     "figures.png": "main figures with their intervals",
-    "confusion.png": "which class is taken for which; shade: share of the row",
+    "confusion.png": "confusion matrix: rows are the true class, columns the predicted one; shade: share of the row",
     "roc.png": "ROC curve, demented or not",
     "reliability.png": "reliability diagram before and after temperature",
     "risk-coverage.png": "risk against coverage",

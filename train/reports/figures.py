@@ -99,7 +99,7 @@ def _confusions(facts: dict[str, Any]) -> bytes:
         axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
         axes.set_xticks(range(len(LABELS)), _SHORT)
         axes.set_yticks(range(len(LABELS)), _SHORT)
-        axes.set(xlabel="taken for", ylabel="is", title=f"{counts.sum()} {name}")
+        axes.set(xlabel="predicted", ylabel="true", title=f"{counts.sum()} {name}")
         for row, column in np.ndindex(counts.shape):
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
