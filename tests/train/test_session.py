@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -79,6 +80,8 @@ def test_every_option_at_once(few_slices, tmp_path, capsys):
     for name in ("curves.png", "confusion.png"):
         with Image.open(out / name) as image:
             assert image.format == "PNG"
+    links = re.findall(r'href="([^"]+)"', (out / "index.html").read_text())
+    assert links == ["curves.png", "confusion.png", "run.json", "metrics.jsonl", "model.safetensors", "split.csv"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def plot_curves(epochs: Sequence[Epoch], path: Path) -> None:
 def draw_curves(axes: Axes, epochs: Sequence[Epoch], name: str) -> None:
     """One figure of every epoch, counted from 1 over all stages. name: ``loss`` or ``accuracy``."""
     at = np.arange(1, len(epochs) + 1)
-    axes.plot(at, [getattr(epoch, name) for epoch in epochs], marker=".", label="training (augmented)")
+    axes.plot(at, [getattr(epoch, name) for epoch in epochs], marker=".", label="training")
     axes.plot(at, [getattr(epoch, f"validation_{name}") for epoch in epochs], marker=".", label="validation")
     starts = [index for index in range(len(epochs)) if index == 0 or epochs[index].stage != epochs[index - 1].stage]
     for index in starts if len(starts) > 1 else []:
