@@ -22,7 +22,8 @@ _EPILOG = """\
 Needs a bundle with a float32 .pt2 (export --to torch-export) and the
 extra: pip install 'stageproof[explain]'. A .pt2 carries code:
 --trust-code says that you trust whoever made the bundle. A Grad-CAM is coarse:
-it shows which cells of the last layer raised a class, not where a disease is.
+it shows which cells of a late layer raised a class, not where a disease is. It
+needs 7 x 7 cells: models of 32 x 32 pixels are refused.
 
 Exit status: 0 written, 1 the guard rejected the image, 2 usage.
 Research use only: not a medical device.
