@@ -67,7 +67,7 @@ def _caption(
 ) -> list[str]:
     """The lines below the picture; the first is the one that must not be missed."""
     decided = prediction.label or f"abstained: {prediction.reason}"
-    size = f"{cells.shape[0]} × {cells.shape[1]} cells of {layer}"
+    size = f"{cells.shape[0]} by {cells.shape[1]} cells of {layer}"  # the font has no ×
     what = f"what raised it, in {size}" if cells.any() else f"nothing in the {size} raised it"
     return [
         "RESEARCH USE ONLY. Not a diagnosis.",
