@@ -1,4 +1,4 @@
-"""Drawings of rows: every latency sample, decisions changed against latency, and the roofline."""
+"""Drawings of rows: every latency sample, changed predictions against latency, and the roofline."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _dots(samples: np.ndarray, scale: Scale, top: float, bottom: float) -> str:
 
 
 def pareto(found: Sequence[Figures]) -> str:
-    """Share of decisions changed against latency: what is left and below is better; nothing where none was counted."""
+    """Share of changed predictions against latency, lower left is better; nothing where none was counted."""
     counted = [one for one in found if one.row.flips]
     if not counted:
         return ""
