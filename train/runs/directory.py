@@ -7,6 +7,9 @@ A run directory (schema 1) is finished when it has its name; until then it is `.
     metrics.jsonl       one line an epoch
     split.csv           every slice: name, class, patient, side
     unreadable.json     files left out, with the reason
+    curves.png          loss and accuracy by epoch
+    confusion.png       confusion matrix of the validation slices
+    index.html          links to all of these, and to evaluations
 """
 
 from __future__ import annotations
