@@ -143,7 +143,7 @@ def _plot(patients: Patients) -> bytes:
     from matplotlib.figure import Figure
 
     z = np.arctanh(np.clip(patients.links, -1 + 1e-7, 1 - 1e-7))
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(5.3, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.hist(z, bins=120, color="#4a7ab5")
     axes.set_yscale("log")

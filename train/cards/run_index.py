@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from stageproof.runtime.text.escapes import markup as escape
+from stageproof.train.reports.evaluation_page import CAPTIONS
 from stageproof.train.reports.formatting import number
 from stageproof.train.reports.html import document
 from stageproof.train.runs.pseudonyms import public_run
@@ -57,7 +58,7 @@ def index_page(name: str, record: dict[str, Any], files: Iterable[str]) -> str:
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="headline">{escape(_answer(record))}</p>']
     for heading, group in _GROUPS:
         items = [
-            f'<li><a href="{quote(path.as_posix())}">{escape(path.as_posix())}</a>: {escape(what)}</li>'
+            f'<li><a href="{quote(path.as_posix())}">{escape(path.as_posix())}</a>: {escape(_what(path, what))}</li>'
             for pattern, what in group
             for path in found
             if path.match(pattern) and len(path.parts) == pattern.count("/") + 1
@@ -67,6 +68,10 @@ def index_page(name: str, record: dict[str, Any], files: Iterable[str]) -> str:
     if not any(path.name == "report.html" for path in found):
         parts.insert(2, '<p class="note">Not evaluated yet: python -m train.evaluate, with this folder.</p>')
     return document(title, parts, "Research use only. Not a medical device.")
+
+
+def _what(path: Path, what: str) -> str:
+    return CAPTIONS.get(path.name, what) if len(path.parts) > 1 else what
 
 
 def _answer(record: dict[str, Any]) -> str:

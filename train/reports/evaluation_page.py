@@ -29,7 +29,7 @@ from stageproof.train.reports.formatting import (
 from stageproof.train.reports.html import document, picture, table
 from stageproof.train.reports.misclassified import STYLE, Misclassified, section
 
-_CAPTIONS = {
+CAPTIONS = {
     "figures.png": "main figures with their intervals",
     "confusion.png": "confusion matrix: rows are the true class, columns the predicted one; shade: share of the row",
     "roc.png": "ROC curve, demented or not",
@@ -40,7 +40,7 @@ _CAPTIONS = {
     "net-benefit.png": "net benefit against the probability from which somebody would act, with intervals",
     "predictive-values.png": "predictive values against the share of people with dementia, with intervals",
 }
-
+"""What each picture of an evaluation shows, by file name."""
 
 _BESIDE = {"Net benefit": "net-benefit.png", "Predictive values at other prevalences": "predictive-values.png"}
 """The picture of a section."""
@@ -219,4 +219,4 @@ def _method(facts: dict[str, Any]) -> str:
 
 
 def _image(drawn: dict[str, bytes], name: str) -> str:
-    return picture(drawn[name], _CAPTIONS[name]) if name in drawn else ""
+    return picture(drawn[name], CAPTIONS[name]) if name in drawn else ""
