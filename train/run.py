@@ -21,6 +21,7 @@ from stageproof.runtime.errors import InputError, TrainingError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.system.cpus import available_cpus
+from stageproof.train.cards.run_index import INDEX, index_page, linked
 from stageproof.train.config.options import Options
 from stageproof.train.config.saved_options import write_options
 from stageproof.train.data.batches import channel_statistics
@@ -151,6 +152,8 @@ def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels:
         plot_curves(session.metrics_log.epochs, folder / "curves.png")
         plot_confusion(logits.argmax(1), labels, folder / "confusion.png")
         write_record(record, folder)
+        page = index_page(finished_name(folder).name, record, linked(folder))
+        (folder / INDEX).write_text(page, encoding="utf-8")
     except OSError as error:
         raise TrainingError(
             f"The run cannot be written to {folder}: {error}. Free disk space, then continue with --resume."

@@ -11,6 +11,7 @@ from stageproof.benchmarks.reports.figures import Figures, number
 from stageproof.benchmarks.reports.svg import WIDTH, Scale, across, around, path, svg, text, upwards
 
 _RIGHT = WIDTH - 14
+_IN_A_ROW = 3  # entries of the legend
 SHADES = {
     "read": "#111",
     "guard": "#fff",
@@ -40,15 +41,16 @@ def stages(found: Sequence[Figures], without: str | None = None) -> str:
     # A subtraction of two clocks may come out below zero by some nanoseconds.
     most = max(sum(max(0.0, ms) for ms in parts.values()) for _, parts in rows)
     scale, drawn = Scale(0, most * 1.02, 10, _RIGHT, logarithmic=False), [_HATCHED]
-    bottom = 34 + 44 * len(rows)
-    drawn += across(scale, 30, bottom, "milliseconds" + (f", all but {without}" if without else ""))
-    x = 4.0
-    for stage in (stage for stage in SHADES if any(stage in parts for _, parts in rows)):
-        drawn += [_box(x, 6, 12, 12, stage), text(x + 16, 16, stage)]
-        x += 26 + 6.8 * len(stage)
+    shown = [stage for stage in SHADES if any(stage in parts for _, parts in rows)]
+    start = 18 * -(-len(shown) // _IN_A_ROW) + 16
+    bottom = start + 44 * len(rows)
+    drawn += across(scale, start - 4, bottom, "milliseconds" + (f", all but {without}" if without else ""))
+    for at, stage in enumerate(shown):
+        x, y = 4.0 + _RIGHT / _IN_A_ROW * (at % _IN_A_ROW), 6 + 18 * (at // _IN_A_ROW)
+        drawn += [_box(x, y, 12, 12, stage), text(x + 17, y + 10, stage)]
     for at, (one, parts) in enumerate(rows):
-        top, spent = 40 + 44 * at, 0.0
-        drawn.append(text(10, top + 10, f"{one.number}  {one.title}  {number(sum(parts.values()))} ms"))
+        top, spent = start + 6 + 44 * at, 0.0
+        drawn.append(text(10, top + 10, f"{one.number}. {one.title}: {number(sum(parts.values()))} ms"))
         for stage, ms in parts.items():
             left = scale(spent)
             spent += max(0.0, ms)

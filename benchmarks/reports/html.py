@@ -18,7 +18,8 @@ _STYLE = (
     STYLE
     + """
 .key svg { display: inline; width: 14px; height: 12px; margin: 0; vertical-align: -1px }
-.figures th, .figures td { white-space: nowrap }
+.figures td { white-space: nowrap } .figures th { vertical-align: bottom }
+.figures th, .figures td { padding-right: .6rem }
 .figures td:nth-child(2) { white-space: normal; min-width: min(14rem, 30vw) }
 dl { display: grid; grid-template-columns: auto 1fr; gap: 0 1rem; font-size: 14px } dd { margin: 0 }
 """
@@ -32,15 +33,19 @@ def page(record: Record) -> str:
     """The HTML text."""
     found = figures(record.rows)
     single = [one for one in found if one.row.scenario == "single_stream"]
+    groups = [list(group) for _, group in groupby(found, key=lambda one: one.row.scenario)]
     title = f"Benchmarks of {about(record)}"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="headline">{escape(headline(found))}</p>',
         *_warnings(record),
+        *_strips(groups[:1]),
+        f'<p class="note">{_SAMPLES}</p>' if groups else "",
         _definitions(circumstances(record)),
         *_tables(found),
-        _latencies(found),
-        _section("Decisions changed against latency", pareto(single), _PARETO, key=True),
+        "<h2>Every sample of the other scenarios</h2>" if groups[1:] else "",
+        *_strips(groups[1:]),
+        _section("Changed predictions against latency", pareto(single), _PARETO, key=True),
         _section("Roofline", roofline(found, record), _ROOFLINE, key=True),
         _stages(single),
         _scaling(record),
@@ -51,8 +56,8 @@ def page(record: Record) -> str:
 
 
 _PARETO = (
-    "Share of images that a contender decides otherwise than the eager float32 model, against its median. Left and "
-    "below is better; along the dashed line nobody else is both faster and closer."
+    "Share of images whose predicted class differs from that of the eager float32 model, against median latency. Lower "
+    "and further left is better; no row is both faster and closer to that model than those on the dashed line."
 )
 _ROOFLINE = (
     "Arithmetic done in a second, against arithmetic for each byte of weights read. Lines: the most that this machine "
@@ -63,7 +68,10 @@ _ABOVE = (
     "More than 100 % is no error by itself: some convolutions multiply less often than is counted (Winograd), and the "
     "machine may have been used by others while its rate was measured."
 )
-_SAMPLES = "From top to bottom in the order they were taken; the line is the median."
+_SAMPLES = (
+    "Each dot is one measurement, from top to bottom in the order they were taken; the line is the median. The axis is "
+    "logarithmic. Numbers are those of the tables."
+)
 
 
 def _warnings(record: Record) -> list[str]:
@@ -85,7 +93,18 @@ def _section(title: str, drawing: str, note: str, *, key: bool = False) -> str:
 
 
 def _tables(found: Sequence[Figures]) -> list[str]:
-    heads = ["", "", "ms [95 %]", "p90", "p99", "images/s", "times faster [95 %]", "of the floor", "changed", "samples"]
+    heads = [
+        "",
+        "",
+        "ms [95 %]",
+        "p90",
+        "p99",
+        "images/s",
+        "times faster [95 %]",
+        "of the floor",
+        "changed predictions",
+        "samples",
+    ]
     parts = []
     for scenario, group in groupby(found, key=lambda one: one.row.scenario):
         rows = list(group)
@@ -112,12 +131,14 @@ def _cells(one: Figures) -> list[str]:
     ]
 
 
-def _latencies(found: Sequence[Figures]) -> str:
-    parts = [f'<h2>Every sample</h2><p class="note">{_SAMPLES}</p>']
-    for scenario, group in groupby(found, key=lambda one: one.row.scenario):
-        title = scenario.replace("_", " ")
-        parts.append(f"<h3>{escape(title)}</h3>{strips(list(group), f'every sample of {title}, milliseconds')}")
-    return "".join(parts)
+def _strips(groups: Sequence[Sequence[Figures]]) -> list[str]:
+    """Every sample, a drawing for each scenario."""
+    parts = []
+    for rows in groups:
+        scenario = rows[0].row.scenario
+        named = f"<p><b>{escape(scenario.replace('_', ' '))}: {escape(TITLES[scenario])}</b></p>"
+        parts.append(named + strips(rows, f"every sample of {scenario.replace('_', ' ')}, milliseconds"))
+    return parts
 
 
 def _stages(single: Sequence[Figures]) -> str:

@@ -26,7 +26,7 @@ def markdown(record: Record) -> str:
 
 
 def _table(title: str, rows: Sequence[Figures]) -> Iterator[str]:
-    heads = [title, "ms [95 %]", "p90", "p99", "images/s", "times faster [95 %]", "of the floor", "decisions changed"]
+    heads = [title, "ms [95 %]", "p90", "p99", "images/s", "times faster [95 %]", "of the floor", "changed predictions"]
     cells = [
         [
             _plain(one.title),

@@ -1,4 +1,4 @@
-"""Drawings of rows: every latency sample, decisions changed against latency, and the roofline."""
+"""Drawings of rows: every latency sample, changed predictions against latency, and the roofline."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from stageproof.benchmarks.records.read import Record
 from stageproof.benchmarks.reports.figures import Figures, number
-from stageproof.benchmarks.reports.svg import WIDTH, Scale, across, around, numbered, path, svg, text, upwards
+from stageproof.benchmarks.reports.svg import WIDTH, Scale, across, around, box_of, numbered, path, svg, text, upwards
 
 _LEFT, _RIGHT = 46, WIDTH - 14
+_PITCH = 51
+"""From strip to strip: the title, a gap below its descenders, and the samples."""
 
 
 def strips(found: Sequence[Figures], title: str) -> str:
@@ -18,12 +20,12 @@ def strips(found: Sequence[Figures], title: str) -> str:
     scale = around((sample for one in found for sample in one.row.samples_ms), 10, _RIGHT)
     parts = []
     for at, one in enumerate(found):
-        top = 8 + 46 * at
-        parts.append(text(10, top + 10, f"{one.number}  {one.title}  {number(one.median)} ms"))
-        parts.append(path(f"M10 {top + 41:.1f}H{_RIGHT}", "grid"))
-        parts.append(path(_dots(np.array(one.row.samples_ms), scale, top + 15, top + 39), "dots"))
-        parts.append(path(f"M{scale(one.median):.1f} {top + 13}v28", "line"))
-    bottom = 8 + 46 * len(found)
+        top = 8 + _PITCH * at
+        parts.append(text(10, top + 10, f"{one.number}. {one.title}: {number(one.median)} ms"))
+        parts.append(path(f"M10 {top + _PITCH - 4:.1f}H{_RIGHT}", "grid"))
+        parts.append(path(_dots(np.array(one.row.samples_ms), scale, top + 18, top + 42), "dots"))
+        parts.append(path(f"M{scale(one.median):.1f} {top + 16}v28", "line"))
+    bottom = 8 + _PITCH * len(found)
     return svg(bottom + 40, [*across(scale, 8, bottom, "milliseconds"), *parts], title)
 
 
@@ -35,7 +37,7 @@ def _dots(samples: np.ndarray, scale: Scale, top: float, bottom: float) -> str:
 
 
 def pareto(found: Sequence[Figures]) -> str:
-    """Share of decisions changed against latency: what is left and below is better; nothing where none was counted."""
+    """Share of changed predictions against latency, lower left is better; nothing where none was counted."""
     counted = [one for one in found if one.row.flips]
     if not counted:
         return ""
@@ -49,9 +51,12 @@ def pareto(found: Sequence[Figures]) -> str:
             line += f"M{x(one.median):.1f} {y(share):.1f}" if not line else f"H{x(one.median):.1f}V{y(share):.1f}"
             best = share
     points = [(x(one.median), y(share), one.row.kind, one.number) for one, share in zip(counted, shares, strict=True)]
-    parts = [*across(x, 20, bottom, "milliseconds, one image"), *upwards(y, _LEFT, _RIGHT, "decisions changed", " %")]
+    parts = [
+        *across(x, 20, bottom, "median latency of one image, milliseconds"),
+        *upwards(y, _LEFT, _RIGHT, "images whose prediction changed", " %"),
+    ]
     parts += [path(f"{line}H{_RIGHT}", "line", dashed=True), *numbered(points, _RIGHT, bottom)]
-    return svg(bottom + 40, parts, "decisions changed against latency")
+    return svg(bottom + 40, parts, "changed predictions against latency")
 
 
 def roofline(found: Sequence[Figures], record: Record) -> str:
@@ -75,12 +80,14 @@ def roofline(found: Sequence[Figures], record: Record) -> str:
     )
     y = around([*(place[1] for place in places), *rates.values()], bottom - 6, 30)
     parts = [*across(x, 26, bottom, "FLOP for each byte of the artifact"), *upwards(y, _LEFT, _RIGHT, "GFLOP/s")]
+    ceilings = []
     for name, rate in sorted(rates.items(), key=lambda pair: pair[1]):
         ridge = x(max(rate / moved, x.low))
         parts.append(path(f"M{ridge:.1f} {y(rate):.1f}H{_RIGHT}", "line"))
         side = ("start", 14) if ridge < _RIGHT - 90 else ("end", -4)
-        parts.append(text(ridge + side[1], y(rate) - 4, f"{name} {rate:.0f}", side[0]))
+        ceilings.append((ridge + side[1], y(rate) - 4, f"{name} {rate:.0f}", side[0]))
     start, end = max(x.low, y.low / moved), max(rates.values()) / moved
     parts.append(path(f"M{x(start):.1f} {y(start * moved):.1f}L{x(end):.1f} {y(end * moved):.1f}", "line"))
     marks = [(x(place[0]), y(place[1]), one.row.kind, one.number) for one, place in zip(points, places, strict=True)]
-    return svg(bottom + 40, [*parts, *numbered(marks, _RIGHT, bottom)], "roofline")
+    parts += numbered(marks, _RIGHT, bottom, [box_of(*ceiling) for ceiling in ceilings])
+    return svg(bottom + 40, [*parts, *(text(*ceiling) for ceiling in ceilings)], "roofline")

@@ -10,6 +10,9 @@ from stageproof.runtime.text.escapes import markup as escape
 
 WIDTH = 420
 """Units of every drawing's width: it fills a telephone and stops growing at 560 px, so text stays readable on both."""
+_DIGIT = 8.0  # units: DejaVu Sans, which many systems show, is wider than the other usual fonts
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
 STYLE = """
 svg { width: 100%; max-width: 560px; height: auto; display: block; margin: 1rem 0; overflow: visible;
   font: 12.5px system-ui, sans-serif }
@@ -18,6 +21,7 @@ svg .grid { stroke: #ddd; fill: none } svg .line { stroke: #222; fill: none }
 svg .dots { stroke: #1f5fa8; stroke-width: 1.6; stroke-linecap: round; fill: none }
 svg .ours { fill: #1f5fa8; stroke: #1f5fa8 } svg .theirs { fill: #fff; stroke: #b3541e; stroke-width: 1.6 }
 svg .engine { fill: #fff; stroke: #1f5fa8; stroke-width: 1.6 } svg .soft { fill: #555 }
+svg .lead { stroke: #888; stroke-width: .8; fill: none }
 """
 
 
@@ -110,30 +114,46 @@ def mark(x: float, y: float, kind: str) -> str:
     return f'<path class="engine" d="M{x:.1f} {y - 4.5:.1f}l4.5 8h-9z"/>'
 
 
-def numbered(points: Sequence[tuple[float, float, str, int]], right: float, bottom: float) -> list[str]:
-    """Marks with their numbers beside them, each where it covers nothing else. points: (x, y, kind, number)."""
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y, _, _ in points]
-    parts = [mark(x, y, kind) for x, y, kind, _ in points]
+def box_of(x: float, y: float, content: str, anchor: str = "start") -> Box:
+    """What `text` covers with the same arguments, in the widest of the usual fonts: (left, top, right, bottom)."""
+    width = _DIGIT * len(content)
+    left = x - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+    return left, y - 10, left + width, y + 2
+
+
+def numbered(
+    points: Sequence[tuple[float, float, str, int]], right: float, bottom: float, taken: Sequence[Box] = ()
+) -> list[str]:
+    """Marks with their numbers beside them, each where it covers nothing else, joined to its mark where that is far.
+
+    points: (x, y, kind, number). taken: where no number may lie, beside the marks themselves.
+    """
+    full = [*taken, *((x - 5, y - 5, x + 5, y + 5) for x, y, _, _ in points)]
+    leaders, marks, numbers = [], [mark(x, y, kind) for x, y, kind, _ in points], []
     for x, y, _, number in points:
-        width = 7 * len(str(number))
-        for across_by, down_by in _PLACES:
-            left = x + across_by - (width if across_by < 0 else width / 2 if across_by == 0 else 0)
-            box = (left, y + down_by - 9, left + width, y + down_by)
-            inside = box[0] > 30 and box[2] < right and box[1] > 0 and box[3] < bottom
-            if inside and not any(_overlap(box, other) for other in taken):
-                break
-        else:
-            box = (x + 7, y - 5, x + 7 + width, y + 4)
-        taken.append(box)
-        if abs(box[3] - y) > 16:
-            parts.append(
-                path(f"M{x:.1f} {y:.1f}L{(box[0] + box[2]) / 2:.1f} {box[3] if box[3] < y else box[1]:.1f}", "grid")
+        box = _free(x, y, str(number), full, right, bottom)
+        full.append(box)
+        if not (box[1] - 12 <= y <= box[3] + 12 and box[0] - 12 <= x <= box[2] + 12):
+            leaders.append(
+                path(f"M{x:.1f} {y:.1f}L{min(max(x, box[0]), box[2]):.1f} {(box[1] + box[3]) / 2:.1f}", "lead")
             )
-        parts.append(text(box[0], box[3], str(number)))
-    return parts
+        numbers.append(text(box[0], box[3] - 2, str(number)))
+    return [*leaders, *marks, *numbers]
 
 
-_PLACES = [(7, 4), (-7, 4), (0, -7), (0, 16), *((side, -12 * row) for row in range(1, 9) for side in (7, -7, 0))]
+def _free(x: float, y: float, number: str, full: Sequence[Box], right: float, bottom: float) -> Box:
+    """The nearest place for a number that covers nothing of `full`; if there is none, the one that covers least."""
+    width = _DIGIT * len(number)
+    places = []
+    for down in range(-120, 121, 4):
+        for across_by in (7, -7 - width, -width / 2, *range(-90, 91, 10)):
+            left, base = x + across_by, y + 4 + down
+            box = (left, base - 10, left + width, base + 2)
+            if left > 34 and box[2] < right and box[1] > 2 and box[3] < bottom:
+                far = math.hypot(max(left - x, x - box[2], 0), base - 4 - y)
+                apart = (box[0] - 2, box[1], box[2] + 2, box[3])
+                places.append((sum(_overlap(apart, other) for other in full), far, box))
+    return min(places)[2] if places else (x + 7, y - 6, x + 7 + width, y + 6)
 
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

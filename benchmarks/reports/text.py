@@ -54,7 +54,7 @@ def _costs(found: Sequence[Figures]) -> Iterator[str]:
     rows = contenders(found)
     if not rows:
         return
-    yield f"{'in a process of its own':<{_NAME}}{'MB peak':>10}{'load s':>8}{'first s':>9}{'file MB':>9}{'flips':>11}"
+    yield f"{'in a process of its own':<{_NAME}}{'MB peak':>10}{'load s':>8}{'first s':>9}{'file MB':>9}{'changed':>11}"
     for row in rows:
         peak, file = (f"{size / 1e6:.0f}" if size else "" for size in (row.peak_rss_bytes, row.file_bytes))
         load, first = (f"{seconds:.2f}" if seconds else "" for seconds in (row.load_s, row.first_answer_s))

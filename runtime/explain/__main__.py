@@ -20,10 +20,10 @@ from stageproof.runtime.text.hints import program
 
 _EPILOG = """\
 Needs a bundle with a float32 .pt2 (export --to torch-export) and the
-extra: pip install 'stageproof[explain]'. A .pt2 contains code: it is loaded
-only with --trust-code, for bundles whose author you trust. A Grad-CAM is
-coarse: it shows which cells of the last convolutional layer increased a
-class's logit, not where a disease is.
+extra: pip install 'stageproof[explain]'. A .pt2 carries code:
+--trust-code says that you trust whoever made the bundle. A Grad-CAM is coarse:
+it shows which cells of a late layer raised a class, not where a disease is. It
+needs 7 x 7 cells: models of 32 x 32 pixels are refused.
 
 Exit status: 0 written; 1 image rejected by the guard; 2 invalid usage or input.
 Research use only: not a medical device.

@@ -9,7 +9,8 @@ import numpy as np
 from stageproof.runtime.bundle.manifest import FILE as MANIFEST
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.errors import BackendUnavailable, InputError
-from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, why_unavailable
+from stageproof.runtime.explain.background import head, share_outside
+from stageproof.runtime.explain.gradcam import grad_cam, why_unavailable
 from stageproof.runtime.explain.overlay import draw_overlay
 from stageproof.runtime.images.reader import Source, read
 from stageproof.runtime.labels import LABELS, canonical_label
@@ -51,19 +52,28 @@ def explain_prediction(
     target = label or max(prediction.probabilities, key=prediction.probabilities.__getitem__)
     pixels = preprocess(picture.image, predictor.model.input)
     assert predictor._serving.reread is not None, "a bundle's artifact"
-    cells = grad_cam(predictor._serving.reread().content, predictor.model.architecture, pixels, labels.index(target))
-    return prediction, draw_overlay(picture.image, cells, _caption(predictor, prediction, target, cells))
+    cells, layer = grad_cam(
+        predictor._serving.reread().content, predictor.model.architecture, pixels, labels.index(target)
+    )
+    inside = head(picture.image)
+    outside = share_outside(cells, inside)
+    return prediction, draw_overlay(
+        picture.image, cells, inside, _caption(predictor, prediction, target, cells, layer, outside)
+    )
 
 
-def _caption(predictor: Predictor, prediction: Prediction, target: str, cells: np.ndarray) -> list[str]:
-    """The lines of text below the picture; the first one is emphasised."""
-    predicted = prediction.label or f"abstained: {prediction.reason}"
-    layer = LAYERS[predictor.model.architecture]
-    size = f"{cells.shape[0]} by {cells.shape[1]} cells of {layer}"
-    what = f"positive contributions in {size}" if cells.any() else f"no positive contribution in {size}"
+def _caption(
+    predictor: Predictor, prediction: Prediction, target: str, cells: np.ndarray, layer: str, outside: float
+) -> list[str]:
+    """The lines below the picture; the first is the one that must not be missed."""
+    decided = prediction.label or f"abstained: {prediction.reason}"
+    size = f"{cells.shape[0]} by {cells.shape[1]} cells of {layer}"  # the font has no ×
+    what = f"what raised it, in {size}" if cells.any() else f"nothing in the {size} raised it"
     return [
         "RESEARCH USE ONLY. Not a diagnosis.",
-        f"Prediction: {predicted}. Right: Grad-CAM of {target} ({prediction.probabilities[target]:.1%}), {what}.",
+        f"Model: {decided}. Right: Grad-CAM of {target} ({prediction.probabilities[target]:.1%}), {what}.",
+        f"Colour: value of a cell, relative to the largest one (1). The background is not coloured; {outside:.0%} of "
+        "the map lies there.",
         f"{predictor.artifact.name}, weights {predictor.model.digest[:16]}…",
     ]
 

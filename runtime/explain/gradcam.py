@@ -9,21 +9,27 @@ import numpy as np
 
 from stageproof.runtime.errors import BackendUnavailable, InputError
 
-LAYERS = {"resnet50": "layer4", "resnet34-gray": "layer3"}
-"""Architecture → its last convolutional layer."""
+LAYERS: dict[str, tuple[str, ...]] = {
+    "resnet50": ("layer4", "layer3", "layer2"),
+    "resnet34-gray": ("layer3", "layer2", "layer1"),
+}
+"""Architecture → its layers, from the last that still has a height and a width to the finest that is used instead."""
+LEAST = 7
+"""Cells in each direction below which a map does not say where in a head."""
 
 
-def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) -> np.ndarray:
-    """(h, w) float32 in [0, 1]: positive contribution of each cell of the last convolutional layer to a class's logit.
+def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) -> tuple[np.ndarray, str]:
+    """(h, w) float32 in [0, 1], and the layer's name: how much each cell of that layer raises one class's logit.
 
-    Scaled to a maximum of 1; all zeros if no contribution is positive. For 128 × 128 pixels, a ResNet50 has 4 × 4
-    cells.
+    The layer is the last one of `LAYERS` with 7 × 7 cells or more: of a ResNet50, layer4 at 224 × 224 pixels, layer3
+    (8 × 8 cells) at 128 × 128. The largest cell is 1; all are 0 where none raises the logit.
 
     content: a float32 `.pt2` of torch.export, verified and trusted by the caller.
     image: (C, H, W) float32 from `runtime.preprocess`.
     target: index of the class among the model's outputs.
 
-    Raises BackendUnavailable without the extra explain, InputError for an unknown architecture.
+    Raises BackendUnavailable without the extra explain, InputError for an architecture whose layers are not known, or
+    where no layer has 7 × 7 cells at this image size.
     """
     if architecture not in LAYERS:
         raise InputError(f"Grad-CAM supports the architectures {', '.join(LAYERS)}, got {architecture!r}.")
@@ -34,11 +40,19 @@ def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) 
 
     # Restores the module hierarchy, which torch.export flattens into one graph.
     model = torch.export.unflatten(torch.export.load(io.BytesIO(content)))
-    layer = model.get_submodule(LAYERS[architecture])
     pixels = torch.from_numpy(image[None]).requires_grad_(True)
-    cells = LayerGradCam(model, layer).attribute(pixels, target=target, relu_attributions=True)
-    found: np.ndarray = cells[0, 0].detach().numpy().astype(np.float32)
-    return found / max(float(found.max()), 1e-12)
+    for name in LAYERS[architecture]:
+        layer = model.get_submodule(name)
+        cells = LayerGradCam(model, layer).attribute(pixels, target=target, relu_attributions=True)
+        found: np.ndarray = cells[0, 0].detach().numpy().astype(np.float32)
+        if min(found.shape) >= LEAST:
+            return found / max(float(found.max()), 1e-12), name
+    stride = max(-(-side // cells) for side, cells in zip(image.shape[1:], found.shape, strict=True))
+    raise InputError(
+        f"At {image.shape[2]} × {image.shape[1]} pixels, {name}, the finest layer of {architecture} that Grad-CAM "
+        f"uses, has {found.shape[1]} × {found.shape[0]} cells; fewer than {LEAST} × {LEAST} do not say where in a "
+        f"head. Explain a model trained with --image-size {LEAST * stride} or more."
+    )
 
 
 def why_unavailable() -> str | None:

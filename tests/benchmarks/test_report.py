@@ -18,11 +18,12 @@ from stageproof.benchmarks.records.schema import STAGES
 from stageproof.benchmarks.reports.figures import LEAST_FOR, SNIPPET, contenders, figures, number
 from stageproof.benchmarks.reports.html import page
 from stageproof.benchmarks.reports.markdown import markdown
-from stageproof.benchmarks.reports.svg import WIDTH, Scale
+from stageproof.benchmarks.reports.svg import WIDTH, Scale, box_of, numbered, svg
 from stageproof.benchmarks.reports.text import lines
 from stageproof.runtime import InputError
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 EAGER = "published snippet (eager PyTorch)"
 FLOORS = {name: {"gflop_s": rate, "how": "matrix products"} for name, rate in (("fp32", 200.0), ("int8", 800.0))}
 FLOORS["memory"] = {"gb_s": 20.0, "how": "copying"}
@@ -106,7 +107,7 @@ def test_the_first_words_say_how_fast_how_sure_and_where(html, whole):
 
 def test_every_sample_of_every_row_is_drawn_within_its_strip(html, whole):
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    strips = [svg for svg in drawings if "every sample of" in svg]
+    strips = [drawing for drawing in drawings if "every sample of" in drawing]
     assert len(strips) == 4
     for row, dots in zip(figures(parsed(whole, "a").rows), re.findall(r'class="dots" d="([^"]*)"', html), strict=True):
         places = [tuple(map(float, place)) for place in re.findall(r"M([\d.-]+) ([\d.-]+)h0", dots)]
@@ -117,15 +118,58 @@ def test_every_sample_of_every_row_is_drawn_within_its_strip(html, whole):
 
 def test_drawings_are_well_formed_and_stay_inside(html):
     drawings = re.findall(r"<svg viewBox=.*?</svg>", html, re.DOTALL)
-    assert {"roofline", "decisions changed against latency", "seconds against images"} <= {
-        title for svg in drawings for title in re.findall("<title>(.*?)</title>", svg)
+    assert {"roofline", "changed predictions against latency", "seconds against images"} <= {
+        title for one in drawings for title in re.findall("<title>(.*?)</title>", one)
     }
-    for svg in drawings:
-        tree = ElementTree.fromstring(svg)
+    for drawing in drawings:
+        tree = ElementTree.fromstring(drawing)
         _, _, width, height = map(float, tree.get("viewBox").split())
         for shape in tree.iter():
             for key, most in (("x", width), ("cx", width), ("y", height), ("cy", height)):
-                assert 0 <= float(shape.get(key, 0)) <= most, (key, svg[:200])
+                assert 0 <= float(shape.get(key, 0)) <= most, (key, drawing[:200])
+
+
+def covered(drawing: str) -> list[tuple[str, float, float, float, float]]:
+    """Every text of a drawing and the box that it covers, in the widest of the usual fonts."""
+    found = []
+    for element in ElementTree.fromstring(drawing).iter():
+        if element.tag.endswith("text"):
+            x, y, said = float(element.get("x")), float(element.get("y")), element.text
+            width = 8.0 * len(said)
+            left = x - {"start": 0, "middle": width / 2, "end": width}[element.get("text-anchor", "start")]
+            found.append((said, left, y - 9.5, left + width, y + 1.5))
+    return found
+
+
+def collisions(drawing: str) -> list[tuple[str, str]]:
+    boxes = covered(drawing)
+    return [
+        (one[0], other[0])
+        for at, one in enumerate(boxes)
+        for other in boxes[:at]
+        if one[1] < other[3] and other[1] < one[3] and one[2] < other[4] and other[2] < one[4]
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_no_label_covers_another_in_the_drawings_of_real_records(name):
+    html = page(read_record(name))
+    assert "[-" not in html, "no interval of a time goes below 0"
+    drawings = re.findall(r"<svg viewBox=\"0 0 420.*?</svg>", html, re.DOTALL)
+    assert len(drawings) >= 2
+    for drawing in drawings:
+        assert collisions(drawing) == []
+
+
+def test_numbers_of_a_crowd_of_marks_cover_neither_each_other_nor_a_mark():
+    points = [(200 + at % 5 * 3, 150 + at // 5 * 3, "peer", at + 1) for at in range(30)]
+    drawn = svg(300, numbered(points, 400, 290, [box_of(190, 120, "int8 1969")]), "crowd")
+    assert collisions(drawn) == []
+    boxes = covered(drawn)
+    assert len(boxes) == 30
+    for _, left, top, right, bottom in boxes:
+        assert 0 < left < right < 400
+        assert not any(left < x + 3 and x - 3 < right and top < y + 3 and y - 3 < bottom for x, y, _, _ in points)
 
 
 def test_what_comes_from_outside_is_text(make):

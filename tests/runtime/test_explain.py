@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stageproof.runtime import Predictor, preprocess, read_image
+from stageproof.runtime import InputError, Predictor, preprocess, read_image
 from stageproof.runtime.explain.__main__ import main
+from stageproof.runtime.explain.background import head, share_outside
 from stageproof.runtime.explain.explanation import explain_prediction
 from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, why_unavailable
 from stageproof.runtime.explain.overlay import SIDE, draw_overlay
@@ -22,8 +23,8 @@ needs_captum = pytest.mark.skipif(why_unavailable() is not None, reason=f"Grad-C
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last maps of the tests' own network."""
-    monkeypatch.setitem(LAYERS, tiny.NAME, "conv1")
+    """The maps of the tests' own network: 8 × 8 and 16 × 16 cells at 32 × 32 pixels."""
+    monkeypatch.setitem(LAYERS, tiny.NAME, ("maxpool", "conv1"))
 
 
 @needs_captum
@@ -83,50 +84,128 @@ def test_it_is_the_gradient_of_the_eager_network(other_formats: Path, scan: Path
 
 @pytest.mark.slow
 @needs_captum
-def test_of_the_published_network_too(trained_run: Path, scan: Path, tmp_path: Path) -> None:
-    from stageproof.export.__main__ import main as export
-    from stageproof.export.reference.model import from_run
+@pytest.mark.parametrize(("architecture", "expected"), [("resnet50", "layer2"), ("resnet34-gray", "layer1")])
+def test_of_the_published_networks_too(architecture: str, expected: str) -> None:
+    import torch
 
-    bundle = tmp_path / "bundle"
-    assert export([str(trained_run), "--to", "torch-export", "--parity-images", "64", "--out", str(bundle)]) == 0
-    assert_gradient(bundle, from_run(trained_run).model, "resnet50", scan)
+    from stageproof.train.models import CHANNELS, build
+
+    torch.manual_seed(0)
+    model = build(architecture).eval()
+    pixels = np.random.default_rng(0).normal(size=(CHANNELS[architecture], 64, 64)).astype(np.float32)
+    assert_cells(exported(model, pixels), model, architecture, pixels, expected)
 
 
 def assert_gradient(bundle: Path, model, architecture: str, scan: Path) -> None:
+    predictor = Predictor(bundle, backend="torch-export", guard=False, trust_code=True)
+    pixels = preprocess(read_image(scan), predictor.model.input)
+    assert_cells(predictor.artifact.read_bytes(), model, architecture, pixels, "maxpool")
+
+
+def assert_cells(content: bytes, model, architecture: str, pixels: np.ndarray, layer: str) -> None:
     """Against Selvaraju et al. 2017, equations 1 and 2, written out on the network's own weights."""
     import torch
 
-    predictor = Predictor(bundle, backend="torch-export", guard=False, trust_code=True)
-    pixels = preprocess(read_image(scan), predictor.model.input)
     kept = {}
-    model.get_submodule(LAYERS[architecture]).register_forward_hook(lambda _, __, out: kept.update(maps=out))
+    model.get_submodule(layer).register_forward_hook(lambda _, __, out: kept.update(maps=out))
     for target in range(4):
         logits = model(torch.from_numpy(pixels[None]).requires_grad_(True))
         (gradient,) = torch.autograd.grad(logits[0, target], kept["maps"])
         weights = gradient.mean(dim=(2, 3), keepdim=True)
         expected = torch.relu((weights * kept["maps"]).sum(1))[0].detach().numpy()
-        got = grad_cam(predictor.artifact.read_bytes(), architecture, pixels, target)
-        assert got.shape == expected.shape
+        got, used = grad_cam(content, architecture, pixels, target)
+        assert used == layer, "the last layer with 7 x 7 cells or more"
+        assert got.shape == expected.shape == (8, 8)
         assert np.allclose(got, expected / max(expected.max(), 1e-12), atol=1e-4)
+
+
+@needs_captum
+def test_a_finer_layer_is_used_where_the_last_has_too_few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    model = tiny.build().eval()
+    pixels = np.random.default_rng(0).normal(size=(3, 16, 16)).astype(np.float32)
+    content = exported(model, pixels)
+    assert_cells(content, model, tiny.NAME, pixels, "conv1")  # maxpool has 4 × 4
+    monkeypatch.setitem(LAYERS, tiny.NAME, ("maxpool",))
+    with pytest.raises(InputError, match=r"At 16 × 16 pixels, maxpool, .* has 4 × 4 cells; .* --image-size 28 or more"):
+        grad_cam(content, tiny.NAME, pixels, 0)
+
+
+@needs_captum
+def test_too_few_cells_write_nothing(
+    other_formats: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr("stageproof.runtime.explain.gradcam.LEAST", 17)
+    out = tmp_path / "out.png"
+    assert main([str(other_formats), str(scan), "--trust-code", "--out", str(out)]) == 2
+    assert "InputError: At 32 × 32 pixels, conv1, " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def exported(model, pixels: np.ndarray) -> bytes:
+    import torch
+
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(model, (torch.from_numpy(pixels[None]),)), file)
+    return file.getvalue()
 
 
 def test_heat_lies_where_the_cells_are_hot() -> None:
     heat = np.zeros((4, 4), np.float32)
     heat[0, 3] = 1.0
-    page = np.asarray(
-        Image.open(io.BytesIO(draw_overlay(Image.new("L", (100, 100), 90), heat, ["words"]))).convert("RGB")
-    )
-    right = page[12 : 12 + SIDE, 24 + SIDE : 24 + 2 * SIDE].astype(int)
+    right = right_of(Image.new("L", (100, 100), 90), heat)
     changed = np.abs(right - 90).max(axis=2) > 10
     assert changed[: SIDE // 4, 3 * SIDE // 4 :].mean() > 0.9
     assert not changed[SIDE // 2 :, : SIDE // 2].any()
 
 
+def right_of(image: Image.Image, heat: np.ndarray) -> np.ndarray:
+    page = np.asarray(Image.open(io.BytesIO(draw_overlay(image, heat, head(image), ["words"]))).convert("RGB"))
+    return page[12 : 12 + SIDE, 24 + SIDE : 24 + 2 * SIDE].astype(int)
+
+
+def test_the_background_is_not_coloured_and_dark_parts_of_the_head_are(scan: Path) -> None:
+    image = read_image(scan)
+    inside = head(image)
+    y, x = np.mgrid[: image.height, : image.width] / np.array([image.height, image.width])[:, None, None] - 0.5
+    radius = np.hypot(y, x)
+    assert inside[radius < 0.25].all(), "ventricles are dark and lie in the head"
+    assert not inside[radius > 0.6].any()
+    black = right_of(image, np.zeros((8, 8), np.float32))
+    hot = right_of(image, np.ones((8, 8), np.float32))
+    changed = np.asarray(Image.fromarray(np.abs(hot - black).max(axis=2).astype(np.uint8)).resize(image.size)) > 10
+    assert not changed[radius > 0.6].any()
+    assert changed[radius < 0.25].mean() > 0.95
+    corner = np.zeros((8, 8), np.float32)
+    corner[0, 0] = 1.0
+    assert share_outside(corner, inside) > 0.95
+    middle = np.zeros((8, 8), np.float32)
+    middle[3:5, 3:5] = 1.0
+    assert share_outside(middle, inside) == 0
+
+
+def test_a_slice_without_dark_background_has_none() -> None:
+    for image in (Image.new("L", (20, 30), 255), Image.new("L", (20, 30), 0), Image.new("RGB", (9, 9), "gray")):
+        assert head(image).all()
+        assert head(image).shape == image.size[::-1]
+
+
+def test_the_colour_bar_runs_from_bright_to_plain() -> None:
+    image = Image.new("L", (100, 100), 90)
+    page = Image.open(io.BytesIO(draw_overlay(image, np.zeros((8, 8)), head(image), ["words"])))
+    bar = np.asarray(page.convert("RGB"))[12 : 12 + SIDE, 3 * 12 + 2 * SIDE + 4].astype(int)
+    light = bar @ [0.299, 0.587, 0.114]
+    assert np.ptp(bar[-1]) == 0
+    assert np.ptp(bar[0]) > 50
+    assert light[0] > light[-1] + 50
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (640, 480)])
 def test_any_shape_of_slice_is_drawn(size: tuple[int, int]) -> None:
-    page = Image.open(
-        io.BytesIO(draw_overlay(Image.new("RGB", size, "gray"), np.ones((2, 2), np.float32), ["a", "b " * 200]))
-    )
+    image = Image.new("RGB", size, "gray")
+    page = Image.open(io.BytesIO(draw_overlay(image, np.ones((8, 8), np.float32), head(image), ["a", "b " * 200])))
     assert min(page.size) > 20
 
 

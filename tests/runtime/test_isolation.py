@@ -76,7 +76,7 @@ sys.exit(1 if seen else 0)
 EXPLAIN = """
 from runtime.explain.__main__ import main
 from runtime.explain.gradcam import LAYERS
-LAYERS["tiny"] = "conv1"  # the network of these tests
+LAYERS["tiny"] = ("conv1",)  # the network of these tests
 armed = True
 status = main([sys.argv[2], sys.argv[3], "--trust-code", "--out", sys.argv[4]])
 armed = False

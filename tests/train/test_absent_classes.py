@@ -65,7 +65,7 @@ def test_a_test_set_without_a_class_is_evaluated_and_nothing_is_invented_of_it(s
         assert all(figure["value"] is None or np.isfinite(figure["value"]) for figure in every_figure(facts[level]))
     printed = capsys.readouterr().out
     for label in absent:
-        assert f"recall {label}".ljust(33) + "not estimable" in printed
+        assert f"recall {label}".ljust(32) + "not estimable" in printed
     assert "nan" not in ((out / "report.html").read_text() + printed).lower().split()
 
 

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from stageproof.runtime.labels import LABELS
+from stageproof.train.audit import text
 from stageproof.train.audit.__main__ import main
 from stageproof.train.audit.leakage import nearest_neighbour, shared_patients
+from stageproof.train.audit.page import _HEADS
 from stageproof.train.data.phantom.__main__ import main as write_phantoms
 
 
@@ -46,6 +48,9 @@ def test_phantom_people_are_counted_and_the_leak_is_shown(people, tmp_path, caps
     page = (tmp_path / "audit" / "audit.html").read_text()
     assert page.count('src="data:image/png;base64,') == page.count("<img") == 2
     assert "http" not in page
+    order = [page.index(part) for part in ("<h1>", 'class="headline"', "<img", "<table", "<td>Linear baseline</td>")]
+    assert order == sorted(order)
+    assert "<pre" not in page
 
 
 def test_one_person_with_two_labels_and_repeated_slices_are_found(people, tmp_path):
@@ -167,6 +172,12 @@ def test_the_real_slices_are_160_people_and_their_split_is_all_leak(real_data, t
     assert findings["nearest_neighbour_any_slice"] >= 0.999
     assert 0.4 < findings["nearest_neighbour_other_patients"] < 0.6
     assert 0.7 < findings["linear_baseline"]["auc"]["value"] < 0.85
+
+
+def test_every_finding_has_a_heading_on_the_page():
+    heads = set(re.findall(r'_said\(\s*"([^"]+)"', Path(text.__file__).read_text()))
+    assert len(heads) > 15
+    assert heads <= set(_HEADS)
 
 
 def test_nearest_neighbour_by_hand():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import LABELS
@@ -17,6 +18,7 @@ from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.fit import cross_fit, fit_temperature
 from stageproof.train.calibration.study_fit import cross_fit_study, study_evidence
 from stageproof.train.crossvalidate.__main__ import main
+from stageproof.train.crossvalidate.page import draw_forest
 from stageproof.train.crossvalidate.pooling import Folds, figures, pool
 from stageproof.train.crossvalidate.text import lines, spread
 from stageproof.train.metrics.classification import Answers
@@ -92,7 +94,7 @@ def test_the_figures_are_those_of_the_folds(crossed):
     assert facts["slices"]["accuracy"]["value"] == pytest.approx(np.average(told, weights=weights))
     assert facts["slices"]["accuracy"]["low"] < facts["slices"]["accuracy"]["high"]
     said = lines(facts)
-    assert max(map(len, said)) <= 100
+    assert max(map(len, said)) <= 80
     assert f"{100 * mean['mean']:.1f} % [{100 * mean['low']:.1f}, {100 * mean['high']:.1f}], SD" in "\n".join(said)
 
 
@@ -157,7 +159,7 @@ def test_folds_that_were_told_something_else_are_refused(crossed, people, tmp_pa
     shutil.rmtree(out / "fold-2")
     assert main([*TINY, *people, "--full.epochs", "2", "--folds", "2", "--out", str(out)]) == 2
     assert "fold-1: full is " in capsys.readouterr().err
-    assert sorted(path.name for path in out.iterdir()) == ["crossvalidation.json", "fold-1"]
+    assert sorted(path.name for path in out.iterdir()) == ["crossvalidation.html", "crossvalidation.json", "fold-1"]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +286,41 @@ def test_the_lines_say_which_classes_balanced_accuracy_is_over(crossed):
     text = "\n".join(lines(facts))
     assert "too few to estimate" not in text
     facts["slices"]["counted"] = list(LABELS[:3])
-    assert lines(facts)[-2:] == [
-        f"balanced accuracy: in both columns, the mean recall of {LABELS[0]}, {LABELS[1]} and {LABELS[2]},",
-        f"without {LABELS[3]}, too few to estimate recall.",
-    ]
+    joined = f"the mean recall of {LABELS[0]}, {LABELS[1]} and {LABELS[2]}, without {LABELS[3]}, too few to estimate a"
+    assert joined in " ".join(lines(facts))
+    assert max(map(len, lines(facts))) <= 80
+
+
+def test_the_page_answers_draws_and_says_what_was_selected(crossed):
+    text = (crossed / "crossvalidation.html").read_text()
+    facts = json.loads((crossed / "crossvalidation.json").read_text())
+    order = [text.index(part) for part in ("<h1>", 'class="headline"', "<img", "<table")]
+    assert order == sorted(order)
+    assert text.count('src="data:image/png;base64,') == text.count("<img") == 1
+    assert "http" not in text
+    assert "<script" not in text
+    mean = facts["over_folds"]["patients"]["accuracy"]
+    assert f"Mean accuracy of patients over 2 folds: {spread(mean, True, 2)}" in text
+    assert "What was selected, and on which slices" in text
+    assert "All folds: No epoch was selected: the last one was kept" in text
+    assert 'href="fold-2/index.html"' in text
+
+
+def test_the_forest_has_every_fold_the_mean_and_the_pooled_figure_with_intervals(crossed):
+    facts = json.loads((crossed / "crossvalidation.json").read_text())
+    axes = Figure().subplots()
+    draw_forest(axes, facts, "patients", "accuracy")
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["fold 1, n = 24", "fold 2, n = 24", "mean of folds", "pooled"]
+    drawn = {tuple(map(float, line.get_xdata())) for line in axes.get_lines()}
+    for fold in facts["folds"]:
+        assert (fold["patients"]["accuracy"],) in drawn
+    mean, pooled = facts["over_folds"]["patients"]["accuracy"], facts["patients"]["accuracy"]
+    assert {(mean["low"], mean["high"]), (pooled["low"], pooled["high"]), (mean["mean"],), (pooled["value"],)} <= drawn
+
+
+def test_a_forest_of_what_is_not_estimable_is_drawn_without_it():
+    facts = figures(Folds(Answers(np.eye(4)[[0, 1] * 20], np.zeros(40, int), np.arange(40)), np.arange(40) % 5, None))
+    axes = Figure().subplots()
+    draw_forest(axes, facts, "slices", "demented.auc")
+    assert "not estimable" in [text.get_text() for text in axes.texts]

@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from stageproof.runtime.bundle.manifest import ModelInfo
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.evaluate.__main__ import main
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.reports.figures import draw_class_rocs
+from stageproof.train.reports.misclassified import misclassified, most_confident_errors, section
 from stageproof.train.runs.record import read_record
 from stageproof.train.test_set.held_out import held_out
 
@@ -108,13 +113,77 @@ def test_the_run_keeps_temperature_and_threshold_for_the_manifest(evaluated, fac
     assert before["temperature"] == 1
 
 
-def test_the_report_is_one_page_that_fetches_nothing(evaluated):
+def test_the_report_is_one_page_that_fetches_nothing(evaluated, facts):
     page = (evaluated / "evaluation" / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == page.count("<img") == 8
+    wrong = facts["data"]["slices"] - np.trace(facts["slices"]["confusion"])
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 9 + min(24, wrong)
     assert "http" not in page
     assert page.count("<table") == page.count("</table>") >= 5
     assert page.count(",\N{NO-BREAK SPACE}") > 20  # intervals in cells, not broken over two lines
     assert not list(evaluated.glob(".*"))
+
+
+def test_misclassified_slices_are_shown_by_digest_the_most_confident_first(evaluated):
+    folder = evaluated / "evaluation"
+    page = (folder / "report.html").read_text()
+    shown = re.findall(
+        r"<figcaption>true: ([\d.]+).%<br><b>(\w+)</b><br>predicted: ([\d.]+).%<br><b>(\w+)</b><br>(image-\w+)<", page
+    )
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    wrong = [row for row in rows.values() if row["label"] != row["decision"]]
+    assert len(shown) == min(24, len(wrong)) > 0
+    names = json.loads((folder / "names.json").read_text())["names"]
+    assert (folder / "names.json").stat().st_mode & 0o077 == 0
+    assert len(names) == len(shown)
+    for true, label, predicted, decision, digest in shown:
+        row = rows[names[digest]]
+        assert (row["label"], row["decision"]) == (label, decision)
+        assert 100 * float(row[f"probability_{label}"]) == pytest.approx(float(true), abs=0.06)
+        assert 100 * float(row[f"probability_{decision}"]) == pytest.approx(float(predicted), abs=0.06)
+    certain = [float(one[2]) for one in shown]
+    assert certain == sorted(certain, reverse=True)
+    assert not any(name in page for name in rows)
+
+
+def test_at_most_24_errors_are_shown_and_none_where_there_are_none():
+    labels = np.arange(40) % 4
+    right = Answers(np.eye(4)[labels], labels, np.arange(40))
+    pixels = np.zeros((40, 3, 8, 8), np.uint8)
+    assert misclassified(right, pixels, []) == []
+    assert "None of the 40 slices was predicted wrong" in section([], 0, 40)
+    wrong = Answers(np.eye(4)[(labels + 1) % 4], labels, np.arange(40))
+    shown = misclassified(wrong, pixels, [f"image-{at}" for at in most_confident_errors(wrong)])
+    assert len(shown) == 24
+    assert "40 of 40 slices were predicted wrong. The 24 of highest probability are shown" in section(shown, 40, 40)
+
+
+def test_curves_of_each_class_come_with_the_area_and_interval_of_the_figures(facts):
+    labels = np.arange(40) % 3
+    answers = Answers(np.random.default_rng(0).dirichlet(np.ones(4), 40), labels, np.arange(40))
+    axes = Figure().subplots()
+    draw_class_rocs(axes, "slices", facts["slices"]["classes"], answers)
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    auc = facts["slices"]["classes"][LABELS[0]]["auc"]
+    assert texts[0] == f"Non: AUC {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]"
+    assert texts[3] == "Moderate: no curve, one class only"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("1 − specificity", "sensitivity")
+
+
+def test_the_run_has_an_index_of_what_is_there(evaluated):
+    links = re.findall(r'href="([^"]+)"', (evaluated / "index.html").read_text())
+    assert {"evaluation/report.html", "MODEL_CARD.md", "evaluation/roc-classes.png", "run.json", "split.csv"} <= set(
+        links
+    )
+    for link in links:
+        assert (evaluated / link).is_file()
+
+
+def test_the_figures_fit_80_columns(small_run, tmp_path, capsys):
+    assert main([str(copied(small_run, tmp_path))]) == 0
+    said = capsys.readouterr().out.partition("\nreport ")[0]
+    assert max(map(len, said.splitlines())) <= 80
+    assert "calibration error" in said
 
 
 def test_evaluating_again_gives_the_same_and_replaces_it(evaluated, facts, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from stageproof.train.engine.features import backbone_features
 from stageproof.train.engine.hooks import Hooks
 from stageproof.train.engine.loop import Interrupted, Objective, predict, run_stage
 from stageproof.train.engine.optimizer import clip_gradients, make_optimizer, rate_factor
+from stageproof.train.engine.progress import bar
 from stageproof.train.engine.stage import StageState
 from stageproof.train.recipes import Stage
 from stageproof.train.seeds import SeededDropout, derive, place_dropouts, seed_dropouts
@@ -451,3 +453,22 @@ def test_gradients_are_clipped_bit_for_bit_as_torch_clips_them(length):
     nn.utils.clip_grad_norm_(torchs, 1.0)
     for our, other in zip(ours, torchs, strict=True):
         np.testing.assert_array_equal(our.grad, other.grad)
+
+
+def test_a_bar_shows_steps_and_time_left_in_a_terminal_and_nothing_elsewhere(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = {}
+    for kind in (Terminal, io.StringIO):
+        stream = kind()
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
+        with bar("batches of slices", 3) as advance:
+            for _ in range(3):
+                advance()
+        shown[kind] = stream.getvalue()
+    assert "batches of slices" in shown[Terminal]
+    assert "3/3" in shown[Terminal]
+    assert shown[io.StringIO] == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from stageproof.runtime.errors import DatasetError
@@ -21,7 +23,7 @@ from stageproof.train.data.decode import safe_loader
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine import session
 from stageproof.train.engine.session import _class_weights
-from stageproof.train.reports.training_figures import plot_confusion, plot_curves
+from stageproof.train.reports.training_figures import draw_curves, plot_confusion, plot_curves
 from stageproof.train.runs.metrics_log import Epoch, MetricsLog
 
 SPEC = InputSpec(32, 32, 1, (0.0,), (1.0,))
@@ -78,6 +80,8 @@ def test_every_option_at_once(few_slices, tmp_path, capsys):
     for name in ("curves.png", "confusion.png"):
         with Image.open(out / name) as image:
             assert image.format == "PNG"
+    links = re.findall(r'href="([^"]+)"', (out / "index.html").read_text())
+    assert links == ["curves.png", "confusion.png", "run.json", "metrics.jsonl", "model.safetensors", "split.csv"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +135,25 @@ def test_tensorboard_gets_every_figure(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert events.Scalars("full/loss")[0].value == 0.75
     assert "full/validation_patient_accuracy" in events.Tags()["scalars"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 13, 90])
+def test_the_axis_of_epochs_shows_whole_epochs_and_none_that_was_not_trained(count):
+    axes = Figure().subplots()
+    draw_curves(axes, [epoch(1, "head"), *(epoch(number) for number in range(1, count))], "loss")
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(tick == int(tick) and 1 <= tick <= count for tick in ticks)
+    assert axes.get_ylabel() == "loss (cross-entropy)"
+
+
+def test_a_confusion_matrix_says_true_and_predicted(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot_confusion(np.array([0, 1]), np.array([0, 2]), tmp_path / "confusion.png")
+    (axes,) = drawn[0].axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
 
 def test_pictures(tmp_path):

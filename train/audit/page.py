@@ -16,19 +16,46 @@ from stageproof.train.data.patients.from_pixels import Patients
 from stageproof.train.reports.html import document, picture, table
 
 _LISTED = 20
+_HEADS = {
+    "unreadable": "Unreadable files",
+    "not taken": "Files not taken",
+    "identical": "Identical slices",
+    "near": "Near-duplicates",
+    "patients": "Patients",
+    "groups": "Groups",
+    "left out": "Left out of splits",
+    "ids": "Patient ids",
+    "not used": "Ids not used",
+    "TWINS": "One patient under two ids",
+    "DOUBTFUL": "Doubtful ids",
+    "copies": "Augmented copies",
+    "labels": "Patients with two classes",
+    "too few": "Class with too few patients",
+    "LEAKAGE": "Leakage",
+    "leakage": "Leakage",
+    "folders": "Split of the folders",
+    "nearest": "Nearest-neighbour baseline",
+    "linear": "Linear baseline",
+    "what to do": "What to do",
+}
+"""What the page calls a finding, by its head in the terminal."""
 
 
 def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Patients) -> str:
     """The HTML text. `slices`, `who` and `patients` have the same slices in the same order."""
     parts = [
         "<h1>Dataset audit</h1>",
-        f"<p>{escape(str(findings['source']))}</p>",
+        f"<p>Data: {escape(str(findings['source']))}</p>",
         f'<p class="headline">{escape(headline(findings))}</p>',
+        picture(_plot(patients), "histogram: similarity of each slice to the most similar other slice"),
+        f'<p class="note">{escape(_explained(patients))}</p>',
+        "<h2>Slices by class</h2>",
         _counted(findings),
-        table(["finding", "result"], [[head, _sentence(text)] for head, text in statements(findings)]),
+        "<h2>Findings</h2>",
+        table(
+            ["finding", "result"], [[_HEADS.get(head, head), _sentence(text)] for head, text in statements(findings)]
+        ),
         _conflicts(findings["label_conflicts"]),
-        f"<h2>Similarity of the most similar slices</h2><p>{escape(_explained(patients))}</p>",
-        picture(_plot(patients), "similarity of each slice to the most similar one"),
     ]
     if who.unit is not None:
         unit = "patient" if who.unit == "patients" else "group"
@@ -86,15 +113,15 @@ def _counted(findings: dict[str, Any]) -> str:
 
 
 def _explained(patients: Patients) -> str:
-    """Description of the histogram."""
-    text = "Distribution over all slices of the similarity to the most similar other slice. "
+    """What the histogram shows."""
+    text = "Each slice counts once, by its correlation with the slice that is most similar to it. "
     if not patients.found:
-        return f"{text}It does not identify the patients of this dataset."
+        return f"{text}Image similarity does not identify the patients of this data."
     unit = "patients" if patients.verdict == "patients" else "groups"
     return (
-        f"{text}The line marks the largest similarity between slices of two different {unit}. This similarity alone "
-        f"does not determine the {unit}: they are identified from what remains of each slice after subtracting the "
-        "mean of similar slices of other patients, and from the height of the slice in the head."
+        f"{text}Red line: the largest correlation between slices of two {unit}. The {unit} are not identified from "
+        "this correlation alone, but from each slice with the mean of other heads subtracted, and its height in the "
+        "head."
     )
 
 
@@ -119,21 +146,23 @@ def _plot(patients: Patients) -> bytes:
     from matplotlib.figure import Figure
 
     z = np.arctanh(np.clip(patients.links, -1 + 1e-7, 1 - 1e-7))
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(5.3, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.hist(z, bins=120, color="#4a7ab5")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     if patients.found and np.isfinite(patients.below):
         axes.axvline(np.arctanh(min(patients.below, 1 - 1e-7)), color="#c0392b")
         unit = "patients" if patients.verdict == "patients" else "groups"
-        title = f"line: most similar slices of two different {unit}, {patients.below:.4f}"
-        axes.set_title(title, color="#c0392b", fontsize="medium")
-    ticks = np.array([0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999])
-    if len(z):
-        ticks = ticks[(np.arctanh(ticks) >= z.min() - 0.1) & (np.arctanh(ticks) <= z.max() + 0.1)]
+        said = f"largest correlation of slices of two {unit}: {patients.below:.4f}"
+        axes.set_title(said, color="#c0392b", fontsize="medium")
+    ticks = np.array([-0.5, 0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999])
+    low, high = axes.get_xlim()
+    ticks = ticks[(np.arctanh(ticks) >= low) & (np.arctanh(ticks) <= high)]
     axes.set_xticks(np.arctanh(ticks), [f"{tick:g}" for tick in ticks], rotation=45)
-    axes.set_xlabel("similarity (correlation) to the most similar slice")
-    axes.set_ylabel("slices")
+    axes.set_xlabel("correlation with the most similar other slice")
+    axes.set_ylabel("number of slices")
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     return file.getvalue()

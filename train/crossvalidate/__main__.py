@@ -19,7 +19,7 @@ from stageproof.train.config.preconditions import PACKAGES, check_training
 if TYPE_CHECKING:
     from stageproof.train.config.options import Options
 
-FACTS = "crossvalidation.json"
+FACTS, PAGE = "crossvalidation.json", "crossvalidation.html"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,19 +91,25 @@ def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
 
 
 def _evaluate(runs: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Compute the metrics and write them to `out`. Raises InputError if they cannot be written."""
+    """The figures, also written to `out`. Raises InputError where they cannot be."""
+    from stageproof.train.cards.run_index import INDEX
+    from stageproof.train.crossvalidate.page import page
     from stageproof.train.crossvalidate.pooling import pool
     from stageproof.train.runs.finding import described
     from stageproof.train.runs.record import read_record
 
-    for run in runs:
-        print_status(described(run, read_record(run)))
+    records = [read_record(run) for run in runs]
+    for run, record in zip(runs, records, strict=True):
+        print_status(described(run, record))
     facts = pool(runs)
+    links = [f"{run.name}/{INDEX}" for run in runs if (run / INDEX).is_file()]
+    texts = {FACTS: json.dumps(facts, indent=2, allow_nan=False) + "\n", PAGE: page(facts, records, links)}
     try:
         with work_folder(out, ".figures-") as folder:
-            staged = folder / FACTS
-            staged.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            staged.replace(out / FACTS)
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            for name in texts:
+                (folder / name).replace(out / name)
     except OSError as error:
         raise InputError(f"{out / FACTS} cannot be written: {error}. Free disk space and run it again.") from error
     return facts
@@ -113,18 +119,14 @@ def _show(facts: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts))
         return
-    from stageproof.train.crossvalidate.text import lines
+    from textwrap import wrap
 
-    if facts["shuffled_labels"] is not None:
-        print("CONTROL: trained on shuffled labels. The metrics should be at chance.\n")
-    if facts["split"]["leaked"] is None:
-        print("PATIENTS UNKNOWN: the same patient may appear in both training and test; no metric is by patient.\n")
-    elif any(facts["split"]["leaked"]):
-        what = "belong to a group" if facts["data"]["groups"] is not None else "show a patient"
-        print(f"LEAKAGE: up to {max(facts['split']['leaked']):.0%} of the test slices of a fold {what} of its training")
-        print("set. These metrics do not estimate performance on new patients.\n")
+    from stageproof.train.crossvalidate.text import lines, warnings
+
+    for warning in warnings(facts):
+        print("\n".join(wrap(warning, 80)) + "\n")
     print("\n".join(lines(facts)))
-    print(f"\nmetrics {out / FACTS}")
+    print(f"\nreport  {out / PAGE}\nfigures {out / FACTS}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,55 +1,87 @@
-"""Formats the metrics of a cross-validation for a terminal."""
+"""The figures of a cross-validation for a terminal of 80 columns."""
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 from stageproof.runtime.labels import LABELS
 from stageproof.train.crossvalidate.pooling import LEVELS, OF_FOLDS
 from stageproof.train.reports.formatting import CALIBRATION, ROWS, joined, number, pick, spoken
 
+_NAME, _MEAN, _WIDTH = 26, 33, 80
+
 
 def lines(facts: dict[str, Any]) -> list[str]:
     """The lines: mean over the folds and pooled metrics, with intervals. facts: as `pooling.pool` returns them."""
     unit = "groups" if facts["data"]["groups"] is not None else "patients"
     titles = {path: (title, share) for title, path, share in ROWS}
-    text = []
+    text: list[str] = []
+    reasons: list[str] = []
     for level in LEVELS:
         if not facts[level]:
             continue
         count = facts["data"][level]
-        text += ["", f"{f'{count} {level}':<27}{'mean of folds, 95 % interval, SD':<36}pooled, 95 % interval"]
+        text += ["", f"{f'{count} {level}':<{_NAME}}{'mean of folds, 95 % interval, SD':<{_MEAN}}pooled, 95 % interval"]
         for name in OF_FOLDS:
             title, share = titles[name]
-            mean = spread(facts["over_folds"][level][name], share, facts["split"]["folds"])
-            text.append(f"{title:<27}{mean:<36}{spoken(pick(facts[level], name), share)}")
-        text.append(f"{'majority class':<27}{'':<36}{number(facts[level]['largest_class'], True)}")
+            mean, pooled = facts["over_folds"][level][name], pick(facts[level], name)
+            said = spread(mean, share, mean["folds"])
+            text.append(f"{title:<{_NAME}}{said:<{_MEAN}}{_short(pooled, share)}")
+            if pooled["low"] is None and pooled.get("why"):
+                reasons.append(f"{title}: {pooled['why']}.")
+            if mean["mean"] is not None and mean["folds"] != facts["split"]["folds"]:
+                reasons.append(f"{title} of {level}: the mean is over the {mean['folds']} folds that define it.")
+        text.append(f"{'always the largest class':<{_NAME}}{'':<{_MEAN}}{number(facts[level]['largest_class'], True)}")
     if facts["calibration"]:
-        text += ["", f"{'slices, temperature from other ' + unit:<45}{'before':<25}after"]
+        text += ["", f"{f'slices, temperature of other {unit}':<39}{'before':<21}after"]
         for title, name in CALIBRATION:
-            before, after = (_short(facts["calibration"][side][name]) for side in ("before", "after"))
-            text.append(f"{title:<45}{before:<25}{after}")
-    return [*text[1:], "", *_explained(facts)]
+            before, after = (_short(facts["calibration"][side][name], False) for side in ("before", "after"))
+            text.append(f"{title:<39}{before:<21}{after}")
+    notes = [*explained(facts), *dict.fromkeys(reasons)]
+    return [*text[1:], "", *(line for note in notes for line in wrap(note, _WIDTH))]
 
 
-def _explained(facts: dict[str, Any]) -> list[str]:
-    """Explanation of the two columns."""
+def warnings(facts: dict[str, Any]) -> list[str]:
+    """What a reader must know before the figures."""
+    if facts["shuffled_labels"] is not None:
+        first = ["CONTROL: trained on shuffled labels. The figures must be at chance."]
+    else:
+        first = []
+    leaked = facts["split"]["leaked"]
+    if leaked is None:
+        what = "PATIENTS UNKNOWN: one person may be in training and held out; no figure is about patients."
+        return [*first, what]
+    if any(leaked):
+        what = "are of a group" if facts["data"]["groups"] is not None else "show a patient"
+        return [
+            *first,
+            f"LEAKAGE: up to {max(leaked):.0%} of the slices held out {what} trained on. These figures say nothing "
+            "about new patients.",
+        ]
+    return first
+
+
+def explained(facts: dict[str, Any]) -> list[str]:
+    """What the two columns are, a sentence or two each."""
     counted = facts["slices"]["counted"]
     left = [label for label in LABELS if label not in counted]
     text = [
-        "mean of folds: the metric of each fold, averaged.",
-        "pooled: one metric over the predictions of all folds. The pooled AUC ranks predictions of",
-        "different networks together, so that an offset between folds lowers it.",
+        "Mean of folds: each fold's own figure, averaged.",
+        "Pooled: one figure over all folds. It ranks predictions of different networks together, so that a shift "
+        "between folds lowers its AUC.",
     ]
     if facts["slices"]["accuracy"]["low"] is not None:
         text.append("Both intervals include the variance of the training: twice the variance over patients alone.")
     if facts["studies_by"] == "cross-fitted":
-        text.append("patients: predicted by the study rule, fitted on other patients of the fold.")
+        text.append("Patients: by the rule for studies, fitted on other patients of the fold.")
     elif facts["studies_by"] == "mean":
-        text.append("patients: predicted by the mean probability of their slices.")
+        text.append("Patients: by the mean probability of their slices.")
     if counted and left:
-        text.append(f"balanced accuracy: in both columns, the mean recall of {joined(counted)},")
-        text.append(f"without {joined(left)}, too few to estimate recall.")
+        text.append(
+            f"Balanced accuracy: in both columns the mean recall of {joined(counted)}, without {joined(left)}, too few "
+            "to estimate a recall."
+        )
     return text
 
 
@@ -62,10 +94,8 @@ def spread(mean: dict[str, Any], share: bool, folds: int) -> str:
     return f"{value}{sd}" + ("" if mean["folds"] == folds else f" ({mean['folds']} folds)")
 
 
-def _short(figure: dict[str, Any]) -> str:
-    """The figure, without the reason if it has a value and no interval."""
-    return (
-        number(figure["value"], False)
-        if figure["low"] is None and figure["value"] is not None
-        else spoken(figure, False)
-    )
+def _short(figure: dict[str, Any], share: bool) -> str:
+    """Without the reason, where a value or its interval is missing."""
+    if figure["value"] is None:
+        return "not estimable"
+    return number(figure["value"], share) if figure["low"] is None else spoken(figure, share)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from stageproof.runtime.text.escapes import drawable, line
 from stageproof.train.engine.hooks import Step
 from stageproof.train.runs.metrics_log import Epoch
 
 
+@contextmanager
+def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar with the time left, in a terminal only; what is yielded is called after each of `total` steps.
+
+    Elsewhere nothing is shown: the caller says what it does in one line before.
+    """
+    console = Console(file=drawable(sys.stderr))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        task = bars.add_task(what, total=total)
+        yield lambda: bars.advance(task)
+
+
 class ProgressBar:
-    """Context manager that shows the progress of the current stage.
+    """Shows the steps of the running stage; use it as a context manager.
 
     quiet: print nothing; for all processes except rank 0.
     """

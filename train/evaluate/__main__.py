@@ -117,7 +117,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _show(found: Evaluated) -> None:
     from stageproof.train.evaluate.warning_messages import is_control
     from stageproof.train.reports.calibration_text import calibration_lines, guarantee
-    from stageproof.train.reports.formatting import ROWS, counted_by, number, pick, resting_on, spoken, unit_of
+    from stageproof.train.reports.formatting import (
+        ROWS,
+        counted_by,
+        number,
+        pick,
+        resting_on,
+        spoken,
+        terminal_row,
+        unit_of,
+    )
 
     facts = found.facts
     for warning in facts["warnings"]:
@@ -126,14 +135,13 @@ def _show(found: Evaluated) -> None:
     levels = [(name, facts[name]) for name in ("slices", "patients") if facts[name]]
     for name, level in levels:
         total = f"{facts['data'][name]} {name}"
-        print(f"\n{total:<33}{'95 % interval' if unit else '':<43}{unit}")
-        for title, path, share in ROWS:
-            figure = pick(level, path)
-            print(f"{title:<33}{spoken(figure, share):<43}{resting_on(figure) if unit else ''}")
-        for label, figures in level["classes"].items():
-            recall, count = figures["recall"], resting_on(figures["recall"]) if unit else ""
-            print(f"{'recall ' + label:<33}{spoken(recall, True):<43}{count}")
-        print(f"{'majority class':<33}{number(level['largest_class'], True)}")
+        shown = [(title, spoken(pick(level, path), share), pick(level, path)) for title, path, share in ROWS]
+        for label, of_class in level["classes"].items():
+            shown.append((f"recall {label}", spoken(of_class["recall"], True), of_class["recall"]))
+        print(f"\n{total:<32}{'95 % interval' if unit else '':<40}{unit}".rstrip())
+        for title, said, figure in shown:
+            print("\n".join(terminal_row(title, said, resting_on(figure) if unit else "", widths=(32, 40, 8))))
+        print(f"{'always the largest class':<32}{number(level['largest_class'], True)}")
     calibration = facts["calibration"]
     if calibration["after"] and unit:
         print(

@@ -179,7 +179,9 @@ def _evaluate(
     facts["selection_sentence"] = selection_sentence(record)
     facts["selected_on_evaluated"] = on_evaluated(record, held.own)
     facts["warnings"] = [*warnings_of(held, facts), *absent_warnings(facts, record)]
-    return facts, Written(before, after, held.slices.names, held.patients if unit else None, unit, logits, scores)
+    mine = held.patients if unit else None
+    pixels = held.slices.pixels
+    return facts, Written(before, after, held.slices.names, mine, unit, logits, scores, studies, pixels)
 
 
 def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[str, Any]:

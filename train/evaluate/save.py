@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,16 @@ from stageproof.runtime.labels import LABELS
 from stageproof.runtime.system.work_folders import make_private, work_folder
 from stageproof.runtime.text.escapes import cell
 from stageproof.train.cards.cards import dataset_card, model_card
+from stageproof.train.cards.run_index import INDEX, index_page, linked
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.reports.evaluation_page import page
 from stageproof.train.reports.figures import pictures
+from stageproof.train.reports.misclassified import misclassified, most_confident_errors
 from stageproof.train.runs.atomic_moves import Move, flush, put
+from stageproof.train.runs.pseudonyms import Pseudonyms
 from stageproof.train.runs.record import RECORD, write_record
 
-FACTS = "evaluation.json"
+FACTS, NAMES = "evaluation.json", "names.json"
 WORK = ".evaluation-"
 """Prefix of temporary folders."""
 MODEL_CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
@@ -44,7 +48,11 @@ class Written:
     logits: np.ndarray
     """(N, classes) float32."""
     shuffled: np.ndarray | None
-    """(shuffles,) score of each permutation of the labels."""
+    """(shuffles,) the score of each shuffle of the labels."""
+    people: Answers | None
+    """Patients, as they are reported; None where nobody knows them."""
+    pixels: np.ndarray
+    """(N, channels, H, W) uint8, as the network gets them."""
 
 
 def check_folder(folder: Path) -> None:
@@ -66,8 +74,9 @@ def write(
     check_folder(folder)
     kept = _kept(record, facts)
     cards = {MODEL_CARD: model_card(kept, facts), DATASET_CARD: dataset_card(kept, facts)} if keep else {}
-    people = written.after.by_patient() if written.unit == "patients" else None
-    drawn = pictures(facts, written.after, people, written.shuffled)
+    drawn = pictures(facts, written.after, written.people, written.shuffled)
+    hidden, pseudonyms = [written.names[at] for at in most_confident_errors(written.after)], Pseudonyms()
+    wrong = misclassified(written.after, written.pixels, [pseudonyms.of(name) for name in hidden])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -75,15 +84,19 @@ def write(
             new = beside / "new"
             new.mkdir()
             (new / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            (new / "report.html").write_text(page(facts, drawn), encoding="utf-8")
+            (new / "report.html").write_text(page(facts, drawn, wrong), encoding="utf-8")
             for file, png in drawn.items():
                 (new / file).write_bytes(png)
+            if hidden:
+                pseudonyms.write(new / NAMES, hidden)
             _write_predictions(new / "predictions.csv", written)
             make_private(new)
             flush(new)
             moves = [Move(new, folder, beside / "old")]
             if keep:
                 moves = _around(moves, run, kept, cards, stack.enter_context(work_folder(run, WORK)))
+            if keep or folder.resolve().parent == run.resolve():
+                moves.append(_index(run, kept, folder, new, cards, stack.enter_context(work_folder(run, WORK))))
             put(moves)
     except OSError as error:
         raise InputError(
@@ -108,6 +121,15 @@ def _around(moves: list[Move], run: Path, record: dict[str, Any], cards: dict[st
     away = [Move(None, run / name, old / name) for name in cards]
     placed = [Move(new / name, run / name, old / f"{name}.none") for name in cards]
     return [*away, *moves, Move(new / RECORD, run / RECORD, old / RECORD), *placed]
+
+
+def _index(run: Path, record: dict[str, Any], folder: Path, new: Path, cards: Iterable[str], place: Path) -> Move:
+    """The run's index with what is about to be in it; `place` is an empty folder in the run, `new` becomes `folder`."""
+    files = {file for file in linked(run) if file.partition("/")[0] != folder.name} | set(cards)
+    if folder.resolve().parent == run.resolve():
+        files |= {f"{folder.name}/{path.name}" for path in new.iterdir()}
+    (place / INDEX).write_text(index_page(run.resolve().name, record, files), encoding="utf-8")
+    return Move(place / INDEX, run / INDEX, place / f"{INDEX}.old")
 
 
 def _kept(record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stageproof.train.reports.formatting import number, spoken
+from stageproof.train.reports.formatting import number, spoken, terminal_row
 
 _KINDS = (("before", "slices, before"), ("after", "slices, after"), ("patients", "studies"))
 _BY = {
@@ -39,12 +39,14 @@ def calibration_heads(calibration: dict[str, Any]) -> list[str]:
 
 
 def calibration_lines(calibration: dict[str, Any]) -> list[str]:
-    """The same for a terminal; none where patients are unknown."""
-    return [
-        f"{name + ', ' + head:<62}{cell}"
-        for name, *cells in calibration_rows(calibration)
-        for head, cell in zip(calibration_heads(calibration)[1:], cells, strict=True)
-    ]
+    """The same for a terminal of 80 columns; none where patients are unknown."""
+    heads = calibration_heads(calibration)[1:]
+    text: list[str] = []
+    for name, *cells in calibration_rows(calibration) if heads else []:
+        text.append(name)
+        for head, cell in zip(heads, cells, strict=True):
+            text += terminal_row(f"  {head}", cell, widths=(18, 62))
+    return text
 
 
 def guarantee(abstention: dict[str, Any]) -> str:

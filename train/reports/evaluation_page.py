@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from stageproof.runtime.labels import LABELS
@@ -26,25 +27,27 @@ from stageproof.train.reports.formatting import (
     whose,
 )
 from stageproof.train.reports.html import document, picture, table
+from stageproof.train.reports.misclassified import STYLE, Misclassified, section
 
-_CAPTIONS = {
+CAPTIONS = {
     "figures.png": "main figures with their intervals",
-    "confusion.png": "which class is taken for which; shade: share of the row",
+    "confusion.png": "confusion matrix: rows are the true class, columns the predicted one; shade: share of the row",
     "roc.png": "ROC curve, demented or not",
+    "roc-classes.png": "ROC curves of each class against all others, with AUC and interval",
     "reliability.png": "reliability diagram before and after temperature",
     "risk-coverage.png": "risk against coverage",
     "control.png": "score with shuffled labels",
     "net-benefit.png": "net benefit against the probability from which somebody would act, with intervals",
     "predictive-values.png": "predictive values against the share of people with dementia, with intervals",
 }
-
+"""What each picture of an evaluation shows, by file name."""
 
 _BESIDE = {"Net benefit": "net-benefit.png", "Predictive values at other prevalences": "predictive-values.png"}
 """The picture of a section."""
 
 
-def page(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
-    """The HTML text. facts: the content of `evaluation.json`. drawn: file name → PNG."""
+def page(facts: dict[str, Any], drawn: dict[str, bytes], wrong: Sequence[Misclassified] = ()) -> str:
+    """The HTML text. facts: the content of `evaluation.json`. drawn: file name → PNG. wrong: slices to show."""
     data = facts["data"]
     title = f"Evaluation of {facts['run']}"
     found = Facts("evaluation.json", facts)
@@ -56,11 +59,14 @@ def page(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
         *(f'<p class="warning">{escape(warning)}</p>' for warning in facts["warnings"]),
         _headline(facts),
         _image(drawn, "figures.png"),
-        _clinical(flow_section(found), diagram(facts["flow"])),
         _levels(facts),
-        "<h2>Confusion</h2>",
+        _clinical(flow_section(found), diagram(facts["flow"])),
+        "<h2>Confusion matrix</h2>",
         _image(drawn, "confusion.png"),
         _classes(facts),
+        "<h2>Each class against the others</h2>",
+        _image(drawn, "roc-classes.png"),
+        _misclassified(facts, wrong),
         "<h2>Demented or not</h2>",
         _image(drawn, "roc.png"),
         _calibration(facts, drawn),
@@ -69,7 +75,12 @@ def page(facts: dict[str, Any], drawn: dict[str, bytes]) -> str:
         _control(facts, drawn),
         _method(facts),
     ]
-    return document(title, parts, "Research use only. Not a medical device.")
+    return document(title, parts, "Research use only. Not a medical device.", STYLE)
+
+
+def _misclassified(facts: dict[str, Any], wrong: Sequence[Misclassified]) -> str:
+    confusion, count = facts["slices"]["confusion"], facts["data"]["slices"]
+    return section(wrong, count - sum(row[at] for at, row in enumerate(confusion)), count)
 
 
 def _headline(facts: dict[str, Any]) -> str:
@@ -208,4 +219,4 @@ def _method(facts: dict[str, Any]) -> str:
 
 
 def _image(drawn: dict[str, bytes], name: str) -> str:
-    return picture(drawn[name], _CAPTIONS[name]) if name in drawn else ""
+    return picture(drawn[name], CAPTIONS[name]) if name in drawn else ""

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
 from stageproof.runtime.labels import LABELS
 from stageproof.train.metrics.classification import Answers
-from stageproof.train.reports.calibration_figure import draw_reliability
-from stageproof.train.reports.clinical_figures import clinical_pictures
+from stageproof.train.reports.probability_figures import clinical_pictures, draw_reliability
 
 _SLICES, _PATIENTS = "#4a7ab5", "#c0392b"
+_CLASSES, _DASHES = ("#1b3a5c", "#4a7ab5", "#d98c1f", "#c0392b"), ("-", "--", "-.", (0, (1, 1)))
 _SHORT = [label.removesuffix("Demented") for label in LABELS]
 
 
@@ -28,15 +28,16 @@ def pictures(
     facts: the content of `evaluation.json`. shuffled: (shuffles,) the score of each shuffle of the labels.
     """
     drawn = {
-        "figures.png": _drawn((8.4, 4.2), lambda axes: _figures(axes, facts)),
+        "figures.png": _drawn((4.9, 4.8), lambda axes: _figures(axes, facts)),
         "confusion.png": _confusions(facts),
         "roc.png": _drawn((4.6, 4.4), lambda axes: _roc(axes, slices, people)),
+        "roc-classes.png": _class_rocs(facts, slices, people),
         "reliability.png": _reliability(facts),
-        "risk-coverage.png": _drawn((6.4, 3.8), lambda axes: _risk(axes, facts)),
+        "risk-coverage.png": _drawn((4.9, 3.8), lambda axes: _risk(axes, facts)),
     }
-    drawn |= {name: _drawn((6.4, 3.8), draw) for name, draw in clinical_pictures(facts).items()}
+    drawn |= {name: _drawn((4.9, 3.8), draw) for name, draw in clinical_pictures(facts).items()}
     if shuffled is not None:
-        drawn["control.png"] = _drawn((6.4, 3.2), lambda axes: _control(axes, facts, shuffled))
+        drawn["control.png"] = _drawn((4.9, 3.9), lambda axes: _control(axes, facts, shuffled))
     return drawn
 
 
@@ -84,9 +85,10 @@ def _figures(axes: Axes, facts: dict[str, Any]) -> None:
     axes.set_ylim(0.4, len(rows) + 0.6)
     lows = [pick(level)["low"] for _, pick in rows for _, _, level in levels]
     axes.set_xlim(min([0.0, *(low for low in lows if low is not None)]) - 0.02, 1.02)
+    axes.set_xlabel("value and 95 % interval; 1 is best")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False)
 
 
 def _confusions(facts: dict[str, Any]) -> bytes:
@@ -99,7 +101,7 @@ def _confusions(facts: dict[str, Any]) -> bytes:
         axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
         axes.set_xticks(range(len(LABELS)), _SHORT)
         axes.set_yticks(range(len(LABELS)), _SHORT)
-        axes.set(xlabel="taken for", ylabel="is", title=f"{counts.sum()} {name}")
+        axes.set(xlabel="predicted", ylabel="true", title=f"{counts.sum()} {name}")
         for row, column in np.ndindex(counts.shape):
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
@@ -117,6 +119,34 @@ def _roc(axes: Axes, slices: Answers, people: Answers | None) -> None:
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="demented or not", aspect="equal")
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="lower right", frameon=False)
+
+
+def _class_rocs(facts: dict[str, Any], slices: Answers, people: Answers | None) -> bytes:
+    given = [("slices", slices), *([("patients", people)] if people is not None else [])]
+    figure = Figure(figsize=(4.9 * len(given), 6.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (level, answers) in zip(figure.subplots(1, len(given), squeeze=False)[0], given, strict=True):
+        draw_class_rocs(axes, level, facts[level]["classes"], answers)
+    return _png(figure)
+
+
+def draw_class_rocs(axes: Axes, level: str, classes: dict[str, Any], answers: Answers) -> None:
+    """ROC curves of each class against all others, with the AUC and interval of `evaluation.json` in the legend."""
+    from sklearn.metrics import roc_curve
+
+    for at, (label, short) in enumerate(zip(LABELS, _SHORT, strict=True)):
+        mine, auc = answers.labels == at, classes[label]["auc"]
+        text = "AUC not estimable" if auc["value"] is None else f"AUC {auc['value']:.3f}"
+        if auc["low"] is not None:
+            text += f" [{auc['low']:.3f}, {auc['high']:.3f}]"
+        if 0 < mine.sum() < len(mine):
+            false, true, _ = roc_curve(mine, answers.probabilities[:, at])
+            axes.plot(false, true, color=_CLASSES[at], linestyle=_DASHES[at], label=f"{short}: {text}")
+        else:
+            axes.plot([], [], color=_CLASSES[at], linestyle=_DASHES[at], label=f"{short}: no curve, one class only")
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle=":")
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity", title=f"{len(answers.labels)} {level}", aspect="equal")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False, fontsize=9)
 
 
 def _reliability(facts: dict[str, Any]) -> bytes:
@@ -146,5 +176,5 @@ def _control(axes: Axes, facts: dict[str, Any], shuffled: np.ndarray) -> None:
     axes.hist(shuffled, bins=40, color="0.75", label="labels shuffled among patients")
     axes.axvline(control["chance"], color="0.4", linestyle=":", label="chance")
     axes.axvline(control["score"], color=_PATIENTS, label="true labels")
-    axes.set(xlabel="balanced accuracy of slices", ylabel="shuffles")
-    axes.legend(frameon=False)
+    axes.set(xlabel="balanced accuracy of slices", ylabel="number of shuffles")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, fontsize=9)

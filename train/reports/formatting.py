@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 ROWS: tuple[tuple[str, str, bool], ...] = (
@@ -90,6 +93,18 @@ def people_in(data: dict[str, Any]) -> str:
     if data["patients"] is not None:
         return f"{data['patients']} patients"
     return "unknown patients" if data.get("groups") is None else f"{data['groups']} groups (patients unknown)"
+
+
+def terminal_row(*cells: str, widths: Sequence[int]) -> list[str]:
+    """Lines of one row of a table for a terminal: what is too long for its column goes on below, in its column.
+
+    widths: characters of each column, the space between columns included.
+    """
+    columns = [wrap(cell, width - 1, break_on_hyphens=False) or [""] for cell, width in zip(cells, widths, strict=True)]
+    return [
+        "".join(f"{piece:<{width}}" for piece, width in zip(pieces, widths, strict=True)).rstrip()
+        for pieces in zip_longest(*columns, fillvalue="")
+    ]
 
 
 def joined(names: list[str]) -> str:

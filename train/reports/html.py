@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from stageproof.runtime.text.escapes import markup as escape
 
+_READABLE = 0.6  # of the pixels of a figure at 120 dpi: text of 10 points is then 10 pixels high
 _STYLE = """
 :root { color-scheme: light }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 58rem; margin: 2rem auto; padding: 0 1rem; color: #222;
@@ -16,7 +17,9 @@ table { border-collapse: collapse; font-size: 14px; margin: 1rem 0; display: blo
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #ddd; vertical-align: top }
 td { font-variant-numeric: tabular-nums } h2 { margin-top: 2.5rem }
 pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: 13px }
-img { max-width: 100%; display: block; margin: 1rem 0 } .note { color: #555; font-size: 14px }
+img { max-width: 100%; display: block; margin: 1rem 0 } .picture { overflow-x: auto }
+@media (max-width: 40rem) { .picture img { max-width: none; width: max(100%, var(--least, 0px)) } }
+.note { color: #555; font-size: 14px }
 .warning { background: #fbe9e7; border-left: 4px solid #c0392b; padding: .6rem 1rem }
 .headline { font-size: 1.15rem }
 """
@@ -40,9 +43,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _unbroken(text: str) -> str:
-    return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", text)
+    text = re.sub(r"\[(\S+), (\S+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", text)
+    return re.sub(r"\bSD (\d)", "SD\N{NO-BREAK SPACE}\\1", text)
 
 
 def picture(png: bytes, alternative: str) -> str:
-    """A PNG inside the page. alternative: plain text."""
-    return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    """A PNG inside the page. alternative: plain text.
+
+    On a telephone it is not drawn narrower than its text can be read: it scrolls sideways instead.
+    """
+    width = int.from_bytes(png[16:20], "big") if png[:8] == b"\x89PNG\r\n\x1a\n" else 0
+    least = f' style="--least:{round(_READABLE * width)}px"' if width > 360 else ""
+    content = base64.b64encode(png).decode()
+    return f'<div class="picture"><img alt="{escape(alternative)}"{least} src="data:image/png;base64,{content}"></div>'

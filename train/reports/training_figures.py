@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, and which class is taken for which."""
+"""Pictures of a run: learning curves and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot, which keeps global state
+from matplotlib.ticker import MaxNLocator
 
 from stageproof.runtime.labels import LABELS
 from stageproof.train.runs.metrics_log import Epoch
@@ -17,20 +19,37 @@ def plot_curves(epochs: Sequence[Epoch], path: Path) -> None:
     """Write loss and accuracy over the epochs, of training and validation slices, as a PNG."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
-    at = np.arange(1, len(epochs) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(at, [getattr(epoch, name) for epoch in epochs], marker=".", label="training")
-        axes.plot(at, [getattr(epoch, f"validation_{name}") for epoch in epochs], marker=".", label="validation")
-        for index in range(1, len(epochs)):
-            if epochs[index].stage != epochs[index - 1].stage:
-                axes.axvline(index + 0.5, color="0.7", linestyle=":")
-        axes.set(xlabel="epoch", title=name)
-        axes.legend()
+        draw_curves(axes, epochs, name)
     figure.savefig(path, dpi=120, format="png")
 
 
+def draw_curves(axes: Axes, epochs: Sequence[Epoch], name: str) -> None:
+    """One figure of every epoch, counted from 1 over all stages. name: ``loss`` or ``accuracy``."""
+    at = np.arange(1, len(epochs) + 1)
+    axes.plot(at, [getattr(epoch, name) for epoch in epochs], marker=".", label="training")
+    axes.plot(at, [getattr(epoch, f"validation_{name}") for epoch in epochs], marker=".", label="validation")
+    starts = [index for index in range(len(epochs)) if index == 0 or epochs[index].stage != epochs[index - 1].stage]
+    for index in starts if len(starts) > 1 else []:
+        if index:
+            axes.axvline(index + 0.5, color="0.7", linestyle=":")
+        axes.annotate(
+            epochs[index].stage,
+            (index + 0.5, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, 3),
+            textcoords="offset points",
+            fontsize=8,
+            color="0.35",
+        )
+    axes.set_xlim(0.5, max(len(epochs), 1) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    axes.set(xlabel="epoch", ylabel="loss (cross-entropy)" if name == "loss" else "accuracy (share of slices)")
+    axes.legend()
+
+
 def plot_confusion(predicted: np.ndarray, labels: np.ndarray, path: Path) -> None:
-    """Write how many slices of each class were taken for each class, as a PNG.
+    """Write the confusion matrix of slices (rows true, columns predicted) as a PNG.
 
     predicted, labels: (N,) int, positions in LABELS.
     """
@@ -44,7 +63,7 @@ def plot_confusion(predicted: np.ndarray, labels: np.ndarray, path: Path) -> Non
     names = [label.removesuffix("Demented") for label in LABELS]
     axes.set_xticks(range(len(LABELS)), names)
     axes.set_yticks(range(len(LABELS)), names)
-    axes.set(xlabel="taken for", ylabel="is", title="validation slices (shade: share of the row)")
+    axes.set(xlabel="predicted", ylabel="true", title="validation slices (shade: share of the row)")
     for row in range(len(LABELS)):
         for column in range(len(LABELS)):
             colour = "white" if share[row, column] > 0.5 else "black"

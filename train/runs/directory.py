@@ -4,9 +4,12 @@ A run is written to `.NAME.partial` and renamed to NAME when it is finished. Con
 
     model.safetensors   the weights
     run.json            recipe, configuration, versions, data, labels, input, split, metrics
-    metrics.jsonl       metrics, one line for each epoch
-    split.csv           name, class, patient and side of every slice
-    unreadable.json     files that could not be read, with the reason
+    metrics.jsonl       one line an epoch
+    split.csv           every slice: name, class, patient, side
+    unreadable.json     files left out, with the reason
+    curves.png          loss and accuracy by epoch
+    confusion.png       confusion matrix of the validation slices
+    index.html          links to all of these, and to evaluations
 """
 
 from __future__ import annotations

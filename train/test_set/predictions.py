@@ -15,6 +15,7 @@ from stageproof.train.data.batches import Batches
 from stageproof.train.data.decode import Slices
 from stageproof.train.engine.device import choose_compute
 from stageproof.train.engine.loop import predict
+from stageproof.train.engine.progress import bar
 from stageproof.train.foreign.weight_files import read_state
 from stageproof.train.models import build
 from stageproof.train.runs.directory import WEIGHTS, load_weights
@@ -38,4 +39,6 @@ def predict_slices(run: Path, record: dict[str, Any], slices: Slices, batch_size
     model.to(device).to(memory_format=torch.channels_last)
     pixels, labels = torch.from_numpy(slices.pixels), torch.from_numpy(slices.labels)
     spec = InputSpec.from_dict(record["input"])
-    return predict(model, Batches(pixels, labels, spec, batch_size, device=device))[0]
+    with bar("batches of slices", -(-len(slices) // batch_size)) as advance:
+        model.register_forward_hook(lambda *_: advance())
+        return predict(model, Batches(pixels, labels, spec, batch_size, device=device))[0]
