@@ -13,7 +13,7 @@ from stageproof.runtime import errors
 from stageproof.runtime.errors import InputError, TrainingError
 from stageproof.runtime.system.work_folders import work_folder
 from stageproof.train.config.options import Options
-from stageproof.train.distributed.rendezvous import FOLDER, is_ours, is_torchrun, loopback
+from stageproof.train.distributed.rendezvous import FOLDER, is_launched, is_torchrun, loopback
 from stageproof.train.distributed.supervisor import Failure, Stopped, run_processes
 from stageproof.train.engine.device import choose_compute
 from stageproof.train.engine.loop import Interrupted
@@ -29,7 +29,7 @@ def launch(options: Options) -> tuple[Path, dict[str, Any]]:
     """
     if is_torchrun():
         return train(options)
-    assert not is_ours(), "a process of a run starts no run"
+    assert not is_launched(), "a process of a run cannot start another run"
     options = replace(options, out=options.out or default_out(options))
     count = _processes(options)
     if count == 1:
@@ -72,7 +72,7 @@ def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
             raise Interrupted(str(out)) from stopped
         raise KeyboardInterrupt from stopped
     except Failure as failure:
-        raise _as_ours(failure, out) from failure
+        raise _as_stageproof_error(failure, out) from failure
     except OSError as error:
         raise TrainingError(
             f"{count} processes could not be started: {error}. Free space in the temporary folder, or set TMPDIR to "
@@ -80,7 +80,7 @@ def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
         ) from error
 
 
-def _as_ours(failure: Failure, out: Path) -> Exception:
+def _as_stageproof_error(failure: Failure, out: Path) -> Exception:
     """The exception of the process that failed first, as Interrupted or a StageproofError."""
     if failure.kind == Interrupted.__name__:  # a signal reached the processes directly, not through the launcher
         return Interrupted(str(out))

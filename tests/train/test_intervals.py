@@ -11,7 +11,7 @@ from scipy import stats
 from stageproof.runtime.labels import LABELS
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.metrics.intervals import exact, jackknife, leave_one_out, newcombe
-from stageproof.train.metrics.possible_confusion import imagined
+from stageproof.train.metrics.possible_confusion import possible_tables
 from stageproof.train.metrics.with_intervals import Summary
 from stageproof.train.reports.formatting import resting_on, spoken
 from tests.train.interval_simulation import TARGETS, Held, coverage, simulate
@@ -132,7 +132,7 @@ def test_more_patients_than_rows_are_left_out_in_parts():
 
 def test_imagined_patients_are_as_many_as_could_be_missing():
     table = np.diag([10.0, 20, 0, 0])
-    for one in imagined(table, np.array([10, 20, 0, 0])):
+    for one in possible_tables(table, np.array([10, 20, 0, 0])):
         row = int(np.argmax((one - table).sum(1)))
         added = (one - table).sum()
         assert (table[row].sum() / (table[row].sum() + added)) ** table[row].sum() == pytest.approx(0.025)

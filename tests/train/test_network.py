@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stageproof.runtime.errors import InputError
-from stageproof.train.distributed.rendezvous import FOLDER, check_network, is_ours, private_folder
+from stageproof.train.distributed.rendezvous import FOLDER, check_network, is_launched, private_folder
 from stageproof.train.runs.unfinished import OPTIONS, partial_folder
 from tests.train.sockets import Socket, sockets, tree
 
@@ -169,7 +169,7 @@ def test_no_torchrun_needs_no_address():
 
 def test_a_folder_that_others_may_enter_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv(FOLDER, str(tmp_path))
-    assert is_ours()
+    assert is_launched()
     tmp_path.chmod(0o700)
     assert private_folder() == tmp_path
     tmp_path.chmod(0o750)

@@ -16,9 +16,9 @@ from stageproof.train.data.patients.copies import copy_links
 from stageproof.train.data.patients.from_pixels import Patients, identify_patients
 from stageproof.train.data.patients.heights import gaps, heights, ordered
 from stageproof.train.data.patients.peaks_over_threshold import chance_above, exceeded
-from stageproof.train.data.patients.rejoining import rejoined, strong_level
+from stageproof.train.data.patients.rejoining import join_fragments, strong_level
 from stageproof.train.data.patients.residual import Residuals, close_pairs, residuals
-from stageproof.train.data.patients.tearing import cut
+from stageproof.train.data.patients.tearing import cut_bridges
 from stageproof.train.data.patients.thumbnails import directions, thumbnail
 from tests.train.patient_sets import (
     HEADS,
@@ -298,11 +298,11 @@ def test_a_fragment_that_two_people_may_have_joins_neither_at_first():
     """A union of all three would have slices at each height, and no room for the other parts of either."""
     line = np.r_[0:4, 6:16, 6:16].astype(float)
     groups = np.repeat([0, 1, 2], [4, 10, 10])
-    found, often, rivals = rejoined(Scores({(0, 4): 9.0, (0, 14): 8.0}), line, groups, 1.0, 6.0)
+    found, often, rivals = join_fragments(Scores({(0, 4): 9.0, (0, 14): 8.0}), line, groups, 1.0, 6.0)
     assert often == 0
     assert np.array_equal(found, groups)
     assert sorted(map(sorted, rivals.tolist())) == [[0, 1], [0, 2]]
-    found, often, rivals = rejoined(Scores({(0, 4): 9.0, (0, 14): 2.0}), line, groups, 1.0, 6.0)
+    found, often, rivals = join_fragments(Scores({(0, 4): 9.0, (0, 14): 2.0}), line, groups, 1.0, 6.0)
     assert often == 1
     assert np.array_equal(found[:4], found[[4] * 4])
     assert len(rivals) == 0
@@ -323,13 +323,13 @@ def heads_with_links(links: list[tuple[int, int]], count: int = 8) -> Residuals:
 
 def test_two_heads_that_one_link_holds_teach_nothing_and_stay_together():
     line, together = np.tile(np.arange(8.0), 2), np.zeros(16, np.int64)
-    fragments, joined, held = cut(heads_with_links([(3, 3)]), line, together, together, 0.2)
+    fragments, joined, held = cut_bridges(heads_with_links([(3, 3)]), line, together, together, 0.2)
     assert len(np.unique(fragments[:8])) == len(np.unique(fragments[8:])) == 1
     assert fragments[0] != fragments[8]
     assert joined[0] != joined[8]
     assert len(held) == 1
     assert {one < 8 for one in held[0].tolist()} == {True, False}
-    fragments, _, held = cut(heads_with_links([(3, 3), (6, 6)]), line, together, together, 0.2)
+    fragments, _, held = cut_bridges(heads_with_links([(3, 3), (6, 6)]), line, together, together, 0.2)
     assert len(np.unique(fragments)) == 1
     assert len(held) == 0
 
@@ -340,4 +340,4 @@ def test_of_many_heads_that_one_link_holds_none_is_cut():
     left = np.kron(np.eye(2, dtype=np.float32), one.left)
     slices = Residuals(left, 0 * left, left, np.zeros((32, 1), np.int32), np.ones(32), 0.0, 0.05)
     pairs = np.repeat([0, 1], 16)
-    assert len(cut(slices, np.tile(np.arange(8.0), 4), pairs, pairs, 0.2)[2]) == 0
+    assert len(cut_bridges(slices, np.tile(np.arange(8.0), 4), pairs, pairs, 0.2)[2]) == 0

@@ -155,7 +155,7 @@ def test_unknown_patients_give_figures_without_intervals():
     for path in ("accuracy", "kappa", "balanced_accuracy"):
         assert unknown[path]["value"] == pytest.approx(known[path]["value"], abs=1e-12)
         assert unknown[path]["low"] is unknown[path]["patients"] is None
-        assert unknown[path]["why"] == "interval not estimable: patients are unknown"
+        assert unknown[path]["why"] == "interval not estimable: the dependence between slices is unknown"
         assert known[path]["low"] < known[path]["value"] < known[path]["high"]
 
 

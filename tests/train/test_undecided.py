@@ -15,7 +15,7 @@ from stageproof.train.audit.text import lines
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.identity.groups_file import read_ids, write_groups
 from stageproof.train.data.identity.identify import identify
-from stageproof.train.data.patients.tearing import _without_small, placed
+from stageproof.train.data.patients.tearing import _without_small, resolve_doubts
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.splits import split_without
 from stageproof.train.evaluate.flow import parts_of
@@ -30,7 +30,7 @@ def test_no_two_groups_that_may_be_one_person_are_left_apart(seed):
     count = int(rng.integers(2, 40))
     size = rng.choice([1, 2, 5, 6, 30], count)
     doubts = rng.integers(0, count, (int(rng.integers(0, 2 * count)), 2))
-    number, aside = placed(size, doubts)
+    number, aside = resolve_doubts(size, doubts)
     assert not aside[size >= 6].any(), "large groups are joined"
     kept = doubts[~aside[doubts].any(axis=1)]
     assert (number[kept[:, 0]] == number[kept[:, 1]]).all()
@@ -39,21 +39,21 @@ def test_no_two_groups_that_may_be_one_person_are_left_apart(seed):
 def test_what_is_set_aside_joins_nobody():
     size = np.array([30, 30, 30, 1, 2, 1])
     # The first small group may be part of two heads, the second of one, the third of nobody.
-    number, aside = placed(size, np.array([(3, 0), (3, 1), (4, 2)]))
+    number, aside = resolve_doubts(size, np.array([(3, 0), (3, 1), (4, 2)]))
     assert aside.tolist() == [False, False, False, True, False, False]
     assert len(set(number[[0, 1, 2, 5]].tolist())) == 4
     assert number[4] == number[2]
 
 
 def test_a_small_group_between_joined_heads_is_joined():
-    number, aside = placed(np.array([30, 30, 1]), np.array([(0, 1), (2, 0), (2, 1)]))
+    number, aside = resolve_doubts(np.array([30, 30, 1]), np.array([(0, 1), (2, 0), (2, 1)]))
     assert not aside.any()
     assert len(set(number.tolist())) == 1
 
 
 def test_of_two_small_groups_of_two_heads_one_is_set_aside():
     """They may be one person, and so may each be with a head of its own."""
-    number, aside = placed(np.array([30, 30, 2, 1]), np.array([(2, 0), (3, 1), (2, 3)]))
+    number, aside = resolve_doubts(np.array([30, 30, 2, 1]), np.array([(2, 0), (3, 1), (2, 3)]))
     assert aside.tolist() == [False, False, False, True]
     assert number[0] != number[1]
     assert number[2] == number[0]

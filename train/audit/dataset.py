@@ -87,9 +87,9 @@ def _write(
             if who.unit is not None:
                 groups = who.groups
                 # --groups needs a row for every file. The patients of unreadable files are unknown: one group each.
-                strangers = groups.max() + 1 + np.arange(len(unreadable))
+                unreadable_groups = groups.max() + 1 + np.arange(len(unreadable))
                 names = [*slices.names, *(item.name for item in unreadable)]
-                every, aside = np.concatenate([groups, strangers]), np.zeros(len(names), bool)
+                every, aside = np.concatenate([groups, unreadable_groups]), np.zeros(len(names), bool)
                 aside[: len(groups)] = who.undecided
                 write_groups(staging / "groups.csv", names, every, who.verdict, aside)
             unmark(staging)

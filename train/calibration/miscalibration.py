@@ -116,7 +116,7 @@ class _Null:
         self._others = None
         if again:
             times = rng.multinomial(patients, np.full(patients, 1 / patients), size=DRAWS)
-            # Corrects the variance of resampling n of n, which is too small by (n - 1) / n.
+            # Corrects the variance of resampling n of n, which is too small by the factor (n - 1) / n.
             self._others = (times - 1) * np.sqrt(patients / (patients - 1))
 
     def totals(self, sums: _Sums, *, widened: bool = False) -> np.ndarray:

@@ -30,7 +30,7 @@ from stageproof.train.test_set.predictions import predict_slices
 SCHEMA = 1
 OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "demented.accuracy", "demented.auc")
 LEVELS = ("slices", "patients")
-_UNKNOWN = "interval not estimable: patients are unknown"
+_UNKNOWN = "interval not estimable: the dependence between slices is unknown"
 
 
 @dataclass(frozen=True)

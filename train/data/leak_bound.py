@@ -63,13 +63,13 @@ def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
     sizes = np.bincount(labels)
     ratio = ((sizes - 1) / np.maximum(count - sizes, 1))[labels]
     for level in _LEVELS:
-        partners, strangers = (within >= level).sum(1), across >= level
-        taken_off = _upper(float((ratio * strangers).sum()))
+        partners, other_patients = (within >= level).sum(1), across >= level
+        taken_off = _upper(float((ratio * other_patients).sum()))
         found = LeakBound(
             max(0.0, float(((partners > 0).sum() - taken_off) / count)),
             max(0.0, float((_reached(partners).sum() - taken_off) / count)),
             level,
-            int(strangers.sum()),
+            int(other_patients.sum()),
         )
         best = max(best, found, key=lambda one: one.leaked)
     return best

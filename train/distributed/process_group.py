@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from stageproof.train.distributed.rendezvous import Exchange, connect, is_ours, is_torchrun, private_folder
+from stageproof.train.distributed.rendezvous import Exchange, connect, is_launched, is_torchrun, private_folder
 
 Value = TypeVar("Value")
 
@@ -109,21 +109,21 @@ def join(device_type: str, timeout: timedelta = timedelta(hours=2)) -> Iterator[
     timeout: how long the others wait while one process prepares the data. The launcher notices at once if a process
         ends.
     """
-    if not is_ours() and not is_torchrun():
+    if not is_launched() and not is_torchrun():
         yield ProcessGroup()
         return
     rank, local, size = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), int(os.environ["WORLD_SIZE"])
     if device_type == "cuda":
         torch.cuda.set_device(local)
     connect("nccl" if device_type == "cuda" else "gloo", timeout)
-    exchange = Exchange(private_folder(), rank, size) if is_ours() else None
+    exchange = Exchange(private_folder(), rank, size) if is_launched() else None
     here, node = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ.get("GROUP_RANK", 0))
     try:
         yield ProcessGroup(rank, size, local, here, node, exchange)
     except BaseException:
         # Destroying the group breaks the connections of the other processes. Under our launcher this is left to the
         # end of the process, so that the launcher receives the original exception first and reports that one.
-        if not is_ours():
+        if not is_launched():
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()

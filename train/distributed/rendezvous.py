@@ -29,14 +29,14 @@ _ADDRESSES = "addresses"
 _ANYWHERE = {"", "0.0.0.0", "::", "*", "0"}
 
 
-def is_ours() -> bool:
+def is_launched() -> bool:
     """Whether `train.launch` started this process."""
     return FOLDER in os.environ
 
 
 def is_torchrun() -> bool:
     """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and not is_ours()
+    return "TORCHELASTIC_RUN_ID" in os.environ and not is_launched()
 
 
 def private_folder() -> Path:
@@ -51,7 +51,7 @@ def private_folder() -> Path:
 def connect(backend: str, timeout: timedelta) -> None:
     """Initialise torch.distributed with RANK and WORLD_SIZE of the environment. backend: ``gloo`` or ``nccl``."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if not is_ours():
+    if not is_launched():
         dist.init_process_group(backend, timeout=timeout)
         return
     only_loopback()

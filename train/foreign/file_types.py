@@ -86,11 +86,11 @@ def refuse_stranger(path: Path) -> None:
 
     Raises OSError if it cannot be read.
     """
-    if found := _stranger(path):
+    if found := _file_type(path):
         raise CheckpointError(f"{path} is {found[0]}. {found[1].replace('PATH', repr(str(path)))}.")
 
 
-def _stranger(path: Path) -> tuple[str, str] | None:
+def _file_type(path: Path) -> tuple[str, str] | None:
     """The type of the file and what to do; None if it may contain weights."""
     with open_regular(path) as file:
         head = file.read(_HEAD)

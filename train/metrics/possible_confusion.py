@@ -7,7 +7,7 @@ import numpy as np
 from stageproof.train.metrics.intervals import LEVEL
 
 
-def imagined(table: np.ndarray, by_class: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def possible_tables(table: np.ndarray, by_class: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """(B, classes, classes) float64: `table` with patients added to one cell each, as many as may be missing by chance.
 
     If none of n patients of a class is in a cell, its true share q may still be positive: no such patient is observed

@@ -26,11 +26,11 @@ from stageproof.train.metrics.classification import (
     table_scores,
 )
 from stageproof.train.metrics.intervals import LEAST_PATIENTS, exact, jackknife, leave_one_out, newcombe
-from stageproof.train.metrics.possible_confusion import imagined
+from stageproof.train.metrics.possible_confusion import possible_tables
 
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _NO_PATIENTS = "patients unknown: slices of one patient are not independent, so there is no interval"
-_UNKNOWN = "interval not estimable: patients are unknown"
+_UNKNOWN = "interval not estimable: the dependence between slices is unknown"
 _SAME = "interval not estimable: leaving out any patient does not change the value"
 Ends = tuple[float, float] | None
 _CALIBRATION = {"ece": (0.0, 1.0), "brier": (0.0, 2.0), "nll": (0.0, float("inf"))}
@@ -173,7 +173,7 @@ class Summary:
         values = self._values[name]
 
         def flat() -> Ends:
-            tables = imagined(confusion(self.answers, self.weights[:1])[0], self.by_class / self._inflation)
+            tables = possible_tables(confusion(self.answers, self.weights[:1])[0], self.by_class / self._inflation)
             reached = table_scores(tables, self.counted)[name]
             reached = reached[np.isfinite(reached)]
             varies = len(reached) and np.ptp(reached) > 1e-9  # with a single class, precision is always 1

@@ -65,11 +65,11 @@ def read_ids(samples: Samples, path: Path) -> Ids:
     known = set(samples.names)
     # `write_groups` escapes some names; a file written by a user has them unescaped.
     rows = {name if name in known else from_cell(name): row for name, row in rows.items()}
-    strangers = [name for name in rows if name not in known]
+    unknown = [name for name in rows if name not in known]
     missing = [name for name in samples.names if name not in rows]
-    wrong = f"unknown in {samples.source}" if strangers else f"of {samples.source} without a row"
-    if strangers or missing:
-        names = strangers or missing
+    wrong = f"unknown in {samples.source}" if unknown else f"of {samples.source} without a row"
+    if unknown or missing:
+        names = unknown or missing
         raise DatasetError(
             f"{path}: {len(names)} files {wrong}, such as {names[0]!r}. Expected one row for each file, with names "
             f"such as {samples.names[0]!r}; {program('train.audit')} writes such a groups.csv."

@@ -90,7 +90,7 @@ def identify_patients(thumbnails: np.ndarray) -> Patients:
     first, second, _ = close_pairs(raw, _NEAR)
     repeats = components(len(raw), first, second)
     kept, inverse = np.unique(repeats, return_index=True)[1], repeats
-    found = _parted(thumbnails[kept], raw[kept]) if len(kept) >= _FEWEST else None
+    found = _identify(thumbnails[kept], raw[kept]) if len(kept) >= _FEWEST else None
     none = np.zeros(len(kept), bool)
     groups, error, single, moved, undecided = found or (np.arange(len(kept)), 1.0, False, none, none)
     verdict = "unknown" if found is None else "patients" if single else "groups"
@@ -99,7 +99,7 @@ def identify_patients(thumbnails: np.ndarray) -> Patients:
     return Patients(groups, verdict, error, below, above, links, moved, repeats, undecided)
 
 
-def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float, bool, np.ndarray, np.ndarray] | None:
+def _identify(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float, bool, np.ndarray, np.ndarray] | None:
     """Groups, upper bound of the probability that a patient is split, whether each group is one patient, copies, and
     undecided slices; None if the verdict is ``unknown``.
 
@@ -109,7 +109,7 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     from stageproof.train.data.patients.copies import copy_links
     from stageproof.train.data.patients.rejoining import strong_level
     from stageproof.train.data.patients.residual import close_pairs, residuals
-    from stageproof.train.data.patients.tearing import part
+    from stageproof.train.data.patients.tearing import combine_fragments
 
     slices = residuals(raw)
     fragments, *_ = _fragments(slices)
@@ -127,7 +127,7 @@ def _parted(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, float,
     whole = np.unique(people[own], return_inverse=True)[1]
     one_of = np.unique(whole, return_index=True)[1]
     joined = components(len(own), np.concatenate([first, np.arange(len(own))]), np.concatenate([second, one_of[whole]]))
-    groups, aside, error = part(slices, parts, joined, one_of[people[maybe]])
+    groups, aside, error = combine_fragments(slices, parts, joined, one_of[people[maybe]])
     if error >= 1:
         return None
     # Number the groups, those of undecided slices last.

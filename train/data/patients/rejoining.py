@@ -44,22 +44,22 @@ class Score:
         self.models: list[Any] = []
         self.level = strong_level(slices)
         halves = [long[0::2], long[1::2]]
-        torn = [self._torn(half, rng) for half in halves]
-        strangers = [self._strangers(half, rng) for half in halves]
-        self.strangers = np.empty(0)
+        split = [self._of_split_fragments(half, rng) for half in halves]
+        different = [self._of_different_patients(half, rng) for half in halves]
+        self.different_patients = np.empty(0)
         """(K,) cross-fitted scores of parts of different patients."""
-        if min(len(one) for one in torn + strangers) < _PARTS:
+        if min(len(one) for one in split + different) < _PARTS:
             return
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        for own, other in zip(torn, strangers, strict=True):
+        for own, other in zip(split, different, strict=True):
             target = np.r_[np.ones(len(own)), np.zeros(len(other))]
             model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=500))
             self.models.append(model.fit(np.concatenate([own, other]), target))
-        unseen = zip(self.models, reversed(strangers), strict=True)
-        self.strangers = np.concatenate([model.decision_function(one) for model, one in unseen])
+        unseen = zip(self.models, reversed(different), strict=True)
+        self.different_patients = np.concatenate([model.decision_function(one) for model, one in unseen])
 
     def of(self, pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """(K,) scores of pairs of groups of slices, (A,) and (B,) int64: the smaller of the scores of both models."""
@@ -109,7 +109,7 @@ class Score:
         far = min(float(apart.min()), FAR)
         return np.r_[highest, far, highest * far, highest**2, far**2]
 
-    def _torn(self, groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    def _of_split_fragments(self, groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """(K, 8) features of fragments cut at random positions, with missing slices, if no strong link remains."""
         found = []
         for group in groups:
@@ -120,7 +120,7 @@ class Score:
                     found.append(self._terms(group[:cut], group[end:]))
         return np.array(found)
 
-    def _strangers(self, groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    def _of_different_patients(self, groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """(K, 8) features of the part of one fragment above a height and the part of another fragment below it."""
         found = []
         for _ in range(_PAIRS if len(groups) > 1 else 0):
@@ -135,7 +135,7 @@ class Score:
         return np.array(found)
 
 
-def rejoined(
+def join_fragments(
     score: Score, line: np.ndarray, groups: np.ndarray, near: float, sure: float
 ) -> tuple[np.ndarray, int, np.ndarray]:
     """(N,) int64 groups after joining those with a score above `sure` at different heights; the number of joins; and

@@ -1,4 +1,4 @@
-"""`part`: combines fragments into groups such that no patient is in two groups, with an upper bound of the error.
+"""`combine_fragments`: combines fragments into groups such that no patient is in two groups, and bounds the error.
 
 A fragment is a set of slices connected by strong links. Two fragments of one patient are at different heights, with
 missing slices between them, otherwise a strong link would join them. Two fragments with dissimilar slices at the same
@@ -22,7 +22,7 @@ import numpy as np
 from stageproof.train.data.patients.components import components
 from stageproof.train.data.patients.heights import gaps, heights, in_order
 from stageproof.train.data.patients.peaks_over_threshold import FEWEST, chance_above, exceeded
-from stageproof.train.data.patients.rejoining import Score, rejoined, strong_level
+from stageproof.train.data.patients.rejoining import Score, join_fragments, strong_level
 from stageproof.train.data.patients.residual import Residuals
 
 RISK = 0.01
@@ -34,10 +34,10 @@ _SEVERAL = 5  # dissimilar slices that prove two patients, if the ends alone may
 _SMALL = 6  # groups with fewer slices may be set aside as undecided
 _BLOCK = 512  # slices compared in one block
 _BRIDGED = 0.01  # maximum share of fragments that contain two patients connected by one link
-_ODD = 0.001  # quantile of the similarity to other patients below which a single slice is an outlier
+_OUTLIER = 0.001  # quantile of the similarity to other patients below which a single slice is an outlier
 
 
-def part(
+def combine_fragments(
     slices: Residuals, fragments: np.ndarray, joined: np.ndarray, maybe: np.ndarray, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """(N,) int64 groups, such that no patient is in two groups, except for undecided slices; (N,) bool, undecided
@@ -49,11 +49,11 @@ def part(
     """
     nothing = np.zeros(len(joined), np.int64), np.zeros(len(joined), bool), 1.0
     size = np.bincount(fragments)
-    if not _FEWEST_GROUPS <= len(size) <= len(fragments) / 3 or _spoilt(slices, fragments):
+    if not _FEWEST_GROUPS <= len(size) <= len(fragments) / 3 or _has_outlier(slices, fragments):
         return nothing
     line = heights(slices, fragments)
     level = slices.centre + _UNLIKE * slices.spread
-    fragments, joined, held = cut(slices, line, fragments, joined, level)
+    fragments, joined, held = cut_bridges(slices, line, fragments, joined, level)
     size = np.bincount(fragments)
     lines = [group[np.argsort(line[group], kind="stable")] for group in in_order(fragments)]
     long = [group for group in lines if len(group) >= max(_LONG, 0.4 * np.median(size[fragments]))]
@@ -67,12 +67,12 @@ def part(
         return nothing
     rng = np.random.default_rng(seed)
     score = Score(slices, line, long, near, rng)
-    if len(score.strangers) < FEWEST:
+    if len(score.different_patients) < FEWEST:
         return nothing
     # A wrong join splits a patient only if the other part of this patient is too far away for a score.
     tested = int((gaps(line, fragments) > near).sum()) + len(size)
-    sure = exceeded(score.strangers, RISK / 2 / tested)
-    groups, tears, rivals = rejoined(score, line, joined, near, sure)
+    sure = exceeded(score.different_patients, RISK / 2 / tested)
+    groups, tears, rivals = join_fragments(score, line, joined, near, sure)
     rooms = score.rooms(long, sure, rng)
     if len(rooms) < FEWEST:
         return nothing
@@ -89,7 +89,7 @@ def part(
     size = np.bincount(nodes)
     largest = np.array([max(nodes[group].tolist(), key=lambda node: int(size[node])) for group in in_order(groups)])
     doubts = np.concatenate([links, doubts, far[room >= least], largest[rivals], meeting, nodes[held]])
-    whole, aside = placed(size, doubts)
+    whole, aside = resolve_doubts(size, doubts)
     return whole[nodes], aside[nodes], float(unlike) + RISK * 3 / 4
 
 
@@ -107,7 +107,7 @@ def _without_small(joined: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, 
     return nodes, np.array(together, np.int64).reshape(-1, 2)
 
 
-def placed(size: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def resolve_doubts(size: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(G,) int64 numbers of the merged groups; and (G,) bool, groups that are set aside as undecided. Of the other
     groups, no two that may belong to one patient remain separate.
 
@@ -128,7 +128,7 @@ def placed(size: np.ndarray, doubts: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return number, aside
 
 
-def cut(
+def cut_bridges(
     slices: Residuals, line: np.ndarray, fragments: np.ndarray, joined: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N,) int64 fragments and joined fragments, after cutting fragments of two patients connected by one strong link;
@@ -159,11 +159,11 @@ def cut(
     return fragments, joined, held
 
 
-def _spoilt(slices: Residuals, fragments: np.ndarray) -> bool:
+def _has_outlier(slices: Residuals, fragments: np.ndarray) -> bool:
     """Whether a slice without strong links is an outlier: noise may then hide which patient it shows."""
     size = np.bincount(fragments)[fragments]
     alone, held = slices.typical[size < 3], slices.typical[size >= 6]
-    return bool(len(alone) and len(held) and alone.min() < np.quantile(held, _ODD))
+    return bool(len(alone) and len(held) and alone.min() < np.quantile(held, _OUTLIER))
 
 
 def _beside(slices: Residuals, line: np.ndarray, long: list[np.ndarray], within: float) -> np.ndarray:

@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seed",
         type=int,
         default=1,
-        help="random seed of the patients (default: %(default)s; the default training data has seed 0, so other "
-        "patients)",
+        help="random seed of the patients (default: %(default)s; these are not in the default training data, whose "
+        "seed is 0)",
     )
     parser.add_argument("--format", choices=("png", "jpeg"), default="png", help="file format (default: %(default)s)")
     options = parser.parse_args(argv)

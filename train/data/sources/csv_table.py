@@ -58,11 +58,11 @@ def _check_files(path: Path, named: list[str], files: list[Path]) -> None:
 def _labels(path: Path, name: str, rows: list[dict[str, str]]) -> np.ndarray:
     """(N,) int64 indices in LABELS."""
     known = {row[name]: canonical_label(row[name]) for row in rows}
-    strangers = [repr(value) for value, label in known.items() if label is None]
-    if strangers:
-        more = "" if len(strangers) <= 5 else f" and {len(strangers) - 5} more"
+    unknown = [repr(value) for value, label in known.items() if label is None]
+    if unknown:
+        more = "" if len(unknown) <= 5 else f" and {len(unknown) - 5} more"
         raise DatasetError(
-            f"{path}: {', '.join(strangers[:5])}{more} in the column {name!r} is not a class. Expected the names "
+            f"{path}: {', '.join(unknown[:5])}{more} in the column {name!r} is not a class. Expected the names "
             f"{', '.join(LABELS)}, in any common spelling; numbers are not accepted, because their order is unknown."
         )
     return np.array([LABELS.index(str(known[row[name]])) for row in rows], np.int64)

@@ -65,11 +65,11 @@ def class_folders(root: Path) -> Samples:
     """
     folders = folders_in(root)
     classes = {folder: canonical_label(folder.name) for folder in folders}
-    strangers = [folder.name for folder, label in classes.items() if label is None]
+    unknown = [folder.name for folder, label in classes.items() if label is None]
     if folders and all(holds_classes(folder) for folder in folders):
         raise DatasetError(_several_parts(root, [folder.name for folder in folders]))
-    if strangers or not folders:
-        found = ", ".join(repr(name) for name in strangers) or "no folder at all"
+    if unknown or not folders:
+        found = ", ".join(repr(name) for name in unknown) or "no folder at all"
         raise DatasetError(
             f"{root}: expected one folder for each class ({', '.join(LABELS)}, in any common spelling), found "
             f"{found}. Give the folder that contains the class folders, and move other folders out of it."

@@ -143,8 +143,8 @@ def _parquet_labels(table: Any, path: Path) -> np.ndarray:
         values = [names.index(value) for value in values]
     mapping = [canonical_label(name) for name in names]
     if None in mapping:
-        strangers = ", ".join(repr(name) for name, label in zip(names, mapping, strict=True) if label is None)
-        raise DatasetError(f"{path}: {strangers} is none of the classes {', '.join(LABELS)}.")
+        unknown = ", ".join(repr(name) for name, label in zip(names, mapping, strict=True) if label is None)
+        raise DatasetError(f"{path}: {unknown} is none of the classes {', '.join(LABELS)}.")
     found = {value: _position(value, names) for value in set(values)}
     if outside := sorted((repr(value) for value, position in found.items() if position is None), key=str):
         raise DatasetError(
