@@ -198,8 +198,8 @@ def test_leakage_is_said_before_the_figures(crossed, people, tmp_path, capsys):
     (out / "fold-2" / "run.json").unlink()
     (out / "fold-2" / "run.json").write_text(json.dumps(record))
     assert main([*TINY, *people, "--folds", "2", "--resamples", "200", "--out", str(out)]) == 0
-    assert capsys.readouterr().out.startswith(
-        "LEAKAGE: up to 50% of the test slices of a fold show a patient of its training"
+    assert " ".join(capsys.readouterr().out.split()).startswith(
+        "LEAKAGE: up to 50% of the test slices of a fold show a patient of its training set."
     )
 
 

@@ -45,19 +45,19 @@ def lines(facts: dict[str, Any]) -> list[str]:
 def warnings(facts: dict[str, Any]) -> list[str]:
     """What a reader must know before the figures."""
     if facts["shuffled_labels"] is not None:
-        first = ["CONTROL: trained on shuffled labels. The figures must be at chance."]
+        first = ["CONTROL: trained on shuffled labels. The metrics should be at chance."]
     else:
         first = []
     leaked = facts["split"]["leaked"]
     if leaked is None:
-        what = "PATIENTS UNKNOWN: one person may be in training and held out; no figure is about patients."
+        what = "PATIENTS UNKNOWN: the same patient may appear in both training and test; no metric is by patient."
         return [*first, what]
     if any(leaked):
-        what = "are of a group" if facts["data"]["groups"] is not None else "show a patient"
+        what = "belong to a group" if facts["data"]["groups"] is not None else "show a patient"
         return [
             *first,
-            f"LEAKAGE: up to {max(leaked):.0%} of the slices held out {what} trained on. These figures say nothing "
-            "about new patients.",
+            f"LEAKAGE: up to {max(leaked):.0%} of the test slices of a fold {what} of its training set. These metrics "
+            "do not estimate performance on new patients.",
         ]
     return first
 
