@@ -86,8 +86,7 @@ def key_path(log: Path, given: Path | None) -> Path:
 
 
 def read_key(path: Path) -> Key:
-    """The key in a file: its bytes without surrounding white space. Raises AuditError if unreadable, or of invalid
-    length."""
+    """The key in a file: its bytes without surrounding white space. Raises AuditError if unreadable or invalid."""
     try:
         with open_regular(path) as file:
             secret = file.read(_KEY_BYTES[1] + 1).strip()

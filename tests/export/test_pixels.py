@@ -162,7 +162,9 @@ def test_what_carries_pixels_says_so_and_is_never_served(pixel_job):
     assert (carried["takes"], carried["gives"]) == (TAKES, "probabilities")
     assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["pixels", "probabilities"]
     assert all(dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim)
-    with pytest.raises(BundleError, match=r"model.pixels.onnx takes uint8 \(N, H, W, 1 or 3\): it does its own"):
+    with pytest.raises(
+        BundleError, match=r"model.pixels.onnx takes uint8 \(N, H, W, 1 or 3\): it has built-in preprocessing"
+    ):
         Predictor(alone)
 
 
