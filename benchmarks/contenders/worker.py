@@ -53,7 +53,7 @@ class Contender:
     file_bytes: int | None = None
     batches: tuple[int, ...] = (1, 4, 8, 16, 32)
     """Batch sizes to try for throughput."""
-    decides: bool = True
+    comparable: bool = True
     """Whether its predictions are compared with the reference's; False for another input size."""
 
 
@@ -181,7 +181,7 @@ class WorkerServer:
                 self.loaded.answer_all(images[start : start + batch])
         return time.perf_counter() - begun
 
-    def decisions(self) -> list[int | None]:
+    def predicted_classes(self) -> list[int | None]:
         """Predicted class index of every image; None without a prediction."""
         answers = [self.loaded.answer(image) for image in self.images]
         return [None if not answer else max(range(len(answer)), key=answer.__getitem__) for answer in answers]

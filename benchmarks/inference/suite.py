@@ -132,12 +132,14 @@ def power(options: Options, rows: int) -> str:
 def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int, say: Say) -> Facts:
     """Facts shared by all rows: peak performance and changed predictions, computed once."""
     say("counting predictions that differ from the float32 PyTorch model's")
-    decisions = {worker.contender.name: worker.request("decisions") for worker in workers if worker.contender.decides}
-    expected = decisions.get(SNIPPET)
+    predicted_classes = {
+        worker.contender.name: worker.request("predicted_classes") for worker in workers if worker.contender.comparable
+    }
+    expected = predicted_classes.get(SNIPPET)
     flips = {}
-    for name, decided in decisions.items() if expected else ():
-        count = sum(one != other for one, other in zip(decided, expected or (), strict=True))
-        flips[name] = {"count": count, "images": len(decided)}
+    for name, predicted in predicted_classes.items() if expected else ():
+        count = sum(one != other for one, other in zip(predicted, expected or (), strict=True))
+        flips[name] = {"count": count, "images": len(predicted)}
     return Facts(
         {precision: entry["gflop_s"] for precision, entry in ceilings.items() if "gflop_s" in entry},
         gflop,

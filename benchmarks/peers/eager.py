@@ -51,7 +51,7 @@ def contenders(context: PeerContext) -> tuple[list[Contender], list[str]]:
     spec = context.manifest.model.input
     if (spec.height, spec.width) != (PUBLISHED_SIZE, PUBLISHED_SIZE):
         arguments = {**found[0].arguments, "size": PUBLISHED_SIZE}
-        found.append(replace(found[0], name=AS_PUBLISHED, arguments=arguments, decides=False))
+        found.append(replace(found[0], name=AS_PUBLISHED, arguments=arguments, comparable=False))
     return found, []
 
 

@@ -151,7 +151,7 @@ def _reference(options: Options) -> Reference:
             source, options.architecture, spec.height, mean=spec.mean, std=spec.std, bundle=options.bundle
         )
     if reference.info.digest != model.digest:
-        raise CheckpointError(f"{source} has other weights than {options.bundle} was made from. Name its --source.")
+        raise CheckpointError(f"{source} has other weights than {options.bundle} was made from. Give another --source.")
     return reference
 
 

@@ -42,7 +42,9 @@ def reference_of(bundle: Path, source: Path) -> Reference:
         source = run_of_weights(source) or source  # the same weights in another file
     path = source / WEIGHTS if source.is_dir() else source
     if not path.is_file() or sha256_file(path) != model.digest:
-        raise CheckpointError(f"{source} has other weights than {bundle} was made from. Name its run or checkpoint.")
+        raise CheckpointError(
+            f"{source} has other weights than {bundle} was made from. Give the run or checkpoint it came from."
+        )
     if source.is_dir():
         found = from_run(source)
         if differs := _difference(found.info, model):

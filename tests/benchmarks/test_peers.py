@@ -64,10 +64,10 @@ def test_every_peer_at_hand_gives_the_predictors_probabilities(given, images, ex
     ]
     assert len({contender.name for contender in found}) == len(found)
     assert sum("int8" in note for note in notes) == 4
-    assert [contender.name for contender in found if not contender.decides] == [AS_PUBLISHED]
+    assert [contender.name for contender in found if not contender.comparable] == [AS_PUBLISHED]
     for contender in found:
         assert contender.settings
-        if contender.decides:
+        if contender.comparable:
             agrees(contender, images, expected)
 
 

@@ -48,7 +48,7 @@ def test_a_worker_answers_times_itself_and_ends(contender, tmp_path, capfd):
         assert stages == [{"compute": 20.0}] * 2
         assert worker.request("query", 0, 2) >= 40
         assert worker.request("throughput", 3, 2) >= 0.06
-        assert worker.request("decisions") == [0, 1, 0]
+        assert worker.request("predicted_classes") == [0, 1, 0]
         assert 0 < worker.request("peak_rss") < machine._memory()
         process = worker._process
     assert not process.is_alive()
