@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import resource
+import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import adjusted_rand_score
 
 from stageproof.train.data.patients.alignment import Alignment
 from stageproof.train.data.patients.copies import copy_links
@@ -269,19 +267,33 @@ def test_no_people_among_pieces_of_photographs():
     assert not identify_patients(np.array(pieces)).found
 
 
+MANY = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from sklearn.metrics import adjusted_rand_score
+from stageproof.train.data.patients.from_pixels import identify_patients
+shown, people = (np.load(sys.argv[1])[name] for name in ("shown", "people"))
+began = time.monotonic()
+found = identify_patients(shown)
+peak = next(int(line.split()[1]) << 10 for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
+print(found.found, adjusted_rand_score(people, found.groups), peak, time.monotonic() - began)
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_forty_thousand_slices_in_bounded_time_and_memory():
-    """In less than 2 GB; the time is printed, since it depends on who else works here."""
+@pytest.mark.timeout(3600)
+def test_forty_thousand_slices_in_bounded_memory(tmp_path):
+    """In less than 2 GiB, in a process of its own. The time is printed, since it depends on who else works here."""
     shown, people = phantoms(1250, 32)
-    shown = np.array([thumbnail(Image.fromarray(one)) for one in shown])
-    began = time.monotonic()
-    found = identify_patients(shown)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    sys.stderr.write(f"{time.monotonic() - began:.0f} s, {peak / 1e9:.2f} GB\n")
-    assert found.found
-    assert adjusted_rand_score(people, found.groups) >= 0.95
-    assert peak < 2e9
+    np.savez(tmp_path / "many.npz", shown=[thumbnail(Image.fromarray(one)) for one in shown], people=people)
+    done = subprocess.run([sys.executable, "-c", MANY, tmp_path / "many.npz"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    identified, index, peak, seconds = done.stdout.split()
+    sys.stderr.write(f"{float(seconds):.0f} s, {int(peak) / 2**30:.2f} GiB\n")
+    assert identified == "True"
+    assert float(index) >= 0.95
+    assert int(peak) < 2 << 30
 
 
 class Scores:
