@@ -231,7 +231,7 @@ def test_a_key_that_cannot_sign(options, tmp_path, monkeypatch):
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     curve, plain = ec.generate_private_key(ec.SECP256R1()), serialization.NoEncryption()
     keys = {
-        "it is no private key": b"no key",
+        "it is not a private key": b"no key",
         "it is encrypted": curve.private_bytes(pem, pkcs8, serialization.BestAvailableEncryption(b"secret")),
         "it is a .*Ed25519": ed25519.Ed25519PrivateKey.generate().private_bytes(pem, pkcs8, plain),
     }

@@ -175,7 +175,7 @@ def test_the_real_slices_are_160_people_and_their_split_is_all_leak(real_data, t
 
 
 def test_every_finding_has_a_heading_on_the_page():
-    heads = set(re.findall(r'_said\(\s*"([^"]+)"', Path(text.__file__).read_text()))
+    heads = set(re.findall(r'_item\(\s*"([^"]+)"', Path(text.__file__).read_text()))
     assert len(heads) > 15
     assert heads <= set(_HEADS)
 

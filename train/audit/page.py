@@ -18,7 +18,7 @@ from stageproof.train.reports.html import document, picture, table
 _LISTED = 20
 _HEADS = {
     "unreadable": "Unreadable files",
-    "not taken": "Files not taken",
+    "ignored": "Ignored files",
     "identical": "Identical slices",
     "near": "Near-duplicates",
     "patients": "Patients",
@@ -26,7 +26,7 @@ _HEADS = {
     "left out": "Left out of splits",
     "ids": "Patient ids",
     "not used": "Ids not used",
-    "TWINS": "One patient under two ids",
+    "TWO IDS": "One patient under two ids",
     "DOUBTFUL": "Doubtful ids",
     "copies": "Augmented copies",
     "labels": "Patients with two classes",
@@ -36,7 +36,7 @@ _HEADS = {
     "folders": "Split of the folders",
     "nearest": "Nearest-neighbour baseline",
     "linear": "Linear baseline",
-    "what to do": "What to do",
+    "next": "What to do",
 }
 """What the page calls a finding, by its head in the terminal."""
 

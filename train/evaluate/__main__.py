@@ -65,7 +65,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         Options,
         args=argv,
         prog=program("train.evaluate"),
-        description="Evaluate a run on patients that it was not trained on, calibrate it, and write its cards.",
+        description="Evaluate a run on unseen patients, calibrate it, and write its cards.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     rules = [
@@ -145,8 +145,8 @@ def _show(found: Evaluated) -> None:
     calibration = facts["calibration"]
     if calibration["after"] and unit:
         print(
-            f"\ntemperature {calibration['temperature'] or 1.0:.3f}; calibration on {unit_of(facts['data'])} that the "
-            "temperature was not fitted on:"
+            f"\ntemperature {calibration['temperature'] or 1.0:.3f}; calibration on {unit_of(facts['data'])} other than "
+            "those it was fitted on:"
         )
         print("\n".join(calibration_lines(calibration)))
     if facts["abstention"]:
