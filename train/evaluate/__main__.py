@@ -145,8 +145,8 @@ def _show(found: Evaluated) -> None:
     calibration = facts["calibration"]
     if calibration["after"] and unit:
         print(
-            f"\ntemperature {calibration['temperature'] or 1.0:.3f}; calibration on {unit_of(facts['data'])} other than "
-            "those it was fitted on:"
+            f"\ntemperature {calibration['temperature'] or 1.0:.3f}; calibration on {unit_of(facts['data'])} other "
+            "than those it was fitted on:"
         )
         print("\n".join(calibration_lines(calibration)))
     if facts["abstention"]:
