@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BLOCK = 512  # rows in a block of products
+_BLOCK, _PRODUCTS = 512, 512 * 20_000  # maximum number of rows, and of products, in a block: bounds the memory
 _OWN, _MOST, _LEAST = (
     6,
     60,
@@ -45,9 +45,14 @@ def products(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[slice, np.
 
     rows: (K, D) float32. columns: (N, D) float32.
     """
-    for start in range(0, len(rows), _BLOCK):
-        at = slice(start, min(start + _BLOCK, len(rows)))
+    block = _rows_in_block(len(columns))
+    for start in range(0, len(rows), block):
+        at = slice(start, min(start + block, len(rows)))
         yield at, rows[at] @ columns.T
+
+
+def _rows_in_block(columns: int) -> int:
+    return max(1, min(_BLOCK, _PRODUCTS // max(columns, 1)))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -104,8 +109,9 @@ def close_pairs(vectors: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarr
     vectors: (N, D) float32.
     """
     first, second, values = [], [], []
-    for start in range(0, len(vectors), _BLOCK):
-        similarity = vectors[start : start + _BLOCK] @ vectors[start:].T
+    block = _rows_in_block(len(vectors))
+    for start in range(0, len(vectors), block):
+        similarity = vectors[start : start + block] @ vectors[start:].T
         row, column = np.nonzero(similarity > level)
         keep = row < column
         row, column = row[keep], column[keep]
