@@ -118,7 +118,7 @@ def test_the_check_sees_what_torchrun_opens(few_slices, tmp_path):
     finally:
         process.kill()
     assert any(one.listens and not one.is_local for one in seen)
-    assert errors.count("WARNING: torchrun listens on every network interface") == 1
+    assert errors.count("WARNING: torchrun listens on all network interfaces") == 1
 
 
 @pytest.mark.slow
