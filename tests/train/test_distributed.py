@@ -132,7 +132,8 @@ def test_bad_data_is_still_one_line_and_exit_2(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"DatasetError: {REPOSITORY / 'nowhere'} does not exist. Give a folder of class folders, a .parquet file or a .csv file."
+        f"DatasetError: {REPOSITORY / 'nowhere'} does not exist. Give a folder of class folders, a .parquet file or a "
+        ".csv file."
     ]
     assert list(tmp_path.iterdir()) == []
 
