@@ -172,3 +172,21 @@ def test_a_description_is_read_as_strictly_as_a_manifest(change: dict, match: st
         read_description(json.dumps({**MODEL.to_dict(), **change}), "model.onnx")
     with pytest.raises(BundleError, match="lacks 'temperature'"):
         read_description(json.dumps({k: v for k, v in MODEL.to_dict().items() if k != "temperature"}), "model.onnx")
+
+
+def test_descriptions_under_both_names_of_the_project_are_refused_where_they_differ(tmp_path: Path) -> None:
+    """Version 0.1 wrote the former name: a second text under the present one must not replace or hide it."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(OLD / "model.onnx")
+    (entry,) = [one for one in model.metadata_props if one.key == "neurostage"]
+    path = tmp_path / "model.onnx"
+    model.metadata_props.add(key="stageproof", value=entry.value.replace("MildDemented", "NonDemented", 1))
+    onnx.save(model, path)
+    with pytest.raises(BundleError, match="2 different"):
+        read_metadata(path, "onnx")
+    del model.metadata_props[-1]
+    model.metadata_props.add(key="stageproof", value=entry.value)
+    onnx.save(model, path)
+    found = read_metadata(path, "onnx")
+    assert found is not None
+    assert found.model.labels[0] == "MildDemented"
