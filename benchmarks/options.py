@@ -42,7 +42,7 @@ class Options:
     """Smoke test: fewer samples, and no measurement of the machine's peak performance."""
     samples: int | None = None
     """Timed samples per contender, interleaved; up to twice as many if times drift.
-    Default: 120, or 24 with --quick."""
+    The offline scenario takes a quarter of them, each the mean of 256 images. Default: 120, or 24 with --quick."""
     processes: int = 1
     """Start every contender in this many processes and divide the samples among them.
     Processes running the same code differ by about 1 %: use 5 or more to compare two runs closely."""
@@ -85,6 +85,12 @@ class Options:
     def per_process(self) -> int:
         """Samples per process, 12 or more."""
         return max(12, -(-self.counted // self.processes))
+
+    @property
+    def offline_turns(self) -> int:
+        """Samples per process of the offline scenario: a quarter of the others. The default gives `--compare` the 30
+        that it needs; each is the mean over 256 images, so that more would take long."""
+        return max(3, self.per_process // 4)
 
     @property
     def scenarios(self) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def rows_of(
         if not batches:
             batches.update(scenarios.best_batches(workers, 16 if options.quick else scenarios.BATCH_SEARCH_IMAGES))
         count = len(images) if options.quick else max(len(images), scenarios.OFFLINE_IMAGES)
-        timings = scenarios.offline(workers, batches, count, 3 if options.counted < 60 else 5, say)
+        timings = scenarios.offline(workers, batches, count, options.offline_turns, say)
         rows += [row(worker, "offline", batches[worker.contender.name], timings, facts) for worker in workers]
     if "engine" in selected:
         for batch in (1, 8, 32):

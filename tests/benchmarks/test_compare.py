@@ -21,6 +21,7 @@ from stageproof.benchmarks.compare.statistics import (
     p_value_of_slowdown,
 )
 from stageproof.benchmarks.compare.verdicts import compare, fails
+from stageproof.benchmarks.options import Options
 from stageproof.benchmarks.reports.comparison_text import lines
 from stageproof.runtime import InputError
 
@@ -184,6 +185,11 @@ def test_too_few_samples_are_said(make):
     rows = [make.row("ours", [10.0] * (LEAST_SAMPLES - 1))]
     found = compare(make.record(rows), make.record(rows))
     assert (found.verdicts[0].judgement, found.verdicts[0].why) == ("cannot tell", "29 samples, 30 needed")
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5, 10])
+def test_a_run_by_default_has_as_many_offline_samples_as_a_comparison_needs(processes):
+    assert Options(processes=processes).offline_turns * processes >= LEAST_SAMPLES
 
 
 def test_servers_at_other_rates_are_not_compared(make):
