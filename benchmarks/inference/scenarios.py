@@ -75,6 +75,7 @@ def single_stream(workers: Sequence[Worker], samples: int) -> dict[str, Timings]
     """Contender → at least `samples` latencies of one image; up to twice as many while any contender is not stable."""
     timings = {worker.contender.name: Timings() for worker in workers}
     rounds = math.ceil(samples / BURST)
+    logger.info(f"single_stream: {rounds * BURST} images")
     _warm_up(workers, lambda worker, turn: worker.request("burst", turn * BURST, BURST)[0], "single_stream")
 
     def measure(turn: int, advance: Callable[[], None]) -> None:
@@ -126,6 +127,7 @@ def best_batches(workers: Sequence[Worker], images: int) -> dict[str, int]:
     """Contender → the fastest of its batch sizes for `images` images, minimum of two interleaved runs each."""
     sizes = sorted({size for worker in workers for size in worker.contender.batches})
     least: dict[tuple[str, int], float] = {}
+    logger.info(f"offline: choosing batch sizes with {images} images")
     with bar("offline: choosing batch sizes", 2 * sum(len(worker.contender.batches) for worker in workers)) as advance:
         for turn in range(2):
             for size in sizes:

@@ -132,12 +132,12 @@ def power(options: Options, rows: int) -> str:
 
 
 def unstable(rows: Sequence[Row]) -> list[str]:
-    """At most one sentence: which rows are not stable, or how many if there are several."""
+    """At most one sentence: which row is not stable, or how many are, in 80 columns; the page marks each."""
     found = [f"{one.name} in {one.scenario}" for one in rows if not one.stable]
-    why = "the medians of the first, second and last third of the samples differ by more than 10 %"
-    if len(found) < 2:
-        return [f"{name} is not stable: {why}" for name in found]
-    return [f"{len(found)} of {len(rows)} rows are not stable: {why}. The page (--html) marks them."]
+    if len(found) > 1:
+        return [f"{len(found)} of {len(rows)} rows are not stable: medians of their thirds differ by more than 10 %."]
+    why = "the medians of the first, second and last third of its samples differ by more than 10 %"
+    return [f"{name} is not stable: {why}" for name in found]
 
 
 def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int) -> Facts:
