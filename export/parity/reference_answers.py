@@ -43,7 +43,7 @@ def gather(
     limit = limit_of(options, precisions)
     found = comparison(reference.run, limit, options.parity_data)
     if found.warning:
-        logger.warning(found.warning.removeprefix("WARNING: "))
+        logger.warning(found.warning.removeprefix("WARNING: "))  # records of bundles contain the word
     samples, info = found.samples, reference.info
     images = preprocessed(samples, info.input)
     kept = distinct(images)
