@@ -8,14 +8,16 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
+from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import StageproofError
+from stageproof.train.terminal.messages import shown
 
 if TYPE_CHECKING:
     from stageproof.benchmarks.options import Options
 
 
+@shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a measurement or the check of --compare (--fail-on) failed, 2 invalid input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -48,11 +50,11 @@ def _inference(arguments: list[str]) -> int:
 def _measured(options: Options) -> dict[str, Any]:
     from stageproof.benchmarks.preconditions import check
 
-    check(options, print_status)
+    check(options)
     from stageproof.benchmarks.inference.suite import run
     from stageproof.benchmarks.records.schema import write
 
-    record = run(options, print_status)
+    record = run(options)
     if options.out:
         write(record, options.out)
     return record

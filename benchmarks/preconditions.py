@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 
 from stageproof.benchmarks.options import Options
 from stageproof.runtime.bundle.manifest import read_manifest
@@ -11,14 +11,16 @@ from stageproof.runtime.errors import BackendUnavailable, BundleError, DatasetEr
 from stageproof.runtime.text.hints import command, nearest_path
 from stageproof.train.runs.finding import chosen
 
+logger = logging.getLogger(__name__)
+
 PACKAGES = ("torch", "torchvision", "safetensors", "scipy")
 """Packages of the extra `benchmarks` that a measurement imports."""
 
 
-def check(options: Options, say: Callable[[str], None]) -> None:
+def check(options: Options) -> None:
     """Raise the StageproofError for invalid input that would otherwise end the measurement later.
 
-    say: called with a line that names the bundle, and one that names the run, if it was given.
+    Logs the bundle, and the run, if it was given.
     """
     require("benchmarks", *PACKAGES)
     if not options.bundle.exists():
@@ -27,9 +29,11 @@ def check(options: Options, say: Callable[[str], None]) -> None:
     manifest = read_manifest(options.bundle)
     facts = manifest.provenance
     origin = f"run {facts['run']}" if "run" in facts else f"checkpoint {facts.get('checkpoint', 'unknown')}"
-    say(f"bundle {options.bundle}: {manifest.model.architecture}, of {origin}, exported {facts.get('exported')}")
+    logger.info(
+        f"bundle {options.bundle}: {manifest.model.architecture}, of {origin}, exported {facts.get('exported')}"
+    )
     if options.run is not None:
-        chosen(options.run, say)
+        chosen(options.run)
     if options.data is not None and not options.data.exists():
         raise DatasetError(f"--data {options.data} does not exist.{nearest_path(options.data)}")
     if options.work is not None and options.work.exists() and not options.work.is_dir():

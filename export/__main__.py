@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
+from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.labels import ORIGINS
 from stageproof.runtime.text.hints import command
+from stageproof.train.terminal.messages import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from stageproof.export.run import Exported
 
 
+logger = logging.getLogger("stageproof.export")  # __name__ is __main__ under python -m
+
+
+@shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 every requested artifact is in the bundle, 1 a check failed, 2 invalid input."""
     try:
@@ -37,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report_error(error)
     for outcome in exported.outcomes:
         for line in outcome.notes:
-            print_status(line)
+            logger.info(line)
         if outcome.reason:
-            print_status(f"{outcome.error}: {outcome.reason}" if outcome.error else outcome.reason)
+            logger.info(f"{outcome.error}: {outcome.reason}" if outcome.error else outcome.reason)
     if options.json:
         print(json.dumps(_as_json(exported), indent=2))
     else:
@@ -50,12 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exported(options: Options) -> Exported:
     from stageproof.export.preconditions import check
 
-    options, wanted = check(options, print_status)
+    options, wanted = check(options)
     if "torchscript" in wanted:
-        print_status("TorchScript is deprecated since torch 2.9. Use --to onnx unless your program needs TorchScript.")
+        logger.warning(
+            "TorchScript is deprecated since torch 2.9. Use --to onnx unless your program needs TorchScript."
+        )
     from stageproof.export.run import export  # imports torch
 
-    return export(options, print_status, wanted, checked=True)
+    return export(options, wanted, checked=True)
 
 
 def _rebuilt(options: Options) -> Exported:
@@ -69,7 +77,7 @@ def _rebuilt(options: Options) -> Exported:
     assert_agrees(options, read_manifest(options.out).model, options.out)
     from stageproof.export.run import rebuild  # imports torch
 
-    return rebuild(options, print_status)
+    return rebuild(options)
 
 
 def _as_json(exported: Exported) -> dict[str, Any]:

@@ -5,9 +5,10 @@ Each failure is an input error (exit status 2); nothing has been written by then
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,18 +33,19 @@ from stageproof.train.foreign.file_types import refuse_stranger
 from stageproof.train.runs.finding import chosen, run_of_file
 from stageproof.train.runs.record import data_path, read_record
 
+logger = logging.getLogger(__name__)
+
 _SIZE = {"fp32": 1.0, "fp16": 0.5, "bf16": 0.5, "int8": 0.3, "fp8": 0.3}
 """Size of an artifact, relative to the float32 weights."""
 _WORK = 4.0
 """Size of the temporary graphs during an export, relative to the float32 weights."""
 
 
-def check(
-    options: Options, say: Callable[[str], None], wanted: Mapping[str, Sequence[str]] | None = None
-) -> tuple[Options, dict[str, list[str]]]:
+def check(options: Options, wanted: Mapping[str, Sequence[str]] | None = None) -> tuple[Options, dict[str, list[str]]]:
     """(options with an absolute source path, the same for every process of the export; format → precisions).
 
-    say: called with lines that name the run or checkpoint, and the bundle.
+    Logs the run or checkpoint, and the bundle.
+
     wanted: format → precisions; replaces those of the options.
 
     Raises InputError, CheckpointError, DatasetError, BundleError or DependencyError for an export that cannot succeed.
@@ -53,15 +55,22 @@ def check(
     assert_pixels(list(requested), options.with_preprocessing, options.with_softmax)
     check_numbers(options)
     given_labels(options.labels)
-    options = with_absolute_source(options, say)
-    check_engines(requested, skip=wanted is None and "all" in options.to)
-    check_output(options, requested)
-    say(f"bundle {options.out}")
+    options = with_absolute_source(options)
+    logger.info(f"bundle {options.out}")
+    check_formats(options, requested, skip=wanted is None and "all" in options.to)
+    return options, requested
+
+
+def check_formats(options: Options, wanted: Mapping[str, Sequence[str]], skip: bool = False) -> None:
+    """Raise what `check` raises for an export in these formats, whose options are otherwise valid. skip: as in
+    `check_engines`."""
+    assert_pixels(list(wanted), options.with_preprocessing, options.with_softmax)
+    check_engines(wanted, skip)
+    check_output(options, wanted)
     if options.sign:
         assert_can_sign(options.sign)
-    check_calibrated(options, requested)
-    check_images(options, requested)
-    return options, requested
+    check_calibrated(options, wanted)
+    check_images(options, wanted)
 
 
 def check_numbers(options: Options) -> None:
@@ -88,22 +97,22 @@ def check_numbers(options: Options) -> None:
             raise InputError(f"{option} is {value:g}, expected {expected}.")
 
 
-def with_absolute_source(options: Options, say: Callable[[str], None]) -> Options:
-    """The options with the run or checkpoint as an absolute path; `say` is called with the line that names it.
+def with_absolute_source(options: Options) -> Options:
+    """The options with the run or checkpoint as an absolute path. Logs which it is.
 
     Raises CheckpointError if it does not exist or cannot be read, or if the run is not finished.
     """
     source = options.source
     if source is not None and source.is_file() and (run := run_of_file(source)):
-        say(f"{source} is the weight file of run {run}: exporting the run")
+        logger.info(f"{source} is the weight file of run {run}: exporting the run")
         source = run
     if source is not None and source.is_file():
-        say(f"checkpoint {source}")
+        logger.info(f"checkpoint {source}")
         if not os.access(source, os.R_OK):
             raise CheckpointError(f"{source}: this user has no read permission. Change its permissions.")
         refuse_stranger(source)
     else:
-        source = chosen(source, say)
+        source = chosen(source)
     return replace(options, source=source.resolve())
 
 

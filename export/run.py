@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,7 @@ from stageproof.export.hashed_files import write
 from stageproof.export.options import Options
 from stageproof.export.parity.family import artifacts_by_bound, family
 from stageproof.export.parity.reference_answers import gather
-from stageproof.export.preconditions import check
+from stageproof.export.preconditions import check, check_formats
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.preprocessing.onnx import assert_bilinear
 from stageproof.export.reference.from_bundle import assert_same_logits, calibration_change
@@ -45,6 +46,9 @@ from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.runtime.system.work_folders import unmark
 from stageproof.train.runs.pseudonyms import public_source
+from stageproof.train.terminal.bars import bar
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "pillow")
 
@@ -65,15 +69,15 @@ class Exported:
         return all(outcome.status in ("passed", "pending") for outcome in self.outcomes)
 
 
-def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) -> Exported:
+def rebuild(options: Options) -> Exported:
     """The result of rebuilding the artifacts at `options.out` that are incompatible with this machine; no outcomes if
     all are compatible. Raises what `export` raises, and CheckpointError if the bundle's weights are not found.
     """
     manifest = read_manifest(options.out)
     assert_agrees(options, manifest.model, options.out)
-    found = stale(options.out, options.threads or available_cpus(), say, trust_code=options.trust_code)
+    found = stale(options.out, options.threads or available_cpus(), trust_code=options.trust_code)
     for entry in found:
-        say(f"{entry.artifact.file}: {entry.reason}")
+        logger.info(f"{entry.artifact.file}: {entry.reason}")
     if not found:
         return Exported(options.out, manifest, ())
     options = replace(
@@ -85,19 +89,17 @@ def rebuild(options: Options, say: Callable[[str], None] = lambda text: None) ->
     assert options.source is not None, "source_of returns a path"
     assert_same_logits(load_reference(options), options.out, manifest)
     if since := calibration_change(options.source, manifest.model):
-        say(since)
-    return export(options, say, combinations_of(found))
+        logger.info(since)
+    return export(options, combinations_of(found))
 
 
 def export(
     options: Options,
-    say: Callable[[str], None] = lambda text: None,
     wanted: dict[str, list[str]] | None = None,
     checked: bool = False,
 ) -> Exported:
     """The result of building, checking and bundling; artifacts that fail go to `rejected/`, not into the manifest.
 
-    say: called with each progress line.
     wanted: format → precisions; replaces those of the options.
     checked: `export.preconditions.check` has already returned these options and `wanted`.
 
@@ -105,51 +107,52 @@ def export(
     from a broken one. In both cases nothing is written.
     """
     if not checked or wanted is None:
-        options, wanted = check(options, say, wanted)
+        options, wanted = check(options, wanted)
     reference = load_reference(options)
-    say(str(reference.order))
+    logger.info(str(reference.order))
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
     before = present(options.out)
-    options, all_wanted = with_existing(options, reference, before, wanted, say)
+    options, all_wanted = with_existing(options, reference, before, wanted)
     if all_wanted != wanted:
-        options, wanted = check(options, lambda line: None, all_wanted)
+        check_formats(options, all_wanted)
+        wanted = all_wanted
     precisions = list(dict.fromkeys(precision for listed in wanted.values() for precision in listed))
     kept = before.artifacts if before is not None and same_metadata(before, reference) else ()
     files = artifact_files(wanted, options.with_preprocessing)
     shared = family(artifacts_by_bound(options, files, kept), kept, set(files))
-    evaluation_set = gather(options, reference, precisions, say, shared)
+    evaluation_set = gather(options, reference, precisions, shared)
     if reference.run is None and options.parity_data is not None and evaluation_set.truth is not None:
-        check_order(reference.order, evaluation_set.logits, evaluation_set.truth, evaluation_set.source, say)
+        check_order(reference.order, evaluation_set.logits, evaluation_set.truth, evaluation_set.source)
     redactor = Redactor(options, reference, evaluation_set)
     with staged(options.out) as folder:
-        guard = _guard(options, reference, before, folder, say)
+        guard = _guard(options, reference, before, folder)
         if evaluation_set.samples is not None:
             evaluation_set = replace(evaluation_set, rejected=rejections(folder, evaluation_set.samples), samples=None)
         work = folder / ".work"
         try:
             evaluation_set.save(work)
             outcomes: list[Outcome] = []
-            for name, precisions in wanted.items():
-                outcomes += _format(options, name, precisions, folder, say)
+            with bar("formats", len(wanted)) as advance:
+                for name, precisions in wanted.items():
+                    outcomes += _format(options, name, precisions, folder)
+                    advance()
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        _finish(options, reference, evaluation_set, folder, outcomes, guard, redactor, say)
+        _finish(options, reference, evaluation_set, folder, outcomes, guard, redactor)
         redactor.clean_logs(folder)
         unmark(folder)
         manifest = verified(folder)  # before it replaces the old bundle
         if options.sign:
             sign(folder, options.sign)
         elif (options.out / SIGNATURE).exists():
-            say(f"{options.out} changed, so its signature was removed. Sign it again: --sign KEY")
+            logger.warning(f"{options.out} changed, so its signature was removed. Sign it again: --sign KEY")
     if names := redactor.write_names(options.out):
-        say(f"{names} maps the digests in the reports to image names; it is not part of the bundle")
+        logger.info(f"{names} maps the digests in the reports to image names; it is not part of the bundle")
     return Exported(options.out, manifest, tuple(outcomes), evaluation_set.facts)
 
 
-def _guard(
-    options: Options, reference: Reference, before: Manifest | None, folder: Path, say: Callable[[str], None]
-) -> Document | None:
+def _guard(options: Options, reference: Reference, before: Manifest | None, folder: Path) -> Document | None:
     """The guard, written into `folder` before any artifact is built, since artifacts record whether there is a guard.
 
     If the training slices are missing, the existing bundle's guard is kept, provided its weights are the same.
@@ -158,21 +161,17 @@ def _guard(
     if guard is None and before and before.guard and before.model.digest == reference.info.digest:
         link(artifact_path(options.out, before.guard), folder / GUARD)
         guard = Document(GUARD, before.guard.sha256)
-        say(f"{options.out} keeps its present guard: the training slices to fit a new one are missing")
+        logger.info(f"{options.out} keeps its present guard: the training slices to fit a new one are missing")
     elif guard is None:
-        say(why_none)
+        logger.warning(why_none)
     return guard
 
 
-def _format(
-    options: Options, name: str, precisions: Sequence[str], folder: Path, say: Callable[[str], None]
-) -> list[Outcome]:
+def _format(options: Options, name: str, precisions: Sequence[str], folder: Path) -> list[Outcome]:
     """The outcomes of one format, built in a separate process."""
     arguments = (options, name, precisions, folder, folder / ".work")
     try:
-        outcomes: list[Outcome] = run_in_child_process(
-            produce_in_process, arguments, folder / LOGS / f"{name}.log", say
-        )
+        outcomes: list[Outcome] = run_in_child_process(produce_in_process, arguments, folder / LOGS / f"{name}.log")
     except ChildProcessError as error:
         outcomes = []
         for precision, pixels in variants(name, precisions, options.with_preprocessing):
@@ -190,7 +189,6 @@ def _finish(
     outcomes: list[Outcome],
     guard: Document | None,
     redactor: Redactor,
-    say: Callable[[str], None],
 ) -> None:
     """Move failed artifacts to `rejected/`, copy the kept ones from the old bundle, time all, write the manifest."""
     facts = {
@@ -221,7 +219,7 @@ def _finish(
     artifacts += [outcome.artifact for outcome in good if outcome.artifact]
     golden = write_golden(reference, folder)
     threads, log = options.threads or available_cpus(), folder / LOGS / "latency.log"
-    artifacts = timed(folder, artifacts, golden, reference.info.input, threads, log, say, foreign)
+    artifacts = timed(folder, artifacts, golden, reference.info.input, threads, log, foreign)
     by_file = {artifact.file: artifact for artifact in artifacts}
     for outcome in good:
         outcome.artifact = by_file[outcome.file]

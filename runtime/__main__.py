@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,8 @@ from stageproof.runtime.backends import BACKENDS, DEVICES
 from stageproof.runtime.bundle.manifest import DEFAULT_BUNDLE
 from stageproof.runtime.cli import output as report
 from stageproof.runtime.cli.csv_file import CsvFile, ExistingRows, read_existing
-from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
+from stageproof.runtime.cli.exit_status import exit_status, report_error
+from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.cli.paths import STDIN, bundle_and_images
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.inference.arguments import check_outside_bundle
@@ -24,6 +26,8 @@ from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.predictor import Predictor
 from stageproof.runtime.text.escapes import line
 from stageproof.runtime.text.hints import command, missing_guard, program
+
+logger = logging.getLogger("stageproof.runtime")  # __name__ is __main__ under python -m
 
 _EPILOG = """\
 The model is loaded from --bundle only; every other path is read as an image.
@@ -42,6 +46,7 @@ Research use only: not a medical device.
 _BACKEND_HELP = f"engine, without fallback: {', '.join(BACKENDS)} (default: fastest that passed parity)"
 
 
+@shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command. Results are written to stdout, everything else to stderr."""
     parser = _parser()
@@ -64,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_outside_bundle(bundle, **{"--output": options.output})
         written = read_existing(options.output, resume=options.resume) if options.output else ExistingRows()
         if found.skipped:
-            print_status(found.skipped_words())
+            logger.info(found.skipped_words())
         predictor = _load_predictor(bundle, options)
         return _run(predictor, bundle, found.images, written, options)
     except StageproofError as error:
@@ -72,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load_predictor(bundle: Path, options: argparse.Namespace) -> Predictor:
-    """The predictor. Prints each of its warnings, and a missing guard, once on standard error."""
+    """The predictor. Logs each of its warnings, and a missing guard, once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
         predictor = Predictor(
@@ -89,7 +94,7 @@ def _load_predictor(bundle: Path, options: argparse.Namespace) -> Predictor:
         )
     messages = [str(one.message) for one in caught] + ([] if predictor.guarded else [missing_guard(bundle)])
     for one in dict.fromkeys(messages):
-        print_status(f"warning: {one}")
+        logger.warning(one)
     return predictor
 
 
@@ -98,9 +103,9 @@ def _run(
 ) -> int:
     status = 0
     if not options.info:
-        print_status(_describe_bundle(predictor, bundle))
+        logger.info(_describe_bundle(predictor, bundle))
     if predictor.labels_from == ASSUMED:
-        print_status(order_line(predictor.model.labels, ASSUMED))
+        logger.info(order_line(predictor.model.labels, ASSUMED))
     if options.info:
         _print_info(predictor, as_json=options.json)
     if options.self_test:
@@ -117,7 +122,7 @@ def _run(
         if not options.json and not options.csv:
             print("Research use only: not a diagnosis.", file=sys.stderr)
     if options.audit:
-        print_status(f"audit log {options.audit}: anchor {predictor.audit_anchor}")
+        logger.info(f"audit log {options.audit}: anchor {predictor.audit_anchor}")
     return status
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,15 @@ def wheel(once) -> Path:
         return subprocess.run([*pip, "install", "--no-deps", "--target", str(folder), *made], check=True).returncode
 
     return once("wheel", install)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What is logged, one line for each record."""
+    from tests.records import logged
+
+    with logged() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from unittest.mock import patch
 
 import numpy as np
 
+from tests.records import logged
+
 FORMATS = ("onnx", "openvino", "torchscript", "torch-export", "pytorch")
 NAME = "tiny"
 SIZE = 16
@@ -131,9 +133,7 @@ def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantom
             stack.enter_context(patch.object(module, "load_reference", load_reference))
         stack.enter_context(patch.object(pipeline, "write_guard", guard))
         stack.enter_context(patch.object(pipeline, "timed", lambda folder, artifacts, *rest: list(artifacts)))
-        stack.enter_context(
-            patch.object(pipeline, "run_in_child_process", lambda task, given, log, say: task(*given, say))
-        )
+        stack.enter_context(patch.object(pipeline, "run_in_child_process", lambda task, given, log: task(*given)))
         stack.enter_context(known_to_runtime())
         stack.enter_context(patch.dict(ARCHITECTURES, {NAME: build}))
         yield
@@ -148,12 +148,11 @@ def options(source: Path, out: Path, to: tuple[str, ...] = FORMATS, **more: Any)
 
 
 def make(source: Path, out: Path, to: tuple[str, ...] = FORMATS, *, temperature: float = 1.0, **more: Any) -> list[str]:
-    """Export the checkpoint `source` to `out`, which must succeed; what the export says."""
+    """Export the checkpoint `source` to `out`, which must succeed; what the export logs."""
     from stageproof.export.run import export
 
-    said: list[str] = []
-    with known(temperature):
-        exported = export(options(source, out, to, **more), said.append)
+    with known(temperature), logged() as said:
+        exported = export(options(source, out, to, **more))
     failed = [outcome.reason for outcome in exported.outcomes if outcome.status != "passed"]
     assert not failed, failed
     return said

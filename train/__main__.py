@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
+from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.text.hints import command
 from stageproof.train.config.preconditions import PACKAGES, check_training
+from stageproof.train.terminal.messages import shown
+
+logger = logging.getLogger("stageproof.train")  # __name__ is __main__ under python -m
 
 if TYPE_CHECKING:
     from stageproof.train.config.options import Options
 
 
+@shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 trained, or stopped by a signal after writing a checkpoint; 1 the run failed; 2 invalid input."""
     options: Options | None = None
@@ -28,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from stageproof.train.runs.finding import remember
 
         options = parse(argv)
-        check_training(options, print_status)
+        check_training(options)
         from stageproof.train.distributed.rendezvous import check_network
         from stageproof.train.engine.loop import Interrupted
         from stageproof.train.launch import is_leader, launch
 
         if (warning := check_network(options.trust_network)) and is_leader():
-            print_status(warning)
+            logger.warning(warning)
         if options.out is not None and is_leader():
             remember(options.out)
         try:
@@ -42,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Interrupted as stopped:
             if is_leader():
                 again = command("train", "--resume", "--out", stopped)
-                print(f"Stopped after writing a checkpoint. Resume with: {again}", file=sys.stderr)
+                logger.info(f"Stopped after writing a checkpoint. Resume with: {again}")
             return 0
     except StageproofError as error:
         return report_error(error)
     except KeyboardInterrupt:
-        print_status(_interrupted(options))
+        logger.info(_interrupted(options))
         return 1
     if is_leader():
         _show(run, record, as_json=options.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
@@ -42,6 +43,8 @@ from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
 from stageproof.train.runs.initial_weights import check_start
 from stageproof.train.runs.record import now, write_record
 from stageproof.train.runs.unfinished import RUNS, finished_name, has_checkpoint, partial_folder
+
+logger = logging.getLogger(__name__)
 
 
 def train(options: Options) -> tuple[Path, dict[str, Any]]:
@@ -92,7 +95,8 @@ def _train(
         data.write(folder)
     session = Session(options.settings, compute, processes, spec, data, folder if processes.leader else None, progress)
     start = session.initialise(options.weights, options.seed, checkpoint)
-    _announce(options, finished_name(folder), data, start, compute, processes, progress)
+    if processes.leader:
+        _announce(options, finished_name(folder), data, start, compute, processes)
     meter = EnergyMeter(options.country) if options.energy and processes.leader else None
     with StopRequest() as stop:
         logits, labels = session.run(
@@ -202,41 +206,38 @@ def _announce(
     start: str,
     compute: Compute,
     processes: ProcessGroup,
-    progress: ProgressBar,
 ) -> None:
     facts, recipe = data.facts(), options.settings
-    progress.say(f"run {run}")
-    progress.say(
+    logger.info(f"run {run}")
+    logger.info(
         f"{facts['slices']} slices from {data.source}"
         + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")
     )
     for line in (*data.who.lines(), *(f"ignored: {skipped}" for skipped in data.skipped)):
-        progress.say(line)
+        logger.info(line)
     devices = compute.device.type + (f" × {processes.size}" if processes.size > 1 else "")
-    progress.say(
+    logger.info(
         f"recipe {recipe.name}: {start}, {recipe.image_size}×{recipe.image_size}, {compute.arithmetic} on "
         f"{devices}; {len(data.split.training)} training slices, {len(data.split.validation)} validation slices"
         + (f", {len(data.split.selection)} selection slices" if len(data.split.selection) else "")
     )
     for name in data.absent:
-        progress.say(
-            f"WARNING: the data has no slice of the class {name}. The network cannot learn to predict this class."
-        )
+        logger.warning(f"the data has no slice of the class {name}. The network cannot learn to predict this class.")
     for name in data.not_estimable:
         people = len(np.unique(data.groups[data.slices.labels == LABELS.index(name)]))
-        progress.say(
+        logger.info(
             f"{name} has {people} {data.who.unit}, fewer than folds. It is trained on; its metrics are not estimable."
         )
     if options.shuffle_labels is not None:
-        progress.say(
+        logger.info(
             f"CONTROL: labels are permuted between {data.who.unit or 'slices'}. Evaluate this network as a negative "
             "control; do not use it."
         )
     if data.leaks_at_least is not None:
-        progress.say(f"PATIENTS UNKNOWN: no metric of this run is by patient. {at_least(data.leaks_at_least)}")
+        logger.warning(f"PATIENTS UNKNOWN: no metric of this run is by patient. {at_least(data.leaks_at_least)}")
     elif data.leaked:
         what = "show a patient who" if data.who.unit == "patients" else "belong to a group that"
-        progress.say(f"LEAKAGE: {data.leaked:.0%} of the validation slices {what} is also in training.")
+        logger.warning(f"LEAKAGE: {data.leaked:.0%} of the validation slices {what} is also in training.")
 
 
 def _plain(options: Options) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from stageproof.runtime import backends
 from stageproof.runtime.artifacts.verified_bytes import CODE
 from stageproof.runtime.bundle.manifest import TENSOR, Manifest
 from stageproof.runtime.errors import BackendError, BundleError, InputError
+from stageproof.train.terminal.bars import bar
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def predictors(options: Options, manifest: Manifest, threads: int, notes: list[str]) -> list[Contender]:
@@ -68,19 +70,21 @@ def select(contenders: list[Contender], parts: Sequence[str]) -> list[Contender]
 
 
 def start(
-    contenders: Sequence[Contender], images: Sequence[bytes], work: Path, stack: ExitStack, notes: list[str], say: Say
+    contenders: Sequence[Contender], images: Sequence[bytes], work: Path, stack: ExitStack, notes: list[str]
 ) -> list[Worker]:
     """One started process for each contender. They are started one after another, so that load times are undisturbed.
 
     notes: gains a sentence for each peer that fails to load. Raises BackendError if a Predictor does.
     """
     workers = []
-    for number, contender in enumerate(contenders):
-        say(f"loading {contender.name}")
-        try:
-            workers.append(stack.enter_context(Worker(contender, images, work / f"{number}.log")))
-        except BackendError as error:
-            if contender.kind == "predictor":
-                raise
-            notes.append(f"{contender.name} was not measured. {error}")
+    with bar("loading", len(contenders)) as advance:
+        for number, contender in enumerate(contenders):
+            logger.info(f"loading {contender.name}")
+            try:
+                workers.append(stack.enter_context(Worker(contender, images, work / f"{number}.log")))
+            except BackendError as error:
+                if contender.kind == "predictor":
+                    raise
+                notes.append(f"{contender.name} was not measured. {error}")
+            advance()
     return workers

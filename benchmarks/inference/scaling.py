@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from stageproof.benchmarks.contenders.worker import Contender, Worker
 from stageproof.runtime.system.cpus import available_cpus
+from stageproof.train.terminal.bars import bar
+
+logger = logging.getLogger(__name__)
 
 COUNTS = (100, 1_000, 10_000)
 SHARED = 400
@@ -21,7 +25,6 @@ def scaling(
     contender: Contender,
     images: Sequence[bytes],
     work: Path,
-    say: Callable[[str], None],
     counts: Sequence[int] = COUNTS,
     shared: int = SHARED,
 ) -> dict[str, list[dict[str, float]]]:
@@ -31,12 +34,13 @@ def scaling(
     workers: time of 1, 2, 4, … processes, up to the number of CPUs, with one thread each, for `shared` images in total.
     """
     grown: list[dict[str, float]] = []
-    with Worker(contender, images, work / "scaling.log") as worker:
+    with Worker(contender, images, work / "scaling.log") as worker, bar("scaling: images", sum(counts)) as advance:
         worker.request("call", "work", BATCH * 4, BATCH)
         for count in counts:
-            say(f"scaling: {count} images")
+            logger.info(f"scaling: {count} images")
             seconds, held = worker.request("call", "work", count, BATCH)
             grown.append({"images": count, "seconds": seconds, "rss_bytes": held})
+            advance(count)
     cpus = available_cpus()
     sizes = sorted({1 << power for power in range(cpus.bit_length())} | {cpus})
     single = replace(contender, threads=1, arguments={**contender.arguments, "threads": 1})
@@ -44,7 +48,7 @@ def scaling(
     with ExitStack() as stack:
         pool: list[Worker] = []
         for size in sizes:
-            say(f"scaling: {size} workers")
+            logger.info(f"scaling: {size} workers")
             while len(pool) < size:
                 pool.append(stack.enter_context(Worker(single, images, work / f"scaling-{len(pool)}.log")))
             for worker in pool:

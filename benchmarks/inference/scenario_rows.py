@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from stageproof.benchmarks.inference.rows import Facts, row
 from stageproof.benchmarks.options import Options
 from stageproof.benchmarks.records.schema import Row
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def rows_of(
@@ -27,7 +28,6 @@ def rows_of(
     facts: Facts,
     work: Path,
     batches: dict[str, int],
-    say: Say,
 ) -> list[Row]:
     """The rows of one process of each contender.
 
@@ -37,10 +37,10 @@ def rows_of(
     ours = [worker for worker in workers if worker.contender.kind == "predictor"]
     rows: list[Row] = []
     if "single_stream" in selected:
-        timings = scenarios.single_stream(workers, options.per_process, say)
+        timings = scenarios.single_stream(workers, options.per_process)
         rows += [row(worker, "single_stream", 1, timings, facts) for worker in workers]
     if "multi_stream" in selected:
-        timings = scenarios.multi_stream(workers, max(10, options.per_process // 4), say)
+        timings = scenarios.multi_stream(workers, max(10, options.per_process // 4))
         rows += [row(worker, "multi_stream", scenarios.QUERY_SIZE, timings, facts) for worker in workers]
     if "offline" in selected:
         for worker in () if options.quick else ours:
@@ -48,22 +48,20 @@ def rows_of(
         if not batches:
             batches.update(scenarios.best_batches(workers, 16 if options.quick else scenarios.BATCH_SEARCH_IMAGES))
         count = len(images) if options.quick else max(len(images), scenarios.OFFLINE_IMAGES)
-        timings = scenarios.offline(workers, batches, count, options.offline_turns, say)
+        timings = scenarios.offline(workers, batches, count, options.offline_turns)
         rows += [row(worker, "offline", batches[worker.contender.name], timings, facts) for worker in workers]
     if "engine" in selected:
         for batch in (1, 8, 32):
             samples = max(12, options.per_process // batch)
-            timings = scenarios.engine(ours, batch, samples, say)
+            timings = scenarios.engine(ours, batch, samples)
             rows += [row(worker, "engine", batch, timings, facts) for worker in ours]
-        rows += _one_thread(ours, images, facts, work, options.per_process, say)
+        rows += _one_thread(ours, images, facts, work, options.per_process)
     if "server" in selected:
-        rows.append(_server(options, ours, images, facts, say))
+        rows.append(_server(options, ours, images, facts))
     return rows
 
 
-def _one_thread(
-    ours: Sequence[Worker], images: Sequence[bytes], facts: Facts, work: Path, samples: int, say: Say
-) -> list[Row]:
+def _one_thread(ours: Sequence[Worker], images: Sequence[bytes], facts: Facts, work: Path, samples: int) -> list[Row]:
     """Rows of the engines alone on one CPU thread."""
     if facts.threads == 1:
         return []
@@ -77,22 +75,24 @@ def _one_thread(
             )
             for worker in ours
         ]
-        workers = start(single, images, work, stack, [], say)
-        timings = scenarios.engine(workers, 1, max(12, samples // 2), say)
+        workers = start(single, images, work, stack, [])
+        timings = scenarios.engine(workers, 1, max(12, samples // 2))
         return [row(worker, "engine", 1, timings, replace(facts, of={})) for worker in workers]
 
 
-def _server(options: Options, ours: Sequence[Worker], images: Sequence[bytes], facts: Facts, say: Say) -> Row:
+def _server(options: Options, ours: Sequence[Worker], images: Sequence[bytes], facts: Facts) -> Row:
     """The row of the fastest Predictor in the server scenario, at a fraction of its throughput measured just before."""
-    timings = scenarios.single_stream(ours, 40, say)
+    timings = scenarios.single_stream(ours, 40)
     fastest = min(ours, key=lambda worker: float(np.median(timings[worker.contender.name].milliseconds)))
     name = fastest.contender.name
     single = float(np.median(timings[name].milliseconds))
     fastest.request("throughput", scenarios.WARM_UP_IMAGES, scenarios.QUERY_SIZE)
     batch = scenarios.best_batches([fastest], scenarios.BATCH_SEARCH_IMAGES)
-    alone = scenarios.offline([fastest], batch, max(len(images), scenarios.OFFLINE_IMAGES), 5, say)[name]
+    alone = scenarios.offline([fastest], batch, max(len(images), scenarios.OFFLINE_IMAGES), 5)[name]
     rate = options.server_load * 1e3 / float(np.median(alone.milliseconds))
-    say(f"server: {options.server_seconds} s at {rate:.1f} images/s, {options.server_load:.0%} of {name}, offline")
+    logger.info(
+        f"server: {options.server_seconds} s at {rate:.1f} images/s, {options.server_load:.0%} of {name}, offline"
+    )
     served = fastest.request("call", "serve", rate, options.server_seconds, scenarios.QUERY_SIZE)
     latencies = scenarios.Timings(served["latencies_ms"])
     found = row(fastest, "server", scenarios.QUERY_SIZE, {name: latencies}, facts)

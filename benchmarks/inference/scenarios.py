@@ -12,6 +12,7 @@ of them and no worker always follows the same other one.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stageproof.benchmarks.contenders.worker import Worker
+from stageproof.train.terminal.bars import bar
 
 BURST = 12
 """Images of one single_stream turn, run one after another. An untimed image runs first, since other processes have used
@@ -36,7 +38,10 @@ AGREE = 0.10
 _MOST_WARM_UP = 12
 _RUNS = 2
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
+Measure = Callable[[Worker, int], list[float]]
+"""Times of one turn of a worker, in milliseconds; the turns of the warm-up are below 0."""
 
 
 @dataclass
@@ -66,87 +71,106 @@ def shuffled(workers: Sequence[Worker], turn: int) -> Iterator[Worker]:
         worker.wait_until_idle()
 
 
-def single_stream(workers: Sequence[Worker], samples: int, say: Say) -> dict[str, Timings]:
+def single_stream(workers: Sequence[Worker], samples: int) -> dict[str, Timings]:
     """Contender → at least `samples` latencies of one image; up to twice as many while any contender is not stable."""
     timings = {worker.contender.name: Timings() for worker in workers}
     rounds = math.ceil(samples / BURST)
-    _warm_up(workers, lambda worker, turn: worker.request("burst", turn * BURST, BURST)[0])
-    done = 0
-    while done < rounds or (done < 2 * rounds and not all(one.stable for one in timings.values())):
-        for worker in shuffled(workers, done):
-            times, stages = worker.request("burst", done * BURST, BURST)
+    logger.info(f"single_stream: {rounds * BURST} images")
+    _warm_up(workers, lambda worker, turn: worker.request("burst", turn * BURST, BURST)[0], "single_stream")
+
+    def measure(turn: int, advance: Callable[[], None]) -> None:
+        for worker in shuffled(workers, turn):
+            times, stages = worker.request("burst", turn * BURST, BURST)
             one = timings[worker.contender.name]
             one.milliseconds += times
             for answered in stages:
                 for stage, spent in answered.items():
                     one.stages.setdefault(stage, []).append(spent)
-        done += 1
-        if done % 10 == 0:
-            say(f"single_stream: {done * BURST} of {rounds * BURST} images")
+            advance()
+        if turn % 10 == 9:
+            logger.info(f"single_stream: {(turn + 1) * BURST} of {rounds * BURST} images")
+
+    with bar("single_stream", rounds * len(workers)) as advance:
+        for turn in range(rounds):
+            measure(turn, advance)
+    with bar("single_stream, until times are stable", rounds * len(workers)) as advance:
+        for turn in range(rounds, 2 * rounds):
+            if all(one.stable for one in timings.values()):
+                break
+            measure(turn, advance)
     return timings
 
 
-def multi_stream(workers: Sequence[Worker], samples: int, say: Say) -> dict[str, Timings]:
+def multi_stream(workers: Sequence[Worker], samples: int) -> dict[str, Timings]:
     """Contender → `samples` latencies of a query of `QUERY_SIZE` images."""
-    say(f"multi_stream: {samples} queries of {QUERY_SIZE} images")
-    return _interleaved(workers, samples, lambda worker, turn: [worker.request("query", turn * QUERY_SIZE, QUERY_SIZE)])
+    logger.info(f"multi_stream: {samples} queries of {QUERY_SIZE} images")
+
+    def measure(worker: Worker, turn: int) -> list[float]:
+        return [worker.request("query", turn * QUERY_SIZE, QUERY_SIZE)]
+
+    return _interleaved(workers, samples, measure, "multi_stream")
 
 
-def engine(workers: Sequence[Worker], batch: int, samples: int, say: Say) -> dict[str, Timings]:
+def engine(workers: Sequence[Worker], batch: int, samples: int) -> dict[str, Timings]:
     """Contender → at least `samples` latencies of the engine alone on `batch` preprocessed tensors."""
-    say(f"engine: {samples} runs of {batch} images")
+    logger.info(f"engine: {samples} runs of {batch} images")
     turns = math.ceil(samples / _RUNS)
 
     def measure(worker: Worker, turn: int) -> list[float]:
         times: list[float] = worker.request("call", "engine", turn * _RUNS * batch, batch, _RUNS)
         return times
 
-    return _interleaved(workers, turns, measure)
+    return _interleaved(workers, turns, measure, f"engine, batch size {batch}")
 
 
 def best_batches(workers: Sequence[Worker], images: int) -> dict[str, int]:
     """Contender → the fastest of its batch sizes for `images` images, minimum of two interleaved runs each."""
     sizes = sorted({size for worker in workers for size in worker.contender.batches})
     least: dict[tuple[str, int], float] = {}
-    for turn in range(2):
-        for size in sizes:
-            for worker in shuffled(workers, turn):
-                if size in worker.contender.batches:
-                    key = worker.contender.name, size
-                    least[key] = min(least.get(key, math.inf), worker.request("throughput", images, size))
+    logger.info(f"offline: choosing batch sizes with {images} images")
+    with bar("offline: choosing batch sizes", 2 * sum(len(worker.contender.batches) for worker in workers)) as advance:
+        for turn in range(2):
+            for size in sizes:
+                for worker in shuffled(workers, turn):
+                    if size in worker.contender.batches:
+                        key = worker.contender.name, size
+                        least[key] = min(least.get(key, math.inf), worker.request("throughput", images, size))
+                        advance()
     names = [worker.contender.name for worker in workers]
     return {name: min((size for of, size in least if of == name), key=lambda s: least[name, s]) for name in names}
 
 
-def offline(
-    workers: Sequence[Worker], batches: Mapping[str, int], images: int, turns: int, say: Say
-) -> dict[str, Timings]:
+def offline(workers: Sequence[Worker], batches: Mapping[str, int], images: int, turns: int) -> dict[str, Timings]:
     """Contender → milliseconds per image in each of `turns` turns over `images` images. batches: contender → size."""
-    say(f"offline: {turns} turns of {images} images")
+    logger.info(f"offline: {turns} turns of {images} images")
 
     def measure(worker: Worker, turn: int) -> list[float]:
         return [worker.request("throughput", images, batches[worker.contender.name]) * 1e3 / images]
 
-    return _interleaved(workers, turns, measure, warm_up=False)
+    return _interleaved(workers, turns, measure, "offline", warm_up=False)
 
 
 def _interleaved(
-    workers: Sequence[Worker], turns: int, measure: Callable[[Worker, int], list[float]], *, warm_up: bool = True
+    workers: Sequence[Worker], turns: int, measure: Measure, what: str, *, warm_up: bool = True
 ) -> dict[str, Timings]:
     timings = {worker.contender.name: Timings() for worker in workers}
     if warm_up:
-        _warm_up(workers, measure)
-    for turn in range(turns):
-        for worker in shuffled(workers, turn):
-            timings[worker.contender.name].milliseconds += measure(worker, turn)
+        _warm_up(workers, measure, what)
+    with bar(what, turns * len(workers)) as advance:
+        for turn in range(turns):
+            for worker in shuffled(workers, turn):
+                timings[worker.contender.name].milliseconds += measure(worker, turn)
+                advance()
     return timings
 
 
-def _warm_up(workers: Sequence[Worker], measure: Callable[[Worker, int], list[float]]) -> None:
+def _warm_up(workers: Sequence[Worker], measure: Measure, what: str) -> None:
     """Run untimed turns until the medians of the last three turns agree for every worker."""
     medians: dict[str, list[float]] = {worker.contender.name: [] for worker in workers}
-    for turn in range(_MOST_WARM_UP):
-        for worker in shuffled(workers, turn):
-            medians[worker.contender.name].append(float(np.median(measure(worker, -1 - turn))))
-        if turn >= 2 and all(agree(found[-3:]) for found in medians.values()):
-            return
+    with bar(f"{what}: warming up, at most", _MOST_WARM_UP * len(workers)) as advance:
+        for turn in range(_MOST_WARM_UP):
+            for worker in shuffled(workers, turn):
+                medians[worker.contender.name].append(float(np.median(measure(worker, -1 - turn))))
+                advance()
+            if turn >= 2 and all(agree(found[-3:]) for found in medians.values()):
+                return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +23,7 @@ from stageproof.benchmarks.options import Options
 from stageproof.benchmarks.peers import peers
 from stageproof.benchmarks.peers.context import PeerContext
 from stageproof.benchmarks.peers.eager import SNIPPET
-from stageproof.benchmarks.records.schema import build
+from stageproof.benchmarks.records.schema import Row, build
 from stageproof.export.data.calibration import calibration_samples
 from stageproof.export.engines.child_process import run_in_child_process
 from stageproof.export.reference.model import source_of
@@ -34,13 +35,15 @@ from stageproof.runtime.system.cpus import available_cpus
 from stageproof.runtime.system.work_folders import work_folder
 from stageproof.train.runs.finding import described
 from stageproof.train.runs.record import read_record
+from stageproof.train.terminal.bars import bar
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 _ONCE = ("server", "scaling")
 """Scenarios that run in the last process only, since they take minutes."""
 
 
-def run(options: Options, say: Say) -> dict[str, Any]:
+def run(options: Options) -> dict[str, Any]:
     """The record (`benchmarks.records.schema`) of the requested scenarios.
 
     Raises BundleError for a bundle that cannot be used or has no artifact that runs here, InputError or DatasetError
@@ -49,9 +52,9 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     manifest = verified(options.bundle)  # verified here, since peers open its files without a check
     if manifest.labels_from == ASSUMED:
-        say(order_line(manifest.model.labels, ASSUMED))
+        logger.info(order_line(manifest.model.labels, ASSUMED))
     notes: list[str] = []
-    source = _run_of(options, manifest, notes, say)
+    source = _run_of(options, manifest, notes)
     threads = options.threads or available_cpus()
     slow_peers = options.slow_peers or "all" in options.scenario
     images, where = images_for(manifest, options.bundle, source, options.data, options.images)
@@ -72,13 +75,13 @@ def run(options: Options, say: Say) -> dict[str, Any]:
             contenders += others
             notes += left_out
         contenders = select(contenders, options.only)
-        say("recording hardware, load and versions")
+        logger.info("recording hardware, load and versions")
         about = circumstances()
         ceilings: dict[str, Any] = {}
         if not options.quick:
-            ceilings = run_in_child_process(floors, (threads, options.device), work / "floors.log", say)
+            ceilings = run_in_child_process(floors, (threads, options.device), work / "floors.log")
         work_done = gflop_per_image(manifest.model.architecture, manifest.model.input.shape)
-        say(power(options, len(contenders)))
+        logger.info(power(options, len(contenders)))
         facts: Facts | None = None
         batches: dict[str, int] = {}
         by_process = []
@@ -86,16 +89,15 @@ def run(options: Options, say: Say) -> dict[str, Any]:
             last = number == options.processes
             with ExitStack() as stack:
                 # Contenders that fail to load are noted for the first process only.
-                workers = start(contenders, images, work, stack, notes if number == 1 else [], say)
-                facts = facts or _facts(workers, ceilings, work_done, threads, say)
+                workers = start(contenders, images, work, stack, notes if number == 1 else [])
+                facts = facts or _facts(workers, ceilings, work_done, threads)
                 selected = tuple(one for one in options.scenarios if last or one not in _ONCE)
-                by_process.append(rows_of(options, selected, workers, images, facts, work, batches, say))
-                cost = scaling(workers[0].contender, images, work, say) if last and "scaling" in selected else None
+                by_process.append(rows_of(options, selected, workers, images, facts, work, batches))
+                cost = scaling(workers[0].contender, images, work) if last and "scaling" in selected else None
         rows = pooled(by_process, notes)
     after = circumstances()
     about |= {"busy": about["busy"] or after["busy"], "noise_after": after["noise"], "others_after": after["others"]}
-    unstable = "the medians of the first, second and last third of its samples differ by more than 10 %"
-    notes += [f"{one.name} in {one.scenario} is not stable: {unstable}" for one in rows if not one.stable]
+    notes += unstable(rows)
     return build(
         rows,
         commit=commit(),
@@ -129,12 +131,24 @@ def power(options: Options, rows: int) -> str:
     )
 
 
-def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int, say: Say) -> Facts:
+def unstable(rows: Sequence[Row]) -> list[str]:
+    """At most one sentence: which row is not stable, or how many are, in 80 columns; the page marks each."""
+    found = [f"{one.name} in {one.scenario}" for one in rows if not one.stable]
+    if len(found) > 1:
+        return [f"{len(found)} of {len(rows)} rows are not stable: medians of their thirds differ by more than 10 %."]
+    why = "the medians of the first, second and last third of its samples differ by more than 10 %"
+    return [f"{name} is not stable: {why}" for name in found]
+
+
+def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int) -> Facts:
     """Facts shared by all rows: peak performance and changed predictions, computed once."""
-    say("counting predictions that differ from the float32 PyTorch model's")
-    predicted_classes = {
-        worker.contender.name: worker.request("predicted_classes") for worker in workers if worker.contender.comparable
-    }
+    logger.info("counting predictions that differ from the float32 PyTorch model's")
+    predicted_classes = {}
+    with bar("predictions of all images", len(workers)) as advance:
+        for worker in workers:
+            if worker.contender.comparable:
+                predicted_classes[worker.contender.name] = worker.request("predicted_classes")
+            advance()
     expected = predicted_classes.get(SNIPPET)
     flips = {}
     for name, predicted in predicted_classes.items() if expected else ():
@@ -157,8 +171,8 @@ def _calibration(source: Path | None) -> tuple[bytes, ...]:
     return tuple(samples.read(index) for index in range(len(samples)))
 
 
-def _run_of(options: Options, manifest: Manifest, notes: list[str], say: Say) -> Path | None:
-    """The run that the bundle was made from; None if it is not found. `say` is called with its description."""
+def _run_of(options: Options, manifest: Manifest, notes: list[str]) -> Path | None:
+    """The run that the bundle was made from; None if it is not found. Logs its description."""
     try:
         source = source_of(options.bundle, options.run)
     except CheckpointError as error:
@@ -166,7 +180,7 @@ def _run_of(options: Options, manifest: Manifest, notes: list[str], say: Say) ->
         return None
     record = read_record(source)
     if options.run is None:
-        say(described(source, record))
+        logger.info(described(source, record))
     if record["weights_sha256"] != manifest.model.digest:
         raise InputError(f"{source} has other weights than {options.bundle} was made from. Give the run it came from.")
     return source

@@ -6,6 +6,7 @@ fastest of several runs counts, since other load only adds time.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +14,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 SIZES = (1024, 2048)
 """Rows and columns of the square matrices."""
@@ -37,7 +40,7 @@ def gflop_per_image(architecture: str, shape: tuple[int, int, int]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def floors(threads: int, device: str, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def floors(threads: int, device: str) -> dict[str, dict[str, Any]]:
     """{precision: {gflop_s, how}} and {"memory": {gb_s, how}}, as described in `benchmarks.records.schema`.
 
     Sets the thread counts of the whole process, so run it in a separate process.
@@ -48,7 +51,7 @@ def floors(threads: int, device: str, say: Callable[[str], None]) -> dict[str, d
     best: dict[str, dict[str, Any]] = {}
     for precision, how, gflop, run in _tasks(threads, device):
         rate = gflop / _fastest_seconds(run)
-        say(f"peak {precision} by {how}: {rate:.0f} GFLOP/s")
+        logger.info(f"peak {precision} by {how}: {rate:.0f} GFLOP/s")
         if rate > best.get(precision, {"gflop_s": 0.0})["gflop_s"]:
             best[precision] = {"gflop_s": round(rate, 1), "how": f"matrix products by {how}"}
     source = torch.zeros(_COPIED // 4, device=device) + 1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.benchmarks.compare.statistics import interval_of_times
+from stageproof.train.terminal.bars import bar
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,26 @@ class Measured:
 
 
 def time_interleaved(
-    contenders: Mapping[str, Callable[[Any], object]], task: Callable[[int], Any], rounds: int, warm_up: int
+    contenders: Mapping[str, Callable[[Any], object]],
+    task: Callable[[int], Any],
+    rounds: int,
+    warm_up: int,
+    what: str = "timing",
 ) -> list[Measured]:
     """The samples of each contender. Round i calls each contender with `task(i)`; the order rotates by one each round.
 
-    The first `warm_up` rounds have negative numbers and are not recorded.
+    The first `warm_up` rounds have negative numbers and are not recorded. what: description of the progress bar.
     """
     names = list(contenders)
     samples = np.empty((len(names), rounds))
-    for turn in range(-warm_up, rounds):
-        argument = task(turn)
-        for shift in range(len(names)):
-            position = (shift + turn) % len(names)
-            start = time.perf_counter()
-            contenders[names[position]](argument)
-            if turn >= 0:
-                samples[position, turn] = (time.perf_counter() - start) * 1e3
+    with bar(what, (warm_up + rounds) * len(names)) as advance:
+        for turn in range(-warm_up, rounds):
+            argument = task(turn)
+            for shift in range(len(names)):
+                position = (shift + turn) % len(names)
+                start = time.perf_counter()
+                contenders[names[position]](argument)
+                if turn >= 0:
+                    samples[position, turn] = (time.perf_counter() - start) * 1e3
+                advance()
     return [Measured(name, samples[position]) for position, name in enumerate(names)]

@@ -35,7 +35,6 @@ _HOOKS = Hooks(
     due=lambda: False,
     last_good=lambda: "none",
     stop=lambda: False,
-    say=lambda line: None,
 )
 """Hooks without metrics or checkpoints, since only the training steps are timed."""
 

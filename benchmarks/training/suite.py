@@ -47,10 +47,10 @@ def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured], 
             PLAIN: plain(folder, spec, size, compute),
             MEMORY: in_memory(slices, spec, size, compute),
         }
-        loop = time_interleaved(loops, lambda turn: None, options.rounds, warm_up=1)
+        loop = time_interleaved(loops, lambda turn: None, options.rounds, warm_up=1, what="training")
     # Random weights: they do not affect the time.
     stages = {HEAD: head_stage(slices, spec, size, compute), FORWARD: forward_pass(slices, spec, size, compute)}
-    head = time_interleaved(stages, lambda turn: None, options.rounds, warm_up=1)
+    head = time_interleaved(stages, lambda turn: None, options.rounds, warm_up=1, what="stage 1")
     facts = circumstances()
     measured = [[Measured(entry.name, entry.milliseconds / count) for entry in part] for part in (loop, head)]
     if options.out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -23,11 +24,15 @@ from stageproof.runtime.errors import CheckpointError, InputError, StageproofErr
 from stageproof.runtime.labels import ASSUMED, order_line
 from stageproof.runtime.predictor import DEFAULT_BUNDLE
 from stageproof.runtime.text.hints import program
+from stageproof.train.terminal.messages import shown
 
 if TYPE_CHECKING:
     import numpy as np
 
     from stageproof.export.reference.model import Reference
+
+
+logger = logging.getLogger("stageproof.export.bisect")  # __name__ is __main__ under python -m
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Layer:
     """`difference` minus the same figure of the layer's inputs, 0 or more."""
 
 
+@shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all layers are within tolerance, 1 a layer is not, 2 invalid input."""
     options = tyro.cli(
@@ -77,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         manifest = read_manifest(options.bundle)
         if manifest.labels_from == ASSUMED:
-            print(order_line(manifest.model.labels, manifest.labels_from), file=sys.stderr)
+            logger.info(order_line(manifest.model.labels, manifest.labels_from))
         layers = bisect(options)
     except StageproofError as error:
         return report_error(error)

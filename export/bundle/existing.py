@@ -1,8 +1,8 @@
-"""Decides what an export keeps, rebuilds or replaces of an existing bundle at --out, and announces it."""
+"""Decides what an export keeps, rebuilds or replaces of an existing bundle at --out, and logs it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from stageproof.runtime.bundle.manifest import FILE, Artifact, Manifest, ModelIn
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.errors import BundleError
 from stageproof.runtime.labels import ORIGINS
+
+logger = logging.getLogger(__name__)
 
 Wanted = dict[str, list[str]]
 """Format → precisions, as returned by `export.formats.combinations`."""
@@ -34,7 +36,7 @@ def present(bundle: Path) -> Manifest | None:
 
 
 def with_existing(
-    options: Options, reference: Reference, manifest: Manifest | None, wanted: Wanted, say: Callable[[str], None]
+    options: Options, reference: Reference, manifest: Manifest | None, wanted: Wanted
 ) -> tuple[Options, Wanted]:
     """(options, wanted), extended by the existing bundle's artifacts that must be rebuilt.
 
@@ -47,7 +49,7 @@ def with_existing(
         return options, wanted
     old, files = manifest.model, ", ".join(artifact.file for artifact in manifest.artifacts) or "no artifact"
     if replace(old, temperature=info.temperature, abstain_below=info.abstain_below, study=info.study) != info:
-        say(
+        logger.warning(
             f"{options.out} contains another model ({_differences(old, info)}). Its artifacts are replaced: {files}. "
             "To keep them, give another --out."
         )
@@ -56,7 +58,7 @@ def with_existing(
     was, now = _calibration(old), _calibration(info)
     if old == info:
         was, now = (f"a class order {ORIGINS[origin]}" for origin in (manifest.labels_from, reference.order.origin))
-    say(
+    logger.info(
         f"{options.out} was exported with {was}; the model now has {now}. Artifacts contain these values, so all are "
         f"rebuilt: {files}."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from stageproof.runtime.images.raster import read_image
 from stageproof.runtime.preprocess import preprocess
 from stageproof.runtime.softmax import probabilities
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Stale:
@@ -31,12 +33,12 @@ class Stale:
     """``probabilities`` or ``logits``."""
 
 
-def stale(bundle: Path, threads: int, say: Callable[[str], None], *, trust_code: bool = False) -> list[Stale]:
+def stale(bundle: Path, threads: int, *, trust_code: bool = False) -> list[Stale]:
     """The artifacts of a bundle that on this machine do not load, predict differently, or have another engine version.
 
     Parity was checked for a file in one engine version, so another version is a reason to rebuild. Artifacts that
-    cannot run here are skipped: the engine is not installed, it needs a GPU, or the file contains untrusted code.
-    Raises BundleError if the bundle was changed.
+    cannot run here are skipped, and logged: the engine is not installed, it needs a GPU, or the file contains untrusted
+    code. Raises BundleError if the bundle was changed.
     """
     manifest = verified(bundle)
     found = []
@@ -44,10 +46,10 @@ def stale(bundle: Path, threads: int, say: Callable[[str], None], *, trust_code:
         reasons, gives = [], "logits"
         for check in artifact.checks:
             if reason := missing(check.backend):
-                say(f"{artifact.file}: not checked in {check.backend!r}: it {reason}")
+                logger.info(f"{artifact.file}: not checked in {check.backend!r}: it {reason}")
                 continue
             if artifact.format in CODE and not trust_code:
-                say(f"{artifact.file}: not checked, since it contains code. To load it: --trust-code")
+                logger.info(f"{artifact.file}: not checked, since it contains code. To load it: --trust-code")
                 continue
             reason, carried = _reason(bundle, manifest, artifact, check, threads, trust_code)
             gives = carried or gives

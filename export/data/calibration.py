@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from stageproof.export.data.sampling import Drawn, over_people, spread, with_peo
 from stageproof.runtime.errors import DatasetError
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
+
+logger = logging.getLogger(__name__)
 
 CALIBRATED = ("int8", "fp8")
 """Precisions whose activation ranges are computed from images."""
@@ -31,7 +34,6 @@ def calibration_samples(
     selection: int = SELECTION,
     moved: Path | None = None,
     compared: Collection[str] = (),
-    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Samples, Samples]:
     """(calibration slices, selection slices): training slices of the run, or of `given`.
 
@@ -40,8 +42,8 @@ def calibration_samples(
     most half of the slices are used for calibration.
 
     moved: data named by the user, possibly the run's own data at a new path.
-    compared: `export.data.overlap.pixel_digests` of the comparison images. These images are left out, and `say` is
-        called with their number.
+    compared: `export.data.overlap.pixel_digests` of the comparison images. These images are left out; their
+        number is logged.
 
     Raises what `calibration_pool` raises; random data or another data set is never substituted.
     """
@@ -70,7 +72,7 @@ def calibration_samples(
                 f"{duplicates}, and too few others remain. Calibrate and compare on different images: "
                 "--calibration-data, --parity-data. Nothing was built."
             )
-        say(f"{duplicates}: left out")
+        logger.info(f"{duplicates}: left out")
     return left
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import sys
@@ -11,37 +12,38 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from stageproof.runtime.cli.messages import LOGGER, CommandHandler
 from stageproof.runtime.errors import StageproofError
+from stageproof.train.terminal.forwarding import Receiver, Wanted, forwarded
 
 
-def run_in_child_process(
-    task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, say: Callable[[str], None]
-) -> Any:
-    """The return value of `task(*arguments, say)`, run in a new process; its stdout and stderr go to `log`.
+def run_in_child_process(task: Callable[..., Any], arguments: tuple[Any, ...], log: Path) -> Any:
+    """The return value of `task(*arguments)`, run in a new process; its stdout and stderr go to `log`.
 
-    say: called in this process with each progress line of the task.
+    Its log records are written to `log` as well, from INFO on, and handled in this process; this process also draws its
+    progress bars.
 
     Raises a StageproofError that the task raises, and ChildProcessError, with the last line of the log, if the process
     ends in any other way.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_child, args=(task, arguments, log, theirs), daemon=True)
+    process = context.Process(target=_child, args=(task, arguments, log, theirs, Wanted.here()), daemon=True)
     process.start()
     theirs.close()
     try:
-        while True:
-            wait([ours, process.sentinel])
-            try:
-                kind, value = ours.recv()
-            except EOFError:
-                break
-            if kind == "say":
-                say(value)
-            elif kind == "done":
+        with Receiver() as receiver:
+            while True:
+                wait([ours, process.sentinel])
+                try:
+                    kind, value = ours.recv()
+                except EOFError:
+                    break
+                if receiver.take(kind, value):
+                    continue
+                if kind == "error":
+                    raise value
                 return value
-            elif kind == "error":
-                raise value
     finally:
         process.join(timeout=30)
         if process.is_alive():
@@ -52,7 +54,7 @@ def run_in_child_process(
     raise ChildProcessError(f"its process ended with {process.exitcode}: {last[:300]}")
 
 
-def _child(task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, answer: Connection) -> None:
+def _child(task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, answer: Connection, wanted: Wanted) -> None:
     _end_with_parent()
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -60,15 +62,14 @@ def _child(task: Callable[..., Any], arguments: tuple[Any, ...], log: Path, answ
     os.dup2(descriptor, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
-
-    def say(text: str) -> None:
-        sys.stderr.write(text + "\n")
-        answer.send(("say", text))
-
-    try:
-        answer.send(("done", task(*arguments, say)))
-    except StageproofError as error:
-        answer.send(("error", error))
+    written = CommandHandler()
+    written.setLevel(logging.INFO)  # the log of an export is published with its bundle: no details
+    LOGGER.addHandler(written)
+    with forwarded(answer.send, wanted):
+        try:
+            answer.send(("done", task(*arguments)))
+        except StageproofError as error:
+            answer.send(("error", error))
     answer.close()
 
 

@@ -9,6 +9,7 @@ engine busy-wait for a while.
 
 from __future__ import annotations
 
+import logging
 import random
 import statistics
 import time
@@ -27,6 +28,8 @@ from stageproof.runtime.bundle.manifest import Artifact, Golden
 from stageproof.runtime.images.raster import read_image
 from stageproof.runtime.preprocess import InputSpec, preprocess
 
+logger = logging.getLogger(__name__)
+
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 20
 SECONDS = 5.0
 """No further round begins after this time, once there are `FEWEST_ROUNDS`."""
@@ -44,7 +47,6 @@ def timed(
     spec: InputSpec,
     threads: int,
     log: Path,
-    say: Callable[[str], None],
     foreign: AbstractSet[str] = frozenset(),
 ) -> list[Artifact]:
     """The artifacts in `folder`, with the latency of each check replaced by one measured now on this machine.
@@ -55,13 +57,15 @@ def timed(
     """
     if not any(artifact.checks for artifact in artifacts):
         return list(artifacts)
-    say("measuring latency of all passed artifacts, interleaved")
+    logger.info("measuring latency of all passed artifacts, interleaved")
     image = folder / golden[0].file
     try:
         trusted = [one for one in artifacts if one.file not in foreign]
-        found = run_in_child_process(_measure, (folder, trusted, image, spec, threads), log, say)
+        found = run_in_child_process(_measure, (folder, trusted, image, spec, threads), log)
     except ChildProcessError as error:
-        say(f"The interleaved latency measurement failed: {error}. Each artifact keeps the latency of its check.")
+        logger.warning(
+            f"The interleaved latency measurement failed: {error}. Each artifact keeps the latency of its check."
+        )
         return list(artifacts)
     return [_with(artifact, found, machine(threads)) for artifact in artifacts]
 
@@ -78,7 +82,7 @@ def _with(artifact: Artifact, found: Mapping[Pair, tuple[float, str]], current: 
 
 
 def _measure(
-    folder: Path, artifacts: list[Artifact], image: Path, spec: InputSpec, threads: int, say: Callable[[str], None]
+    folder: Path, artifacts: list[Artifact], image: Path, spec: InputSpec, threads: int
 ) -> dict[Pair, tuple[float, str]]:
     """(latency in milliseconds, engine) of every pair that can run here."""
     picture = read_image(image)
@@ -94,7 +98,9 @@ def _measure(
             # Engines raise exceptions of any type.
             except Exception as error:  # noqa: BLE001
                 reason = one_line(error, folder / artifact.file)
-                say(f"{artifact.file} in {check.backend} was not timed and keeps its recorded latency: {reason}")
+                logger.info(
+                    f"{artifact.file} in {check.backend} was not timed and keeps its recorded latency: {reason}"
+                )
                 continue
             pair = (artifact.file, check.backend)
             calls[pair] = lambda run=loaded.run, given=given: run(given)

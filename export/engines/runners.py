@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +19,12 @@ from stageproof.runtime.artifacts.inspection import untrusted_message
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.backends import BACKENDS, Backend
 from stageproof.runtime.errors import BackendError, BackendUnavailable, BundleError, TrustError
+from stageproof.train.terminal.bars import bar
+
+logger = logging.getLogger(__name__)
 
 LONG_S = 10
-"""Remaining time in seconds from which it is announced."""
+"""Remaining time in seconds from which it is logged."""
 
 
 def check_backends() -> dict[str, ModuleType]:
@@ -83,21 +87,23 @@ def run_in_batches(
     images: np.ndarray,
     first: int = 1,
     batch_size: int = 8,
-    say: Callable[[str], None] = lambda text: None,
+    what: str = "comparing",
 ) -> np.ndarray:
     """(N, classes) float32 logits, computed in a batch of `first` images, then in batches of `batch_size`.
 
-    say: called once with the remaining time if it is long.
+    what: description of the progress bar; the remaining time is logged once if it is long.
     """
     cuts = [0, *range(first, len(images), batch_size), len(images)]
     parts = []
-    for number, (a, b) in enumerate(pairwise(cuts)):
-        start = time.perf_counter()
-        parts.append(backend.run(images[a:b]))
-        if number == 1:  # the first batch also prepares the engine
-            rest = (time.perf_counter() - start) / (b - a) * (len(images) - b)
-            if rest > LONG_S:
-                say(f"comparing {len(images)} images, about {rest:.0f} s left")
+    with bar(what, len(images)) as advance:
+        for number, (a, b) in enumerate(pairwise(cuts)):
+            start = time.perf_counter()
+            parts.append(backend.run(images[a:b]))
+            if number == 1:  # the first batch also prepares the engine
+                rest = (time.perf_counter() - start) / (b - a) * (len(images) - b)
+                if rest > LONG_S:
+                    logger.info(f"{what}: comparing {len(images)} images, about {rest:.0f} s left")
+            advance(b - a)
     return np.concatenate(parts)
 
 

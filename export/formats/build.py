@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from stageproof.export.reference.source import load_reference
 from stageproof.runtime.bundle.manifest import Artifact, Document
 from stageproof.runtime.errors import BackendUnavailable, DatasetError, ExportError, ParityError
 from stageproof.runtime.serialization.digests import sha256_file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -51,12 +54,12 @@ class Outcome:
 
 
 def produce_in_process(
-    options: Options, name: str, precisions: Sequence[str], folder: Path, work: Path, say: Callable[[str], None]
+    options: Options, name: str, precisions: Sequence[str], folder: Path, work: Path
 ) -> list[Outcome]:
     """As `produce`, in a separate process: the job is created from the files that the first process wrote to `work`."""
     import torch
 
-    job = Job(options, load_reference(options), EvaluationSet.load(work), folder, work, say)
+    job = Job(options, load_reference(options), EvaluationSet.load(work), folder, work)
     torch.set_num_threads(job.threads)
     return produce(job, name, precisions)
 
@@ -74,7 +77,7 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
     if reason := missing_package(module):
         outcome.reason, outcome.error = f"{file} was not built: {name} {reason}", "DependencyError"
         return outcome
-    job.say(f"{file}: building")
+    logger.info(f"{file}: building")
     path = job.folder / file
     try:
         built = module.build(job, precision, path, pixels=True) if pixels else module.build(job, precision, path)
@@ -104,7 +107,7 @@ def _outcome(job: Job, name: str, precision: str, pixels: bool) -> Outcome:
 
 def _judge(job: Job, outcome: Outcome, path: Path, needs_gpu: bool, pixels: bool, facts: dict[str, Any] | None) -> None:
     """Run the parity gate on the file and store the result in `outcome`. facts: of its quantisation."""
-    job.say(f"{path.name}: comparing {len(job.evaluation_set.images)} images")
+    logger.info(f"{path.name}: comparing {len(job.evaluation_set.images)} images")
     verdict: Verdict = judge(job, path, outcome.format, outcome.precision, pixels=pixels)
     if facts:
         verdict.reports = [{**report, "quantisation": facts} for report in verdict.reports]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from stageproof.export.reference.context import Job
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,6 @@ def quantisation_inputs(job: Job, precision: str) -> Inputs:
         job.work,
         job.threads,
         _runner(job, precision),
-        job.say,
     )
 
 
@@ -111,7 +114,9 @@ def _runner(job: Job, precision: str) -> Callable[[ModelProto, np.ndarray], dict
         skipped: list[str] = []
         path = _candidate(job, model, precision)
         backends = load_in_each(path, "onnx", precision, job.threads, skipped)
-        logits = {name: run_in_batches(backend, images) for name, backend in backends}
+        logits = {
+            name: run_in_batches(backend, images, what=f"{precision} candidate in {name}") for name, backend in backends
+        }
         if not logits:
             raise BackendUnavailable(". ".join(skipped))
         return logits
@@ -138,6 +143,6 @@ def _assert_parity(job: Job, model: ModelProto) -> None:
     for report in verdict.reports:
         changed = f"{report['changed']} of {report['images']}"
         bound = f"upper bound {report['changed_bound']:.1%}"
-        job.say(f"fp8: the ONNX graph in {report['engine']} changes {changed} predictions ({bound})")
+        logger.info(f"fp8: the ONNX graph in {report['engine']} changes {changed} predictions ({bound})")
     if verdict.failures:
         raise ParityError(f"fp8 failed the parity gate: {' '.join(verdict.failures)}")

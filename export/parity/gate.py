@@ -97,23 +97,23 @@ def _check(
     verdict.checks.append(Check(name, loaded.engine, parity.to_dict(), latency, machine(job.threads)))
 
 
-def measure(job: Job, loaded: Backend, precision: str, what: str = "") -> Parity:
+def measure(job: Job, loaded: Backend, precision: str, what: str = "artifact") -> Parity:
     """The comparison of a loaded artifact with the reference on the job's images. Exceptions of the engine propagate.
 
-    what: name of the artifact in progress lines.
+    what: name of the artifact in messages and progress bars.
     """
     images = job.evaluation_set.images
     # Batches of 8, with a smaller one first, to detect a fixed batch axis or batch-dependent predictions.
-    logits = run_in_batches(loaded, images, len(images) % 8 or 1, say=lambda text: job.say(f"{what}: {text}"))
+    logits = run_in_batches(loaded, images, len(images) % 8 or 1, what=what)
     others = _batched_otherwise(loaded, images[: BATCHES[-1]])
     return _compared(job, job.evaluation_set, job.evaluation_set.logits, logits, others, precision)
 
 
-def measure_pixels(job: Job, loaded: Backend, precision: str, what: str = "") -> Parity:
+def measure_pixels(job: Job, loaded: Backend, precision: str, what: str = "artifact") -> Parity:
     """As `measure`, for an artifact that takes pixels; one batch per image size."""
     evaluation_set, temperature = job.pixels, job.reference.info.temperature
     groups = evaluation_set.groups()
-    artifact = np.concatenate([run_in_batches(loaded, group, len(group) % 8 or 1) for group in groups])
+    artifact = np.concatenate([run_in_batches(loaded, group, len(group) % 8 or 1, what=what) for group in groups])
     others = _batched_otherwise(loaded, groups[0][: BATCHES[-1]])
     reference = evaluation_set.logits
     if job.options.with_softmax:

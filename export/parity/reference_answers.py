@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ from stageproof.runtime.labels import LABELS
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.runs.pseudonyms import PHANTOM, Pseudonyms
 
+logger = logging.getLogger(__name__)
+
 
 def gather(
     options: Options,
     reference: Reference,
     precisions: Sequence[str] = (),
-    say: Callable[[str], None] = lambda text: None,
     family: dict[str, Any] | None = None,
 ) -> EvaluationSet:
     """The comparison images without duplicates, and the reference's logits on them.
@@ -41,25 +43,25 @@ def gather(
     limit = limit_of(options, precisions)
     found = comparison(reference.run, limit, options.parity_data)
     if found.warning:
-        say(found.warning)
+        logger.warning(found.warning.removeprefix("WARNING: "))  # records of bundles contain the word
     samples, info = found.samples, reference.info
     images = preprocessed(samples, info.input)
     kept = distinct(images)
     repeated = len(images) - len(kept)
     if repeated:
-        say(f"{repeated} of {len(images)} images of {samples.source} are duplicates: left out")
+        logger.info(f"{repeated} of {len(images)} images of {samples.source} are duplicates: left out")
         images, samples = images[kept], samples.select(kept)
     artifacts = 1 if family is None else int(family["bounded_artifacts"])
     people = samples.groups
     check_count(len(images) if people is None else people, samples.source, precisions, options, artifacts, found.unit)
-    logits = _logits(reference, images, say)
+    logits = _logits(reference, images)
     expected = probabilities(logits, info.temperature)
     if why := why_uninformative(expected, info.labels):
         raise ParityError(f"{why} Nothing was built.")
     counts, open_points = answers(expected, info.labels), remarks(expected, info.labels)
-    say("reference predictions: " + ", ".join(f"{label} {count}" for label, count in counts.items()))
+    logger.info("reference predictions: " + ", ".join(f"{label} {count}" for label, count in counts.items()))
     for line in open_points:
-        say(line)
+        logger.info(line)
     order = np.array([info.labels.index(label) if label in info.labels else -1 for label in LABELS])
     truth = order[samples.labels] if found.labelled and set(info.labels) == set(LABELS) else None
     facts = {**found.facts(), "images": len(images), "limit": limit, "repeated": repeated, "answers": counts}
@@ -75,11 +77,11 @@ def gather(
     )
 
 
-def _logits(reference: Reference, images: np.ndarray, say: Callable[[str], None]) -> np.ndarray:
-    """(N, classes) float32 logits of the reference; `say` is called with the remaining time if it is long."""
-    say(f"running the float32 reference on {len(images)} images")
+def _logits(reference: Reference, images: np.ndarray) -> np.ndarray:
+    """(N, classes) float32 logits of the reference. Logs the remaining time if it is long."""
+    logger.info(f"running the float32 reference on {len(images)} images")
     start = time.perf_counter()
     first = reference.logits(images[:16])
     if (rest := (time.perf_counter() - start) / 16 * (len(images) - 16)) > LONG_S:
-        say(f"running the float32 reference: about {rest:.0f} s left")
+        logger.info(f"running the float32 reference: about {rest:.0f} s left")
     return np.concatenate([first, reference.logits(images[16:])]) if len(images) > 16 else first

@@ -5,6 +5,7 @@ The expectation comes from the graph's errors on training slices.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from stageproof.train.runs.pseudonyms import public_source
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+logger = logging.getLogger(__name__)
 
 STEPS = (1, 2, 4, 6, 8, 12, 16, 20, 24)
 """Numbers of most sensitive convolutions that are kept in float32, one candidate graph for each."""
@@ -63,7 +66,7 @@ def select_graph(
         result = _estimate(inputs, model, len(float_layers))
         kept = f"{len(float_layers)} convolutions in float32" if float_layers else "all convolutions quantised"
         additions = ", residual additions in float32" if has_float_additions(model) else ""
-        inputs.say(f"{precision}, {kept}{additions}: {result.found}")
+        logger.info(f"{precision}, {kept}{additions}: {result.found}")
         return result
 
     best, full = candidate(graphs[0], ()), graphs[0]
@@ -71,9 +74,9 @@ def select_graph(
         if best.chance < CONFIDENCE and (other := candidate(graph, ())).better_than(best):
             best, full = other, graph
     if best.chance < CONFIDENCE:
-        inputs.say(f"{precision}: measuring the sensitivity of each layer")
+        logger.info(f"{precision}: measuring the sensitivity of each layer")
         some = few(calibration, RANKING_IMAGES)
-        ranking = rank(full, original, *some, inputs.threads, inputs.say, precision)
+        ranking = rank(full, original, *some, inputs.threads, precision)
         worse = 0
         for step in STEPS:
             if best.chance >= CONFIDENCE or worse >= PATIENCE or step * 2 >= len(layers(full)):

@@ -36,8 +36,6 @@ class Inputs:
     run_in_engines: Callable[[ModelProto, np.ndarray], dict[str, np.ndarray]]
     """Runs a graph on (N, C, H, W) float32 images in all available backends: backend → (N, classes) float32 logits.
     Raises BackendUnavailable if no backend runs it."""
-    say: Callable[[str], None]
-    """Called with each progress line."""
 
 
 def few(evaluation_set: EvaluationSet, count: int) -> tuple[np.ndarray, np.ndarray]:

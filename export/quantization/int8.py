@@ -7,6 +7,7 @@ on the run's own training slices.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
+logger = logging.getLogger(__name__)
+
+
 def quantized(inputs: Inputs) -> tuple[ModelProto, dict[str, Any]]:
     """(graph, facts) as from `select_graph`: the int8 graph that is expected to pass the gate."""
     original, signed = insert_qdq(inputs)
@@ -45,7 +49,7 @@ def insert_qdq(inputs: Inputs) -> tuple[ModelProto, ModelProto]:
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 
     images = inputs.calibration.images
-    inputs.say(f"calibrating 8-bit quantisation on {len(images)} training slices")
+    logger.info(f"calibrating 8-bit quantisation on {len(images)} training slices")
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:

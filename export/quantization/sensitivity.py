@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stageproof.export.quantization.onnx_runtime import run
 from stageproof.export.quantization.qdq_edit import float_layers_of, layers, with_float_layers
+from stageproof.train.terminal.bars import bar
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+logger = logging.getLogger(__name__)
 
 RANKING_IMAGES = 64
 """Number of training slices for the ranking."""
@@ -23,7 +26,6 @@ def rank(
     images: np.ndarray,
     logits: np.ndarray,
     threads: int,
-    say: Callable[[str], None],
     precision: str = "int8",
 ) -> list[str]:
     """Names of the quantised layers, most sensitive first: keeping it in float32 gives the smallest logit error.
@@ -34,9 +36,11 @@ def rank(
     scores = []
     kept = float_layers_of(full)
     candidates = [name for name in layers(full) if name not in kept]
-    for position, name in enumerate(candidates):
-        error = run(with_float_layers(full, [name], original), images, threads, precision) - logits
-        scores.append((float(np.square(error).mean()), position, name))
-        if position % 10 == 9:
-            say(f"{precision}: sensitivity of {position + 1} of {len(candidates)} layers measured")
+    with bar(f"{precision}: sensitivity of layers", len(candidates)) as advance:
+        for position, name in enumerate(candidates):
+            error = run(with_float_layers(full, [name], original), images, threads, precision) - logits
+            scores.append((float(np.square(error).mean()), position, name))
+            advance()
+            if position % 10 == 9:
+                logger.info(f"{precision}: sensitivity of {position + 1} of {len(candidates)} layers measured")
     return [name for _, _, name in sorted(scores)]

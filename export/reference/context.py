@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,8 @@ from stageproof.runtime.preprocess import preprocess
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.train.data.samples import Samples
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -33,8 +35,6 @@ class Job:
     """Folder for artifacts."""
     work: Path
     """Folder for files that formats share; deleted after the export."""
-    say: Callable[[str], None] = print
-    """Called with each progress line."""
 
     @property
     def threads(self) -> int:
@@ -68,7 +68,6 @@ class Job:
             self.options.calibration_data,
             moved=self.options.parity_data,
             compared=self.evaluation_set.digests,
-            say=self.say,
         )
         return self._with_logits(calibration), self._with_logits(selection)
 
@@ -87,7 +86,7 @@ class Job:
         images, order = pixel_images(samples)
         stored = self.work / "pixels.npy"
         if not stored.exists():
-            self.say("running the float32 reference on the slices at ten sizes, greyscale and colour")
+            logger.info("running the float32 reference on the slices at ten sizes, greyscale and colour")
             spec = reference.info.input
             np.save(stored, reference.logits(np.stack([preprocess(as_image(image), spec) for image in images])))
         truth = None if self.evaluation_set.truth is None else self.evaluation_set.truth[order]

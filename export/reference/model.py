@@ -26,6 +26,7 @@ from stageproof.train.runs.directory import WEIGHTS, load_weights
 from stageproof.train.runs.finding import finished_runs, run_of, run_of_file
 from stageproof.train.runs.pseudonyms import public_run, public_source
 from stageproof.train.runs.record import RECORD, read_record
+from stageproof.train.terminal.bars import bar
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class Reference:
 
     def logits(self, images: np.ndarray, batch_size: int = 16) -> np.ndarray:
         """(N, classes) float32 logits. images: (N, C, H, W) float32."""
-        with torch.inference_mode():
-            parts = [
-                self.model(torch.from_numpy(part)) for part in np.array_split(images, -(-len(images) // batch_size))
-            ]
+        parts = []
+        with torch.inference_mode(), bar("float32 reference", len(images)) as advance:
+            for part in np.array_split(images, -(-len(images) // batch_size)):
+                parts.append(self.model(torch.from_numpy(part)))
+                advance(len(part))
         return torch.cat(parts).numpy()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import ASSUMED
 from stageproof.train.foreign.class_order import ClassOrder
+
+logger = logging.getLogger(__name__)
 
 LEAST_GAIN = 0.2
 """Minimum gain in accuracy for reporting another order."""
@@ -41,10 +44,8 @@ def better_order(
     return tuple(labels[at] for at in orders[best]), right[best] / len(truth), now / len(truth)
 
 
-def check_order(
-    order: ClassOrder, logits: np.ndarray, truth: np.ndarray, source: str, say: Callable[[str], None]
-) -> None:
-    """Test the class order on labelled images of `source`; `say` gets a warning if a stated order does not fit.
+def check_order(order: ClassOrder, logits: np.ndarray, truth: np.ndarray, source: str) -> None:
+    """Test the class order on labelled images of `source`; warns if a stated order does not fit.
 
     Raises CheckpointError if the order was only assumed and another one fits far better.
     """
@@ -58,4 +59,4 @@ def check_order(
     )
     if order.origin == ASSUMED:
         raise CheckpointError(f"{text} Give the order used in training, such as: --labels {' '.join(labels)}")
-    say(f"WARNING: {text} Check the class order stated by the checkpoint.")
+    logger.warning(f"{text} Check the class order stated by the checkpoint.")

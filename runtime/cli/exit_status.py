@@ -70,8 +70,3 @@ def report_error(error: StageproofError) -> int:
     text = escapes.lines(str(error)) if isinstance(error, TrainingError) else escapes.line(str(error))
     print(f"{type(error).__name__}: {text}", file=sys.stderr)  # noqa: T201
     return status_of(error)
-
-
-def print_status(text: str) -> None:
-    """Print one line of progress, or a warning, on standard error."""
-    print(escapes.line(text), file=sys.stderr, flush=True)  # noqa: T201

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -11,12 +12,15 @@ from pathlib import Path
 
 from stageproof.runtime.bundle.manifest import FILE as MANIFEST
 from stageproof.runtime.bundle.manifest import read_manifest
-from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
+from stageproof.runtime.cli.exit_status import exit_status, report_error
+from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.explain.explanation import explain_prediction
 from stageproof.runtime.labels import ASSUMED, order_line
 from stageproof.runtime.text.escapes import line
 from stageproof.runtime.text.hints import program
+
+logger = logging.getLogger("stageproof.runtime.explain")  # __name__ is __main__ under python -m
 
 _EPILOG = """\
 Needs a bundle with a float32 .pt2 (export --to torch-export) and the
@@ -30,6 +34,7 @@ Research use only: not a medical device.
 """
 
 
+@shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command."""
     options = _parser().parse_args(argv)
@@ -38,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if out.exists():
             raise InputError(f"{out} exists. Remove it, or give another --out.")
         if (options.bundle / MANIFEST).is_file() and (manifest := read_manifest(options.bundle)).labels_from == ASSUMED:
-            print_status(order_line(manifest.model.labels, ASSUMED))
+            logger.info(order_line(manifest.model.labels, ASSUMED))
         prediction, png = explain_prediction(
             options.bundle, options.image, options.label, trust_code=options.trust_code
         )
         if png is None:
-            print_status(f"{options.image} was rejected: {prediction.reason}. Nothing was written.")
+            logger.info(f"{options.image} was rejected: {prediction.reason}. Nothing was written.")
             return 1
         _write(out, png)
     except StageproofError as error:

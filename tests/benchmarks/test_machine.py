@@ -75,12 +75,11 @@ def one_torch_thread():
     torch.set_num_threads(before)
 
 
-def test_floors_are_measured_and_say_how(monkeypatch, one_torch_thread):
+def test_floors_are_measured_and_say_how(monkeypatch, one_torch_thread, said):
     monkeypatch.setattr(module, "SIZES", (128,))
     monkeypatch.setattr(module, "_SECONDS", 0.01)
     monkeypatch.setattr(module, "_COPIED", 4 * 1024 * 1024)
-    said = []
-    found = floors(1, "cpu", said.append)
+    found = floors(1, "cpu")
     assert set(found) == {"fp32", "bf16", "int8", "memory"}
     assert all(found[name]["gflop_s"] > 0.1 and "128 × 128" in found[name]["how"] for name in ("fp32", "bf16", "int8"))
     assert found["memory"]["gb_s"] > 0.1

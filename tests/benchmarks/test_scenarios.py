@@ -37,16 +37,12 @@ class FakeWorker:
         return time
 
 
-def quiet(line):
-    pass
-
-
 def test_every_round_gives_all_workers_the_same_images_in_an_order_of_its_own():
     order = []
     workers = [FakeWorker(name, [1.0]) for name in "abc"]
     for worker in workers:
         worker.calls = type("Log", (list,), {"append": lambda self, call, n=worker.name: order.append((n, call))})([0])
-    single_stream(workers, 100 * BURST, quiet)
+    single_stream(workers, 100 * BURST)
     rounds = [order[start : start + 3] for start in range(0, len(order), 3)]
     assert all({name for name, _ in turn} == set("abc") for turn in rounds)
     assert all(len({call for _, call in turn}) == 1 for turn in rounds)
@@ -59,7 +55,7 @@ def test_every_round_gives_all_workers_the_same_images_in_an_order_of_its_own():
 
 def test_warming_up_goes_on_until_it_is_warm_and_is_not_counted():
     cold = FakeWorker("cold", [90, 50, 20, 10, 10, 10])
-    timings = single_stream([cold], 4 * BURST, quiet)["cold"]
+    timings = single_stream([cold], 4 * BURST)["cold"]
     assert timings.milliseconds == [10] * 4 * BURST
     assert timings.stages == {"compute": [10] * 4 * BURST}
     assert timings.stable
@@ -67,7 +63,7 @@ def test_warming_up_goes_on_until_it_is_warm_and_is_not_counted():
 
 def test_a_contender_that_drifts_is_asked_twice_as_long_and_said_to_have_drifted():
     drifting = FakeWorker("drifting", list(np.linspace(10, 30, 24)))
-    timings = single_stream([drifting], 4 * BURST, quiet)["drifting"]
+    timings = single_stream([drifting], 4 * BURST)["drifting"]
     assert len(timings.milliseconds) == 8 * BURST
     assert not timings.stable
 
@@ -91,7 +87,7 @@ def test_each_contender_gets_the_batch_size_that_is_best_for_it():
 
 
 def test_offline_counts_an_image():
-    timings = offline([FakeWorker("a", [0.032])], {"a": 8}, 16, 3, quiet)
+    timings = offline([FakeWorker("a", [0.032])], {"a": 8}, 16, 3)
     assert timings["a"].milliseconds == pytest.approx([2.0] * 3)
 
 

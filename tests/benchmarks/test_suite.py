@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from stageproof.benchmarks.__main__ import main
 from stageproof.benchmarks.contenders.selection import predictors, select
+from stageproof.benchmarks.inference.suite import unstable
 from stageproof.benchmarks.machine import circumstances as machine
 from stageproof.benchmarks.options import SCENARIOS, parse
 from stageproof.benchmarks.peers.eager import SNIPPET
@@ -107,6 +109,19 @@ def test_only_some_are_measured(bundle, capsys):
     assert main([str(bundle), "--no-peers", "--only", "nobody"]) == 2
     said = capsys.readouterr().err
     assert "--only nobody selects no Predictor. Available: Predictor, " in said
+
+
+def test_rows_that_are_not_stable_are_one_note(make):
+    rows = [make.row(name, [1.0] * 12) for name in "abcdefghijkl"]
+    assert unstable(rows) == []
+    rows[0] = replace(rows[0], stable=False)
+    assert unstable(rows) == [
+        "a in single_stream is not stable: the medians of the first, second and last third of its samples differ by "
+        "more than 10 %"
+    ]
+    (note,) = unstable([replace(row, stable=False) for row in rows])
+    assert note == "12 of 12 rows are not stable: medians of their thirds differ by more than 10 %."
+    assert len(note) <= 80
 
 
 def test_a_bundle_that_is_not_there_is_said(tmp_path, capsys):

@@ -171,7 +171,7 @@ def new_job(tmp_path_factory):
         reference = load_reference(options)
         folder = tmp_path_factory.mktemp("job")
         (folder / "work").mkdir()
-        return Job(options, reference, gather(options, reference), folder, folder / "work", lambda text: None)
+        return Job(options, reference, gather(options, reference), folder, folder / "work")
 
     return make
 

@@ -38,30 +38,29 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_a_rebuild_looks_at_code_only_where_it_is_trusted(bundle: Path, loaded: list[str]) -> None:
-    said: list[str] = []
+def test_a_rebuild_looks_at_code_only_where_it_is_trusted(bundle: Path, loaded: list[str], said: list[str]) -> None:
     with tiny.known():
-        assert stale(bundle, 1, said.append) == []
+        assert stale(bundle, 1) == []
     assert loaded
     assert not set(loaded) & set(CODE)
     for name in ("model.ts", "model.pt2"):
         assert f"{name}: not checked, since it contains code. To load it: --trust-code" in said
     with tiny.known():
-        assert stale(bundle, 1, said.append, trust_code=True) == []
+        assert stale(bundle, 1, trust_code=True) == []
     assert {"torchscript", "torch-export"} <= set(loaded)
 
 
 def test_code_that_was_there_before_is_not_timed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, given = read_manifest(bundle), []
 
-    def apart(task, arguments, log, say):
+    def apart(task, arguments, log):
         given.extend(one.file for one in arguments[1])
         return {}
 
     monkeypatch.setattr("export.engines.latency.run_in_child_process", apart)
     spec, log = manifest.model.input, bundle.parent / "log"
     everything = list(manifest.artifacts)
-    assert timed(bundle, everything, manifest.golden, spec, 1, log, print, {"model.ts", "model.pt2"}) == everything
+    assert timed(bundle, everything, manifest.golden, spec, 1, log, {"model.ts", "model.pt2"}) == everything
     assert set(given) == {one.file for one in everything} - {"model.ts", "model.pt2"}
 
 
@@ -73,7 +72,7 @@ def test_an_export_into_a_bundle_leaves_its_code_alone(
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     seen = []
 
-    def watched(folder, artifacts, golden, spec, threads, log, say, foreign=frozenset()):
+    def watched(folder, artifacts, golden, spec, threads, log, foreign=frozenset()):
         seen.append(set(foreign))
         return list(artifacts)
 

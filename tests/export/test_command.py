@@ -174,8 +174,8 @@ def test_a_process_that_dies_costs_its_format_only(run, tmp_path, capsys, monkey
 
     real = pipeline.run_in_child_process
 
-    def deadly(task, arguments, log, say):
-        return real(die if arguments[1] == "onnx" else task, arguments, log, say)
+    def deadly(task, arguments, log):
+        return real(die if arguments[1] == "onnx" else task, arguments, log)
 
     monkeypatch.setattr(pipeline, "run_in_child_process", deadly)
     out = tmp_path / "bundle"

@@ -150,13 +150,12 @@ class Fake:
         return np.eye(4, dtype=np.float32)[level % self.answers] * 5
 
 
-def test_equal_images_count_once(tmp_path):
+def test_equal_images_count_once(tmp_path, said):
     data = write_images(tmp_path / "data", 40)
     for path in list(data.rglob("*.png")):
         for copy in range(5):
             shutil.copy(path, path.with_name(f"{path.stem}-{copy}.png"))
-    said: list[str] = []
-    evaluation_set = gather(Options(parity_data=data), Fake(), ["fp32"], said.append)
+    evaluation_set = gather(Options(parity_data=data), Fake(), ["fp32"])
     assert len(evaluation_set.images) == 40 == len(evaluation_set.kept)
     assert evaluation_set.facts["repeated"] == 200
     assert any(line.startswith("200 of 240 images of ") for line in said)
@@ -179,11 +178,8 @@ def test_a_reference_that_gives_one_answer_is_refused(tmp_path):
         gather(Options(parity_data=data), Fake(answers=1), ["fp32"])
 
 
-def test_a_class_that_is_never_answered_is_said_and_kept(tmp_path):
-    said: list[str] = []
-    evaluation_set = gather(
-        Options(parity_data=write_images(tmp_path / "data", 40)), Fake(answers=3), ["fp32"], said.append
-    )
+def test_a_class_that_is_never_answered_is_said_and_kept(tmp_path, said):
+    evaluation_set = gather(Options(parity_data=write_images(tmp_path / "data", 40)), Fake(answers=3), ["fp32"])
     assert any(line.startswith("not tested: ModerateDemented.") for line in said)
     assert evaluation_set.facts["answers"]["ModerateDemented"] == 0
     evaluation_set.save(tmp_path / "work")
@@ -205,12 +201,12 @@ def test_the_first_of_each_set_of_equals():
     assert distinct(images).tolist() == [0, 1, 3]
 
 
-def test_how_long_it_takes_is_said_only_where_it_is_long(tmp_path, monkeypatch):
+def test_how_long_it_takes_is_said_only_where_it_is_long(tmp_path, monkeypatch, said):
     from stageproof.export.parity import reference_answers as gathering
 
-    options, said = Options(parity_data=write_images(tmp_path / "data", 40)), []
-    gather(options, Fake(), ["fp32"], said.append)
+    options = Options(parity_data=write_images(tmp_path / "data", 40))
+    gather(options, Fake(), ["fp32"])
     assert not any("s left" in line for line in said)
     monkeypatch.setattr(gathering, "LONG_S", -1)
-    gather(options, Fake(), ["fp32"], said.append)
+    gather(options, Fake(), ["fp32"])
     assert any("about 0 s left" in line for line in said)

@@ -53,9 +53,9 @@ def slowed(source, target) -> None:
     onnx.save(model, target)
 
 
-def in_its_turn(bundle, artifacts, say=lambda text: None) -> list[Artifact]:
+def in_its_turn(bundle, artifacts) -> list[Artifact]:
     manifest = read_manifest(bundle)
-    return timed(bundle, artifacts, manifest.golden, manifest.model.input, 1, bundle.parent / "latency.log", say)
+    return timed(bundle, artifacts, manifest.golden, manifest.model.input, 1, bundle.parent / "latency.log")
 
 
 def test_a_slowed_artifact_is_ranked_last_whatever_was_measured_before(bundle):
@@ -108,12 +108,11 @@ def test_a_busy_moment_changes_nothing(monkeypatch):
     assert quick < slow
 
 
-def test_what_cannot_be_asked_here_keeps_its_figure_and_another_engine_is_named(bundle):
+def test_what_cannot_be_asked_here_keeps_its_figure_and_another_engine_is_named(bundle, said):
     (artifact,) = read_manifest(bundle).artifacts
     gone = replace(artifact.checks[0], backend="an engine of tomorrow", latency_ms=7.0, machine=ELSEWHERE)
     old = [replace(check, engine="an engine 0.1", latency_ms=1e6) for check in artifact.checks]
-    said: list[str] = []
-    (after,) = in_its_turn(bundle, [replace(artifact, checks=(gone, *old))], said.append)
+    (after,) = in_its_turn(bundle, [replace(artifact, checks=(gone, *old))])
     assert after.checks[0] == gone
     assert said[1:] == [
         "model.onnx in an engine of tomorrow was not timed and keeps its recorded latency: "
@@ -125,12 +124,11 @@ def test_what_cannot_be_asked_here_keeps_its_figure_and_another_engine_is_named(
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_leaves_the_figures_as_they_were(bundle, monkeypatch):
+def test_a_process_that_dies_leaves_the_figures_as_they_were(bundle, monkeypatch, said):
     real = latency.run_in_child_process
     monkeypatch.setattr(latency, "run_in_child_process", lambda task, *rest: real(die, *rest))
     artifacts = list(read_manifest(bundle).artifacts)
-    said: list[str] = []
-    assert in_its_turn(bundle, artifacts, said.append) == artifacts
+    assert in_its_turn(bundle, artifacts) == artifacts
     assert "its process ended with -9" in said[1]
 
 

@@ -60,7 +60,7 @@ def phantom_run(tmp_path, monkeypatch) -> Path:
 
 def exported(run: Path, out: Path, to: tuple[str, ...], precision: tuple[str, ...]):
     with tiny.known():
-        return export(Options(source=run, to=to, precision=precision, out=out, threads=1), print)
+        return export(Options(source=run, to=to, precision=precision, out=out, threads=1))
 
 
 def check(found, out: Path) -> None:

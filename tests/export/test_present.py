@@ -19,6 +19,7 @@ from stageproof.runtime.errors import BundleError, CheckpointError, InputError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from tests import tiny
+from tests.records import logged
 
 OWN = {"labels": tuple(reversed(LABELS)), "mean": (0.3, 0.2, 0.1), "std": (0.5, 0.25, 0.3), "image_size": 20}
 """What a checkpoint does not say of itself, none of it the default."""
@@ -58,10 +59,9 @@ def outdated(bundle: Path) -> Manifest:
 
 
 def rebuilt(bundle: Path, source: Path, **more) -> tuple[Manifest, list[str]]:
-    said: list[str] = []
-    with tiny.known(temperature=0.5):
+    with tiny.known(temperature=0.5), logged() as said:
         given = {"architecture": None, "image_size": None, "rebuild": True, **more}
-        exported = pipeline.rebuild(tiny.options(source, bundle, (), **given), said.append)
+        exported = pipeline.rebuild(tiny.options(source, bundle, (), **given))
     assert [outcome.status for outcome in exported.outcomes] == ["passed"] * len(exported.outcomes) != []
     return verified(bundle), said
 
@@ -82,7 +82,7 @@ def test_what_a_checkpoint_does_not_say_comes_from_the_bundle(own_bundle, own_ch
     for old, new in zip(before.golden, after.golden, strict=True):
         assert new.logits == pytest.approx(old.logits, abs=1e-4)
     assert after.guard == before.guard
-    assert stale(bundle, 1, lambda text: None) == []
+    assert stale(bundle, 1) == []
 
 
 @pytest.mark.parametrize(
@@ -196,11 +196,10 @@ def test_a_changed_bundle_is_refused_before_anything_is_built(bundle, tiny_check
         tiny.make(tiny_checkpoint, bundle, ("onnx",), temperature=1.25)
 
 
-def test_a_guard_stays_where_its_training_slices_are_gone(bundle, tiny_checkpoint):
-    said: list[str] = []
+def test_a_guard_stays_where_its_training_slices_are_gone(bundle, tiny_checkpoint, said):
     before = read_manifest(bundle).guard
     with tiny.known(1.25, guard=lambda *given: (None, "the slices are gone")):
-        pipeline.export(tiny.options(tiny_checkpoint, bundle, ("onnx",)), said.append)
+        pipeline.export(tiny.options(tiny_checkpoint, bundle, ("onnx",)))
     assert verified(bundle).guard == before
     assert [line for line in said if "keeps its present guard" in line]
 

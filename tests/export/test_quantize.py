@@ -152,7 +152,7 @@ def test_layers_put_back_to_float_have_their_own_weights_again(full, original, j
         with_float_layers(full, ["no such layer"], original)
 
 
-def test_the_first_graph_that_is_expected_to_hold_is_taken(full, original, job):
+def test_the_first_graph_that_is_expected_to_hold_is_taken(full, original, job, said):
     """One whose every activation is sixteen times too coarse does not; the float graph, tried in its place, does."""
     import copy
 
@@ -161,8 +161,7 @@ def test_the_first_graph_that_is_expected_to_hold_is_taken(full, original, job):
     for tensor in coarse.graph.initializer:
         if tensor.name in scales:
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 16, tensor.name))
-    said: list[str] = []
-    allowing = replace(job, options=replace(job.options, flip_tolerance=0.1), say=said.append)
+    allowing = replace(job, options=replace(job.options, flip_tolerance=0.1))
     inputs = quantisation_inputs(allowing, "int8")
     chosen, facts = select_graph(inputs, [coarse, original], original, "int8")
     assert float_layers_of(chosen) == layers(original)
@@ -192,7 +191,7 @@ def test_the_layer_that_hurts_most_is_ranked_first(full, original, job):
         tensor.CopyFrom(onnx.numpy_helper.from_array(changed.astype(values.dtype), suffix))
     calibration, _ = job.calibration
     some = calibration.images[:16], calibration.logits[:16]
-    assert rank(coarse, original, *some, job.threads, job.say)[0] == name
+    assert rank(coarse, original, *some, job.threads)[0] == name
 
 
 def test_nothing_is_rounded_between_the_last_convolution_and_the_head(full):

@@ -38,14 +38,14 @@ def test_a_bundle_that_fits_is_left_alone(bundle, capsys):
 
 def test_another_engine_and_other_decisions_are_reasons(bundle):
     rewritten(bundle, lambda check: replace(check, engine="an engine 0.1"))
-    (entry,) = stale(bundle, 1, lambda text: None)
+    (entry,) = stale(bundle, 1)
     assert entry.artifact.file == "model.onnx"
     assert "was checked in an engine 0.1, installed is " in entry.reason
 
 
 def test_golden_images_that_move_are_a_reason(bundle):
     rewritten(bundle, lambda check: replace(check, parity={**check.parity, "tolerance": -1.0}))
-    (entry,) = stale(bundle, 1, lambda text: None)
+    (entry,) = stale(bundle, 1)
     assert "changes a probability of a golden image by" in entry.reason
 
 
@@ -71,5 +71,5 @@ def test_what_no_longer_fits_is_made_and_checked_again(firm_bundle, run, tmp_pat
     rewritten(bundle, lambda check: replace(check, engine="an engine 0.1"))
     assert main([str(run), "--rebuild", "--out", str(bundle), "--to", "tensorrt"]) == 0
     assert [artifact.file for artifact in read_manifest(bundle).artifacts] == ["model.onnx"]
-    assert stale(bundle, 1, lambda text: None) == []
+    assert stale(bundle, 1) == []
     assert "model.onnx: was checked in an engine 0.1" in capsys.readouterr().err

@@ -96,11 +96,10 @@ def test_the_report_has_people_design_effect_and_classes(logits):
     assert set(few.flip_bound_by_class.values()) == {None}
 
 
-def test_nothing_is_calibrated_on_an_image_that_is_compared_on(tmp_path):
+def test_nothing_is_calibrated_on_an_image_that_is_compared_on(tmp_path, said):
     data = load_samples(write_images(tmp_path / "data", 250))
     compared = pixel_digests(data.select(np.arange(0, 250, 10)))
-    said: list[str] = []
-    chosen = calibration_samples(None, tmp_path / "data", compared=compared, say=said.append)
+    chosen = calibration_samples(None, tmp_path / "data", compared=compared)
     assert not {*pixel_digests(chosen[0]), *pixel_digests(chosen[1])} & set(compared)
     assert sum(map(len, chosen)) == 225
     assert said[0].startswith("25 of 250 calibration images")

@@ -58,7 +58,7 @@ with join("cpu") as processes:
     def nothing() -> None:
         """No checkpoints."""
 
-    hooks = Hooks(measure, steps.append, epochs.append, nothing, lambda: False, lambda: "none", lambda: False, print)
+    hooks = Hooks(measure, steps.append, epochs.append, nothing, lambda: False, lambda: "none", lambda: False)
     objective = Objective(class_weights=torch.tensor([1.0, 2.0, 0.5, 1.0]), label_smoothing=0.1)
     run_stage("x", Stage(4, 1e-5), model, trained, state, training, validation, objective=objective, hooks=hooks)
     logits, _ = predict(model, validation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 from dataclasses import replace
 
@@ -20,7 +19,6 @@ from stageproof.train.engine.features import backbone_features
 from stageproof.train.engine.hooks import Hooks
 from stageproof.train.engine.loop import Interrupted, Objective, predict, run_stage
 from stageproof.train.engine.optimizer import clip_gradients, make_optimizer, rate_factor
-from stageproof.train.engine.progress import bar
 from stageproof.train.engine.stage import StageState
 from stageproof.train.recipes import Stage
 from stageproof.train.seeds import SeededDropout, derive, place_dropouts, seed_dropouts
@@ -60,7 +58,7 @@ class Record:
     """Everything the loop reports, and what it is answered."""
 
     def __init__(self, stop_at: int = 0, due_at: int = 0) -> None:
-        self.steps, self.epochs, self.checkpoints, self.said = [], [], [], []
+        self.steps, self.epochs, self.checkpoints = [], [], []
         self.stop_at, self.due_at, self.state = stop_at, due_at, None
         self.asked = 0
         self.figures: list[dict[str, float]] = []
@@ -85,7 +83,6 @@ class Record:
             due=lambda: bool(self.due_at) and self.state.step == self.due_at,
             last_good=lambda: "runs/.a.partial/checkpoint.pt",
             stop=self.stop,
-            say=self.said.append,
         )
 
 
@@ -289,18 +286,17 @@ class Crowded(Small):
         return super().forward(images)
 
 
-def test_out_of_memory_halves_the_batch_and_keeps_the_gradient():
+def test_out_of_memory_halves_the_batch_and_keeps_the_gradient(said):
     torch.manual_seed(0)
     crowded, roomy = Crowded(), small()
     crowded.load_state_dict(roomy.state_dict())
     seed_dropouts(crowded)
-    record = Record()
     # The backbone is frozen: BatchNorm in eval mode makes the parts add up exactly.
-    train(crowded, Stage(2, 1e-2), slices(batch=16), record, trained=crowded.fc)
+    train(crowded, Stage(2, 1e-2), slices(batch=16), trained=crowded.fc)
     train(roomy, Stage(2, 1e-2), slices(batch=16), trained=roomy.fc)
-    assert [text.split(" whose")[0] for text in record.said] == [
-        "Out of memory: each batch of 16 is now computed in 2 parts",
-        "Out of memory: each batch of 16 is now computed in 4 parts",
+    assert [text.split(" whose")[0] for text in said] == [
+        "WARNING: Out of memory: each batch of 16 is now computed in 2 parts",
+        "WARNING: Out of memory: each batch of 16 is now computed in 4 parts",
     ]
     for name, tensor in roomy.state_dict().items():
         torch.testing.assert_close(crowded.state_dict()[name], tensor, rtol=1e-5, atol=1e-7)
@@ -453,22 +449,3 @@ def test_gradients_are_clipped_bit_for_bit_as_torch_clips_them(length):
     nn.utils.clip_grad_norm_(torchs, 1.0)
     for our, other in zip(ours, torchs, strict=True):
         np.testing.assert_array_equal(our.grad, other.grad)
-
-
-def test_a_bar_shows_steps_and_time_left_in_a_terminal_and_nothing_elsewhere(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    shown = {}
-    for kind in (Terminal, io.StringIO):
-        stream = kind()
-        monkeypatch.setattr("sys.stderr", stream)
-        monkeypatch.setenv("TERM", "xterm")
-        with bar("batches of slices", 3) as advance:
-            for _ in range(3):
-                advance()
-        shown[kind] = stream.getvalue()
-    assert "batches of slices" in shown[Terminal]
-    assert "3/3" in shown[Terminal]
-    assert shown[io.StringIO] == ""

@@ -15,6 +15,7 @@ from stageproof.runtime.text.hints import command
 from stageproof.train.runs.finding import chosen, interrupted_run, newest_run, remember, run_of
 from stageproof.train.runs.record import absolute, data_path, read_record, write_record
 from stageproof.train.runs.unfinished import partial_folder
+from tests.records import logged
 
 
 def finished(run: Path, created: str, data: Path | str | None = None, digest: str = "0") -> Path:
@@ -43,8 +44,8 @@ def runs(tmp_path, monkeypatch) -> Path:
 
 
 def said_of(run: Path | None = None) -> tuple[Path, list[str]]:
-    lines: list[str] = []
-    return chosen(run, lines.append), lines
+    with logged() as lines:
+        return chosen(run), lines
 
 
 def test_the_run_is_named_with_when_and_on_what(runs):

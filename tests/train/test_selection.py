@@ -107,7 +107,6 @@ def reported(seed: int, third: bool, epochs: int = 10) -> float:
         due=lambda: False,
         last_good=lambda: "",
         stop=lambda: False,
-        say=lambda text: None,
         worthwhile=lambda: False,
     )
     state = StageState(model, torch.optim.SGD(model.parameters(), 3.0), device_type="cpu", fp16=False, ema=0.0)

@@ -137,12 +137,11 @@ def test_a_run_that_may_not_be_written_to_is_said_first(run, monkeypatch):
     assert main([str(run)]) == 2
 
 
-def test_an_api_call_names_the_run_it_chose(run, monkeypatch, tmp_path):
+def test_an_api_call_names_the_run_it_chose(run, monkeypatch, tmp_path, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     run.rename(tmp_path / "runs" / "a")
-    said: list[str] = []
     monkeypatch.setattr("train.evaluate.evaluation.held_out", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        evaluate(None, say=said.append)
+        evaluate(None)
     assert said[0].startswith("run runs/a: finished ")

@@ -13,8 +13,10 @@ from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.text.hints import command, program
 from stageproof.train.audit.dataset import audit
+from stageproof.train.terminal.messages import shown
 
 
+@shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 audited, 2 invalid input. Prints the findings and writes them to --out."""
     options = _parser().parse_args(argv)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from stageproof.train.runs.unfinished import RUNS, partial_folder
 if TYPE_CHECKING:
     from stageproof.train.config.options import Options
 
+logger = logging.getLogger(__name__)
+
 PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib")
 """Packages of the extra `train` that training imports."""
 PARAMETERS = {"resnet50": 24_559_172, "resnet34-gray": 21_288_964}
@@ -28,10 +30,10 @@ _CHECKPOINTS = 3
 """Maximum number of checkpoints on the disk at one time: the last, the one before it and the one being written."""
 
 
-def check_training(options: Options, say: Callable[[str], None]) -> None:
+def check_training(options: Options) -> None:
     """Raise InputError, DatasetError, CheckpointError or DependencyError for an option that would make the run fail.
 
-    say: receives a warning if the free disk space may not be enough.
+    Warns if the free disk space may not be enough.
     """
     recipe = options.settings
     if not SIZES[0] <= recipe.image_size <= SIZES[1]:
@@ -44,7 +46,7 @@ def check_training(options: Options, say: Callable[[str], None]) -> None:
         require("energy", "codecarbon")
     if options.out is not None:
         _check_out(options.out)
-    _check_room(options, say)
+    _check_room(options)
 
 
 def check_data(data: Path | None, groups: Path | None) -> None:
@@ -113,7 +115,7 @@ def _check_out(out: Path) -> None:
         raise CheckpointError(f"{out} cannot be created: {_why(place)}. Give another --out.")
 
 
-def _check_room(options: Options, say: Callable[[str], None]) -> None:
+def _check_room(options: Options) -> None:
     """Raise CheckpointError if the weights and one checkpoint (with optimizer state) do not fit on the disk."""
     recipe = options.settings
     place = existing(options.out if options.out is not None else RUNS)
@@ -129,4 +131,4 @@ def _check_room(options: Options, say: Callable[[str], None]) -> None:
         )
     most = weights + _CHECKPOINTS * checkpoint
     if free < most:
-        say(f"WARNING: {text} up to {most / 1e9:.2f} GB during training. Free disk space.")
+        logger.warning(f"{text} up to {most / 1e9:.2f} GB during training. Free disk space.")

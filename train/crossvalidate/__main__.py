@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error
+from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.system.work_folders import work_folder
 from stageproof.runtime.text.hints import program
 from stageproof.train.config.preconditions import PACKAGES, check_training
+from stageproof.train.terminal.messages import shown
 
 if TYPE_CHECKING:
     from stageproof.train.config.options import Options
 
+logger = logging.getLogger("stageproof.train.crossvalidate")  # __name__ is __main__ under python -m
+
 FACTS, PAGE = "crossvalidation.json", "crossvalidation.html"
 
 
+@shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, or stopped by a signal after writing a checkpoint; 1 a run failed; 2 invalid input."""
     parser = _parser()
@@ -39,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             _train(runs)
         except Interrupted as stopped:
-            print(f"Stopped in {stopped} after a checkpoint. Run the same command to resume.", file=sys.stderr)
+            logger.info(f"Stopped in {stopped} after a checkpoint. Run the same command to resume.")
             return 0
         if is_leader():
             facts = _evaluate([run for run, _ in runs], own.out)
@@ -47,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StageproofError as error:
         return report_error(error)
     except KeyboardInterrupt:
-        print("Interrupted before the first step. Run the same command to resume.", file=sys.stderr)
+        logger.info("Interrupted before the first step. Run the same command to resume.")
         return 1
     return 0
 
@@ -73,7 +78,7 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
             check_same(parse(words), Options(**options_of(read_record(run), run)), str(run))
         options = None if run.exists() else parse([*words, "--resume"])
         if options is not None:
-            check_training(options, print_status)
+            check_training(options)
         runs.append((run, options))
     return runs
 
@@ -84,9 +89,9 @@ def _train(runs: Sequence[tuple[Path, Options | None]]) -> None:
 
     for number, (run, options) in enumerate(runs, 1):
         if options is not None:
-            print_status(f"fold {number} of {len(runs)}: {run}")
+            logger.info(f"fold {number} of {len(runs)}: {run}")
             if warning := check_network(options.trust_network):
-                print_status(warning)
+                logger.warning(warning)
             launch(options)
 
 
@@ -100,7 +105,7 @@ def _evaluate(runs: Sequence[Path], out: Path) -> dict[str, Any]:
 
     records = [read_record(run) for run in runs]
     for run, record in zip(runs, records, strict=True):
-        print_status(described(run, record))
+        logger.info(described(run, record))
     facts = pool(runs)
     links = [f"{run.name}/{INDEX}" for run in runs if (run / INDEX).is_file()]
     texts = {FACTS: json.dumps(facts, indent=2, allow_nan=False) + "\n", PAGE: page(facts, records, links)}

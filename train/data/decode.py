@@ -15,6 +15,7 @@ from stageproof.runtime.system.cpus import available_cpus
 from stageproof.train.data.ids import Ids
 from stageproof.train.data.patients.thumbnails import THUMBNAIL, thumbnail
 from stageproof.train.data.samples import Samples
+from stageproof.train.terminal.bars import bar
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ def safe_loader(
     small = np.empty((count if thumbnails else 0, THUMBNAIL, THUMBNAIL), np.uint8)
     kept: list[int] = []
     unreadable: list[Unreadable] = []
-    with ThreadPoolExecutor(available_cpus()) as pool:  # Pillow releases the GIL while decoding
+    # Pillow releases the GIL while decoding.
+    with ThreadPoolExecutor(available_cpus()) as pool, bar("reading slices", count) as advance:
         for index, item in enumerate(pool.map(lambda index: _decode(samples, index, spec, thumbnails), range(count))):
+            advance()
             if isinstance(item, Unreadable):
                 unreadable.append(item)
                 continue

@@ -93,7 +93,7 @@ def check_network(trusted: bool) -> str | None:
         return None
     if int(os.environ["WORLD_SIZE"]) == int(os.environ["LOCAL_WORLD_SIZE"]):
         return (
-            "WARNING: torchrun listens on all network interfaces, and anybody who can reach its port can run code. On "
+            "torchrun listens on all network interfaces, and anybody who can reach its port can run code. On "
             f"one machine, use {program('train')} --devices N instead, which listens on the loopback interface only."
         )
     address = os.environ.get("MASTER_ADDR", "")

@@ -14,14 +14,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
+from stageproof.runtime.cli.messages import LOGGER, is_shown
 from stageproof.runtime.errors import StageproofError
+from stageproof.train.terminal.forwarding import Receiver, Wanted, forwarded
+from stageproof.train.terminal.messages import shown
 
 STOPPING_SECONDS = 600.0
 """Time limit for the processes to finish a step and write a checkpoint after SIGTERM."""
@@ -33,6 +37,8 @@ REPEATED_SECONDS = 10.0
 """Time after which SIGTERM is sent again: a callback in a library may have suppressed the exception that it raised."""
 ORPHANED_SECONDS = 60.0
 """Time limit for a process to end after its supervisor was killed."""
+_ANSWER, _FAILURE = "answer", "failure"
+"""Kinds of messages from a process, beside those of `train.terminal.forwarding`."""
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
 
@@ -60,17 +66,20 @@ class _Member:
     answer: Any = None
     done: bool = False
     failure: Failure | None = None
+    records: Receiver = field(default_factory=Receiver)
 
     def read(self) -> None:
         """Read the messages of the process, and its exit status."""
         code = self.process.exitcode  # read before the pipe: if it has ended, all of its messages have arrived
         with suppress(EOFError, OSError):
             while self.pipe.poll():
-                done, content = self.pipe.recv()
-                if done:
+                kind, content = self.pipe.recv()
+                if kind == _ANSWER:
                     self.answer, self.done = content, True
-                else:
+                elif kind == _FAILURE:
                     self.failure = Failure(self.rank, *content)
+                else:
+                    self.records.take(kind, content)
         if code is not None and not self.done and self.failure is None:
             self.failure = Failure(self.rank, -1.0, "", _ended(code), "")
 
@@ -81,12 +90,14 @@ def run_processes(
     """Call `function(*arguments)` in `count` new processes; returns the result of rank 0.
 
     The environment of each has `environment`, RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE.
+    Messages of rank 0 are printed there if this process prints its own, else its log records are handled here.
     Raises Failure for the process that failed first, Stopped after SIGTERM, SIGINT, SIGHUP or SIGQUIT; in both cases
     after all processes have ended.
     """
     context = multiprocessing.get_context("spawn")
     members: list[_Member] = []
     stopping: list[int] = []
+    wanted = None if is_shown() else Wanted(LOGGER.getEffectiveLevel(), bars=False)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stopping.append(number)
@@ -99,7 +110,7 @@ def run_processes(
                 ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
                 variables = {**environment, **{name: str(value) for name, value in ranks.items()}}
                 process = context.Process(
-                    target=_member, args=(function, arguments, variables, sender), name=f"rank-{rank}"
+                    target=_member, args=(function, arguments, variables, sender, wanted), name=f"rank-{rank}"
                 )
                 with _inherited():
                     process.start()
@@ -156,24 +167,48 @@ def _outcome(members: Sequence[_Member], stopped: bool) -> Any:
 
 
 def _member(
-    function: Callable[..., Any], arguments: tuple[Any, ...], environment: Mapping[str, str], pipe: Connection
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    environment: Mapping[str, str],
+    pipe: Connection,
+    wanted: Wanted | None,
 ) -> None:
     """Main function of a process: call the function, send its result or exception."""
     os.environ.update(environment)
     threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        answer = function(*arguments)
+        with _messages(environment["RANK"], wanted, pipe):
+            answer = function(*arguments)
     except BaseException as error:  # noqa: BLE001  every exception is sent to the supervisor
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         explained = isinstance(error, StageproofError) or type(error).__name__ in ("Interrupted", "KeyboardInterrupt")
         trace = "" if explained else "".join(traceback.format_exception(error))
-        pipe.send((False, (time.monotonic(), type(error).__name__, str(error), trace)))
+        pipe.send((_FAILURE, (time.monotonic(), type(error).__name__, str(error), trace)))
         sys.stdout.flush()
         sys.stderr.flush()
         # No normal interpreter exit, in which libraries may wait for processes that wait for this one.
         os._exit(1)
-    pipe.send((True, answer if environment["RANK"] == "0" else None))
+    pipe.send((_ANSWER, answer if environment["RANK"] == "0" else None))
+
+
+def _messages(rank: str, wanted: Wanted | None, pipe: Connection) -> AbstractContextManager[None]:
+    """While it lasts, rank 0 prints its messages (`wanted` is None) or sends them to the supervisor."""
+    if rank != "0":
+        return nullcontext()
+    return shown() if wanted is None else forwarded(partial(_send_whole, pipe), wanted)
+
+
+def _send_whole(pipe: Connection, message: tuple[str, Any]) -> None:
+    """Send a message that SIGTERM, which raises an exception, does not interrupt: the supervisor waits for the rest."""
+    if not hasattr(signal, "pthread_sigmask"):
+        pipe.send(message)
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        pipe.send(message)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -46,6 +46,5 @@ class Hooks:
     """Path of the last checkpoint, for messages."""
     stop: Callable[[], bool]
     """Whether this process received a signal to stop."""
-    say: Callable[[str], None]
     worthwhile: Callable[[], bool] = lambda: True
     """Whether to write a checkpoint after an epoch: not if writing takes long compared with training."""

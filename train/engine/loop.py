@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from stageproof.train.engine.stage import StageState
 from stageproof.train.recipes import Stage
 from stageproof.train.runs.metrics_log import Epoch
 from stageproof.train.seeds import derive, place_dropouts
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def _step(
                     f"--image-size. Last checkpoint: {hooks.last_good()}."
                 ) from error
             state.parts *= 2
-        hooks.say(
+        logger.warning(
             f"Out of memory: each batch of {rows} is now computed in {state.parts} parts whose gradients are added. "
             "BatchNorm statistics are those of each part."
         )

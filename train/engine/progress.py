@@ -1,74 +1,60 @@
-"""`ProgressBar`: training progress on stderr, as a rich bar in a terminal and as one line for each epoch elsewhere."""
+"""`ProgressBar`: training progress, as a bar in a terminal and as one line for each epoch."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import logging
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from stageproof.runtime.text.escapes import drawable, line
 from stageproof.train.engine.hooks import Step
 from stageproof.train.runs.metrics_log import Epoch
+from stageproof.train.terminal.rich_handler import progress, terminal
 
-
-@contextmanager
-def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar with the time left, in a terminal only; what is yielded is called after each of `total` steps.
-
-    Elsewhere nothing is shown: the caller says what it does in one line before.
-    """
-    console = Console(file=drawable(sys.stderr))
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        task = bars.add_task(what, total=total)
-        yield lambda: bars.advance(task)
+logger = logging.getLogger(__name__)
 
 
 class ProgressBar:
     """Shows the steps of the running stage; use it as a context manager.
 
-    quiet: print nothing; for all processes except rank 0.
+    quiet: show and log nothing; for all processes except rank 0.
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(file=drawable(sys.stderr), quiet=quiet)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=quiet or not self._console.is_terminal,
-            transient=True,
-        )
+        self._quiet = quiet
+        self._bars: Progress | None = None
         self._task: TaskID | None = None
         self._epochs = 0
 
     def __enter__(self) -> ProgressBar:
-        self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bars.stop()
-
-    def say(self, text: str) -> None:
-        """Print one line above the bar."""
-        self._console.print(line(text), highlight=False, markup=False, soft_wrap=True)
+        if self._bars is not None:
+            self._bars.stop()
 
     def begin(self, stage: str, epochs: int, steps: int) -> None:
         """Start the bar of a stage with `epochs` × `steps` steps."""
+        self._epochs = epochs
+        console = None if self._quiet else terminal()
+        if console is None:
+            return
+        if self._bars is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[figures]}"),
+            )
+            self._bars = progress(console, *columns, TimeRemainingColumn(compact=True), redraw=True)
+            self._bars.start()
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._epochs = epochs
         self._task = self._bars.add_task(stage, total=epochs * steps, figures="")
 
     def step(self, step: Step) -> None:
         """Update the bar after a step."""
-        assert self._task is not None, "begin() must be called first"
+        if self._bars is None or self._task is None:
+            return
         self._bars.update(
             self._task,
             description=f"{step.stage} {step.epoch}/{self._epochs}",
@@ -77,8 +63,10 @@ class ProgressBar:
         )
 
     def epoch(self, epoch: Epoch) -> None:
-        """Print the metrics of a finished epoch."""
-        self.say(
+        """Log the metrics of a finished epoch."""
+        if self._quiet:
+            return
+        logger.info(
             f"{epoch.stage} {epoch.epoch}/{self._epochs}  loss {epoch.loss:.3f}  accuracy {epoch.accuracy:.1%}  "
             f"validation {epoch.validation_accuracy:.1%}  {epoch.images_per_second:.0f} images/s"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +34,8 @@ from stageproof.train.runs.checkpoints import CheckpointWriter
 from stageproof.train.runs.initial_weights import initialise
 from stageproof.train.runs.metrics_log import Epoch, MetricsLog
 from stageproof.train.seeds import derive, seed_dropouts
+
+logger = logging.getLogger(__name__)
 
 MOVED_SHARE = 0.25
 """Decoded slices are kept on the GPU if they take less than this share of its free memory."""
@@ -134,7 +137,8 @@ class Session:
         model = self.model
         if name == "head" and not stage.augment and state.epoch <= stage.epochs:
             # Without augmentation the frozen backbone returns the same features in every epoch.
-            self.progress.say("head: caching the features of the frozen backbone, then training the head on them")
+            if self.processes.leader:
+                logger.info("head: caching the features of the frozen backbone, then training the head on them")
             training, validation = self._features(training, seed), self._features(validation, seed)
             model = trained
         self.progress.begin(name, stage.epochs, len(training))
@@ -197,7 +201,6 @@ class Session:
             due=writer.due,
             last_good=writer.last,
             stop=lambda: stop.requested,
-            say=self.progress.say,
             worthwhile=writer.worthwhile,
         )
 

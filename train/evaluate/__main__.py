@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from stageproof.runtime.cli.exit_status import exit_status, print_status, report_error, require_or_exit
+from stageproof.runtime.cli.exit_status import exit_status, report_error, require_or_exit
 
 if __name__ == "__main__":
     require_or_exit("train", "tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "huggingface_hub")
@@ -22,6 +22,7 @@ from stageproof.train.config.preconditions import check_evaluation
 from stageproof.train.data.identity.patient_pattern import compile_pattern
 from stageproof.train.runs.finding import chosen, evaluation_folder
 from stageproof.train.runs.record import read_record
+from stageproof.train.terminal.messages import shown
 
 if TYPE_CHECKING:
     from stageproof.train.evaluate.evaluation import Evaluated
@@ -84,11 +85,12 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     return options
 
 
+@shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 evaluated; 1 a control failed, or no threshold was certified; 2 invalid input."""
     try:
         options = parse(argv)
-        run = chosen(options.run, print_status)
+        run = chosen(options.run)
         out = options.out or evaluation_folder(run, options.data)
         check_evaluation(run, read_record(run), options.data, options.groups, out)
         from stageproof.train.evaluate.evaluation import evaluate
@@ -103,7 +105,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             target_risk=options.target_risk,
             seed=options.seed,
             max_unreadable=options.max_unreadable,
-            say=print_status,
         )
     except StageproofError as error:
         return report_error(error)

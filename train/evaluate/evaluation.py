@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from stageproof.train.runs.record import RECORD, now, read_record
 from stageproof.train.runs.selection import on_evaluated, selection_sentence
 from stageproof.train.test_set.held_out import HeldOut, held_out
 from stageproof.train.test_set.predictions import predict_slices
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 NEEDED = (
@@ -65,13 +67,11 @@ def evaluate(
     target_risk: float | None = None,
     seed: int = 0,
     max_unreadable: float = 0.05,
-    say: Callable[[str], None] = lambda text: None,
 ) -> Evaluated:
     """Evaluate a run on the slices that it held out, or on the slices of `data` that show other patients.
 
     run: None takes the run that finished last. groups: a groups file (`train.data.identity.groups_file`) for all slices
-    of `data`, or of the data of the run. patient_pattern: regular expression that extracts ids from paths instead. say:
-    receives progress messages.
+    of `data`, or of the data of the run. patient_pattern: regular expression that extracts ids from paths instead.
 
     On the slices that the run held out, temperature, study rule and thresholds for `target_risk` are fitted as well and
     stored in the run with its cards. Metrics are cross-fitted: predictions for a patient come from a fit on others.
@@ -79,12 +79,12 @@ def evaluate(
     Raises CheckpointError, DatasetError or InputError for invalid input, TrainingError if no threshold can be certified
     for the risk; in all cases nothing is written.
     """
-    run = chosen(run, say) if run is None else run
+    run = chosen(run) if run is None else run
     record = read_record(run)
     _check_record(run, record)
     folder = out or evaluation_folder(run, data)
     check_folder(folder)
-    say("reading the held-out slices" if data is None else f"reading {data}")
+    logger.info("reading the held-out slices" if data is None else f"reading {data}")
     held = held_out(run, record, data, groups, max_unreadable, patient_pattern)
     if target_risk is not None and (not held.own or held.unit != "patients" or held.leaked is None or held.leaked > 0):
         raise InputError(
@@ -99,10 +99,10 @@ def evaluate(
                 else "this run held out no patients. Train with --split patient."
             )
         )
-    say(f"running the network on {len(held.slices)} slices")
+    logger.info(f"running the network on {len(held.slices)} slices")
     logits = predict_slices(run, record, held.slices)
     if held.unit is not None:
-        say(f"computing intervals over {held.unit}")
+        logger.info(f"computing intervals over {held.unit}")
     facts, written = _evaluate(run, record, held, logits, target_risk, seed)
     write(folder, run, record, facts, written, keep=held.own and not is_control(facts))
     return Evaluated(run, folder, facts)

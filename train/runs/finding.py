@@ -1,12 +1,13 @@
 """Finds the run that a command works on: `chosen` returns the named run, or the one that finished last.
 
-Every command that takes a run uses `chosen`, which also prints the run. Does not import torch.
+Every command that takes a run uses `chosen`, which also logs the run. Does not import torch.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from stageproof.train.runs.unfinished import (
     has_checkpoint,
     partial_folder,
 )
+
+logger = logging.getLogger(__name__)
 
 ELSEWHERE = ".elsewhere"
 """File in runs/ that lists, one path a line, the runs that commands started here wrote to other folders."""
@@ -119,20 +122,20 @@ def run_of_file(path: Path, runs: Path = RUNS) -> Path | None:
     return None
 
 
-def chosen(run: Path | None, say: Callable[[str], None], runs: Path = RUNS) -> Path:
-    """`run`, or the run that finished last if it is None.
+def chosen(run: Path | None, runs: Path = RUNS) -> Path:
+    """`run`, or the run that finished last if it is None. Logs which one it is.
 
-    say: receives a line that describes the run, after a warning if there is a newer, unfinished run.
+    Warns if it is None and there is a newer, unfinished run.
     Raises CheckpointError if the run does not exist or is not finished.
     """
     if run is None:
         run = newest_run(runs)
         waiting = [folder for folder in unfinished_runs(runs) if _written(folder) > finished_at(run)[0]]
         if waiting:
-            say(f"WARNING: a newer run is unfinished: {_unfinished(waiting[-1])}")
+            logger.warning(f"a newer run is unfinished: {_unfinished(waiting[-1])}")
     elif not (run / RECORD).is_file():
         raise CheckpointError(_why_not(run))
-    say(described(run, read_record(run)))
+    logger.info(described(run, read_record(run)))
     return run
 
 

@@ -15,10 +15,10 @@ from stageproof.train.data.batches import Batches
 from stageproof.train.data.decode import Slices
 from stageproof.train.engine.device import choose_compute
 from stageproof.train.engine.loop import predict
-from stageproof.train.engine.progress import bar
 from stageproof.train.foreign.weight_files import read_state
 from stageproof.train.models import build
 from stageproof.train.runs.directory import WEIGHTS, load_weights
+from stageproof.train.terminal.bars import bar
 
 
 def predict_slices(run: Path, record: dict[str, Any], slices: Slices, batch_size: int = 32) -> np.ndarray:
