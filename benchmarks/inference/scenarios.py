@@ -2,9 +2,11 @@
 
 single_stream   one image at a time: latency
 multi_stream    queries of eight images: latency
-offline         all images available at once, in batches: throughput
-server          images arrive at random times, at a fraction of the offline throughput: latency since arrival
-engine          preprocessed tensors, the engine alone, at several batch sizes
+offline         all images available at once, in batches: throughput, also of the engine alone on preprocessed tensors
+server          images arrive at random times, at a fraction of the stream's throughput: latency since arrival
+engine          preprocessed tensors, the engine alone, one call at a time, at several batch sizes
+
+Predictors are optimised for throughput in offline, for latency in all others.
 
 Workers alternate in random order, a new one each round, with the same images, so that drift of the machine affects all
 of them and no worker always follows the same other one.
@@ -27,8 +29,6 @@ OFFLINE_IMAGES = 256
 """Minimum number of images of an offline turn: with fewer, start and end of the stream dominate."""
 BATCH_SEARCH_IMAGES = 160
 """Number of images for choosing the batch size."""
-WARM_UP_IMAGES = 1024
-"""Images streamed before offline: after some hundred images a Predictor switches to its throughput engine."""
 QUERY_SIZE = 8
 """Images of one multi_stream query."""
 AGREE = 0.10
@@ -120,22 +120,39 @@ def best_batches(workers: Sequence[Worker], images: int) -> dict[str, int]:
 
 def offline(
     workers: Sequence[Worker], batches: Mapping[str, int], images: int, turns: int, say: Say
-) -> dict[str, Timings]:
-    """Contender → milliseconds per image in each of `turns` turns over `images` images. batches: contender → size."""
+) -> tuple[dict[str, Timings], dict[str, Timings]]:
+    """Contender → milliseconds per image in each of `turns` turns over `images` images; and the same of the engines
+    alone, of those contenders that are Predictors, measured just before or after their stream.
+
+    batches: contender → size.
+    """
     say(f"offline: {turns} turns of {images} images")
+    timings = {worker.contender.name: Timings() for worker in workers}
+    engines = {worker.contender.name: Timings() for worker in workers if worker.contender.kind == "predictor"}
 
-    def measure(worker: Worker, turn: int) -> list[float]:
-        return [worker.request("throughput", images, batches[worker.contender.name]) * 1e3 / images]
+    def stream(worker: Worker, batch: int) -> None:
+        spent = worker.request("throughput", images, batch) * 1e3 / images
+        timings[worker.contender.name].milliseconds.append(spent)
 
-    return _interleaved(workers, turns, measure, warm_up=False)
+    def engine_alone(worker: Worker, batch: int) -> None:
+        if worker.contender.name in engines:
+            spent = worker.request("call", "engine_stream", images, batch)
+            engines[worker.contender.name].milliseconds.append(spent)
+
+    for turn in range(turns):
+        for worker in shuffled(workers, turn):
+            first, second = (stream, engine_alone) if turn % 2 else (engine_alone, stream)
+            first(worker, batches[worker.contender.name])
+            worker.wait_until_idle()
+            second(worker, batches[worker.contender.name])
+    return timings, engines
 
 
 def _interleaved(
-    workers: Sequence[Worker], turns: int, measure: Callable[[Worker, int], list[float]], *, warm_up: bool = True
+    workers: Sequence[Worker], turns: int, measure: Callable[[Worker, int], list[float]]
 ) -> dict[str, Timings]:
     timings = {worker.contender.name: Timings() for worker in workers}
-    if warm_up:
-        _warm_up(workers, measure)
+    _warm_up(workers, measure)
     for turn in range(turns):
         for worker in shuffled(workers, turn):
             timings[worker.contender.name].milliseconds += measure(worker, turn)
