@@ -205,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="print CSV instead of text")
     parser.add_argument("--output", type=Path, metavar="FILE.csv", help="write CSV to this new file, line by line")
     parser.add_argument("--resume", action="store_true", help="continue --output, skipping the images it already has")
-    parser.add_argument("--workers", type=int, metavar="N", help="concurrent batches (default: by number of CPUs)")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads that read and predict (default: by CPUs)")
     parser.add_argument("--audit", type=Path, metavar="LOG", help="append one line per image, without patient data")
     parser.add_argument("--audit-key", type=Path, metavar="FILE", help="key of the audit log (default: LOG.key)")
     code = "also load artifacts that contain code (.ts, .pt2, .engine); only for bundles whose author you trust"

@@ -236,8 +236,8 @@ class Predictor:
         """Iterator of predictions, in input order, for any number of images in constant memory.
 
         batch_size: images per call of the engine; None takes a fixed size for the device and the input size.
-        workers: threads; one reads images while the others run the engine. None takes the number of CPUs of this
-            process, limited to 2-4. At most 64 images and 2 * workers + 2 batches are read ahead.
+        workers: threads; one reads images while the others run the engine. None takes `concurrent_calls`, and one more
+            if a CPU is left for it, but at least 2. At most 64 images and 2 * workers + 2 batches are in memory.
 
         An unreadable image results in a prediction with status ``rejected`` and code ``unreadable``. If the engine
         fails, BackendError gives the positions of the images, after the predictions of all earlier ones.
@@ -286,7 +286,7 @@ class Predictor:
         rows = Rows(self.model.input.shape)  # freed with the stream
         read = partial(prepare_frames, **self._prepare_options, most=None if frames else 1)
         predict = partial(self._answers.of, spare=rows, logits_of=self._run_engine)
-        size = batch_size or self._serving.batch_size
+        size, workers = batch_size or self._serving.batch_size, workers or self._serving.settings.workers
         for batch in predictions(images, read, predict, batch_size=size, workers=workers):
             if self._audit is not None:
                 self._audit.record_all(batch)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from stageproof.runtime.system.cpus import available_cpus
+
 OptimizeFor = Literal["latency", "throughput"]
 """Modes of `Predictor`, named after the values of OpenVINO's PERFORMANCE_HINT."""
 MODES: tuple[OptimizeFor, ...] = ("latency", "throughput")
@@ -41,6 +43,13 @@ class EngineSettings:
         With several batches at once there is less waiting. On a GPU, a single batch occupies the whole device.
         """
         return min(self.threads, MOST_CALLS) if self.optimize_for == "throughput" and self.device == "cpu" else 1
+
+    @property
+    def workers(self) -> int:
+        """Number of threads of a stream: one for each concurrent call, and one that reads images meanwhile if a CPU is
+        left for it; at least 2."""
+        spare = available_cpus() > self.concurrent_calls
+        return max(2, self.concurrent_calls + spare)
 
     @property
     def named(self) -> bool:

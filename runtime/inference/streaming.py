@@ -16,10 +16,7 @@ from stageproof.runtime.errors import BackendError
 from stageproof.runtime.images.reader import Source
 from stageproof.runtime.inference.input_batches import Prepared
 from stageproof.runtime.prediction import Prediction
-from stageproof.runtime.system.cpus import available_cpus
 
-WORKERS = (2, 4)
-"""Minimum and maximum number of threads of a stream: one reads images while the others run the engine."""
 BURST = 64
 """Images that one thread reads in sequence. This takes a third less time than reading single batches, because
 alternating with inference evicts the decoders' code and data from the CPU caches. The first images of a stream are read
@@ -36,13 +33,13 @@ def predictions(
     predict: Callable[[list[Prepared]], list[Prediction]],
     *,
     batch_size: int,
-    workers: int | None,
+    workers: int,
 ) -> Iterator[list[tuple[Prediction, str | None]]]:
     """Iterator of the predictions for each batch of `images`, in order, each with the digest of its image.
 
     read: sources → the prepared images of each: several for a file with several frames.
     predict: at most batch_size prepared images → their predictions.
-    workers: as for `in_order`; None takes the number of CPUs of this process, limited to `WORKERS`.
+    workers: as for `in_order`.
 
     Raises BackendError with the positions of the sources in the failed batch.
     """
@@ -58,7 +55,6 @@ def predictions(
             raise BackendError(f"{positions}, counted from 0: {error}") from error
         return [(result, one.digest) for result, one in zip(results, prepared, strict=True)]
 
-    workers = workers or max(WORKERS[0], min(WORKERS[1], available_cpus()))
     return in_order(images, read, predicted, batch_size=batch_size, workers=workers)
 
 

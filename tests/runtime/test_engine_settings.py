@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stageproof.runtime.inference.engine_settings import MODES, EngineSettings
+from stageproof.runtime.inference.engine_settings import MODES, EngineSettings, OptimizeFor
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,27 @@ def test_the_batch_size_is_fixed_by_device_and_input(shape: tuple[int, ...], dev
     [(1, "cpu", 1), (2, "cpu", 2), (3, "cpu", 3), (4, "cpu", 4), (64, "cpu", 4), (8, "cuda", 1), (8, "tensorrt", 1)],
 )
 def test_throughput_runs_up_to_four_calls_at_once_on_a_cpu(threads: int, device: str, expected: int) -> None:
-    def calls(mode: str) -> int:
-        return EngineSettings(device=device, threads=threads, optimize_for=mode).concurrent_calls  # type: ignore[arg-type]
+    def calls(mode: OptimizeFor) -> int:
+        return EngineSettings(device=device, threads=threads, optimize_for=mode).concurrent_calls
 
     assert calls("throughput") == expected
     assert calls("latency") == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "threads", "cpus", "expected"),
+    [
+        ("latency", 2, 2, 2),
+        ("latency", 16, 16, 2),
+        ("throughput", 1, 1, 2),
+        ("throughput", 2, 2, 2),
+        ("throughput", 2, 8, 3),
+        ("throughput", 4, 4, 4),
+        ("throughput", 16, 16, 5),
+    ],
+)
+def test_a_stream_has_a_thread_for_each_call_and_one_that_reads(
+    mode: OptimizeFor, threads: int, cpus: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.inference.engine_settings.available_cpus", lambda: cpus)
+    assert EngineSettings(threads=threads, optimize_for=mode).workers == expected
