@@ -51,7 +51,7 @@ class Options:
     server_seconds: float = 60.0
     """Duration of the server scenario, in seconds."""
     server_load: float = 0.7
-    """Request rate of the server scenario, relative to the offline throughput."""
+    """Request rate of the server scenario, relative to the throughput of a stream of the same Predictor."""
     threads: int | None = None
     """CPU threads for every contender. Default: all CPUs available to this process."""
     device: Literal["cpu", "cuda"] = "cpu"

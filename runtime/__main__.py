@@ -20,6 +20,7 @@ from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.cli.paths import STDIN, bundle_and_images
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.inference.arguments import check_outside_bundle
+from stageproof.runtime.inference.engine_settings import OptimizeFor
 from stageproof.runtime.labels import ASSUMED, ORIGINS, order_line
 from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.prediction import Prediction
@@ -29,11 +30,15 @@ from stageproof.runtime.text.hints import command, missing_guard, program
 
 logger = logging.getLogger("stageproof.runtime")  # __name__ is __main__ under python -m
 
-_EPILOG = """\
+MANY_IMAGES = 256
+"""More images than this are predicted with an engine that is optimised for throughput."""
+
+_EPILOG = f"""\
 The model is loaded from --bundle only; every other path is read as an image.
 Folders are searched for images at any depth; a file without a known suffix is
 recognised by its content, and skipped files are counted. - reads one image from
-standard input. The bundle in use is printed on standard error.
+standard input. The bundle in use is printed on standard error. More than
+{MANY_IMAGES} images are predicted with an engine optimised for throughput.
 DICOM files need the extra: pip install 'stageproof[dicom]'
 
 Exit status: 0 every image has a label; 1 at least one image was rejected,
@@ -70,13 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = read_existing(options.output, resume=options.resume) if options.output else ExistingRows()
         if found.skipped:
             logger.info(found.skipped_words())
-        predictor = _load_predictor(bundle, options)
+        many = sum(str(image) not in written.models for image in found.images) > MANY_IMAGES
+        predictor = _load_predictor(bundle, options, "throughput" if many else "latency")
         return _run(predictor, bundle, found.images, written, options)
     except StageproofError as error:
         return report_error(error)
 
 
-def _load_predictor(bundle: Path, options: argparse.Namespace) -> Predictor:
+def _load_predictor(bundle: Path, options: argparse.Namespace, optimize_for: OptimizeFor) -> Predictor:
     """The predictor. Logs each of its warnings, and a missing guard, once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
@@ -86,6 +92,7 @@ def _load_predictor(bundle: Path, options: argparse.Namespace) -> Predictor:
             precision=options.precision,
             device=options.device,
             threads=options.threads,
+            optimize_for=optimize_for,
             audit=options.audit,
             audit_key=options.audit_key,
             trust_code=options.trust_code,
@@ -203,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="print CSV instead of text")
     parser.add_argument("--output", type=Path, metavar="FILE.csv", help="write CSV to this new file, line by line")
     parser.add_argument("--resume", action="store_true", help="continue --output, skipping the images it already has")
-    parser.add_argument("--workers", type=int, metavar="N", help="concurrent batches (default: by number of CPUs)")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads that read and predict (default: by CPUs)")
     parser.add_argument("--audit", type=Path, metavar="LOG", help="append one line per image, without patient data")
     parser.add_argument("--audit-key", type=Path, metavar="FILE", help="key of the audit log (default: LOG.key)")
     code = "also load artifacts that contain code (.ts, .pt2, .engine); only for bundles whose author you trust"
@@ -239,6 +246,8 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
         "backend": predictor.backend,
         "engine": predictor.engine,
         "precision": predictor.precision,
+        "optimize_for": predictor.optimize_for,
+        "concurrent_calls": predictor.concurrent_calls,
         "guarded": predictor.guarded,
         "labels_from": predictor.labels_from,
         "model": model.to_dict(),
@@ -249,6 +258,7 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
         return
     spec = model.input
     print(line(f"artifact   {predictor.artifact}, {predictor.precision}, {predictor.engine}"))
+    print(f"engine     optimised for {predictor.optimize_for}, concurrent calls: {predictor.concurrent_calls}")
     print(line(f"model      {model.architecture}, weights {model.digest[:16]}…, temperature {model.temperature:g}"))
     print(line(f"input      {spec.channels} × {spec.height} × {spec.width}, {spec.interpolation}"))
     print(line(f"labels     {', '.join(model.labels)}"))

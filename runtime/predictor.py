@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import threading
 from collections.abc import Iterable, Iterator
-from operator import length_hint
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ from stageproof.runtime.inference.arguments import (
     open_audit_log,
     several,
 )
-from stageproof.runtime.inference.input_batches import Prepared, Rows, prepare, prepare_frames
-from stageproof.runtime.inference.lanes import LANES, SHORT, in_lanes
-from stageproof.runtime.inference.loading import open_artifact, open_bundle
+from stageproof.runtime.inference.engine_settings import EngineSettings, OptimizeFor
+from stageproof.runtime.inference.input_batches import Rows, prepare, prepare_frames
+from stageproof.runtime.inference.loading import open_bundle
+from stageproof.runtime.inference.lone_artifact import open_artifact
 from stageproof.runtime.inference.self_test import SelfTest, self_test
-from stageproof.runtime.inference.streaming import Batches
+from stageproof.runtime.inference.streaming import predictions
 from stageproof.runtime.prediction import Prediction, StudyPrediction, study_by
 from stageproof.runtime.softmax import probabilities
 from stageproof.runtime.system.caller import warn
@@ -56,6 +57,9 @@ class Predictor:
     device: ``cpu``, ``cuda``, or ``tensorrt``: CUDA through TensorRT, with an engine file or ONNX Runtime's TensorRT
         provider. The whole model runs on this device, without fallback.
     threads: CPU threads of the engine; None takes all that are available to this process.
+    optimize_for: ``latency`` runs one image or batch at a time with all threads; ``throughput`` runs up to four batches
+        at once with a share of the threads each, for streams of a few hundred images or more. The engine is loaded
+        once, in this mode. On a GPU, both run one batch at a time. docs/embed.md has the memory that each mode takes.
     guard: False disables the bundle's check for out-of-distribution images; for measurements only. A lone artifact
         has no guard, which causes a RuntimeWarning unless guard=False.
     abstain_below: abstention threshold for slices and studies; None takes the bundle's threshold for each.
@@ -83,6 +87,7 @@ class Predictor:
         precision: str | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        optimize_for: OptimizeFor = "latency",
         guard: bool = True,
         abstain_below: float | None = None,
         self_test: bool = False,
@@ -96,22 +101,22 @@ class Predictor:
         trusted_digest: str | None = None,
     ) -> None:
         self._process = os.getpid()
-        check_options(device, threads, abstain_below, max_pixels)
+        check_options(device, threads, optimize_for, abstain_below, max_pixels)
         where = check_bundle_path(path, tune=tune, audit=audit, audit_key=audit_key)
         trust = Trust.of(trust_code, trusted_key, trusted_digest)
         self._path = where.absolute()  # keeps symbolic links: a bundle is often updated by redirecting one
         paths = (absolute(tune), absolute(audit), absolute(audit_key))
         limits, trusted = (isolate, max_pixels), (trust_code, absolute(trusted_key), trusted_digest)
-        options = (backend, precision, device, threads, guard, abstain_below, self_test, *paths, *limits, *trusted)
+        engine = (backend, precision, device, threads, optimize_for)
+        options = (*engine, guard, abstain_below, self_test, *paths, *limits, *trusted)
         self._options = dict(zip(OPTIONS, options, strict=True))
-        threads, cpus = threads or available_cpus(), available_cpus()
-        self._lanes = max(LANES[0], min(LANES[1], cpus))
         self._audit = open_audit_log(audit, audit_key)
         self._pool = decoding_pool() if isolate else None
-        given = (where, backend, precision, device, threads, trust)
+        settings = EngineSettings(backend, precision, device, threads or available_cpus(), optimize_for)
+        given = (where, settings, trust)
         self._serving = open_artifact(*given) if where.is_file() else open_bundle(*given, tune)
         self._rows = Rows(self.model.input.shape)
-        self._batches = Batches(self._serving)
+        self._calls = threading.Semaphore(self.concurrent_calls)
         self._guard = self._serving.guard if guard else None
         self._max_pixels = max_pixels
         self._abstain_below = self.model.abstain_below if abstain_below is None else abstain_below
@@ -175,6 +180,16 @@ class Predictor:
         return self._serving.engine.engine
 
     @property
+    def optimize_for(self) -> OptimizeFor:
+        """Mode of the engine, ``latency`` or ``throughput``."""
+        return self._serving.settings.optimize_for
+
+    @property
+    def concurrent_calls(self) -> int:
+        """Number of batches that the engine runs at once; 1 for latency."""
+        return self._serving.settings.concurrent_calls
+
+    @property
     def guarded(self) -> bool:
         """Whether a guard rejects out-of-distribution images: the bundle has one, and ``guard`` is not False."""
         return self._guard is not None
@@ -185,10 +200,10 @@ class Predictor:
         return () if self._pool is None else self._pool.enforced()
 
     @property
-    def _prepare_options(self) -> tuple[Any, ...]:
+    def _prepare_options(self) -> dict[str, Any]:
         """Arguments of `prepare` after the images."""
-        digest = None if self._audit is None else self._audit.pixels
-        return self.model.input, self._guard, digest, self._max_pixels, self._pool
+        options = {"spec": self.model.input, "guard": self._guard, "max_pixels": self._max_pixels, "pool": self._pool}
+        return {**options, "digest": None if self._audit is None else self._audit.pixels}
 
     def explain(self) -> list[str]:
         """One line per candidate artifact and backend, in order of preference, with why it was chosen or skipped."""
@@ -202,7 +217,7 @@ class Predictor:
         errors: see `Prediction.status`.
         """
         check_process(self._process)
-        (prepared,) = prepare([image], *self._prepare_options)
+        (prepared,) = prepare([image], **self._prepare_options)
         if prepared.error is not None:
             del image  # the traceback would keep it in memory
             raise without_traceback(prepared.error)
@@ -220,16 +235,12 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Iterator of predictions, in input order, for any number of images in constant memory.
 
-        batch_size: images per call of the engine; None chooses by device.
-        workers: threads; one prepares images while the others wait for the engine. None takes the number of CPUs of
-            this process, limited to 2-4. At least workers + 1 batches are read from `images` before the first
-            prediction is returned; later, in a long stream, up to about 200 images, or more if batch_size is over 16.
+        batch_size: images per call of the engine; None takes a fixed size for the device and the input size.
+        workers: threads; one reads images while the others run the engine. None takes `concurrent_calls`, and one more
+            if a CPU is left for it, but at least 2. At most 64 images and 2 * workers + 2 batches are in memory.
 
-        After about a hundred images, OpenVINO and ONNX Runtime on a CPU load a second copy of the artifact and run one
-        batch per thread: up to 10 % faster, for the model's memory once more (OpenVINO: once more per worker). Unless
-        `batch_size` is given, up to three batch sizes are then measured and the fastest is used.
-
-        An unreadable image results in a prediction with status ``rejected`` and code ``unreadable``.
+        An unreadable image results in a prediction with status ``rejected`` and code ``unreadable``. If the engine
+        fails, BackendError gives the positions of the images, after the predictions of all earlier ones.
         """
         check_process(self._process)
         at_least_one(batch_size=batch_size, workers=workers)
@@ -271,29 +282,18 @@ class Predictor:
         self, images: Iterable[Source], batch_size: int | None, workers: int | None, *, frames: bool = False
     ) -> Iterator[Prediction]:
         """frames: True takes every frame of a DICOM file as an image."""
-        known = length_hint(images)  # 0 for iterators; those count as long once SHORT images were taken
-        rows = Rows(self.model.input.shape)
-        first = batch_size or self._batches.largest  # until the stream counts as long
-        batches = itertools.count()
-
-        def size(taken: int) -> int:
-            return batch_size or self._batches.size(many=known > SHORT or taken >= SHORT)
-
-        def prepared(sources: list[Source]) -> list[list[Prepared]]:
-            how = self._prepare_options
-            return prepare_frames(sources, *how) if frames else [[one] for one in prepare(sources, *how)]
-
-        def answers(several: list[list[Prepared]]) -> list[list[tuple[Prediction, str | None]]]:
-            batch = list(itertools.chain.from_iterable(several))
-            many = known > SHORT or next(batches) * first >= SHORT
-            parts, logits_of = self._batches.parts(batch, len(several), first, many=many, learn=not batch_size)
-            results = [result for part in parts for result in self._answers.of(part, rows, logits_of)]
-            return [[(result, one.digest) for result, one in zip(results, batch, strict=True)]]
-
         check_process(self._process)
-        for batch in in_lanes(images, prepared, answers, batch_size=size, lanes=workers or self._lanes):
+        rows = Rows(self.model.input.shape)  # freed with the stream
+        read = partial(prepare_frames, **self._prepare_options, most=None if frames else 1)
+        predict = partial(self._answers.of, spare=rows, logits_of=self._run_engine)
+        size, workers = batch_size or self._serving.batch_size, workers or self._serving.settings.workers
+        for batch in predictions(images, read, predict, batch_size=size, workers=workers):
             if self._audit is not None:
                 self._audit.record_all(batch)
             for result, _ in batch:
                 yield result
                 check_process(self._process)  # a fork inside the caller's loop must not receive the rest of the batch
+
+    def _run_engine(self, images: np.ndarray) -> tuple[np.ndarray, float]:
+        with self._calls:  # a further call would compete for the same threads
+            return self._serving.timed(images)

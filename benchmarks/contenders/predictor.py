@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
@@ -15,6 +16,7 @@ import numpy as np
 from stageproof.benchmarks.contenders.poisson_arrivals import serve
 from stageproof.benchmarks.machine.memory import current_rss
 from stageproof.runtime.images.reader import read
+from stageproof.runtime.inference.engine_settings import OptimizeFor
 from stageproof.runtime.predictor import Predictor
 from stageproof.runtime.preprocess import preprocess
 
@@ -87,16 +89,27 @@ class TimedPredictor:
 
         first: position of the first image. batch: images per run.
         """
-        if self._rows is None:
-            self._rows = np.stack([preprocess(read(image).image, self.predictor.model.input) for image in images])
-        times = []
+        tensors, times = self._preprocessed(images), []
         for run in range(-1, runs):
-            rows = self._rows.take(range(first + run * batch, first + (run + 1) * batch), axis=0, mode="wrap")
+            rows = tensors.take(range(first + run * batch, first + (run + 1) * batch), axis=0, mode="wrap")
             begun = time.perf_counter()
             self.predictor.logits(rows)
             if run >= 0:
                 times.append((time.perf_counter() - begun) * 1e3)
         return times
+
+    def engine_stream(self, images: Sequence[bytes], count: int, batch: int) -> float:
+        """Milliseconds per image of the engine alone on at least `count` preprocessed tensors in batches of `batch`,
+        with as many calls at once as it was loaded for."""
+        tensors, calls = self._preprocessed(images), self.predictor.concurrent_calls
+        starts = range(0, len(images), batch)
+        different = [tensors.take(range(start, start + batch), axis=0, mode="wrap") for start in starts]
+        batches = list(islice(cycle(different), -(-count // batch)))
+        with ThreadPoolExecutor(calls) as pool:
+            list(pool.map(self.predictor.logits, batches[:calls]))  # untimed: starts the threads
+            begun = time.perf_counter()
+            list(pool.map(self.predictor.logits, batches))
+            return (time.perf_counter() - begun) * 1e3 / (len(batches) * batch)
 
     def serve(self, images: Sequence[bytes], rate: float, seconds: float, batch: int) -> dict[str, Any]:
         """As `benchmarks.contenders.poisson_arrivals.serve`, with a different image for each request."""
@@ -122,13 +135,25 @@ class TimedPredictor:
         files = (artifact, artifact.with_suffix(".bin")) if artifact.suffix == ".xml" else (artifact,)
         return sum(file.stat().st_size for file in files)
 
+    def _preprocessed(self, images: Sequence[bytes]) -> np.ndarray:
+        """(N, C, H, W) float32 tensors of the images, computed in the first call."""
+        if self._rows is None:
+            self._rows = np.stack([preprocess(read(image).image, self.predictor.model.input) for image in images])
+        return self._rows
+
     @property
     def _labels(self) -> tuple[str, ...]:
         return self.predictor.model.labels
 
 
 def load(
-    bundle: Path, backend: str, precision: str, device: str, threads: int, trust_code: bool = False
+    bundle: Path,
+    backend: str,
+    precision: str,
+    device: str,
+    threads: int,
+    optimize_for: OptimizeFor = "latency",
+    trust_code: bool = False,
 ) -> TimedPredictor:
     """A timed Predictor for one artifact of the bundle in one backend."""
     return TimedPredictor(
@@ -138,6 +163,7 @@ def load(
             precision=precision,
             device=device,
             threads=threads,
+            optimize_for=optimize_for,
             trust_code=trust_code,
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from stageproof.benchmarks.contenders.worker import Contender, Worker
@@ -13,13 +14,14 @@ from stageproof.runtime import backends
 from stageproof.runtime.artifacts.verified_bytes import CODE
 from stageproof.runtime.bundle.manifest import TENSOR, Manifest
 from stageproof.runtime.errors import BackendError, BundleError, InputError
+from stageproof.runtime.inference.engine_settings import EngineSettings, OptimizeFor
 from stageproof.train.terminal.bars import bar
 
 logger = logging.getLogger(__name__)
 
 
 def predictors(options: Options, manifest: Manifest, threads: int, notes: list[str]) -> list[Contender]:
-    """One contender for each backend and precision of the bundle; the Predictor's default first.
+    """One contender for each backend and precision of the bundle, optimised for latency; the Predictor's default first.
 
     notes: gains a sentence for each artifact that cannot be measured. Raises BundleError if none can.
     """
@@ -42,21 +44,29 @@ def predictors(options: Options, manifest: Manifest, threads: int, notes: list[s
             "threads": threads,
             "trust_code": options.trust_code,
         }
-        settings = f"{check.backend} as the runtime loads it, guard {'on' if manifest.guard else 'not in the bundle'}"
-        found[name] = Contender(
+        guard = "on" if manifest.guard else "not in the bundle"
+        batch = EngineSettings(device=options.device).batch_size(manifest.model.input.shape)
+        contender = Contender(
             name,
             "predictor",
             check.backend,
             artifact.precision,
             threads,
-            settings,
+            f"{check.backend} as the runtime loads it, guard {guard}",
             "stageproof.benchmarks.contenders.predictor",
             arguments,
-            batches=(4, 8, 16, 32),
+            batches=(batch,),  # the size that a stream has unless its caller gives another
         )
+        found[name] = optimised_for(contender, "latency")
     if not found:
         raise BundleError(f"Nothing in {options.bundle} can be measured here. {' '.join(notes)}")
     return list(found.values())
+
+
+def optimised_for(contender: Contender, mode: OptimizeFor) -> Contender:
+    """The Predictor's contender with an engine loaded in this mode, which its settings name."""
+    settings = f"{contender.settings.partition(', optimised for')[0]}, optimised for {mode}"
+    return replace(contender, settings=settings, arguments={**contender.arguments, "optimize_for": mode})
 
 
 def select(contenders: list[Contender], parts: Sequence[str]) -> list[Contender]:

@@ -26,16 +26,27 @@ class Facts:
     threads: int
 
 
-def row(worker: Worker, scenario: Scenario, batch: int, timings: Mapping[str, Timings], facts: Facts) -> Row:
-    """The row of one worker in one scenario, for queries of `batch` images."""
+def row(
+    worker: Worker,
+    scenario: Scenario,
+    batch: int,
+    timings: Mapping[str, Timings],
+    facts: Facts,
+    *,
+    engine_alone: bool = False,
+) -> Row:
+    """The row of one worker in one scenario, for queries of `batch` images.
+
+    engine_alone: whether the times are those of a Predictor's engine on preprocessed tensors.
+    """
     contender, samples = worker.contender, timings[worker.contender.name]
     median = float(np.median(samples.milliseconds))
     images = 1 if scenario == "offline" else batch  # offline samples are times per image
     floor = facts.gflop * images / facts.of[contender.precision] * 1e3 if contender.precision in facts.of else None
     ours = contender.kind == "predictor"
     return Row(
-        name=contender.name.replace("Predictor", "engine", 1) if scenario == "engine" else contender.name,
-        kind="engine" if scenario == "engine" else cast(Kind, contender.kind),
+        name=contender.name.replace("Predictor", "engine", 1) if engine_alone else contender.name,
+        kind="engine" if engine_alone else cast(Kind, contender.kind),
         scenario=scenario,
         backend=contender.backend,
         precision=contender.precision,

@@ -2,9 +2,11 @@
 
 single_stream   one image at a time: latency
 multi_stream    queries of eight images: latency
-offline         all images available at once, in batches: throughput
-server          images arrive at random times, at a fraction of the offline throughput: latency since arrival
-engine          preprocessed tensors, the engine alone, at several batch sizes
+offline         all images available at once, in batches: throughput, also of the engine alone on preprocessed tensors
+server          images arrive at random times, at a fraction of the stream's throughput: latency since arrival
+engine          preprocessed tensors, the engine alone, one call at a time, at several batch sizes
+
+Predictors are optimised for throughput in offline, for latency in all others.
 
 Workers alternate in random order, a new one each round, with the same images, so that drift of the machine affects all
 of them and no worker always follows the same other one.
@@ -29,8 +31,6 @@ OFFLINE_IMAGES = 256
 """Minimum number of images of an offline turn: with fewer, start and end of the stream dominate."""
 BATCH_SEARCH_IMAGES = 160
 """Number of images for choosing the batch size."""
-WARM_UP_IMAGES = 1024
-"""Images streamed before offline: after some hundred images a Predictor switches to its throughput engine."""
 QUERY_SIZE = 8
 """Images of one multi_stream query."""
 AGREE = 0.10
@@ -140,22 +140,41 @@ def best_batches(workers: Sequence[Worker], images: int) -> dict[str, int]:
     return {name: min((size for of, size in least if of == name), key=lambda s: least[name, s]) for name in names}
 
 
-def offline(workers: Sequence[Worker], batches: Mapping[str, int], images: int, turns: int) -> dict[str, Timings]:
-    """Contender → milliseconds per image in each of `turns` turns over `images` images. batches: contender → size."""
+def offline(
+    workers: Sequence[Worker], batches: Mapping[str, int], images: int, turns: int
+) -> tuple[dict[str, Timings], dict[str, Timings]]:
+    """Contender → milliseconds per image in each of `turns` turns over `images` images; and the same of the engines
+    alone, of those contenders that are Predictors, measured just before or after their stream.
+
+    batches: contender → size.
+    """
     logger.info(f"offline: {turns} turns of {images} images")
-
-    def measure(worker: Worker, turn: int) -> list[float]:
-        return [worker.request("throughput", images, batches[worker.contender.name]) * 1e3 / images]
-
-    return _interleaved(workers, turns, measure, "offline", warm_up=False)
-
-
-def _interleaved(
-    workers: Sequence[Worker], turns: int, measure: Measure, what: str, *, warm_up: bool = True
-) -> dict[str, Timings]:
     timings = {worker.contender.name: Timings() for worker in workers}
-    if warm_up:
-        _warm_up(workers, measure, what)
+    engines = {worker.contender.name: Timings() for worker in workers if worker.contender.kind == "predictor"}
+
+    def stream(worker: Worker, batch: int) -> None:
+        spent = worker.request("throughput", images, batch) * 1e3 / images
+        timings[worker.contender.name].milliseconds.append(spent)
+
+    def engine_alone(worker: Worker, batch: int) -> None:
+        if worker.contender.name in engines:
+            spent = worker.request("call", "engine_stream", images, batch)
+            engines[worker.contender.name].milliseconds.append(spent)
+
+    with bar("offline", turns * len(workers)) as advance:
+        for turn in range(turns):
+            for worker in shuffled(workers, turn):
+                first, second = (stream, engine_alone) if turn % 2 else (engine_alone, stream)
+                first(worker, batches[worker.contender.name])
+                worker.wait_until_idle()
+                second(worker, batches[worker.contender.name])
+                advance()
+    return timings, engines
+
+
+def _interleaved(workers: Sequence[Worker], turns: int, measure: Measure, what: str) -> dict[str, Timings]:
+    timings = {worker.contender.name: Timings() for worker in workers}
+    _warm_up(workers, measure, what)
     with bar(what, turns * len(workers)) as advance:
         for turn in range(turns):
             for worker in shuffled(workers, turn):

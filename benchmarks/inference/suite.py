@@ -11,7 +11,7 @@ from typing import Any
 
 from stageproof.benchmarks.compare.statistics import ASSUMED_SPREAD, detectable
 from stageproof.benchmarks.compare.verdicts import MARGIN
-from stageproof.benchmarks.contenders.selection import predictors, select, start
+from stageproof.benchmarks.contenders.selection import optimised_for, predictors, select, start
 from stageproof.benchmarks.contenders.worker import Worker
 from stageproof.benchmarks.inference.images import images_for
 from stageproof.benchmarks.inference.rows import Facts, pooled
@@ -93,7 +93,8 @@ def run(options: Options) -> dict[str, Any]:
                 facts = facts or _facts(workers, ceilings, work_done, threads)
                 selected = tuple(one for one in options.scenarios if last or one not in _ONCE)
                 by_process.append(rows_of(options, selected, workers, images, facts, work, batches))
-                cost = scaling(workers[0].contender, images, work) if last and "scaling" in selected else None
+                streaming = optimised_for(workers[0].contender, "throughput")
+                cost = scaling(streaming, images, work) if last and "scaling" in selected else None
         rows = pooled(by_process, notes)
     after = circumstances()
     about |= {"busy": about["busy"] or after["busy"], "noise_after": after["noise"], "others_after": after["others"]}

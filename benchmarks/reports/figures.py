@@ -99,7 +99,8 @@ def _within(samples: np.ndarray, processes: Sequence[int] | None) -> Interval | 
 
 
 def contenders(found: Sequence[Figures]) -> list[Row]:
-    """One row for each contender, the first: it is one process in all scenarios, and later ones hold more memory."""
+    """One row for each contender, the first: later scenarios hold more memory. A Predictor's is that of its process
+    that is optimised for latency, unless only offline was measured."""
     first: dict[str, Row] = {}
     for one in found:
         if one.row.kind != "engine":

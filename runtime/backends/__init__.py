@@ -6,7 +6,6 @@ A backend module has
     FORMATS       artifact formats that it runs, as in the manifest
     REQUIRES      {importable module, or alternatives as a|b: extra of stageproof that installs it}
     DEVICES       supported devices: cpu, cuda, and tensorrt, which is CUDA through TensorRT
-    AT_ONCE       devices on which one engine can run several calls concurrently, with one or more threads each
     load(...)     model file and settings → Backend; imports the engine
 
 `BACKENDS` lists them; its order breaks ties between backends of equal latency.
@@ -93,11 +92,6 @@ def available() -> list[str]:
     return [name for name in BACKENDS if missing(name) is None]
 
 
-def supports_concurrent_calls(name: str, device: str) -> bool:
-    """Whether `load` supports `at_once` > 1 for this backend and device."""
-    return device in BACKENDS[name].AT_ONCE
-
-
 def load(
     name: str,
     model: Path | ModelFile,
@@ -105,7 +99,7 @@ def load(
     precision: str,
     device: str,
     threads: int,
-    at_once: int = 1,
+    concurrent_calls: int = 1,
     trust_code: bool = False,
 ) -> Backend:
     """The model, loaded by the backend called `name` from the bytes of `model`, never from a path.
@@ -113,7 +107,8 @@ def load(
     precision: the artifact's precision in the manifest (``fp32``, …); the engine must not compute in a lower one.
     device: one of `DEVICES`.
     threads: CPU threads of the engine.
-    at_once: concurrent calls, among which the threads are divided; more than 1 only if `supports_concurrent_calls`.
+    concurrent_calls: number of calls of `run` that the engine is set up for, among which the threads are divided. With
+        1, a call has the lowest latency. `run` can be called from any number of threads in both cases.
     trust_code: also load formats that contain code (`runtime.artifacts.verified_bytes.CODE`).
 
     Raises BackendUnavailable if the engine is not installed or lacks the device, BackendError if it fails, ForkError if
@@ -132,7 +127,8 @@ def load(
     if isinstance(model, Path):
         model = ModelFile.read(model)
     assert_harmless(model, SUFFIXES.get(model.path.suffix, ""), trust_code=trust_code)
-    several = {"at_once": at_once} if at_once > 1 else {}
-    backend: Backend = module.load(model, precision=precision, device=device, threads=threads, **several)
+    backend: Backend = module.load(
+        model, precision=precision, device=device, threads=threads, concurrent_calls=concurrent_calls
+    )
     forks.loaded(backend, library)
     return backend

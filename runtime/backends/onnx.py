@@ -20,7 +20,6 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 DEVICES = tuple(_PROVIDERS)
-AT_ONCE = ("cpu",)
 
 WRONG_OPTIMIZERS = {"fp8": ["ReluQuantRewrite"]}
 """Precision → optimizers to disable. ReluQuantRewrite removes a ReLU before QuantizeLinear, as if values below the zero
@@ -42,8 +41,8 @@ class OnnxBackend:
         return logits
 
 
-def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once: int = 1) -> OnnxBackend:
-    """A session that runs every operation on `device`.
+def load(model: ModelFile, *, precision: str, device: str, threads: int, concurrent_calls: int = 1) -> OnnxBackend:
+    """A session that runs every operation on `device`. Concurrent calls share it, each with its part of the threads.
 
     Raises BackendUnavailable if some operation is not supported there; by default, ONNX Runtime would fall back to the
     CPU.
@@ -59,7 +58,7 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once
             "pip uninstall onnxruntime; pip install 'stageproof[gpu]'."
         )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, threads // at_once)  # with 1, a call runs in the caller's thread
+    options.intra_op_num_threads = max(1, threads // concurrent_calls)  # with 1, a call runs in the caller's thread
     options.log_severity_level = 3  # errors only: warnings would be printed to the host program's stderr
     if device != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

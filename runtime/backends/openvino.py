@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from itertools import cycle
 from queue import Empty, LifoQueue
 from typing import Any
 
@@ -20,22 +18,19 @@ NAME = "openvino"
 FORMATS = ("onnx", "openvino")
 REQUIRES = {"openvino": "openvino"}
 DEVICES = ("cpu",)
-AT_ONCE = ("cpu",)
 
 _REDUCED = {"bf16": ("BF16", "bf16"), "fp16": ("FP16", "f16")}
 """Precision → its name in OPTIMIZATION_CAPABILITIES, and in INFERENCE_PRECISION_HINT."""
 
 
 class OpenVinoBackend:
-    """Compiled models with a pool of infer requests: a request is not thread-safe."""
+    """A compiled model with a pool of infer requests: a request is not thread-safe."""
 
-    def __init__(
-        self, compiled: Sequence[Any], tensor: Any, engine: str, metadata: str | None, weights: bytes | None
-    ) -> None:
-        self._weights = weights  # compiled models read constants from this memory
+    def __init__(self, compiled: Any, tensor: Any, engine: str, metadata: str | None, weights: bytes | None) -> None:
+        self._weights = weights  # the compiled model reads constants from this memory
         self.engine = engine
         self.metadata = metadata
-        self._compiled = cycle(compiled)
+        self._compiled = compiled
         self._tensor = tensor
         self._idle: LifoQueue[Any] = LifoQueue()
 
@@ -43,7 +38,7 @@ class OpenVinoBackend:
         try:
             request = self._idle.get_nowait()
         except Empty:
-            request = next(self._compiled).create_infer_request()
+            request = self._compiled.create_infer_request()
         try:
             # Same as request.infer([images], share_inputs=True), with half of the Python overhead.
             request.set_input_tensor(self._tensor(images, shared_memory=True))
@@ -54,30 +49,29 @@ class OpenVinoBackend:
             self._idle.put(request)
 
 
-def load(model: ModelFile, *, precision: str, device: str, threads: int, at_once: int = 1) -> OpenVinoBackend:
-    """The model, compiled for `at_once` concurrent calls, among which `threads` CPU threads are divided.
-
-    It is compiled once per concurrent call. A single compiled model with several streams runs them in threads of its
-    own, which Linux may schedule on the same processor as the callers' threads while another is idle: 5 % slower.
+def load(model: ModelFile, *, precision: str, device: str, threads: int, concurrent_calls: int = 1) -> OpenVinoBackend:
+    """The model, compiled once: for one call with all threads (PERFORMANCE_HINT: LATENCY), or for several infer
+    requests with a stream each, among which the threads are divided (THROUGHPUT).
     """
     # `import openvino` sends telemetry to Intel (Google Analytics) and writes to ~/intel, unless its telemetry package
     # cannot be imported (openvino/tools/ovc/telemetry_utils.py).
     openvino = import_without("openvino", "openvino_telemetry")
     version = openvino.__version__.split("-")[0]
-    threads = max(1, threads // at_once)
     try:
         core = openvino.Core()
         settings = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": "LATENCY" if concurrent_calls == 1 else "THROUGHPUT",
+            **({} if concurrent_calls == 1 else {"NUM_STREAMS": concurrent_calls}),
             "INFERENCE_NUM_THREADS": threads,
-            # OpenVINO pins its threads to the first processors. That is slightly faster when it uses all of them; with
-            # fewer, two processes would pin their threads to the same processors while others are idle.
-            "ENABLE_CPU_PINNING": threads >= available_cpus(),
+            # OpenVINO pins its threads to the first processors. That is slightly faster when one call uses all of them.
+            # With fewer, two processes would pin their threads to the same processors while others are idle. Streams
+            # are not pinned, so that they make room for the threads that read images.
+            "ENABLE_CPU_PINNING": concurrent_calls == 1 and threads >= available_cpus(),
             "INFERENCE_PRECISION_HINT": _hint(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         }
         network = _read(core, openvino, model)
         metadata = _metadata(network)
-        compiled = [core.compile_model(network, "CPU", settings) for _ in range(at_once)]
+        compiled = core.compile_model(network, "CPU", settings)
     except RuntimeError as error:
         raise BackendError(f"openvino {version} cannot load {model}: {error}") from error
     return OpenVinoBackend(compiled, openvino.Tensor, f"openvino {version}", metadata, model.weights)

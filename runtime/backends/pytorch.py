@@ -10,22 +10,22 @@ from typing import Any
 from stageproof.runtime.artifacts.metadata import descriptions
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.backends.networks import network
-from stageproof.runtime.backends.torch_module import AT_ONCE, DEVICES, TorchBackend, imported
+from stageproof.runtime.backends.torch_module import DEVICES, TorchBackend, imported
 from stageproof.runtime.backends.torch_module import REQUIRES as TORCH
 from stageproof.runtime.errors import BackendError, BundleError
 from stageproof.runtime.serialization.json_fields import field, parse
 from stageproof.runtime.text.hints import command
 
-__all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
+__all__ = ["DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 
 NAME = "pytorch"
 FORMATS = ("pytorch",)
 REQUIRES = {**TORCH, "safetensors": "torch"}
 
 
-def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TorchBackend:
+def load(model: ModelFile, *, precision: str, device: str, threads: int, concurrent_calls: int = 1) -> TorchBackend:
     """The network with the file's weights on `device`, computing in their dtype."""
-    torch = imported(device, threads)
+    torch = imported(device, threads, concurrent_calls)
     from safetensors import SafetensorError
     from safetensors.torch import load as tensors_of
 

@@ -28,7 +28,6 @@ FLAVOURS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx", "tensorrt_rt
 """Importable module → name in the manifest; the first installed one is used."""
 REQUIRES = {"|".join(FLAVOURS): "tensorrt", "cuda.bindings": "tensorrt"}
 DEVICES = ("cuda", "tensorrt")
-AT_ONCE = ()
 
 
 class TensorRtBackend:
@@ -123,8 +122,9 @@ class _Lane:
             self._cuda.cudaStreamDestroy(self._stream)
 
 
-def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TensorRtBackend:
-    """The engine on the first CUDA device. `precision` and `threads` are ignored: the file fixes the precision."""
+def load(model: ModelFile, *, precision: str, device: str, threads: int, concurrent_calls: int = 1) -> TensorRtBackend:
+    """The engine on the first CUDA device. The file fixes the precision, and calls use no CPU threads but the caller's:
+    `precision`, `threads` and `concurrent_calls` are ignored."""
     from cuda.bindings import runtime as cuda
 
     _checked(cuda, cuda.cudaGetDeviceCount(), BackendUnavailable, "there is no CUDA device")

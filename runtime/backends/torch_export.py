@@ -11,18 +11,18 @@ import io
 from typing import Any
 
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
-from stageproof.runtime.backends.torch_module import AT_ONCE, DEVICES, REQUIRES, TorchBackend, description_key, imported
+from stageproof.runtime.backends.torch_module import DEVICES, REQUIRES, TorchBackend, description_key, imported
 from stageproof.runtime.errors import BackendError
 
-__all__ = ["AT_ONCE", "DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
+__all__ = ["DEVICES", "FORMATS", "NAME", "REQUIRES", "load"]
 
 NAME = "torch-export"
 FORMATS = ("torch-export",)
 
 
-def load(model: ModelFile, *, precision: str, device: str, threads: int) -> TorchBackend:
+def load(model: ModelFile, *, precision: str, device: str, threads: int, concurrent_calls: int = 1) -> TorchBackend:
     """The program on `device`."""
-    torch = imported(device, threads)
+    torch = imported(device, threads, concurrent_calls)
     key = description_key(model.content)
     extra: dict[str, Any] = {key: ""}
     try:

@@ -11,7 +11,6 @@ from stageproof.runtime.errors import BackendUnavailable
 
 REQUIRES = {"torch": "torch"}
 DEVICES = ("cpu", "cuda")
-AT_ONCE = ()  # the thread count of torch is global to the process
 
 
 class TorchBackend:
@@ -36,11 +35,12 @@ def description_key(content: bytes) -> str:
     return next((key for key in METADATA_KEYS if f"/extra/{key}".encode() in content), METADATA_KEY)
 
 
-def imported(device: str, threads: int) -> Any:
-    """The module torch. Sets its thread count, for the whole process. Raises BackendUnavailable without `device`."""
+def imported(device: str, threads: int, concurrent_calls: int) -> Any:
+    """The module torch. Sets the thread count of each call, for the whole process. Raises BackendUnavailable without
+    `device`."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailable(f"torch {torch.__version__} finds no CUDA device. Use device='cpu'.")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, threads // concurrent_calls))
     return torch

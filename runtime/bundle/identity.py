@@ -10,7 +10,7 @@ from typing import Any
 from stageproof.runtime.errors import BundleError
 
 OPTIONS = (
-    *("backend", "precision", "device", "threads", "guard"),
+    *("backend", "precision", "device", "threads", "optimize_for", "guard"),
     *("abstain_below", "self_test", "tune", "audit", "audit_key", "isolate", "max_pixels"),
     *("trust_code", "trusted_key", "trusted_digest"),
 )

@@ -14,6 +14,7 @@ from stageproof.runtime.backends import DEVICES
 from stageproof.runtime.errors import BundleError, InputError
 from stageproof.runtime.images.folders import images_in
 from stageproof.runtime.images.reader import Picture, Source
+from stageproof.runtime.inference.engine_settings import MODES
 from stageproof.runtime.text.hints import command
 
 if TYPE_CHECKING:
@@ -27,9 +28,13 @@ def at_least_one(**numbers: int | None) -> None:
             raise InputError(f"{name} is {value}, expected at least 1.")
 
 
-def check_options(device: str, threads: int | None, abstain_below: float | None, max_pixels: int) -> None:
+def check_options(
+    device: str, threads: int | None, optimize_for: str, abstain_below: float | None, max_pixels: int
+) -> None:
     """Raise InputError for invalid options of `Predictor`."""
     at_least_one(max_pixels=max_pixels)
+    if optimize_for not in MODES:
+        raise InputError(f"optimize_for is {optimize_for!r}, expected {' or '.join(map(repr, MODES))}.")
     if device not in DEVICES:
         raise InputError(f"device is {device!r}, expected one of {', '.join(map(repr, DEVICES))}.")
     if threads is not None and threads < 1:

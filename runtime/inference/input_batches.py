@@ -55,10 +55,8 @@ def prepare(
     max_pixels, pool: as for `runtime.images.reader.read_all`.
     Of each image, only the uint8 pixels at the model's size are kept in memory.
     """
-    several = [_read(source, spec, guard, digest, 1, max_pixels, pool)[0] for source in sources]
-    if guard is not None:
-        _judge([one for one in several if one.error is None], guard)
-    return several
+    several = prepare_frames(sources, spec, guard, digest, max_pixels, pool, most=1)
+    return [one for (one,) in several]
 
 
 def prepare_frames(
@@ -68,9 +66,13 @@ def prepare_frames(
     digest: Callable[[Image.Image], str] | None = None,
     max_pixels: int = MAX_PIXELS,
     pool: Decoders | None = None,
+    most: int | None = None,
 ) -> list[list[Prepared]]:
-    """As `prepare`, with a list per source: one item per frame of a DICOM file, one item for other images."""
-    several = [_read(source, spec, guard, digest, None, max_pixels, pool) for source in sources]
+    """As `prepare`, with a list per source: one item per frame of a DICOM file, one item for other images.
+
+    most: limit on the frames of a file; a file with more is an unreadable image.
+    """
+    several = [_read(source, spec, guard, digest, most, max_pixels, pool) for source in sources]
     if guard is not None:
         _judge([one for frames in several for one in frames if one.error is None], guard)
     return several
@@ -85,7 +87,7 @@ def _read(
     max_pixels: int,
     pool: Decoders | None,
 ) -> list[Prepared]:
-    """One or more prepared images, before the guard. most: limit on the frames of a file, above it an ImageError."""
+    """One or more prepared images, before the guard. most: as for `prepare_frames`."""
     start = time.perf_counter()
     try:
         pictures = read_all(source, most, max_pixels, pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.images.reader import read
-from stageproof.runtime.inference.loading import Serving
+from stageproof.runtime.inference.serving import Serving
 from stageproof.runtime.preprocess import preprocess
 from stageproof.runtime.serialization.json_fields import is_number
 from stageproof.runtime.softmax import probabilities
@@ -48,7 +49,8 @@ class SelfTest:
 
 
 def self_test(serving: Serving, pool: Decoders | None = None) -> SelfTest:
-    """Result for the golden images of the bundle, run in the engine of `serving`.
+    """Result for the golden images of the bundle, run in the engine of `serving`, with as many concurrent calls as the
+    engine was loaded for.
 
     pool: decoder processes; None decodes in this process.
     """
@@ -61,7 +63,9 @@ def self_test(serving: Serving, pool: Decoders | None = None) -> SelfTest:
     expected = probabilities(np.array([golden.logits for golden in serving.golden]), temperature)
     assert serving.read is not None, "a bundle's files can be read"
     images = [read(serving.read(golden), pool=pool).image for golden in serving.golden]
-    logits = np.concatenate([serving.logits(preprocess(image, serving.model.input)[None]) for image in images])
+    batches = [preprocess(image, serving.model.input)[None] for image in images]
+    with ThreadPoolExecutor(serving.settings.concurrent_calls, thread_name_prefix="stageproof-self-test") as calls:
+        logits = np.concatenate([*calls.map(serving.logits, batches)])
     got = probabilities(logits, temperature)
     tolerance = self_test_tolerance(serving)
     ordered = np.sort(expected, axis=1)

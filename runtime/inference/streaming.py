@@ -1,116 +1,117 @@
-"""Execution of the batches of `Predictor.stream`, with all threads on one batch or one thread per batch.
+"""The pipeline of `Predictor.stream`: reads images, runs them in batches, and returns predictions in input order.
 
-With all threads on one batch, latency is lowest, but threads wait for the slowest one after every layer, and longer
-while others read the next images. With one thread per batch there is no such waiting: 3 % (224 x 224) to 12 %
-(128 x 128) higher throughput with int8 on two cores. It needs a second copy of the artifact (OpenVINO: one per
-thread), which pays off for long streams.
+Images are read while the engine runs, and only a bounded number of them is in memory.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, count, islice
 from typing import TypeVar
 
-import numpy as np
+from stageproof.runtime.errors import BackendError
+from stageproof.runtime.images.reader import Source
+from stageproof.runtime.inference.input_batches import Prepared
+from stageproof.runtime.prediction import Prediction
 
-from stageproof.runtime import backends
-from stageproof.runtime.errors import StageproofError
-from stageproof.runtime.inference.batch_sizes import BatchSizes, largest
-from stageproof.runtime.inference.lanes import LANES
-from stageproof.runtime.inference.loading import Serving, warm_up
-from stageproof.runtime.inference.self_test import self_test_tolerance
-from stageproof.runtime.softmax import probabilities
+BURST = 64
+"""Images that one thread reads in sequence. This takes a third less time than reading single batches, because
+alternating with inference evicts the decoders' code and data from the CPU caches. The first images of a stream are read
+in single batches, so that the engine starts early."""
 
+S = TypeVar("S")
+P = TypeVar("P")
 T = TypeVar("T")
 
-PAYS_AFTER = 512
-"""Number of images in long streams after which loading a second copy pays off."""
 
+def predictions(
+    images: Iterable[Source],
+    read: Callable[[list[Source]], list[list[Prepared]]],
+    predict: Callable[[list[Prepared]], list[Prediction]],
+    *,
+    batch_size: int,
+    workers: int,
+) -> Iterator[list[tuple[Prediction, str | None]]]:
+    """Iterator of the predictions for each batch of `images`, in order, each with the digest of its image.
 
-class Batches:
-    """Runs batches from several threads: one at a time in the main engine, or, for long streams and if the backend
-    supports it, concurrently in a second engine.
+    read: sources → the prepared images of each: several for a file with several frames.
+    predict: at most batch_size prepared images → their predictions.
+    workers: as for `in_order`.
 
-    The second engine is loaded from bytes with the manifest's digest, and is used only if its results for a batch equal
-    the main engine's within the self-test's tolerance.
+    Raises BackendError with the positions of the sources in the failed batch.
     """
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-        self._several: Serving | None = None
-        self._turn = threading.Lock()  # of the main engine: a concurrent batch would compete for the same threads
-        self._at_once = min(serving.threads, LANES[1])
-        self._slots = threading.Semaphore(self._at_once)
-        self._counting = threading.Lock()
-        self._seen = 0
-        self._second_tried = serving.bundle is None or not backends.supports_concurrent_calls(
-            serving.name, serving.device
-        )
-        self.largest = largest(serving.model.input.shape, serving.device)
-        self._sizes = BatchSizes(self.largest)
-
-    def size(self, *, many: bool) -> int:
-        """Size of the next batch. many: as for `logits`."""
-        return self._sizes.next() if many and self._several is not None else self.largest
-
-    def logits(self, images: np.ndarray, *, many: bool, size: int | None) -> tuple[np.ndarray, float]:
-        """(N, classes) float32 logits of (N, C, H, W) float32 images, and the engine's time in milliseconds.
-
-        many: whether they belong to a stream longer than `SHORT`.
-        size: batch size before the guard, to record its time; None if the caller fixed the size.
-
-        Raises BackendError if the engine fails.
-        """
-        if many and self._should_load_second(len(images)):
-            self._several = self._loaded(images)
-        several = self._several if many else None
-        with self._turn if several is None else self._slots:
-            start = time.perf_counter()
-            logits = (several or self._serving).logits(images)
-            spent = (time.perf_counter() - start) * 1e3
-        if several is not None and size is not None:
-            self._sizes.took(size, len(images), spent)
-        return logits, spent
-
-    def parts(
-        self, batch: list[T], files: int, first: int, *, many: bool, learn: bool
-    ) -> tuple[list[list[T]], Callable[[np.ndarray], tuple[np.ndarray, float]]]:
-        """The batch split for the engine, and the function that computes a part's logits.
-
-        files: number of files in the batch. If it has more images than files (multi-frame files), it is split into
-            parts of `first` images, which run with all threads, like short streams.
-        learn: whether to record the time for this batch size.
-        """
-        if len(batch) > files:
-            cut = [batch[at : at + first] for at in range(0, len(batch), first)]
-            return cut, partial(self.logits, many=False, size=None)
-        return [batch], partial(self.logits, many=many, size=len(batch) if learn else None)
-
-    def _should_load_second(self, count: int) -> bool:
-        """Count the images; True once, when the caller should load the second engine."""
-        if self._second_tried:
-            return False
-        with self._counting:
-            self._seen += count
-            if self._second_tried or self._seen <= PAYS_AFTER or self._at_once < 2:
-                return False
-            self._second_tried = True
-            return True
-
-    def _loaded(self, images: np.ndarray) -> Serving | None:
-        """The second engine; None if loading fails or its results for `images` differ from the main engine's."""
-        one = self._serving
-        assert one.again is not None, "only artifacts of a bundle can be loaded again"
+    def predicted(batch: list[list[Prepared]], first: int) -> list[tuple[Prediction, str | None]]:
+        prepared = list(chain.from_iterable(batch))
+        results: list[Prediction] = []
         try:
-            engine = one.again(self._at_once)
-            several = replace(one, engine=engine)
-            warm_up(several)
-            answers = [probabilities(each.logits(images), one.model.temperature) for each in (one, several)]
-        except StageproofError:
-            return None
-        same = np.array_equal(answers[0].argmax(1), answers[1].argmax(1))
-        return several if same and np.abs(answers[0] - answers[1]).max() <= self_test_tolerance(one) else None
+            for at in range(0, len(prepared), batch_size):
+                results += predict(prepared[at : at + batch_size])
+        except BackendError as error:
+            positions = f"Image {first}" if len(batch) == 1 else f"Images {first} to {first + len(batch) - 1}"
+            raise BackendError(f"{positions}, counted from 0: {error}") from error
+        return [(result, one.digest) for result, one in zip(results, prepared, strict=True)]
+
+    return in_order(images, read, predicted, batch_size=batch_size, workers=workers)
+
+
+def in_order(
+    sources: Iterable[S],
+    read: Callable[[list[S]], list[P]],
+    predict: Callable[[list[P], int], T],
+    *,
+    batch_size: int,
+    workers: int,
+) -> Iterator[T]:
+    """Iterator of the results of `predict` for batches of the sources, in input order.
+
+    read: sources → one item each. One thread at a time reads, ahead of the engine, after the first `BURST` sources: two
+        would mostly wait for the GIL.
+    predict: the items of a batch, and the position of its first source → result. Up to `workers` calls run at once.
+    batch_size: sources per batch; only the last batch is smaller.
+
+    A burst starts `workers` batches before its first batch is due. If all sources fit in one batch, it runs in the
+    caller's thread: starting threads takes most of a millisecond.
+
+    Holds at most a burst and 2 * workers + 2 batches of sources, items and results. `sources` is consumed in the
+    caller's thread. An error of `read` or `predict` is raised after the results of all earlier batches, an error of
+    `sources` at once; both end the threads.
+    """
+    remaining, taken, more = iter(sources), 0, True
+    first = list(islice(remaining, batch_size + 1))
+    if len(first) <= batch_size:
+        if first:
+            yield predict(read(first), 0)
+        return
+    remaining = chain(first, remaining)
+    del first
+    reading: deque[tuple[Future[list[P]], slice]] = deque()  # one entry per batch
+    predicting: deque[Future[T]] = deque()
+    positions = count(0, batch_size)
+
+    def predicted(burst: Future[list[P]], batch: slice, position: int) -> T:
+        # No deadlock: the pool starts tasks in order of submission, so the task waited for has started.
+        return predict(burst.result()[batch], position)
+
+    pool, process = ThreadPoolExecutor(workers, thread_name_prefix="stageproof-stream"), os.getpid()
+    try:
+        while True:
+            while more and len(reading) <= workers:
+                length = batch_size if taken < BURST else max(1, BURST // batch_size) * batch_size
+                some = list(islice(remaining, length))
+                more = bool(some)
+                taken += len(some)
+                if more:
+                    burst = pool.submit(read, some)
+                    reading.extend((burst, slice(at, at + batch_size)) for at in range(0, len(some), batch_size))
+            while reading and len(predicting) <= workers:
+                predicting.append(pool.submit(predicted, *reading.popleft(), next(positions)))
+            if not predicting:
+                return
+            yield predicting.popleft().result()
+    finally:
+        if os.getpid() == process:  # a forked child does not have the pool's threads
+            pool.shutdown(wait=True, cancel_futures=True)

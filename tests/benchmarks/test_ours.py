@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from types import SimpleNamespace
 
@@ -129,6 +130,22 @@ def test_the_engine_is_timed_alone(ours, images):
     times = ours.engine(images, 30, 4, 3)
     assert len(times) == 3
     assert min(times) > 0
+
+
+@pytest.mark.parametrize(("mode", "calls"), [("latency", 1), ("throughput", 2)])
+def test_the_engine_alone_runs_as_many_calls_as_it_was_loaded_for(bundle, images, mode, calls, monkeypatch):
+    loaded = load(bundle, "onnx", "fp32", "cpu", 2, mode)
+    assert loaded.predictor.concurrent_calls == calls
+    real, together, seen = loaded.predictor.logits, threading.Barrier(calls, timeout=60), []
+
+    def logits(rows):
+        together.wait()  # fails unless all are here
+        seen.append(len(rows))
+        return real(rows)
+
+    monkeypatch.setattr(loaded.predictor, "logits", logits)
+    assert loaded.engine_stream(images, 48, 8) > 0
+    assert seen == [8] * (calls + 6), "an untimed one for each call before"
 
 
 def test_requests_are_served_and_streams_are_counted(ours, images):

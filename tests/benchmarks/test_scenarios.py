@@ -20,11 +20,12 @@ class FakeWorker:
     name: str
     milliseconds: list[float]
     batches: tuple[int, ...] = (1, 8)
+    kind: str = "peer"
     calls: list = field(default_factory=list)
 
     @property
     def contender(self):
-        return SimpleNamespace(name=self.name, batches=self.batches)
+        return SimpleNamespace(name=self.name, batches=self.batches, kind=self.kind)
 
     def wait_until_idle(self):
         pass
@@ -87,8 +88,19 @@ def test_each_contender_gets_the_batch_size_that_is_best_for_it():
 
 
 def test_offline_counts_an_image():
-    timings = offline([FakeWorker("a", [0.032])], {"a": 8}, 16, 3)
+    timings, engines = offline([FakeWorker("a", [0.032])], {"a": 8}, 16, 3)
     assert timings["a"].milliseconds == pytest.approx([2.0] * 3)
+    assert engines == {}
+
+
+def test_offline_times_a_predictors_engine_in_the_same_turns_and_as_often_first_as_second():
+    ours, peer = FakeWorker("ours", [0.032], kind="predictor"), FakeWorker("peer", [0.064])
+    timings, engines = offline([ours, peer], {"ours": 8, "peer": 4}, 16, 4)
+    assert {name: len(one.milliseconds) for name, one in timings.items()} == {"ours": 4, "peer": 4}
+    assert {name: len(one.milliseconds) for name, one in engines.items()} == {"ours": 4}
+    engine, stream = ("call", ("engine_stream", 16, 8)), ("throughput", (16, 8))
+    assert ours.calls == [engine, stream, stream, engine] * 2
+    assert peer.calls == [("throughput", (16, 4))] * 4
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stageproof.benchmarks.__main__ import main
-from stageproof.benchmarks.contenders.selection import predictors, select
+from stageproof.benchmarks.contenders.selection import optimised_for, predictors, select
 from stageproof.benchmarks.inference.suite import unstable
 from stageproof.benchmarks.machine import circumstances as machine
 from stageproof.benchmarks.options import SCENARIOS, parse
@@ -43,7 +43,11 @@ def test_a_quick_run_keeps_every_sample(measured, bundle):
     names = {"Predictor, onnx fp32", "Predictor, openvino fp32", "Predictor, torchscript fp32"}
     for scenario in ("single_stream", "offline"):
         rows = [row for row in record["rows"] if row["scenario"] == scenario]
-        assert {row["name"] for row in rows} == names
+        alone = {name.replace("Predictor", "engine") for name in names} if scenario == "offline" else set()
+        assert {row["name"] for row in rows} == names | alone
+        assert {row["name"] for row in rows if row["kind"] == "engine"} == alone
+        mode = "throughput" if scenario == "offline" else "latency"
+        assert {row["settings"].rpartition(" ")[2] for row in rows} == {mode}
         assert all(min(row["samples_ms"]) > 0 for row in rows)
         assert len({len(row["samples_ms"]) for row in rows}) == 1, "samples of a scenario are paired"
     for row in record["rows"]:
@@ -54,6 +58,8 @@ def test_a_quick_run_keeps_every_sample(measured, bundle):
             assert set(row["stages_ms"]) == set(STAGES)
             sums = np.sum([row["stages_ms"][stage] for stage in STAGES], axis=0)
             assert (sums <= np.array(row["samples_ms"])).all(), "stages are within the answer"
+    processes = {(row["scenario"], row["load_s"]) for row in record["rows"]}
+    assert len(processes) == 6, "each mode is loaded in a process of its own"
     assert all(name in out for name in names)
     assert max(map(len, out.splitlines())) <= 80
 
@@ -105,6 +111,11 @@ def test_only_some_are_measured(bundle, capsys):
     trusted = predictors(parse([str(bundle), "--trust-code"]), read_manifest(bundle), 1, [])
     assert len(trusted) == len(here) + 1
     assert select(here, ()) == here
+    assert all(one.arguments["optimize_for"] == "latency" for one in here)
+    fast = optimised_for(here[0], "throughput")
+    assert fast.arguments == {**here[0].arguments, "optimize_for": "throughput"}
+    assert (fast.name, fast.settings) == (here[0].name, here[0].settings.replace("latency", "throughput"))
+    assert optimised_for(fast, "latency") == here[0]
     assert [one.name for one in select(here, ("ONNX fp32", "nobody"))] == ["Predictor, onnx fp32"]
     assert main([str(bundle), "--no-peers", "--only", "nobody"]) == 2
     said = capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -215,29 +214,54 @@ def test_openvino_with_fewer_threads_is_tied_to_no_processor(other_formats: Path
     pytest.importorskip("openvino", reason="it is what is asked")
     for threads, tied in ((1, False), (available_cpus(), True)):
         engine = backends.load("openvino", other_formats / "model.xml", precision="fp32", device="cpu", threads=threads)
-        compiled = next(engine._compiled)  # type: ignore[attr-defined]
-        assert compiled.get_property("ENABLE_CPU_PINNING") is tied
+        assert engine._compiled.get_property("ENABLE_CPU_PINNING") is tied  # type: ignore[attr-defined]
 
 
-def test_openvino_for_several_callers_runs_in_their_own_threads(other_formats: Path, images: np.ndarray) -> None:
-    """In threads of OpenVINO's, the system would have twice as many to place as there are processors."""
+@pytest.mark.skipif(available_cpus() < 2, reason="OpenVINO takes no more threads than processors")
+def test_openvino_for_several_calls_is_one_model_with_as_many_streams(other_formats: Path) -> None:
     pytest.importorskip("openvino", reason="it is what is asked")
+    for calls, hint in ((1, "LATENCY"), (2, "THROUGHPUT")):
+        engine = backends.load(
+            "openvino",
+            other_formats / "model.xml",
+            precision="fp32",
+            device="cpu",
+            threads=2,
+            concurrent_calls=calls,
+        )
+        compiled = engine._compiled  # type: ignore[attr-defined]
+        assert compiled.get_property("PERFORMANCE_HINT") == hint
+        assert compiled.get_property("NUM_STREAMS") == calls
+        assert compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") == calls
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+
+
+@pytest.mark.parametrize(("threads", "calls", "each"), [(2, 1, 2), (2, 2, 1), (5, 2, 2), (1, 1, 1)])
+def test_onnx_runtime_divides_its_threads_among_the_calls(bundle: Path, threads: int, calls: int, each: int) -> None:
     engine = backends.load(
-        "openvino", other_formats / "model.xml", precision="fp32", device="cpu", threads=2, at_once=2
+        "onnx", bundle / "model.onnx", precision="fp32", device="cpu", threads=threads, concurrent_calls=calls
     )
-    batch, both = np.repeat(images[:16], 4, axis=0), threading.Barrier(2)
-    engine.run(batch)
+    session = engine._session  # type: ignore[attr-defined]
+    assert session.get_session_options().intra_op_num_threads == each
 
-    def share_of_own_thread(_: int) -> float:
-        both.wait()
-        begun, own = time.process_time(), time.thread_time()
-        for _ in range(3):
-            engine.run(batch)
-        both.wait()  # so that the process's time is that of both
-        return (time.thread_time() - own) / (time.process_time() - begun)
 
-    with ThreadPoolExecutor(2) as pool:
-        assert sum(pool.map(share_of_own_thread, range(2))) > 0.8
+@pytest.mark.parametrize(("threads", "calls", "each"), [(2, 1, 2), (2, 2, 1), (5, 2, 2)])
+def test_pytorch_divides_its_threads_among_the_calls(bundle: Path, threads: int, calls: int, each: int) -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    try:
+        backends.load(
+            "torchscript",
+            bundle / "model.ts",
+            precision="fp32",
+            device="cpu",
+            threads=threads,
+            concurrent_calls=calls,
+            trust_code=True,
+        )
+        assert torch.get_num_threads() == each
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_relu_before_8_bit_floats_stays(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def _answered(predictor: Predictor, scan: Path) -> tuple[int, str, str, str]:
 def test_a_pickled_one_loads_in_the_worker(bundle: Path, scan: Path, tmp_path: Path, monkeypatch) -> None:
     """As concurrent.futures, joblib, Ray and a DataLoader's spawned workers send it: path, options and digest."""
     monkeypatch.chdir(bundle.parent)
-    mine = Predictor(bundle.name, backend="onnx", threads=1, guard=False, abstain_below=0.1)
+    mine = Predictor(bundle.name, backend="onnx", threads=1, guard=False, abstain_below=0.1, optimize_for="throughput")
     monkeypatch.chdir(tmp_path)
     sent = pickle.dumps(mine)
     assert len(sent) < 2000
@@ -153,6 +153,7 @@ def test_a_pickled_one_loads_in_the_worker(bundle: Path, scan: Path, tmp_path: P
     }
     again = pickle.loads(sent)
     assert (again._options, again._abstain_below, again.path) == (mine._options, 0.1, mine.path)
+    assert again.optimize_for == "throughput"
 
 
 def test_options_travel_with_absolute_paths(bundle: Path, tmp_path: Path, monkeypatch) -> None:

@@ -51,17 +51,16 @@ from runtime import Predictor, ImageError
 from runtime.__main__ import main
 from runtime.audit.verification import verify
 from runtime.backends.networks import _SHAPES, _Shape
-from runtime.inference import streaming
 _SHAPES["tiny"] = _Shape("conv1", (), (), "", ("fc",))  # the network of these tests
-streaming.PAYS_AFTER = 8
 armed = True
 bundle, scan, backend, out = sys.argv[2:6]
 predictor = Predictor(bundle, backend=backend, audit=out + "/audit.jsonl", self_test=True, trust_code=True)
 predictor.predict(scan)
 predictor.predict_batch([scan, open(scan, "rb").read(), b"broken", out + "/none.png"])
 predictor.predict_study([scan])
-predictor.predict_batch([scan] * 96)  # so many that the artifact is loaded again
-assert backend not in ("onnx", "openvino") or predictor._serving.threads < 2 or predictor._batches._several
+many = Predictor(bundle, backend=backend, threads=2, optimize_for="throughput", self_test=True, trust_code=True)
+assert many.concurrent_calls == 2
+many.predict_batch([scan] * 96)
 Predictor(bundle, backend=backend, tune=out + "/tuned.json", trust_code=True).predict(scan)
 for source in sys.argv[6:]:
     try:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 
 from stageproof.runtime import BundleError, Predictor, backends, preprocess, read_image
 from stageproof.runtime.backends import networks
-from stageproof.runtime.inference import streaming as streams
+from stageproof.runtime.inference.engine_settings import MODES, OptimizeFor
 from tests import tiny
 from tests.runtime.hostile import OLD, ROOT, copied
 
@@ -52,11 +52,26 @@ def destroy(bundle: Path) -> None:
             path.write_bytes(b"nonsense")
 
 
+def loader_of(predictor: Predictor) -> Callable[[], backends.Backend]:
+    """Loads the artifact from bytes that are read and verified again, as Grad-CAM has them."""
+
+    def load() -> backends.Backend:
+        reread = predictor._serving.reread
+        assert reread is not None
+        return backends.load(
+            predictor.backend, reread(), precision=predictor.precision, device="cpu", threads=1, trust_code=True
+        )
+
+    return load
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backend", SERVED)
 def test_at_the_worst_moment_every_file_is_another_one(
-    bundle: Path, backend: str, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, backend: str, mode: OptimizeFor, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = Predictor(OLD, backend=backend, guard=False, trust_code=True).logits(image)
+    options: dict[str, Any] = {"backend": backend, "threads": 2, "optimize_for": mode, "trust_code": True}
+    expected = Predictor(OLD, guard=False, **options).logits(image)
     module, seen = backends.BACKENDS[backend], []
     real = module.load
 
@@ -68,7 +83,7 @@ def test_at_the_worst_moment_every_file_is_another_one(
         return engine
 
     monkeypatch.setattr(module, "load", load)
-    predictor = Predictor(bundle, backend=backend, trust_code=True)  # its guard too
+    predictor = Predictor(bundle, **options)  # its guard too
     assert np.array_equal(predictor.logits(image), expected)
     assert predictor.guarded
     with pytest.raises(BundleError):
@@ -76,16 +91,14 @@ def test_at_the_worst_moment_every_file_is_another_one(
 
 
 @pytest.mark.parametrize("backend", SERVED)
-def test_what_is_loaded_again_is_verified_again(
+def test_what_is_read_again_is_verified_again(
     bundle: Path, backend: str, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(bundle, backend=backend, guard=False, threads=2, trust_code=True)
     expected = predictor.logits(image)
-    monkeypatch.setattr(streams, "PAYS_AFTER", 4)
-    again = predictor._serving.again
-    assert again is not None
-    (bundle / "logs").mkdir()  # a reload does not walk the folder
-    assert np.allclose(again(1).run(image), expected, atol=1e-6)
+    again = loader_of(predictor)
+    (bundle / "logs").mkdir()  # reading a file again does not walk the folder
+    assert np.allclose(again().run(image), expected, atol=1e-6)
     module, real = backends.BACKENDS[backend], backends.BACKENDS[backend].load
 
     def load(*args: Any, **settings: Any) -> backends.Backend:
@@ -94,9 +107,9 @@ def test_what_is_loaded_again_is_verified_again(
         return engine
 
     monkeypatch.setattr(module, "load", load)
-    assert np.allclose(again(1).run(image), expected, atol=1e-6)
+    assert np.allclose(again().run(image), expected, atol=1e-6)
     with pytest.raises(BundleError, match="has SHA-256"):
-        again(1)
+        again()
     assert np.array_equal(predictor.logits(image), expected), "what was loaded first reads no file any more"
 
 
@@ -194,15 +207,14 @@ def racing(path: Path, evil: bytes, how: str, folder: Path) -> Iterator[None]:
 @pytest.mark.parametrize("how", ["renamed", "rewritten"])
 @pytest.mark.parametrize("backend", ENGINES)
 def test_a_racing_writer_never_wins(bundle: Path, tmp_path: Path, backend: str, how: str, image: np.ndarray) -> None:
-    """1,000 first loads and 1,000 reloads: the model that was verified, or an error."""
+    """1,000 first loads and 1,000 loads of what was read again: the model that was verified, or an error."""
     name, evil = other_weights(backend, bundle)
     first = Predictor(bundle, backend=backend, guard=False, threads=1)
     expected = first.logits(image)
-    again = first._serving.again
-    assert again is not None
+    again = loader_of(first)
     ways = {
         "first load": lambda: Predictor(bundle, backend=backend, guard=False, threads=1).logits(image),
-        "reload": lambda: again(1).run(image),
+        "read again": lambda: again().run(image),
     }
     with racing(bundle / name, evil, how, tmp_path):
         for what, load in ways.items():

@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from stageproof.runtime import Prediction
+from stageproof.runtime import Prediction, Predictor
 from stageproof.runtime.__main__ import main
 from stageproof.runtime.audit.verification import check
 from stageproof.runtime.cli.exit_status import READER_LEFT
@@ -142,6 +143,7 @@ def test_info_and_self_test(guarded_bundle: Path, capsys: pytest.CaptureFixture)
     out = capsys.readouterr().out
     for word in (
         "artifact   ",
+        "engine     optimised for latency, concurrent calls: 1",
         "model",
         "input",
         "labels",
@@ -153,7 +155,34 @@ def test_info_and_self_test(guarded_bundle: Path, capsys: pytest.CaptureFixture)
     assert main(["--bundle", str(guarded_bundle), "--info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["guarded"] is True
+    assert (facts["optimize_for"], facts["concurrent_calls"]) == ("latency", 1)
     assert len(facts["considered"]) >= 2
+
+
+def test_many_images_are_predicted_for_throughput(
+    bundle: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The number of images is that which is still to be predicted; nothing but --info prints the mode."""
+    loaded: list[str] = []
+
+    class Watched(Predictor):
+        def __init__(self, path: Path, **options: Any) -> None:
+            loaded.append(options["optimize_for"])
+            super().__init__(path, **options)
+
+    monkeypatch.setattr("runtime.__main__.Predictor", Watched)
+    monkeypatch.setattr("runtime.__main__.MANY_IMAGES", 4)
+    options = ["--bundle", str(bundle), "--backend", "onnx", "--threads", "2"]
+    output = ["--output", str(tmp_path / "results.csv")]
+    four = sorted(map(str, folder.rglob("*.[pP][nN][gG]")))[:4]
+    assert main([*options, *four, *output]) == 0
+    assert main([*options, str(folder), *output, "--resume"]) == 0  # one of five is left
+    assert main([*options, str(folder), "--csv"]) == 0
+    assert loaded == ["latency", "latency", "throughput"]
+    captured = capsys.readouterr()
+    assert "throughput" not in captured.out + captured.err
+    assert main([*options, str(folder), "--info"]) == 0
+    assert "engine     optimised for throughput, concurrent calls: 2" in capsys.readouterr().out
 
 
 def test_a_reader_that_leaves_early(bundle: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_stream_that_is_left_leaves_no_thread(onnx_predictor: Predictor, phant
     stream = onnx_predictor.stream(itertools.cycle(phantoms.images), batch_size=2)
     next(stream)
     stream.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stageproof-lane")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stageproof-stream")]
 
 
 def test_an_iterable_that_fails_passes_its_error_on(onnx_predictor: Predictor, phantoms) -> None:

@@ -37,7 +37,7 @@ def test_slices_are_read_by_the_pipelines_threads(onnx_predictor: Predictor, pha
     sources = [Slow(image, readers) for image in phantoms.images[:40]]
     study = onnx_predictor.predict_study(sources, batch_size=4)
     assert len(study.used) == 40
-    assert all(name.startswith("stageproof-lane") for name in readers)
+    assert all(name.startswith("stageproof-stream") for name in readers)
     assert min(one.timings.read_ms for one in study.slices) >= 5
 
 
@@ -79,16 +79,16 @@ def test_frames_of_a_file_are_slices(onnx_predictor: Predictor, monkeypatch) -> 
 
     monkeypatch.setattr(input_batches, "read_all", read)
     sizes: list[int] = []
-    real = onnx_predictor._batches.logits
+    real = onnx_predictor._run_engine
 
-    def logits(images, **settings):
+    def run(images):
         sizes.append(len(images))
-        return real(images, **settings)
+        return real(images)
 
-    monkeypatch.setattr(onnx_predictor._batches, "logits", logits)
+    monkeypatch.setattr(onnx_predictor, "_run_engine", run)
     study = onnx_predictor.predict_study([b"one", b"many", b"", b"one"], batch_size=16)
     assert (len(study.slices), study.rejected) == (73, (71,))
-    assert max(sizes) <= 16
+    assert max(sizes) == 16
     expected = onnx_predictor.predict_batch(frames)
     for one, other in zip(study.slices[1:71], expected, strict=True):
         assert dict(one.probabilities) == pytest.approx(dict(other.probabilities), abs=1e-6)

@@ -11,6 +11,7 @@ import pytest
 
 from stageproof.runtime import BackendError, Predictor, backends
 from stageproof.runtime.bundle.manifest import read_manifest
+from stageproof.runtime.inference.engine_settings import EngineSettings
 from stageproof.runtime.inference.selection import candidates
 from stageproof.runtime.inference.tuning import rank_candidates
 
@@ -33,7 +34,7 @@ def race(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     monkeypatch.setattr("runtime.inference.tuning.time.perf_counter", lambda: clock[0])
     manifest = read_manifest(bundle)
 
-    def rank(seconds: dict[str, float | None], cache: Path | None = None, settings: str = "cpu") -> list[str]:
+    def rank(seconds: dict[str, float | None], cache: Path | None = None, threads: int = 1) -> list[str]:
         loaded.clear()
 
         def load(candidate):
@@ -42,7 +43,9 @@ def race(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
                 raise BackendError("no such device")
             return Engine(seconds[candidate.check.backend], clock)
 
-        order = rank_candidates(manifest, candidates(manifest, None, None), load, settings, cache)
+        order = rank_candidates(
+            manifest, candidates(manifest, None, None), load, EngineSettings(threads=threads), cache
+        )
         return [candidate.check.backend for candidate in order]
 
     loaded: list[str] = []
@@ -61,7 +64,7 @@ def test_what_was_measured_is_remembered(race: Callable, tmp_path: Path) -> None
     assert sorted(race.loaded) == ["onnx", "openvino", "torchscript"]
     assert race({"openvino": 0.1, "onnx": 0.1, "torchscript": 0.9}, cache) == first
     assert race.loaded == []
-    assert race({"openvino": 0.1, "onnx": 0.2, "torchscript": 0.9}, cache, "cpu, 8 threads")[0] == "openvino"
+    assert race({"openvino": 0.1, "onnx": 0.2, "torchscript": 0.9}, cache, 8)[0] == "openvino"
     assert len(json.loads(cache.read_text(encoding="utf-8"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["tuning.json"]
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 
 from stageproof.runtime import ImageError, Predictor, backends
 from stageproof.runtime.inference.input_batches import Rows
-from stageproof.runtime.inference.lanes import BURST, SHORT, in_lanes
+from stageproof.runtime.inference.streaming import BURST, in_order
 
 
 def test_a_stream_answers_as_single_predictions_do(bundle: Path, phantoms) -> None:
@@ -73,33 +73,34 @@ def test_an_audit_keeps_the_order_of_the_answers(bundle: Path, phantoms, tmp_pat
     ]
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 5])
+@pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize(("count", "batch_size"), [(0, 4), (1, 4), (103, 4), (500, 7), (500, 100)])
-def test_lanes_keep_the_order_whoever_is_first(lanes: int, count: int, batch_size: int) -> None:
-    pick = random.Random(lanes)
-    prepared: list[int] = []
-    answered: list[int] = []
+def test_results_keep_the_order_whichever_batch_is_first(workers: int, count: int, batch_size: int) -> None:
+    pick = random.Random(workers)
+    taken: list[int] = []
+    predicted: list[int] = []
 
-    def prepare(sources: list[int]) -> list[str]:
-        prepared.append(len(sources))
+    def read(sources: list[int]) -> list[str]:
+        taken.append(len(sources))
         time.sleep(pick.random() * 0.004)
         return [str(source) for source in sources]
 
-    def answer(batch: list[str]) -> list[int]:
-        answered.append(len(batch))
+    def predict(batch: list[str], first: int) -> list[int]:
+        assert int(batch[0]) == first
+        predicted.append(len(batch))
         time.sleep(pick.random() * 0.002)
         return [int(item) * 2 for item in batch]
 
-    got = list(in_lanes(range(count), prepare, answer, batch_size=lambda taken: batch_size, lanes=lanes))
-    assert got == list(range(0, 2 * count, 2))
-    assert max(answered, default=0) == min(batch_size, count)
-    assert len(answered) == -(-count // batch_size), "every batch is full but the last"
-    if batch_size < SHORT and count > 3 * SHORT:
-        assert max(prepared) == BURST // batch_size * batch_size
+    got = in_order(range(count), read, predict, batch_size=batch_size, workers=workers)
+    assert list(chain.from_iterable(got)) == list(range(0, 2 * count, 2))
+    assert max(predicted, default=0) == min(batch_size, count)
+    assert len(predicted) == -(-count // batch_size), "every batch is full but the last"
+    if batch_size < BURST and count > 3 * BURST:
+        assert max(taken) == BURST // batch_size * batch_size
 
 
-@pytest.mark.parametrize(("batch_size", "lanes"), [(4, 3), (16, 2), (100, 2)])
-def test_lanes_hold_no_more_than_they_say(batch_size: int, lanes: int) -> None:
+@pytest.mark.parametrize(("batch_size", "workers"), [(4, 3), (16, 2), (100, 2)])
+def test_the_number_of_sources_in_memory_is_bounded(batch_size: int, workers: int) -> None:
     taken = 0
 
     def endless() -> Iterator[int]:
@@ -108,61 +109,61 @@ def test_lanes_hold_no_more_than_they_say(batch_size: int, lanes: int) -> None:
             taken += 1
             yield taken
 
-    stream = in_lanes(endless(), list, list, batch_size=lambda taken: batch_size, lanes=lanes)
-    for given, _ in enumerate(islice(stream, 1000)):
-        held = taken - given
+    stream = in_order(endless(), list, lambda batch, first: batch, batch_size=batch_size, workers=workers)
+    for given, _ in enumerate(islice(stream, 1000 // batch_size)):
+        held = taken - given * batch_size
         if given < 1:
-            assert held <= (2 * lanes + 2) * batch_size
-        assert held <= max(BURST, batch_size) + (2 * lanes + 2) * batch_size
+            assert held <= (2 * workers + 2) * batch_size
+        assert held <= max(BURST, batch_size) + (2 * workers + 2) * batch_size
 
 
 @pytest.mark.parametrize("count", [1, 3, 4])
-def test_one_batch_is_answered_in_the_callers_thread(count: int) -> None:
+def test_one_batch_runs_in_the_callers_thread(count: int) -> None:
     threads = set()
 
-    def seen(batch: list[int]) -> list[int]:
+    def seen(batch: list[int], first: int = 0) -> list[int]:
         threads.add(threading.get_ident())
         return batch
 
-    assert list(in_lanes(iter(range(count)), seen, seen, batch_size=lambda taken: 4, lanes=2)) == list(range(count))
+    assert list(in_order(iter(range(count)), seen, seen, batch_size=4, workers=2)) == [list(range(count))]
     assert threads == {threading.get_ident()}
 
 
-def test_one_thread_prepares_while_the_others_answer() -> None:
-    """In a long stream; two that prepare at the same time would wait for each other."""
-    preparing, most = 0, 0
+def test_one_thread_reads_while_the_others_predict() -> None:
+    """In a long stream; two that read at the same time would wait for each other."""
+    reading, most = 0, 0
     counting = threading.Lock()
 
-    def prepare(sources: list[int]) -> list[int]:
-        nonlocal preparing, most
+    def read(sources: list[int]) -> list[int]:
+        nonlocal reading, most
         with counting:
-            preparing += 1
-            most = max(most, preparing if sources[0] >= SHORT else 0)
+            reading += 1
+            most = max(most, reading if sources[0] >= BURST else 0)
         time.sleep(0.004)
         with counting:
-            preparing -= 1
+            reading -= 1
         return sources
 
-    def answer(batch: list[int]) -> list[int]:
+    def predict(batch: list[int], first: int) -> list[int]:
         time.sleep(0.01)
         return batch
 
-    assert len(list(in_lanes(range(640), prepare, answer, batch_size=lambda taken: 8, lanes=2))) == 640
+    assert len(list(in_order(range(640), read, predict, batch_size=8, workers=2))) == 80
     assert most == 1
 
 
-def test_an_error_in_a_lane_reaches_the_caller_and_ends_the_others() -> None:
-    def fail_at_nine(batch: list[int]) -> list[int]:
+def test_an_error_in_a_thread_reaches_the_caller_after_earlier_results_and_ends_the_others() -> None:
+    def fail_at_nine(batch: list[int], first: int = 0) -> list[int]:
         if 9 in batch:
             raise ZeroDivisionError("the ninth")
         return batch
 
-    for prepare, answer in ((list, fail_at_nine), (fail_at_nine, list)):
+    for read, predict in ((list, fail_at_nine), (fail_at_nine, lambda batch, first: batch)):
         got: list[int] = []
         with pytest.raises(ZeroDivisionError, match="the ninth"):
-            got.extend(in_lanes(count(), prepare, answer, batch_size=lambda taken: 2, lanes=3))
+            got.extend(chain.from_iterable(in_order(count(), read, predict, batch_size=2, workers=3)))
         assert got == list(range(8))
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("stageproof-lane")]
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("stageproof-stream")]
 
 
 def test_an_error_of_the_sources_reaches_the_caller() -> None:
@@ -172,9 +173,9 @@ def test_an_error_of_the_sources_reaches_the_caller() -> None:
 
     got: list[int] = []
     with pytest.raises(OSError, match="the disk is gone"):
-        got.extend(in_lanes(broken(), list, list, batch_size=lambda taken: 4, lanes=2))
+        got.extend(chain.from_iterable(in_order(broken(), list, lambda batch, _: batch, batch_size=4, workers=2)))
     assert got == list(range(len(got)))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stageproof-lane")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stageproof-stream")]
 
 
 def test_rows_are_used_again_and_never_shared() -> None:
