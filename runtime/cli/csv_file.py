@@ -17,7 +17,7 @@ from pathlib import Path
 from stageproof.runtime.cli.output import COLUMNS, csv_line, header, row
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.prediction import Prediction
-from stageproof.runtime.system.regular_files import read_regular
+from stageproof.runtime.system.regular_files import append, private, read_regular
 from stageproof.runtime.text.escapes import cell, from_cell
 
 try:
@@ -95,7 +95,7 @@ class CsvFile:
                 "modified. Give the images of the interrupted run, or remove that line yourself."
             )
         try:
-            self._file = open(path, "r+b" if path.exists() else "xb", buffering=0, opener=_private)  # noqa: SIM115
+            self._file = open(path, "r+b" if path.exists() else "xb", buffering=0, opener=private)  # noqa: SIM115
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}. Give another --output.") from error
         try:
@@ -114,10 +114,8 @@ class CsvFile:
             raise InputError(f"{self.path} was changed by another process. Give another --output.")
         if found.partial:
             aside = Path(f"{self.path}.cut")
-            with self._input_errors(), open(aside, "ab", opener=_private) as kept:
-                kept.write(found.partial + b"\n")
-                kept.flush()
-                os.fsync(kept.fileno())
+            with self._input_errors(), open(aside, "ab", opener=private) as kept:
+                append(kept, found.partial + b"\n", sync=True)
             self._file.truncate(found.complete)
         if not found.complete:
             self._append(header())
@@ -127,16 +125,8 @@ class CsvFile:
         self._append(row(name, prediction))
 
     def _append(self, text: str) -> None:
-        end = self._file.seek(0, os.SEEK_END)
-        left = memoryview(text.encode("utf-8", errors="surrogateescape"))
         with self._input_errors():
-            try:
-                while left:
-                    left = left[self._file.write(left) :]
-            except OSError:
-                with contextlib.suppress(OSError):
-                    self._file.truncate(end)
-                raise
+            append(self._file, text.encode("utf-8", errors="surrogateescape"))
 
     @contextlib.contextmanager
     def _input_errors(self) -> Iterator[None]:
@@ -153,11 +143,6 @@ class CsvFile:
         """Flush the file to disk (fsync) and close it."""
         with self._input_errors(), contextlib.closing(self._file):
             os.fsync(self._file.fileno())
-
-
-def _private(path: str, flags: int) -> int:
-    """Opener for `open`: a new file is accessible by its owner only, and opening a FIFO does not block."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
 
 
 def _complete_length(content: bytes) -> int:
