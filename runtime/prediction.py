@@ -148,11 +148,6 @@ class StudyPrediction:
         return cls(**{**data, "used": tuple(data["used"]), "rejected": tuple(data["rejected"]), "slices": slices})
 
 
-def stage_of(label: str) -> float:
-    """Clinical Dementia Rating of a canonical label."""
-    return CDR[label]
-
-
 def study(
     slices: Sequence[Prediction],
     abstain_below: float = 0.0,
@@ -198,7 +193,7 @@ def study(
     return StudyPrediction(
         status="ok" if sure else "abstained",
         label=label if sure else None,
-        cdr=stage_of(label) if sure else None,
+        cdr=CDR[label] if sure else None,
         probability=answer[label] if sure else None,
         probabilities=answer,
         spread=spread,
