@@ -17,7 +17,7 @@ import numpy as np
 
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.study import evidence_of
-from stageproof.train.calibration.slope import recalibration_slope
+from stageproof.train.calibration.slope import jackknife, recalibration_slope
 from stageproof.train.metrics.classification import BINS, CLASSES, Answers, bin_of, losses, stages
 from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
 
@@ -71,9 +71,7 @@ def against_chance(answers: Answers, stage_chances: np.ndarray | None, seed: int
     curve = _sums(answers, weights)
     known = curve.count.sum(0) ** 2 / np.maximum((curve.count**2).sum(0), 1e-300) >= LEAST_PATIENTS
     large = _in_the_large(answers)
-    if (
-        stage_chances is not None
-    ):  # for slices the null distribution is approximate, too narrow if few errors are expected
+    if stage_chances is not None:  # an approximate null distribution, too narrow if few errors are expected
         wrong = _membership(answers.patients) @ (weights * (1 - answers.confidence)[:, None])
         known &= wrong.sum(0) / curve.count.max(0) >= LEAST_PATIENTS
         large = large.of(np.flatnonzero(answers.probabilities.mean(0) * patients >= LEAST))
@@ -268,15 +266,3 @@ def _skill_score(mine: np.ndarray, base: np.ndarray) -> dict[str, Any]:
     log = jackknife(np.log(ratio), np.log(left_out), patients)
     low, high = 1 - np.exp(log["high"]), 1 - np.exp(log["low"])
     return {"value": float(1 - ratio), "low": float(low), "high": float(high), "patients": patients}
-
-
-def jackknife(value: float, left_out: np.ndarray, patients: int) -> dict[str, Any]:
-    """`value` with a t interval from the delete-one-patient jackknife (Efron 1982).
-
-    left_out: (patients,) float64, the value without each patient.
-    """
-    from scipy.stats import t
-
-    error = float(np.sqrt((patients - 1) / patients * ((left_out - left_out.mean()) ** 2).sum()))
-    reach = float(t.ppf((1 + LEVEL) / 2, patients - 1)) * error
-    return {"value": float(value), "low": float(value) - reach, "high": float(value) + reach, "patients": patients}
