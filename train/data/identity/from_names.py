@@ -46,21 +46,7 @@ _NO_ID = re.compile(
     r"valid|validation|class|label|cdr|axial|coronal|sagittal|original|images?|png|jpe?g|data)s?[_\-. ]?\d*$",
     re.IGNORECASE,
 )
-_NOT_IMAGES = {
-    ".txt",
-    ".csv",
-    ".tsv",
-    ".json",
-    ".xml",
-    ".md",
-    ".html",
-    ".pdf",
-    ".doc",
-    ".docx",
-    ".xls",
-    ".xlsx",
-    ".zip",
-}
+_NOT_IMAGES = set(".txt .csv .tsv .json .xml .md .html .pdf .doc .docx .xls .xlsx .zip".split())
 MOST_SLICES = 1023
 """Maximum slice number: 256 is usual, and counters over a whole data set exceed it."""
 
