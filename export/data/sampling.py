@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from PIL import Image
 
 from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import ImageError
+from stageproof.runtime.errors import DatasetError, ImageError
 from stageproof.train.data.identity.identify import identify
 from stageproof.train.data.patients.thumbnails import thumbnail
 from stageproof.train.data.samples import Samples
@@ -32,6 +34,19 @@ class Drawn:
         people = self.samples.groups
         chosen = spread(len(self.samples), limit) if people is None else over_people(people, limit)
         return replace(self, samples=self.samples.select(chosen))
+
+
+def decoded(samples: Samples, purpose: str = "") -> Iterator[Image.Image]:
+    """Yields the decoded images. Raises DatasetError, naming the image, if one cannot be read.
+
+    purpose: what they are read for, as in the message.
+    """
+    for index, name in enumerate(samples.names):
+        try:
+            image = read_isolated(samples.read(index)).image
+        except (ImageError, OSError) as error:
+            raise DatasetError(f"{name} of {samples.source} cannot be read{purpose}: {error}") from error
+        yield image
 
 
 def spread(count: int, limit: int) -> np.ndarray:
@@ -106,8 +121,8 @@ def _identified(key: _Key) -> tuple[np.ndarray | None, str]:
     if len(samples) > _MAX_IDENTIFIED:
         return None, UNKNOWN
     try:
-        thumbnails = np.stack([thumbnail(read_isolated(samples.read(index)).image) for index in range(len(samples))])
-    except (ImageError, OSError):
+        thumbnails = np.stack([thumbnail(image) for image in decoded(samples)])
+    except DatasetError:
         return None, UNKNOWN  # the comparison will raise an error that names the image
     found = identify(thumbnails, None, samples.ids)
     return (None, UNKNOWN) if found.unit is None else (found.groups, found.unit)
