@@ -82,9 +82,10 @@ def _run_data(
 ) -> RunData:
     """As `run_data`. state, moved_state: `_state` of `path` and `moved`, to invalidate the cache when files change."""
     if moved is not None:
-        samples = _loaded(moved)
-        if samples is not None and samples.digest() == digest:
-            return RunData(samples, False, digest=digest, moved=True)
+        with suppress(DatasetError, OSError):  # such as a folder of unlabelled images
+            samples = load_samples(moved)
+            if samples.digest() == digest:
+                return RunData(samples, False, digest=digest, moved=True)
     if not path.exists():
         return RunData(None, False, f"the data of {run.name} is no longer at {path}", digest)
     try:
@@ -94,14 +95,6 @@ def _run_data(
     if samples.digest() != digest:
         return RunData(None, False, f"the data of {run.name} at {path} has changed since training", digest)
     return RunData(samples, False, digest=digest)
-
-
-def _loaded(path: Path) -> Samples | None:
-    """The labelled slices at `path`; None if there are none, as in a folder of unlabelled images."""
-    try:
-        return load_samples(path)
-    except (DatasetError, OSError):
-        return None
 
 
 def side_names(run: Path, side: str) -> set[str]:
@@ -168,9 +161,13 @@ def with_patients(run: Path, samples: Samples) -> Drawn:
     unit = unit_of(run)
     if unit == UNKNOWN:
         return Drawn(replace(samples, groups=None), unit)
+    return Drawn(_grouped(run, samples), unit)
+
+
+def _grouped(run: Path, samples: Samples) -> Samples:
     of = patients(run)
     _, groups = np.unique([of[name] for name in samples.names], return_inverse=True)
-    return Drawn(replace(samples, groups=groups.astype(np.int64)), unit)
+    return replace(samples, groups=groups.astype(np.int64))
 
 
 def training_samples(run: Path, limit: int, moved: Path | None = None) -> tuple[Samples | None, str]:
@@ -179,7 +176,4 @@ def training_samples(run: Path, limit: int, moved: Path | None = None) -> tuple[
     if data.samples is None:
         return None, data.problem
     samples = side(run, data.samples, "training")
-    samples = samples.select(spread(len(samples), limit))
-    of = patients(run)
-    _, groups = np.unique([of[name] for name in samples.names], return_inverse=True)
-    return replace(samples, groups=groups.astype(np.int64)), ""
+    return _grouped(run, samples.select(spread(len(samples), limit))), ""
