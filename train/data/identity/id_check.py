@@ -15,11 +15,11 @@ from stageproof.train.data.patients.similarity import (
     BASELINE,
     NEAR_DUPLICATE,
     SAME_PATIENT,
-    coarse,
     correlations,
     most_similar,
     without_baseline,
 )
+from stageproof.train.data.patients.thumbnails import COARSE, directions
 
 FEWEST = 12
 """Minimum number of ids to estimate the mean slice at one height; with fewer, only copies of an image are found."""
@@ -86,7 +86,7 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
     Two slices of different ids show the same patient if their residuals (`train.data.patients.similarity`) correlate at
     `SAME_PATIENT` or more, or if they are near-duplicates. thumbnails: (N, S, S) uint8, S a multiple of 32.
     """
-    vectors, subjects = coarse(thumbnails), ids.subjects
+    vectors, subjects = directions(thumbnails, COARSE), ids.subjects
     sizes = np.bincount(subjects)
     count = len(sizes)
     (others,), nearest = most_similar(vectors, [(_CLOSE + BASELINE, subjects, False)])
