@@ -25,8 +25,14 @@ from stageproof.train.metrics.classification import (
     risk_at,
     table_scores,
 )
-from stageproof.train.metrics.intervals import LEAST_PATIENTS, exact, jackknife, leave_one_out, newcombe
-from stageproof.train.metrics.possible_confusion import possible_tables
+from stageproof.train.metrics.intervals import (
+    LEAST_PATIENTS,
+    exact,
+    jackknife,
+    leave_one_out,
+    newcombe,
+    possible_tables,
+)
 
 _WIDEST = 0.99
 """Level of the interval for independent patients (Newcombe) that bounds the jackknife's for an area under the curve."""
