@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -97,27 +96,20 @@ def with_people(samples: Samples, *, by_similarity: bool = True) -> Drawn:
     ids = samples.ids
     if ids is not None and not ids.assumed:
         return Drawn(replace(samples, groups=ids.subjects), GROUPS if ids.scans else ids.verdict)
-    groups, unit = _identified(_Key(samples)) if by_similarity else (None, UNKNOWN)
+    if not by_similarity:
+        return Drawn(replace(samples, groups=None), UNKNOWN)
+    digest = samples.digest()
+    if digest not in _known:
+        _known[digest] = _identified(samples)
+    groups, unit = _known[digest]
     return Drawn(replace(samples, groups=groups), unit)
 
 
-class _Key:
-    """Samples as a cache key, hashed by their digest."""
-
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
-        self._digest = samples.digest()
-
-    def __hash__(self) -> int:
-        return hash(self._digest)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._digest == other._digest
+_known: dict[str, tuple[np.ndarray | None, str]] = {}
+"""`Samples.digest` → result of `_identified`, which takes long."""
 
 
-@lru_cache(maxsize=2)
-def _identified(key: _Key) -> tuple[np.ndarray | None, str]:
-    samples = key.samples
+def _identified(samples: Samples) -> tuple[np.ndarray | None, str]:
     if len(samples) > _MAX_IDENTIFIED:
         return None, UNKNOWN
     try:
