@@ -165,21 +165,10 @@ def study(
     method: Method = "mean" if rule is None else "calibrated"
     used = tuple(index for index, one in enumerate(slices) if one.probabilities)
     rejected = tuple(index for index, one in enumerate(slices) if not one.probabilities)
+    given: dict[str, Any] = {"used": used, "rejected": rejected, "slices": tuple(slices), "method": method}
     if not used:
-        return StudyPrediction(
-            status="rejected",
-            label=None,
-            cdr=None,
-            probability=None,
-            probabilities={},
-            spread={},
-            agreement=None,
-            reason=f"all {len(slices)} slices were rejected; see the reason of each slice",
-            used=used,
-            rejected=rejected,
-            slices=tuple(slices),
-            method=method,
-        )
+        why = f"all {len(slices)} slices were rejected; see the reason of each slice"
+        return StudyPrediction("rejected", None, None, None, {}, {}, agreement=None, reason=why, **given)
     names = list(slices[used[0]].probabilities)
     mean = {name: sum(slices[i].probabilities[name] for i in used) / len(used) for name in names}
     spread = {
@@ -199,10 +188,7 @@ def study(
         spread=spread,
         agreement=agreeing / len(used),
         reason="" if sure else unsure(answer[label], abstain_below),
-        used=used,
-        rejected=rejected,
-        slices=tuple(slices),
-        method=method,
+        **given,
     )
 
 
