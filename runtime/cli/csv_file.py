@@ -89,7 +89,7 @@ class CsvFile:
         self.done = set(found.models)
         if set(found.models.values()) - {model_digest}:
             raise InputError(f"{path} has results of another model. Give another --output, to keep them separate.")
-        if found.partial and not _is_ours(found.partial, names):
+        if found.partial and not any(_begins(found.partial, name) for name in names):
             raise InputError(
                 f"{path} ends with an incomplete line of none of these images: {_shown(found.partial)}. It was not "
                 "modified. Give the images of the interrupted run, or remove that line yourself."
@@ -156,14 +156,9 @@ def _complete_length(content: bytes) -> int:
     return end
 
 
-def _is_ours(cut: bytes, names: Iterable[str]) -> bool:
-    """Whether these bytes are the beginning of a line that `row` writes for one of `names`."""
-    return any(_begins(cut, name.encode("utf-8", errors="surrogateescape")) for name in names)
-
-
-def _begins(cut: bytes, name: bytes) -> bool:
-    line = csv_line([cell(name.decode("utf-8", errors="surrogateescape"))])
-    start = line[:-1].encode("utf-8", errors="surrogateescape") + b","
+def _begins(cut: bytes, name: str) -> bool:
+    """Whether these bytes are the beginning of a line that `row` writes for `name`."""
+    start = csv_line([cell(name)])[:-1].encode("utf-8", errors="surrogateescape") + b","
     if len(cut) <= len(start):
         return start.startswith(cut)
     rest = cut[len(start) :]
