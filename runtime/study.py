@@ -67,5 +67,4 @@ def evidence_of(probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarr
     """
     logits = temperature * np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     logits -= logits.max(1, keepdims=True)
-    found: np.ndarray = np.maximum(logits - np.log(np.exp(logits).sum(1, keepdims=True)), FLOOR)
-    return found
+    return np.maximum(logits - np.log(np.exp(logits).sum(1, keepdims=True)), FLOOR)

@@ -44,5 +44,4 @@ def two_halves(people: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
         return None
     half = np.zeros(len(first), bool)
     half[np.argsort(labels[first], kind="stable")[1::2]] = True
-    chosen: np.ndarray = half[index]
-    return chosen
+    return half[index]

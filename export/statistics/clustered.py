@@ -175,12 +175,10 @@ def _log_terms(slices: int, share: float, icc: float) -> np.ndarray:
     at = np.arange(slices + 1)
     ways = gammaln(slices + 1) - gammaln(at + 1) - gammaln(slices - at + 1)
     if icc == 0:
-        terms: np.ndarray = ways + at * math.log(share) + (slices - at) * math.log1p(-share)
-        return terms
+        return ways + at * math.log(share) + (slices - at) * math.log1p(-share)
     both = (1 - icc) / icc
     first, second = share * both, (1 - share) * both
-    spread: np.ndarray = ways + betaln(at + first, slices - at + second) - betaln(first, second)
-    return spread
+    return ways + betaln(at + first, slices - at + second) - betaln(first, second)
 
 
 def _key(sizes: np.ndarray) -> tuple[tuple[int, int], ...]:

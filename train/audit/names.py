@@ -45,8 +45,7 @@ def without_names(
         counts = {name if name.lower() in _PARTS else of(name): count for name, count in folders.items()}
         written["given_split"] = {**findings["given_split"], "slices_by_folder": counts}
     known = set(names)
-    public: dict[str, Any] = with_texts(written, lambda text: of(text) if text in known else text)
-    return public
+    return with_texts(written, lambda text: of(text) if text in known else text)
 
 
 def names_file(findings: dict[str, Any], pseudonyms: Pseudonyms, names: Sequence[str]) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def assess(answers: Answers, stage_chances: np.ndarray | None = None, seed: int 
 def against_chance(answers: Answers, stage_chances: np.ndarray | None, seed: int = 0) -> dict[str, Any]:
     """The part of `assess` with a null distribution: test, smoothed curve and debiased ECE."""
     patients = int(answers.patients.max()) + 1
-    at = _points(answers.confidence)
+    # The log-odds at which the curve is evaluated: quantiles of the confidences.
+    at = np.quantile(_log_odds(answers.confidence), np.linspace(0.02, 0.98, POINTS))
     weights = _kernel(answers.confidence, at, patients)
     curve = _sums(answers, weights)
     known = curve.count.sum(0) ** 2 / np.maximum((curve.count**2).sum(0), 1e-300) >= LEAST_PATIENTS
@@ -147,28 +148,19 @@ def _student(apart: np.ndarray) -> np.ndarray:
     from scipy.stats import norm, t
 
     worth = (apart**2).sum(0) ** 2 / np.maximum((apart**4).sum(0), 1e-300)
-    found: np.ndarray = t.isf(_FAR_OUT, np.maximum(worth - 1, 2)) / norm.isf(_FAR_OUT)
-    return found
-
-
-def _points(confidence: np.ndarray) -> np.ndarray:
-    """(POINTS,) log-odds at which the curve is evaluated: quantiles of the confidences."""
-    found: np.ndarray = np.quantile(_log_odds(confidence), np.linspace(0.02, 0.98, POINTS))
-    return found
+    return t.isf(_FAR_OUT, np.maximum(worth - 1, 2)) / norm.isf(_FAR_OUT)
 
 
 def _log_odds(confidence: np.ndarray) -> np.ndarray:
     sure = np.minimum(confidence, _ALMOST_ONE)
-    found: np.ndarray = np.log(sure / (1 - sure))
-    return found
+    return np.log(sure / (1 - sure))
 
 
 def _kernel(confidence: np.ndarray, at: np.ndarray, patients: int) -> np.ndarray:
     """(N, POINTS) Gaussian kernel weights on the log-odds; bandwidth for the number of patients by Silverman (1986)."""
     odds = _log_odds(confidence)
     width = max(1.06 * float(odds.std()) * patients ** (-1 / 5), 1e-3)
-    found: np.ndarray = np.exp(-0.5 * ((odds[:, None] - at) / width) ** 2)
-    return found
+    return np.exp(-0.5 * ((odds[:, None] - at) / width) ** 2)
 
 
 def _sums(answers: Answers, weights: np.ndarray) -> _Sums:
@@ -200,8 +192,7 @@ def _in_the_large(answers: Answers) -> _Sums:
 
 
 def _ratio(sums: _Sums) -> np.ndarray:
-    found: np.ndarray = sums.observed.sum(0) / np.maximum(sums.count.sum(0), 1e-300)
-    return found
+    return sums.observed.sum(0) / np.maximum(sums.count.sum(0), 1e-300)
 
 
 def _slope(answers: Answers, patients: int) -> dict[str, Any]:

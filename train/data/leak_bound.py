@@ -77,8 +77,7 @@ def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
 
 def _reached(partners: np.ndarray) -> np.ndarray:
     """For each slice, the probability that at least one of its partners is in training."""
-    chance: np.ndarray = 1 - TEST_SHARE**partners
-    return chance
+    return 1 - TEST_SHARE**partners
 
 
 def _upper(count: float) -> float:

@@ -119,5 +119,4 @@ def shuffled_labels(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.nda
     labels, groups: (N,) int64.
     """
     _, patients = np.unique(groups, return_inverse=True)
-    given: np.ndarray = np.random.default_rng(seed).permutation(stages(labels, patients))[patients]
-    return given
+    return np.random.default_rng(seed).permutation(stages(labels, patients))[patients]

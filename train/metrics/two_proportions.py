@@ -34,8 +34,7 @@ def difference_ends(
 
     def reach(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         b = weight * b
-        found: np.ndarray = np.sqrt(np.maximum(a**2 + b**2 - 2 * together * a * b, 0.0))
-        return found
+        return np.sqrt(np.maximum(a**2 + b**2 - 2 * together * a * b, 0.0))
 
     middle = one - weight * two
     return middle - reach(one - one_low, two_high - two), middle + reach(one_high - one, two - two_low)
