@@ -148,11 +148,6 @@ class StudyPrediction:
         return cls(**{**data, "used": tuple(data["used"]), "rejected": tuple(data["rejected"]), "slices": slices})
 
 
-def stage_of(label: str) -> float:
-    """Clinical Dementia Rating of a canonical label."""
-    return CDR[label]
-
-
 def study(
     slices: Sequence[Prediction],
     abstain_below: float = 0.0,
@@ -170,21 +165,10 @@ def study(
     method: Method = "mean" if rule is None else "calibrated"
     used = tuple(index for index, one in enumerate(slices) if one.probabilities)
     rejected = tuple(index for index, one in enumerate(slices) if not one.probabilities)
+    given: dict[str, Any] = {"used": used, "rejected": rejected, "slices": tuple(slices), "method": method}
     if not used:
-        return StudyPrediction(
-            status="rejected",
-            label=None,
-            cdr=None,
-            probability=None,
-            probabilities={},
-            spread={},
-            agreement=None,
-            reason=f"all {len(slices)} slices were rejected; see the reason of each slice",
-            used=used,
-            rejected=rejected,
-            slices=tuple(slices),
-            method=method,
-        )
+        why = f"all {len(slices)} slices were rejected; see the reason of each slice"
+        return StudyPrediction("rejected", None, None, None, {}, {}, agreement=None, reason=why, **given)
     names = list(slices[used[0]].probabilities)
     mean = {name: sum(slices[i].probabilities[name] for i in used) / len(used) for name in names}
     spread = {
@@ -198,16 +182,13 @@ def study(
     return StudyPrediction(
         status="ok" if sure else "abstained",
         label=label if sure else None,
-        cdr=stage_of(label) if sure else None,
+        cdr=CDR[label] if sure else None,
         probability=answer[label] if sure else None,
         probabilities=answer,
         spread=spread,
         agreement=agreeing / len(used),
         reason="" if sure else unsure(answer[label], abstain_below),
-        used=used,
-        rejected=rejected,
-        slices=tuple(slices),
-        method=method,
+        **given,
     )
 
 

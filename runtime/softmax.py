@@ -10,5 +10,4 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
     exponential = np.exp(scaled)
-    result: np.ndarray = exponential / exponential.sum(axis=1, keepdims=True)
-    return result
+    return exponential / exponential.sum(axis=1, keepdims=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from stageproof.runtime.errors import BundleError
 from stageproof.runtime.serialization.json_fields import exactly, is_number, number
+from stageproof.runtime.softmax import probabilities
 
 KEYS = ("intercepts", "slope", "abstain_below")
 FLOOR = math.log(1e-12)
@@ -36,10 +37,7 @@ class StudyRule:
 
     def probabilities(self, evidence: np.ndarray) -> np.ndarray:
         """(N, classes) float64 probabilities, rows sum to 1, from (N, classes) mean evidence (see `evidence_of`)."""
-        scores = np.asarray(self.intercepts) + self.slope * evidence
-        scores = np.exp(scores - scores.max(1, keepdims=True))
-        found: np.ndarray = scores / scores.sum(1, keepdims=True)
-        return found
+        return probabilities(np.asarray(self.intercepts) + self.slope * evidence)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back exactly."""
@@ -69,5 +67,4 @@ def evidence_of(probabilities: np.ndarray, temperature: float = 1.0) -> np.ndarr
     """
     logits = temperature * np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     logits -= logits.max(1, keepdims=True)
-    found: np.ndarray = np.maximum(logits - np.log(np.exp(logits).sum(1, keepdims=True)), FLOOR)
-    return found
+    return np.maximum(logits - np.log(np.exp(logits).sum(1, keepdims=True)), FLOOR)

@@ -65,8 +65,7 @@ def _launch(options: Options, count: int) -> tuple[Path, dict[str, Any]]:
     loopback()
     try:
         with work_folder() as folder:
-            answer: tuple[Path, dict[str, Any]] = run_processes(train, (options,), count, {FOLDER: str(folder)})
-            return answer
+            return run_processes(train, (options,), count, {FOLDER: str(folder)})
     except Stopped as stopped:
         if has_checkpoint(partial_folder(out)):
             raise Interrupted(str(out)) from stopped

@@ -47,8 +47,7 @@ class GrayResNet34(nn.Module):
         """(N, classes) logits of (N, 1, H, W) images."""
         maps = self.maxpool(self.conv1(images))
         maps = self.layer3(self.layer2(self.layer1(self.layer0(maps))))
-        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(maps), 1))
-        return logits
+        return self.fc(torch.flatten(self.avgpool(maps), 1))
 
 
 class _Block(nn.Module):
@@ -63,8 +62,7 @@ class _Block(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         shortcut = maps if self.downsample is None else self.downsample(maps)
-        joined: torch.Tensor = self.relu(self.conv2(self.conv1(maps)) + shortcut)
-        return joined
+        return self.relu(self.conv2(self.conv1(maps)) + shortcut)
 
 
 def _layer(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.export.data.run_data import training_samples
+from stageproof.export.data.sampling import decoded
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.bundle.manifest import Document
 from stageproof.runtime.decoding.pool import read_isolated
@@ -42,5 +43,4 @@ def rejections(folder: Path, samples: Samples) -> np.ndarray | None:
     if not (folder / FILE).is_file():
         return None
     guard = Guard.read(folder / FILE)
-    scores = (guard.scores(read_isolated(samples.read(index)).image) for index in range(len(samples)))
-    return np.array([guard.judge(one) is not None for one in scores], bool)
+    return np.array([guard.judge(guard.scores(image)) is not None for image in decoded(samples)], bool)

@@ -11,7 +11,7 @@ from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.options import Options
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.artifacts.entries import LOGS
-from stageproof.train.runs.pseudonyms import PHANTOM, Pseudonyms
+from stageproof.train.runs.pseudonyms import PHANTOM, Pseudonyms, with_texts
 from stageproof.train.runs.record import data_path, read_record
 
 _PATH = re.compile(r"(?<![\w.<])/(?:[^\s/:'\"<>|,;()\[\]]+/)+[^\s/:'\"<>|,;()\[\]]*")
@@ -42,11 +42,7 @@ class Redactor:
 
     def json(self, value: Any) -> Any:
         """The JSON-like value with `text` applied to every string."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, dict):
-            return {key: self.json(one) for key, one in value.items()}
-        return [self.json(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return with_texts(value, self.text)
 
     def clean_logs(self, folder: Path) -> None:
         """Remove names and paths from the logs in `folder`, in place."""

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from stageproof.export.data.run_data import run_data, side, unseen_phantoms, with_patients
-from stageproof.export.data.sampling import PATIENTS, Drawn, joined, with_people
-from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import DatasetError, ImageError
+from stageproof.export.data.sampling import PATIENTS, Drawn, decoded, joined, with_people
+from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.preprocess import InputSpec, preprocess
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
@@ -101,13 +100,7 @@ def phantoms(limit: int) -> Samples:
 
 def preprocessed(samples: Samples, spec: InputSpec) -> np.ndarray:
     """(N, C, H, W) float32, read and preprocessed by the same code as in Predictor. Raises DatasetError."""
-    images = []
-    for index, name in enumerate(samples.names):
-        try:
-            images.append(preprocess(read_isolated(samples.read(index)).image, spec))
-        except (ImageError, OSError) as error:
-            raise DatasetError(f"{name} of {samples.source} cannot be read for the comparison: {error}") from error
-    return np.stack(images)
+    return np.stack([preprocess(image, spec) for image in decoded(samples, " for the comparison")])
 
 
 def distinct(images: np.ndarray) -> np.ndarray:

@@ -7,8 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import DatasetError, ImageError
+from stageproof.export.data.sampling import decoded
 from stageproof.train.data.samples import Samples
 
 LEAST_PEOPLE = 4
@@ -20,14 +19,8 @@ def pixel_digests(samples: Samples) -> list[str]:
 
     Raises DatasetError for an image that cannot be read.
     """
-    digests = []
-    for index, name in enumerate(samples.names):
-        try:
-            image = read_isolated(samples.read(index)).image.convert("RGB")
-        except (ImageError, OSError) as error:
-            raise DatasetError(f"{name} of {samples.source} cannot be read: {error}") from error
-        digests.append(hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
-    return digests
+    images = (image.convert("RGB") for image in decoded(samples))
+    return [hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest() for image in images]
 
 
 def without(samples: Samples, digests: Collection[str]) -> Samples:
@@ -51,5 +44,4 @@ def two_halves(people: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
         return None
     half = np.zeros(len(first), bool)
     half[np.argsort(labels[first], kind="stable")[1::2]] = True
-    chosen: np.ndarray = half[index]
-    return chosen
+    return half[index]

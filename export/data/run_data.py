@@ -6,8 +6,6 @@ under the names of held-out ones. The message then says why the data is not used
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,13 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.export.data.sampling import UNKNOWN, Drawn, spread
-from stageproof.runtime.errors import CheckpointError, DatasetError
-from stageproof.runtime.system.regular_files import read_text
-from stageproof.runtime.text.escapes import from_cell
+from stageproof.runtime.errors import DatasetError
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
 from stageproof.train.runs.record import data_path, read_record
+from stageproof.train.runs.split_file import read_split, unit_of
 
 PHANTOM_PEOPLE = 24
 """Phantom patients per stage of a run without data: the default of `train.data.phantom.__main__.phantom_samples`."""
@@ -82,9 +79,10 @@ def _run_data(
 ) -> RunData:
     """As `run_data`. state, moved_state: `_state` of `path` and `moved`, to invalidate the cache when files change."""
     if moved is not None:
-        samples = _loaded(moved)
-        if samples is not None and samples.digest() == digest:
-            return RunData(samples, False, digest=digest, moved=True)
+        with suppress(DatasetError, OSError):  # such as a folder of unlabelled images
+            samples = load_samples(moved)
+            if samples.digest() == digest:
+                return RunData(samples, False, digest=digest, moved=True)
     if not path.exists():
         return RunData(None, False, f"the data of {run.name} is no longer at {path}", digest)
     try:
@@ -96,52 +94,12 @@ def _run_data(
     return RunData(samples, False, digest=digest)
 
 
-def _loaded(path: Path) -> Samples | None:
-    """The labelled slices at `path`; None if there are none, as in a folder of unlabelled images."""
-    try:
-        return load_samples(path)
-    except (DatasetError, OSError):
-        return None
-
-
 def side_names(run: Path, side: str) -> set[str]:
     """Names of the slices that are on `side` in the run's split.csv: ``training`` or ``validation``.
 
     Raises CheckpointError if the file is missing or lacks a column.
     """
-    return {from_cell(row["name"]) for row in _split(run) if row["side"] == side}
-
-
-def patients(run: Path) -> dict[str, str]:
-    """Slice name → its patient or group, or the name itself if patients are unknown; all slices of the run's split.csv.
-
-    Raises CheckpointError, as `side_names`.
-    """
-    column = "group" if "group" in _split(run)[0] else "patient"
-    return {from_cell(row["name"]): row[column] or row["name"] for row in _split(run)}
-
-
-def unit_of(run: Path) -> str:
-    """Unit of `patients`: ``patients``, ``groups`` of one or more patients each, or ``unknown``.
-
-    Raises CheckpointError, as `side_names`.
-    """
-    rows = _split(run)
-    column = "group" if "group" in rows[0] else "patient"
-    if not all(row[column] for row in rows):
-        return "unknown"
-    return "groups" if column == "group" else "patients"
-
-
-def _split(run: Path) -> list[dict[str, str]]:
-    path = run / "split.csv"
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. It lists the slices that the run held out.") from error
-    if not rows or not {"name", "side"} <= set(rows[0]) or not {"patient", "group"} & set(rows[0]):
-        raise CheckpointError(f"{path} has no rows with name, patient and side. It lists the held-out slices.")
-    return rows
+    return {name for name, (_, where) in read_split(run).items() if where == side}
 
 
 def side(run: Path, samples: Samples, which: str) -> Samples:
@@ -168,9 +126,14 @@ def with_patients(run: Path, samples: Samples) -> Drawn:
     unit = unit_of(run)
     if unit == UNKNOWN:
         return Drawn(replace(samples, groups=None), unit)
-    of = patients(run)
-    _, groups = np.unique([of[name] for name in samples.names], return_inverse=True)
-    return Drawn(replace(samples, groups=groups.astype(np.int64)), unit)
+    return Drawn(_grouped(run, samples), unit)
+
+
+def _grouped(run: Path, samples: Samples) -> Samples:
+    """The samples with their patients as groups; each slice is a group if patients are unknown."""
+    of = read_split(run)
+    _, groups = np.unique([of[name][0] or name for name in samples.names], return_inverse=True)
+    return replace(samples, groups=groups.astype(np.int64))
 
 
 def training_samples(run: Path, limit: int, moved: Path | None = None) -> tuple[Samples | None, str]:
@@ -179,7 +142,4 @@ def training_samples(run: Path, limit: int, moved: Path | None = None) -> tuple[
     if data.samples is None:
         return None, data.problem
     samples = side(run, data.samples, "training")
-    samples = samples.select(spread(len(samples), limit))
-    of = patients(run)
-    _, groups = np.unique([of[name] for name in samples.names], return_inverse=True)
-    return replace(samples, groups=groups.astype(np.int64)), ""
+    return _grouped(run, samples.select(spread(len(samples), limit))), ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
+from PIL import Image
 
 from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import ImageError
+from stageproof.runtime.errors import DatasetError, ImageError
 from stageproof.train.data.identity.identify import identify
 from stageproof.train.data.patients.thumbnails import thumbnail
 from stageproof.train.data.samples import Samples
@@ -32,6 +33,19 @@ class Drawn:
         people = self.samples.groups
         chosen = spread(len(self.samples), limit) if people is None else over_people(people, limit)
         return replace(self, samples=self.samples.select(chosen))
+
+
+def decoded(samples: Samples, purpose: str = "") -> Iterator[Image.Image]:
+    """Yields the decoded images. Raises DatasetError, naming the image, if one cannot be read.
+
+    purpose: what they are read for, as in the message.
+    """
+    for index, name in enumerate(samples.names):
+        try:
+            image = read_isolated(samples.read(index)).image
+        except (ImageError, OSError) as error:
+            raise DatasetError(f"{name} of {samples.source} cannot be read{purpose}: {error}") from error
+        yield image
 
 
 def spread(count: int, limit: int) -> np.ndarray:
@@ -82,32 +96,25 @@ def with_people(samples: Samples, *, by_similarity: bool = True) -> Drawn:
     ids = samples.ids
     if ids is not None and not ids.assumed:
         return Drawn(replace(samples, groups=ids.subjects), GROUPS if ids.scans else ids.verdict)
-    groups, unit = _identified(_Key(samples)) if by_similarity else (None, UNKNOWN)
+    if not by_similarity:
+        return Drawn(replace(samples, groups=None), UNKNOWN)
+    digest = samples.digest()
+    if digest not in _known:
+        _known[digest] = _identified(samples)
+    groups, unit = _known[digest]
     return Drawn(replace(samples, groups=groups), unit)
 
 
-class _Key:
-    """Samples as a cache key, hashed by their digest."""
-
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
-        self._digest = samples.digest()
-
-    def __hash__(self) -> int:
-        return hash(self._digest)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._digest == other._digest
+_known: dict[str, tuple[np.ndarray | None, str]] = {}
+"""`Samples.digest` → result of `_identified`, which takes long."""
 
 
-@lru_cache(maxsize=2)
-def _identified(key: _Key) -> tuple[np.ndarray | None, str]:
-    samples = key.samples
+def _identified(samples: Samples) -> tuple[np.ndarray | None, str]:
     if len(samples) > _MAX_IDENTIFIED:
         return None, UNKNOWN
     try:
-        thumbnails = np.stack([thumbnail(read_isolated(samples.read(index)).image) for index in range(len(samples))])
-    except (ImageError, OSError):
+        thumbnails = np.stack([thumbnail(image) for image in decoded(samples)])
+    except DatasetError:
         return None, UNKNOWN  # the comparison will raise an error that names the image
     found = identify(thumbnails, None, samples.ids)
     return (None, UNKNOWN) if found.unit is None else (found.groups, found.unit)

@@ -30,12 +30,6 @@ FORMATS: dict[str, ModuleType] = {
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
-def format_module(name: str) -> ModuleType:
-    """The module of format `name`. Raises InputError with a suggestion for an unknown name."""
-    _known(name, FORMATS, "format")
-    return FORMATS[name]
-
-
 def combinations(to: Sequence[str], precision: Sequence[str]) -> dict[str, list[str]]:
     """Format → its precisions among those requested, in the order of the tables; ``all`` selects all.
 
@@ -97,7 +91,7 @@ def missing_package(module: ModuleType) -> str | None:
     return None
 
 
-def _known(name: str, names: Sequence[str] | dict[str, ModuleType], kind: str) -> None:
+def _known(name: str, names: Sequence[str], kind: str) -> None:
     if name not in names:
         close = get_close_matches(name.lower(), names, n=1)
         suggestion = f" Did you mean {close[0]!r}?" if close else ""

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 from stageproof.export.engines.aotinductor import NAME as ENGINE
 from stageproof.export.engines.aotinductor import TAKES
 from stageproof.export.formats import torch_export
-from stageproof.export.formats.built import Built
-from stageproof.export.formats.measured_precision import Found
+from stageproof.export.formats.built import Built, Found
 from stageproof.runtime.bundle.manifest import METADATA_KEY
 from stageproof.runtime.errors import BackendUnavailable, ExportError
 from stageproof.runtime.serialization.digests import sha256_file

@@ -10,7 +10,7 @@ from typing import Any
 
 from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.formats import FORMATS, file_name, missing_package, variants
-from stageproof.export.formats.measured_precision import assert_precision
+from stageproof.export.formats.built import assert_precision
 from stageproof.export.hashed_files import assert_written
 from stageproof.export.options import Options
 from stageproof.export.parity.gate import Verdict, judge

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stageproof.export.formats.built import Built
+from stageproof.export.formats.built import Built, Found
 from stageproof.export.formats.graph_store import graph, graph_of_pixels
-from stageproof.export.formats.measured_precision import Found
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.preprocessing.onnx import PREFIX
 from stageproof.runtime.bundle.manifest import TENSOR

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stageproof.export.formats.built import Built
+from stageproof.export.formats.built import Built, Found
 from stageproof.export.formats.graph_store import graph, graph_of_pixels
-from stageproof.export.formats.measured_precision import Found
 from stageproof.export.preprocessing import TAKES
 from stageproof.runtime.bundle.manifest import METADATA_KEY, TENSOR
 from stageproof.runtime.errors import ExportError

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stageproof.export.formats.built import Built
-from stageproof.export.formats.measured_precision import Found
+from stageproof.export.formats.built import Built, Found
 from stageproof.export.hashed_files import write
 from stageproof.runtime.bundle.manifest import METADATA_KEY
 
@@ -43,9 +42,6 @@ def inspect(path: Path) -> Found:
     """The type of the weight of each convolution and matrix product in the file."""
     from safetensors import safe_open
 
-    from stageproof.export.graphs.half_precision import DTYPES
-
-    names = {dtype: name for name, dtype in DTYPES.items()}
     with safe_open(path, framework="pt") as file:
         weights = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
-    return Found.count([names.get(tensor.dtype, "other") for tensor in weights if tensor.ndim >= 2])
+    return Found.of(tensor.dtype for tensor in weights if tensor.ndim >= 2)

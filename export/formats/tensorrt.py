@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stageproof.export.formats.built import Built
+from stageproof.export.formats.built import Built, Found
 from stageproof.export.formats.graph_store import graph
-from stageproof.export.formats.measured_precision import Found
 from stageproof.export.hashed_files import write
 from stageproof.export.quantization.qdq_edit import with_signed_activations
 from stageproof.runtime.backends.tensorrt import FLAVOURS

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stageproof.export.formats.built import Built
-from stageproof.export.formats.measured_precision import Found
+from stageproof.export.formats.built import Built, Found
 from stageproof.export.graphs.debug_info import without_stack_traces
 from stageproof.export.hashed_files import write
 from stageproof.runtime.bundle.manifest import METADATA_KEY
@@ -62,9 +61,5 @@ def inspect(path: Path) -> Found:
     """The type of the weight of each convolution and matrix product in the file."""
     import torch
 
-    from stageproof.export.graphs.half_precision import DTYPES
-
     program = torch.export.load(path)
-    names = {dtype: name for name, dtype in DTYPES.items()}
-    weights = [tensor for tensor in program.state_dict.values() if tensor.ndim >= 2]
-    return Found.count([names.get(tensor.dtype, "other") for tensor in weights])
+    return Found.of(tensor.dtype for tensor in program.state_dict.values() if tensor.ndim >= 2)

@@ -8,8 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stageproof.export.formats.built import Built
-from stageproof.export.formats.measured_precision import Found
+from stageproof.export.formats.built import Built, Found
 from stageproof.export.graphs.debug_info import without_debug_sources
 from stageproof.export.hashed_files import write
 from stageproof.export.preprocessing import TAKES
@@ -57,16 +56,8 @@ def inspect(path: Path) -> Found:
     """The type of the weight of each convolution and matrix product in the file."""
     import torch
 
-    from stageproof.export.graphs.half_precision import DTYPES
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         module = torch.jit.load(str(path))
-    names = {dtype: name for name, dtype in DTYPES.items()}
-    weights = [
-        value.toIValue().dtype
-        for node in module.inlined_graph.nodes()
-        if node.kind() in _WEIGHTED
-        for value in list(node.inputs())[1:2]
-    ]
-    return Found.count([names.get(dtype, "other") for dtype in weights])
+    nodes = [node for node in module.inlined_graph.nodes() if node.kind() in _WEIGHTED]
+    return Found.of(value.toIValue().dtype for node in nodes for value in list(node.inputs())[1:2])

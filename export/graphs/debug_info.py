@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,11 +22,6 @@ def without_stack_traces(program: ExportedProgram) -> ExportedProgram:
 
 def without_debug_sources(content: bytes) -> bytes:
     """The TorchScript archive without its tables of source lines, which are only used in error messages."""
-    return _rewritten(content, lambda name, record: None if name.endswith(".debug_pkl") else record)
-
-
-def _rewritten(content: bytes, change: Callable[[str, bytes], bytes | None]) -> bytes:
-    """A copy of a PyTorch archive with each record replaced by `change(name, record)`; None omits the record."""
     import torch
 
     reader = torch._C.PyTorchFileReader(io.BytesIO(content))
@@ -38,10 +32,8 @@ def _rewritten(content: bytes, change: Callable[[str, bytes], bytes | None]) -> 
     if stated is not None:
         writer.set_min_version(int(reader.get_record(stated)))  # determines the meaning of the operators
     for name in names:
-        if name in _WRITTEN_BY_TORCH:
-            continue
-        record = change(name, reader.get_record(name))
-        if record is not None:
+        if name not in _WRITTEN_BY_TORCH and not name.endswith(".debug_pkl"):
+            record = reader.get_record(name)
             writer.write_record(name, record, len(record))
     writer.write_end_of_file()
     return buffer.getvalue()

@@ -20,8 +20,7 @@ class Lowered(nn.Module):
         self.dtype = dtype
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(images.to(self.dtype)).to(torch.float32)
-        return logits
+        return self.model(images.to(self.dtype)).to(torch.float32)
 
 
 def lowered(model: nn.Module, precision: str) -> nn.Module:

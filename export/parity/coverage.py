@@ -48,14 +48,12 @@ def not_tested(counts: dict[str, int]) -> tuple[str, ...]:
 def near_ties(probabilities: np.ndarray) -> np.ndarray:
     """(N,) bool: the two highest probabilities of the row differ by less than `NEAR_TIE`."""
     two = np.sort(probabilities, axis=1)[:, -2:]
-    ties: np.ndarray = two[:, 1] - two[:, 0] < NEAR_TIE
-    return ties
+    return two[:, 1] - two[:, 0] < NEAR_TIE
 
 
 def saturated(probabilities: np.ndarray) -> np.ndarray:
     """(N,) bool: the highest probability of the row is 1 within `SATURATED`."""
-    full: np.ndarray = probabilities.max(1) > 1 - SATURATED
-    return full
+    return probabilities.max(1) > 1 - SATURATED
 
 
 def why_uninformative(probabilities: np.ndarray, labels: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from stageproof.runtime.inference.answers import PredictionBuilder
 from stageproof.runtime.inference.input_batches import Prepared
 from stageproof.runtime.model_info import ModelInfo
-from stageproof.runtime.prediction import Prediction, StudyPrediction, study_by
+from stageproof.runtime.prediction import study_by
 from stageproof.runtime.softmax import probabilities
 
 Answer = tuple[str, str | None]
@@ -58,15 +58,10 @@ def serve(model: ModelInfo, logits: np.ndarray, people: np.ndarray | None, rejec
     for position, patient in enumerate(index.tolist()):
         of_each[patient].append(position)
     studies = [
-        _study([slices[position] for position in positions], model) if finite[positions].all() else None
+        study_by(model, [slices[position] for position in positions]) if finite[positions].all() else None
         for positions in of_each
     ]
     return Served(images, tuple(("failed", None) if one is None else (one.status, one.label) for one in studies))
-
-
-def _study(slices: Sequence[Prediction], model: ModelInfo) -> StudyPrediction:
-    """The study's prediction by the model's own rule, as in `Predictor.predict_study`."""
-    return study_by(model, slices)
 
 
 def differing(before: Sequence[Answer], after: Sequence[Answer]) -> np.ndarray:

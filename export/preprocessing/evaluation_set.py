@@ -8,8 +8,7 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
-from stageproof.runtime.decoding.pool import read_isolated
-from stageproof.runtime.errors import DatasetError, ImageError
+from stageproof.export.data.sampling import decoded
 from stageproof.train.data.samples import Samples
 
 SIZES = (
@@ -47,14 +46,10 @@ def pixel_images(samples: Samples) -> tuple[tuple[np.ndarray, ...], list[int]]:
     """
     order = sorted(range(len(samples)), key=lambda index: (index % len(SIZES), index // len(SIZES) % 2))
     images = []
-    for index in order:
-        try:
-            grey = read_isolated(samples.read(index)).image.convert("L")
-        except (ImageError, OSError) as error:
-            name = f"{samples.names[index]} of {samples.source}"
-            raise DatasetError(f"{name} cannot be read for the comparison: {error}") from error
+    chosen = samples.select(np.array(order, np.int64))
+    for index, image in zip(order, decoded(chosen, " for the comparison"), strict=True):
         height, width = SIZES[index % len(SIZES)]
-        pixels = np.array(grey.resize((width, height), Image.Resampling.LANCZOS))[..., None]
+        pixels = np.array(image.convert("L").resize((width, height), Image.Resampling.LANCZOS))[..., None]
         if index // len(SIZES) % 2:
             pixels = (pixels * np.array(TINT, np.float32)).astype(np.uint8)
         images.append(pixels)

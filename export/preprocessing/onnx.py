@@ -187,25 +187,17 @@ def _product(name: str, source: str, weights: str, axis: int) -> str:
 
 
 def _prefix(graph: GraphProto) -> None:
-    """Add `PREFIX` to all names except those of input and output, in place. onnx.compose's own prefixing does not
-    rename the outer values that a subgraph uses."""
-    from onnx import AttributeProto
+    """Add `PREFIX` to all names except those of input and output, in place; name the nodes, which have no names."""
 
     def renamed(name: str) -> str:
         return name if name in ("", INPUT, "tensor") else PREFIX + name
 
     for tensor in (*graph.initializer, *graph.value_info):
         tensor.name = renamed(tensor.name)
-    if graph.name != "preprocessing":
-        for value in graph.output:
-            value.name = renamed(value.name)
     for node in graph.node:
         node.input[:] = [renamed(name) for name in node.input]
         node.output[:] = [renamed(name) for name in node.output]
         node.name = PREFIX + node.output[0].removeprefix(PREFIX)
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                _prefix(attribute.g)
 
 
 def _softmax(model: ModelProto, temperature: float) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stageproof.export.graphs.metadata import KEY
+from stageproof.export.quantization.onnx_runtime import run_batches
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -135,7 +136,6 @@ def _scales(graph: GraphProto, groups: _Groups, peaks: dict[str, np.ndarray]) ->
 
 def _peaks(model: ModelProto, images: np.ndarray, threads: int) -> dict[str, np.ndarray]:
     """Input tensor of each convolution → (C,) float32, maximum absolute value per channel."""
-    import onnxruntime
     from onnx import helper, numpy_helper
 
     probe = copy.deepcopy(model)
@@ -148,10 +148,5 @@ def _peaks(model: ModelProto, images: np.ndarray, threads: int) -> dict[str, np.
             helper.make_node("ReduceMax", [f"{name}.magnitude", "peak_axes"], [f"{name}.peak"], keepdims=0)
         )
         graph.output.append(helper.make_empty_tensor_value_info(f"{name}.peak"))
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    batches = np.array_split(images, -(-len(images) // 16))
-    rows = [session.run([f"{name}.peak" for name in names], {"images": np.ascontiguousarray(part)}) for part in batches]
+    rows = run_batches(probe, [f"{name}.peak" for name in names], images, threads, "fp32")
     return {name: np.max([row[index] for row in rows], axis=0) for index, name in enumerate(names)}

@@ -10,23 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from stageproof.export.statistics.binomial import upper_bound
 from stageproof.export.statistics.clustered import Counts, within
 from stageproof.runtime.softmax import probabilities
 
 DRAWS = 400
 _AT_ONCE = 64  # images for which all errors are evaluated in memory at once
-
-
-def most_flips(images: int, tolerance: float) -> int:
-    """Largest number of changed predictions of `images` independent images whose upper bound is within `tolerance`; -1
-    if the bound exceeds it even without a change."""
-    if not tolerance:
-        return 0
-    flips = -1
-    while flips < images and upper_bound(flips + 1, images) <= tolerance:
-        flips += 1
-    return flips
 
 
 def changes(

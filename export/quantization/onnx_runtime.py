@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 def run(model: ModelProto, images: np.ndarray, threads: int, precision: str = "int8") -> np.ndarray:
     """(N, classes) float32 logits of the graph on the CPU. images: (N, C, H, W) float32."""
+    return np.concatenate([logits for (logits,) in run_batches(model, None, images, threads, precision)])
+
+
+def run_batches(
+    model: ModelProto, names: list[str] | None, images: np.ndarray, threads: int, precision: str
+) -> list[list[np.ndarray]]:
+    """The outputs `names` (None: all) of the graph on the CPU, for each batch of 16 of the (N, C, H, W) images."""
     import onnxruntime
 
     from stageproof.runtime.backends.onnx import WRONG_OPTIMIZERS
@@ -26,4 +33,4 @@ def run(model: ModelProto, images: np.ndarray, threads: int, precision: str = "i
         disabled_optimizers=WRONG_OPTIMIZERS.get(precision),
     )
     parts = np.array_split(images, -(-len(images) // 16))
-    return np.concatenate([session.run(None, {"images": np.ascontiguousarray(part)})[0] for part in parts])
+    return [session.run(names, {"images": np.ascontiguousarray(part)}) for part in parts]

@@ -139,9 +139,9 @@ def bound(counts: Counts, confidence: float = 0.95) -> float:
     """
     if not counts.images:
         return 1.0
+    independent = _independent(counts, confidence)
     if int(counts.sizes.max()) == 1:
-        return upper_bound(counts.total, counts.images, confidence)  # one image per patient: images are independent
-    independent = upper_bound(counts.total, counts.images, confidence)
+        return independent  # one image per patient
     if counts.known:
         independent = max(independent, korn_graubard(counts, confidence))
     return max(independent, beta_binomial_bound(counts, confidence))
@@ -163,14 +163,8 @@ def _independent(counts: Counts, confidence: float) -> float:
 def minimum_patients(share: float, slices: int, confidence: float = 0.95) -> int:
     """Smallest number of patients with `slices` images each for which the bound without changes is within `share`,
     in (0, 1)."""
-    none = min(_probability_of_none(slices, share, icc) for icc in (0.0, LARGEST_ICC))
-    most = max(_probability_of_none(slices, share, icc) for icc in (0.0, LARGEST_ICC))
-    assert 0 < none <= most < 1
-    return max(2, math.ceil(math.log(1 - confidence) / math.log(most)))
-
-
-def _probability_of_none(slices: int, share: float, icc: float) -> float:
-    return float(np.exp(_log_terms(slices, share, icc)[0]))
+    none = max(float(_log_terms(slices, share, icc)[0]) for icc in (0.0, LARGEST_ICC))  # log probability of no change
+    return max(2, math.ceil(math.log(1 - confidence) / none))
 
 
 @lru_cache(maxsize=4096)
@@ -181,12 +175,10 @@ def _log_terms(slices: int, share: float, icc: float) -> np.ndarray:
     at = np.arange(slices + 1)
     ways = gammaln(slices + 1) - gammaln(at + 1) - gammaln(slices - at + 1)
     if icc == 0:
-        terms: np.ndarray = ways + at * math.log(share) + (slices - at) * math.log1p(-share)
-        return terms
+        return ways + at * math.log(share) + (slices - at) * math.log1p(-share)
     both = (1 - icc) / icc
     first, second = share * both, (1 - share) * both
-    spread: np.ndarray = ways + betaln(at + first, slices - at + second) - betaln(first, second)
-    return spread
+    return ways + betaln(at + first, slices - at + second) - betaln(first, second)
 
 
 def _key(sizes: np.ndarray) -> tuple[tuple[int, int], ...]:

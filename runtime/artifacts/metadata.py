@@ -20,7 +20,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,8 +38,8 @@ METADATA_KEYS = (METADATA_KEY, "neurostage")
 LARGEST = 1 << 20
 """Limit on the bytes of the metadata; the export writes about 600."""
 _LARGEST_HEADER = 4 << 20
-"""Limit on the bytes of a safetensors header or an OpenVINO topology: ten times the largest network here. Parsed, they
-can take fifty times as much memory."""
+"""Limit on the bytes of a safetensors header or an archive's directory: ten times the largest network here. Parsed,
+they can take fifty times as much memory."""
 _PARTS = 100_000
 """Limit on the fields of an ONNX file that are read."""
 _FITTING = 16
@@ -109,19 +109,25 @@ def read_description(description: str, where: str) -> ArtifactMetadata:
     guarded = data.get("guarded", False)
     if not isinstance(guarded, bool):
         raise BundleError(f"{where}: 'guarded' is {guarded!r}, expected true or false. Export again.")
-    origin = text(data, "labels_from", where) if "labels_from" in data else None
-    if origin is not None and origin not in LABELS_FROM:
-        raise BundleError(
-            f"{where}: labels_from is {origin!r}, expected one of {', '.join(LABELS_FROM)}. Export again."
-        )
     return ArtifactMetadata(
         model=ModelInfo.from_exact({key: data[key] for key in (*KEYS, *OPTIONAL) if key in data}, where),
         precision=text(data, "precision", where) if "precision" in data else None,
         guarded=guarded,
-        labels_from=origin,
+        labels_from=labels_origin(data, where),
         takes=text(data, "takes", where) if "takes" in data else None,
         gives=text(data, "gives", where, "logits"),
     )
+
+
+def labels_origin(data: Mapping[str, Any], where: str) -> str | None:
+    """`labels_from` in an artifact's metadata or a manifest; None if it is not recorded. Raises BundleError for a value
+    other than `runtime.labels.LABELS_FROM`."""
+    if "labels_from" not in data:
+        return None
+    value: str = field(data, "labels_from", str, where)
+    if value not in LABELS_FROM:
+        raise BundleError(f"{where}: labels_from is {value!r}, expected one of {', '.join(LABELS_FROM)}. Export again.")
+    return value
 
 
 def _onnx(file: BinaryIO) -> list[str]:
@@ -175,14 +181,9 @@ def _varint(file: BinaryIO) -> int:
 
 def _openvino(file: BinaryIO) -> list[str]:
     """The values of our elements in the rt_info of the network; the rt_info of its layers is ignored."""
-    from xml.etree import ElementTree  # imported here: only this format needs it
+    from stageproof.runtime.artifacts import openvino_file  # imports an XML parser, which only this format needs
 
-    content = file.read(_LARGEST_HEADER + 1)
-    if len(content) > _LARGEST_HEADER:
-        raise ValueError(f"it has more than {_LARGEST_HEADER} bytes")
-    if b"<!DOCTYPE" in content or b"\0" in content:  # entities could make a small file large; UTF-16 could hide them
-        raise ValueError("it declares a document type or is not UTF-8, and OpenVINO writes neither")
-    network = ElementTree.fromstring(content)
+    network = openvino_file.parse(file.read(openvino_file.LARGEST + 1))
     if network.tag != "net":
         return []
     found = [element for key in METADATA_KEYS for element in network.findall(f"rt_info/framework/{key}")]

@@ -15,7 +15,6 @@ Messages and field numbers: onnx.proto (IR version 13). The computation of the g
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
@@ -28,20 +27,14 @@ PARTS = 100_000
 """Limit on the fields of a file; the largest network here has 4,000, in int8 three times as many."""
 
 OPERATORS = frozenset(
-    re.findall(
-        r"\w+",
-        """Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Div Dropout Flatten Gather
-        Gemm GlobalAveragePool Identity MatMul Max MaxPool Min Mul QuantizeLinear ReduceMean Relu Reshape Shape Slice
-        Softmax Squeeze Sub Transpose Unsqueeze""",
-    )
+    """Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Div Dropout Flatten Gather
+    Gemm GlobalAveragePool Identity MatMul Max MaxPool Min Mul QuantizeLinear ReduceMean Relu Reshape Shape Slice
+    Softmax Squeeze Sub Transpose Unsqueeze""".split()
 )
 """Allowed operators of graphs that take the output of `runtime.preprocess`."""
 OF_PIXELS = frozenset(
-    re.findall(
-        r"\w+",
-        """Abs And CastLike Ceil Equal Expand Floor Greater GreaterOrEqual Less LessOrEqual Mod Neg Not Or Pow Range
-        ReduceMax ReduceSum Round Split Sqrt Where""",
-    )
+    """Abs And CastLike Ceil Equal Expand Floor Greater GreaterOrEqual Less LessOrEqual Mod Neg Not Or Pow Range
+    ReduceMax ReduceSum Round Split Sqrt Where""".split()
 )
 """Additional operators of graphs with built-in preprocessing, which Predictor never loads."""
 

@@ -213,8 +213,7 @@ _RULES: dict[str, Callable[[Node, list[Value]], Value]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _broadcast),
     "Constant": _constant,
     "Conv": _convolution,
-    "MaxPool": _pool,
-    "AveragePool": _pool,
+    **dict.fromkeys(("MaxPool", "AveragePool"), _pool),
     "GlobalAveragePool": _global,
     "ReduceMean": _mean,
     "Gemm": _gemm,
@@ -225,8 +224,6 @@ _RULES: dict[str, Callable[[Node, list[Value]], Value]] = {
     "Shape": _shape,
     "Gather": _gather,
     "Concat": _together,
-    "Slice": _fewer,
-    "Squeeze": _fewer,
-    "Unsqueeze": _fewer,
+    **dict.fromkeys(("Slice", "Squeeze", "Unsqueeze"), _fewer),
 }
 """Operator → shape inference; all others return the shape of their first input."""

@@ -15,21 +15,15 @@ LARGEST = 4 << 20
 """Limit on the bytes of a topology; the largest network here has 0.4 MB."""
 LAYERS = 20_000
 OPERATIONS = frozenset(
-    re.findall(
-        r"\w+",
-        """Parameter Const Result Convolution GroupConvolution Add Multiply Subtract Divide ReLU PReLU Clamp MaxPool
-        AvgPool ReduceMean MatMul FullyConnected Reshape Squeeze Unsqueeze Transpose Convert ConvertLike FakeQuantize
-        FakeConvert Softmax SoftMax Concat Split VariadicSplit StridedSlice Slice Gather ShapeOf Flatten Identity
-        BatchNormInference Broadcast""",
-    )
+    """Parameter Const Result Convolution GroupConvolution Add Multiply Subtract Divide ReLU PReLU Clamp MaxPool
+    AvgPool ReduceMean MatMul FullyConnected Reshape Squeeze Unsqueeze Transpose Convert ConvertLike FakeQuantize
+    FakeConvert Softmax SoftMax Concat Split VariadicSplit StridedSlice Slice Gather ShapeOf Flatten Identity
+    BatchNormInference Broadcast""".split()
 )
 """Allowed operations of networks that take the output of `runtime.preprocess`; Broadcast shapes the biases."""
 OF_PIXELS = frozenset(
-    re.findall(
-        r"\w+",
-        """Abs Floor Ceiling Mod FloorMod Maximum Minimum Range Select Greater GreaterEqual Less LessEqual Equal Round
-        NotEqual LogicalAnd LogicalOr LogicalNot ReduceSum ReduceMax Power Sqrt Negative Interpolate""",
-    )
+    """Abs Floor Ceiling Mod FloorMod Maximum Minimum Range Select Greater GreaterEqual Less LessEqual Equal Round
+    NotEqual LogicalAnd LogicalOr LogicalNot ReduceSum ReduceMax Power Sqrt Negative Interpolate""".split()
 )
 """Additional operations of networks with built-in preprocessing, which Predictor never loads."""
 _OPSETS = re.compile(r"opset\d{1,3}")
@@ -47,14 +41,22 @@ _LARGEST_SHAPE = 1 << 26
 """Limit on elements; the largest feature map of a network here has 1.6 million for one image."""
 
 
-def examine(topology: bytes, weights: bytes, *, pixels: bool = False) -> None:
-    """Raise ValueError, naming the finding, for a network that no export of this project writes; SyntaxError (of
-    ElementTree) for invalid XML. pixels: whether the network has built-in preprocessing."""
+def parse(topology: bytes) -> ElementTree.Element:
+    """The root element. Raises ValueError for content that could exhaust the parser, SyntaxError (of ElementTree) for
+    invalid XML."""
     if len(topology) > LARGEST:
         raise ValueError(f"it has more than {LARGEST} bytes")
     if b"<!DOCTYPE" in topology or b"\0" in topology:  # entities could make a small file large; UTF-16 could hide them
         raise ValueError("it declares a document type or is not UTF-8, and OpenVINO writes neither")
-    network = ElementTree.fromstring(topology)
+    return ElementTree.fromstring(topology)
+
+
+def examine(topology: bytes, weights: bytes, *, pixels: bool = False) -> None:
+    """Raise ValueError, naming the finding, for a network that no export of this project writes, and as `parse`.
+
+    pixels: whether the network has built-in preprocessing.
+    """
+    network = parse(topology)
     if network.tag != "net":
         raise ValueError(f"its root element is <{network.tag[:80]}>, expected <net> of an OpenVINO network")
     listed = network.findall("layers/layer")

@@ -25,6 +25,7 @@ from stageproof.runtime.audit import chain
 from stageproof.runtime.audit.chain import State
 from stageproof.runtime.errors import AuditError
 from stageproof.runtime.prediction import Prediction
+from stageproof.runtime.system.regular_files import append, private
 
 __all__ = ["AuditLog", "pixels_digest"]
 
@@ -57,7 +58,7 @@ class AuditLog:
         if path.exists() and not path.is_file():
             raise AuditError(f"{path} is not a regular file. Give a file for the audit log.")
         try:
-            with self._turn, open(path, "a+b", opener=_private) as file, _locked(file, path):
+            with self._turn, open(path, "a+b", opener=private) as file, _locked(file, path):
                 file.seek(0)
                 first = file.readline()
                 if not first.endswith(b"\n"):
@@ -98,7 +99,7 @@ class AuditLog:
         """As `record`, for several predictions: writes all lines or none."""
         entries = [_entry(prediction, pixels) for prediction, pixels in predictions]
         try:
-            with self._turn, open(self.path, "r+b", buffering=0, opener=_private) as file, _locked(file, self.path):
+            with self._turn, open(self.path, "r+b", buffering=0, opener=private) as file, _locked(file, self.path):
                 state = self._end(file)
                 self._append(file, state, entries)
         except OSError as error:
@@ -148,22 +149,12 @@ class AuditLog:
         return state
 
     def _append(self, file: IO[bytes], state: State, entries: Sequence[dict[str, Any]], predictions: int = 1) -> State:
-        end = file.seek(0, os.SEEK_END)
-        data = b"" if end == state.size else b"\n"  # terminates an incomplete line
+        data = b"" if file.seek(0, os.SEEK_END) == state.size else b"\n"  # terminates an incomplete line
         for entry in entries:
             line = chain.signed({**entry, "previous": state.digest}, self._key)
             state = state.after(line, predictions=predictions)
             data += line + b"\n"
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[file.write(left) :]
-            file.flush()
-            getattr(os, "fdatasync", os.fsync)(file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(file.fileno(), end)
-            raise
+        append(file, data, sync=True)
         chain.write_head(self.path, self._salt, state, self._key)
         return state
 
@@ -172,11 +163,6 @@ def pixels_digest(image: Image.Image, salt: str) -> str:
     """SHA-256, hexadecimal, of salt, mode, size and pixels: equal for identical decoded images in one log."""
     head = f"{salt}\0{image.mode}\0{image.size[0]}x{image.size[1]}\0".encode()
     return hashlib.sha256(head + image.tobytes()).hexdigest()
-
-
-def _private(path: str, flags: int) -> int:
-    """Opener for `open`: a new file is accessible by its owner only, and opening a FIFO does not block."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
 
 
 @contextlib.contextmanager

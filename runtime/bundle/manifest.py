@@ -45,9 +45,8 @@ from stageproof.runtime.artifacts.entries import (
     read_golden,
 )
 from stageproof.runtime.artifacts.files import LARGEST_MODEL, read_once
-from stageproof.runtime.artifacts.metadata import METADATA_KEY
+from stageproof.runtime.artifacts.metadata import METADATA_KEY, labels_origin
 from stageproof.runtime.errors import BundleError
-from stageproof.runtime.labels import LABELS_FROM
 from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.serialization.digests import UNSEALED, is_sealed, seal, sha256_file
 from stageproof.runtime.serialization.json_fields import assert_plain, exactly, field, objects, parse
@@ -143,7 +142,7 @@ class Manifest:
             guard=read_document(field(data, "guard", dict, where), f"{where}: guard") if "guard" in data else None,
             golden=tuple(read_golden(*entry) for entry in _entries(data, "golden", where)),
             documents=tuple(read_document(*entry) for entry in _entries(data, "documents", where)),
-            labels_from=_labels_from(data, where),
+            labels_from=labels_origin(data, where),
         )
         manifest.assert_consistent(where)
         return manifest
@@ -260,15 +259,6 @@ def _assert_digest(path: Path, found: str, expected: str) -> None:
             f"{path} has SHA-256 {found[:12]}…, the manifest says {expected[:12]}…: the file was changed after "
             "export. Not loaded. Copy the bundle again, or export again."
         )
-
-
-def _labels_from(data: Mapping[str, Any], where: str) -> str | None:
-    if "labels_from" not in data:
-        return None
-    value: str = field(data, "labels_from", str, where)
-    if value not in LABELS_FROM:
-        raise BundleError(f"{where}: labels_from is {value!r}, expected one of {', '.join(LABELS_FROM)}. Export again.")
-    return value
 
 
 def _entries(data: Mapping[str, Any], key: str, where: str) -> list[tuple[dict[str, Any], str]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from stageproof.runtime.cli.output import COLUMNS, csv_line, header, row
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.prediction import Prediction
-from stageproof.runtime.system.regular_files import read_regular
+from stageproof.runtime.system.regular_files import append, private, read_regular
 from stageproof.runtime.text.escapes import cell, from_cell
 
 try:
@@ -89,13 +89,13 @@ class CsvFile:
         self.done = set(found.models)
         if set(found.models.values()) - {model_digest}:
             raise InputError(f"{path} has results of another model. Give another --output, to keep them separate.")
-        if found.partial and not _is_ours(found.partial, names):
+        if found.partial and not any(_begins(found.partial, name) for name in names):
             raise InputError(
                 f"{path} ends with an incomplete line of none of these images: {_shown(found.partial)}. It was not "
                 "modified. Give the images of the interrupted run, or remove that line yourself."
             )
         try:
-            self._file = open(path, "r+b" if path.exists() else "xb", buffering=0, opener=_private)  # noqa: SIM115
+            self._file = open(path, "r+b" if path.exists() else "xb", buffering=0, opener=private)  # noqa: SIM115
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}. Give another --output.") from error
         try:
@@ -114,10 +114,8 @@ class CsvFile:
             raise InputError(f"{self.path} was changed by another process. Give another --output.")
         if found.partial:
             aside = Path(f"{self.path}.cut")
-            with self._input_errors(), open(aside, "ab", opener=_private) as kept:
-                kept.write(found.partial + b"\n")
-                kept.flush()
-                os.fsync(kept.fileno())
+            with self._input_errors(), open(aside, "ab", opener=private) as kept:
+                append(kept, found.partial + b"\n", sync=True)
             self._file.truncate(found.complete)
         if not found.complete:
             self._append(header())
@@ -127,16 +125,8 @@ class CsvFile:
         self._append(row(name, prediction))
 
     def _append(self, text: str) -> None:
-        end = self._file.seek(0, os.SEEK_END)
-        left = memoryview(text.encode("utf-8", errors="surrogateescape"))
         with self._input_errors():
-            try:
-                while left:
-                    left = left[self._file.write(left) :]
-            except OSError:
-                with contextlib.suppress(OSError):
-                    self._file.truncate(end)
-                raise
+            append(self._file, text.encode("utf-8", errors="surrogateescape"))
 
     @contextlib.contextmanager
     def _input_errors(self) -> Iterator[None]:
@@ -155,11 +145,6 @@ class CsvFile:
             os.fsync(self._file.fileno())
 
 
-def _private(path: str, flags: int) -> int:
-    """Opener for `open`: a new file is accessible by its owner only, and opening a FIFO does not block."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
-
-
 def _complete_length(content: bytes) -> int:
     """Bytes up to the last line end outside quotes; a quoted file name may contain line ends."""
     end = at = quotes = 0
@@ -171,14 +156,9 @@ def _complete_length(content: bytes) -> int:
     return end
 
 
-def _is_ours(cut: bytes, names: Iterable[str]) -> bool:
-    """Whether these bytes are the beginning of a line that `row` writes for one of `names`."""
-    return any(_begins(cut, name.encode("utf-8", errors="surrogateescape")) for name in names)
-
-
-def _begins(cut: bytes, name: bytes) -> bool:
-    line = csv_line([cell(name.decode("utf-8", errors="surrogateescape"))])
-    start = line[:-1].encode("utf-8", errors="surrogateescape") + b","
+def _begins(cut: bytes, name: str) -> bool:
+    """Whether these bytes are the beginning of a line that `row` writes for `name`."""
+    start = csv_line([cell(name)])[:-1].encode("utf-8", errors="surrogateescape") + b","
     if len(cut) <= len(start):
         return start.startswith(cut)
     rest = cut[len(start) :]

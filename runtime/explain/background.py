@@ -34,8 +34,7 @@ def head(image: Image.Image) -> np.ndarray:
     if outside.all():
         return np.ones((image.height, image.width), bool)
     inside = Image.fromarray(np.where(outside, 0, 255).astype(np.uint8)).resize(image.size, Image.Resampling.BILINEAR)
-    found: np.ndarray = np.asarray(inside) >= 128
-    return found
+    return np.asarray(inside) >= 128
 
 
 def share_outside(heat: np.ndarray, inside: np.ndarray) -> float:

@@ -6,6 +6,7 @@ Every conversion returns a new image, even if nothing changes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -88,14 +89,6 @@ def is_narrow(image: Image.Image) -> bool:
     return 0 < brightest < 4096 >> 8
 
 
-def _to_grey(image: Image.Image) -> Image.Image:
-    return image.convert("L")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    return image.convert("RGB")
-
-
 def _over_black(image: Image.Image) -> Image.Image:
     if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert(image.mode.upper())
@@ -116,17 +109,8 @@ _WITH_ALPHA = {"1": "LA", "L": "LA", "RGB": "RGBA"}
 """Modes that can declare one colour as transparent (PNG's tRNS, GIF) → the mode with an alpha channel."""
 
 _CONVERSIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "1": _to_grey,
-    "L": _to_grey,
-    "LA": _over_black,
-    "La": _over_black,
-    "P": _from_palette,
-    "PA": _from_palette,
-    "RGB": _to_rgb,
-    "RGBA": _over_black,
-    "RGBa": _over_black,
-    "RGBX": _to_rgb,
-    "CMYK": _to_rgb,
-    "YCbCr": _to_rgb,
-    "HSV": _to_rgb,
+    **dict.fromkeys(("1", "L"), methodcaller("convert", "L")),
+    **dict.fromkeys(("LA", "La", "RGBA", "RGBa"), _over_black),
+    **dict.fromkeys(("P", "PA"), _from_palette),
+    **dict.fromkeys(("RGB", "RGBX", "CMYK", "YCbCr", "HSV"), methodcaller("convert", "RGB")),
 }

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import stat
-from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.errors import ImageError
 from stageproof.runtime.headers.limits import MAX_FILE_BYTES
+from stageproof.runtime.system.regular_files import NotARegularFileError, open_regular
 
 _PART = 1 << 20
 """Bytes per read from a file object."""
@@ -53,39 +52,29 @@ def known_size(source: Any) -> int:
 
 def _read_file(path: str) -> bytes:
     try:
-        status = Path(path).stat() if path else os.stat(path)  # noqa: PTH116  (Path("") is the current folder)
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(
-                f"{path!r} is a folder; expected one image file. Pass the images in it, which "
-                "runtime.images.folders.images_in lists, to predict_batch() or predict_study()."
-            )
-        _check_regular(path, status)  # opening a pipe or device could block
-        with open(path, "rb", opener=_opener) as file:
-            _check_regular(path, os.fstat(file.fileno()))  # it may have been replaced meanwhile
-            data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise _too_long(repr(path), len(data))
-        return data
-    except ImageError:  # ImageError is a ValueError too
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(f"no such file: {path!r}. Check the path, and the folder it is relative to.") from error
-    except PermissionError as error:
-        raise ImageError(f"{path!r} may not be read by this user. Change its permissions.") from error
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = b"" if size > MAX_FILE_BYTES else file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or "not a valid file name"
-        raise ImageError(f"{path!r} cannot be read: {reason}.") from error
+        raise ImageError(_unreadable(path, error)) from error
+    if max(size, len(data)) > MAX_FILE_BYTES:
+        raise _too_long(repr(path), max(size, len(data)))
+    return data
 
 
-def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would block
-
-
-def _check_regular(path: str, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{path!r} is not a regular file; expected an image file. Read it and pass its bytes.")
-    if status.st_size > MAX_FILE_BYTES:
-        raise _too_long(repr(path), status.st_size)
+def _unreadable(path: str, error: Exception) -> str:
+    if os.path.isdir(path):  # noqa: PTH112  (Path("") is the current folder, and Path.is_dir may raise)
+        return (
+            f"{path!r} is a folder; expected one image file. Pass the images in it, which "
+            "runtime.images.folders.images_in lists, to predict_batch() or predict_study()."
+        )
+    if isinstance(error, NotARegularFileError):
+        return f"{path!r} is not a regular file; expected an image file. Read it and pass its bytes."
+    if isinstance(error, FileNotFoundError):
+        return f"no such file: {path!r}. Check the path, and the folder it is relative to."
+    if isinstance(error, PermissionError):
+        return f"{path!r} may not be read by this user. Change its permissions."
+    return f"{path!r} cannot be read: {getattr(error, 'strerror', None) or 'not a valid file name'}."
 
 
 def _too_long(where: str, size: int) -> ImageError:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from stageproof.runtime.inference.input_batches import Prepared, Rows, fill
-from stageproof.runtime.labels import clinical_order
+from stageproof.runtime.labels import CDR, clinical_order
 from stageproof.runtime.model_info import ModelInfo
-from stageproof.runtime.prediction import Prediction, Timings, stage_of, unsure
+from stageproof.runtime.prediction import Prediction, Timings, unsure
 from stageproof.runtime.softmax import probabilities
 
 
@@ -57,7 +57,7 @@ class PredictionBuilder:
         return Prediction(
             status="rejected" if top is None else "abstained" if code else "ok",
             label=label,
-            cdr=None if label is None else stage_of(label),
+            cdr=None if label is None else CDR[label],
             probability=None if label is None else by_label[label],
             probabilities={name: by_label[name] for name in self._names} if by_label else {},
             code=code,

@@ -1,4 +1,4 @@
-"""Opening of untrusted paths: regular files only, without blocking.
+"""Opening of untrusted paths: regular files only, without blocking; and appending all of some data, or none.
 
 Reading a FIFO blocks, reading /dev/zero does not end, a socket cannot be read. The check is made on the open file, so
 that a path replaced between check and use has no effect (no TOCTOU race).
@@ -6,10 +6,12 @@ that a path replaced between check and use has no effect (no TOCTOU race).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -60,6 +62,30 @@ def read_regular(path: Path | str, limit: int | None = None) -> bytes:
 def read_text(path: Path | str, limit: int | None = None, encoding: str = "utf-8") -> str:
     """As `read_regular`, decoded. Raises UnicodeDecodeError too."""
     return read_regular(path, limit).decode(encoding)
+
+
+def private(path: str, flags: int) -> int:
+    """Opener for `open`: a new file is accessible by its owner only, and opening a FIFO does not block."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
+
+
+def append(file: IO[bytes], data: bytes, *, sync: bool = False) -> None:
+    """Append `data`; if that fails, truncate the file to its former length. sync: return after the data is on disk.
+
+    Raises OSError.
+    """
+    end = file.seek(0, os.SEEK_END)
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+        if sync:
+            file.flush()
+            getattr(os, "fdatasync", os.fsync)(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), end)
+        raise
 
 
 def _kind(path: Path | str) -> str | None:

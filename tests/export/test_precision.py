@@ -8,7 +8,7 @@ import pytest
 
 from stageproof.export.formats import FORMATS
 from stageproof.export.formats.build import produce
-from stageproof.export.formats.measured_precision import Found, assert_precision
+from stageproof.export.formats.built import Found, assert_precision
 from stageproof.runtime.errors import ExportError
 from tests import tiny
 

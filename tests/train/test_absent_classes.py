@@ -15,7 +15,7 @@ from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.phantom.__main__ import draw_slice
-from stageproof.train.evaluate.absent_classes import absent_warnings
+from stageproof.train.evaluate.warning_messages import absent_warnings
 from stageproof.train.metrics.classification import Answers, decision_scores
 from stageproof.train.metrics.with_intervals import Summary
 

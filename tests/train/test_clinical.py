@@ -14,8 +14,8 @@ from scipy import stats
 from stageproof.runtime.labels import LABELS
 from stageproof.train.data.sources.age_and_sex import NOT_RECORDED, Traits, age_in_years, sex_of, traits_of
 from stageproof.train.evaluate.demographics import by_patient, described
+from stageproof.train.evaluate.demographics import subgroups as figures_of
 from stageproof.train.evaluate.flow import flow, parts_of
-from stageproof.train.evaluate.subgroups import subgroups as figures_of
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.metrics.intervals import exact_ends
 from stageproof.train.metrics.net_benefit import net_benefit
@@ -171,7 +171,7 @@ def test_subgroups_partition_the_patients_and_say_not_estimable_where_few():
     people = answers(43)
     ages = np.where(np.arange(43) < 40, 60 + (np.arange(43) % 2) * 20.0, np.nan)
     sexes = np.array(["female"] * 30 + ["male"] * 13, dtype=object)
-    found = figures_of(people, ages, sexes, lambda some: Summary(some).decisions())
+    found = figures_of(people, ages, sexes)
     for by in ("age", "sex"):
         assert sum(one["patients"] for one in found if one["by"] == by) == 43
     assert [one["name"] for one in found] == ["under 65", "75 to 84", NOT_RECORDED, "female", "male"]

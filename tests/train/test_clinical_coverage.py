@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stageproof.train.evaluate.subgroups import subgroups
+from stageproof.train.evaluate.demographics import subgroups
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.metrics.net_benefit import net_benefit
 from stageproof.train.metrics.prevalence import predictive_values
-from stageproof.train.metrics.with_intervals import Summary
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7)
 PREVALENCES = (0.02, 0.1, 0.5)
@@ -97,7 +96,7 @@ def test_intervals_of_subgroups_hold_the_truth(shift):
         chances = np.stack([1 - chance, chance, 0 * chance, 0 * chance], 1)
         people = Answers(chances, positive.astype(np.int64), np.arange(160))
         sexes = np.where(rng.random(160) < 1 / 3, "male", "female").astype(object)
-        for one in subgroups(people, rng.normal(75, 9, 160), sexes, lambda some: Summary(some).decisions()):
+        for one in subgroups(people, rng.normal(75, 9, 160), sexes):
             for name, value in true.items():
                 sides.setdefault((one["name"], name), []).append(_side(one[name], value))
     for which, found in sides.items():

@@ -10,8 +10,7 @@ from scipy import stats
 
 from stageproof.runtime.labels import LABELS
 from stageproof.train.metrics.classification import Answers
-from stageproof.train.metrics.intervals import exact, jackknife, leave_one_out, newcombe
-from stageproof.train.metrics.possible_confusion import possible_tables
+from stageproof.train.metrics.intervals import exact, jackknife, leave_one_out, newcombe, possible_tables
 from stageproof.train.metrics.with_intervals import Summary
 from stageproof.train.reports.formatting import resting_on, spoken
 from tests.train.interval_simulation import TARGETS, Held, coverage, simulate

@@ -17,6 +17,7 @@ from stageproof.train.data.leak_bound import leak_bound
 from stageproof.train.data.patients.from_pixels import Patients
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.predefined_splits import in_training
+from stageproof.train.metrics.classification import class_counts
 
 FEWEST_PEOPLE = 5
 """Minimum number of patients of a class such that each of five folds can hold out one."""
@@ -43,7 +44,7 @@ def find(
     return {
         "source": samples.source,
         "slices": len(slices),
-        "slices_by_class": _by_class(labels),
+        "slices_by_class": class_counts(labels),
         "unreadable": [{"name": item.name, "reason": item.reason} for item in unreadable],
         "not_taken": [str(skipped) for skipped in samples.skipped],
         "identical_slices": len(slices) - different,
@@ -69,7 +70,7 @@ def _of_patients(groups: np.ndarray | None, slices: Slices, patients: Patients) 
         return dict.fromkeys((*names, "label_conflicts", "linear_baseline"))
     labels, sizes = slices.labels, np.bincount(groups)
     conflicts = _two_labels(groups, labels, slices.names)
-    people = _by_class(labels[np.unique(groups, return_index=True)[1]])
+    people = class_counts(labels[np.unique(groups, return_index=True)[1]])
     return {
         "patients": len(sizes),
         "patients_by_class": people,
@@ -116,10 +117,6 @@ def _of_random_split(who: Identified, slices: Slices, groups: np.ndarray) -> dic
         at_least = max(at_least, shared_patients(who.groups))
     found |= {"random_split_leaks_at_least": at_least, "slices_with_another_of_their_head": bound.linked}
     return {**found, "nearest_neighbour_other_groups": neighbour.other_patients if who.unit else None}
-
-
-def _by_class(labels: np.ndarray) -> dict[str, int]:
-    return {label: int((labels == index).sum()) for index, label in enumerate(LABELS)}
 
 
 def _two_labels(groups: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:

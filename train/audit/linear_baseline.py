@@ -74,5 +74,4 @@ def _fold(odds: np.ndarray, demented: np.ndarray) -> dict[str, tuple[float, floa
 def _mean(thumbnails: np.ndarray, mine: np.ndarray, left_out: np.ndarray | None) -> np.ndarray:
     """(S * S,) float64 in [0, 1], mean of the slices of a patient without `left_out`; of all if all are left out."""
     counting = mine if left_out is None or (left_out | ~mine).all() else mine & ~left_out
-    mean: np.ndarray = thumbnails[counting].mean(axis=0).ravel() / 255
-    return mean
+    return thumbnails[counting].mean(axis=0).ravel() / 255

@@ -7,7 +7,7 @@ from typing import Any
 
 from stageproof.train.data.ids import WORDS
 from stageproof.train.data.samples import Skipped
-from stageproof.train.runs.pseudonyms import Pseudonyms, public_source
+from stageproof.train.runs.pseudonyms import Pseudonyms, public_source, with_texts
 
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 """Folder names of a split, which do not identify a patient and are kept."""
@@ -42,10 +42,10 @@ def without_names(
         ]
     if findings["given_split"]:
         folders = findings["given_split"]["slices_by_folder"]
-        public = {name if name.lower() in _PARTS else of(name): count for name, count in folders.items()}
-        written["given_split"] = {**findings["given_split"], "slices_by_folder": public}
+        counts = {name if name.lower() in _PARTS else of(name): count for name, count in folders.items()}
+        written["given_split"] = {**findings["given_split"], "slices_by_folder": counts}
     known = set(names)
-    return {key: _replaced(value, known, pseudonyms) for key, value in written.items()}
+    return with_texts(written, lambda text: of(text) if text in known else text)
 
 
 def names_file(findings: dict[str, Any], pseudonyms: Pseudonyms, names: Sequence[str]) -> dict[str, Any]:
@@ -67,14 +67,3 @@ def _without(reason: str, name: str) -> str:
     if any(word and word in reason for word in words) or "/" in reason:
         return "it cannot be read; names.json has the name of the file"
     return reason
-
-
-def _replaced(value: Any, names: set[str], pseudonyms: Pseudonyms) -> Any:
-    """`value` with every string that is a file name replaced by its pseudonym."""
-    if isinstance(value, str):
-        return pseudonyms.of(value) if value in names else value
-    if isinstance(value, list):
-        return [_replaced(one, names, pseudonyms) for one in value]
-    if isinstance(value, dict):
-        return {key: _replaced(one, names, pseudonyms) for key, one in value.items()}
-    return value

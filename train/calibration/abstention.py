@@ -191,8 +191,7 @@ def _wealth(losses: np.ndarray, risk: float) -> np.ndarray:
     bets = _BETS / (1 - risk)
     logs = np.log1p(-bets[:, None, None] * losses).sum(1) + np.log(_STAKES)[:, None]
     top = logs.max(0)
-    found: np.ndarray = top + np.log(np.exp(logs - top).sum(0))
-    return found
+    return top + np.log(np.exp(logs - top).sum(0))
 
 
 def _not_certified(counts: list[tuple[float, float]], patients: int, risk: float, least: int, what: str) -> Certified:

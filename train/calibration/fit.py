@@ -19,7 +19,7 @@ from stageproof.train.calibration.abstention import (
     held_out_for,
     split_patients,
 )
-from stageproof.train.calibration.study_fit import cross_fit_study, fit_study, fittable, study_evidence
+from stageproof.train.calibration.study_fit import cross_fit_study, fit_study, fittable, folds, study_evidence
 from stageproof.train.metrics.classification import Answers, stages
 from stageproof.train.metrics.intervals import LEAST_PATIENTS
 
@@ -170,9 +170,4 @@ def halves(labels: np.ndarray, patients: np.ndarray, seed: int = 0) -> np.ndarra
 
     labels, patients: (N,) int64 of slices.
     """
-    stage = stages(labels, patients)
-    drawn = np.random.default_rng(seed).permutation(len(stage))
-    order = drawn[np.argsort(stage[drawn], kind="stable")]
-    side = np.empty(len(stage), np.int64)
-    side[order] = np.arange(len(stage)) % 2
-    return side
+    return folds(stages(labels, patients), seed, 2)

@@ -17,7 +17,7 @@ import numpy as np
 
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.study import evidence_of
-from stageproof.train.calibration.slope import recalibration_slope
+from stageproof.train.calibration.slope import jackknife, recalibration_slope
 from stageproof.train.metrics.classification import BINS, CLASSES, Answers, bin_of, losses, stages
 from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
 
@@ -66,14 +66,13 @@ def assess(answers: Answers, stage_chances: np.ndarray | None = None, seed: int 
 def against_chance(answers: Answers, stage_chances: np.ndarray | None, seed: int = 0) -> dict[str, Any]:
     """The part of `assess` with a null distribution: test, smoothed curve and debiased ECE."""
     patients = int(answers.patients.max()) + 1
-    at = _points(answers.confidence)
+    # The log-odds at which the curve is evaluated: quantiles of the confidences.
+    at = np.quantile(_log_odds(answers.confidence), np.linspace(0.02, 0.98, POINTS))
     weights = _kernel(answers.confidence, at, patients)
     curve = _sums(answers, weights)
     known = curve.count.sum(0) ** 2 / np.maximum((curve.count**2).sum(0), 1e-300) >= LEAST_PATIENTS
     large = _in_the_large(answers)
-    if (
-        stage_chances is not None
-    ):  # for slices the null distribution is approximate, too narrow if few errors are expected
+    if stage_chances is not None:  # an approximate null distribution, too narrow if few errors are expected
         wrong = _membership(answers.patients) @ (weights * (1 - answers.confidence)[:, None])
         known &= wrong.sum(0) / curve.count.max(0) >= LEAST_PATIENTS
         large = large.of(np.flatnonzero(answers.probabilities.mean(0) * patients >= LEAST))
@@ -149,28 +148,19 @@ def _student(apart: np.ndarray) -> np.ndarray:
     from scipy.stats import norm, t
 
     worth = (apart**2).sum(0) ** 2 / np.maximum((apart**4).sum(0), 1e-300)
-    found: np.ndarray = t.isf(_FAR_OUT, np.maximum(worth - 1, 2)) / norm.isf(_FAR_OUT)
-    return found
-
-
-def _points(confidence: np.ndarray) -> np.ndarray:
-    """(POINTS,) log-odds at which the curve is evaluated: quantiles of the confidences."""
-    found: np.ndarray = np.quantile(_log_odds(confidence), np.linspace(0.02, 0.98, POINTS))
-    return found
+    return t.isf(_FAR_OUT, np.maximum(worth - 1, 2)) / norm.isf(_FAR_OUT)
 
 
 def _log_odds(confidence: np.ndarray) -> np.ndarray:
     sure = np.minimum(confidence, _ALMOST_ONE)
-    found: np.ndarray = np.log(sure / (1 - sure))
-    return found
+    return np.log(sure / (1 - sure))
 
 
 def _kernel(confidence: np.ndarray, at: np.ndarray, patients: int) -> np.ndarray:
     """(N, POINTS) Gaussian kernel weights on the log-odds; bandwidth for the number of patients by Silverman (1986)."""
     odds = _log_odds(confidence)
     width = max(1.06 * float(odds.std()) * patients ** (-1 / 5), 1e-3)
-    found: np.ndarray = np.exp(-0.5 * ((odds[:, None] - at) / width) ** 2)
-    return found
+    return np.exp(-0.5 * ((odds[:, None] - at) / width) ** 2)
 
 
 def _sums(answers: Answers, weights: np.ndarray) -> _Sums:
@@ -202,8 +192,7 @@ def _in_the_large(answers: Answers) -> _Sums:
 
 
 def _ratio(sums: _Sums) -> np.ndarray:
-    found: np.ndarray = sums.observed.sum(0) / np.maximum(sums.count.sum(0), 1e-300)
-    return found
+    return sums.observed.sum(0) / np.maximum(sums.count.sum(0), 1e-300)
 
 
 def _slope(answers: Answers, patients: int) -> dict[str, Any]:
@@ -268,15 +257,3 @@ def _skill_score(mine: np.ndarray, base: np.ndarray) -> dict[str, Any]:
     log = jackknife(np.log(ratio), np.log(left_out), patients)
     low, high = 1 - np.exp(log["high"]), 1 - np.exp(log["low"])
     return {"value": float(1 - ratio), "low": float(low), "high": float(high), "patients": patients}
-
-
-def jackknife(value: float, left_out: np.ndarray, patients: int) -> dict[str, Any]:
-    """`value` with a t interval from the delete-one-patient jackknife (Efron 1982).
-
-    left_out: (patients,) float64, the value without each patient.
-    """
-    from scipy.stats import t
-
-    error = float(np.sqrt((patients - 1) / patients * ((left_out - left_out.mean()) ** 2).sum()))
-    reach = float(t.ppf((1 + LEVEL) / 2, patients - 1)) * error
-    return {"value": float(value), "low": float(value) - reach, "high": float(value) + reach, "patients": patients}

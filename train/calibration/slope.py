@@ -1,4 +1,4 @@
-"""`recalibration_slope`: the calibration slope for several classes."""
+"""`recalibration_slope`: the calibration slope for several classes. `jackknife`: its interval, and that of others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.study_fit import design_of, fit_parameters
 from stageproof.train.metrics.intervals import LEVEL
 
@@ -35,20 +36,26 @@ def recalibration_slope(evidence: np.ndarray, labels: np.ndarray, patients: np.n
         steps = np.linalg.solve(whole - second, gradient[:, :, None])[:, -1, 0]
     except np.linalg.LinAlgError:
         return {**none, "value": float(theta[-1]), "why": "no interval: singular without one of the patients"}
+    return jackknife(theta[-1], steps, people)
+
+
+def jackknife(value: float, left_out: np.ndarray, patients: int) -> dict[str, Any]:
+    """`value` with a t interval from the delete-one-patient jackknife (Efron 1982).
+
+    left_out: (patients,) float64, the value without each patient, up to a constant.
+    """
     from scipy.stats import t
 
-    error = float(np.sqrt((people - 1) / people * ((steps - steps.mean()) ** 2).sum()))
-    reach = float(t.ppf((1 + LEVEL) / 2, people - 1)) * error
-    return {**none, "value": float(theta[-1]), "low": float(theta[-1]) - reach, "high": float(theta[-1]) + reach}
+    error = float(np.sqrt((patients - 1) / patients * ((left_out - left_out.mean()) ** 2).sum()))
+    reach = float(t.ppf((1 + LEVEL) / 2, patients - 1)) * error
+    return {"value": float(value), "low": float(value) - reach, "high": float(value) + reach, "patients": patients}
 
 
 def _by_patient(
     design: np.ndarray, labels: np.ndarray, patients: np.ndarray, theta: np.ndarray, people: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(people, parameters) gradients and (people, parameters, parameters) Hessians of the negative log-likelihood."""
-    scores = design @ theta
-    chances = np.exp(scores - scores.max(1, keepdims=True))
-    chances /= chances.sum(1, keepdims=True)
+    chances = probabilities(design @ theta)
     mean = np.einsum("nk,nkp->np", chances, design)
     apart = design - mean[:, None]
     gradient = np.zeros((people, design.shape[2]))

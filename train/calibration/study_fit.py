@@ -28,8 +28,7 @@ def study_evidence(probabilities: np.ndarray, patients: np.ndarray) -> np.ndarra
     slices = evidence_of(probabilities)
     total = np.zeros((int(patients.max()) + 1, slices.shape[1]))
     np.add.at(total, patients, slices)
-    found: np.ndarray = total / np.bincount(patients)[:, None]
-    return found
+    return total / np.bincount(patients)[:, None]
 
 
 def fittable(stage: np.ndarray) -> bool:

@@ -14,18 +14,7 @@ from stageproof.train.recipes import Recipe, Stage
 from stageproof.train.runs.record import located
 from stageproof.train.runs.unfinished import OPTIONS
 
-_FREE = {
-    "out",
-    "resume",
-    "json",
-    "devices",
-    "device",
-    "trust_network",
-    "checkpoint_minutes",
-    "cache_limit",
-    "compile",
-    "tensorboard",
-}
+_FREE = set("out resume json devices device trust_network checkpoint_minutes cache_limit compile tensorboard".split())
 """Options that may differ when a run is resumed, since they do not affect the trained weights."""
 
 

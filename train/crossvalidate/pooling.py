@@ -20,7 +20,7 @@ from stageproof.train.calibration.fit_and_assess import assessed, debiased
 from stageproof.train.metrics.classification import Answers, class_counts, decision_scores, ranking_scores
 from stageproof.train.metrics.cross_validation import DECIDED, DEPENDENCE, fold_figures, mean_of_folds
 from stageproof.train.metrics.intervals import LEVEL
-from stageproof.train.metrics.with_intervals import Summary, no_interval, over_units
+from stageproof.train.metrics.with_intervals import NO_INTERVAL, Summary, over_units
 from stageproof.train.runs.pseudonyms import public_source
 from stageproof.train.runs.record import read_record, recorded_verdict
 from stageproof.train.runs.split_file import read_split
@@ -108,7 +108,7 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
         "method": {
             "level": LEVEL,
             "variance": DEPENDENCE,
-            "intervals": no_interval()
+            "intervals": NO_INTERVAL
             if unit is None
             else f"{over_units(unit)}; the variance is doubled, because the networks of different folds share training "
             "patients (Bates, Hastie and Tibshirani 2024)",

@@ -25,6 +25,7 @@ from stageproof.train.data.samples import Skipped
 from stageproof.train.data.sources.source import absent_classes, check_trainable, load_samples
 from stageproof.train.data.splits import Split, shuffled_labels, split_without, with_selection
 from stageproof.train.data.unknown import refusal
+from stageproof.train.metrics.classification import class_counts
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,11 @@ class Prepared:
 
     def facts(self) -> dict[str, Any]:
         """The entry ``data`` of `run.json`; JSON-serialisable."""
-        counts = np.bincount(self.slices.labels, minlength=len(LABELS)).tolist()
         return {
             "source": self.source,
             "digest": self.digest,
             "slices": len(self.slices),
-            "slices_by_class": dict(zip(LABELS, counts, strict=True)),
+            "slices_by_class": class_counts(self.slices.labels),
             **self.who.facts(),
             "unreadable": len(self.unreadable),
             "not_taken": [{"reason": one.reason, "count": one.count} for one in self.skipped],

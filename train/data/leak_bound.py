@@ -12,11 +12,11 @@ from stageproof.train.data.patients.similarity import (
     NEAR,
     NEAR_DUPLICATE,
     SAME_PATIENT,
-    coarse,
     correlations,
     most_similar,
     without_baseline,
 )
+from stageproof.train.data.patients.thumbnails import COARSE, directions
 
 TEST_SHARE = 0.2
 """Test share of the random split, as in published protocols."""
@@ -50,7 +50,7 @@ def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
 
     thumbnails: (N, S, S) uint8, S a multiple of 32. labels: (N,) int64.
     """
-    vectors, count = coarse(thumbnails), len(labels)
+    vectors, count = directions(thumbnails, COARSE), len(labels)
     (near, same, other), _ = most_similar(
         vectors, [(NEAR + BASELINE, None, True), (NEAR, labels, True), (8, labels, False)]
     )
@@ -77,8 +77,7 @@ def leak_bound(thumbnails: np.ndarray, labels: np.ndarray) -> LeakBound:
 
 def _reached(partners: np.ndarray) -> np.ndarray:
     """For each slice, the probability that at least one of its partners is in training."""
-    chance: np.ndarray = 1 - TEST_SHARE**partners
-    return chance
+    return 1 - TEST_SHARE**partners
 
 
 def _upper(count: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,16 +59,14 @@ class Samples:
 
     def select(self, indices: np.ndarray) -> Samples:
         """The slices at `indices` ((K,) int), in that order."""
-        return Samples(
+        return replace(
+            self,
             images=[self.images[i] for i in indices],
             labels=self.labels[indices],
             names=[self.names[i] for i in indices],
             groups=None if self.groups is None else self.groups[indices],
-            source=self.source,
             ids=None if self.ids is None else self.ids.select(indices),
             paths=None if self.paths is None else [self.paths[i] for i in indices],
-            skipped=self.skipped,
-            notes=self.notes,
         )
 
     def digest(self) -> str:

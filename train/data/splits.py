@@ -10,6 +10,7 @@ import numpy as np
 
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import LABELS
+from stageproof.train.metrics.classification import stages
 
 LEAST_SELECTION = 5
 """Minimum number of patients in the selection set."""
@@ -117,8 +118,5 @@ def shuffled_labels(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.nda
 
     labels, groups: (N,) int64.
     """
-    from stageproof.train.metrics.classification import stages
-
     _, patients = np.unique(groups, return_inverse=True)
-    given: np.ndarray = np.random.default_rng(seed).permutation(stages(labels, patients))[patients]
-    return given
+    return np.random.default_rng(seed).permutation(stages(labels, patients))[patients]

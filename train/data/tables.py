@@ -16,6 +16,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "label": ("label", "class", "stage", "diagnosis", "dx"),
     "patient": ("patient", "patient_id", "patientid", "subject", "subject_id", "subjectid", "participant_id", "group"),
     "session": ("session", "session_id", "visit", "visit_id", "scan_date"),
+    "age": ("age", "age_years", "age_at_scan", "age_at_visit", "patient_age", "patientage", "participant_age"),
+    "sex": ("sex", "gender", "patient_sex", "patientsex", "participant_sex", "m/f"),
 }
 """Kind of column → accepted names, ignoring case, and with spaces or hyphens in place of underscores."""
 

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from stageproof.train.data.sources.age_and_sex import Traits, traits_of
-from stageproof.train.evaluate.demographics import by_patient, described
+from stageproof.train.evaluate.demographics import by_patient, described, subgroups
 from stageproof.train.evaluate.flow import PARTS, flow, parts_of
-from stageproof.train.evaluate.subgroups import subgroups
 from stageproof.train.metrics.between_runs import between_runs
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.metrics.net_benefit import net_benefit
 from stageproof.train.metrics.prevalence import predictive_values
-from stageproof.train.metrics.with_intervals import Summary
 from stageproof.train.runs.selection import selections
 from stageproof.train.runs.split_file import read_split
 from stageproof.train.test_set.held_out import HeldOut
@@ -122,4 +120,4 @@ def _subgroups(
         return None
     row = {name: at for at, name in enumerate(known)}
     ages, sexes = by_patient(_rows(traits, row, list(held.slices.names)), held.patients)
-    return subgroups(people, ages, sexes, lambda some: Summary(some).decisions())
+    return subgroups(people, ages, sexes)

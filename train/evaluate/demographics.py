@@ -1,4 +1,4 @@
-"""Summaries of age and sex of patients."""
+"""Summaries of age and sex of patients, and metrics in subgroups by age and by sex."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 
 from stageproof.train.data.sources.age_and_sex import NOT_RECORDED, Traits
+from stageproof.train.metrics.classification import Answers
+from stageproof.train.metrics.with_intervals import Summary
+
+BANDS: tuple[tuple[float, float], ...] = ((0, 65), (65, 75), (75, 85), (85, float("inf")))
+"""Age bands in years: lower end included, upper end excluded."""
 
 
 def by_patient(traits: Traits, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,3 +48,38 @@ def described(ages: np.ndarray, sexes: np.ndarray) -> dict[str, Any]:
         }
     names = ("female", "male", "other", NOT_RECORDED)
     return {"patients": len(ages), "age": age, "sex": {name: int((sexes == name).sum()) for name in names}}
+
+
+def band_name(low: float, high: float) -> str:
+    """Name of an age band, such as ``under 65``, ``65 to 74`` or ``85 or more``."""
+    return (
+        f"under {high:.0f}" if low <= 0 else f"{low:.0f} or more" if np.isinf(high) else f"{low:.0f} to {high - 1:.0f}"
+    )
+
+
+def subgroups(people: Answers, ages: np.ndarray, sexes: np.ndarray) -> list[dict[str, Any]]:
+    """Metrics of each non-empty subgroup, JSON-serialisable. Patients without a recorded value form their own subgroup.
+
+    people: one prediction for each patient. ages: (patients,) float64 years, NaN if not recorded. sexes: (patients,)
+    str or `NOT_RECORDED`.
+    """
+    groups = [("age", band_name(low, high), (ages >= low) & (ages < high)) for low, high in BANDS]
+    groups.append(("age", NOT_RECORDED, np.isnan(ages)))
+    groups += [
+        ("sex", str(sex), sexes == sex) for sex in sorted(set(sexes), key=lambda one: (one == NOT_RECORDED, one))
+    ]
+    return [
+        {"by": by, "name": name, "patients": int(mask.sum()), **_of(people, mask)}
+        for by, name, mask in groups
+        if mask.any()
+    ]
+
+
+def _of(people: Answers, mask: np.ndarray) -> dict[str, Any]:
+    some = Answers(people.probabilities[mask], people.labels[mask], np.arange(int(mask.sum())))
+    made = Summary(some).decisions()
+    return {
+        "demented": int((some.labels > 0).sum()),
+        "accuracy": made["accuracy"],
+        **{name: made["demented"][name] for name in ("sensitivity", "specificity", "auc")},
+    }

@@ -14,14 +14,13 @@ from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.fit import Guarantee, stored_fit
 from stageproof.train.calibration.fit_and_assess import abstention, assessed, debiased, fit_held_out, studies_of
-from stageproof.train.evaluate.absent_classes import absent_warnings
 from stageproof.train.evaluate.clinical import clinical
 from stageproof.train.evaluate.negative_controls import identity_test, permutation_test
 from stageproof.train.evaluate.save import Written, check_folder, write
-from stageproof.train.evaluate.warning_messages import is_control, warnings_of
+from stageproof.train.evaluate.warning_messages import absent_warnings, is_control, warnings_of
 from stageproof.train.metrics.classification import BINS, Answers, class_counts, stages
 from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
-from stageproof.train.metrics.with_intervals import Summary, no_interval, over_units
+from stageproof.train.metrics.with_intervals import NO_INTERVAL, Summary, over_units
 from stageproof.train.runs.finding import chosen, evaluation_folder
 from stageproof.train.runs.pseudonyms import public_run, public_source
 from stageproof.train.runs.record import RECORD, now, read_record
@@ -153,7 +152,7 @@ def _evaluate(
             "least_patients": LEAST_PATIENTS,
             "least_runs": 2,
             "bins": BINS,
-            "intervals": no_interval() if unit is None else over_units(unit),
+            "intervals": NO_INTERVAL if unit is None else over_units(unit),
         },
         "slices": slices.decisions(),
         "patients": people.decisions() if people else None,

@@ -121,5 +121,4 @@ def balanced(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
         slices = mine @ total
         right += np.where(slices > 0, mine @ counts[:, label] / np.maximum(slices, 1e-300), 0)
         present += slices > 0
-    found: np.ndarray = right / present
-    return found
+    return right / present

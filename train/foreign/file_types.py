@@ -27,16 +27,8 @@ _LEADS: tuple[tuple[bytes, str, str], ...] = (
         f"Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one with: {program('train')}",
     ),
     (b"PAR1", "a parquet file: data, not weights", "Give it as data: --data or --parity-data"),
-    (
-        b"\x89PNG\r\n\x1a\n",
-        "a PNG image, not weights",
-        _IMAGES,
-    ),
-    (
-        b"\xff\xd8\xff",
-        "a JPEG image, not weights",
-        _IMAGES,
-    ),
+    (b"\x89PNG\r\n\x1a\n", "a PNG image, not weights", _IMAGES),
+    (b"\xff\xd8\xff", "a JPEG image, not weights", _IMAGES),
     (b"\x93NUMPY", "a NumPy array", "Save the weights from PyTorch: torch.save(model.state_dict(), path)"),
     (b"GGUF", "a GGUF file, a format for language models", "Give the network's PyTorch checkpoint"),
     (b"\x1f\x8b", "a gzip archive", "Unpack it, and give the weights inside"),

@@ -59,8 +59,7 @@ def stages(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """
     table = np.zeros((int(patients.max()) + 1, CLASSES), np.int64)
     np.add.at(table, (patients, labels), 1)
-    found: np.ndarray = table.argmax(1)
-    return found
+    return table.argmax(1)
 
 
 def class_counts(labels: np.ndarray) -> dict[str, int]:
@@ -187,8 +186,7 @@ def losses(chances: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
     """(N,) int64: index m of the bin (m/15, (m + 1)/15] of each confidence."""
-    bins: np.ndarray = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    return bins
+    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
 def risk_at(answers: Answers, weights: np.ndarray, coverages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

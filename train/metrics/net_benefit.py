@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL, exact_ends
-from stageproof.train.metrics.two_proportions import difference_ends
+from stageproof.train.metrics.intervals import LEVEL, exact_ends
+from stageproof.train.metrics.two_proportions import difference_ends, why_too_few
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Threshold probabilities for treatment, which express the harm of a false positive relative to a false negative."""
@@ -27,13 +27,8 @@ def net_benefit(
     """
     count, sick = len(positive), int(positive.sum())
     found: dict[str, Any] = {"patients": count, "positive": sick, "prevalence": None, "level": level}
-    if min(sick, count - sick) < LEAST_PATIENTS:
-        return {
-            **found,
-            "curve": None,
-            "why": f"not estimable: {sick} patients with dementia and {count - sick} without, fewer than "
-            f"{LEAST_PATIENTS} in one of them",
-        }
+    if why := why_too_few(sick, count - sick):
+        return {**found, "curve": None, "why": why}
     at = np.array(thresholds)
     odds = at / (1 - at)
     acted = probabilities[None, :] >= at[:, None]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
-from stageproof.train.metrics.two_proportions import ratio_ends
+from stageproof.train.metrics.intervals import LEVEL
+from stageproof.train.metrics.two_proportions import ratio_ends, why_too_few
 
 PREVALENCES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -27,11 +27,7 @@ def predictive_values(
     """
     sick, well = int(positive.sum()), int((~positive).sum())
     found: dict[str, Any] = {"level": level, "patients_with": sick, "patients_without": well}
-    if min(sick, well) < LEAST_PATIENTS:
-        why = (
-            f"not estimable: {sick} patients with dementia and {well} without, fewer than {LEAST_PATIENTS} in one of "
-            "them"
-        )
+    if why := why_too_few(sick, well):
         return {**found, "at": None, "why": why}
     caught, cleared = int((decided & positive).sum()), int((~decided & ~positive).sum())
     raised = ratio_ends(caught, sick, well - cleared, well, level)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from stageproof.train.metrics.intervals import LEVEL, exact_ends
+from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL, exact_ends
+
+
+def why_too_few(sick: int, well: int) -> str | None:
+    """The reason if there are too few patients with or without the condition for an estimate; None if there are not."""
+    if min(sick, well) >= LEAST_PATIENTS:
+        return None
+    people = f"{sick} patients with dementia and {well} without"
+    return f"not estimable: {people}, fewer than {LEAST_PATIENTS} in one of them"
 
 
 def difference_ends(
@@ -26,8 +34,7 @@ def difference_ends(
 
     def reach(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         b = weight * b
-        found: np.ndarray = np.sqrt(np.maximum(a**2 + b**2 - 2 * together * a * b, 0.0))
-        return found
+        return np.sqrt(np.maximum(a**2 + b**2 - 2 * together * a * b, 0.0))
 
     middle = one - weight * two
     return middle - reach(one - one_low, two_high - two), middle + reach(one_high - one, two - two_low)

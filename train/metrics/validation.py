@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.labels import LABELS
-from stageproof.runtime.predictor import probabilities
+from stageproof.runtime.softmax import probabilities
+from stageproof.train.metrics.classification import Answers, class_counts
 
 
 def figures(
@@ -46,12 +47,9 @@ def figures(
 
 
 def _of_patients(chances: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    patients, position = np.unique(groups, return_inverse=True)
-    mean = np.zeros((len(patients), chances.shape[1]))
-    np.add.at(mean, position, chances)
-    truth = np.array([np.bincount(labels[position == index]).argmax() for index in range(len(patients))])
+    people = Answers(chances, labels, np.unique(groups, return_inverse=True)[1]).by_patient()
     return {
-        "patients": len(patients),
-        "patient_accuracy": float((mean.argmax(1) == truth).mean()),
-        "patients_by_class": {label: int((truth == index).sum()) for index, label in enumerate(LABELS)},
+        "patients": len(people.labels),
+        "patient_accuracy": float((people.decisions == people.labels).mean()),
+        "patients_by_class": class_counts(people.labels),
     }

@@ -25,13 +25,20 @@ from stageproof.train.metrics.classification import (
     risk_at,
     table_scores,
 )
-from stageproof.train.metrics.intervals import LEAST_PATIENTS, exact, jackknife, leave_one_out, newcombe
-from stageproof.train.metrics.possible_confusion import possible_tables
+from stageproof.train.metrics.intervals import (
+    LEAST_PATIENTS,
+    exact,
+    jackknife,
+    leave_one_out,
+    newcombe,
+    possible_tables,
+)
 
 _WIDEST = 0.99
 """Level of the interval for independent patients (Newcombe) that bounds the jackknife's for an area under the curve."""
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
-_NO_PATIENTS = "patients unknown: slices of one patient are not independent, so there is no interval"
+NO_INTERVAL = "patients unknown: slices of one patient are not independent, so there is no interval"
+"""The reason why there are no intervals if patients are unknown."""
 _UNKNOWN = "interval not estimable: the dependence between slices is unknown"
 _SAME = "interval not estimable: leaving out any patient does not change the value"
 Ends = tuple[float, float] | None
@@ -258,8 +265,3 @@ class Summary:
 def over_units(unit: str) -> str:
     """Description of the intervals. unit: ``patients`` or ``groups``."""
     return f"over {unit}: exact for shares of {unit} (Clopper and Pearson), else delete-one jackknife"
-
-
-def no_interval() -> str:
-    """The reason why there are no intervals if patients are unknown."""
-    return _NO_PATIENTS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,17 +45,11 @@ def put(moves: Sequence[Move]) -> None:
     Raises OSError if one of them fails, after undoing those before it. If the process is killed, some moves are done
     and others are not, so the caller must order them such that any prefix is consistent.
     """
-    with _undone_after_an_error() as begun:
+    begun: list[Move] = []
+    try:
         for move in moves:
             begun.append(move)
             move.do()
-
-
-@contextmanager
-def _undone_after_an_error() -> Iterator[list[Move]]:
-    begun: list[Move] = []
-    try:
-        yield begun
     except BaseException:
         for move in reversed(begun):
             with suppress(OSError):  # report the first error

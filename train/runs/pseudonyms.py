@@ -10,8 +10,9 @@ import hmac
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 PHANTOM = "phantom("
 """Start of the description of synthetic slices, which show no real patient."""
@@ -35,6 +36,15 @@ class Pseudonyms:
         """Write the key and the name of each pseudonym to a file that only this user can read. Raises OSError."""
         content = {"key": self.key.hex(), "names": {self.of(name): name for name in names}}
         write_private(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def with_texts(value: Any, replaced: Callable[[str], str]) -> Any:
+    """A copy of a JSON-like value with `replaced` applied to every string except keys."""
+    if isinstance(value, str):
+        return replaced(value)
+    if isinstance(value, dict):
+        return {key: with_texts(one, replaced) for key, one in value.items()}
+    return [with_texts(one, replaced) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def write_private(path: Path, content: bytes) -> None:

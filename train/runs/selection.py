@@ -12,38 +12,23 @@ def selections(record: dict[str, Any], fitted: bool, threshold: bool, own: bool)
     abstention threshold. own: whether the evaluated slices are those that the run held out.
     """
     recipe, split = record.get("recipe") or {}, record.get("split") or {}
-    keep, patience = recipe.get("keep", "last"), recipe.get("patience", 0)
+    keep, patience = str(recipe.get("keep", "last")), recipe.get("patience", 0)
     side = str(split.get("selected_on") or "validation")
     judged = " (the evaluated slices)" if own and side == "validation" else ""
-    found = [
-        {
-            "what": "weights",
-            "by": "last epoch" if keep == "last" else f"epoch of the best {str(keep).replace('_', ' ')}",
-            "on": "nothing" if keep == "last" else f"the {side} part{judged}",
-        },
-        {
-            "what": "end of training",
-            "by": "early stopping" if patience else "fixed number of epochs",
-            "on": f"the {side} part{judged}" if patience else "nothing",
-        },
-    ]
-    other = "other people than those each figure is of, among the evaluated slices"
-    found.append(
-        {
-            "what": "temperature",
-            "by": "negative log-likelihood" if fitted else "not fitted here",
-            "on": other if fitted else "nothing" if own else "the slices that the run held out",
-        }
+    part, other = f"the {side} part{judged}", "other people than those each figure is of, among the evaluated slices"
+    weights = ("last epoch", "nothing") if keep == "last" else (f"epoch of the best {keep.replace('_', ' ')}", part)
+    end = ("early stopping", part) if patience else ("fixed number of epochs", "nothing")
+    unfitted = ("not fitted here", "nothing" if own else "the slices that the run held out")
+    temperature = ("negative log-likelihood", other) if fitted else unfitted
+    abstention = ("target risk", other) if threshold else ("not chosen here", "nothing")
+    rows = (
+        ("weights", *weights),
+        ("end of training", *end),
+        ("temperature", *temperature),
+        ("threshold for abstention", *abstention),
+        ("recipe", "not recorded", "not recorded"),
     )
-    found.append(
-        {
-            "what": "threshold for abstention",
-            "by": "target risk" if threshold else "not chosen here",
-            "on": other if threshold else "nothing",
-        }
-    )
-    found.append({"what": "recipe", "by": "not recorded", "on": "not recorded"})
-    return found
+    return [{"what": what, "by": by, "on": on} for what, by, on in rows]
 
 
 def selected_on_evaluated(found: list[dict[str, str]]) -> bool:

@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import LABELS
+from stageproof.runtime.system.regular_files import read_text
 from stageproof.runtime.text.escapes import from_cell
 
 SPLIT = "split.csv"
 
 
 def read_split(run: Path) -> dict[str, tuple[str, str]]:
-    """Slice name → patient (or group) and side."""
-    try:
-        with (run / SPLIT).open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            column = "group" if "group" in (rows.fieldnames or ()) else "patient"
-            return {from_cell(row["name"]): (row[column], row["side"]) for row in rows}
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{run / SPLIT} cannot be read: {error}. It lists the held-out slices, without which the run cannot be "
-            "evaluated on its own data."
-        ) from error
+    """Slice name → patient (or group; "" if unknown) and side. Raises CheckpointError for an unreadable file."""
+    rows, column = _rows(run)
+    return {row["name"]: (row[column], row["side"]) for row in rows}
+
+
+def unit_of(run: Path) -> str:
+    """What `read_split` returns: ``patients``, ``groups`` of one or more patients each, or ``unknown``."""
+    rows, column = _rows(run)
+    return "unknown" if not all(row[column] for row in rows) else f"{column}s"
 
 
 def labels_trained_on(run: Path) -> dict[str, int]:
     """Slice name → index in LABELS of the class that the run used for it; permuted in a run with --shuffle-labels."""
-    with (run / SPLIT).open(newline="", encoding="utf-8") as file:
-        return {from_cell(row["name"]): LABELS.index(row["label"]) for row in csv.DictReader(file)}
+    return {row["name"]: LABELS.index(row["label"]) for row in _rows(run)[0]}
+
+
+def _rows(run: Path) -> tuple[list[dict[str, str]], str]:
+    """The rows, and the name of the column of patients or groups."""
+    path = run / SPLIT
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}. It lists the held-out slices, without which the run cannot be "
+            "evaluated on its own data or exported."
+        ) from error
+    column = next((name for name in ("group", "patient") if rows and name in rows[0]), "")
+    if not column or not {"name", "side"} <= set(rows[0]):
+        raise CheckpointError(f"{path} has no rows with name, patient and side. It lists the held-out slices.")
+    return [{**row, "name": from_cell(row["name"])} for row in rows], column

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -46,21 +47,7 @@ _NO_ID = re.compile(
     r"valid|validation|class|label|cdr|axial|coronal|sagittal|original|images?|png|jpe?g|data)s?[_\-. ]?\d*$",
     re.IGNORECASE,
 )
-_NOT_IMAGES = {
-    ".txt",
-    ".csv",
-    ".tsv",
-    ".json",
-    ".xml",
-    ".md",
-    ".html",
-    ".pdf",
-    ".doc",
-    ".docx",
-    ".xls",
-    ".xlsx",
-    ".zip",
-}
+_NOT_IMAGES = set(".txt .csv .tsv .json .xml .md .html .pdf .doc .docx .xls .xlsx .zip".split())
 MOST_SLICES = 1023
 """Maximum slice number: 256 is usual, and counters over a whole data set exceed it."""
 
@@ -145,7 +132,7 @@ def _session(convention: str, match: re.Match[str], path: str) -> str | None:
 def _adni_images(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
     """ADNI image ids without a subject, such as I12345, which identify a scan and not a patient."""
     matches = [_ADNI_IMAGE.search(PurePosixPath(path).name) for path in paths]
-    if not all(match for match, is_image in zip(matches, image, strict=True) if is_image):
+    if not all(compress(matches, image)):
         return None, ""
     subjects = [match["patient"] if match else f"/{at}" for at, match in enumerate(matches)]
     first = int(np.flatnonzero(image)[0])
@@ -159,15 +146,11 @@ def _adni_images(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) ->
 def _folders(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
     """One folder for each patient, inside or outside of the class folder; folders inside it are sessions."""
     parts = [[part for part in PurePosixPath(path).parts[:-1] if canonical_label(part) is None] for path in paths]
-    if not all(part for part, is_image in zip(parts, image, strict=True) if is_image):
+    if not all(compress(parts, image)):
         return None, ""
     folders = [part[0] if part else f"/{at}" for at, part in enumerate(parts)]
-    shown = [folder for folder, is_image in zip(folders, image, strict=True) if is_image]
-    if any(_NO_ID.search(folder) for folder in shown):
-        return (
-            None,
-            f"folders such as {next(one for one in shown if _NO_ID.search(one))!r} are not patient ids: not used",
-        )
+    if other := next(filter(_NO_ID.search, compress(folders, image)), None):
+        return None, f"folders such as {other!r} are not patient ids: not used"
     subjects, by_class = _by_class(folders, labels, image)
     if not _repeat(subjects, image, labels):
         return None, ""
@@ -187,11 +170,11 @@ def _id_slice(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tu
     """`ID_SLICE` names: an id with a digit, a separator, and a slice number that several ids have."""
     stems = [_COPY.sub("", PurePosixPath(path).stem) for path in paths]
     matches = [_ID_SLICE.match(stem) for stem in stems]
-    if not all(match for match, is_image in zip(matches, image, strict=True) if is_image):
+    if not all(compress(matches, image)):
         return None, ""
     ids = [match["patient"] if match else f"/{at}" for at, match in enumerate(matches)]
     positions = np.array([int(match["slice"]) if match else -1 for match in matches], np.int64)
-    shown = [one for one, is_image in zip(ids, image, strict=True) if is_image]
+    shown = list(compress(ids, image))
     if any(_NO_ID.search(one) for one in shown):
         return None, ""
     ids, merged = _without_prefixes(ids)
@@ -203,9 +186,8 @@ def _id_slice(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tu
     if max(pairs.values()) > 1 and not stripped:
         return None, ""
     numbers: dict[int, set[object]] = defaultdict(set)
-    for subject, position, is_image in zip(subjects, positions.tolist(), image, strict=True):
-        if is_image:
-            numbers[position].add(subject)
+    for subject, position in compress(zip(subjects, positions.tolist(), strict=True), image):
+        numbers[position].add(subject)
     if np.median([len(users) for users in numbers.values()]) < 2:  # a counter over the whole set
         return None, ""
     first = int(np.flatnonzero(image)[0])
@@ -235,9 +217,8 @@ def _by_class(ids: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tupl
     A patient has one class, except for the few whose stage changes between scans.
     """
     classes: dict[str, set[int]] = defaultdict(set)
-    for one, label, is_image in zip(ids, labels.tolist(), image, strict=True):
-        if is_image:
-            classes[one].add(label)
+    for one, label in compress(zip(ids, labels.tolist(), strict=True), image):
+        classes[one].add(label)
     shared = sum(len(found) > 1 for found in classes.values())
     if 2 * shared >= len(classes):
         return list(zip(labels.tolist(), ids, strict=True)), True
@@ -247,7 +228,7 @@ def _by_class(ids: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tupl
 def _repeat(subjects: Sequence[object], image: np.ndarray, labels: np.ndarray) -> bool:
     """Whether the ids are distributed like those of patients: at least eight ids and two for each class, nearly all
     with several slices, none with more than `MOST_SLICES` or half of all slices."""
-    counts = Counter(one for one, is_image in zip(subjects, image, strict=True) if is_image)
+    counts = Counter(compress(subjects, image))
     sizes = np.array(list(counts.values()))
     classes = len(np.unique(labels[image]))
     return bool(

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from stageproof.train.data.ids import Ids
+from stageproof.train.data.patients.components import components
 from stageproof.train.data.patients.similarity import (
     BASELINE,
     NEAR_DUPLICATE,
     SAME_PATIENT,
-    coarse,
     correlations,
     most_similar,
     without_baseline,
 )
+from stageproof.train.data.patients.thumbnails import COARSE, directions
 
 FEWEST = 12
 """Minimum number of ids to estimate the mean slice at one height; with fewer, only copies of an image are found."""
@@ -85,7 +86,7 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
     Two slices of different ids show the same patient if their residuals (`train.data.patients.similarity`) correlate at
     `SAME_PATIENT` or more, or if they are near-duplicates. thumbnails: (N, S, S) uint8, S a multiple of 32.
     """
-    vectors, subjects = coarse(thumbnails), ids.subjects
+    vectors, subjects = directions(thumbnails, COARSE), ids.subjects
     sizes = np.bincount(subjects)
     count = len(sizes)
     (others,), nearest = most_similar(vectors, [(_CLOSE + BASELINE, subjects, False)])
@@ -117,12 +118,7 @@ def check_ids(thumbnails: np.ndarray, ids: Ids) -> IdCheck:
 
 def _joined(subjects: np.ndarray, rows: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """(N,) int64 from 0: the ids, merged if a pair of slices links them."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    count = int(subjects.max()) + 1
-    graph = coo_matrix((np.ones(len(rows), bool), (subjects[rows], subjects[ends])), shape=(count, count))
-    group = connected_components(graph, directed=False)[1]
+    group = components(int(subjects.max()) + 1, subjects[rows], subjects[ends])
     return np.unique(group[subjects], return_inverse=True)[1].astype(np.int64)
 
 
@@ -163,7 +159,7 @@ def _two_heads(
         if len(rows) < 2 * _PART:
             continue
         similar = left[rows] @ left[rows].T
-        part = _components(similar >= _LINKED)
+        part = components(len(rows), *np.nonzero(similar >= _LINKED))
         counts = np.bincount(part)
         large = np.flatnonzero(counts >= _PART)
         if len(large) < 2:
@@ -188,12 +184,6 @@ def _apart(similar: np.ndarray, raw: np.ndarray, usual: np.ndarray, parts: list[
                 row, column = np.unravel_index(across.argmax(), across.shape)
                 return int(one[row]), int(other[column])
     return None
-
-
-def _components(linked: np.ndarray) -> np.ndarray:
-    from scipy.sparse.csgraph import connected_components
-
-    return connected_components(linked, directed=False)[1]
 
 
 def _ordered(vectors: np.ndarray, subjects: np.ndarray, positions: np.ndarray) -> float | None:

@@ -128,7 +128,8 @@ def identify(
         (`Ids.assumed`) are used only if image similarity confirms them. Ids that show the same patient are merged.
     """
     if ids is None and groups is not None:
-        return Identified(_from_zero(groups), "patients", "source", "the source itself", notes=notes)
+        from_zero = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+        return Identified(from_zero, "patients", "source", "the source itself", notes=notes)
     check = None
     if ids is not None:
         check = check_ids(thumbnails, ids)
@@ -140,7 +141,3 @@ def identify(
     found = identify_patients(thumbnails)
     kind = "pixels" if found.found else "nothing"
     return Identified(found.groups, found.verdict, kind, WORDS[kind], None, check, found, notes)
-
-
-def _from_zero(groups: np.ndarray) -> np.ndarray:
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)

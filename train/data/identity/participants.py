@@ -6,7 +6,7 @@ Brain Imaging Data Structure 1.10, "Participants file": the column participant_i
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +33,8 @@ def from_participants(paths: Sequence[str], file: Path) -> tuple[Ids | None, str
     paths: (N,) with ``/`` between folders, relative to the data. An id must be a whole word of the path, with or
     without ``sub-``; the longest match is used. Raises DatasetError for a file without participant_id.
     """
-    known = _participants(file)
-    pattern = re.compile(
-        r"(?<![A-Za-z0-9])(?:sub-)?("
-        + "|".join(re.escape(one) for one in sorted(known, key=len, reverse=True))
-        + r")(?![A-Za-z0-9])"
-    )
+    known = {row[_ID].removeprefix("sub-") for row in _read(file)[1]}
+    pattern = participant_pattern(known)
     matches = [pattern.findall(path) for path in paths]
     missed = [path for path, found in zip(paths, matches, strict=True) if not found]
     if missed:
@@ -58,24 +54,10 @@ def from_participants(paths: Sequence[str], file: Path) -> tuple[Ids | None, str
     return Ids("participants", origin, numbered(subjects), session_numbers(subjects, sessions)), ""
 
 
-def participant_labels(file: Path) -> dict[str, int]:
-    """Participant (without ``sub-``) → class, from the first column that has only classes; {} if there is none.
-
-    Classes are indices in LABELS. Raises DatasetError for a file without participant_id.
-    """
-    header, rows = _read(file)
-    for name in header:
-        classes = [canonical_label(row[name]) for row in rows]
-        if name != _ID and rows and all(classes):
-            return {
-                row[_ID].removeprefix("sub-"): LABELS.index(str(label))
-                for row, label in zip(rows, classes, strict=True)
-            }
-    return {}
-
-
-def _participants(file: Path) -> set[str]:
-    return {row[_ID].removeprefix("sub-") for row in _read(file)[1]}
+def participant_pattern(known: Collection[str]) -> re.Pattern[str]:
+    """Finds the `known` ids as whole words of a path, with or without ``sub-``; longer ones first."""
+    longest = sorted(known, key=len, reverse=True)
+    return re.compile(r"(?<![A-Za-z0-9])(?:sub-)?(" + "|".join(map(re.escape, longest)) + r")(?![A-Za-z0-9])")
 
 
 def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -89,9 +71,16 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def labelled_by_participants(paths: Sequence[str], file: Path) -> np.ndarray | None:
-    """(N,) int64 classes of the participants in the paths, -1 for a path without one; None if it has none."""
-    classes = participant_labels(file)
-    if not classes:
+    """(N,) int64 classes of the participants in the paths, -1 for a path without one; None if `file` has no class.
+
+    They are in the first column that has only classes. Raises DatasetError for a file without participant_id.
+    """
+    header, rows = _read(file)
+    stated = ([canonical_label(row[name]) for row in rows] for name in header if name != _ID)
+    labels = next((column for column in stated if all(column)), None)
+    if labels is None:
         return None
+    classes = {row[_ID].removeprefix("sub-"): str(label) for row, label in zip(rows, labels, strict=True)}
     found = [re.search(r"(?<![A-Za-z0-9])sub-([A-Za-z0-9]+)", path) for path in paths]
-    return np.array([classes.get(match[1], -1) if match else -1 for match in found], np.int64)
+    stages = [classes.get(match[1]) if match else None for match in found]
+    return np.array([-1 if one is None else LABELS.index(one) for one in stages], np.int64)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stageproof.train.data.patients.components import components, weakest_link
+from stageproof.train.data.patients.rejoining import strong_level
+from stageproof.train.data.patients.residual import Residuals, close_pairs, products, residuals
+from stageproof.train.data.patients.tearing import combine_fragments
 from stageproof.train.data.patients.thumbnails import COARSE, THUMBNAIL, directions, thumbnail
-
-if TYPE_CHECKING:
-    from stageproof.train.data.patients.residual import Residuals
 
 # Thumbnails are defined in their own module, which other modules share, and exported here as well.
 __all__ = ["COARSE", "THUMBNAIL", "Patients", "directions", "identify_patients", "thumbnail"]
@@ -83,9 +83,6 @@ def identify_patients(thumbnails: np.ndarray) -> Patients:
     thumbnails: (N, S, S) uint8, S a multiple of 32, made by `thumbnail` from the original images, so that the result
         does not depend on the input size of a network.
     """
-    from stageproof.train.data.patients.components import components
-    from stageproof.train.data.patients.residual import close_pairs
-
     raw = directions(thumbnails, THUMBNAIL if len(thumbnails) <= _MANY else COARSE)
     first, second, _ = close_pairs(raw, _NEAR)
     repeats = components(len(raw), first, second)
@@ -105,11 +102,7 @@ def _identify(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, floa
 
     thumbnails: (N, S, S) uint8, without near-duplicates. raw: (N, D) their directions.
     """
-    from stageproof.train.data.patients.components import components, weakest_link
-    from stageproof.train.data.patients.copies import copy_links
-    from stageproof.train.data.patients.rejoining import strong_level
-    from stageproof.train.data.patients.residual import close_pairs, residuals
-    from stageproof.train.data.patients.tearing import combine_fragments
+    from stageproof.train.data.patients.copies import copy_links  # imports torch
 
     slices = residuals(raw)
     fragments, *_ = _fragments(slices)
@@ -150,18 +143,12 @@ def _identify(thumbnails: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, floa
 
 def _fragments(slices: Residuals) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(N,) int64 connected components of the strong links; and these links: (K,) pairs, (K,) residual correlations."""
-    from stageproof.train.data.patients.components import components
-    from stageproof.train.data.patients.rejoining import strong_level
-    from stageproof.train.data.patients.residual import close_pairs
-
     first, second, alike = close_pairs(slices.left, strong_level(slices))
     return components(len(slices.left), first, second), first, second, alike
 
 
 def _ends(raw: np.ndarray, groups: np.ndarray) -> tuple[float, float, np.ndarray]:
     """`below`, `above` and `links` of `Patients`. raw: (N, D) directions. groups: (N,) int64."""
-    from stageproof.train.data.patients.residual import products
-
     own, other = np.full((2, len(raw)), -np.inf, np.float32)
     for at, similarity in products(raw, raw):
         same = groups[at, None] == groups

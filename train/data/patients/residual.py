@@ -13,11 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 _BLOCK, _PRODUCTS = 512, 512 * 20_000  # maximum number of rows, and of products, in a block: bounds the memory
-_OWN, _MOST, _LEAST = (
-    6,
-    60,
-    8,
-)  # nearest slices excluded, as those of the same patient; max. and min. number in the mean
+_OWN = 6  # nearest slices excluded, as those of the same patient
+_MOST, _LEAST = 60, 8  # maximum and minimum number of slices in the mean
 
 
 @dataclass(frozen=True)

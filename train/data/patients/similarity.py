@@ -96,18 +96,13 @@ def correlations(vectors: np.ndarray, partners: np.ndarray) -> np.ndarray:
     return np.where(partners >= 0, found, -1)
 
 
-def coarse(thumbnails: np.ndarray) -> np.ndarray:
-    """(N, 1024) float32 directions of 32 × 32 thumbnails. thumbnails: (N, S, S) uint8, S a multiple of 32."""
-    return directions(thumbnails, COARSE)
-
-
 def shows_patient_of(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(N,) bool: slices that show a patient of the other slices, or are near-duplicates of one.
 
     thumbnails, others: (N, S, S) and (M, S, S) uint8, S a multiple of 32. With fewer than `FEWEST_SLICES` in total,
     only near-duplicates are found.
     """
-    vectors = coarse(np.concatenate([thumbnails, others]))
+    vectors = directions(np.concatenate([thumbnails, others]), COARSE)
     mine = np.arange(len(vectors)) < len(thumbnails)
     (near, across), _ = most_similar(vectors, [(NEAR + BASELINE, None, True), (_ACROSS, mine.astype(np.int64), False)])
     found = correlations(vectors, across) >= NEAR_DUPLICATE

@@ -10,19 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.data.identity.participants import NAME, participants_file
+from stageproof.train.data.identity.participants import NAME, participant_pattern, participants_file
 from stageproof.train.data.sources.csv_table import SUFFIXES
 from stageproof.train.data.tables import column, read_table
 
-AGES = ("age", "age_years", "age_at_scan", "age_at_visit", "patient_age", "patientage", "participant_age")
-SEXES = ("sex", "gender", "patient_sex", "patientsex", "participant_sex", "m/f")
-"""Accepted column names, ignoring case, and with spaces or hyphens in place of underscores."""
 NOT_RECORDED = "not recorded"
-_SEX = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"} | {
-    "o": "other",
-    "other": "other",
-    "diverse": "other",
-    "x": "other",
+_SEX = {
+    **dict.fromkeys(("f", "female", "woman"), "female"),
+    **dict.fromkeys(("m", "male", "man"), "male"),
+    **dict.fromkeys(("o", "other", "diverse", "x"), "other"),
 }
 _OLDEST = 125.0
 
@@ -79,18 +75,13 @@ def sex_of(value: Any) -> str:
 
 def _traits(rows: Sequence[dict[str, Any] | None], header: list[str], origin: str) -> Traits | None:
     """Age and sex from the row of each slice (None: no row); None if the table has neither column."""
-    age, sex = _column(AGES, header), _column(SEXES, header)
+    age, sex = column("age", header), column("sex", header)
     if age is None and sex is None:
         return None
     ages = [age_in_years(row[age]) if row is not None and age is not None else float("nan") for row in rows]
     sexes = [sex_of(row[sex]) if row is not None and sex is not None else NOT_RECORDED for row in rows]
     used = " and ".join(repr(name) for name in (age, sex) if name is not None)
     return Traits(np.array(ages, np.float64), np.array(sexes, dtype=object), f"{used} of {origin}")
-
-
-def _column(names: tuple[str, ...], header: list[str]) -> str | None:
-    spelt = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in reversed(header)}
-    return next((spelt[name] for name in names if name in spelt), None)
 
 
 def _of_csv(path: Path, names: Sequence[str]) -> Traits | None:
@@ -106,7 +97,7 @@ def _of_parquet(path: Path, names: Sequence[str]) -> Traits | None:
     import pyarrow.parquet as pq
 
     header = pq.read_schema(path).names
-    wanted = [name for name in (_column(AGES, header), _column(SEXES, header)) if name is not None]
+    wanted = [name for name in (column("age", header), column("sex", header)) if name is not None]
     if not wanted:
         return None
     rows = pq.read_table(path, columns=wanted).to_pylist()
@@ -121,7 +112,6 @@ def _of_participants(file: Path, names: Sequence[str]) -> Traits | None:
     known.pop("", None)
     if not known:
         return None
-    longest = sorted(known, key=len, reverse=True)
-    pattern = re.compile(r"(?<![A-Za-z0-9])(?:sub-)?(" + "|".join(map(re.escape, longest)) + r")(?![A-Za-z0-9])")
+    pattern = participant_pattern(known)
     found = [set(pattern.findall(name)) for name in names]
     return _traits([known[next(iter(one))] if len(one) == 1 else None for one in found], header, NAME)

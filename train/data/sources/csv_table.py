@@ -10,7 +10,7 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import LABELS, canonical_label
 from stageproof.train.data.ids import Ids, numbered, session_numbers
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.tables import COLUMNS, column, read_table
+from stageproof.train.data.tables import column, read_table
 
 SUFFIXES = {".csv", ".tsv"}
 
@@ -21,7 +21,7 @@ def from_table(path: Path) -> Samples:
     Raises DatasetError for a table without paths or labels, an unknown class, or files that do not exist.
     """
     header, rows = read_table(path, "a list of slices")
-    names = {kind: column(kind, header) for kind in COLUMNS}
+    names = {kind: column(kind, header) for kind in ("path", "label", "patient", "session")}
     missing = [kind for kind in ("path", "label") if names[kind] is None]
     if missing:
         raise DatasetError(

@@ -6,7 +6,6 @@ what was ignored.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.images.debris import files_below, is_debris
 from stageproof.runtime.labels import LABELS, canonical_label
-from stageproof.runtime.text.hints import command
+from stageproof.runtime.text.hints import command, quoted
 from stageproof.train.data.identity.from_names import names_no_patient
 from stageproof.train.data.identity.participants import labelled_by_participants, participants_file
 from stageproof.train.data.samples import Samples, Skipped
@@ -157,14 +156,9 @@ def _several_parts(root: Path, parts: list[str]) -> str:
     text = f"{root} contains {', '.join(parts)}, with the class folders inside. Train on one of them: --data "
     others = [part for part in parts if part != training]
     if not others:
-        return f"{text}{quoted(root / training)}."
+        return f"{text}{quoted(str(root / training))}."
     return (
-        f"{text}{quoted(root / training)}. Then evaluate on slices of other patients: "
+        f"{text}{quoted(str(root / training))}. Then evaluate on slices of other patients: "
         f"{command('train.evaluate', '--data', root / others[0])}. To find patients in both, audit them: "
         f"{command('train.audit', '--data', root)}"
     )
-
-
-def quoted(path: Path) -> str:
-    """The path, quoted for a shell."""
-    return shlex.quote(str(path))
