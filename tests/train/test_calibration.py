@@ -193,6 +193,19 @@ def test_a_study_is_surer_than_the_mean_of_its_slices():
     assert new["skill"]["nll"]["value"] > old["skill"]["nll"]["value"]
 
 
+def test_the_interval_of_a_skill_score_does_not_exceed_one():
+    """20 patients, all but one of whom are right and almost certain: a symmetric interval would end above 1."""
+    labels = np.arange(20) % 4
+    sure = np.where(np.eye(4)[labels] == 1, 0.997, 0.001)
+    sure[0] = [0.4, 0.5, 0.05, 0.05]
+    skill = assess(Answers(sure, labels, np.arange(20)))["skill"]
+    for figure in skill.values():
+        assert figure["low"] < figure["value"] < figure["high"] <= 1
+    certain = assess(Answers(np.eye(4)[labels], labels, np.arange(20)))["skill"]["brier"]
+    assert (certain["value"], certain["low"]) == (1, None)
+    assert "not estimable" in certain["why"]
+
+
 def test_no_patient_is_in_the_fit_of_its_own_study():
     stage, scores = draw(np.random.default_rng(4), 60, 0.67)
     evidence = study_evidence(probabilities(scores.reshape(-1, 4)), np.repeat(np.arange(60), 32))

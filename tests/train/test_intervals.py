@@ -161,6 +161,30 @@ def test_an_interval_of_few_people_near_one_holds_the_truth():
     assert held >= 0.92 * 80
 
 
+@pytest.mark.parametrize("slices", [1, 8])
+def test_an_area_whose_variance_is_that_of_one_patient_is_bounded(slices):
+    """One of 136 demented patients ranks below all 24 others: the jackknife alone gives nearly [0, 1]."""
+    score = np.concatenate([np.linspace(0.1, 0.3, 24), np.linspace(0.6, 0.9, 135), [0.05]])
+    probabilities = np.stack([1 - score, score, 0 * score, 0 * score], 1)
+    answers = Answers(
+        np.repeat(probabilities, slices, 0), np.repeat([0] * 24 + [1] * 136, slices), np.repeat(np.arange(160), slices)
+    )
+    area = Summary(answers).decisions()["demented"]["auc"]
+    assert area["value"] == pytest.approx(135 / 136)
+    assert 0.9 < area["low"] < 0.97
+    assert area["high"] > area["value"]
+
+
+def test_unequal_numbers_of_slices_count_as_fewer_patients_for_an_area():
+    """One patient with 100 slices decides: the interval is as wide as few patients', not as that of 30."""
+    labels, slices = np.array([0] * 15 + [1] * 15), np.array([1] * 29 + [100])
+    score = np.concatenate([np.linspace(0.1, 0.3, 15), np.linspace(0.6, 0.9, 14), [0.05]])
+    probabilities = np.stack([1 - score, score, 0 * score, 0 * score], 1)
+    answers = Answers(np.repeat(probabilities, slices, 0), np.repeat(labels, slices), np.repeat(np.arange(30), slices))
+    area = Summary(answers).decisions()["demented"]["auc"]
+    assert area["high"] - area["low"] > 0.9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("alike", [0.3, 0.8])
 @pytest.mark.parametrize("people", [20, 40, 160])

@@ -248,9 +248,26 @@ def _skill(answers: Answers, patients: int) -> dict[str, Any]:
     found = {}
     for name in model:
         mine, base = answers.tally(model[name]), answers.tally(constant[name])
-        left_out = 1 - (mine.sum() - mine) / (base.sum() - base)
-        found[name] = jackknife(1 - mine.sum() / base.sum(), left_out, patients)
+        found[name] = _skill_score(mine, base)
     return found
+
+
+def _skill_score(mine: np.ndarray, base: np.ndarray) -> dict[str, Any]:
+    """1 − Σ mine / Σ base, with an interval on the log scale of the ratio, so that it does not exceed 1.
+
+    mine, base: (patients,) float64 sums of losses.
+    """
+    patients, ratio = len(mine), mine.sum() / base.sum()
+    if not ratio > 0:
+        why = "interval not estimable: no prediction has a loss"
+        return {"value": 1.0, "low": None, "high": None, "patients": patients, "why": why}
+    left_out = (mine.sum() - mine) / (base.sum() - base)
+    if not left_out.min() > 0:
+        why = "interval not estimable: one patient has all of the loss"
+        return {"value": float(1 - ratio), "low": None, "high": None, "patients": patients, "why": why}
+    log = jackknife(np.log(ratio), np.log(left_out), patients)
+    low, high = 1 - np.exp(log["high"]), 1 - np.exp(log["low"])
+    return {"value": float(1 - ratio), "low": float(low), "high": float(high), "patients": patients}
 
 
 def jackknife(value: float, left_out: np.ndarray, patients: int) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from stageproof.train.metrics.classification import (
 from stageproof.train.metrics.intervals import LEAST_PATIENTS, exact, jackknife, leave_one_out, newcombe
 from stageproof.train.metrics.possible_confusion import possible_tables
 
+_WIDEST = 0.99
+"""Level of the interval for independent patients (Newcombe) that bounds the jackknife's for an area under the curve."""
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 _NO_PATIENTS = "patients unknown: slices of one patient are not independent, so there is no interval"
 _UNKNOWN = "interval not estimable: the dependence between slices is unknown"
@@ -189,8 +191,17 @@ class Summary:
         values, others = self._values[name], self.total - positives
         smaller = min(positives, others)
         count = smaller if patients is None else patients
-        sides = positives / self._inflation, others / self._inflation
-        return self.figure(name, values, count, flat=lambda: newcombe(float(values[0]), *sides))
+        if not np.isfinite(values[0]) or not smaller:
+            return self.figure(name, values, count)
+        items = np.bincount(self.answers.patients)
+        even = items.sum() ** 2 / (len(items) * (items**2).sum())  # effective number of patients, over their number
+        sides = positives * even / self._inflation, others * even / self._inflation
+        ends = jackknife(values, count, inflation=self._inflation)
+        if ends is not None:
+            # If one patient has most of the variance, the jackknife's interval is nearly [0, 1].
+            widest = newcombe(float(values[0]), *sides, level=_WIDEST)
+            ends = max(ends[0], widest[0]), min(ends[1], widest[1])
+        return self.figure(name, values, count, ends=ends, flat=lambda: newcombe(float(values[0]), *sides))
 
     def calibration(self) -> dict[str, Any]:
         """ECE, Brier score, NLL, and the bins of the reliability diagram; JSON-serialisable."""
