@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from stageproof.train.metrics.intervals import exact
+
 ALPHA = 0.05
 """Family-wise error rate: probability that any artifact of a bundle passes although it exceeds its tolerance."""
 
@@ -13,21 +15,17 @@ def level(artifacts: int) -> float:
     return 1 - ALPHA / max(1, artifacts)
 
 
-def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
+def upper_bound(events: float, trials: float, confidence: float = 0.95) -> float:
     """Upper one-sided bound on a proportion, in [0, 1] (Clopper & Pearson 1934); exact for independent trials.
 
     For 0 events of 512 it is 0.6 %. For correlated images of one patient use `export.statistics.clustered.bound`.
     """
-    from scipy.stats import beta
-
-    return 1.0 if events >= trials else float(beta.ppf(confidence, events + 1, trials - events))
+    return exact(events, trials, 2 * confidence - 1)[1]
 
 
 def lower_bound(events: int, trials: int, confidence: float = 0.95) -> float:
     """Lower one-sided bound on a proportion, in [0, 1] (Clopper & Pearson 1934)."""
-    from scipy.stats import beta
-
-    return 0.0 if events <= 0 else float(beta.ppf(1 - confidence, events, trials - events + 1))
+    return exact(events, trials, 2 * confidence - 1)[0]
 
 
 def minimum_images(tolerance: float, confidence: float = 0.95) -> int:

@@ -93,14 +93,11 @@ def korn_graubard(counts: Counts, confidence: float = 0.95) -> float:
 
     The design effect is at least 1, and 1 if it cannot be estimated.
     """
-    from scipy.special import betaincinv
-
     if counts.total >= counts.images or counts.people < 2:
         return 1.0
     effect = max(design_effect(counts) or 1.0, 1.0)
     effective = counts.images / effect * _t_ratio(confidence, counts.images, counts.people)
-    events = effective * counts.total / counts.images
-    return float(betaincinv(events + 1, effective - events, confidence))
+    return upper_bound(effective * counts.total / counts.images, effective, confidence)
 
 
 def probability_of_so_few(counts: Counts, share: float) -> float:
