@@ -34,7 +34,7 @@ def _batch(one: Figures) -> int:
 
 def _table(title: str, rows: Sequence[Figures]) -> list[str]:
     columns = [
-        (title, 30, [one.row.name for one in rows]),
+        (title, 0, [one.row.name for one in rows]),
         ("ms", 6, [_short(one.median) for one in rows]),
         ("95 %", 12, [_interval(one) for one in rows]),
         ("p90", 6, [_short(one.p90) if one.p90 else "" for one in rows]),
@@ -46,9 +46,11 @@ def _table(title: str, rows: Sequence[Figures]) -> list[str]:
 
 
 def _columns(columns: Sequence[tuple[str, int, list[str]]]) -> list[str]:
-    """A table of the columns (head, characters, cells) that are not empty; all but the first are aligned right."""
+    """A table of the columns (head, characters, cells) that are not empty. All but the first are aligned right, and the
+    first takes the remaining width."""
     heads, widths, cells = zip(*(one for one in columns if any(one[2])), strict=True)
-    return table(heads, list(zip(*cells, strict=True)), widths, right=range(1, len(heads)))
+    first = WIDTH - sum(widths[1:]) - len(widths[1:])
+    return table(heads, list(zip(*cells, strict=True)), (first, *widths[1:]), right=range(1, len(heads)))
 
 
 def _interval(one: Figures) -> str:
@@ -71,7 +73,7 @@ def _costs(found: Sequence[Figures]) -> list[str]:
     changed = [f"{row.flips['count']}/{row.flips['images']}" if row.flips else "" for row in rows]
     return _columns(
         [
-            ("in a process of its own", 32, [row.name for row in rows]),
+            ("in a separate process", 0, [row.name for row in rows]),
             ("MB peak", 8, shown["peak_rss_bytes"]),
             ("load s", 7, shown["load_s"]),
             ("first s", 8, shown["first_answer_s"]),

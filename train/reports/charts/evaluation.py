@@ -150,7 +150,7 @@ def _risk(axes: Axes, facts: dict[str, Any]) -> None:
             axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.set(
         xlabel="coverage: share of predictions given, most confident first",
-        ylabel="error rate of these",
+        ylabel="error rate of predictions given",
         xlim=(0, 1),
         ylim=(0, 1),
     )

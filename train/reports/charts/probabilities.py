@@ -39,7 +39,7 @@ def draw_reliability(figure: Figure, facts: dict[str, Any]) -> None:
         above.set_title(f"{title}\n{_verdict(found)}", fontsize=10)
         counts = np.array([one["count"] for one in side["reliability"]])
         below.bar((np.arange(len(counts)) + 0.5) / len(counts), counts, 0.9 / len(counts), color="0.7")
-        below.set(xlabel="predicted probability", ylabel=f"number of {counted}" if column == 0 else "")
+        below.set(xlabel="predicted probability", ylabel=counted)
 
 
 def _reliability_curve(axes: Axes, curve: list[dict[str, float]], colour: str) -> None:
