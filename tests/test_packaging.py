@@ -16,11 +16,13 @@ import pytest
 
 import stageproof
 from stageproof.commands import COMMANDS as SUBCOMMANDS
+from tests.pages import read_page
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ["runtime", "runtime.explain", "train", "train.audit", "train.evaluate", "train.crossvalidate"]
 COMMANDS += ["train.data.phantom", "runtime.audit"]
 COMMANDS += ["export", "export.bisect", "benchmarks"]
+KINDS = (".j2", ".css")
 HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "openvino", "sklearn", "scipy", "matplotlib", "pyarrow"}
 
 
@@ -53,7 +55,29 @@ def test_the_wheel_has_one_top_level_package(wheel):
     assert found == {"stageproof", f"stageproof-{stageproof.__version__}.dist-info"}
     assert (wheel / "stageproof" / "py.typed").is_file()
     ours = {path.relative_to(ROOT) for part in ("runtime", "train", "export") for path in (ROOT / part).rglob("*.py")}
+    templates = [
+        *(ROOT / "train").rglob("*.j2"),
+        *(ROOT / "benchmarks").rglob("*.j2"),
+        *(ROOT / "train").rglob("*.css"),
+    ]
+    ours |= {path.relative_to(ROOT) for path in templates}
+    assert Path("train/reports/base.html.j2") in ours
     assert {path for path in ours if not (wheel / "stageproof" / path).is_file()} == set()
+
+
+def test_pages_are_made_from_the_templates_of_the_wheel(wheel, tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(wheel)!r})\n"
+        "from stageproof.train.cards.run_index import index_page\n"
+        "record = {'weights_sha256': 'ab' * 32, 'recipe': {'name': 'demo', 'architecture': '<script>'},"
+        " 'metrics': {'accuracy': 0.5, 'slices': 4}}\n"
+        "print(index_page('run', record, ['run.json']))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    page = read_page(done.stdout)
+    assert page.links == ["run.json"]
+    assert "<script>" in page.text
 
 
 # A Python that sees the wheel, numpy, Pillow, onnxruntime and nothing else, with packages of others beside them.

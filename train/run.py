@@ -37,7 +37,7 @@ from stageproof.train.engine.session import Session
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.metrics.validation import figures
 from stageproof.train.models import CHANNELS
-from stageproof.train.reports.training_figures import plot_confusion, plot_curves
+from stageproof.train.reports.charts.training import plot_confusion, plot_curves
 from stageproof.train.runs.checkpoints import read_checkpoint
 from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
 from stageproof.train.runs.initial_weights import check_start

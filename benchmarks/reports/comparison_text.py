@@ -1,4 +1,4 @@
-"""A comparison → lines for a terminal of 80 columns."""
+"""A comparison as text for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME = 33
 
 
 def lines(comparison: Comparison, margin: float = NO_SLOWER) -> Iterator[str]:
-    """A row for each verdict, by scenario; then what the verdicts rest on. margin: as `compare` had it."""
+    """A row for each verdict, by scenario; then how they were computed. margin: as given to `compare`."""
     for scenario, group in groupby(comparison.verdicts, key=lambda one: one.row.scenario):
         yield f"{scenario.replace('_', ' '):<{_NAME}}{'before':>7}{'after':>7}{'change in % [95 %]':>21} verdict"
         for one in group:

@@ -1,4 +1,4 @@
-"""What is said of one row: median, tail and interval, times faster than the published snippet, share of the floor."""
+"""Figures of each row: median, percentiles, interval, and speed-up over the published snippet."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from stageproof.benchmarks.compare.statistics import interval_of_times
 from stageproof.benchmarks.records.schema import Row
 
 LEAST_FOR = {0.9: 64, 0.99: 662}
-"""Samples from which a percentile is given: the second slowest lies above it with 99 % confidence, as MLPerf's LoadGen
-asks before it lets a run end early. A p99 of 100 samples would be their slowest."""
+"""Minimum number of samples of a percentile: the second slowest is above it with 99 % confidence, the rule of MLPerf's
+LoadGen for ending a run early. A p99 of 100 samples would be the slowest one."""
 LEAST_FOR_INTERVAL = 10
 SNIPPET = "published snippet"
-"""How the name of the peer begins that the others are held against."""
+"""Start of the name of the peer that speed-ups are relative to."""
 TITLES = {
-    "single_stream": "one image, bytes to answer",
-    "multi_stream": "eight images, bytes to answer",
-    "offline": "an image, in batches",
-    "server": "one image, arriving at random",
-    "engine": "ready tensors, engine alone",
+    "single_stream": "one image, bytes to prediction",
+    "multi_stream": "eight images, bytes to prediction",
+    "offline": "per image, in batches",
+    "server": "one image, random arrivals",
+    "engine": "prepared tensors, engine alone",
 }
 """By scenario, in the order of a report."""
 
@@ -31,30 +31,30 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Figures:
-    """One row as people read it; times in milliseconds."""
+    """Figures of one row; times in milliseconds."""
 
     number: int
-    """Of the row in the report: tables and drawings name it so."""
+    """Number of the row in tables and charts."""
     row: Row
     median: float
     interval: Interval | None
-    """95 %, for samples correlated with their neighbours, and over the processes where there are several; None with
-    fewer than `LEAST_FOR_INTERVAL` samples."""
+    """95 %, for autocorrelated samples, and over the processes if there are several; None with fewer than
+    `LEAST_FOR_INTERVAL` samples."""
     p90: float | None
     p99: float | None
     faster: float | None
-    """Times faster than the published snippet: the median over the rounds; None where that was not asked."""
+    """Speed-up over the published snippet, the median over the rounds; None if it was not measured."""
     faster_interval: Interval | None
 
     @property
     def title(self) -> str:
-        """The row's name, with the images of one question where a scenario asks several sizes."""
+        """The name of the row, with the batch size in scenarios of several sizes."""
         sized = self.row.scenario in ("engine", "offline")
         return f"{self.row.name}, {self.row.batch}" if sized else self.row.name
 
 
 def figures(rows: Sequence[Row]) -> list[Figures]:
-    """Of every row, by scenario and batch size in the order of `TITLES`, the fastest first."""
+    """Figures of every row, by scenario in the order of `TITLES` and by batch size, the fastest first."""
     ordered = [
         row
         for title in TITLES
@@ -67,7 +67,7 @@ def figures(rows: Sequence[Row]) -> list[Figures]:
 
 
 def tail(samples: np.ndarray, share: float) -> float | None:
-    """The percentile of samples (N,), or None where they are too few for it (`LEAST_FOR`)."""
+    """The percentile of samples (N,), or None if they are too few for it (`LEAST_FOR`)."""
     return float(np.quantile(samples, share)) if len(samples) >= LEAST_FOR[share] else None
 
 

@@ -1,4 +1,4 @@
-"""Sentences about a record: the same in the terminal, on the page and in Markdown."""
+"""Sentences about a record, the same in the terminal, on the page and in Markdown."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from stageproof.benchmarks.reports.figures import SNIPPET, Figures, Interval, nu
 
 
 def about(record: Record) -> str:
-    """The network that was asked: ``resnet50 at 224 × 224``."""
+    """The network that was measured: ``resnet50 at 224 × 224``."""
     bundle = record.facts["bundle"]
     spec = bundle.get("input") or {}
     return f"{bundle.get('architecture', 'a model')} at {spec.get('height', '?')} × {spec.get('width', '?')}"
 
 
 def headline(found: Sequence[Figures]) -> str:
-    """How fast the fastest Predictor answers one image, beside the published snippet, the best peer and the floor."""
+    """Latency of the fastest Predictor, compared with the published snippet, the roofline and the fastest peer."""
     single = [one for one in found if one.row.scenario == "single_stream"]
     ours = next((one for one in single if one.row.kind == "predictor"), None)
     if ours is None:
         return "Latency of one image through the Predictor was not measured in this run."
-    said = f"{ours.row.name} answers an image in {with_interval(ours.median, ours.interval)} ms"
+    said = f"{ours.row.name} predicts one image in {with_interval(ours.median, ours.interval)} ms"
     if ours.faster:
         said += f", {times(ours)} times faster than the published snippet"
     if ours.row.floor_share is not None:
-        said += f", at {ours.row.floor_share:.0%} of what this machine's {ours.row.precision} arithmetic allows"
+        said += f", at {ours.row.floor_share:.0%} of this machine's peak {ours.row.precision} rate"
     peers = (one for one in single if one.row.kind == "peer" and one.row.precision == ours.row.precision)
     peer = next(peers, None)
     if peer and not peer.row.name.startswith(SNIPPET):
@@ -34,7 +34,7 @@ def headline(found: Sequence[Figures]) -> str:
 
 
 def circumstances(record: Record) -> list[tuple[str, str]]:
-    """(what, how it was) of machine, versions and images."""
+    """Name and value of what the figures depend on: machine, versions, images."""
     machine, facts = record.machine, record.facts
     images, noise, others = facts.get("images") or {}, machine.get("noise"), machine.get("others")
     memory, clock = machine.get("memory_bytes"), machine.get("mhz")
@@ -48,9 +48,9 @@ def circumstances(record: Record) -> list[tuple[str, str]]:
         ),
         ("memory", f"{memory / 2**30:.1f} GiB" if memory else ""),
         ("noise", _twice(noise, machine.get("noise_after"), "of a fixed calculation, 10th to 90th percentile")),
-        ("others", _twice(others, machine.get("others_after"), "of the CPUs")),
-        ("load", str(machine.get("load_average", ""))),
-        ("at most", ", ".join(ceilings)),
+        ("other processes", _twice(others, machine.get("others_after"), "of the CPUs")),
+        ("load average", str(machine.get("load_average", ""))),
+        ("peak", ", ".join(ceilings)),
         ("an image", f"{facts['work']['gflop_per_image']:.2f} GFLOP" if facts["work"].get("gflop_per_image") else ""),
         ("images", f"{images.get('count')} of {_last(images.get('source'))}" if images else ""),
         ("started", str(facts.get("started") or "")),
@@ -61,15 +61,15 @@ def circumstances(record: Record) -> list[tuple[str, str]]:
 
 
 def served(one: Figures) -> str:
-    """How a row of the server scenario held its bound."""
+    """Whether a row of the server scenario met its latency bound."""
     server = one.row.server
-    assert server is not None, "the caller looked"
+    assert server is not None, "only rows of the server scenario"
     if one.p99 is None:
-        held = f"{len(one.row.samples_ms)} answers, too few for a p99"
+        outcome = f"{len(one.row.samples_ms)} samples, too few for a p99"
     else:
-        held = "held at p99" if one.p99 <= server["latency_bound_ms"] else "missed at p99"
+        outcome = "met at p99" if one.p99 <= server["latency_bound_ms"] else "missed at p99"
     rate, bound = f"{server['offered_per_s']:.1f}/s", number(server["latency_bound_ms"])
-    return f"{rate} for {server['seconds']:.0f} s, bound {bound} ms: {held}; {server['lost']:.0f} lost"
+    return f"{rate} for {server['seconds']:.0f} s, bound {bound} ms: {outcome}; {server['lost']:.0f} lost"
 
 
 def threads(record: Record) -> str:
@@ -79,7 +79,7 @@ def threads(record: Record) -> str:
 
 
 def times(one: Figures) -> str:
-    """``6.12 [6.05, 6.20]``: how many times faster than the published snippet; nothing where that is not known."""
+    """``6.12 [6.05, 6.20]``: how many times faster than the published snippet; empty if unknown."""
     if one.faster is None:
         return ""
     within = one.faster_interval
@@ -87,14 +87,14 @@ def times(one: Figures) -> str:
 
 
 def _twice(before: float | None, after: float | None, of: str) -> str:
-    """A share before the run and, where it was taken again, after it."""
+    """A share before the run and, if it was measured again, after it."""
     if before is None:
         return ""
     return f"{before:.1%} {of}" + (f"; {after:.1%} after the run" if after is not None else "")
 
 
 def _last(source: object) -> str:
-    """A file's name without the folders of the machine it lay on."""
+    """The name of a file without its folder."""
     return str(source).rpartition("/")[2]
 
 

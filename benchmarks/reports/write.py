@@ -10,13 +10,13 @@ from stageproof.runtime.errors import InputError
 
 
 def write_reports(record: Record, html: Path | None, markdown: Path | None) -> None:
-    """Write those that are asked for. Both texts are made before either is written.
+    """Write the reports whose path is given. Both texts are made before either is written.
 
-    Raises InputError where one cannot be written.
+    Raises InputError if one cannot be written.
     """
     texts: list[tuple[str, Path]] = []
     if html:
-        from stageproof.benchmarks.reports.html import page
+        from stageproof.benchmarks.reports.page import page
 
         texts.append((page(record), html))
     if markdown:

@@ -1,13 +1,12 @@
 r"""Escaping of untrusted text, such as file names and strings of a manifest, for output.
 
-One function per medium, called where the output is written: `line` and `lines` for terminals and logs, `cell` for CSV,
-`markup` for HTML (Markdown tables: `train.cards.markdown`). All of them escape invisible characters: control
-characters, bidirectional marks, Unicode line separators, and bytes of a file name that are not UTF-8.
+One function per medium, called where the output is written: `line` and `lines` for terminals and logs, `cell` for CSV
+(HTML and Markdown: `train.reports.templates`). All of them escape invisible characters: control characters,
+bidirectional marks, Unicode line separators, and bytes of a file name that are not UTF-8.
 """
 
 from __future__ import annotations
 
-import html
 import io
 import re
 import sys
@@ -46,11 +45,6 @@ def cell(text: str) -> str:
     if _IN_LINE.search(text) or _LOOKS_ESCAPED.search(text):
         text = text.replace("\\", "\\\\")
     return line(f"'{text}" if _FORMULA.match(text) else text)
-
-
-def markup(text: str) -> str:
-    """The text escaped for an HTML element or quoted attribute."""
-    return html.escape(lines(text))
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -16,7 +16,7 @@ from stageproof.runtime.cli.exit_status import report_error
 from stageproof.runtime.cli.output import Progress, csv_line, row, text
 from stageproof.runtime.errors import ImageError, TrainingError
 from stageproof.runtime.prediction import Prediction, Timings
-from stageproof.runtime.text.escapes import Escaping, cell, from_cell, line, lines, markup
+from stageproof.runtime.text.escapes import Escaping, cell, from_cell, line, lines
 from stageproof.runtime.text.hints import command
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,7 +39,6 @@ def test_nothing_that_cannot_be_seen_reaches_any_medium(name):
     for shown in (line(name), cell(name)):
         assert shown.isprintable(), shown
         shown.encode("utf-8")
-    assert markup(name).replace("\n", "").isprintable()
     assert lines(name).replace("\n", "").isprintable()
 
 
@@ -57,10 +56,6 @@ def test_different_names_stay_different_and_plain_ones_as_they_are():
     assert [from_cell(cell(name)) for name in names] == names
     for plain in ("MildDemented/p01_s3.png", "ä b.png", "it's", "-.png"[1:], r"C:\scans\a.png"):
         assert cell(plain) == plain
-
-
-def test_markup():
-    assert markup('<b a="1">&') == "&lt;b a=&quot;1&quot;&gt;&amp;"
 
 
 def prediction(**values) -> Prediction:

@@ -12,7 +12,7 @@ from stageproof.runtime.labels import LABELS
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.metrics.intervals import exact, jackknife, leave_one_out, newcombe, possible_tables
 from stageproof.train.metrics.with_intervals import Summary
-from stageproof.train.reports.formatting import resting_on, spoken
+from stageproof.train.reports.formatting import format_figure, patient_count
 from tests.train.interval_simulation import TARGETS, Held, coverage, simulate
 
 
@@ -56,7 +56,7 @@ def test_one_of_160_patients_wrong():
     labels = [0] * 80 + [1] * 80
     accuracy = Summary(decided(labels, [1, *labels[1:]])).decisions()["accuracy"]
     assert (accuracy["low"], accuracy["high"]) == pytest.approx((0.966, 0.9998), abs=5e-4)
-    assert spoken(accuracy, True) == "99.4 % [96.6, 100.0]"
+    assert format_figure(accuracy, True) == "99.4 % [96.6, 100.0]"
 
 
 def test_precision_rests_on_the_patients_answered_so():
@@ -65,7 +65,7 @@ def test_precision_rests_on_the_patients_answered_so():
     figure = Summary(answers).decisions()["classes"]["VeryMildDemented"]["precision"]
     assert (figure["value"], figure["patients"]) == (1.0, 1)
     assert (figure["low"], figure["high"]) == pytest.approx((0.025, 1))
-    assert resting_on(figure) == "1"
+    assert patient_count(figure) == "1"
 
 
 @pytest.mark.parametrize("slices", [1, 8])

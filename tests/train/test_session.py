@@ -23,7 +23,7 @@ from stageproof.train.data.decode import safe_loader
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine import session
 from stageproof.train.engine.session import _class_weights
-from stageproof.train.reports.training_figures import draw_curves, plot_confusion, plot_curves
+from stageproof.train.reports.charts.training import draw_curves, plot_confusion, plot_curves
 from stageproof.train.runs.metrics_log import Epoch, MetricsLog
 
 SPEC = InputSpec(32, 32, 1, (0.0,), (1.0,))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
-from stageproof.runtime.text.escapes import markup as escape
-from stageproof.train.audit.text import headline, statements
+from stageproof.train.audit.text import class_counts, headline, statements
 from stageproof.train.data.decode import Slices
 from stageproof.train.data.identity.identify import Identified
 from stageproof.train.data.patients.from_pixels import Patients
-from stageproof.train.reports.html import document, picture, table
+from stageproof.train.reports.charts.images import new_figure, svg
+from stageproof.train.reports.clinical_sections import Section
+from stageproof.train.reports.tables import Table
+from stageproof.train.reports.templates import html
 
 _LISTED = 20
 _HEADS = {
@@ -43,73 +47,52 @@ _HEADS = {
 
 def page(findings: dict[str, Any], slices: Slices, who: Identified, patients: Patients) -> str:
     """The HTML text. `slices`, `who` and `patients` have the same slices in the same order."""
-    parts = [
-        "<h1>Dataset audit</h1>",
-        f"<p>Data: {escape(str(findings['source']))}</p>",
-        f'<p class="headline">{escape(headline(findings))}</p>',
-        picture(_plot(patients), "histogram: similarity of each slice to the most similar other slice"),
-        f'<p class="note">{escape(_explained(patients))}</p>',
-        "<h2>Slices by class</h2>",
-        _counted(findings),
-        "<h2>Findings</h2>",
-        table(
-            ["finding", "result"], [[_HEADS.get(head, head), _sentence(text)] for head, text in statements(findings)]
-        ),
-        _conflicts(findings["label_conflicts"]),
-    ]
+    results = tuple((_HEADS.get(head, head), _sentence(text)) for head, text in statements(findings))
+    return html(
+        "train/audit/audit.html.j2",
+        title="Dataset audit",
+        source=str(findings["source"]),
+        headline=headline(findings),
+        histogram=svg(histogram(patients)),
+        explained=_explained(patients),
+        counts=Table(*class_counts(findings)),
+        findings=Table(("finding", "result"), results),
+        conflicts=_conflicts(findings["label_conflicts"] or []),
+        montages=list(_montages(slices.thumbnails, who, patients)),
+    )
+
+
+def _montages(thumbnails: np.ndarray, who: Identified, patients: Patients) -> Iterator[tuple[str, str, bytes, str]]:
+    """Heading, text, PNG and text alternative of each picture of slices."""
     if who.unit is not None:
         unit = "patient" if who.unit == "patients" else "group"
-        parts += [
-            f"<h2>Examples of {who.unit}</h2><p>Each row shows slices of one {unit}.</p>",
-            picture(
-                _montage(slices.thumbnails, _rows(who.groups, ~who.undecided)),
-                f"slices of some {who.unit}, one {unit} in each row",
-            ),
-        ]
-    for name, pairs in (("twins", _pairs(who, "pairs")), ("two heads", _pairs(who, "two_heads"))):
-        if pairs:
-            parts += [
-                f"<h2>{_PAIRS[name][0]}</h2><p>{_PAIRS[name][1]}</p>",
-                picture(_montage(slices.thumbnails, [np.array(pair) for pair in pairs], 2), _PAIRS[name][0].lower()),
-            ]
+        png = _montage(thumbnails, _rows(who.groups, ~who.undecided))
+        alternative = f"slices of several {who.unit}, one {unit} in each row"
+        yield f"Examples of {who.unit}", f"Each row shows slices of one {unit}.", png, alternative
+    for name, (heading, text) in _PAIRS.items():
+        if pairs := [] if who.ids is None or who.check is None else list(getattr(who.check, name))[:8]:
+            yield heading, text, _montage(thumbnails, [np.array(pair) for pair in pairs], 2), heading.lower()
     if patients.moved.any():
-        parts += [
-            "<h2>Examples of augmented copies</h2><p>Each row shows augmented copies in one patient or group.</p>",
-            picture(_montage(slices.thumbnails, _rows(patients.groups, patients.moved)), "copies in some groups"),
-        ]
-    return document("Dataset audit", parts, "Research use only.")
+        png = _montage(thumbnails, _rows(patients.groups, patients.moved))
+        text = "Each row shows augmented copies in one patient or group."
+        yield "Examples of augmented copies", text, png, "copies in several groups"
 
 
 _PAIRS = {
-    "twins": (
+    "pairs": (
         "One patient with two ids",
         "Each row shows two slices with different ids that are likely to show the same patient.",
     ),
-    "two heads": (
+    "two_heads": (
         "Two patients with one id",
         "Each row shows two slices with the same id, at the same height, that are likely to show different patients.",
     ),
 }
-
-
-def _pairs(who: Identified, name: str) -> list[tuple[int, int]]:
-    """The first pairs of slices that the check of the ids reported."""
-    return [] if who.ids is None or who.check is None else list(getattr(who.check, name))[:8]
+"""Heading and text of the pairs of slices that the check of the ids reports, by attribute."""
 
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
-
-
-def _counted(findings: dict[str, Any]) -> str:
-    """Table of slices by class, and of patients if they are known."""
-    people = findings["patients_by_class"]
-    rows = [
-        [name, str(count), *([str(people[name])] if people else [])]
-        for name, count in findings["slices_by_class"].items()
-    ]
-    rows.append(["all", str(findings["slices"]), *([str(findings["patients"])] if people else [])])
-    return table(["class", "slices", *(["patients"] if people else [])], rows)
 
 
 def _explained(patients: Patients) -> str:
@@ -125,28 +108,25 @@ def _explained(patients: Patients) -> str:
     )
 
 
-def _conflicts(conflicts: list[dict[str, Any]] | None) -> str:
-    if not conflicts:
-        return ""
-    rows = [
-        [
+def _conflicts(conflicts: list[dict[str, Any]]) -> Section:
+    rows = tuple(
+        (
             str(one["group"]),
             ", ".join(f"{name} {count}" for name, count in one["slices"].items()),
             ", ".join(one["files"]),
-        ]
+        )
         for one in conflicts[:_LISTED]
-    ]
-    more = f"<p>and {len(conflicts) - _LISTED} more, in audit.json</p>" if len(conflicts) > _LISTED else ""
-    listed = table(["group", "slices by class", "one file of each"], rows)
-    return f"<h2>Patients with slices of two classes</h2>{listed}{more}"
+    )
+    more = f"audit.json lists {len(conflicts) - _LISTED} more." if len(conflicts) > _LISTED else ""
+    return Section(
+        "Patients with slices of two classes", "", ("group", "slices by class", "one file of each"), rows, more
+    )
 
 
-def _plot(patients: Patients) -> bytes:
-    """PNG: histogram of the largest similarity of each slice, on the scale of Fisher's z; a line marks `below`."""
-    from matplotlib.figure import Figure
-
+def histogram(patients: Patients) -> Figure:
+    """The largest similarity of each slice, on the scale of Fisher's z; a line marks `below`."""
     z = np.arctanh(np.clip(patients.links, -1 + 1e-7, 1 - 1e-7))
-    figure = Figure(figsize=(5.3, 3.2), layout="constrained")
+    figure = new_figure(4.9, 3.2)
     axes = figure.subplots()
     axes.hist(z, bins=120, color="#4a7ab5")
     axes.set_yscale("log")
@@ -163,9 +143,7 @@ def _plot(patients: Patients) -> bytes:
     axes.set_xticks(np.arctanh(ticks), [f"{tick:g}" for tick in ticks], rotation=45)
     axes.set_xlabel("correlation with the most similar other slice")
     axes.set_ylabel("number of slices")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
+    return figure
 
 
 def _rows(groups: np.ndarray, among: np.ndarray | None = None, rows: int = 8) -> list[np.ndarray]:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from typing import Any
 
-from stageproof.runtime.labels import LABELS
 from stageproof.train.data.ids import WORDS
 from stageproof.train.data.unknown import WHAT_TO_DO
-
-_WIDTH, _INDENT = 75, 12
+from stageproof.train.reports.terminal import table
 
 
 def lines(findings: dict[str, Any]) -> list[str]:
     """The findings as lines. findings: the content of `audit.json`."""
-    wrapped = [
-        line
-        for head, text in statements(findings)
-        for line in textwrap.wrap(
-            text, _WIDTH, initial_indent=f"{head:<{_INDENT}}", subsequent_indent=" " * _INDENT, break_on_hyphens=False
-        )
-    ]
-    return [*_counts(findings), "", *wrapped]
+    heads, rows = class_counts(findings)
+    counts = table(("", *heads[1:]), rows, (17, 8, 9)[: len(heads)], right=(1, 2))
+    return [*counts, "", *table((), statements(findings), (11, 63))]
 
 
 def statements(findings: dict[str, Any]) -> list[tuple[str, str]]:
@@ -55,14 +47,13 @@ def headline(findings: dict[str, Any]) -> str:
     return f"{count} of {known}; in a random split, {leaks} of the test slices leak."
 
 
-def _counts(findings: dict[str, Any]) -> list[str]:
-    """Table of slices by class, and of patients if they are known."""
+def class_counts(findings: dict[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Heads and rows of the table of slices by class, and of patients if they are known."""
     people = findings["patients_by_class"]
-    text = [f"{'':<18}{'slices':>8}{'patients' if people else '':>10}"]
-    for name in LABELS:
-        text.append(f"{name:<18}{findings['slices_by_class'][name]:>8}{people[name] if people else '':>10}")
-    text.append(f"{'all':<18}{findings['slices']:>8}{findings['patients'] if people else '':>10}")
-    return [line.rstrip() for line in text]
+    columns = [{**findings["slices_by_class"], "all": findings["slices"]}]
+    columns += [{**people, "all": findings["patients"]}] if people else []
+    rows = tuple((name, *(str(column[name]) for column in columns)) for name in columns[0])
+    return ("class", "slices", "patients")[: 1 + len(columns)], rows
 
 
 def _who(findings: dict[str, Any]) -> list[tuple[str, str]]:

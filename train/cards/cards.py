@@ -1,36 +1,31 @@
-"""Model card and dataset card, every number of which comes from `run.json` or `evaluation.json`.
+"""Model card and dataset card. Every number on them comes from `run.json` or `evaluation.json`.
 
-The prose itself holds no digit, so whatever number stands on a card can be traced (a test does).
+The templates contain no digit in their prose, so every number on a card can be traced (a test checks it).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from stageproof.train.cards import data as card_data
-from stageproof.train.cards import results as card_results
-from stageproof.train.cards import training as card_training
-from stageproof.train.cards.markdown import table
-from stageproof.train.cards.text import DATASET_USE, INTENDED, OUT_OF_SCOPE, RESEARCH
-from stageproof.train.reports.clinical_sections import (
-    Section,
-    all_sections,
-    demographics,
-    flow_section,
-    reference_standard,
-)
-from stageproof.train.reports.facts import Facts
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+
+from stageproof.runtime.labels import LABELS
+from stageproof.train.cards.data import class_counts, image_sizes, patients, patients_from, settings
+from stageproof.train.reports.calibration_text import calibration_heads, calibration_rows, guarantee, studies_by
+from stageproof.train.reports.clinical_sections import all_sections, demographics, flow_section, reference_standard
+from stageproof.train.reports.facts import CardError, Facts
+from stageproof.train.reports.formatting import count_heads, people_in, unit_of
+from stageproof.train.reports.tables import Table, calibration, class_note, classes, metrics
+from stageproof.train.reports.templates import markdown
 
 
 def model_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    """The text of `MODEL_CARD.md`, with Hugging Face front matter.
+    """The text of `MODEL_CARD.md`, with front matter for the Hugging Face Hub.
 
-    record: the content of `run.json`, with what was fitted. evaluation: that of `evaluation.json`.
+    record: content of `run.json`, with the fitted parameters. evaluation: content of `evaluation.json`.
 
     Raises CardError for a figure that is missing.
     """
-    from huggingface_hub import ModelCard, ModelCardData
-
     run, found = Facts("run.json", record), Facts("evaluation.json", evaluation)
     data = ModelCardData(
         language="en",
@@ -40,30 +35,29 @@ def model_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
         model_name=found("run"),
         eval_results=_results(found),
     )
-    parts = [
-        f"# {found('run')}\n\n{RESEARCH}",
-        *(f"> **{warning}**" for warning in found("warnings")),
-        card_training.what_it_is(run),
-        INTENDED,
-        OUT_OF_SCOPE,
-        _markdown(flow_section(found)),
-        card_data.training_data(run, found),
-        card_results.imbalance(found),
-        card_results.figures(found),
-        card_results.calibration(run, found),
-        *map(_markdown, all_sections(found)),
-        card_results.limits(found),
-        card_training.hyperparameters(run),
-        card_training.environment(run),
-        card_results.method(found),
-    ]
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+    counts = {label: found(f"data.training.slices_by_class.{label}") for label in LABELS}
+    text = markdown(
+        "train/cards/model_card.md.j2",
+        **_common(run, found),
+        **_calibration(found),
+        front_matter=data.to_yaml(),
+        flow=flow_section(found),
+        training_classes=class_counts(found, found, "data.training"),
+        absent=[label for label in LABELS if not counts[label]],
+        largest=max(LABELS, key=counts.__getitem__),
+        smallest=min(LABELS, key=counts.__getitem__),
+        classes=classes(found, "slices"),
+        class_note=class_note(unit_of(found("data"))),
+        metrics=metrics(found),
+        sections=all_sections(found),
+        settings=settings(run),
+        intervals_known=bool(count_heads(found("data"))),
+    )
+    return str(ModelCard(text))
 
 
 def dataset_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    """The text of `DATASET_CARD.md`: what was measured of the data that the run was made with. Raises as above."""
-    from huggingface_hub import DatasetCard, DatasetCardData
-
+    """The text of `DATASET_CARD.md`, about the data that the run was made with. Arguments and errors as above."""
     run, found = Facts("run.json", record), Facts("evaluation.json", evaluation)
     data = DatasetCardData(
         language="en",
@@ -71,31 +65,56 @@ def dataset_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
         task_categories=["image-classification"],
         tags=["medical", "mri", "alzheimer"],
     )
-    parts = [
-        f"# {found('data.source')}\n\n{RESEARCH}",
-        f"{run('data.slices')} axial brain-MRI slices of {card_data.patients(run)}, as `python -m train` found them. "
-        f"Digest of names, labels and images: `{run('data.digest')}`. {run('data.unreadable')} files could not be "
-        "read and were left out.",
-        card_data.distribution(run, found),
-        f"## Patients\n\n{card_data.where_from(run)}",
-        f"## The split\n\n{card_data.split(run, found)}",
-        *map(_markdown, (reference_standard(found), demographics(found))),
-        DATASET_USE,
-        card_results.limits(found),
-    ]
-    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
+    text = markdown(
+        "train/cards/dataset_card.md.j2",
+        **_common(run, found),
+        front_matter=data.to_yaml(),
+        patients=patients(run),
+        patients_from=patients_from(run),
+        all_classes=class_counts(found, run, "data"),
+        sections=[reference_standard(found), demographics(found)],
+    )
+    return str(DatasetCard(text))
 
 
-def _markdown(section: Section) -> str:
-    parts = [f"## {section.heading}", section.text]
-    if section.rows:
-        parts.append(table(section.heads, section.rows))
-    return "\n\n".join([*parts, section.note] if section.note else parts)
+def _common(run: Facts, found: Facts) -> dict[str, Any]:
+    """The variables of both templates."""
+    unit = unit_of(found("data"))
+    known = found.known(f"data.{unit}", optional=True)
+    return {
+        "run": run,
+        "found": found,
+        "labels": LABELS,
+        "unit": unit,
+        "held_out": f" of {people_in(found('data'))}" if known else "",
+        "sizes": image_sizes(found),
+    }
 
 
-def _results(found: Facts) -> list[Any]:
-    from huggingface_hub import EvalResult
+def _calibration(found: Facts) -> dict[str, Any]:
+    """Calibration and abstention, empty where there is none. Raises CardError for a figure that is missing."""
+    if not found.known("calibration.after"):
+        return {"calibration": None, "assessment": None, "studies_by": "", "guarantee": ""}
+    for side in ("before", "after"):
+        ece = found(f"calibration.{side}.ece")
+        if ece["value"] is None and "raw" in ece:  # its band is no reason for a missing value
+            raise CardError(
+                f"calibration.{side}.ece of {found.name} is {ece!r}, which no card can say. Evaluate again."
+            )
+    try:
+        heads = calibration_heads(found("calibration"))
+        rows = calibration_rows(found("calibration")) if heads else []
+        return {
+            "calibration": calibration(found),
+            "assessment": Table(("calibration", *heads), tuple(rows)),
+            "studies_by": studies_by(found("calibration")),
+            "guarantee": guarantee(found("abstention")) if found.known("abstention") else "",
+        }
+    except (KeyError, TypeError) as error:
+        raise CardError(f"{found.name} lacks {error}, which the card needs. Evaluate the run again.") from error
 
+
+def _results(found: Facts) -> list[EvalResult]:
     level, who = ("patients", "patients") if found.known("patients") else ("slices", "slices, patients unknown")
     wanted = [
         ("accuracy", "accuracy"),

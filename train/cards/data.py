@@ -1,40 +1,38 @@
-"""Sections of the cards about the data: classes, patients, and the split."""
+"""What the cards say about the data: numbers by class, patients, image sizes; and the settings of the training."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from stageproof.runtime.labels import LABELS
-from stageproof.train.cards.markdown import table
-from stageproof.train.cards.text import ONE_CLASS
 from stageproof.train.reports.facts import Facts
-from stageproof.train.reports.formatting import number, people_in, unit_of
+from stageproof.train.reports.formatting import joined, number
+from stageproof.train.reports.tables import Table
 from stageproof.train.runs.record import recorded_verdict
 
 
-def training_data(run: Facts, found: Facts) -> str:
-    """What was trained on, by class."""
-    rows = []
+def class_counts(found: Facts, counted: Facts, part: str) -> Table:
+    """Slices and patients by class. counted: the facts with the numbers of slices of the `part`, such as ``data``."""
+    known, rows = found.known("data.patients"), []
     for label in LABELS:
-        slices, share = (found(f"data.training.{what}_by_class.{label}") for what in ("slices", "share"))
-        rows.append([label, str(slices), number(share, True), *people_by_class(found, label)])
-    people = ["patients trained on", "patients held out"] if found.known("data.patients") else []
-    heads = ["class", "slices trained on", "share", *people]
-    note = f"\n\n{ONE_CLASS}" if people else ""
-    return f"## Training data\n\n{split(run, found)}\n\n{table(heads, rows)}{note}"
+        share = found(f"{part}.share_by_class.{label}")
+        parts = ("data.training", "data") if known else ()
+        people = [str(found(f"{side}.patients_by_class.{label}")) for side in parts]
+        rows.append((label, str(counted(f"{part}.slices_by_class.{label}")), number(share, True), *people))
+    heads = ("class", "slices", "share", *(("patients in training", "patients held out") if known else ()))
+    note = "A patient with slices of several classes counts for the most frequent one." if known else ""
+    return Table(heads, tuple(rows), note)
 
 
-def distribution(run: Facts, found: Facts) -> str:
-    """The whole data by class."""
-    rows = []
-    for label in LABELS:
-        slices, share = run(f"data.slices_by_class.{label}"), found(f"data.share_by_class.{label}")
-        rows.append([label, str(slices), number(share, True), *people_by_class(found, label)])
-    people = ["patients trained on", "patients held out"] if found.known("data.patients") else []
-    note = f"\n\n{ONE_CLASS}" if people else ""
-    return f"## Classes\n\n{table(['class', 'slices', 'share', *people], rows)}{note}"
+def image_sizes(found: Facts) -> str:
+    """The most frequent sizes of the images, such as ``208 × 176``."""
+    count = len(found("data.sizes"))
+    sizes = [tuple(found(f"data.sizes.{at}.{side}") for side in ("width", "height")) for at in range(min(count, 3))]
+    return joined([f"{width} × {height}" for width, height in sizes]) + (", or other sizes," if count > 3 else "")
 
 
 def patients(run: Facts) -> str:
-    """How many patients the data is of, in words."""
+    """Number of patients of the data, in words."""
     if run.known("data.patients"):
         return f"{run('data.patients')} patients"
     if run.known("data.groups", optional=True):
@@ -46,16 +44,16 @@ _FROM = {
     "file": "a groups file that was given with the data",
     "table": "a column of the table that lists the slices",
     "participants": "participants.tsv",
-    "dicom": "the patient ids of the DICOM headers, kept only as keyed digests",
+    "dicom": "the patient ids of the DICOM headers, stored only as keyed digests",
     "names": "the ids in the file names",
     "pattern": "the ids that a given pattern finds in the file names",
-    "folders": "the folder that each slice is in",
+    "folders": "the folder of each slice",
     "source": "the source itself",
 }
 
 
-def where_from(run: Facts) -> str:
-    """Where the patients are known from."""
+def patients_from(run: Facts) -> str:
+    """How the patients were identified."""
     kind, verdict = run("data.patients_told_by"), recorded_verdict(run.content)
     if kind == "pixels" and run.known("data.similarity", optional=True):
         run("data.similarity.verdict")
@@ -66,23 +64,23 @@ def where_from(run: Facts) -> str:
     if kind == "pixels":
         if verdict == "patients":
             return f"Identified from image similarity{_levels(run)}.{_error(run)}"
-        return f"Groups from image similarity: each holds whole people, how many is not known.{_error(run)}"
+        return f"Groups from image similarity: each contains whole patients, how many is unknown.{_error(run)}"
     text = f"From {_FROM.get(kind, kind)}."
     if verdict == "groups":
-        text += " An id may be that of a scan, or a group may hold several people, so their number is not known."
+        text += " An id may be that of a scan, or a group may contain several patients, so their number is unknown."
     if run.known("data.id_check", optional=True) and run("data.id_check.joined_ids"):
         text += (
-            f" {run('data.id_check.joined_ids')} of {run('data.id_check.ids')} ids show a head that another id shows "
-            "too; they were joined."
+            f" {run('data.id_check.joined_ids')} of {run('data.id_check.ids')} ids show the same head as another id; "
+            "they were merged."
         )
     return text
 
 
 def _error(run: Facts) -> str:
-    """The stated probability that somebody is in two groups."""
+    """The stated probability that a patient is in two groups."""
     if not run.known("data.similarity", optional=True) or not run.known("data.similarity.error"):
         return ""
-    return f" The probability that some person is in two groups is at most {run('data.similarity.error')!r}."
+    return f" The probability that any patient is in two groups is at most {run('data.similarity.error')!r}."
 
 
 def _levels(run: Facts) -> str:
@@ -95,25 +93,16 @@ def _levels(run: Facts) -> str:
     )
 
 
-def split(run: Facts, found: Facts) -> str:
-    """Who was trained on and who was held out."""
-    held = found("data.slices")
-    unit = unit_of(found("data"))
-    who = f" of {people_in(found('data'))}" if found.known(f"data.{unit}", optional=True) else ""
-    text = (
-        f"{found('data.training.slices')} slices were trained on and {held}{who} held out (split by {run('split.by')}, "
-        f"fold {run('split.fold')}, seed {run('split.seed')})."
-    )
-    if not found.known("data.leaked"):
-        return f"{text} How many people are in both is not known."
-    leaked = number(found("data.leaked"), True)
-    of = "are of a group" if unit == "groups" else "show a patient"
-    return f"{text} {leaked} of the slices held out {of} that was trained on."
+def settings(run: Facts) -> Table:
+    """Every setting of the recipe, the device and the split."""
+    rows: list[tuple[str, str]] = []
+    for name, value in run("recipe").items():
+        nested = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [(f"{name} {key}".strip().replace("_", " "), _plain(entry)) for key, entry in nested]
+    rows += [(name, _plain(run(name))) for name in ("arithmetic", "device")]
+    rows += [(f"split {name}", _plain(run(f"split.{name}"))) for name in ("by", "fold", "seed")]
+    return Table(("setting", "value"), tuple(rows))
 
 
-def people_by_class(found: Facts, label: str) -> list[str]:
-    """Patients of the class that were trained on and that were held out, as cells; none where they are unknown."""
-    if not found.known("data.patients"):
-        return []
-    sides = ("data.training.patients_by_class", "data.patients_by_class")
-    return [str(found(f"{side}.{label}")) for side in sides]
+def _plain(value: Any) -> str:
+    return "no" if value is None or value is False else "yes" if value is True else str(value)

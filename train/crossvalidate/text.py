@@ -7,9 +7,10 @@ from typing import Any
 
 from stageproof.runtime.labels import LABELS
 from stageproof.train.crossvalidate.pooling import LEVELS, OF_FOLDS
-from stageproof.train.reports.formatting import CALIBRATION, ROWS, joined, number, pick, spoken
+from stageproof.train.reports.formatting import CALIBRATION, ROWS, format_figure, joined, number, pick
+from stageproof.train.reports.terminal import WIDTH, table
 
-_NAME, _MEAN, _WIDTH = 26, 33, 80
+_WIDTHS = (25, 32, 21)
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
@@ -21,25 +22,26 @@ def lines(facts: dict[str, Any]) -> list[str]:
     for level in LEVELS:
         if not facts[level]:
             continue
-        count = facts["data"][level]
-        text += ["", f"{f'{count} {level}':<{_NAME}}{'mean of folds, 95 % interval, SD':<{_MEAN}}pooled, 95 % interval"]
+        rows: list[tuple[str, ...]] = []
         for name in OF_FOLDS:
             title, share = titles[name]
             mean, pooled = facts["over_folds"][level][name], pick(facts[level], name)
-            said = spread(mean, share, mean["folds"])
-            text.append(f"{title:<{_NAME}}{said:<{_MEAN}}{_short(pooled, share)}")
+            rows.append((title, spread(mean, share, mean["folds"]), _short(pooled, share)))
             if pooled["low"] is None and pooled.get("why"):
                 reasons.append(f"{title}: {pooled['why']}.")
             if mean["mean"] is not None and mean["folds"] != facts["split"]["folds"]:
                 reasons.append(f"{title} of {level}: the mean is over the {mean['folds']} folds that define it.")
-        text.append(f"{'always the largest class':<{_NAME}}{'':<{_MEAN}}{number(facts[level]['largest_class'], True)}")
-    if facts["calibration"]:
-        text += ["", f"{f'slices, temperature of other {unit}':<39}{'before':<21}after"]
-        for title, name in CALIBRATION:
-            before, after = (_short(facts["calibration"][side][name], False) for side in ("before", "after"))
-            text.append(f"{title:<39}{before:<21}{after}")
+        rows.append(("always the largest class", "", number(facts[level]["largest_class"], True)))
+        heads = (f"{facts['data'][level]} {level}", "mean of folds, 95 % interval, SD", "pooled, 95 % interval")
+        text += [*table(heads, rows, _WIDTHS), ""]
+    if calibration := facts["calibration"]:
+        rows = [
+            (title, *(_short(calibration[side][name], False) for side in ("before", "after")))
+            for title, name in CALIBRATION
+        ]
+        text += [*table((f"slices, temperature of other {unit}", "before", "after"), rows, (38, 20, 20)), ""]
     notes = [*explained(facts), *dict.fromkeys(reasons)]
-    return [*text[1:], "", *(line for note in notes for line in wrap(note, _WIDTH))]
+    return [*text, *(line for note in notes for line in wrap(note, WIDTH))]
 
 
 def warnings(facts: dict[str, Any]) -> list[str]:
@@ -89,7 +91,7 @@ def spread(mean: dict[str, Any], share: bool, folds: int) -> str:
     """The mean over folds, its interval, and the standard deviation over folds."""
     if mean["mean"] is None:
         return "not estimable"
-    value = spoken({"value": mean["mean"], "low": mean["low"], "high": mean["high"]}, share)
+    value = format_figure({"value": mean["mean"], "low": mean["low"], "high": mean["high"]}, share)
     sd = "" if mean["sd"] is None else f", SD {100 * mean['sd']:.1f}" if share else f", SD {mean['sd']:.3f}"
     return f"{value}{sd}" + ("" if mean["folds"] == folds else f" ({mean['folds']} folds)")
 
@@ -98,4 +100,4 @@ def _short(figure: dict[str, Any], share: bool) -> str:
     """Without the reason, where a value or its interval is missing."""
     if figure["value"] is None:
         return "not estimable"
-    return number(figure["value"], share) if figure["low"] is None else spoken(figure, share)
+    return number(figure["value"], share) if figure["low"] is None else format_figure(figure, share)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 from stageproof.runtime.cli.exit_status import exit_status, report_error, require_or_exit
 
 if __name__ == "__main__":
-    require_or_exit("train", "tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "huggingface_hub")
+    packages = ("tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "jinja2", "rich")
+    require_or_exit("train", *packages, "huggingface_hub")
 
 import tyro
 
@@ -120,29 +121,28 @@ def _show(found: Evaluated) -> None:
     from stageproof.train.reports.calibration_text import calibration_lines, guarantee
     from stageproof.train.reports.formatting import (
         ROWS,
-        counted_by,
+        count_heads,
+        format_figure,
         number,
+        patient_count,
         pick,
-        resting_on,
-        spoken,
-        terminal_row,
         unit_of,
     )
+    from stageproof.train.reports.terminal import table
 
     facts = found.facts
     for warning in facts["warnings"]:
         print(warning, file=sys.stderr)
-    unit = unit_of(facts["data"]) if counted_by(facts["data"]) else ""
+    unit = unit_of(facts["data"]) if count_heads(facts["data"]) else ""
     levels = [(name, facts[name]) for name in ("slices", "patients") if facts[name]]
     for name, level in levels:
         total = f"{facts['data'][name]} {name}"
-        shown = [(title, spoken(pick(level, path), share), pick(level, path)) for title, path, share in ROWS]
+        shown = [(title, format_figure(pick(level, path), share), pick(level, path)) for title, path, share in ROWS]
         for label, of_class in level["classes"].items():
-            shown.append((f"recall {label}", spoken(of_class["recall"], True), of_class["recall"]))
-        print(f"\n{total:<32}{'95 % interval' if unit else '':<40}{unit}".rstrip())
-        for title, said, figure in shown:
-            print("\n".join(terminal_row(title, said, resting_on(figure) if unit else "", widths=(32, 40, 8))))
-        print(f"{'always the largest class':<32}{number(level['largest_class'], True)}")
+            shown.append((f"recall {label}", format_figure(of_class["recall"], True), of_class["recall"]))
+        rows = [(title, said, patient_count(figure) if unit else "") for title, said, figure in shown]
+        rows.append(("always the largest class", number(level["largest_class"], True), ""))
+        print("\n" + "\n".join(table((total, "95 % interval" if unit else "", unit), rows, (31, 39, 8))))
     calibration = facts["calibration"]
     if calibration["after"] and unit:
         print(

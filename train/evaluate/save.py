@@ -19,8 +19,8 @@ from stageproof.runtime.text.escapes import cell
 from stageproof.train.cards.cards import dataset_card, model_card
 from stageproof.train.cards.run_index import INDEX, index_page, linked
 from stageproof.train.metrics.classification import Answers
+from stageproof.train.reports.charts.evaluation import pictures
 from stageproof.train.reports.evaluation_page import page
-from stageproof.train.reports.figures import pictures
 from stageproof.train.reports.misclassified import misclassified, most_confident_errors
 from stageproof.train.runs.atomic_moves import Move, flush, put
 from stageproof.train.runs.pseudonyms import Pseudonyms

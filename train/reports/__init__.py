@@ -1,1 +1,1 @@
-"""Pages, figures and sentences of evaluations."""
+"""Reports of evaluations, and what all reports share: templates, stylesheet, tables."""

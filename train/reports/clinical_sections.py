@@ -1,6 +1,6 @@
-"""The clinical part of an evaluation in words and tables, the same in the report and on the card.
+"""Clinical sections of an evaluation, the same in the report and on the card.
 
-No digit stands in the prose: every number is looked up in `evaluation.json`.
+The prose contains no digit: every number is looked up in `evaluation.json`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from stageproof.train.reports.facts import CardError, Facts
 from stageproof.train.reports.flow_diagram import rows as flow_rows
-from stageproof.train.reports.formatting import number, people_in, spoken
+from stageproof.train.reports.formatting import format_figure, number, people_in
 from stageproof.train.runs.selection import selected_on_evaluated
 
-UNKNOWN = "Not given: the patients are unknown, and slices of one person are not independent."
+UNKNOWN = "Not given: the patients are unknown, and slices of one patient are not independent."
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Section:
 
 
 def flow_section(found: Facts) -> Section:
-    """From the files of the source to what was answered."""
+    """From the files of the data set to the predictions."""
     unit = found("flow.unit") if found.known("flow.unit") else "patients"
     try:
         rows = tuple(flow_rows(found("flow")))
@@ -37,34 +37,36 @@ def flow_section(found: Facts) -> Section:
         ) from error
     return Section(
         "Flow of slices and patients",
-        f"From the files of the data set to the answers, in slices and {unit}.",
+        f"From the files of the data set to the predictions, in slices and {unit}.",
         ("step", "slices", str(unit)),
         rows,
-        "Unreadable files were left out and are in no figure. A person with slices of several parts counts in each. "
-        "An evaluation does not apply the input check of an exported bundle, so nothing was rejected; slices that a "
-        "bundle would reject are among the evaluated ones.",
+        "Unreadable files were left out and are in no figure. A patient with slices in several parts counts in each. "
+        "An evaluation does not apply the input check of an exported bundle, so nothing was rejected; the evaluated "
+        "slices may include some that a bundle would reject.",
     )
 
 
 def reference_standard(found: Facts) -> Section:
-    """What the answers were compared with."""
+    """What the predictions were compared with."""
     return Section(
         "Reference standard",
-        f"The stage that the data set ({found('data.source')}) records for each slice. Who made the diagnosis, by "
-        "which criteria, how long before or after the scan, and whether they knew the image, is not recorded.",
+        f"The stage that the data set ({found('data.source')}) records for each slice. The data does not record who "
+        "made the diagnosis, by which criteria, how long before or after the scan, or whether with knowledge of the "
+        "image.",
     )
 
 
 def sample_size(found: Facts) -> Section:
-    """How many patients, and how precise that makes the main figure."""
+    """Number of patients, and the precision of the accuracy that results from it."""
     text = (
-        "No sample size was calculated beforehand. Evaluated were "
+        "No sample size was calculated beforehand. The evaluation has "
         f"{found('data.slices')} slices of {people_in(found('data'))}."
     )
     if found.known("patients"):
         text += (
-            f" For {found('data.patients')} patients the accuracy is {spoken(found('patients.accuracy'), True)}: the "
-            "width of the interval is the precision that this number of patients gives."
+            f" The accuracy of {found('data.patients')} patients is "
+            f"{format_figure(found('patients.accuracy'), True)}: the width of the interval is the precision that this "
+            "number of patients gives."
         )
     return Section("Sample size", text)
 
@@ -73,9 +75,7 @@ def demographics(found: Facts) -> Section:
     """Age and sex by part of the data."""
     heading = "Age and sex"
     if not found.known("demographics"):
-        return Section(
-            heading, "Not recorded, or the patients are unknown. Nothing can be said of figures by age or sex."
-        )
+        return Section(heading, "Not recorded, or the patients are unknown. Metrics by age or sex cannot be estimated.")
     rows = []
     for at in range(len(found("demographics.parts"))):
         part = f"demographics.parts.{at}"
@@ -91,36 +91,29 @@ def demographics(found: Facts) -> Section:
 
 
 def subgroups(found: Facts) -> Section:
-    """Figures by age and sex."""
+    """Metrics by age and sex."""
     heading = "Subgroups by age and sex"
     if not found.known("subgroups"):
         return Section(heading, "Not given: age and sex are not recorded, or the patients are unknown.")
     rows = []
     for at in range(len(found("subgroups"))):
         one = f"subgroups.{at}"
-        figures = [
-            spoken(found(f"{one}.{name}"), name != "auc") for name in ("accuracy", "sensitivity", "specificity", "auc")
-        ]
-        rows.append(
-            (
-                f"{found(f'{one}.by')} {found(f'{one}.name')}",
-                str(found(f"{one}.patients")),
-                str(found(f"{one}.demented")),
-                *figures,
-            )
-        )
+        named = f"{found(f'{one}.by')} {found(f'{one}.name')}"
+        names = ("accuracy", "sensitivity", "specificity", "auc")
+        figures = [format_figure(found(f"{one}.{name}"), name != "auc") for name in names]
+        rows.append((named, str(found(f"{one}.patients")), str(found(f"{one}.demented")), *figures))
     return Section(
         heading,
-        "Figures of patients. Sensitivity, specificity and AUC are of demented (any stage) against not demented.",
+        "Metrics of patients. Sensitivity, specificity and AUC are for demented (any stage) against not demented.",
         ("subgroup", "patients", "demented", "accuracy", "sensitivity", "specificity", "AUC"),
         tuple(rows),
-        "Intervals are of each subgroup alone and not adjusted for their number. Intervals that overlap do not show "
-        "that the model does equally well in two subgroups; few patients cannot show that.",
+        "Intervals are for each subgroup alone and not adjusted for multiple comparisons. Overlapping intervals do not "
+        "show that the model performs equally in two subgroups; few patients cannot show that.",
     )
 
 
 def _missing(found: Facts, path: str, figures: str) -> str | None:
-    """Why there are no figures; None where there are."""
+    """The reason for which there are no figures; None if there are."""
     if not found.known(path):
         return UNKNOWN
     return None if found.known(f"{path}.{figures}") else f"{str(found(f'{path}.why')).capitalize()}."
@@ -134,63 +127,63 @@ def predictive(found: Facts) -> Section:
     rows = []
     for at in range(len(found("predictive_values.at"))):
         one = f"predictive_values.at.{at}"
-        values = [spoken(found(f"{one}.{name}"), True) for name in ("positive", "negative")]
+        values = [format_figure(found(f"{one}.{name}"), True) for name in ("positive", "negative")]
         rows.append((number(found(f"{one}.prevalence"), True), *values))
     return Section(
         heading,
-        "Positive predictive value: the share of people predicted to be demented who are. Negative predictive value: "
-        "the share of people predicted not to be demented who are not. Both depend on how common dementia is among the "
-        "people who are imaged.",
-        ("people with dementia", "positive predictive value", "negative predictive value"),
+        "Positive predictive value: the share of patients predicted to be demented who are demented. Negative "
+        "predictive value: the share of patients predicted not to be demented who are not. Both depend on the "
+        "prevalence of dementia among the patients who are imaged.",
+        ("prevalence", "positive predictive value", "negative predictive value"),
         tuple(rows),
-        f"Computed from the sensitivity in {found('predictive_values.patients_with')} patients with dementia and the "
-        f"specificity in {found('predictive_values.patients_without')} without, on the assumption that both are the "
-        "same elsewhere. No data of such a population was evaluated.",
+        f"Computed by Bayes' rule from the sensitivity in {found('predictive_values.patients_with')} patients with "
+        f"dementia and the specificity in {found('predictive_values.patients_without')} without, assuming that both "
+        "are the same in other populations. No data of such a population was evaluated.",
     )
 
 
 def decision_curve(found: Facts) -> Section:
-    """Net benefit at some thresholds."""
+    """Net benefit at several thresholds."""
     heading = "Net benefit"
     if (why := _missing(found, "net_benefit", "curve")) is not None:
         return Section(heading, why)
     rows = []
     for at in range(1, len(found("net_benefit.curve")), 2):
         one = f"net_benefit.curve.{at}"
-        figures = [spoken(found(f"{one}.{name}"), False) for name in ("model", "treat_all", "over_all")]
+        figures = [format_figure(found(f"{one}.{name}"), False) for name in ("model", "treat_all", "over_all")]
         rows.append((number(found(f"{one}.threshold"), True), *figures))
     return Section(
         heading,
-        "In true positives per patient, after false positives are subtracted at the odds of the threshold: somebody "
-        "who acts from that probability of dementia on accepts so many false positives for one true positive. Acting "
-        "on nobody has a net benefit of zero. The model is of use at a threshold only where it exceeds both that and "
-        "acting on everybody.",
-        ("threshold", "model", "act on everybody", "model less everybody"),
+        "In true positives per patient, minus false positives weighted by the odds of the threshold. The threshold is "
+        "the probability of dementia above which a patient is treated; its odds are the number of false positives that "
+        "are accepted for one true positive. Treating nobody has a net benefit of zero. The model is useful at a "
+        "threshold only if its net benefit exceeds both zero and that of treating everybody.",
+        ("threshold", "model", "treat everybody", "model minus treat everybody"),
         tuple(rows),
-        f"Of {found('net_benefit.patients')} patients, {number(found('net_benefit.prevalence'), True)} of whom have "
-        "dementia; net benefit changes with this share. Intervals are of each threshold alone. This is a description "
-        "of the evaluated people and no advice to act.",
+        f"For {found('net_benefit.patients')} patients with a prevalence of "
+        f"{number(found('net_benefit.prevalence'), True)}; net benefit changes with the prevalence. Intervals are "
+        "for each threshold alone. The figures describe the evaluated patients and are no advice to treat.",
     )
 
 
 def selection(found: Facts) -> Section:
-    """What was chosen on which slices."""
+    """What was selected on which slices."""
     names = ("what", "by", "on")
     rows = tuple(tuple(str(found(f"selection.{at}.{name}")) for name in names) for at in range(len(found("selection"))))
     warned = ""
     if selected_on_evaluated(found("selection")):
-        warned = " Choices were made on the evaluated slices: the figures are too high by an unknown amount."
+        warned = " Selections were made on the evaluated slices: the metrics are optimistic by an unknown amount."
     return Section(
-        "What was selected on what",
-        f"A figure on slices that something was chosen on is too high.{warned}",
-        ("chosen", "by", "on"),
+        "What was selected, and on which slices",
+        f"Metrics on slices that were used for selection are optimistic.{warned}",
+        ("selected", "by", "on"),
         rows,
-        "How often other recipes, seeds or splits were tried before, and on which slices, is not recorded.",
+        "How many other recipes, seeds or splits were tried before, and on which slices, is not recorded.",
     )
 
 
 def variance(found: Facts) -> Section:
-    """How figures differ between runs."""
+    """How metrics differ between training runs."""
     heading = "Variance between training runs"
     if not found.known("between_runs"):
         return Section(heading, "Not measured on this data.")
@@ -198,8 +191,8 @@ def variance(found: Facts) -> Section:
     if runs < found("method.least_runs"):
         return Section(
             heading,
-            "Not measured: no other evaluated run of this recipe and data lies beside this one. The intervals hold for "
-            "this network, not for one that is trained anew.",
+            "Not measured: the folder of this run has no other evaluated run of the same recipe and data. The "
+            "intervals are for this network and do not include the variance between trainings.",
         )
     rows = []
     for name, title in (
@@ -217,13 +210,13 @@ def variance(found: Facts) -> Section:
         heading,
         f"Over {runs} evaluated runs of this recipe and data, with {found('between_runs.seeds')} different seeds and "
         f"{found('between_runs.folds')} different folds, by {found('between_runs.of')}.",
-        ("figure", "mean", "standard deviation", "runs"),
+        ("metric", "mean", "standard deviation", "runs"),
         tuple(rows),
-        "Runs of different folds are judged on different people, so this is the variance of both.",
+        "Runs of different folds are evaluated on different patients, so the variance between patients is included.",
     )
 
 
 def all_sections(found: Facts) -> list[Section]:
-    """Every section but the flow, in the order of a paper: who, compared with what, and what the figures mean."""
+    """Every section except the flow, in the order of a paper: participants, reference standard, results."""
     made = (reference_standard, sample_size, demographics, subgroups, predictive, decision_curve, selection, variance)
     return [make(found) for make in made]

@@ -1,4 +1,4 @@
-"""Where the numbers of a card come from: looked up by path, and refused when they are missing."""
+"""Looks up figures of `run.json` and `evaluation.json` by path. A missing or invalid figure is an error."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from stageproof.runtime.errors import TrainingError
 
 
 class CardError(TrainingError):
-    """A card would lack a figure. Nothing was written."""
+    """A figure of a card is missing. Nothing was written."""
 
 
 _FIGURE = {"value", "low", "high", "patients"}
 
 
 class Facts:
-    """Looks figures up, and refuses those that are missing."""
+    """The content of a JSON file, by path."""
 
     def __init__(self, name: str, content: dict[str, Any]) -> None:
         self.name, self.content = name, content
 
     def __call__(self, path: str) -> Any:
-        """What lies at `path`, such as ``data.sizes.0.width``.
+        """The value at `path`, such as ``data.sizes.0.width``.
 
-        Raises CardError where there is nothing, or a figure without a value and a reason.
+        Raises CardError if there is none, or for a figure that has neither a value nor a reason.
         """
         found: Any = self.content
         for key in path.split("."):
@@ -39,9 +39,9 @@ class Facts:
         return found
 
     def known(self, path: str, optional: bool = False) -> bool:
-        """Whether there is something at `path`: None stands for what could not be known. Raises CardError as above.
+        """Whether the value at `path` is not None, which means unknown. Raises CardError as above.
 
-        optional: nothing at all is None as well.
+        optional: a missing key means unknown as well.
         """
         holder, _, key = path.rpartition(".")
         content = self(holder) if holder else self.content
@@ -51,7 +51,7 @@ class Facts:
 
 
 def _is_whole(found: Any) -> bool:
-    """Whether a number is one, and a figure has all its parts: a value and its ends, or a reason for having none."""
+    """Whether a number is finite, and a figure complete: a value and its interval, or the reason for having none."""
     if isinstance(found, float):
         return math.isfinite(found)
     if not isinstance(found, dict) or not _FIGURE & set(found) - {"patients"}:

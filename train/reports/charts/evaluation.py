@@ -1,19 +1,18 @@
-"""Pictures of an evaluation, each a PNG made from `evaluation.json` and the answers behind it."""
+"""Pictures of an evaluation as PNG, made from `evaluation.json` and the predictions."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure  # not pyplot, which keeps global state
 
 from stageproof.runtime.labels import LABELS
 from stageproof.train.metrics.classification import Answers
-from stageproof.train.reports.probability_figures import clinical_pictures, draw_reliability
+from stageproof.train.reports.charts.images import new_figure, png
+from stageproof.train.reports.charts.probabilities import clinical_pictures, draw_reliability
+from stageproof.train.reports.charts.training import draw_confusion
 
 _SLICES, _PATIENTS = "#4a7ab5", "#c0392b"
 _CLASSES, _DASHES = ("#1b3a5c", "#4a7ab5", "#d98c1f", "#c0392b"), ("-", "--", "-.", (0, (1, 1)))
@@ -42,16 +41,9 @@ def pictures(
 
 
 def _drawn(size: tuple[float, float], draw: Callable[[Axes], None]) -> bytes:
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*size)
     draw(figure.subplots())
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, dpi=120, format="png", metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
 
 
 def _levels(facts: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -93,19 +85,11 @@ def _figures(axes: Axes, facts: dict[str, Any]) -> None:
 
 def _confusions(facts: dict[str, Any]) -> bytes:
     levels = _levels(facts)
-    figure = Figure(figsize=(4.6 * len(levels), 4.3), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * len(levels), 4.3)
     for axes, (name, _, level) in zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
         counts = np.array(level["confusion"])
-        share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
-        axes.set_xticks(range(len(LABELS)), _SHORT)
-        axes.set_yticks(range(len(LABELS)), _SHORT)
-        axes.set(xlabel="predicted", ylabel="true", title=f"{counts.sum()} {name}")
-        for row, column in np.ndindex(counts.shape):
-            colour = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
-    return _png(figure)
+        draw_confusion(axes, counts, f"{counts.sum()} {name}")
+    return png(figure)
 
 
 def _roc(axes: Axes, slices: Answers, people: Answers | None) -> None:
@@ -123,11 +107,10 @@ def _roc(axes: Axes, slices: Answers, people: Answers | None) -> None:
 
 def _class_rocs(facts: dict[str, Any], slices: Answers, people: Answers | None) -> bytes:
     given = [("slices", slices), *([("patients", people)] if people is not None else [])]
-    figure = Figure(figsize=(4.9 * len(given), 6.1), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.9 * len(given), 6.1)
     for axes, (level, answers) in zip(figure.subplots(1, len(given), squeeze=False)[0], given, strict=True):
         draw_class_rocs(axes, level, facts[level]["classes"], answers)
-    return _png(figure)
+    return png(figure)
 
 
 def draw_class_rocs(axes: Axes, level: str, classes: dict[str, Any], answers: Answers) -> None:
@@ -150,10 +133,9 @@ def draw_class_rocs(axes: Axes, level: str, classes: dict[str, Any], answers: An
 
 
 def _reliability(facts: dict[str, Any]) -> bytes:
-    figure = Figure(layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.9, 5)
     draw_reliability(figure, facts)
-    return _png(figure)
+    return png(figure)
 
 
 def _risk(axes: Axes, facts: dict[str, Any]) -> None:
@@ -166,7 +148,12 @@ def _risk(axes: Axes, facts: dict[str, Any]) -> None:
         if known:
             at, low, high = ([curve[name][one] for one in known] for name in ("coverage", "low", "high"))
             axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
-    axes.set(xlabel="share answered, the surest first", ylabel="share wrong", xlim=(0, 1), ylim=(0, 1))
+    axes.set(
+        xlabel="coverage: share of predictions given, most confident first",
+        ylabel="error rate of predictions given",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False)
 

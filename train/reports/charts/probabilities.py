@@ -1,4 +1,4 @@
-"""Pictures of probabilities, from `evaluation.json`: reliability, net benefit, and predictive values."""
+"""Pictures of probabilities, from `evaluation.json`: reliability diagrams, decision curve, predictive values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PANELS = (
 
 
 def draw_reliability(figure: Figure, facts: dict[str, Any]) -> None:
-    """A panel for slices before and after the temperature and for studies, where the facts have them.
+    """Reliability diagrams of slices before and after temperature scaling and of studies, if the facts have them.
 
     facts: the content of `evaluation.json`.
     """
@@ -35,7 +35,7 @@ def draw_reliability(figure: Figure, facts: dict[str, Any]) -> None:
         else:
             bins = [one for one in side["reliability"] if one["count"]]
             above.plot([one["confidence"] for one in bins], [one["accuracy"] for one in bins], "o", color=colour)
-        above.set(ylim=(0, 1.02), xlim=(0, 1.02), ylabel="share correct" if column == 0 else "")
+        above.set(ylim=(0, 1.02), xlim=(0, 1.02), ylabel="accuracy" if column == 0 else "")
         above.set_title(f"{title}\n{_verdict(found)}", fontsize=10)
         counts = np.array([one["count"] for one in side["reliability"]])
         below.bar((np.arange(len(counts)) + 0.5) / len(counts), counts, 0.9 / len(counts), color="0.7")
@@ -45,7 +45,7 @@ def draw_reliability(figure: Figure, facts: dict[str, Any]) -> None:
 def _reliability_curve(axes: Axes, curve: list[dict[str, float]], colour: str) -> None:
     curve = sorted(curve, key=lambda point: point["predicted"])
     x, y, low, high = ([point[key] for point in curve] for key in ("predicted", "observed", "low", "high"))
-    axes.fill_between(x, low, high, color="0.85", linewidth=0, label="calibrated: 95 % stay within")
+    axes.fill_between(x, low, high, color="0.85", linewidth=0, label="95 % of calibrated models")
     axes.plot(x, y, color=colour, linewidth=2, label="observed, smoothed")
     axes.legend(loc="upper left", frameon=False, fontsize=8)
 
@@ -55,11 +55,11 @@ def _verdict(found: dict[str, Any]) -> str:
         return "not tested: too few patients"
     test = found["miscalibration"]
     p = "p < 0.01" if test["p"] < 0.01 else f"p = {test['p']:.2f}"
-    return f"miscalibrated ({p})" if test["declared"] else f"miscalibration not shown ({p})"
+    return f"miscalibration: {'significant' if test['declared'] else 'not significant'} ({p})"
 
 
 def clinical_pictures(facts: dict[str, Any]) -> dict[str, Callable[[Axes], None]]:
-    """File name → what draws it; none for what is not estimable. facts: the content of `evaluation.json`."""
+    """File name → function that draws it; none for what is not estimable. facts: the content of `evaluation.json`."""
     drawn: dict[str, Callable[[Axes], None]] = {}
     if (facts.get("net_benefit") or {}).get("curve"):
         drawn["net-benefit.png"] = lambda axes: _net_benefit(axes, facts["net_benefit"]["curve"])
@@ -70,12 +70,12 @@ def clinical_pictures(facts: dict[str, Any]) -> dict[str, Callable[[Axes], None]
 
 def _net_benefit(axes: Axes, curve: list[dict[str, Any]]) -> None:
     at = [row["threshold"] for row in curve]
-    for name, colour, label in (("treat_all", _ALL, "act on everybody"), ("model", _MODEL, "act as the model says")):
+    for name, colour, label in (("treat_all", _ALL, "treat everybody"), ("model", _MODEL, "treat by the model")):
         _band(axes, at, [row[name] for row in curve], colour, label)
-    axes.axhline(0, color="black", linewidth=1, label="act on nobody")
+    axes.axhline(0, color="black", linewidth=1, label="treat nobody")
     highest = max(row[name]["high"] for row in curve for name in ("model", "treat_all"))
     axes.set(
-        xlabel="probability of dementia from which somebody would act",
+        xlabel="threshold: probability of dementia above which to treat",
         ylabel="net benefit, true positives per patient",
         xlim=(0, 1),
         ylim=(-0.6 * highest, 1.05 * highest),
@@ -85,8 +85,8 @@ def _net_benefit(axes: Axes, curve: list[dict[str, Any]]) -> None:
 
 def _predictive(axes: Axes, rows: list[dict[str, Any]]) -> None:
     for name, colour, label in (
-        ("positive", _MODEL, "predicted demented: share who are"),
-        ("negative", "#4a7ab5", "predicted not demented: share who are not"),
+        ("positive", _MODEL, "positive predictive value"),
+        ("negative", "#4a7ab5", "negative predictive value"),
     ):
         some = [row for row in rows if row[name]["value"] is not None]
         _band(axes, [row["prevalence"] for row in some], [row[name] for row in some], colour, label)
@@ -94,7 +94,7 @@ def _predictive(axes: Axes, rows: list[dict[str, Any]]) -> None:
     at = [row["prevalence"] for row in rows]
     axes.set_xticks(at, [f"{100 * one:g} %" for one in at])
     axes.minorticks_off()
-    axes.set(xlabel="people with dementia among those imaged", ylabel="predictive value", ylim=(0, 1.02))
+    axes.set(xlabel="prevalence of dementia", ylabel="predictive value", ylim=(0, 1.02))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, fontsize=9)
 
 

@@ -7,25 +7,23 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure  # not pyplot, which keeps global state
 from matplotlib.ticker import MaxNLocator
 
 from stageproof.runtime.labels import LABELS
+from stageproof.train.reports.charts.images import new_figure, png
 from stageproof.train.runs.metrics_log import Epoch
 
 
 def plot_curves(epochs: Sequence[Epoch], path: Path) -> None:
     """Write loss and accuracy over the epochs, of training and validation slices, as a PNG."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 3.5)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         draw_curves(axes, epochs, name)
-    figure.savefig(path, dpi=120, format="png")
+    path.write_bytes(png(figure))
 
 
 def draw_curves(axes: Axes, epochs: Sequence[Epoch], name: str) -> None:
-    """One figure of every epoch, counted from 1 over all stages. name: ``loss`` or ``accuracy``."""
+    """One metric of every epoch, counted from 1 over all stages. name: ``loss`` or ``accuracy``."""
     at = np.arange(1, len(epochs) + 1)
     axes.plot(at, [getattr(epoch, name) for epoch in epochs], marker=".", label="training")
     axes.plot(at, [getattr(epoch, f"validation_{name}") for epoch in epochs], marker=".", label="validation")
@@ -49,23 +47,25 @@ def draw_curves(axes: Axes, epochs: Sequence[Epoch], name: str) -> None:
 
 
 def plot_confusion(predicted: np.ndarray, labels: np.ndarray, path: Path) -> None:
-    """Write the confusion matrix of slices (rows true, columns predicted) as a PNG.
+    """Write the confusion matrix of validation slices as a PNG.
 
     predicted, labels: (N,) int, positions in LABELS.
     """
     counts = np.zeros((len(LABELS), len(LABELS)), int)
     np.add.at(counts, (labels, predicted), 1)
+    figure = new_figure(6, 5.2)
+    draw_confusion(figure.subplots(), counts, "validation slices (shade: share of the row)")
+    path.write_bytes(png(figure))
+
+
+def draw_confusion(axes: Axes, counts: np.ndarray, title: str) -> None:
+    """A confusion matrix. counts: (classes, classes) int, rows true, columns predicted."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(6, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
     axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
     names = [label.removesuffix("Demented") for label in LABELS]
     axes.set_xticks(range(len(LABELS)), names)
     axes.set_yticks(range(len(LABELS)), names)
-    axes.set(xlabel="predicted", ylabel="true", title="validation slices (shade: share of the row)")
-    for row in range(len(LABELS)):
-        for column in range(len(LABELS)):
-            colour = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
-    figure.savefig(path, dpi=120, format="png")
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    for row, column in np.ndindex(counts.shape):
+        colour = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
