@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests import helps as helps_of_commands
+
 # Workers share the processors: threads that wait for each other on a busy machine take longer than the work.
 if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
@@ -35,14 +37,21 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory) -> Callable[[str, Callable[[Path], int]], Path]:
-    """`once(name, make)`: the folder that `make` writes as a whole and answers 0 for, by one worker for all of them."""
+    """`once(name, make)`: the folder that `make` writes and answers 0 for, by one worker for all of them.
+
+    A mark beside it says that it is finished; what a maker that failed left is removed and made again. A folder is
+    written in its own place and not renamed, because runs and bundles record where they are.
+    """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def folder(name: str, make: Callable[[Path], int]) -> Path:
         with FileLock(base / f"{name}.lock"):
-            if not (base / name).exists():
+            finished = base / f"{name}.finished"
+            if not finished.exists():
+                shutil.rmtree(base / name, ignore_errors=True)
                 assert make(base / name) == 0
+                finished.touch()
         return base / name
 
     return folder
@@ -67,6 +76,12 @@ def wheel(once) -> Path:
         return subprocess.run([*pip, "install", "--no-deps", "--target", str(folder), *made], check=True).returncode
 
     return once("wheel", install)
+
+
+@pytest.fixture(scope="session")
+def helps(once) -> dict[str, helps_of_commands.Help]:
+    """Command, as words after `python -m` → its `--help`."""
+    return helps_of_commands.read(once("helps", helps_of_commands.write))
 
 
 @pytest.fixture(scope="session")
