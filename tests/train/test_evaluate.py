@@ -180,7 +180,7 @@ def test_the_run_has_an_index_of_what_is_there(evaluated):
 
 
 def test_the_figures_fit_80_columns(small_run, tmp_path, capsys):
-    assert main([str(copied(small_run, tmp_path))]) == 0
+    assert main([str(copied(small_run, tmp_path)), "--resamples", "200"]) == 0
     said = capsys.readouterr().out.partition("\nreport ")[0]
     assert max(map(len, said.splitlines())) <= 80
     assert "calibration error" in said
@@ -224,7 +224,7 @@ def test_a_full_disk_leaves_the_run_as_it_was(small_run, tmp_path, monkeypatch, 
 def test_a_risk_that_cannot_be_kept_is_refused(small_run, tmp_path, capsys):
     run = copied(small_run, tmp_path)
     before = contents(run)
-    assert main([str(run), "--target-risk", "0.0001"]) == 1
+    assert main([str(run), "--target-risk", "0.0001", "--resamples", "200"]) == 1
     assert "No abstention threshold can be certified for a risk of 0.0%" in capsys.readouterr().err
     assert contents(run) == before
     assert not (run / "evaluation").exists()
