@@ -25,10 +25,10 @@ def console_blocks() -> list[str]:
     return re.findall(r"```console\n(.*?)```", README, re.DOTALL)
 
 
+SHARED = {"python -m train": "runs/tiny", "python -m export --to onnx": "bundle"}
+"""Command → what it writes. The fixtures `trained_run` and `bundle` have run these in processes, with short options."""
 SHORTER = {
-    "python -m train": "--head.epochs 0 --full.epochs 1",
     "python -m train.evaluate": "--resamples 200",
-    "python -m export --to onnx": "--parity-images 128",
     "python -m benchmarks --quick": "--samples 12 --only onnx",
     "pytest benchmarks --benchmark-json out.json": "--benchmark-max-time 0.1 --benchmark-min-rounds 2",
 }
@@ -39,12 +39,15 @@ SHORTER = {
 def walk(request, tmp_path_factory) -> Path:
     """A folder in which the README's tested block has been run to its end.
 
-    whole: word for word. short: with the options of `SHORTER` behind the commands.
+    whole: word for word. short: after what all tests share is in its place, with the options of `SHORTER`.
     """
     block = README.partition("<!-- tested:")[2].partition("```console\n")[2].partition("```")[0]
     assert len(commands(block)) >= 5
-    assert set(SHORTER) <= set(commands(block))
-    folder = tmp_path_factory.mktemp(request.param)
+    assert {*SHARED, *SHORTER} <= set(commands(block))
+    folder, short = tmp_path_factory.mktemp(request.param), request.param == "short"
+    for fixture, place in zip(("trained_run", "bundle"), SHARED.values(), strict=True):
+        if short:
+            shutil.copytree(request.getfixturevalue(fixture), folder / place, copy_function=os.link)
     shutil.copy(ROOT / "scan.jpg", folder)
     for package in ("stageproof", "runtime", "train", "export", "benchmarks"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -55,7 +58,9 @@ def walk(request, tmp_path_factory) -> Path:
     environment = {**plain, "PATH": path}
     said = []
     for command in commands(block):
-        shortened = f"{command} {SHORTER.get(command, '')}" if request.param == "short" else command
+        if short and command in SHARED:
+            continue
+        shortened = f"{command} {SHORTER.get(command, '')}" if short else command
         done = subprocess.run(
             shortened, shell=True, cwd=folder, env=environment, text=True, capture_output=True, check=False
         )
