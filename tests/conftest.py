@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests import helps as helps_of_commands
+
 # Workers share the processors: threads that wait for each other on a busy machine take longer than the work.
 if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
@@ -35,17 +37,29 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory) -> Callable[[str, Callable[[Path], int]], Path]:
-    """`once(name, make)`: the folder that `make` writes as a whole and answers 0 for, by one worker for all of them."""
+    """`once(name, make)`: the folder that `make` writes and answers 0 for, by one worker for all of them.
+
+    A mark beside it says that it is finished; what a maker that failed left is removed and made again. A folder is
+    written in its own place and not renamed, because runs and bundles record where they are.
+    """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def folder(name: str, make: Callable[[Path], int]) -> Path:
         with FileLock(base / f"{name}.lock"):
-            if not (base / name).exists():
+            finished = base / f"{name}.finished"
+            if not finished.exists():
+                shutil.rmtree(base / name, ignore_errors=True)
                 assert make(base / name) == 0
+                finished.touch()
         return base / name
 
     return folder
+
+
+def command(module: str, *words: str) -> int:
+    """Exit status of `python -m module words` in a process of its own."""
+    return subprocess.run([sys.executable, "-m", module, *words], cwd=ROOT, check=False).returncode
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +93,12 @@ def said() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
+def helps(once) -> dict[str, helps_of_commands.Help]:
+    """Command, as words after `python -m` → its `--help`."""
+    return helps_of_commands.read(once("helps", helps_of_commands.write))
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The public 5,120-slice parquet file, where it lies beside the checkout."""
     if not REAL.exists():
@@ -109,7 +129,6 @@ def trained_run(once, phantoms) -> Path:
 
         from stageproof.export.data.comparison import preprocessed
         from stageproof.runtime.preprocess import InputSpec
-        from stageproof.train.__main__ import main
         from stageproof.train.models import build
 
         torch.manual_seed(0)
@@ -124,7 +143,7 @@ def trained_run(once, phantoms) -> Path:
         start = run.with_name("start.pth")
         torch.save(model.state_dict(), start)
         options = ["--weights", str(start), "--image-size", "32", "--head.epochs", "3", "--full.epochs", "0"]
-        return main([*options, "--out", str(run)])
+        return command("train", *options, "--out", str(run))
 
     return once("tiny", make)
 
@@ -132,10 +151,8 @@ def trained_run(once, phantoms) -> Path:
 @pytest.fixture(scope="session")
 def bundle(trained_run, once) -> Path:
     """The bundle that `python -m export --to onnx torchscript` makes of `trained_run`. Do not change it: copy it."""
-    from stageproof.export.__main__ import main
-
     options = [str(trained_run), "--to", "onnx", "torchscript", "--parity-images", "128"]
-    return once("bundle", lambda folder: main([*options, "--out", str(folder)]))
+    return once("bundle", lambda folder: command("export", *options, "--out", str(folder)))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from stageproof.runtime.serialization.digests import UNSEALED, seal
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = ROOT / "tests" / "data" / "bundle-0.1"
+MIB, CPU_SECONDS = 512, 5
+"""What one hostile file may cost beyond the engine: MiB of memory, and seconds of CPU, which a busy machine keeps."""
 
 LOAD = """
 import json, sys, time

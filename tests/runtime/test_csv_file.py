@@ -44,6 +44,18 @@ def test_half_a_line_is_cut_exactly_wherever_it_ends(tmp_path: Path, names: int)
         Path(f"{path}.cut").unlink()
 
 
+def test_a_line_end_within_quotes_ends_no_line(tmp_path: Path) -> None:
+    """As version 0.1 wrote a name that holds one."""
+    old = '"f\ng.png"' + ROWS[3].removeprefix(r"f\ng.png")
+    assert old.endswith(ROWS[0].removeprefix("a.png"))
+    path = tmp_path / "out.csv"
+    path.write_text(header() + ROWS[0] + old, encoding="utf-8", newline="")
+    assert read_existing(path, resume=True).models == {"a.png": MODEL, "f\ng.png": MODEL}
+    path.write_text(header() + ROWS[0] + old[:6], encoding="utf-8", newline="")
+    cut = read_existing(path, resume=True)
+    assert (cut.models, cut.partial) == ({"a.png": MODEL}, old[:6].encode())
+
+
 FOREIGN = {
     "a line without an end": b"my notes",
     "a table": b"file,status\na.png,ok\n",

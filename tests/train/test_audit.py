@@ -18,11 +18,14 @@ from stageproof.train.audit.page import _HEADS
 from stageproof.train.data.phantom.__main__ import main as write_phantoms
 from tests.pages import read_page
 
+SLICES = 16
+"""Of each of 24 people."""
+
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("people") / "slices"
-    assert write_phantoms(["--out", str(folder), "--size", "64"]) == 0
+    assert write_phantoms(["--out", str(folder), "--size", "32", "--slices", str(SLICES)]) == 0
     return folder
 
 
@@ -34,7 +37,7 @@ def audited(data: Path, out: Path) -> dict:
 def test_phantom_people_are_counted_and_the_leak_is_shown(people, tmp_path, capsys):
     findings = audited(people, tmp_path / "audit")
     assert findings["patients_by_class"] == dict.fromkeys(LABELS, 6)
-    assert findings["slices_a_patient"] == [32, 32.0, 32]
+    assert findings["slices_a_patient"] == [SLICES, SLICES, SLICES]
     assert findings["patients_with_two_labels"] == 0
     assert findings["shared_by_random_split"] == 1
     assert findings["nearest_neighbour_any_slice"] == 1
@@ -106,7 +109,7 @@ def test_copies_that_are_a_second_stack_are_no_second_patient(people, tmp_path, 
     if findings["patients_found"]:
         rows = (tmp_path / "audit" / "groups.csv").read_text().splitlines()
         group = dict(row.rsplit(",", 1) for row in rows[1:])
-        assert len(group) == 1536
+        assert len(group) == 2 * 24 * SLICES
         assert all(group[name] == group[name.replace("copy_", "")] for name in group)
 
 
@@ -125,9 +128,10 @@ def test_a_split_into_folders_is_audited(people, tmp_path, capsys):
     (data / "test" / "MildDemented" / "again.png").write_bytes(again.read_bytes())
     (data / "test" / "MildDemented" / "broken.png").write_bytes(b"not an image")
     given = audited(data, tmp_path / "audit")["given_split"]
-    assert given["slices_by_folder"] == {"test": 4 * 48 + 1, "train": 768 - 4 * 48}
-    assert given["own_patient_in_training"] == (4 * 16 + 1) / (4 * 48 + 1)
-    assert given["repeated_in_training"] == 1 / (4 * 48 + 1)
+    half, tested = 4 * SLICES // 2, 4 * (SLICES + SLICES // 2) + 1
+    assert given["slices_by_folder"] == {"test": tested, "train": 24 * SLICES - tested + 1}
+    assert given["own_patient_in_training"] == (half + 1) / tested
+    assert given["repeated_in_training"] == 1 / tested
     assert "LEAKAGE     34% of them show a patient of the training set" in capsys.readouterr().out
 
 

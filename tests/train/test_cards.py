@@ -49,14 +49,14 @@ def leaves(content: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
 
 
 def replaced(content: Any, path: tuple, value: Any) -> Any:
-    new = copy.deepcopy(content)
-    place = new
-    for key in path[:-1]:
-        place = place[key]
-    if value is KeyError:
-        del place[path[-1]]
+    """The content with another value, or none, at the path; all else is shared with it."""
+    new, (key, *rest) = copy.copy(content), path
+    if rest:
+        new[key] = replaced(content[key], tuple(rest), value)
+    elif value is KeyError:
+        del new[key]
     else:
-        place[path[-1]] = value
+        new[key] = value
     return new
 
 

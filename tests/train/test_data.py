@@ -93,7 +93,7 @@ def test_the_digest_is_the_identity_of_names_labels_and_bytes(phantoms):
     assert replace(phantoms, images=[b"", *phantoms.images[1:]]).digest() != phantoms.digest()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_patients_are_invented_where_there_are_none(seed):
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (400, 32, 32)).astype(np.uint8)

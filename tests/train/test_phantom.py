@@ -237,12 +237,5 @@ def test_the_command_draws_a_montage(tmp_path):
     assert np.array_equal(last, draw_slice(3, 23, 0.92, size=48, seed=1) & 0xF8)
 
 
-def test_the_help_says_whose_slices_these_are():
-    shown = subprocess.run(
-        [sys.executable, "-m", "train.data.phantom", "--help"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert "not in the default training data" in " ".join(shown.split())
+def test_the_help_says_whose_slices_these_are(helps):
+    assert "not in the default training data" in " ".join(helps["train.data.phantom"].text.split())

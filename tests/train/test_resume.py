@@ -74,9 +74,7 @@ def undisturbed(few_slices, tmp_path_factory) -> Callable[[str], Path]:
     @cache
     def run(recipe: str) -> Path:
         out = tmp_path_factory.mktemp("undisturbed") / recipe
-        process = start(arguments(recipe, few_slices, out))
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        assert main(arguments(recipe, few_slices, out)) == 0
         return out
 
     return run
@@ -100,21 +98,20 @@ def killed(interrupted, tmp_path) -> Path:
     return tmp_path / "a"
 
 
-def assert_ends_as(out: Path, whole: Path) -> None:
+def assert_ends_as(out: Path, whole: Path, capsys: pytest.CaptureFixture) -> None:
     """Go on with the interrupted run at `out`: it must end as `whole`, which was not interrupted."""
     assert not out.exists()
-    again = start(["--resume", "--out", str(out)])
-    _, errors = again.communicate()
-    assert again.returncode == 0, errors
-    assert "resumed" in errors
+    assert main(["--resume", "--out", str(out)]) == 0
+    assert "resumed" in capsys.readouterr().err
     assert sha256_file(out / "model.safetensors") == sha256_file(whole / "model.safetensors")
     assert figures(out) == figures(whole)
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole.iterdir())
     assert [path.name for path in out.parent.iterdir()] == ["a"]
 
 
-def test_killed_within_an_epoch_it_ends_with_the_same_weights_bit_for_bit(undisturbed, killed):
-    assert_ends_as(killed, undisturbed("resnet34-gray"))
+def test_killed_within_an_epoch_it_ends_with_the_same_weights_bit_for_bit(undisturbed, killed, capsys):
+    """The run that was killed had a process of its own; this one goes on with it."""
+    assert_ends_as(killed, undisturbed("resnet34-gray"), capsys)
 
 
 @pytest.mark.slow
@@ -127,7 +124,7 @@ def test_killed_within_an_epoch_it_ends_with_the_same_weights_bit_for_bit(undist
         ("resnet34-gray", signal.SIGINT),
     ],
 )
-def test_disturbed_in_other_ways_it_does_so_too(undisturbed, few_slices, tmp_path, recipe, how):
+def test_disturbed_in_other_ways_it_does_so_too(undisturbed, few_slices, tmp_path, capsys, recipe, how):
     out = tmp_path / "runs" / "a"
     process = start(arguments(recipe, few_slices, out))
     wait_until_within_an_epoch(process, out)
@@ -142,7 +139,7 @@ def test_disturbed_in_other_ways_it_does_so_too(undisturbed, few_slices, tmp_pat
             == f"Stopped after writing a checkpoint. Resume with: python -m train --resume --out {out}"
         )
         assert printed == ""
-    assert_ends_as(out, undisturbed(recipe))
+    assert_ends_as(out, undisturbed(recipe), capsys)
 
 
 def test_a_run_directory_of_the_gray_recipe_carries_its_own_normalisation(undisturbed, few_slices):
