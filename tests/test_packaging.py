@@ -20,7 +20,6 @@ from tests.helps import MODULES
 from tests.pages import read_page
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = (".j2", ".css")
 HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "openvino", "sklearn", "scipy", "matplotlib", "pyarrow"}
 
 
