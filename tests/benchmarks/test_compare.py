@@ -308,3 +308,12 @@ def test_errors_add_up_and_the_margin_counts():
         0,
         1,
     )
+
+
+def test_a_change_within_the_margin_is_not_called_slower(make):
+    """One per cent, measured so well that it differs from nothing: the layout of code alone does as much."""
+    random = np.random.default_rng(11)
+    before, after = (make.simulated(random, 6000, slower=slower, processes=12, spread=1e-4) for slower in (1.0, 1.01))
+    (row,) = [one for one in compare(before, after).verdicts if one.row.name == "row 3"]
+    assert 0 < row.low < row.high < 0.02
+    assert row.judgement == "no slower"

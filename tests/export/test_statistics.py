@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stageproof.export.parity.accuracy import calibration_error, sensitivity
-from stageproof.export.statistics.binomial import upper_bound
+from stageproof.export.statistics.binomial import level, upper_bound
 
 
 @pytest.mark.parametrize(("events", "trials"), [(0, 512), (7, 512), (1, 20), (19, 20)])
@@ -32,3 +32,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
 def test_sensitivity_is_by_true_class_and_says_nothing_of_absent_ones():
     probabilities = np.eye(3)[[0, 0, 1, 1]]
     assert sensitivity(probabilities, np.array([0, 0, 0, 1]), ("a", "b", "c")) == {"a": pytest.approx(2 / 3), "b": 1.0}
+
+
+def test_the_error_rate_is_shared_among_the_artifacts_of_a_bundle():
+    assert [level(artifacts) for artifacts in (0, 1, 5, 50)] == pytest.approx([0.95, 0.95, 0.99, 0.999])

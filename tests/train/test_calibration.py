@@ -16,6 +16,7 @@ from stageproof.train.calibration.abstention import (
     fewest_answered,
     fewest_for_slices,
     held_out_for,
+    split_patients,
 )
 from stageproof.train.calibration.fit import NEVER, certify, cross_fit, fit_temperature, halves
 from stageproof.train.calibration.fit_and_assess import abstention, fit_held_out
@@ -251,3 +252,9 @@ def test_ece_is_none_for_the_calibrated():
     logits, labels, _ = people(20_000, slices=1, sharpness=1)
     answers = Answers(probabilities(logits), labels, np.arange(len(labels)))
     assert calibration_scores(answers, np.ones((1, len(labels))))["ece"][0] < 0.015
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_patients_to_fit_on_are_an_even_share_of_every_class(seed):
+    stage = np.repeat([0, 1, 2, 3], [80, 40, 24, 16])
+    assert np.bincount(stage[split_patients(stage, seed)]).tolist() == [20, 10, 6, 4]
