@@ -16,7 +16,7 @@ import pytest
 
 import stageproof
 from stageproof.commands import COMMANDS
-from tests.helps import MODULES
+from tests.helps import MODULES, PARTS, RECIPES
 from tests.pages import read_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,7 +177,7 @@ def test_folders_and_modules_keep_within_their_sizes():
     assert re.search(r"^runtime/images +\d+ modules", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", MODULES)
+@pytest.mark.parametrize("command", [*MODULES, *PARTS, *RECIPES])
 def test_help_needs_no_engine_and_fits_a_terminal(command, helps):
     shown = helps[command]
     assert (shown.status, shown.errors) == (0, "")

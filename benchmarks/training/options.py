@@ -46,7 +46,7 @@ def parse(argv: Sequence[str] | None = None) -> TrainingOptions:
         TrainingOptions,
         args=argv,
         prog=f"{program('benchmarks')} train",
-        description="Measure ResNet50 training: Stageproof's loop, a plain PyTorch loop, arithmetic alone.",
+        description="Measure training: Stageproof's loop, a plain loop, the arithmetic alone.",
     )
     smallest = {"--image-size": (options.image_size, 32), "--batch-size": (options.batch_size, 4)}
     smallest |= {"--steps": (options.steps, 1), "--rounds": (options.rounds, 2)}
