@@ -20,11 +20,12 @@ from stageproof.train.calibration.abstention import (
 )
 from stageproof.train.calibration.fit import NEVER, certify, cross_fit, fit_temperature, halves
 from stageproof.train.calibration.fit_and_assess import abstention, fit_held_out
-from stageproof.train.calibration.miscalibration import assess
+from stageproof.train.calibration.miscalibration import _skill_score, assess
 from stageproof.train.calibration.study_fit import cross_fit_study, fit_study, folds, study_evidence
 from stageproof.train.metrics.classification import Answers, calibration_scores
 from stageproof.train.metrics.with_intervals import Summary
 from stageproof.train.reports.calibration_text import guarantee
+from tests.train.interval_simulation import simulate
 from tests.train.simulated_people import draw, flat, posteriors
 
 
@@ -205,6 +206,25 @@ def test_the_interval_of_a_skill_score_does_not_exceed_one():
     certain = assess(Answers(np.eye(4)[labels], labels, np.arange(20)))["skill"]["brier"]
     assert (certain["value"], certain["low"]) == (1, None)
     assert "not estimable" in certain["why"]
+
+
+@pytest.mark.parametrize("people", [20, 160])
+def test_skill_scores_hold_the_truth(people):
+    """Brier skill over the true prevalences: 300 data sets of patients whose slices share half of their variance."""
+    prevalence = np.array([0.5, 0.25, 0.25, 0])
+
+    def sums(answers):
+        loss = ((answers.probabilities - np.eye(4)[answers.labels]) ** 2).sum(1)
+        base = ((prevalence - np.eye(4)[answers.labels]) ** 2).sum(1)
+        return np.bincount(answers.patients, loss), np.bincount(answers.patients, base)
+
+    mine, base = sums(simulate(np.random.default_rng(7), (4000, 2000, 2000), 3.5, 0.5))
+    truth, held = 1 - mine.sum() / base.sum(), 0
+    for seed in range(300):
+        answers = simulate(np.random.default_rng(seed), (people // 2, people // 4, people // 4), 3.5, 0.5)
+        figure = _skill_score(*sums(answers))
+        held += figure["low"] <= truth <= figure["high"]
+    assert held >= 0.91 * 300
 
 
 def test_no_patient_is_in_the_fit_of_its_own_study():

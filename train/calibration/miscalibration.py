@@ -20,6 +20,7 @@ from stageproof.runtime.study import evidence_of
 from stageproof.train.calibration.slope import jackknife, recalibration_slope
 from stageproof.train.metrics.classification import BINS, CLASSES, Answers, bin_of, losses, stages
 from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
+from stageproof.train.metrics.intervals import jackknife as interval
 
 DRAWS = 500
 POINTS = 21
@@ -247,13 +248,11 @@ def _skill_score(mine: np.ndarray, base: np.ndarray) -> dict[str, Any]:
     mine, base: (patients,) float64 sums of losses.
     """
     patients, ratio = len(mine), mine.sum() / base.sum()
+    figure = {"value": float(1 - ratio), "low": None, "high": None, "patients": patients}
     if not ratio > 0:
-        why = "interval not estimable: no prediction has a loss"
-        return {"value": 1.0, "low": None, "high": None, "patients": patients, "why": why}
+        return {**figure, "why": "interval not estimable: no prediction has a loss"}
     left_out = (mine.sum() - mine) / (base.sum() - base)
-    if not left_out.min() > 0:
-        why = "interval not estimable: one patient has all of the loss"
-        return {"value": float(1 - ratio), "low": None, "high": None, "patients": patients, "why": why}
-    log = jackknife(np.log(ratio), np.log(left_out), patients)
-    low, high = 1 - np.exp(log["high"]), 1 - np.exp(log["low"])
-    return {"value": float(1 - ratio), "low": float(low), "high": float(high), "patients": patients}
+    ends = interval(np.array([ratio, *left_out]), patients, limits=(0.0, float("inf")))
+    if ends is None:
+        return {**figure, "why": "interval not estimable: leaving out any patient does not change the value"}
+    return {**figure, "low": float(1 - ends[1]), "high": float(1 - ends[0])}
