@@ -17,7 +17,7 @@ logger = logging.getLogger("stageproof.export.example")
 
 
 class Drawn:
-    """A display that keeps what it is told."""
+    """A display that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
