@@ -149,14 +149,14 @@ WRONG: dict[str, tuple[Change, str]] = {
     "temperature text": (lambda d: d["model"].update(temperature="1"), "'temperature' is str"),
     "no temperature": (lambda d: d["model"].pop("temperature"), "lacks 'temperature'"),
     "abstains always": (lambda d: d["model"].update(abstain_below=1), "abstain_below is 1.0, expected 0 or more"),
-    "one label": (lambda d: d["model"].update(labels=["NonDemented"]), "expected the classes of its clinical order"),
+    "one label": (lambda d: d["model"].update(labels=["NonDemented"]), "the classes of its clinical order"),
     "label twice": (
         lambda d: d["model"].update(labels=["NonDemented"] * 4),
-        "expected the classes of its clinical order",
+        "the classes of its clinical order",
     ),
     "strange label": (
         lambda d: d["model"].update(labels=["NonDemented", "Cat"]),
-        "expected the classes of its clinical order",
+        "the classes of its clinical order",
     ),
     "label no text": (lambda d: d["model"].update(labels=["NonDemented", 4]), "expected a list of class names"),
     "unknown key of the model": (lambda d: d["model"].update(label=[]), "model has keys .*: 'label'"),
