@@ -13,7 +13,6 @@ import torch
 from torch.nn import functional as F
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.batches import Batches
 from stageproof.train.data.dataset import Prepared
@@ -151,7 +150,9 @@ class Session:
             training,
             validation,
             objective=Objective(
-                _class_weights(labels[training.chosen]) if recipe.imbalance == "weights" else None,
+                _class_weights(labels[training.chosen], len(self.data.classes))
+                if recipe.imbalance == "weights"
+                else None,
                 recipe.label_smoothing,
                 recipe.clip_norm,
                 compute.amp,
@@ -184,7 +185,7 @@ class Session:
                     "state": state.state_dict(),
                     "history": [asdict(epoch) for epoch in self.metrics_log.epochs],
                     "digest": self.data.digest,
-                    "labels": list(LABELS),
+                    "labels": list(self.data.classes.names),
                     "start": self._start,
                 }
             )
@@ -219,6 +220,12 @@ class Session:
             device=self.compute.device,
         )
 
+    def _class_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        """(classes,) float32, inversely proportional to class frequency ("balanced" in scikit-learn); absent classes
+        0."""
+        counts = torch.bincount(labels, minlength=len(self.data.classes)).float()
+        return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts, 0.0)
+
     def _features(self, side: Batches, seed: int) -> Batches:
         """Batches of the backbone features of the same slices."""
         return Batches(
@@ -240,9 +247,3 @@ class Session:
             if pixels.nbytes < MOVED_SHARE * free:
                 return pixels.to(self.compute.device)
         return pixels
-
-
-def _class_weights(labels: torch.Tensor) -> torch.Tensor:
-    """(classes,) float32, inversely proportional to class frequency ("balanced" in scikit-learn); absent classes 0."""
-    counts = torch.bincount(labels, minlength=len(LABELS)).float()
-    return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts, 0.0)

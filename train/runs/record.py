@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.errors import BundleError, CheckpointError
+from stageproof.runtime.labels import LabelSet
+from stageproof.runtime.model_info import label_set_in
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.runtime.text.hints import program
 
@@ -42,6 +44,15 @@ def read_record(run: Path) -> dict[str, Any]:
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise CheckpointError(f"{path} has schema {found!r}, this version reads {SCHEMA}. Train again, or upgrade.")
     return record
+
+
+def label_set_of(record: Mapping[str, Any], run: Path) -> LabelSet:
+    """The label set of a run, from its record; runs of 0.1 have the four stages. Raises CheckpointError if it is not
+    valid."""
+    try:
+        return label_set_in(record, str(run / RECORD))
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def finished_at(run: Path) -> tuple[float, int]:
