@@ -22,7 +22,7 @@ from stageproof.train.data.dataset import prepare
 from stageproof.train.data.decode import safe_loader
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine import session
-from stageproof.train.engine.session import _class_weights
+from stageproof.train.engine.session import class_weights
 from stageproof.train.reports.charts.training import draw_curves, plot_confusion, plot_curves
 from stageproof.train.runs.metrics_log import Epoch, MetricsLog
 
@@ -108,7 +108,7 @@ def test_numbers_that_make_no_sense(tmp_path, capsys, words, message):
 
 def test_class_weights_make_classes_weigh_alike():
     labels = torch.tensor([0] * 80 + [1] * 15 + [3] * 5)
-    weights = _class_weights(labels)
+    weights = class_weights(labels, 4)
     assert weights.dtype == torch.float32
     totals = weights * torch.bincount(labels, minlength=4)
     assert totals[[0, 1, 3]].tolist() == pytest.approx([100 / 3] * 3)

@@ -150,7 +150,7 @@ class Session:
             training,
             validation,
             objective=Objective(
-                _class_weights(labels[training.chosen], len(self.data.classes))
+                class_weights(labels[training.chosen], len(self.data.classes))
                 if recipe.imbalance == "weights"
                 else None,
                 recipe.label_smoothing,
@@ -220,12 +220,6 @@ class Session:
             device=self.compute.device,
         )
 
-    def _class_weights(self, labels: torch.Tensor) -> torch.Tensor:
-        """(classes,) float32, inversely proportional to class frequency ("balanced" in scikit-learn); absent classes
-        0."""
-        counts = torch.bincount(labels, minlength=len(self.data.classes)).float()
-        return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts, 0.0)
-
     def _features(self, side: Batches, seed: int) -> Batches:
         """Batches of the backbone features of the same slices."""
         return Batches(
@@ -247,3 +241,9 @@ class Session:
             if pixels.nbytes < MOVED_SHARE * free:
                 return pixels.to(self.compute.device)
         return pixels
+
+
+def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """(classes,) float32, inversely proportional to class frequency ("balanced" in scikit-learn); absent classes 0."""
+    counts = torch.bincount(labels, minlength=classes).float()
+    return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts, 0.0)
