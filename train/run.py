@@ -184,6 +184,7 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
             patient_pattern=options.patient_pattern,
             shuffle_labels=options.shuffle_labels,
             classes=options.label_set,
+            positive=options.positive_classes,
             select=recipe.selects,
             allocate=allocate,
         ),
