@@ -59,7 +59,6 @@ class ModelInfo:
         Raises BundleError, naming `where`, for missing keys or invalid values.
         """
         labels = tuple(field(data, "labels", list, where))
-        classes = _classes(data, labels, where)
         temperature = number(data, "temperature", where)
         if not 0 < temperature < float("inf"):
             raise BundleError(f"{where}: temperature is {temperature}, expected a positive number.")
@@ -70,7 +69,7 @@ class ModelInfo:
             architecture=text(data, "architecture", where),
             digest=text(data, "digest", where),
             labels=labels,
-            classes=classes,
+            classes=_classes(data, labels, where),
             input=_input(field(data, "input", dict, where), where),
             temperature=temperature,
             abstain_below=abstain_below,
@@ -93,22 +92,32 @@ class ModelInfo:
         return cls.from_dict(parse(text, where), where)
 
 
+def recorded_classes(data: Mapping[str, Any], where: str) -> LabelSet:
+    """The label set of an object with ``labels`` and, optionally, ``clinical_order`` and ``positive``, such as the
+    record of a run. Raises BundleError, naming `where`, for missing or invalid values."""
+    return _classes(data, tuple(field(data, "labels", list, where)), where)
+
+
 def _classes(data: Mapping[str, Any], labels: tuple[Any, ...], where: str) -> LabelSet:
-    """The label set of an object with ``labels`` and, optionally, ``clinical_order`` and ``positive``."""
-    order, positive = data.get("clinical_order"), data.get("positive", [])
+    order, positive = data.get("clinical_order"), data.get("positive")
     for name, value in (("labels", list(labels)), ("clinical_order", order), ("positive", positive)):
         if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
             raise BundleError(f"{where}: '{name}' is {value!r}, expected a list of class names. Export again.")
     if order is None:
         order = _usual_order(labels)
     try:
-        classes = label_set(order, positive)
+        classes = label_set(order, positive or ())
     except InputError as error:
         raise BundleError(f"{where}: {error} Copy the bundle again, or export again.") from error
     if sorted(labels) != sorted(classes.names) or list(classes.names) != list(order):
         raise BundleError(
             f"{where}: labels are {list(labels)}, expected the classes of its clinical order, {list(classes.names)}, "
             "each once. Copy the bundle again, or export again."
+        )
+    if positive is not None and list(classes.positive) != positive:
+        raise BundleError(
+            f"{where}: 'positive' is {positive}, expected one or more of {list(classes.names)}, in this order. Copy "
+            "the bundle again, or export again."
         )
     return classes
 
