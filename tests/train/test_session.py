@@ -212,6 +212,7 @@ def test_preparing_leaves_no_file_when_the_data_is_bad(few_slices, tmp_path, mon
 LARGE = """
 import resource, sys
 import numpy as np
+from runtime.labels import FOUR_STAGES
 from runtime.preprocess import InputSpec
 from train.data.decode import safe_loader
 from train.data.phantom.slices import draw_slice, encode
@@ -220,7 +221,7 @@ from train.data.samples import Samples
 image = encode(draw_slice(0, 0, 0.5), "png")
 count = 40_000
 labels = np.zeros(count, np.int64)
-samples = Samples([image] * count, labels, [str(i) for i in range(count)], labels, "many")
+samples = Samples([image] * count, labels, [str(i) for i in range(count)], labels, "many", classes=FOUR_STAGES)
 spec = InputSpec(128, 128, 1, (0.0,), (1.0,))
 safe_loader(samples.select(np.arange(8)), spec)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
