@@ -14,7 +14,7 @@ COUNT = 8
 
 
 def write_golden(reference: Reference, folder: Path) -> tuple[Golden, ...]:
-    """The golden images, phantoms of every class, written as PNG files into `folder`/golden.
+    """The golden images, phantoms from no to severe atrophy for any label set, written as PNG files into `folder`/golden.
 
     Patients' slices are never used, since bundles are distributed.
     """
