@@ -109,11 +109,11 @@ def test_a_specification_rebuilds_the_network():
         (("resnet18", 4, 3, "deep"), r"the head 'deep', expected linear or two-layer"),
         (
             ("vit_b_16", 4, 3, None, 100),
-            r"vit_b_16 cannot be built for images of 100 × 100 pixels, expected a multiple of 16\. ",
+            r"vit_b_16 cannot be built for images of 100 × 100 pixels, expected a .* of 16\.",
         ),
         (
             ("maxvit_t", 4, 3, None, 64),
-            r"maxvit_t cannot be built for images of 64 × 64 pixels, expected a multiple of 224",
+            r"maxvit_t cannot be built for images of 64 × 64 pixels, expected a .* of 224",
         ),
     ],
 )

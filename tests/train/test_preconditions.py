@@ -98,7 +98,7 @@ def test_room_on_the_disk(monkeypatch, said):
         (["--architecture", "vit_h_14", "--image-size", "28", "--weights", "imagenet"], "no weights IMAGENET1K_V1 of"),
         (
             ["--architecture", "resnet18", "--channels", "1"],
-            "--normalise imagenet needs 3 channels, and resnet18 has 1",
+            "imagenet needs 3 channels, and resnet18 has 1",
         ),
     ],
 )
