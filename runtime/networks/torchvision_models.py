@@ -6,6 +6,8 @@ Imports torch and torchvision when a function is called.
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any
@@ -67,6 +69,37 @@ def construct(spec: NetworkSpec) -> Any:
     elif isinstance(model, models.SqueezeNet):
         model.classifier.append(nn.Flatten(1))  # so that the head by itself returns logits
     return model
+
+
+def loaded(spec: NetworkSpec, weights: Mapping[str, Any]) -> Any:
+    """The network with these weights, in eval mode and their dtype. weights: its state dict.
+
+    Raises ValueError for weights that do not fit; they are compared before memory for the network is taken.
+    """
+    import torch
+
+    with torch.device("meta"):
+        model = construct(spec)
+    own = model.state_dict()
+    wrong = sorted(name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name))
+    if wrong:
+        raise ValueError(
+            f"its weights do not fit a {spec.architecture} with {spec.classes} classes, {spec.channels} input channels "
+            f"and a {spec.head} head: {', '.join(wrong[:3])} ({len(wrong)} in all) are missing, unknown or of another "
+            "shape. Export it again."
+        )
+    state = OrderedDict(weights)
+    state._metadata = own._metadata  # type: ignore[attr-defined]  # the versions, without which MNASNet loads nothing
+    model.load_state_dict(state, assign=True)
+    if any(tensor.is_meta for tensor in model.buffers()):  # tables of Swin V2 that are not part of the state dict
+        kind = next(iter(model.parameters()))
+        model = construct(spec).to(kind.device, kind.dtype)
+        model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def _shape(state: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    return tuple(state[name].shape) if name in state else None
 
 
 def _options(spec: NetworkSpec) -> dict[str, Any]:
