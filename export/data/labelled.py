@@ -11,7 +11,7 @@ import numpy as np
 from stageproof.runtime.errors import BundleError, CheckpointError, DatasetError
 from stageproof.runtime.labels import FOUR_STAGES, LabelSet
 from stageproof.runtime.model_info import recorded_classes
-from stageproof.train.data.class_column import UnknownLabelSet
+from stageproof.train.data.class_column import UnknownLabelSetError
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
 from stageproof.train.runs.record import RECORD, read_record
@@ -35,12 +35,12 @@ def labelled_samples(path: Path, classes: LabelSet | None) -> Samples:
     classes: the model's; None, if they are not known yet: those of the data.
 
     Raises DatasetError for unusable data, for images of classes that the model does not have, and for labels that are
-    numbers without names: their order in a stranger's data is unknown. With None, UnknownLabelSet for names that belong
+    numbers without names: their order in a stranger's data is unknown. With None, UnknownLabelSetError for names that belong
     to no built-in label set.
     """
     try:
         samples = load_samples(path)
-    except UnknownLabelSet as error:
+    except UnknownLabelSetError as error:
         if classes is None:
             raise
         if error.numbers:

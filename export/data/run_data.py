@@ -25,7 +25,7 @@ from stageproof.train.runs.record import data_path, read_record
 from stageproof.train.runs.split_file import read_split, unit_of
 
 PHANTOM_PEOPLE = 24
-"""Phantom patients in each class of a run without data: the default of `train.data.phantom.__main__.phantom_samples`."""
+"""Phantom patients in each class of a run without data: the default of `phantom_samples`."""
 
 
 @dataclass(frozen=True)

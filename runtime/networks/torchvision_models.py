@@ -6,6 +6,8 @@ Imports torch and torchvision when a function is called.
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any
@@ -56,8 +58,10 @@ def construct(spec: NetworkSpec) -> Any:
         with _widths_on_cpu() if _kind(spec.architecture) is models.RegNet else nullcontext():
             model = models.get_model(spec.architecture, weights=None, **options)
     except (AssertionError, ValueError) as error:  # of ViT and MaxViT, about the image size
-        size = f"{spec.image_size} × {spec.image_size}"
-        raise ValueError(f"{spec.architecture} cannot be built for images of {size} pixels: {error}") from error
+        raise ValueError(
+            f"{spec.architecture} cannot be built for images of {spec.image_size} × {spec.image_size} pixels, expected "
+            f"a multiple of {_unit(spec.architecture)}. Give it with --image-size."
+        ) from error
     if spec.channels != 3:
         adapt_channels(model, spec.channels)
     if spec.head == "two-layer":
@@ -65,6 +69,37 @@ def construct(spec: NetworkSpec) -> Any:
     elif isinstance(model, models.SqueezeNet):
         model.classifier.append(nn.Flatten(1))  # so that the head by itself returns logits
     return model
+
+
+def loaded(spec: NetworkSpec, weights: Mapping[str, Any]) -> Any:
+    """The network with these weights, in eval mode and their dtype. weights: its state dict.
+
+    Raises ValueError for weights that do not fit; they are compared before memory for the network is taken.
+    """
+    import torch
+
+    with torch.device("meta"):
+        model = construct(spec)
+    own = model.state_dict()
+    wrong = sorted(name for name in own.keys() | weights.keys() if _shape(own, name) != _shape(weights, name))
+    if wrong:
+        raise ValueError(
+            f"its weights do not fit a {spec.architecture} with {spec.classes} classes, {spec.channels} input channels "
+            f"and a {spec.head} head: {', '.join(wrong[:3])} ({len(wrong)} in all) are missing, unknown or of another "
+            "shape. Export it again."
+        )
+    state = OrderedDict(weights)
+    state._metadata = own._metadata  # type: ignore[attr-defined]  # the versions, without which MNASNet loads nothing
+    model.load_state_dict(state, assign=True)
+    if any(tensor.is_meta for tensor in model.buffers()):  # tables of Swin V2 that are not part of the state dict
+        kind = next(iter(model.parameters()))
+        model = construct(spec).to(kind.device, kind.dtype)
+        model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def _shape(state: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    return tuple(state[name].shape) if name in state else None
 
 
 def _options(spec: NetworkSpec) -> dict[str, Any]:
@@ -83,6 +118,17 @@ def _options(spec: NetworkSpec) -> dict[str, Any]:
     if spec.image_size is not None and kind is models.MaxVit:
         return {"input_size": (spec.image_size, spec.image_size)}
     return {}
+
+
+def _unit(architecture: str) -> int:
+    """The image size of which ViT and MaxViT take multiples, pixels."""
+    import torch
+    from torchvision import models
+
+    with torch.device("meta"):
+        model = models.get_model(architecture, weights=None)
+    # MaxViT: windows of 7 × 7 cells at a 32nd of the image size.
+    return int(model.patch_size) if isinstance(model, models.VisionTransformer) else 7 * 32
 
 
 def _widths_on_cpu() -> Any:
@@ -117,7 +163,7 @@ def adapt_channels(model: Any, channels: int) -> None:
     from torch import nn
 
     name, old = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    shape = (old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
+    shape: Any = (old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
     new = nn.Conv2d(channels, *shape, bias=old.bias is not None, padding_mode=old.padding_mode)
     new.weight.data = old.weight.data.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
     if old.bias is not None:

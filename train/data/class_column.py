@@ -22,7 +22,7 @@ _RATINGS = {"cdr", "cdrglobal", "globalcdr", "cdglobal", "cdrglob"}
 _SHOWN = 6
 
 
-class UnknownLabelSet(DatasetError):
+class UnknownLabelSetError(DatasetError):
     """The class names of the data belong to no built-in label set, and none was given."""
 
     def __init__(self, message: str, *, numbers: bool = False) -> None:
@@ -110,7 +110,7 @@ def _recognised(occurring: list[str], declared: list[str], where: str) -> LabelS
     given = ", ".join(map(repr, occurring[:_SHOWN])) + (" …" if len(occurring) > _SHOWN else "")
     if all(_number(name) for name in occurring):
         numbers = given.replace("'", "")
-        raise UnknownLabelSet(
+        raise UnknownLabelSetError(
             f"{where}: the labels are the numbers {numbers}, and nothing gives their order. Name the classes in the "
             f"order of these numbers, from 0: --classes A,B,C, or a built-in set: {built_in_sets()}. Numbers in a "
             "column named CDR are Clinical Dementia Ratings.",
@@ -118,7 +118,7 @@ def _recognised(occurring: list[str], declared: list[str], where: str) -> LabelS
         )
     odd = [repr(name) for name in occurring if recognise([name]) is None]
     which = f"{', '.join(odd[:_SHOWN])} {'is' if len(odd) == 1 else 'are'} in none" if odd else "they are of several"
-    raise UnknownLabelSet(
+    raise UnknownLabelSetError(
         f"{where}: the classes {given} are not those of one built-in label set ({which}). Name all classes in clinical "
         f"order, the least severe first: --classes A,B,C. The built-in sets are {built_in_sets()}."
     )
