@@ -145,13 +145,14 @@ def _describe_bundle(predictor: Predictor, bundle: Path) -> str:
 
 def _predict_each(predictor: Predictor, images: list[Path], written: ExistingRows, options: argparse.Namespace) -> bool:
     """Predict and print each image. True if every image has a label."""
-    output = None
+    output, classes = None, predictor.model.classes.names
     if options.output:
         names = [str(image) for image in images]
-        output = CsvFile(options.output, written, model_digest=predictor.model.digest, names=names)
+        digest = predictor.model.digest
+        output = CsvFile(options.output, written, model_digest=digest, classes=classes, names=names)
         images = [image for image in images if str(image) not in output.done]
     elif options.csv:
-        print(report.header(), end="")
+        print(report.header(classes), end="")
     progress = report.Progress(len(images))
     every = True
     try:
@@ -160,7 +161,7 @@ def _predict_each(predictor: Predictor, images: list[Path], written: ExistingRow
             if output is not None:
                 output.write(name, prediction)
             elif options.csv:
-                print(report.row(name, prediction), end="", flush=True)
+                print(report.row(name, prediction, classes), end="", flush=True)
             elif options.json:
                 print(json.dumps({"file": name, **prediction.to_dict()}), flush=True)
             else:

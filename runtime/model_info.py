@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stageproof.runtime.errors import BundleError
-from stageproof.runtime.labels import canonical_label, clinical_order
+from stageproof.runtime.errors import BundleError, InputError
+from stageproof.runtime.labels import LABELS, LabelSet, label_set
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import DIGEST
 from stageproof.runtime.serialization.json_fields import exactly, field, number, parse, text
@@ -15,8 +15,9 @@ from stageproof.runtime.study import StudyRule
 
 KEYS = ("architecture", "digest", "labels", "clinical_order", "input", "temperature", "abstain_below")
 """Required keys of a model's description in the manifest and in an artifact; `ModelInfo.to_dict` writes all of them."""
-OPTIONAL = ("study",)
-"""Absent in version 0.1, and where too few patients were held out to fit a study rule."""
+OPTIONAL = ("positive", "study")
+"""positive: absent in version 0.1, whose positive classes are the usual ones. study: absent in version 0.1, and where
+too few patients were held out to fit a study rule."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class ModelInfo:
     """SHA-256 of the reference weights, hexadecimal."""
     labels: tuple[str, ...]
     """Class names, in the order of the model's outputs."""
+    classes: LabelSet
+    """The same classes in clinical order, and which of them are positive."""
     input: InputSpec
     temperature: float = 1.0
     """Divisor of the logits before softmax (Guo et al. 2017)."""
@@ -42,7 +45,7 @@ class ModelInfo:
             "architecture": self.architecture,
             "digest": self.digest,
             "labels": list(self.labels),
-            "clinical_order": list(clinical_order(self.labels)),
+            **self.classes.to_dict(),
             "input": self.input.to_dict(),
             "temperature": self.temperature,
             "abstain_below": self.abstain_below,
@@ -56,9 +59,7 @@ class ModelInfo:
         Raises BundleError, naming `where`, for missing keys or invalid values.
         """
         labels = tuple(field(data, "labels", list, where))
-        unknown = [label for label in labels if not isinstance(label, str) or canonical_label(label) != label]
-        if len(labels) < 2 or unknown or len(set(labels)) != len(labels):
-            raise BundleError(f"{where}: labels are {list(labels)}, expected distinct canonical class names.")
+        classes = _classes(data, labels, where)
         temperature = number(data, "temperature", where)
         if not 0 < temperature < float("inf"):
             raise BundleError(f"{where}: temperature is {temperature}, expected a positive number.")
@@ -69,6 +70,7 @@ class ModelInfo:
             architecture=text(data, "architecture", where),
             digest=text(data, "digest", where),
             labels=labels,
+            classes=classes,
             input=_input(field(data, "input", dict, where), where),
             temperature=temperature,
             abstain_below=abstain_below,
@@ -78,22 +80,42 @@ class ModelInfo:
     @classmethod
     def from_exact(cls, data: Mapping[str, Any], where: str) -> ModelInfo:
         """As `from_dict`, for an object that `to_dict` wrote. Raises BundleError also for missing or additional keys,
-        and for a clinical order that differs from that of the labels."""
+        or from which the clinical order is missing."""
         exactly(data, where, KEYS, OPTIONAL)
         model = cls.from_dict(data, where)
         if not DIGEST.fullmatch(model.digest):
             raise BundleError(f"{where}: 'digest' is {model.digest!r}, expected 64 hexadecimal digits. Export again.")
-        if data["clinical_order"] != list(clinical_order(model.labels)):
-            raise BundleError(
-                f"{where}: 'clinical_order' is {data['clinical_order']}, expected "
-                f"{list(clinical_order(model.labels))} for its labels. Copy the bundle again, or export again."
-            )
         return model
 
     @classmethod
     def from_json(cls, text: str, where: str) -> ModelInfo:
         """As `from_dict`, from the JSON text in an artifact's metadata."""
         return cls.from_dict(parse(text, where), where)
+
+
+def _classes(data: Mapping[str, Any], labels: tuple[Any, ...], where: str) -> LabelSet:
+    """The label set of an object with ``labels`` and, optionally, ``clinical_order`` and ``positive``."""
+    order, positive = data.get("clinical_order"), data.get("positive", [])
+    for name, value in (("labels", list(labels)), ("clinical_order", order), ("positive", positive)):
+        if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            raise BundleError(f"{where}: '{name}' is {value!r}, expected a list of class names. Export again.")
+    if order is None:
+        order = _usual_order(labels)
+    try:
+        classes = label_set(order, positive)
+    except InputError as error:
+        raise BundleError(f"{where}: {error} Copy the bundle again, or export again.") from error
+    if sorted(labels) != sorted(classes.names) or list(classes.names) != list(order):
+        raise BundleError(
+            f"{where}: labels are {list(labels)}, expected the classes of its clinical order, {list(classes.names)}, "
+            "each once. Copy the bundle again, or export again."
+        )
+    return classes
+
+
+def _usual_order(labels: tuple[str, ...]) -> Sequence[str]:
+    """The order of the four stages for labels without a stated one, as in runs of version 0.1; else their own."""
+    return [stage for stage in LABELS if stage in labels] if set(labels) <= set(LABELS) else labels
 
 
 def _study(data: Mapping[str, Any], classes: int, where: str) -> StudyRule | None:

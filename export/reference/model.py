@@ -115,7 +115,7 @@ def from_checkpoint(
             f"{architecture} takes {channels} channel{'s' if channels > 1 else ''}, but --mean has {len(mean)} values "
             f"and --std {len(std)}. Give the normalisation used in training, such as --mean 0.28 --std 0.33."
         )
-    info = ModelInfo(architecture, sha256_file(path), order.labels, spec)
+    info = ModelInfo(architecture, sha256_file(path), order.labels, order.classes, spec)
     return Reference(
         _model(info, weights.state, path), info, {"checkpoint": f"checkpoint-{info.digest[:12]}"}, None, order
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stageproof.runtime.labels import ALPHABETICAL, CDR, LABELS, canonical_label, clinical_order
+from stageproof.runtime.labels import ALPHABETICAL, CDR, LABELS, canonical_label
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -36,5 +36,3 @@ def test_other_names_are_no_class(name: str) -> None:
 def test_orders() -> None:
     assert [CDR[label] for label in LABELS] == [0, 0.5, 1, 2]
     assert ALPHABETICAL == ("MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented")
-    assert clinical_order(ALPHABETICAL) == LABELS
-    assert clinical_order(("ModerateDemented", "NonDemented")) == ("NonDemented", "ModerateDemented")

@@ -19,7 +19,8 @@ from stageproof.runtime import Prediction, Predictor
 from stageproof.runtime.__main__ import main
 from stageproof.runtime.audit.verification import check
 from stageproof.runtime.cli.exit_status import READER_LEFT
-from stageproof.runtime.cli.output import COLUMNS, Progress
+from stageproof.runtime.cli.output import Progress, columns
+from stageproof.runtime.labels import LABELS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,11 +86,11 @@ def test_csv(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     (folder / "1.png").write_bytes(b"")
     assert main(["--bundle", str(bundle), str(folder), "--csv"]) == 1
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == columns(LABELS)
     assert [row["status"] for row in rows] == ["ok", "rejected", "ok", "ok", "ok"]
     assert rows[1]["label"] == rows[1]["NonDemented"] == ""
     assert "is empty (0 bytes)" in rows[1]["reason"]
-    assert float(rows[0]["probability"]) == max(float(rows[0][label]) for label in COLUMNS[5:9])
+    assert float(rows[0]["probability"]) == max(float(rows[0][label]) for label in LABELS)
 
 
 def test_output_is_resumed(bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

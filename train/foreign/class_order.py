@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stageproof.runtime.errors import CheckpointError, InputError
-from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS, canonical_label
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS, LabelSet, canonical_label, label_set
 
 _GIVE = "--labels " + " ".join(LABELS)
 
@@ -46,6 +46,11 @@ class ClassOrder:
     """One of `runtime.labels.LABELS_FROM`; None where a bundle of version 0.1 did not record it."""
     where: str
     """Description of the source: file and key, or option."""
+
+    @property
+    def classes(self) -> LabelSet:
+        """The label set."""
+        return label_set([stage for stage in LABELS if stage in self.labels])
 
     def __str__(self) -> str:
         names = ", ".join(self.labels)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS, LabelSet
 
 BINS = 15
 CLASSES = len(LABELS)
@@ -25,9 +25,11 @@ class Answers:
     probabilities: np.ndarray
     """(N, classes) float64, rows sum to 1."""
     labels: np.ndarray
-    """(N,) int64, indices in LABELS, which are in clinical order."""
+    """(N,) int64, indices in `classes.names`, which are in clinical order."""
     patients: np.ndarray
     """(N,) int64 from 0: the patient of each item."""
+    classes: LabelSet = FOUR_STAGES
+    """The label set; its length is the number of columns of `probabilities`."""
 
     @property
     def decisions(self) -> np.ndarray:
