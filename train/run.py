@@ -20,6 +20,7 @@ from stageproof.runtime import __version__
 from stageproof.runtime.bundle.manifest import sha256_file
 from stageproof.runtime.errors import InputError, TrainingError
 from stageproof.runtime.labels import LABELS
+from stageproof.runtime.networks.spec import default_channels
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.train.cards.run_index import INDEX, index_page, linked
@@ -36,7 +37,6 @@ from stageproof.train.engine.progress import ProgressBar
 from stageproof.train.engine.session import Session
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.metrics.validation import figures
-from stageproof.train.models import CHANNELS
 from stageproof.train.reports.charts.training import plot_confusion, plot_curves
 from stageproof.train.runs.checkpoints import read_checkpoint
 from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
@@ -167,7 +167,7 @@ def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels:
 def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
     recipe, (fold, folds) = options.settings, options.fold_of
     # Decoding needs only size and channels. Normalisation may depend on the decoded slices and is set later.
-    channels = CHANNELS[recipe.architecture]
+    channels = default_channels(recipe.architecture)
     spec = InputSpec(recipe.image_size, recipe.image_size, channels, (0.0,) * channels, (1.0,) * channels)
     return prepare_once(
         processes,
@@ -192,7 +192,7 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
 def _input_spec(options: Options, data: Prepared) -> InputSpec:
     """The input specification, with ImageNet's mean and standard deviation or those of the training slices."""
     recipe = options.settings
-    channels = CHANNELS[recipe.architecture]
+    channels = default_channels(recipe.architecture)
     if recipe.normalise == "imagenet":
         return InputSpec.imagenet(recipe.image_size)
     mean, std = channel_statistics(data.slices.pixels, data.split.training, channels)

@@ -33,10 +33,11 @@ def gflop_per_image(architecture: str, shape: tuple[int, int, int]) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from stageproof.train.models import build
+    from stageproof.runtime.labels import LABELS
+    from stageproof.train.networks import build
 
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        build(architecture).eval()(torch.empty(1, *shape))
+        build(architecture, len(LABELS), shape[0], image_size=shape[1]).eval()(torch.empty(1, *shape))
     return counter.get_total_flops() / 1e9
 
 

@@ -1,7 +1,7 @@
 """The two network architectures in plain PyTorch functions, without torchvision and the training code.
 
-`train.models` builds the same networks with BatchNorm layers; here BatchNorm is folded into the preceding convolution,
-so that every convolution has a weight and a bias. Layer names are those of the published checkpoints.
+`train.networks` builds the same networks with BatchNorm layers; here BatchNorm is folded into the preceding
+convolution, so that every convolution has a weight and a bias. Layer names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SHAPES = {
         ("fc",),
     ),
 }
-"""Architecture, as in `train.models.ARCHITECTURES` → parameters."""
+"""Architecture, as in `train.networks.ARCHITECTURES` → parameters."""
 
 
 def network(architecture: str, weights: Mapping[str, Any], torch: Any) -> Callable[[Any], Any]:

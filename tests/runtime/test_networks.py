@@ -14,10 +14,10 @@ from stageproof.runtime.backends.networks import network  # noqa: E402
 @pytest.fixture(scope="module", params=["resnet50", "resnet34-gray"])
 def eager(request: pytest.FixtureRequest) -> tuple[str, torch.nn.Module]:
     """An untrained network whose BatchNorm does something to every channel."""
-    from stageproof.train.models import build
+    from stageproof.train.networks import build
 
     torch.manual_seed(4)
-    model = build(request.param).eval().requires_grad_(False)
+    model = build(request.param, 4).eval().requires_grad_(False)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.uniform_(0.5, 1.0)

@@ -13,7 +13,7 @@ import pytest
 from stageproof.runtime.errors import CheckpointError, DatasetError, InputError
 from stageproof.train.config.command_line import parse
 from stageproof.train.config.preconditions import PARAMETERS, check_evaluation, check_training
-from stageproof.train.models import build
+from stageproof.train.networks import build
 from stageproof.train.runs.initial_weights import check_start
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def test_the_parameters_of_each_architecture(architecture):
     import torch
 
     with torch.device("meta"):
-        assert sum(tensor.numel() for tensor in build(architecture).parameters()) == PARAMETERS[architecture]
+        assert sum(tensor.numel() for tensor in build(architecture, 4).parameters()) == PARAMETERS[architecture]
 
 
 def test_weights_that_do_not_fit_are_said_before_the_data_is_read(here, monkeypatch):
@@ -102,7 +102,7 @@ def test_weights_that_do_not_fit_are_said_before_the_data_is_read(here, monkeypa
     torch.save({"features.weight": torch.ones(1)}, here / "other.pth")
     with pytest.raises(CheckpointError, match="does not fit ResNet"):
         check_start("other.pth", "resnet50")
-    torch.save(build("resnet34-gray").state_dict(), here / "gray.pth")
+    torch.save(build("resnet34-gray", 4).state_dict(), here / "gray.pth")
     check_start("gray.pth", "resnet34-gray")
     monkeypatch.setattr("train.run.prepare", pytest.fail)
     assert main(["--weights", "other.pth", "--out", "new"]) == 2

@@ -14,21 +14,21 @@ from torchvision.models import resnet50
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import LABELS
-from stageproof.train.models import build
+from stageproof.train.networks import build
 from stageproof.train.runs.initial_weights import initialise
 
 
 def test_none_leaves_the_random_weights():
-    model = build("resnet50")
+    model = build("resnet50", 4)
     before = model.conv1.weight.clone()
     assert initialise(model, "none") == "random weights"
     assert torch.equal(model.conv1.weight, before)
 
 
 def test_a_file_with_the_published_head_is_taken_whole(tmp_path):
-    published = build("resnet50")
+    published = build("resnet50", 4)
     torch.save({f"module.{name}": tensor for name, tensor in published.state_dict().items()}, tmp_path / "a.pth")
-    model = build("resnet50")
+    model = build("resnet50", 4)
     assert initialise(model, str(tmp_path / "a.pth")).startswith(f"{tmp_path / 'a.pth'}, head included")
     assert all(torch.equal(published.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -36,7 +36,7 @@ def test_a_file_with_the_published_head_is_taken_whole(tmp_path):
 def test_of_a_1000_class_file_the_backbone_alone_is_taken(tmp_path):
     imagenet = resnet50()
     torch.save(imagenet.state_dict(), tmp_path / "a.pth")
-    model = build("resnet50")
+    model = build("resnet50", 4)
     head = model.fc[0].weight.clone()
     assert initialise(model, str(tmp_path / "a.pth")).endswith("backbone only (its head has another shape)")
     assert torch.equal(model.fc[0].weight, head)
@@ -46,12 +46,12 @@ def test_of_a_1000_class_file_the_backbone_alone_is_taken(tmp_path):
 def test_a_file_of_another_network_is_refused(tmp_path):
     torch.save({"features.weight": torch.ones(1)}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=r"does not fit ResNet: .* Train with the --recipe of its network"):
-        initialise(build("resnet50"), str(tmp_path / "a.pth"))
+        initialise(build("resnet50", 4), str(tmp_path / "a.pth"))
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere\.pth is not a file"):
-        initialise(build("resnet50"), str(tmp_path / "nowhere.pth"))
+        initialise(build("resnet50", 4), str(tmp_path / "nowhere.pth"))
 
 
 def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.hub.urlopen", offline)
     monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
     with pytest.raises(CheckpointError) as caught:
-        initialise(build("resnet50"), "imagenet")
+        initialise(build("resnet50", 4), "imagenet")
     message = str(caught.value)
     assert "not cached and cannot be downloaded (<urlopen error no route to host>)" in message
     assert f"Copy resnet50-0676ba61.pth to {tmp_path / 'checkpoints'} and run again" in message
@@ -98,7 +98,7 @@ def saved(content) -> bytes:
 def test_imagenet_weights_that_are_cached_are_taken(published):
     imagenet = resnet50()
     published(saved(imagenet.state_dict()))
-    model = build("resnet50")
+    model = build("resnet50", 4)
     assert initialise(model, "imagenet") == "imagenet, backbone only (its head has another shape)"
     assert torch.equal(model.conv1.weight, imagenet.conv1.weight)
 
@@ -109,7 +109,7 @@ def test_cached_imagenet_weights_of_another_hash_are_not_loaded(published):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"it is not the file that torchvision published\. Not loaded"):
-        initialise(build("resnet50"), "imagenet")
+        initialise(build("resnet50", 4), "imagenet")
 
 
 class Planted:
@@ -124,18 +124,18 @@ def test_a_cached_pickle_runs_nothing_even_with_the_published_hash(published, tm
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
     published(saved({"conv1.weight": Planted(tmp_path / "ran")}))
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
-        initialise(build("resnet50"), "imagenet")
+        initialise(build("resnet50", 4), "imagenet")
     published(pickle.dumps(Planted(tmp_path / "ran")))
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
-        initialise(build("resnet50"), "imagenet")
+        initialise(build("resnet50", 4), "imagenet")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_head_in_another_order_of_classes_is_put_in_that_of_runs(tmp_path):
     order = [LABELS[at] for at in (2, 0, 3, 1)]
-    state = {**build("resnet34-gray").state_dict(), "fc.bias": torch.tensor([20.0, 0.0, 30.0, 10.0])}
+    state = {**build("resnet34-gray", 4).state_dict(), "fc.bias": torch.tensor([20.0, 0.0, 30.0, 10.0])}
     torch.save({"state_dict": state, "classes": order}, tmp_path / "a.pth")
-    model = build("resnet34-gray")
+    model = build("resnet34-gray", 4)
     assert initialise(model, str(tmp_path / "a.pth")).endswith("head included, outputs reordered to clinical order")
     assert model.state_dict()["fc.bias"].tolist() == [0.0, 10.0, 20.0, 30.0]
     assert torch.equal(model.state_dict()["fc.weight"], state["fc.weight"][[1, 3, 0, 2]])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from stageproof.train.data.batches import Batches
-from stageproof.train.models import head_of
+from stageproof.train.networks import head_of
 
 
 def backbone_features(model: nn.Module, batches: Batches, amp: torch.dtype | None) -> torch.Tensor:

@@ -14,7 +14,7 @@ from stageproof.train.foreign.imagenet import imagenet_state
 from stageproof.train.foreign.side_files import beside
 from stageproof.train.foreign.stated_order import stated
 from stageproof.train.foreign.weight_files import Weights, last_matrix, outputs, read_weights
-from stageproof.train.models import build
+from stageproof.train.networks import build
 from stageproof.train.runs.directory import load_weights
 
 _ADVICE = "Train with the --recipe of its network, or leave --weights out."
@@ -66,7 +66,7 @@ def check_start(weights: str, architecture: str) -> None:
     if weights == "none":
         return
     with torch.device("meta"):
-        model = build(architecture)
+        model = build(architecture, len(LABELS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "copying to the meta device is a no-op", which is intended
         initialise(model, weights)
