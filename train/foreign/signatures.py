@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ def candidates(names: Iterable[str]) -> list[Signature]:
     return [signature(one) for one in [*ARCHITECTURES, *(name for family in chosen for name in families[family])]]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _of_torchvision(architecture: str) -> Signature:
     return _measured(architecture)
 
