@@ -8,6 +8,7 @@ from typing import Any
 
 from stageproof.runtime.errors import BundleError, InputError
 from stageproof.runtime.labels import LABELS, LabelSet, label_set
+from stageproof.runtime.networks.spec import HEADS, NetworkSpec, default_head, is_head
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import DIGEST
 from stageproof.runtime.serialization.json_fields import exactly, field, number, parse, text
@@ -15,9 +16,10 @@ from stageproof.runtime.study import StudyRule
 
 KEYS = ("architecture", "digest", "labels", "clinical_order", "input", "temperature", "abstain_below")
 """Required keys of a model's description in the manifest and in an artifact; `ModelInfo.to_dict` writes all of them."""
-OPTIONAL = ("positive", "study")
+OPTIONAL = ("positive", "study", "head")
 """positive: absent in version 0.1, whose positive classes are the usual ones. study: absent in version 0.1, and where
-too few patients were held out to fit a study rule."""
+too few patients were held out to fit a study rule. head: absent where it is the architecture's default, so that earlier
+versions read such descriptions."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,14 @@ class ModelInfo:
     """Abstention threshold on the calibrated probability of the most probable class; 0: never abstain."""
     study: StudyRule | None = None
     """How slices are combined into a study's probability; None: their mean, as in version 0.1."""
+    head: str | None = None
+    """Head of the network, one of `runtime.networks.spec.HEADS`; None: the default of its architecture."""
+
+    @property
+    def network(self) -> NetworkSpec:
+        """What the network is rebuilt from."""
+        spec = self.input
+        return NetworkSpec.of(self.architecture, len(self.labels), spec.channels, self.head, spec.height)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back exactly."""
@@ -50,6 +60,7 @@ class ModelInfo:
             "temperature": self.temperature,
             "abstain_below": self.abstain_below,
             **({} if self.study is None else {"study": self.study.to_dict()}),
+            **({} if self.head is None else {"head": self.head}),
         }
 
     @classmethod
@@ -75,6 +86,7 @@ class ModelInfo:
             temperature=temperature,
             abstain_below=abstain_below,
             study=_study(data, len(labels), where),
+            head=_head(data, where),
         )
 
     @classmethod
@@ -122,6 +134,16 @@ def _study(data: Mapping[str, Any], classes: int, where: str) -> StudyRule | Non
     if "study" not in data:
         return None
     return StudyRule.from_dict(field(data, "study", dict, where), classes, f"{where}: study")
+
+
+def _head(data: Mapping[str, Any], where: str) -> str | None:
+    """None for the default head, so that descriptions of the same network are equal."""
+    if "head" not in data:
+        return None
+    head = text(data, "head", where)
+    if not is_head(head):
+        raise BundleError(f"{where}: 'head' is {head!r}, expected {' or '.join(HEADS)}. Export again.")
+    return None if head == default_head(text(data, "architecture", where)) else head
 
 
 def _input(data: dict[str, Any], where: str) -> InputSpec:

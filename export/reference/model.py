@@ -22,7 +22,7 @@ from stageproof.train.foreign.class_order import ClassOrder, decide, given_label
 from stageproof.train.foreign.side_files import beside
 from stageproof.train.foreign.stated_order import hints, stated
 from stageproof.train.foreign.weight_files import Weights, outputs, read_state, read_weights, same_tensors
-from stageproof.train.networks import build
+from stageproof.train.networks import construct
 from stageproof.train.runs.directory import WEIGHTS, load_weights
 from stageproof.train.runs.finding import finished_runs, run_of, run_of_file
 from stageproof.train.runs.pseudonyms import public_run, public_source
@@ -172,7 +172,6 @@ def source_of(bundle: Path, source: Path | None) -> Path:
 
 
 def _model(info: ModelInfo, state: dict[str, torch.Tensor], where: Path) -> nn.Module:
-    spec = info.input
-    model = build(info.architecture, len(info.labels), spec.channels, image_size=spec.height)
+    model = construct(info.network)
     load_weights(model, state, where)
     return model.eval().requires_grad_(False)

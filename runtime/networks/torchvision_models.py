@@ -54,8 +54,10 @@ def construct(spec: NetworkSpec) -> Any:
         with _widths_on_cpu() if _kind(spec.architecture) is models.RegNet else nullcontext():
             model = models.get_model(spec.architecture, weights=None, **options)
     except (AssertionError, ValueError) as error:  # of ViT and MaxViT, about the image size
-        size = f"{spec.image_size} × {spec.image_size}"
-        raise ValueError(f"{spec.architecture} cannot be built for images of {size} pixels: {error}") from error
+        raise ValueError(
+            f"{spec.architecture} cannot be built for images of {spec.image_size} × {spec.image_size} pixels, expected "
+            f"a multiple of {_unit(spec.architecture)}. Give it with --image-size."
+        ) from error
     if spec.channels != 3:
         adapt_channels(model, spec.channels)
     if (hidden := hidden_units(spec.head)) is not None:
@@ -81,6 +83,17 @@ def _options(spec: NetworkSpec) -> dict[str, Any]:
     if spec.image_size is not None and kind is models.MaxVit:
         return {"input_size": (spec.image_size, spec.image_size)}
     return {}
+
+
+def _unit(architecture: str) -> int:
+    """The image size of which ViT and MaxViT take multiples, pixels."""
+    import torch
+    from torchvision import models
+
+    with torch.device("meta"):
+        model = models.get_model(architecture, weights=None)
+    # MaxViT: windows of 7 × 7 cells at a 32nd of the image size.
+    return int(model.patch_size) if isinstance(model, models.VisionTransformer) else 7 * 32
 
 
 def _widths_on_cpu() -> Any:
@@ -115,7 +128,7 @@ def adapt_channels(model: Any, channels: int) -> None:
     from torch import nn
 
     name, old = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    shape = (old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
+    shape: Any = (old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
     new = nn.Conv2d(channels, *shape, bias=old.bias is not None, padding_mode=old.padding_mode)
     new.weight.data = old.weight.data.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
     if old.bias is not None:

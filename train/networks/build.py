@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import cast
 
+import torch
 from torch import nn
 
 from stageproof.runtime.errors import CheckpointError
@@ -50,6 +52,14 @@ def construct(spec: NetworkSpec) -> nn.Module:
         return model
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+
+
+def load_state(model: nn.Module, state: Mapping[str, torch.Tensor], strict: bool = True) -> None:
+    """`model.load_state_dict(state)` for a plain dict of tensors with the current names, as safetensors and our
+    checkpoints have them. Its versions, without which MNASNet refuses any state, are those of the model itself."""
+    current = OrderedDict(state)
+    current._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(current, strict=strict)
 
 
 def head_of(model: nn.Module) -> nn.Module:

@@ -28,6 +28,7 @@ from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.system.work_folders import hold, make_private, release, sweep, unmark
 from stageproof.runtime.text.hints import command
+from stageproof.train.networks import load_state
 from stageproof.train.runs.unfinished import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
 
 WEIGHTS = "model.safetensors"
@@ -127,4 +128,4 @@ def load_weights(
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(f"{where}: {broken[0]} contains values that are not finite: training diverged.")
-    model.load_state_dict(dict(state), strict=False)
+    load_state(model, state, strict=False)
