@@ -49,10 +49,11 @@ def read_head(signature: Signature, state: Mapping[str, torch.Tensor], prefix: s
         if tuple(weight.shape[1:]) != signature.features:
             return None, f"its head {name}weight is {tuple(weight.shape)}, expected (classes, {_listed(signature)})"
         return Head("linear", len(weight), {f"{own}{one}": f"{name}{one}" for one in ("weight", "bias")}), ""
+    named = ", ".join(name.rstrip(".") for name in layers)
     if len(layers) > 2 or len(signature.features) > 1:
         return (
             None,
-            f"its head has {len(layers)} layers with weights, expected one or two: {', '.join(name.rstrip('.') for name in layers)}",
+            f"its head has {len(layers)} layers with weights, expected one or two: {named}",
         )
     first, last = sorted(layers, key=lambda name: tuple(layers[name].shape[1:]) != signature.features)
     hidden, classes = len(layers[first]), len(layers[last])
