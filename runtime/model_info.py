@@ -8,7 +8,7 @@ from typing import Any
 
 from stageproof.runtime.errors import BundleError, InputError
 from stageproof.runtime.labels import LABELS, LabelSet, label_set
-from stageproof.runtime.networks.spec import HEADS, NetworkSpec, default_head
+from stageproof.runtime.networks.spec import HEADS, NetworkSpec, default_head, is_head
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import DIGEST
 from stageproof.runtime.serialization.json_fields import exactly, field, number, parse, text
@@ -150,7 +150,7 @@ def _head(data: Mapping[str, Any], where: str) -> str | None:
     if "head" not in data:
         return None
     head = text(data, "head", where)
-    if head not in HEADS:
+    if not is_head(head):
         raise BundleError(f"{where}: 'head' is {head!r}, expected {' or '.join(HEADS)}. Export again.")
     return None if head == default_head(text(data, "architecture", where)) else head
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 HEADS = ("linear", "two-layer")
 """linear: one fully connected layer. two-layer: features → 512 → ReLU → Dropout(0.3) → 512 → classes."""
+HIDDEN = 512
+"""Units of the hidden layer of the two-layer head."""
 CHANNELS = (1, 3)
 """Supported numbers of input channels."""
 _DEFAULT_HEADS = {"resnet50": "two-layer"}
@@ -24,7 +27,7 @@ class NetworkSpec:
     channels: int
     """Input channels: 1 or 3."""
     head: str
-    """One of `HEADS`."""
+    """One of `HEADS`, or ``two-layer-WIDTH`` with another number of hidden units, which only checkpoints have."""
     image_size: int | None = None
     """Height and width of the input, pixels. Only the layers of ViT and MaxViT depend on it; None: 224 for these."""
 
@@ -46,7 +49,7 @@ class NetworkSpec:
             raise ValueError(f"a classifier of {classes} classes, expected 2 or more.")
         if channels not in CHANNELS:
             raise ValueError(f"{channels} input channels, expected 1 (grey) or 3 (RGB).")
-        if head not in HEADS:
+        if not is_head(head):
             raise ValueError(f"the head {head!r}, expected {' or '.join(HEADS)}.")
         return cls(architecture, classes, channels, head, image_size)
 
@@ -69,3 +72,19 @@ def default_channels(architecture: str) -> int:
 def default_head(architecture: str) -> str:
     """The head if none is named: that of the published checkpoints."""
     return _DEFAULT_HEADS.get(architecture, "linear")
+
+
+def two_layer(hidden: int) -> str:
+    """Name of the two-layer head with `hidden` units."""
+    return "two-layer" if hidden == HIDDEN else f"two-layer-{hidden}"
+
+
+def hidden_units(head: str) -> int | None:
+    """Hidden units of a two-layer head; None for a linear one."""
+    match = re.fullmatch(r"two-layer(?:-([1-9]\d{0,4}))?", head)
+    return None if match is None else int(match[1] or HIDDEN)
+
+
+def is_head(head: str) -> bool:
+    """Whether a network can have the head."""
+    return head in HEADS or ((hidden := hidden_units(head)) is not None and two_layer(hidden) == head)

@@ -12,10 +12,8 @@ from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any
 
-from stageproof.runtime.networks.spec import NetworkSpec
+from stageproof.runtime.networks.spec import HIDDEN, NetworkSpec, hidden_units
 
-HIDDEN = 512
-"""Units of the hidden layer of the two-layer head."""
 DROPOUT = 0.3
 """Dropout of the two-layer head, as in the published ResNet50."""
 
@@ -64,8 +62,8 @@ def construct(spec: NetworkSpec) -> Any:
         ) from error
     if spec.channels != 3:
         adapt_channels(model, spec.channels)
-    if spec.head == "two-layer":
-        replace_head(model, spec.architecture, spec.classes)
+    if (hidden := hidden_units(spec.head)) is not None:
+        replace_head(model, spec.architecture, spec.classes, hidden)
     elif isinstance(model, models.SqueezeNet):
         model.classifier.append(nn.Flatten(1))  # so that the head by itself returns logits
     return model
@@ -172,7 +170,7 @@ def adapt_channels(model: Any, channels: int) -> None:
     _set(model, name, new)
 
 
-def replace_head(model: Any, architecture: str, classes: int) -> None:
+def replace_head(model: Any, architecture: str, classes: int, hidden: int = HIDDEN) -> None:
     """Put the two-layer head in the place of the last fully connected layer, in place. Raises ValueError for a network
     without one."""
     from torch import nn
@@ -181,8 +179,8 @@ def replace_head(model: Any, architecture: str, classes: int) -> None:
     old = model.get_submodule(name)
     if not isinstance(old, nn.Linear):
         raise ValueError(f"{architecture} classifies by a convolution: it has no two-layer head, only a linear one.")
-    layers = (nn.Linear(old.in_features, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(DROPOUT))
-    _set(model, name, nn.Sequential(*layers, nn.Linear(HIDDEN, classes)))
+    layers = (nn.Linear(old.in_features, hidden), nn.ReLU(inplace=True), nn.Dropout(DROPOUT))
+    _set(model, name, nn.Sequential(*layers, nn.Linear(hidden, classes)))
 
 
 def head_name(model: Any) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.networks import torchvision_models
-from stageproof.runtime.networks.spec import NetworkSpec
+from stageproof.runtime.networks.spec import NetworkSpec, hidden_units
 from stageproof.train.networks.gray_resnet34 import GrayResNet34
 
 ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {"resnet34-gray": GrayResNet34}
@@ -47,8 +47,8 @@ def construct(spec: NetworkSpec) -> nn.Module:
         if own is None:
             return cast(nn.Module, torchvision_models.construct(spec))
         model = own(spec.classes, spec.channels)
-        if spec.head == "two-layer":
-            torchvision_models.replace_head(model, spec.architecture, spec.classes)
+        if (hidden := hidden_units(spec.head)) is not None:
+            torchvision_models.replace_head(model, spec.architecture, spec.classes, hidden)
         return model
     except ValueError as error:
         raise CheckpointError(str(error)) from error
