@@ -134,7 +134,7 @@ def _by_position(known: dict[str, str | None], classes: LabelSet, where: str) ->
             f"{where}: {given} {'is' if len(unknown) == 1 else 'are'} none of {expected}. Correct the names, or name "
             "all classes of this data in clinical order: --classes A,B,C, or a built-in set."
         )
-    if any(_number(name) for name in classes.names):
+    if any(_number(name) or rating(name) for name in classes.names):
         raise DatasetError(
             f"{where}: {given} is none of {expected}; it is not taken as a position. Correct the labels."
         )

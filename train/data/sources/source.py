@@ -120,6 +120,8 @@ def _read(data: Path, classes: LabelSet | None) -> list[Part]:
         if suffix in SUFFIXES:
             return [Part("", from_table(data))]
         raise DatasetError(not_taken(data))
+    if not data.is_dir():
+        raise DatasetError(not_taken(data))
     if is_saved(data):
         return saved_folder(data)
     if not any(is_class(folder.name, classes) for folder in folders_in(data)):
