@@ -19,7 +19,7 @@ import torch
 from stageproof.runtime import __version__
 from stageproof.runtime.bundle.manifest import sha256_file
 from stageproof.runtime.errors import InputError, TrainingError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.train.cards.run_index import INDEX, index_page, linked
@@ -129,7 +129,9 @@ def _train(
             **_selection(options, data),
             "not_estimable": list(data.not_estimable),
         },
-        "metrics": figures(logits, labels, data.groups[data.split.validation], data.not_estimable, unit=data.who.unit),
+        "metrics": figures(
+            logits, labels, data.groups[data.split.validation], FOUR_STAGES, data.not_estimable, unit=data.who.unit
+        ),
         "versions": _versions(),
     }
     if meter:
@@ -154,7 +156,7 @@ def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels:
         save_weights(session.model, folder)
         record["weights_sha256"] = sha256_file(folder / WEIGHTS)
         plot_curves(session.metrics_log.epochs, folder / "curves.png")
-        plot_confusion(logits.argmax(1), labels, folder / "confusion.png")
+        plot_confusion(logits.argmax(1), labels, FOUR_STAGES, folder / "confusion.png")
         write_record(record, folder)
         page = index_page(finished_name(folder).name, record, linked(folder))
         (folder / INDEX).write_text(page, encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.text.escapes import cell
 from stageproof.train.data.decode import Slices, Unreadable, safe_loader
@@ -77,7 +77,7 @@ class Prepared:
             "source": self.source,
             "digest": self.digest,
             "slices": len(self.slices),
-            "slices_by_class": class_counts(self.slices.labels),
+            "slices_by_class": class_counts(self.slices.labels, FOUR_STAGES),
             **self.who.facts(),
             "unreadable": len(self.unreadable),
             "not_taken": [{"reason": one.reason, "count": one.count} for one in self.skipped],

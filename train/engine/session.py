@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.batches import Batches
 from stageproof.train.data.dataset import Prepared
@@ -171,7 +171,7 @@ class Session:
         groups, unit = self.data.groups[getattr(self.data.split, self._selection_side)], self.data.who.unit
 
         def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-            found = figures(logits, labels, groups, unit=unit)
+            found = figures(logits, labels, groups, FOUR_STAGES, unit=unit)
             loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
             names = ("accuracy", "balanced_accuracy", "patient_accuracy")
             return {"loss": loss, **{name: float(found[name]) for name in names if name in found}}

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.runtime.text.escapes import from_cell
 
@@ -26,9 +26,17 @@ def unit_of(run: Path) -> str:
     return "unknown" if not all(row[column] for row in rows) else f"{column}s"
 
 
-def labels_trained_on(run: Path) -> dict[str, int]:
-    """Slice name → index in LABELS of the class that the run used for it; permuted in a run with --shuffle-labels."""
-    return {row["name"]: LABELS.index(row["label"]) for row in _rows(run)[0]}
+def labels_trained_on(run: Path, classes: LabelSet) -> dict[str, int]:
+    """Slice name → index in `classes` of the class that the run used for it; permuted in a run with --shuffle-labels.
+
+    Raises CheckpointError for a class that is not in `classes`.
+    """
+    rows = _rows(run)[0]
+    if unknown := sorted({from_cell(row.get("label") or "") for row in rows} - set(classes.names)):
+        raise CheckpointError(
+            f"{run / SPLIT} has the class {unknown[0]!r}, expected one of {', '.join(classes.names)}. Train again."
+        )
+    return {row["name"]: classes.index(from_cell(row["label"])) for row in rows}
 
 
 def _rows(run: Path) -> tuple[list[dict[str, str]], str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from stageproof.runtime.decoding.pool import read_isolated
 from stageproof.runtime.errors import CheckpointError, DatasetError, ImageError
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.decode import Slices, safe_loader, thumbnails_only
 from stageproof.train.data.identity.groups_file import with_groups
@@ -21,7 +22,7 @@ from stageproof.train.data.patients.similarity import shows_patient_of
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
-from stageproof.train.runs.record import data_path, recorded_verdict
+from stageproof.train.runs.record import data_path, label_set_of, recorded_verdict
 from stageproof.train.runs.split_file import SPLIT, labels_trained_on, read_split
 
 
@@ -129,7 +130,8 @@ def _own(
     slices, unreadable = safe_loader(chosen, spec, max_unreadable)
     training, _ = thumbnails_only(samples.select(np.flatnonzero(sides == "training")), max_unreadable)
     if record.get("split", {}).get("shuffled_labels") is not None:
-        slices, training = _as_trained(slices, run), _as_trained(training, run)
+        classes = label_set_of(record, str(run))
+        slices, training = _as_trained(slices, run, classes), _as_trained(training, run, classes)
     others = tuple(name for name, side in zip(samples.names, sides, strict=True) if side == "selection")
     names = (*slices.names, *training.names, *others)
     if given is not None:
@@ -211,9 +213,9 @@ def _other(
     )
 
 
-def _as_trained(slices: Slices, run: Path) -> Slices:
+def _as_trained(slices: Slices, run: Path, classes: LabelSet) -> Slices:
     """The slices with the labels of split.csv, which a control run used in place of the true labels."""
-    given = labels_trained_on(run)
+    given = labels_trained_on(run, classes)
     return replace(slices, labels=np.array([given[name] for name in slices.names], np.int64))
 
 
