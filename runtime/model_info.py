@@ -59,7 +59,7 @@ class ModelInfo:
         Raises BundleError, naming `where`, for missing keys or invalid values.
         """
         labels = tuple(field(data, "labels", list, where))
-        classes = _classes(data, labels, where)
+        classes = label_set_in(data, where)
         temperature = number(data, "temperature", where)
         if not 0 < temperature < float("inf"):
             raise BundleError(f"{where}: temperature is {temperature}, expected a positive number.")
@@ -93,10 +93,15 @@ class ModelInfo:
         return cls.from_dict(parse(text, where), where)
 
 
-def _classes(data: Mapping[str, Any], labels: tuple[Any, ...], where: str) -> LabelSet:
-    """The label set of an object with ``labels`` and, optionally, ``clinical_order`` and ``positive``."""
+def label_set_in(data: Mapping[str, Any], where: str) -> LabelSet:
+    """The label set of an object with ``labels`` and, optionally, ``clinical_order`` and ``positive``: the record of a
+    run, the metadata of an artifact, or a model in a manifest.
+
+    Raises BundleError, naming `where`, unless the labels are the classes of a label set, each once.
+    """
+    labels = field(data, "labels", list, where)
     order, positive = data.get("clinical_order"), data.get("positive", [])
-    for name, value in (("labels", list(labels)), ("clinical_order", order), ("positive", positive)):
+    for name, value in (("labels", labels), ("clinical_order", order), ("positive", positive)):
         if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
             raise BundleError(f"{where}: '{name}' is {value!r}, expected a list of class names. Export again.")
     if order is None:
@@ -107,13 +112,13 @@ def _classes(data: Mapping[str, Any], labels: tuple[Any, ...], where: str) -> La
         raise BundleError(f"{where}: {error} Copy the bundle again, or export again.") from error
     if sorted(labels) != sorted(classes.names) or list(classes.names) != list(order):
         raise BundleError(
-            f"{where}: labels are {list(labels)}, expected the classes of its clinical order, {list(classes.names)}, "
+            f"{where}: labels are {labels}, expected the classes of its clinical order, {list(classes.names)}, "
             "each once. Copy the bundle again, or export again."
         )
     return classes
 
 
-def _usual_order(labels: tuple[str, ...]) -> Sequence[str]:
+def _usual_order(labels: Sequence[str]) -> Sequence[str]:
     """The order of the four stages for labels without a stated one, as in runs of version 0.1; else their own."""
     return [stage for stage in LABELS if stage in labels] if set(labels) <= set(LABELS) else labels
 

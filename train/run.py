@@ -19,7 +19,6 @@ import torch
 from stageproof.runtime import __version__
 from stageproof.runtime.bundle.manifest import sha256_file
 from stageproof.runtime.errors import InputError, TrainingError
-from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.train.cards.run_index import INDEX, index_page, linked
@@ -109,7 +108,8 @@ def _train(
     record = {
         "created": now(),
         "architecture": options.settings.architecture,
-        "labels": list(LABELS),
+        "labels": list(data.classes.names),
+        **data.classes.to_dict(),
         "input": spec.to_dict(),
         "temperature": 1.0,
         "recipe": asdict(options.settings),
@@ -130,7 +130,7 @@ def _train(
             "not_estimable": list(data.not_estimable),
         },
         "metrics": figures(
-            logits, labels, data.groups[data.split.validation], FOUR_STAGES, data.not_estimable, unit=data.who.unit
+            logits, labels, data.groups[data.split.validation], data.classes, data.not_estimable, unit=data.who.unit
         ),
         "versions": _versions(),
     }
@@ -153,10 +153,10 @@ def _selection(options: Options, data: Prepared) -> dict[str, Any]:
 def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels: np.ndarray, folder: Path) -> None:
     """Write the weights, the plots and the record of the run."""
     try:
-        save_weights(session.model, folder)
+        save_weights(session.model, folder, session.data.classes.names)
         record["weights_sha256"] = sha256_file(folder / WEIGHTS)
         plot_curves(session.metrics_log.epochs, folder / "curves.png")
-        plot_confusion(logits.argmax(1), labels, FOUR_STAGES, folder / "confusion.png")
+        plot_confusion(logits.argmax(1), labels, session.data.classes, folder / "confusion.png")
         write_record(record, folder)
         page = index_page(finished_name(folder).name, record, linked(folder))
         (folder / INDEX).write_text(page, encoding="utf-8")
@@ -185,6 +185,7 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
             groups=options.groups,
             patient_pattern=options.patient_pattern,
             shuffle_labels=options.shuffle_labels,
+            classes=options.label_set,
             select=recipe.selects,
             allocate=allocate,
         ),
@@ -215,6 +216,8 @@ def _announce(
         f"{facts['slices']} slices from {data.source}"
         + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")
     )
+    named = data.classes
+    logger.info(f"classes in clinical order: {', '.join(named.names)}; positive: {', '.join(named.positive)}")
     for line in (*data.who.lines(), *(f"ignored: {skipped}" for skipped in data.skipped)):
         logger.info(line)
     devices = compute.device.type + (f" × {processes.size}" if processes.size > 1 else "")
@@ -226,7 +229,7 @@ def _announce(
     for name in data.absent:
         logger.warning(f"the data has no slice of the class {name}. The network cannot learn to predict this class.")
     for name in data.not_estimable:
-        people = len(np.unique(data.groups[data.slices.labels == LABELS.index(name)]))
+        people = len(np.unique(data.groups[data.slices.labels == data.classes.index(name)]))
         logger.info(
             f"{name} has {people} {data.who.unit}, fewer than folds. It is trained on; its metrics are not estimable."
         )

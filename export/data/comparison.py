@@ -12,6 +12,7 @@ import numpy as np
 from stageproof.export.data.run_data import run_data, side, unseen_phantoms, with_patients
 from stageproof.export.data.sampling import PATIENTS, Drawn, decoded, joined, with_people
 from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.preprocess import InputSpec, preprocess
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
@@ -126,4 +127,5 @@ def _unlabelled(folder: Path) -> Samples:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not files:
         raise DatasetError(f"{folder} contains no images. Give images, class folders, or a parquet file.")
-    return Samples(files, np.zeros(len(files), np.int64), [path.name for path in files], None, str(folder))
+    names = [path.name for path in files]
+    return Samples(files, np.zeros(len(files), np.int64), names, None, str(folder), classes=FOUR_STAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.labels.scales import BUILT_IN, SCALES, Scale, plain, rating
+from stageproof.runtime.labels.scales import BUILT_IN, SCALES, Scale, rating
 
 LARGEST = 20
 """Maximum number of classes."""
@@ -37,7 +38,7 @@ class LabelSet:
 
     def find(self, name: str) -> str | None:
         """The canonical name in this set for any known spelling of it; None if there is none, or more than one."""
-        for same in (str.strip, lambda one: one.strip().casefold(), plain):
+        for same in (str.strip, lambda one: one.strip().casefold(), _joined):
             found = [one for one in self.names if same(one) == same(name)]
             if len(found) == 1:
                 return found[0]
@@ -155,6 +156,12 @@ def named_or_listed(classes: str, positive: str = "") -> LabelSet:
             f"{', '.join(BUILT_IN)}."
         )
     return label_set(listed, [part.strip() for part in positive.split(",") if part.strip()])
+
+
+def _joined(name: str) -> str:
+    """The name in lower case, without separators between words. Other punctuation counts: A+ and A- are two classes,
+    and so are 2.0 and 20."""
+    return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W\d_])|(?<=[^\W\d_])[\s_-]+(?=[^\W_])", "", name.strip().casefold())
 
 
 def _positive(scale: Scale, names: tuple[str, ...]) -> tuple[str, ...]:

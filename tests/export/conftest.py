@@ -99,7 +99,7 @@ def write_run():
         architecture: str = "resnet50",
     ) -> Path:
         with new_run(path) as folder:
-            save_weights(network, folder)
+            save_weights(network, folder, LABELS)
             with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(("name", "class", "patient", "side"))

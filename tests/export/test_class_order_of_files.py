@@ -151,7 +151,7 @@ def test_training_writes_the_order_into_the_weights(tmp_path):
     from stageproof.train.foreign.weight_files import read_weights
     from stageproof.train.runs.directory import save_weights
 
-    save_weights(Tiny(), tmp_path)
+    save_weights(Tiny(), tmp_path, LABELS)
     assert json.loads(read_weights(tmp_path / "model.safetensors").beside["labels"]) == list(LABELS)
 
 

@@ -41,7 +41,7 @@ def write(folder: Path) -> int:
     model = _fitted(pixels, labels, held)
     logits = predict(model, Batches(pixels[held], labels[held], SPEC, 64))[0]
     with new_run(folder / "runs" / "small") as run:
-        save_weights(model, run)
+        save_weights(model, run, LABELS)
         rows = zip(samples.names, samples.labels, patients, held, strict=True)
         lines = [f"{n},{LABELS[label]},{p},{'validation' if h else 'training'}" for n, label, p, h in rows]
         (run / "split.csv").write_text("\n".join(["name,label,patient,side", *lines]) + "\n", encoding="utf-8")

@@ -171,15 +171,15 @@ def test_every_class_is_trained_on_and_those_of_few_people_are_named(last, seed)
     for fold in range(5):
         split = split_slices(labels, groups, folds=5, fold=fold, seed=seed)
         assert set(labels[split.training]) == {0, 1, 2, 3}
-        assert split.not_estimable == ("ModerateDemented",)
+        assert split.scarce == (3,)
         assert split.leaked == 0
         held += list(split.validation)
     assert len(held) == len(set(held)) == len(labels) - (3 if last == 1 else 0)  # an only patient is always trained on
 
 
 def test_enough_people_are_not_named(cohort):
-    assert split_slices(*cohort, folds=3).not_estimable == ()
-    assert split_slices(*cohort, folds=4).not_estimable == ("ModerateDemented",)
+    assert split_slices(*cohort, folds=3).scarce == ()
+    assert split_slices(*cohort, folds=4).scarce == (3,)
 
 
 def test_no_recall_is_shown_for_a_class_of_too_few_people():

@@ -22,7 +22,7 @@ from stageproof.train.data.dataset import prepare
 from stageproof.train.data.decode import safe_loader
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine import session
-from stageproof.train.engine.session import _class_weights
+from stageproof.train.engine.session import class_weights
 from stageproof.train.reports.charts.training import draw_curves, plot_confusion, plot_curves
 from stageproof.train.runs.metrics_log import Epoch, MetricsLog
 
@@ -108,7 +108,7 @@ def test_numbers_that_make_no_sense(tmp_path, capsys, words, message):
 
 def test_class_weights_make_classes_weigh_alike():
     labels = torch.tensor([0] * 80 + [1] * 15 + [3] * 5)
-    weights = _class_weights(labels)
+    weights = class_weights(labels, 4)
     assert weights.dtype == torch.float32
     totals = weights * torch.bincount(labels, minlength=4)
     assert totals[[0, 1, 3]].tolist() == pytest.approx([100 / 3] * 3)
@@ -212,6 +212,7 @@ def test_preparing_leaves_no_file_when_the_data_is_bad(few_slices, tmp_path, mon
 LARGE = """
 import resource, sys
 import numpy as np
+from runtime.labels import FOUR_STAGES
 from runtime.preprocess import InputSpec
 from train.data.decode import safe_loader
 from train.data.phantom.slices import draw_slice, encode
@@ -220,7 +221,7 @@ from train.data.samples import Samples
 image = encode(draw_slice(0, 0, 0.5), "png")
 count = 40_000
 labels = np.zeros(count, np.int64)
-samples = Samples([image] * count, labels, [str(i) for i in range(count)], labels, "many")
+samples = Samples([image] * count, labels, [str(i) for i in range(count)], labels, "many", classes=FOUR_STAGES)
 spec = InputSpec(128, 128, 1, (0.0,), (1.0,))
 safe_loader(samples.select(np.arange(8)), spec)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

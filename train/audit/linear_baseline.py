@@ -31,7 +31,8 @@ def linear_baseline(
     the variance of the training (`train.metrics.cross_validation`).
 
     thumbnails: (N, S, S) uint8. labels: (N,) int64, indices in `classes.names`. groups: (N,)
-    int64 from 0, the patient of each slice. left_out: (N,) bool, slices to ignore, such as augmented copies; None: use all.
+    int64 from 0, the patient of each slice. left_out: (N,) bool, slices to ignore, such as augmented copies; None: use
+    all.
     """
     positive = classes.is_positive[stages(labels, groups)]
     people = len(positive)

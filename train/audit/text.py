@@ -10,7 +10,7 @@ from stageproof.train.data.ids import WORDS
 from stageproof.train.data.unknown import WHAT_TO_DO
 from stageproof.train.reports.formatting import positive_classes, question
 from stageproof.train.reports.terminal import table
-from stageproof.train.runs.record import label_set_of
+from stageproof.train.runs.record import reported_classes
 
 
 def lines(findings: dict[str, Any]) -> list[str]:
@@ -34,7 +34,7 @@ def statements(findings: dict[str, Any]) -> list[tuple[str, str]]:
         *_leakage(findings),
         *_given(findings["given_split"], verdict),
         *_nearest(findings),
-        *_linear(findings["linear_baseline"], label_set_of(findings, "audit.json")),
+        *_linear(findings["linear_baseline"], reported_classes(findings)),
         *(_item("next", WHAT_TO_DO) if verdict == "unknown" else []),
     ]
 

@@ -54,7 +54,7 @@ def index_page(name: str, record: dict[str, Any], files: Iterable[str]) -> str:
     """The HTML text. name: of the run directory. record: its `run.json`. files: relative to it, as of `linked`."""
     found = [Path(file) for file in sorted(set(files))]
     recipe, metrics = record["recipe"], record["metrics"]
-    shown = captions(label_set_of(record))
+    shown = captions(label_set_of(record, Path(name)))
     groups = [
         (heading, [link for pattern, what in group for link in _links(found, pattern, what, shown)])
         for heading, group in _GROUPS

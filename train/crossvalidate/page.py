@@ -14,7 +14,7 @@ from stageproof.train.reports.charts.images import new_figure, svg
 from stageproof.train.reports.clinical_sections import Section
 from stageproof.train.reports.formatting import CALIBRATION, format_figure, number, people_in, pick, question
 from stageproof.train.reports.templates import html
-from stageproof.train.runs.record import label_set_of
+from stageproof.train.runs.record import reported_classes
 from stageproof.train.runs.selection import selection_sentence, selections
 
 _DRAWN = ("accuracy", "balanced_accuracy", "positive.auc")
@@ -50,7 +50,7 @@ def page(facts: dict[str, Any], records: Sequence[dict[str, Any]], links: Sequen
 def _answer(facts: dict[str, Any], level: str) -> str:
     over, folds = facts["over_folds"][level], facts["split"]["folds"]
     accuracy, auc = spread(over["accuracy"], True, folds), spread(over["positive.auc"], False, folds)
-    asked = question(label_set_of(facts))
+    asked = question(reported_classes(facts))
     return (
         f"Mean accuracy of {level} over {folds} folds: {accuracy}; of always predicting the largest class: "
         f"{number(facts[level]['largest_class'], True)}. {asked[:1].upper()}{asked[1:]}: AUC {auc}."
@@ -94,14 +94,14 @@ def draw_forest(axes: Axes, facts: dict[str, Any], level: str, path: str) -> Non
     axes.set_yticks(range(len(names) + 2), [*names, "mean of folds", "pooled"], fontsize=9)
     axes.set_ylim(len(names) + 1.6, -0.6)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_title(titles_of(label_set_of(facts))[path][0], loc="left", fontsize=10)
+    axes.set_title(titles_of(reported_classes(facts))[path][0], loc="left", fontsize=10)
     axes.grid(axis="x", color="0.93")
     axes.set_axisbelow(True)
 
 
 def _metrics(facts: dict[str, Any], level: str) -> Section:
     rows = []
-    for path, (title, share) in titles_of(label_set_of(facts)).items():
+    for path, (title, share) in titles_of(reported_classes(facts)).items():
         mean = spread(facts["over_folds"][level][path], share, facts["split"]["folds"])
         rows.append((title, mean, format_figure(pick(facts[level], path), share)))
     rows.append(("always predicting the largest class", "", number(facts[level]["largest_class"], True)))
@@ -111,7 +111,7 @@ def _metrics(facts: dict[str, Any], level: str) -> Section:
 
 def _folds(facts: dict[str, Any], level: str) -> Section:
     sizes = ["slices", *(["patients"] if facts["data"]["patients"] is not None else [])]
-    titles = titles_of(label_set_of(facts))
+    titles = titles_of(reported_classes(facts))
     rows = []
     for at, fold in enumerate(facts["folds"], 1):
         values = [(fold[level][path], share) for path, (_, share) in titles.items()]

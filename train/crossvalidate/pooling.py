@@ -166,7 +166,7 @@ def _answered(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> Folds:
         one.studies[mine] for one, mine in crossed if one is not None and one.studies is not None and mine is not None
     ]
     return Folds(
-        Answers(chances, labels, people, label_set_of(records[0], str(runs[0]))),
+        Answers(chances, labels, people, label_set_of(records[0], runs[0])),
         fold,
         unit,
         _by_person(np.concatenate(studies), people) if len(studies) == len(runs) and unit == "patients" else None,
@@ -218,7 +218,7 @@ def _calibration(folds: Folds) -> dict[str, Any] | None:
 
 def _check_together(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> None:
     """Raise CheckpointError unless all runs have the same data, classes, split and recipe."""
-    classes = [label_set_of(record, str(run)) for run, record in zip(runs, records, strict=True)]
+    classes = [label_set_of(record, run) for run, record in zip(runs, records, strict=True)]
     for run, those in zip(runs, classes, strict=True):
         if those != classes[0]:
             raise CheckpointError(

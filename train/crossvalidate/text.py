@@ -17,7 +17,7 @@ from stageproof.train.reports.formatting import (
     positive_classes,
 )
 from stageproof.train.reports.terminal import WIDTH, table
-from stageproof.train.runs.record import label_set_of
+from stageproof.train.runs.record import reported_classes
 
 _WIDTHS = (25, 32, 21)
 
@@ -25,7 +25,7 @@ _WIDTHS = (25, 32, 21)
 def lines(facts: dict[str, Any]) -> list[str]:
     """The lines: mean over the folds and pooled metrics, with intervals. facts: as `pooling.pool` returns them."""
     unit = "groups" if facts["data"]["groups"] is not None else "patients"
-    classes = label_set_of(facts)
+    classes = reported_classes(facts)
     text: list[str] = []
     reasons: list[str] = []
     for level in LEVELS:
@@ -82,7 +82,7 @@ def warnings(facts: dict[str, Any]) -> list[str]:
 def explained(facts: dict[str, Any]) -> list[str]:
     """What the two columns are, a sentence or two each."""
     counted = facts["slices"]["counted"]
-    classes = label_set_of(facts)
+    classes = reported_classes(facts)
     left = [label for label in classes.names if label not in counted]
     text = [
         "Mean of folds: each fold's own figure, averaged.",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from stageproof.runtime.labels import FOUR_STAGES, LabelSet
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.system.regular_files import read_regular
 from stageproof.train.data.ids import Ids
 
@@ -49,7 +49,7 @@ class Samples:
     """Files that were ignored."""
     notes: tuple[str, ...] = ()
     """Ids that were found but not used, with the reason."""
-    classes: LabelSet = FOUR_STAGES
+    classes: LabelSet = field(kw_only=True)
     """The label set of the data; some classes may have no slice."""
 
     def __len__(self) -> int:

@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from stageproof.runtime.errors import TrainingError
-from stageproof.runtime.labels import LABELS
 from stageproof.train.data.batches import Batch, Batches
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine.hooks import Hooks, Step
@@ -263,6 +262,13 @@ def predict(model: nn.Module, batches: Batches, amp: torch.dtype | None = None) 
     with torch.inference_mode(), torch.autocast(batches.device.type, amp, enabled=amp is not None):
         for batch in batches.in_order():
             logits.append(model(batch.inputs).float())
-        mine = torch.cat(logits) if logits else torch.zeros(0, len(LABELS), device=batches.device)
+        mine = torch.cat(logits) if logits else torch.zeros(0, _outputs(model), device=batches.device)
         everyone = batches.processes.gather(mine, len(batches.chosen))
     return everyone.cpu().numpy(), batches.labels[batches.chosen].numpy()
+
+
+def _outputs(model: nn.Module) -> int:
+    """Number of classes of a network, whose head is defined last: for a process without a slice to predict."""
+    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    last = layers[-1]
+    return last.out_features if isinstance(last, nn.Linear) else last.out_channels

@@ -13,7 +13,6 @@ import torch
 from torch.nn import functional as F
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.batches import Batches
 from stageproof.train.data.dataset import Prepared
@@ -151,7 +150,9 @@ class Session:
             training,
             validation,
             objective=Objective(
-                _class_weights(labels[training.chosen]) if recipe.imbalance == "weights" else None,
+                class_weights(labels[training.chosen], len(self.data.classes))
+                if recipe.imbalance == "weights"
+                else None,
                 recipe.label_smoothing,
                 recipe.clip_norm,
                 compute.amp,
@@ -171,7 +172,7 @@ class Session:
         groups, unit = self.data.groups[getattr(self.data.split, self._selection_side)], self.data.who.unit
 
         def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-            found = figures(logits, labels, groups, FOUR_STAGES, unit=unit)
+            found = figures(logits, labels, groups, self.data.classes, unit=unit)
             loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
             names = ("accuracy", "balanced_accuracy", "patient_accuracy")
             return {"loss": loss, **{name: float(found[name]) for name in names if name in found}}
@@ -184,7 +185,7 @@ class Session:
                     "state": state.state_dict(),
                     "history": [asdict(epoch) for epoch in self.metrics_log.epochs],
                     "digest": self.data.digest,
-                    "labels": list(LABELS),
+                    "labels": list(self.data.classes.names),
                     "start": self._start,
                 }
             )
@@ -242,7 +243,7 @@ class Session:
         return pixels
 
 
-def _class_weights(labels: torch.Tensor) -> torch.Tensor:
+def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """(classes,) float32, inversely proportional to class frequency ("balanced" in scikit-learn); absent classes 0."""
-    counts = torch.bincount(labels, minlength=len(LABELS)).float()
+    counts = torch.bincount(labels, minlength=classes).float()
     return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts, 0.0)

@@ -131,9 +131,9 @@ def _show(found: Evaluated) -> None:
         unit_of,
     )
     from stageproof.train.reports.terminal import WIDTH, table
-    from stageproof.train.runs.record import label_set_of
+    from stageproof.train.runs.record import reported_classes
 
-    facts, classes = found.facts, label_set_of(found.facts)
+    facts, classes = found.facts, reported_classes(found.facts)
     metrics = metric_rows(classes)
     for warning in facts["warnings"]:
         print(warning, file=sys.stderr)

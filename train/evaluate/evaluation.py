@@ -118,7 +118,7 @@ def _check_record(run: Path, record: dict[str, Any]) -> None:
             if not isinstance(found, dict) or key not in found:
                 raise CheckpointError(f"{run / RECORD} has no {path}: this version cannot evaluate it. Train again.")
             found = found[key]
-    label_set_of(record, str(run / RECORD))
+    label_set_of(record, run)
 
 
 def _evaluate(
@@ -129,7 +129,7 @@ def _evaluate(
     target_risk: float | None,
     seed: int,
 ) -> tuple[dict[str, Any], Written]:
-    labels, classes = held.slices.labels, label_set_of(record)
+    labels, classes = held.slices.labels, label_set_of(record, run)
     unit = held.unit
     patients = held.patients if unit is not None and held.patients is not None else np.arange(len(labels))
     fitted, crossed, guarantee = fit_held_out(held, logits, labels, patients, target_risk, seed)

@@ -21,7 +21,8 @@ def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> di
     """
     same = [(record, facts)]
     for folder in sorted(run.resolve().parent.iterdir()):
-        if folder != run.resolve() and (found := _evaluated(folder)) is not None and _alike(record, found[0]):
+        found = None if folder == run.resolve() else _evaluated(folder)
+        if found is not None and _alike((run, record), (folder, found[0])):
             same.append(found)
     level = "patients" if all(one[1]["patients"] for one in same) else "slices"
     spread: dict[str, Any] = {}
@@ -55,14 +56,14 @@ def _evaluated(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
         return None
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def _alike(one: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> bool:
     """Whether two runs have the same data, classes, recipe and kind of split, and were trained on the true labels."""
 
-    def kind(record: dict[str, Any]) -> tuple[Any, ...]:
-        return record["data"].get("digest"), label_set_of(record), record.get("recipe"), record["split"].get("by")
+    def kind(run: Path, record: dict[str, Any]) -> tuple[Any, ...]:
+        return record["data"].get("digest"), label_set_of(record, run), record.get("recipe"), record["split"].get("by")
 
-    shuffled = [record["split"].get("shuffled_labels") for record in (one, other)]
+    shuffled = [record["split"].get("shuffled_labels") for _, record in (one, other)]
     try:
-        return kind(one) == kind(other) and shuffled == [None, None]
+        return kind(*one) == kind(*other) and shuffled == [None, None]
     except CheckpointError:  # of the other run: that of this one has been read before
         return False

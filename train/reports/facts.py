@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from stageproof.runtime.errors import CheckpointError, TrainingError
+from stageproof.runtime.errors import InputError, TrainingError
 from stageproof.runtime.labels import LabelSet
-from stageproof.train.runs.record import label_set_of
+from stageproof.train.runs.record import reported_classes
 
 
 class CardError(TrainingError):
@@ -25,11 +25,11 @@ class Facts:
 
     @property
     def classes(self) -> LabelSet:
-        """The label set. Raises CardError if it is missing."""
+        """The label set. Raises CardError if it is missing or invalid."""
         try:
-            return label_set_of(self.content, self.name, "Evaluate the run again.")
-        except CheckpointError as error:
-            raise CardError(str(error)) from error
+            return reported_classes(self.content)
+        except (KeyError, AttributeError, TypeError, InputError) as error:
+            raise CardError(f"{self.name} names no valid classes ({error}). Evaluate the run again.") from error
 
     def __call__(self, path: str, *names: str) -> Any:
         """The value at `path`, such as ``data.sizes.0.width``, then at the keys `names`, which may contain dots.

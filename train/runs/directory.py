@@ -25,7 +25,6 @@ from safetensors.torch import save
 from torch import nn
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
 from stageproof.runtime.system.work_folders import hold, make_private, release, sweep, unmark
 from stageproof.runtime.text.hints import command
 from stageproof.train.runs.unfinished import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
@@ -80,7 +79,7 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
         release(holder)
 
 
-def save_weights(model: nn.Module, folder: Path, labels: Sequence[str] = LABELS) -> None:
+def save_weights(model: nn.Module, folder: Path, labels: Sequence[str]) -> None:
     """Write the state dict as `model.safetensors` in `folder`, with the class order in its metadata, so that the
     meaning of the outputs can be read from a copy of the file."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

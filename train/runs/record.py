@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.errors import CheckpointError, InputError
+from stageproof.runtime.errors import BundleError, CheckpointError
 from stageproof.runtime.labels import LabelSet, label_set
+from stageproof.runtime.model_info import label_set_in
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.runtime.text.hints import program
 
@@ -61,32 +62,26 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def label_set_of(record: Mapping[str, Any], where: str = RECORD, remedy: str = "Train again.") -> LabelSet:
-    """The label set of a run, of an evaluation or of an audit, by ``labels``, ``clinical_order`` and ``positive``.
+def label_set_of(record: Mapping[str, Any], run: Path) -> LabelSet:
+    """The label set of a run, from its record; runs of 0.1 have the four stages.
 
-    Runs of earlier versions have ``labels`` alone, which are the clinical order; their positive classes are the usual
-    ones. Raises CheckpointError, naming `where` and ending with `remedy`, for missing or contradicting keys.
+    Raises CheckpointError if it is not valid, or not the order of the outputs.
     """
-    order = record.get("clinical_order", record.get("labels"))
-    lists = (
-        ("clinical_order", order),
-        ("labels", record.get("labels", order)),
-        ("positive", record.get("positive", [])),
-    )
-    for key, value in lists:
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise CheckpointError(f"{where}: {key} is {value!r}, expected a list of class names. {remedy}")
     try:
-        classes = label_set(order, record.get("positive", []))
-    except InputError as error:
-        raise CheckpointError(f"{where}: {error} {remedy}") from error
-    for key, value in lists[:2]:
-        if value != list(classes.names):
-            raise CheckpointError(
-                f"{where}: {key} is {', '.join(value)}, expected {', '.join(classes.names)}: the outputs of a run are "
-                f"in clinical order. {remedy}"
-            )
+        classes = label_set_in(record, str(run / RECORD))
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
+    if list(record["labels"]) != list(classes.names):
+        raise CheckpointError(
+            f"{run / RECORD}: labels are {', '.join(record['labels'])}, expected {', '.join(classes.names)}: the "
+            "outputs of a run are in clinical order. Train again."
+        )
     return classes
+
+
+def reported_classes(facts: Mapping[str, Any]) -> LabelSet:
+    """The label set of an evaluation, a cross-validation or an audit, from the content of its JSON file."""
+    return label_set(facts["clinical_order"], facts["positive"])
 
 
 def finished_at(run: Path) -> tuple[float, int]:

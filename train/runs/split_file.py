@@ -7,9 +7,9 @@ import io
 from pathlib import Path
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.runtime.text.escapes import from_cell
+from stageproof.train.runs.record import label_set_of, read_record
 
 SPLIT = "split.csv"
 
@@ -26,12 +26,12 @@ def unit_of(run: Path) -> str:
     return "unknown" if not all(row[column] for row in rows) else f"{column}s"
 
 
-def labels_trained_on(run: Path, classes: LabelSet) -> dict[str, int]:
-    """Slice name → index in `classes` of the class that the run used for it; permuted in a run with --shuffle-labels.
+def labels_trained_on(run: Path) -> dict[str, int]:
+    """Slice name → index in the run's label set of the class that it used; permuted in a run with --shuffle-labels.
 
-    Raises CheckpointError for a class that is not in `classes`.
+    Raises CheckpointError for a class that is not in the label set.
     """
-    rows = _rows(run)[0]
+    classes, rows = label_set_of(read_record(run), run), _rows(run)[0]
     if unknown := sorted({from_cell(row.get("label") or "") for row in rows} - set(classes.names)):
         raise CheckpointError(
             f"{run / SPLIT} has the class {unknown[0]!r}, expected one of {', '.join(classes.names)}. Train again."

@@ -79,12 +79,14 @@ def held_out(
         are None, patients are those recorded in the run or, for other data, those of its ids, else those identified
         from image similarity.
 
-    Raises DatasetError if the data has changed since training, cannot be read, or has no slice of other patients;
-    CheckpointError if the split of the run cannot be read.
+    The classes are those of the run; `data` may lack some of them.
+
+    Raises DatasetError if the data has changed since training, cannot be read, has a class that the run does not have,
+    or has no slice of other patients; CheckpointError if the split of the run cannot be read.
     """
-    spec = InputSpec.from_dict(record["input"])
+    spec, classes = InputSpec.from_dict(record["input"]), label_set_of(record, run)
     recorded = data_path(run, record)
-    samples = load_samples(data, patient_pattern) if data else _own_samples(record, recorded)
+    samples = load_samples(data, patient_pattern, classes) if data else _own_samples(record, recorded, classes)
     digest = samples.digest()
     if groups is not None:
         samples = with_groups(samples, groups)
@@ -97,18 +99,18 @@ def held_out(
             f"{record['data']['digest'][:12]}…. The held-out slices cannot be determined. Restore the data, or give "
             "other data with --data."
         )
-    own = _own_samples(record, recorded) if recorded is None or recorded.exists() else None
+    own = _own_samples(record, recorded, classes) if recorded is None or recorded.exists() else None
     if own is not None and own.digest() != record["data"]["digest"]:
         own = None
     return _other(run, samples, digest, own, spec, max_unreadable)
 
 
-def _own_samples(record: dict[str, Any], recorded: Path | None) -> Samples:
+def _own_samples(record: dict[str, Any], recorded: Path | None, classes: LabelSet) -> Samples:
     if recorded is None:
-        return phantom_samples(seed=record["options"]["seed"])
+        return phantom_samples(seed=record["options"]["seed"], classes=classes)
     if not recorded.exists():
         raise DatasetError(f"The data of the run is no longer at {recorded}. Give its new path: --data DIR_OR_PARQUET.")
-    return load_samples(recorded)
+    return load_samples(recorded, classes=classes)
 
 
 def _own(
@@ -130,8 +132,7 @@ def _own(
     slices, unreadable = safe_loader(chosen, spec, max_unreadable)
     training, _ = thumbnails_only(samples.select(np.flatnonzero(sides == "training")), max_unreadable)
     if record.get("split", {}).get("shuffled_labels") is not None:
-        classes = label_set_of(record, str(run))
-        slices, training = _as_trained(slices, run, classes), _as_trained(training, run, classes)
+        slices, training = _as_trained(slices, run), _as_trained(training, run)
     others = tuple(name for name, side in zip(samples.names, sides, strict=True) if side == "selection")
     names = (*slices.names, *training.names, *others)
     if given is not None:
@@ -213,9 +214,9 @@ def _other(
     )
 
 
-def _as_trained(slices: Slices, run: Path, classes: LabelSet) -> Slices:
+def _as_trained(slices: Slices, run: Path) -> Slices:
     """The slices with the labels of split.csv, which a control run used in place of the true labels."""
-    given = labels_trained_on(run, classes)
+    given = labels_trained_on(run)
     return replace(slices, labels=np.array([given[name] for name in slices.names], np.int64))
 
 
