@@ -140,7 +140,9 @@ def _train(
             **_selection(options, data),
             "not_estimable": list(data.not_estimable),
         },
-        "metrics": figures(logits, labels, data.groups[data.split.validation], data.not_estimable, unit=data.who.unit),
+        "metrics": figures(
+            logits, labels, data.groups[data.split.validation], data.classes, data.not_estimable, unit=data.who.unit
+        ),
         "versions": _versions(),
     }
     if meter:
@@ -165,7 +167,7 @@ def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels:
         save_weights(session.model, folder, session.data.classes.names)
         record["weights_sha256"] = sha256_file(folder / WEIGHTS)
         plot_curves(session.metrics_log.epochs, folder / "curves.png")
-        plot_confusion(logits.argmax(1), labels, folder / "confusion.png")
+        plot_confusion(logits.argmax(1), labels, session.data.classes, folder / "confusion.png")
         write_record(record, folder)
         page = index_page(finished_name(folder).name, record, linked(folder))
         (folder / INDEX).write_text(page, encoding="utf-8")

@@ -45,7 +45,7 @@ def write(folder: Path) -> int:
         rows = zip(samples.names, samples.labels, patients, held, strict=True)
         lines = [f"{n},{LABELS[label]},{p},{'validation' if h else 'training'}" for n, label, p, h in rows]
         (run / "split.csv").write_text("\n".join(["name,label,patient,side", *lines]) + "\n", encoding="utf-8")
-        metrics = figures(logits, samples.labels[held], patients[held])
+        metrics = figures(logits, samples.labels[held], patients[held], samples.classes)
         write_record(_record(samples, folder / "slices", metrics, sha256_file(run / WEIGHTS)), run)
     return 0
 
@@ -99,7 +99,7 @@ def _record(samples: Samples, data: Path, metrics: dict[str, Any], weights: str)
             "source": samples.source,
             "digest": samples.digest(),
             "slices": len(samples),
-            "slices_by_class": class_counts(samples.labels),
+            "slices_by_class": class_counts(samples.labels, samples.classes),
             "patients": 48,
             "patients_told_by": "file",
             "unreadable": 0,

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.__main__ import main
 from stageproof.train.data.cache import Cache, prepare_once
@@ -151,7 +152,7 @@ def test_the_axis_of_epochs_shows_whole_epochs_and_none_that_was_not_trained(cou
 def test_a_confusion_matrix_says_true_and_predicted(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    plot_confusion(np.array([0, 1]), np.array([0, 2]), tmp_path / "confusion.png")
+    plot_confusion(np.array([0, 1]), np.array([0, 2]), FOUR_STAGES, tmp_path / "confusion.png")
     (axes,) = drawn[0].axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
@@ -160,8 +161,8 @@ def test_pictures(tmp_path):
     plot_curves([epoch(1, "head"), epoch(1), epoch(2)], tmp_path / "curves.png")
     plot_curves([], tmp_path / "empty.png")
     predicted, labels = np.array([0, 1, 2, 3, 0]), np.array([0, 1, 2, 3, 3])
-    plot_confusion(predicted, labels, tmp_path / "right.png")
-    plot_confusion(labels[::-1], labels, tmp_path / "wrong.png")
+    plot_confusion(predicted, labels, FOUR_STAGES, tmp_path / "right.png")
+    plot_confusion(labels[::-1], labels, FOUR_STAGES, tmp_path / "wrong.png")
     pictures = {}
     for path in tmp_path.iterdir():
         with Image.open(path) as image:

@@ -25,6 +25,7 @@ from stageproof.train.data.samples import Skipped
 from stageproof.train.data.sources.source import absent_classes, check_trainable, load_samples
 from stageproof.train.data.splits import Split, shuffled_labels, split_without, with_selection
 from stageproof.train.data.unknown import refusal
+from stageproof.train.metrics.classification import class_counts
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ class Prepared:
             "source": self.source,
             "digest": self.digest,
             "slices": len(self.slices),
-            "slices_by_class": {
-                name: int((self.slices.labels == index).sum()) for index, name in enumerate(self.classes.names)
-            },
+            "slices_by_class": class_counts(self.slices.labels, self.classes),
             **self.who.facts(),
             "unreadable": len(self.unreadable),
             "not_taken": [{"reason": one.reason, "count": one.count} for one in self.skipped],

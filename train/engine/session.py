@@ -173,7 +173,7 @@ class Session:
         groups, unit = self.data.groups[getattr(self.data.split, self._selection_side)], self.data.who.unit
 
         def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-            found = figures(logits, labels, groups, unit=unit)
+            found = figures(logits, labels, groups, self.data.classes, unit=unit)
             loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
             names = ("accuracy", "balanced_accuracy", "patient_accuracy")
             return {"loss": loss, **{name: float(found[name]) for name in names if name in found}}
