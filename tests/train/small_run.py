@@ -22,7 +22,7 @@ from stageproof.train.data.sources.source import load_samples
 from stageproof.train.engine.loop import predict
 from stageproof.train.metrics.classification import class_counts
 from stageproof.train.metrics.validation import figures
-from stageproof.train.models import build
+from stageproof.train.networks import build
 from stageproof.train.recipes import RECIPES
 from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
 from stageproof.train.runs.record import write_record
@@ -41,11 +41,11 @@ def write(folder: Path) -> int:
     model = _fitted(pixels, labels, held)
     logits = predict(model, Batches(pixels[held], labels[held], SPEC, 64))[0]
     with new_run(folder / "runs" / "small") as run:
-        save_weights(model, run)
+        save_weights(model, run, LABELS)
         rows = zip(samples.names, samples.labels, patients, held, strict=True)
         lines = [f"{n},{LABELS[label]},{p},{'validation' if h else 'training'}" for n, label, p, h in rows]
         (run / "split.csv").write_text("\n".join(["name,label,patient,side", *lines]) + "\n", encoding="utf-8")
-        metrics = figures(logits, samples.labels[held], patients[held])
+        metrics = figures(logits, samples.labels[held], patients[held], samples.classes)
         write_record(_record(samples, folder / "slices", metrics, sha256_file(run / WEIGHTS)), run)
     return 0
 
@@ -65,7 +65,7 @@ def _slices(root: Path) -> Samples:
 def _fitted(pixels: torch.Tensor, labels: torch.Tensor, held: np.ndarray) -> nn.Module:
     """A random network whose BatchNorm knows all slices, and whose last layer was fitted to those not `held`."""
     torch.manual_seed(0)
-    model, head = build(ARCHITECTURE), nn.Identity()
+    model, head = build(ARCHITECTURE, 4), nn.Identity()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the statistics of the one batch below
@@ -99,7 +99,7 @@ def _record(samples: Samples, data: Path, metrics: dict[str, Any], weights: str)
             "source": samples.source,
             "digest": samples.digest(),
             "slices": len(samples),
-            "slices_by_class": class_counts(samples.labels),
+            "slices_by_class": class_counts(samples.labels, samples.classes),
             "patients": 48,
             "patients_told_by": "file",
             "unreadable": 0,

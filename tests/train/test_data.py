@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.images.raster import read_image
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec, resize
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.decode import safe_loader
@@ -184,10 +184,10 @@ def test_enough_people_are_not_named(cohort):
 
 def test_no_recall_is_shown_for_a_class_of_too_few_people():
     logits, labels = np.eye(4)[[0, 1, 2, 3]] * 9, np.arange(4)
-    found = figures(logits, labels, np.arange(4), ("ModerateDemented",))
+    found = figures(logits, labels, np.arange(4), FOUR_STAGES, ("ModerateDemented",))
     assert found["recall"]["ModerateDemented"] is None
     assert found["balanced_accuracy"] == 1
-    assert figures(logits, labels, np.arange(4), LABELS)["balanced_accuracy"] is None
+    assert figures(logits, labels, np.arange(4), FOUR_STAGES, LABELS)["balanced_accuracy"] is None
 
 
 @pytest.mark.parametrize(("by", "kind"), [("patient", "4 patients"), ("slice", "2 slices in the smallest class")])

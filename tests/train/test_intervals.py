@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.metrics.intervals import exact, jackknife, leave_one_out, newcombe, possible_tables
 from stageproof.train.metrics.with_intervals import Summary
@@ -19,7 +19,7 @@ from tests.train.interval_simulation import TARGETS, Held, coverage, simulate
 def decided(labels: list[int], decisions: list[int], slices: int = 1) -> Answers:
     """So many slices of one patient for each label, all with its decision."""
     truth, said = np.repeat(labels, slices), np.repeat(decisions, slices)
-    return Answers(np.eye(4)[said] * 0.8 + 0.05, truth, np.repeat(np.arange(len(labels)), slices))
+    return Answers(np.eye(4)[said] * 0.8 + 0.05, truth, np.repeat(np.arange(len(labels)), slices), FOUR_STAGES)
 
 
 def every_figure(found, path: str = "") -> dict[str, dict]:
@@ -96,7 +96,7 @@ def test_what_is_all_right_may_still_be_wrong_of_others():
     figures = Summary(answers).decisions()
     assert figures["accuracy"]["low"] == pytest.approx(0.025 ** (1 / 16))
     assert figures["classes"]["NonDemented"]["recall"]["low"] == pytest.approx(0.025 ** (1 / 8))
-    assert figures["demented"]["auc"]["low"] == pytest.approx(newcombe(1, 8, 8)[0])
+    assert figures["positive"]["auc"]["low"] == pytest.approx(newcombe(1, 8, 8)[0])
     assert 0.5 < figures["kappa"]["low"] < 0.9
     assert 0.5 < figures["balanced_accuracy"]["low"] < 0.9
     assert figures["kappa"]["high"] == figures["balanced_accuracy"]["high"] == 1
@@ -155,7 +155,7 @@ def test_an_interval_of_few_people_near_one_holds_the_truth():
     truth, held = 0.985, 0
     for seed in range(80):
         answers = simulate(np.random.default_rng(seed), (10, 5, 5), skill=2.3287, alike=0.6)
-        figure = Summary(answers).decisions()["demented"]["auc"]
+        figure = Summary(answers).decisions()["positive"]["auc"]
         held += figure["low"] <= truth <= figure["high"]
     assert held >= 0.92 * 80
 
@@ -166,9 +166,12 @@ def test_an_area_whose_variance_is_that_of_one_patient_is_bounded(slices):
     score = np.concatenate([np.linspace(0.1, 0.3, 24), np.linspace(0.6, 0.9, 135), [0.05]])
     probabilities = np.stack([1 - score, score, 0 * score, 0 * score], 1)
     answers = Answers(
-        np.repeat(probabilities, slices, 0), np.repeat([0] * 24 + [1] * 136, slices), np.repeat(np.arange(160), slices)
+        np.repeat(probabilities, slices, 0),
+        np.repeat([0] * 24 + [1] * 136, slices),
+        np.repeat(np.arange(160), slices),
+        FOUR_STAGES,
     )
-    area = Summary(answers).decisions()["demented"]["auc"]
+    area = Summary(answers).decisions()["positive"]["auc"]
     assert area["value"] == pytest.approx(135 / 136)
     assert 0.9 < area["low"] < 0.97
     assert area["high"] > area["value"]
@@ -179,8 +182,10 @@ def test_unequal_numbers_of_slices_count_as_fewer_patients_for_an_area():
     labels, slices = np.array([0] * 15 + [1] * 15), np.array([1] * 29 + [100])
     score = np.concatenate([np.linspace(0.1, 0.3, 15), np.linspace(0.6, 0.9, 14), [0.05]])
     probabilities = np.stack([1 - score, score, 0 * score, 0 * score], 1)
-    answers = Answers(np.repeat(probabilities, slices, 0), np.repeat(labels, slices), np.repeat(np.arange(30), slices))
-    area = Summary(answers).decisions()["demented"]["auc"]
+    answers = Answers(
+        np.repeat(probabilities, slices, 0), np.repeat(labels, slices), np.repeat(np.arange(30), slices), FOUR_STAGES
+    )
+    area = Summary(answers).decisions()["positive"]["auc"]
     assert area["high"] - area["low"] > 0.9
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.metrics.classification import (
     Answers,
@@ -31,7 +31,7 @@ def people(counts: tuple[int, ...] = (16, 11, 6, 5), slices: int = 8, seed: int 
     labels = stage[patients]
     logits = rng.normal(size=(len(labels), 4)) + rng.normal(size=(len(stage), 4))[patients]
     logits[np.arange(len(labels)), labels] += skill
-    return Answers(probabilities(np.round(logits, 1)), labels, patients)  # rounded: there are ties
+    return Answers(probabilities(np.round(logits, 1)), labels, patients, FOUR_STAGES)  # rounded: there are ties
 
 
 def once(answers: Answers) -> np.ndarray:
@@ -49,10 +49,10 @@ def of_sklearn(answers: Answers) -> dict[str, float]:
         "macro_precision": precision.mean(),
         "macro_f1": f1.mean(),
         "macro_auc": metrics.roc_auc_score(truth, chances, multi_class="ovr"),
-        "demented.accuracy": metrics.accuracy_score(truth > 0, said > 0),
-        "demented.sensitivity": metrics.recall_score(truth > 0, said > 0),
-        "demented.specificity": metrics.recall_score(truth == 0, said == 0),
-        "demented.auc": metrics.roc_auc_score(truth > 0, 1 - chances[:, 0]),
+        "positive.accuracy": metrics.accuracy_score(truth > 0, said > 0),
+        "positive.sensitivity": metrics.recall_score(truth > 0, said > 0),
+        "positive.specificity": metrics.recall_score(truth == 0, said == 0),
+        "positive.auc": metrics.roc_auc_score(truth > 0, 1 - chances[:, 0]),
     }
     for label, name in enumerate(LABELS):
         of_class = {
@@ -83,7 +83,7 @@ def test_a_weighting_leaves_one_patient_out():
     calibrated = calibration_scores(answers, weights)
     for patient in (0, 20, 37):
         rows = np.flatnonzero(answers.patients != patient)
-        rest = Answers(answers.probabilities[rows], answers.labels[rows], np.zeros(len(rows), np.int64))
+        rest = Answers(answers.probabilities[rows], answers.labels[rows], np.zeros(len(rows), np.int64), FOUR_STAGES)
         found = {name: out[name][1 + patient] for name in of_sklearn(rest)}
         assert found == pytest.approx(of_sklearn(rest), abs=1e-12)
         expected = calibration_scores(rest, once(rest))
@@ -94,7 +94,7 @@ def test_a_weighting_leaves_one_patient_out():
 
 def test_calibration_figures_by_hand():
     chances = np.array([[0.9, 0.1, 0, 0], [0.9, 0.1, 0, 0], [0.3, 0.5, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25]])
-    answers = Answers(chances, np.array([0, 1, 1, 3]), np.arange(4))
+    answers = Answers(chances, np.array([0, 1, 1, 3]), np.arange(4), FOUR_STAGES)
     found = calibration_scores(answers, np.ones((1, 4)))
     assert found["ece"][0] == pytest.approx((abs(1 - 1.8) + 0.5 + 0.25) / 4)
     assert found["nll"][0] == pytest.approx(-np.log([0.9, 0.1, 0.5, 0.25]).mean())
@@ -103,7 +103,9 @@ def test_calibration_figures_by_hand():
 
 def test_risk_and_coverage_by_hand():
     sure = np.array([0.9, 0.8, 0.7, 0.6])
-    answers = Answers(np.column_stack([sure, 1 - sure, 0 * sure, 0 * sure]), np.array([0, 1, 0, 1]), np.arange(4))
+    answers = Answers(
+        np.column_stack([sure, 1 - sure, 0 * sure, 0 * sure]), np.array([0, 1, 0, 1]), np.arange(4), FOUR_STAGES
+    )
     risk, area = risk_at(answers, np.ones((1, 4)), np.array([0.25, 0.5, 0.75, 1]))
     assert risk[0] == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
     assert area[0] == pytest.approx(risk[0].mean())
@@ -113,7 +115,10 @@ def test_risk_and_coverage_by_hand():
 
 def test_a_patient_is_the_mean_over_the_slices():
     answers = Answers(
-        np.array([[1, 0, 0, 0], [0.4, 0.6, 0, 0], [0, 0, 1, 0]], float), np.array([0, 0, 2]), np.array([0, 0, 1])
+        np.array([[1, 0, 0, 0], [0.4, 0.6, 0, 0], [0, 0, 1, 0]], float),
+        np.array([0, 0, 2]),
+        np.array([0, 0, 1]),
+        FOUR_STAGES,
     )
     whole = answers.by_patient()
     assert np.allclose(whole.probabilities, [[0.7, 0.3, 0, 0], [0, 0, 1, 0]])
@@ -141,7 +146,7 @@ def test_a_class_that_is_never_answered_has_no_precision():
     answers = people((8, 8, 8, 8))
     chances = answers.probabilities.copy()
     chances[:, 2] = 0
-    figures = Summary(Answers(chances, answers.labels, answers.patients)).decisions()
+    figures = Summary(Answers(chances, answers.labels, answers.patients, FOUR_STAGES)).decisions()
     assert figures["classes"]["MildDemented"]["precision"]["why"] == "not estimable: never predicted"
     assert figures["macro"]["precision"]["value"] is None
     assert figures["classes"]["MildDemented"]["recall"]["value"] == 0
@@ -150,7 +155,9 @@ def test_a_class_that_is_never_answered_has_no_precision():
 
 def test_unknown_patients_give_figures_without_intervals():
     answers = people((16, 11, 6, 5))
-    unknown = Summary(Answers(answers.probabilities, answers.labels, np.arange(len(answers.labels))), None).decisions()
+    unknown = Summary(
+        Answers(answers.probabilities, answers.labels, np.arange(len(answers.labels)), FOUR_STAGES), None
+    ).decisions()
     known = Summary(answers).decisions()
     for path in ("accuracy", "kappa", "balanced_accuracy"):
         assert unknown[path]["value"] == pytest.approx(known[path]["value"], abs=1e-12)
@@ -163,7 +170,7 @@ def test_an_interval_over_slices_would_be_far_too_narrow():
     """What the patients are drawn for: eight slices of a person are not eight times the evidence."""
     answers = people((20, 20, 20, 20))
     patients = Summary(answers).decisions()["accuracy"]
-    alone = Answers(answers.probabilities, answers.labels, np.arange(len(answers.labels)))
+    alone = Answers(answers.probabilities, answers.labels, np.arange(len(answers.labels)), FOUR_STAGES)
     slices = Summary(alone).decisions()["accuracy"]
     assert patients["high"] - patients["low"] > 1.5 * (slices["high"] - slices["low"])
 

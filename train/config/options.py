@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from stageproof.runtime.errors import InputError
+from stageproof.runtime.labels import LabelSet, named_or_listed
 from stageproof.train.recipes import Recipe
 
 
@@ -26,6 +27,13 @@ class Options:
     If omitted: patient ids found in the data, else patients identified from image similarity."""
     patient_pattern: str | None = None
     """Regular expression with a named group (?P<patient>…) that extracts patient ids from the file paths of --data."""
+    classes: str | None = None
+    """Classes of --data in clinical order, the least severe first, separated by commas; or the name of a built-in set:
+    four-stages, demented-or-not, cn-ad, cn-mci-ad, cn-emci-lmci-ad, cdr and others.
+    If omitted: the built-in set that the class names in the data belong to."""
+    positive: str | None = None
+    """Classes that count as positive in the two-way question, such as demented or not, separated by commas.
+    If omitted: those of the built-in set, else all classes but the first."""
     recipe: str = "demo"
     """Named set of defaults: resnet50-two-stage (default with --data), resnet34-gray, or demo (default without).
     This help shows the defaults of the recipe named on the command line."""
@@ -72,6 +80,16 @@ class Options:
     """Country whose electricity mix --energy assumes, as an ISO 3166 alpha-3 code."""
     json: bool = False
     """Print the result as one JSON object."""
+
+    @property
+    def label_set(self) -> LabelSet | None:
+        """The label set of --classes and --positive; None if it is recognised from the data. Raises InputError."""
+        return None if self.classes is None else named_or_listed(self.classes, self.positive or "")
+
+    @property
+    def positive_classes(self) -> tuple[str, ...]:
+        """The names in --positive, as given; () for the usual ones."""
+        return tuple(part.strip() for part in (self.positive or "").split(",") if part.strip())
 
     @property
     def fold_of(self) -> tuple[int, int]:

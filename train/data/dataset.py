@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import FOUR_STAGES, LabelSet
+from stageproof.runtime.labels import FOUR_STAGES, LabelSet, label_set
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.text.escapes import cell
 from stageproof.train.data.decode import Slices, Unreadable, safe_loader
@@ -25,6 +25,7 @@ from stageproof.train.data.samples import Skipped
 from stageproof.train.data.sources.source import absent_classes, check_trainable, load_samples
 from stageproof.train.data.splits import Split, shuffled_labels, split_without, with_selection
 from stageproof.train.data.unknown import refusal
+from stageproof.train.metrics.classification import class_counts
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ class Prepared:
             "source": self.source,
             "digest": self.digest,
             "slices": len(self.slices),
-            "slices_by_class": {
-                name: int((self.slices.labels == index).sum()) for index, name in enumerate(self.classes.names)
-            },
+            "slices_by_class": class_counts(self.slices.labels, self.classes),
             **self.who.facts(),
             "unreadable": len(self.unreadable),
             "not_taken": [{"reason": one.reason, "count": one.count} for one in self.skipped],
@@ -122,6 +121,7 @@ def prepare(
     groups: Path | None = None,
     patient_pattern: str | None = None,
     classes: LabelSet | None = None,
+    positive: Sequence[str] = (),
     shuffle_labels: int | None = None,
     select: bool = False,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
@@ -132,7 +132,8 @@ def prepare(
     groups: a groups file (`train.data.identity.groups_file`). patient_pattern: regular expression that extracts ids
         from paths (`train.data.identity.patient_pattern`). If both are None, the patients are those of the ids in the
         data, else those identified from image similarity.
-    classes: the label set; None: recognised from the data, or the four stages of phantoms.
+    classes: the label set; None: recognised from the data, or the four stages of phantoms. positive: its positive
+        classes; (): the usual ones.
     shuffle_labels: seed for permuting the labels between patients, for a negative control; None: true labels.
     select: whether an epoch is selected, which needs a selection set of other patients.
     allocate: allocates the pixel array from its shape; None: in memory.
@@ -143,6 +144,8 @@ def prepare(
         samples = phantom_samples(seed=seed, classes=classes or FOUR_STAGES)
     else:
         samples = load_samples(path, patient_pattern, classes)
+    if positive:
+        samples = replace(samples, classes=label_set(samples.classes.names, positive))
     check_trainable(samples)
     if groups is not None:
         samples = with_groups(samples, groups)

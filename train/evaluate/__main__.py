@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error, require_or_exit
@@ -120,36 +121,41 @@ def _show(found: Evaluated) -> None:
     from stageproof.train.evaluate.warning_messages import is_control
     from stageproof.train.reports.calibration_text import calibration_lines, guarantee
     from stageproof.train.reports.formatting import (
-        ROWS,
         count_heads,
         format_figure,
+        metric_rows,
         number,
         patient_count,
         pick,
+        positive_classes,
         unit_of,
     )
-    from stageproof.train.reports.terminal import table
+    from stageproof.train.reports.terminal import WIDTH, table
+    from stageproof.train.runs.record import reported_classes
 
-    facts = found.facts
+    facts, classes = found.facts, reported_classes(found.facts)
+    metrics = metric_rows(classes)
     for warning in facts["warnings"]:
         print(warning, file=sys.stderr)
     unit = unit_of(facts["data"]) if count_heads(facts["data"]) else ""
     levels = [(name, facts[name]) for name in ("slices", "patients") if facts[name]]
     for name, level in levels:
         total = f"{facts['data'][name]} {name}"
-        shown = [(title, format_figure(pick(level, path), share), pick(level, path)) for title, path, share in ROWS]
-        for label, of_class in level["classes"].items():
+        shown = [(title, format_figure(pick(level, path), share), pick(level, path)) for title, path, share in metrics]
+        for label, of_class in level["classes"].items() if len(classes) > 2 else ():  # of two: sensitivity, specificity
             shown.append((f"recall {label}", format_figure(of_class["recall"], True), of_class["recall"]))
         rows = [(title, said, patient_count(figure) if unit else "") for title, said, figure in shown]
         rows.append(("always the largest class", number(level["largest_class"], True), ""))
         print("\n" + "\n".join(table((total, "95 % interval" if unit else "", unit), rows, (31, 39, 8))))
+    if explained := positive_classes(classes):
+        print("\n" + "\n".join(wrap(explained, WIDTH)))
     calibration = facts["calibration"]
     if calibration["after"] and unit:
         print(
             f"\ntemperature {calibration['temperature'] or 1.0:.3f}; calibration on {unit_of(facts['data'])} other "
             "than those it was fitted on:"
         )
-        print("\n".join(calibration_lines(calibration)))
+        print("\n".join(calibration_lines(calibration, classes)))
     if facts["abstention"]:
         print(guarantee(facts["abstention"]))
     print(f"\nreport {found.out / 'report.html'}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_FIGURES = {"accuracy": ("accuracy",), "balanced_accuracy": ("balanced_accuracy",), "auc": ("demented", "auc")}
+from stageproof.runtime.errors import CheckpointError
+from stageproof.train.runs.record import label_set_of, read_evaluation, read_record
+
+_FIGURES = {"accuracy": ("accuracy",), "balanced_accuracy": ("balanced_accuracy",), "auc": ("positive", "auc")}
 
 
 def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
@@ -19,7 +21,8 @@ def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> di
     """
     same = [(record, facts)]
     for folder in sorted(run.resolve().parent.iterdir()):
-        if folder != run.resolve() and (found := _evaluated(folder)) is not None and _alike(record, found[0]):
+        found = None if folder == run.resolve() else _evaluated(folder)
+        if found is not None and _alike((run, record), (folder, found[0])):
             same.append(found)
     level = "patients" if all(one[1]["patients"] for one in same) else "slices"
     spread: dict[str, Any] = {}
@@ -45,20 +48,22 @@ def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> di
 def _evaluated(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Record and evaluation of a run; None if the folder is not an evaluated run."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        facts = json.loads((folder / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+        record, facts = read_record(folder), read_evaluation(folder / "evaluation")
         whole = facts["data"]["held_out_by_run"] and facts["weights_sha256"] == record["weights_sha256"]
         whole = whole and all(facts["slices"][path[0]] for path in _FIGURES.values()) and "patients" in facts
         return (record, facts) if whole and isinstance(record["split"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (CheckpointError, KeyError, TypeError):
         return None
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two runs have the same data, recipe and kind of split, and were trained on the true labels."""
+def _alike(one: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> bool:
+    """Whether two runs have the same data, classes, recipe and kind of split, and were trained on the true labels."""
 
-    def kind(record: dict[str, Any]) -> tuple[Any, ...]:
-        return record["data"].get("digest"), record.get("recipe"), record["split"].get("by")
+    def kind(run: Path, record: dict[str, Any]) -> tuple[Any, ...]:
+        return record["data"].get("digest"), label_set_of(record, run), record.get("recipe"), record["split"].get("by")
 
-    shuffled = [record["split"].get("shuffled_labels") for record in (one, other)]
-    return kind(one) == kind(other) and shuffled == [None, None]
+    shuffled = [record["split"].get("shuffled_labels") for _, record in (one, other)]
+    try:
+        return kind(*one) == kind(*other) and shuffled == [None, None]
+    except CheckpointError:  # of the other run: that of this one has been read before
+        return False
