@@ -264,7 +264,9 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     print(line(f"input      {spec.channels} × {spec.height} × {spec.width}, {spec.interpolation}"))
     print(line(f"labels     {', '.join(model.labels)}"))
     print(f"           {ORIGINS[predictor.labels_from]}")
-    guard = "rejects out-of-distribution images" if predictor.guarded else "none: every image gets a stage"
+    print(line(f"order      {' < '.join(model.classes.names)} (clinical)"))
+    print(line(f"positive   {', '.join(model.classes.positive)}"))
+    guard = "rejects out-of-distribution images" if predictor.guarded else "none: every image gets a class"
     print(f"guard      {guard}")
     print(f"slices     {_describe_threshold(model.abstain_below)}")
     print(f"studies    {_describe_study_rule(model)}")

@@ -32,7 +32,7 @@ class Timings:
 class Prediction:
     """The result for one image. For research: not a diagnosis.
 
-    `label`, `cdr` and `probability` are None unless `status` is ``ok``, so that no stage is displayed by mistake.
+    `label`, `cdr` and `probability` are None unless `status` is ``ok``, so that no class is displayed by mistake.
     """
 
     status: Status

@@ -129,10 +129,10 @@ def trained_run(once, phantoms) -> Path:
 
         from stageproof.export.data.comparison import preprocessed
         from stageproof.runtime.preprocess import InputSpec
-        from stageproof.train.models import build
+        from stageproof.train.networks import build
 
         torch.manual_seed(0)
-        model = build("resnet50")
+        model = build("resnet50", 4)
         for name, module in model.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None  # the statistics of the one batch below

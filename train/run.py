@@ -19,6 +19,7 @@ import torch
 from stageproof.runtime import __version__
 from stageproof.runtime.bundle.manifest import sha256_file
 from stageproof.runtime.errors import InputError, TrainingError
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.train.cards.run_index import INDEX, index_page, linked
@@ -35,7 +36,7 @@ from stageproof.train.engine.progress import ProgressBar
 from stageproof.train.engine.session import Session
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.metrics.validation import figures
-from stageproof.train.models import CHANNELS
+from stageproof.train.recipes import RECIPES
 from stageproof.train.reports.charts.training import plot_confusion, plot_curves
 from stageproof.train.runs.checkpoints import read_checkpoint
 from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
@@ -72,8 +73,11 @@ def _threads(processes: ProcessGroup) -> int:
 
 
 def default_out(options: Options) -> Path:
-    """The run directory when --out is not given: runs/TIME-RECIPE."""
-    return RUNS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{options.settings.name}"
+    """The run directory when --out is not given: runs/TIME-RECIPE, with the architecture if the recipe has another."""
+    recipe = options.settings
+    usual = RECIPES[recipe.name](False).architecture if recipe.name in RECIPES else recipe.architecture
+    network = "" if recipe.architecture == usual else f"-{recipe.architecture}"
+    return RUNS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{recipe.name}{network}"
 
 
 def _train(
@@ -82,7 +86,7 @@ def _train(
     checkpoint = read_checkpoint(folder) if options.resume and processes.leader and has_checkpoint(folder) else None
     checkpoint = processes.broadcast(checkpoint)
     if processes.leader and checkpoint is None:
-        check_start(options.weights, options.settings.architecture)
+        check_start(options.weights, options.settings.network(len(options.label_set or FOUR_STAGES)))
         write_options(options, folder)
     data = _prepare(options, processes)
     if options.settings.keep == "patient_accuracy" and data.who.unit != "patients":
@@ -96,6 +100,12 @@ def _train(
     start = session.initialise(options.weights, options.seed, checkpoint)
     if processes.leader:
         _announce(options, finished_name(folder), data, start, compute, processes)
+        parameters = sum(tensor.numel() for tensor in session.model.parameters())
+        network = session.network
+        logger.info(
+            f"network {network.architecture}, {network.head} head, {network.channels} input "
+            f"channel{'s' if network.channels > 1 else ''}, {parameters / 1e6:.1f} million parameters"
+        )
     meter = EnergyMeter(options.country) if options.energy and processes.leader else None
     with StopRequest() as stop:
         logits, labels = session.run(
@@ -107,7 +117,8 @@ def _train(
         )
     record = {
         "created": now(),
-        "architecture": options.settings.architecture,
+        "architecture": session.network.architecture,
+        "head": session.network.head,
         "labels": list(data.classes.names),
         **data.classes.to_dict(),
         "input": spec.to_dict(),
@@ -169,7 +180,7 @@ def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels:
 def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
     recipe, (fold, folds) = options.settings, options.fold_of
     # Decoding needs only size and channels. Normalisation may depend on the decoded slices and is set later.
-    channels = CHANNELS[recipe.architecture]
+    channels = recipe.network(2).channels
     spec = InputSpec(recipe.image_size, recipe.image_size, channels, (0.0,) * channels, (1.0,) * channels)
     return prepare_once(
         processes,
@@ -186,6 +197,7 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
             patient_pattern=options.patient_pattern,
             shuffle_labels=options.shuffle_labels,
             classes=options.label_set,
+            positive=options.positive_classes,
             select=recipe.selects,
             allocate=allocate,
         ),
@@ -195,7 +207,7 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
 def _input_spec(options: Options, data: Prepared) -> InputSpec:
     """The input specification, with ImageNet's mean and standard deviation or those of the training slices."""
     recipe = options.settings
-    channels = CHANNELS[recipe.architecture]
+    channels = recipe.network(2).channels
     if recipe.normalise == "imagenet":
         return InputSpec.imagenet(recipe.image_size)
     mean, std = channel_statistics(data.slices.pixels, data.split.training, channels)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.train.data.batches import Batches
@@ -19,7 +20,7 @@ from stageproof.train.engine.hooks import Hooks
 from stageproof.train.engine.loop import Objective, run_stage
 from stageproof.train.engine.optimizer import make_optimizer
 from stageproof.train.engine.stage import StageState
-from stageproof.train.models import build_resnet50, head_of
+from stageproof.train.networks import build, head_of
 from stageproof.train.recipes import Stage
 
 TimedRun = Callable[[object], None]
@@ -171,7 +172,7 @@ def _optimizer(trained: nn.Module) -> torch.optim.Optimizer:
 
 
 def _model(compute: Compute) -> nn.Module:
-    return build_resnet50().to(compute.device)
+    return build("resnet50", len(LABELS)).to(compute.device)
 
 
 def _batches(slices: Slices, spec: InputSpec, size: int, compute: Compute, *, augment: bool = False) -> Batches:

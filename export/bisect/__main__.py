@@ -117,7 +117,7 @@ def bisect(options: Options) -> list[Layer]:
             f"{options.artifact} takes pixels. Give the artifact without '.pixels', which has the same layers."
         )
     reference = _reference(options)
-    samples = comparison(reference.run, options.images, options.parity_data).samples
+    samples = comparison(reference.run, options.images, options.parity_data, classes=reference.info.classes).samples
     images = preprocessed(samples, reference.info.input)
     with work_folder() as work:
         path = _unpack(options, work / "artifact")

@@ -98,6 +98,7 @@ def _differences(old: ModelInfo, new: ModelInfo) -> str:
     if old.digest != new.digest:
         return f"weights {old.digest[:12]}…, not {new.digest[:12]}…"
     pairs = [("architecture", old.architecture, new.architecture)]
+    pairs += [("head", old.network.head, new.network.head)]
     pairs += [("labels", ", ".join(old.labels), ", ".join(new.labels))]
     pairs += [(f"input {key}", value, new.input.to_dict()[key]) for key, value in old.input.to_dict().items()]
     return "the same weights with other " + "; ".join(

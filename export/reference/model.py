@@ -15,13 +15,14 @@ from torch import nn
 from stageproof.runtime.bundle.manifest import FILE, ModelInfo, read_manifest
 from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
+from stageproof.runtime.networks.spec import default_channels
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.foreign.class_order import ClassOrder, decide, given_labels
 from stageproof.train.foreign.side_files import beside
 from stageproof.train.foreign.stated_order import hints, stated
 from stageproof.train.foreign.weight_files import Weights, outputs, read_state, read_weights, same_tensors
-from stageproof.train.models import CHANNELS, build
+from stageproof.train.networks import construct
 from stageproof.train.runs.directory import WEIGHTS, load_weights
 from stageproof.train.runs.finding import finished_runs, run_of, run_of_file
 from stageproof.train.runs.pseudonyms import public_run, public_source
@@ -105,7 +106,7 @@ def from_checkpoint(
     """
     weights = read_weights(path)
     order = _order(path, weights, labels, bundle)
-    channels = CHANNELS.get(architecture, 3)
+    channels = default_channels(architecture)
     if not mean and not std and channels == 3:
         spec = InputSpec.imagenet(image_size)
     elif len(mean) == len(std) == channels:
@@ -171,6 +172,6 @@ def source_of(bundle: Path, source: Path | None) -> Path:
 
 
 def _model(info: ModelInfo, state: dict[str, torch.Tensor], where: Path) -> nn.Module:
-    model = build(info.architecture)
+    model = construct(info.network)
     load_weights(model, state, where)
     return model.eval().requires_grad_(False)

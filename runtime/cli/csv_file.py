@@ -35,7 +35,7 @@ class ExistingRows:
     models: dict[str, str] = field(default_factory=dict)
     """File name → digest of the model that predicted it."""
     classes: tuple[str, ...] = ()
-    """The classes that have a column."""
+    """The classes that have a column, in this order."""
     complete: int = 0
     """Length of the complete lines, in bytes."""
     partial: bytes = b""
@@ -90,13 +90,20 @@ class CsvFile:
 
         found: the result of `read_existing`. classes: the model's, in clinical order.
         names: all images of the run; an incomplete last line is moved to FILE.cut only if it belongs to one of them.
-        Raises InputError, without modifying the file, if it has results of another model or cannot be written.
+        Raises InputError, without modifying the file, if it has columns of other classes, results of another
+        model, or cannot be written.
         """
         self.path = path
         self.done = set(found.models)
         self._classes = tuple(classes)
-        if set(found.models.values()) - {model_digest} or (found.complete and found.classes != self._classes):
-            raise InputError(f"{path} has results of another model. Give another --output, to keep them separate.")
+        separate = "Give another --output, to keep them separate."
+        if found.complete and found.classes != self._classes:
+            raise InputError(
+                f"{path} has columns for the classes {', '.join(found.classes)}; this model's are "
+                f"{', '.join(self._classes)}. {separate}"
+            )
+        if set(found.models.values()) - {model_digest}:
+            raise InputError(f"{path} has results of another model. {separate}")
         if found.partial and not any(_begins(found.partial, name) for name in names):
             raise InputError(
                 f"{path} ends with an incomplete line of none of these images: {_shown(found.partial)}. It was not "

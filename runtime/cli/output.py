@@ -15,6 +15,7 @@ from stageproof.runtime.text.escapes import cell, drawable, line
 _BEFORE = ("file", "status", "label", "cdr", "probability")
 _AFTER = ("code", "reason", "warnings", "model_digest", "backend", "precision")
 _TIMES = ("read_ms", "preprocess_ms", "inference_ms")
+_OF = "probability of "
 
 
 def text(name: str, prediction: Prediction) -> str:
@@ -52,15 +53,22 @@ def study_text(study: StudyPrediction) -> str:
 def columns(classes: Sequence[str]) -> tuple[str, ...]:
     """Columns of the CSV output. classes: the model's class names in clinical order; each has a column with its
     probability, called ``probability of NAME`` if its name is that of another column."""
-    fixed = {*_BEFORE, *_AFTER, *_TIMES}
-    named = [f"probability of {name}" if name in fixed else name for name in classes]
-    return (*_BEFORE, *named, *_AFTER, *_TIMES)
+    return (*_BEFORE, *(f"{_OF}{name}" if _is_taken(name) else name for name in classes), *_AFTER, *_TIMES)
 
 
 def classes_in(found: Sequence[str]) -> tuple[str, ...] | None:
     """The class names in the columns of a CSV output; None if these are not columns that `columns` returns."""
-    names = tuple(one.removeprefix("probability of ") for one in found[len(_BEFORE) : -len(_AFTER) - len(_TIMES)])
+    named = found[len(_BEFORE) : -len(_AFTER) - len(_TIMES)]
+    names = tuple(one.removeprefix(_OF) if _is_taken(one) else one for one in named)
     return names if len(names) > 1 and columns(names) == tuple(found) else None
+
+
+def _is_taken(name: str) -> bool:
+    """Whether a class of this name cannot have a column of this name: another column is called so, or may be, since a
+    class called ``label`` has the column ``probability of label``."""
+    while name.startswith(_OF):
+        name = name.removeprefix(_OF)
+    return name in (*_BEFORE, *_AFTER, *_TIMES)
 
 
 def row(name: str, prediction: Prediction, classes: Sequence[str]) -> str:

@@ -179,10 +179,10 @@ def test_int8_of_a_checkpoint_without_training_images_asks_for_them(network, tmp
 def test_a_one_channel_checkpoint_is_exported_once_its_input_is_known(phantoms, tmp_path, capsys):
     from torchvision import transforms
 
-    from stageproof.train.models import build
+    from stageproof.train.networks import build
 
     torch.manual_seed(3)
-    model = build("resnet34-gray").eval()
+    model = build("resnet34-gray", 4).eval()
     checkpoint = tmp_path / "resnet34.zip"
     torch.save(model.state_dict(), checkpoint)
     bundle = tmp_path / "bundle"

@@ -66,10 +66,10 @@ def test_a_network_that_shows_nothing_is_refused(spoil, reason, tiny_checkpoint,
 
 
 def test_random_weights_are_refused(tmp_path, capsys):
-    from stageproof.train.models import build
+    from stageproof.train.networks import build
 
     torch.manual_seed(0)
-    torch.save(build("resnet50").state_dict(), tmp_path / "random.pth")
+    torch.save(build("resnet50", 4).state_dict(), tmp_path / "random.pth")
     arguments = [str(tmp_path / "random.pth"), "--image-size", "32", "--parity-images", "32"]
     assert main([*arguments, "--out", str(tmp_path / "bundle")]) == 1
     assert "Compare on images of every class" in capsys.readouterr().err

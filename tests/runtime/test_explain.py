@@ -88,11 +88,12 @@ def test_it_is_the_gradient_of_the_eager_network(other_formats: Path, scan: Path
 def test_of_the_published_networks_too(architecture: str, expected: str) -> None:
     import torch
 
-    from stageproof.train.models import CHANNELS, build
+    from stageproof.runtime.networks.spec import default_channels
+    from stageproof.train.networks import build
 
     torch.manual_seed(0)
-    model = build(architecture).eval()
-    pixels = np.random.default_rng(0).normal(size=(CHANNELS[architecture], 64, 64)).astype(np.float32)
+    model = build(architecture, 4).eval()
+    pixels = np.random.default_rng(0).normal(size=(default_channels(architecture), 64, 64)).astype(np.float32)
     assert_cells(exported(model, pixels), model, architecture, pixels, expected)
 
 

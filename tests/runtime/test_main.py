@@ -56,7 +56,7 @@ def test_a_lone_artifact_says_once_and_in_each_result_that_it_has_no_guard(
     assert main(["--bundle", lone, str(folder)]) == 0
     captured = capsys.readouterr()
     assert captured.err.count("has no guard") == 1
-    assert f"WARNING: {lone} is a lone artifact, which has no guard: every image gets a stage" in captured.err
+    assert f"WARNING: {lone} is a lone artifact, which has no guard: every image gets a class" in captured.err
     assert captured.out.count("  note: guard: none") == 5
     assert main(["--bundle", lone, str(folder), "--json"]) == 0
     assert all(json.loads(line)["guard"] == "none" for line in capsys.readouterr().out.splitlines())

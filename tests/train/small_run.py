@@ -22,7 +22,7 @@ from stageproof.train.data.sources.source import load_samples
 from stageproof.train.engine.loop import predict
 from stageproof.train.metrics.classification import class_counts
 from stageproof.train.metrics.validation import figures
-from stageproof.train.models import build
+from stageproof.train.networks import build
 from stageproof.train.recipes import RECIPES
 from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
 from stageproof.train.runs.record import write_record
@@ -65,7 +65,7 @@ def _slices(root: Path) -> Samples:
 def _fitted(pixels: torch.Tensor, labels: torch.Tensor, held: np.ndarray) -> nn.Module:
     """A random network whose BatchNorm knows all slices, and whose last layer was fitted to those not `held`."""
     torch.manual_seed(0)
-    model, head = build(ARCHITECTURE), nn.Identity()
+    model, head = build(ARCHITECTURE, 4), nn.Identity()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the statistics of the one batch below

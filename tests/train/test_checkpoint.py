@@ -98,7 +98,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_nothing_runs(tmp_path, how)
         torch.save({"weight": torch.ones(1), "x": _Evil(trace)}, path)
     else:
         path.write_bytes(pickle.dumps({"x": _Evil(trace)}, protocol=2))
-    with pytest.raises(CheckpointError, match=r"a pickle can run code. Save its state dict alone|cannot be read"):
+    with pytest.raises(CheckpointError, match=r"a pickle can run code\. (Save its state dict alone|It was not loaded)"):
         read_state(path)
     assert not trace.exists()
 

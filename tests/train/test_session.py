@@ -245,7 +245,7 @@ def test_compiled_it_trains_the_same_weights_by_name(few_slices, tmp_path):
     words = ["--data", str(few_slices), "--recipe", "resnet34-gray", "--image-size", "32", "--fold", "1/5"]
     assert main([*words, "--full.epochs", "1", "--compile", "--out", str(tmp_path / "a")]) == 0
     from stageproof.train.foreign.weight_files import read_state
-    from stageproof.train.models import build
+    from stageproof.train.networks import build
     from stageproof.train.runs.directory import load_weights
 
-    load_weights(build("resnet34-gray"), read_state(tmp_path / "a" / "model.safetensors"), "a")
+    load_weights(build("resnet34-gray", 4), read_state(tmp_path / "a" / "model.safetensors"), "a")

@@ -92,9 +92,11 @@ def _checked(options: Options) -> Options:
             (f"--{stage}.learning-rate", values.learning_rate, values.learning_rate > 0, "more than 0"),
             (f"--{stage}.warmup", warmup, 0 <= warmup < 1, "0 or more and below 1"),
         ]
-    if recipe.normalise == "imagenet" and recipe.architecture == "resnet34-gray":
+    channels = recipe.network(2).channels
+    if recipe.normalise == "imagenet" and channels != 3:
         raise InputError(
-            "--normalise imagenet needs 3 channels, and resnet34-gray has 1 channel. Use --normalise training-set."
+            f"--normalise imagenet needs 3 channels, and {recipe.architecture} has {channels} channel. Use "
+            "--normalise training-set."
         )
     if not re.fullmatch("[A-Z]{3}", options.country):
         raise InputError(f"--country is {options.country!r}, expected an ISO 3166 alpha-3 code, such as DEU.")

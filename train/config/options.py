@@ -84,11 +84,12 @@ class Options:
     @property
     def label_set(self) -> LabelSet | None:
         """The label set of --classes and --positive; None if it is recognised from the data. Raises InputError."""
-        if self.classes is None:
-            if self.positive is not None:
-                raise InputError("--positive needs --classes, which names all classes in clinical order.")
-            return None
-        return named_or_listed(self.classes, self.positive or "")
+        return None if self.classes is None else named_or_listed(self.classes, self.positive or "")
+
+    @property
+    def positive_classes(self) -> tuple[str, ...]:
+        """The names in --positive, as given; () for the usual ones."""
+        return tuple(part.strip() for part in (self.positive or "").split(",") if part.strip())
 
     @property
     def fold_of(self) -> tuple[int, int]:

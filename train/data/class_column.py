@@ -20,6 +20,17 @@ from stageproof.runtime.labels.scales import plain, rating
 _RATINGS = {"cdr", "cdrglobal", "globalcdr", "cdglobal", "cdrglob"}
 """Names of columns with a global Clinical Dementia Rating, as in OASIS, ADNI and NACC tables."""
 _SHOWN = 6
+
+
+class UnknownLabelSetError(DatasetError):
+    """The class names of the data belong to no built-in label set, and none was given."""
+
+    def __init__(self, message: str, *, numbers: bool = False) -> None:
+        """numbers: whether the labels are numbers that nothing names."""
+        super().__init__(message)
+        self.numbers = numbers
+
+
 _log = logging.getLogger(__name__)
 
 
@@ -99,14 +110,15 @@ def _recognised(occurring: list[str], declared: list[str], where: str) -> LabelS
     given = ", ".join(map(repr, occurring[:_SHOWN])) + (" …" if len(occurring) > _SHOWN else "")
     if all(_number(name) for name in occurring):
         numbers = given.replace("'", "")
-        raise DatasetError(
+        raise UnknownLabelSetError(
             f"{where}: the labels are the numbers {numbers}, and nothing gives their order. Name the classes in the "
             f"order of these numbers, from 0: --classes A,B,C, or a built-in set: {built_in_sets()}. Numbers in a "
-            "column named CDR are Clinical Dementia Ratings."
+            "column named CDR are Clinical Dementia Ratings.",
+            numbers=True,
         )
     odd = [repr(name) for name in occurring if recognise([name]) is None]
     which = f"{', '.join(odd[:_SHOWN])} {'is' if len(odd) == 1 else 'are'} in none" if odd else "they are of several"
-    raise DatasetError(
+    raise UnknownLabelSetError(
         f"{where}: the classes {given} are not those of one built-in label set ({which}). Name all classes in clinical "
         f"order, the least severe first: --classes A,B,C. The built-in sets are {built_in_sets()}."
     )
@@ -122,7 +134,7 @@ def _by_position(known: dict[str, str | None], classes: LabelSet, where: str) ->
             f"{where}: {given} {'is' if len(unknown) == 1 else 'are'} none of {expected}. Correct the names, or name "
             "all classes of this data in clinical order: --classes A,B,C, or a built-in set."
         )
-    if any(_number(name) for name in classes.names):
+    if any(_number(name) or rating(name) for name in classes.names):
         raise DatasetError(
             f"{where}: {given} is none of {expected}; it is not taken as a position. Correct the labels."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import FOUR_STAGES, LabelSet
+from stageproof.runtime.labels import FOUR_STAGES, LabelSet, label_set
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.text.escapes import cell
 from stageproof.train.data.decode import Slices, Unreadable, safe_loader
@@ -121,6 +121,7 @@ def prepare(
     groups: Path | None = None,
     patient_pattern: str | None = None,
     classes: LabelSet | None = None,
+    positive: Sequence[str] = (),
     shuffle_labels: int | None = None,
     select: bool = False,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
@@ -131,7 +132,8 @@ def prepare(
     groups: a groups file (`train.data.identity.groups_file`). patient_pattern: regular expression that extracts ids
         from paths (`train.data.identity.patient_pattern`). If both are None, the patients are those of the ids in the
         data, else those identified from image similarity.
-    classes: the label set; None: recognised from the data, or the four stages of phantoms.
+    classes: the label set; None: recognised from the data, or the four stages of phantoms. positive: its positive
+        classes; (): the usual ones.
     shuffle_labels: seed for permuting the labels between patients, for a negative control; None: true labels.
     select: whether an epoch is selected, which needs a selection set of other patients.
     allocate: allocates the pixel array from its shape; None: in memory.
@@ -142,6 +144,8 @@ def prepare(
         samples = phantom_samples(seed=seed, classes=classes or FOUR_STAGES)
     else:
         samples = load_samples(path, patient_pattern, classes)
+    if positive:
+        samples = replace(samples, classes=label_set(samples.classes.names, positive))
     check_trainable(samples)
     if groups is not None:
         samples = with_groups(samples, groups)

@@ -21,6 +21,7 @@ from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine.hooks import Hooks, Step
 from stageproof.train.engine.optimizer import clip_gradients, rate_factor
 from stageproof.train.engine.stage import StageState
+from stageproof.train.networks import load_state
 from stageproof.train.recipes import Stage
 from stageproof.train.runs.metrics_log import Epoch
 from stageproof.train.seeds import derive, place_dropouts
@@ -99,9 +100,9 @@ def run_stage(
         if hooks.worthwhile():
             hooks.checkpoint()
     if keep != "last" and state.best_weights is not None:
-        trained.load_state_dict(state.best_weights)
+        load_state(trained, state.best_weights)
     elif state.average:
-        trained.load_state_dict(state.average.values)
+        load_state(trained, state.average.values)
 
 
 def _train_epoch(

@@ -27,7 +27,7 @@ from stageproof.train.engine.progress import ProgressBar
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.engine.stage import StageState
 from stageproof.train.metrics.validation import figures
-from stageproof.train.models import build, head_of
+from stageproof.train.networks import construct, head_of, load_state
 from stageproof.train.recipes import Recipe, Stage
 from stageproof.train.runs.checkpoints import CheckpointWriter
 from stageproof.train.runs.initial_weights import initialise
@@ -58,7 +58,8 @@ class Session:
     ) -> None:
         self.recipe, self.compute, self.processes, self.spec = recipe, compute, processes, spec
         self.data, self.folder, self.progress = data, folder, progress
-        self.model = build(recipe.architecture)
+        self.network = recipe.network(len(data.classes))
+        self.model = construct(self.network)
         self.stages = (("head", recipe.head), ("full", recipe.full))
         self.metrics_log = MetricsLog(None)
         self._from: Mapping[str, Any] | None = None
@@ -71,15 +72,15 @@ class Session:
         """
         if checkpoint is None:
             torch.manual_seed(seed)
-            self.model = build(self.recipe.architecture)
-            self._start = initialise(self.model, weights)
+            self.model = construct(self.network)
+            self._start = initialise(self.model, weights, self.network)
         else:
             if checkpoint["digest"] != self.data.digest:
                 raise CheckpointError(
                     f"{self.data.source} has changed since the run began: its digest is {self.data.digest[:12]}…, "
                     f"the checkpoint has {checkpoint['digest'][:12]}…. Restore the data, or start another run."
                 )
-            self.model.load_state_dict(checkpoint["model_state_dict"])
+            load_state(self.model, checkpoint["model_state_dict"])
             self._start = checkpoint["start"]
         self._from = checkpoint
         seed_dropouts(self.model)

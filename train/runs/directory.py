@@ -27,6 +27,7 @@ from torch import nn
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.system.work_folders import hold, make_private, release, sweep, unmark
 from stageproof.runtime.text.hints import command
+from stageproof.train.networks import load_state
 from stageproof.train.runs.unfinished import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
 
 WEIGHTS = "model.safetensors"
@@ -126,4 +127,4 @@ def load_weights(
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(f"{where}: {broken[0]} contains values that are not finite: training diverged.")
-    model.load_state_dict(dict(state), strict=False)
+    load_state(model, state, strict=False)

@@ -32,7 +32,7 @@ def table_rows(tables: Sequence[tuple[Any, Path]], where: Path) -> Rows:
         rows = table.column(image).to_pylist()
         if any(row is not None and not (isinstance(row, dict) and "bytes" in row) for row in rows):
             raise DatasetError(f"{file}: {image!r} is {table.schema.field(image).type}, expected struct<bytes, path>.")
-        if rows and not any((row or {}).get("bytes") for row in rows):
+        if any((row or {}).get("path") for row in rows) and not any((row or {}).get("bytes") for row in rows):
             raise DatasetError(f"{file}: {image!r} has paths and no images. Write the file with embedded images.")
         images += rows
         classes = _class_names(table.schema.metadata or {}, label)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.system.regular_files import read_text
+from stageproof.runtime.system.regular_files import open_regular, read_text
 from stageproof.train.data.samples import Skipped
 from stageproof.train.data.sources.arrow_rows import table_rows
+from stageproof.train.data.sources.not_taken import not_taken
 from stageproof.train.data.sources.rows import Part, Rows
 
 INFO, STATE, DICT = "dataset_info.json", "state.json", "dataset_dict.json"
@@ -124,6 +125,9 @@ def _parquet(files: Sequence[Path], where: Path) -> Rows:
 
     tables = []
     for file in files:
+        with open_regular(file) as opened:
+            if opened.read(4) != b"PAR1":
+                raise DatasetError(not_taken(file))
         try:
             tables.append((pq.ParquetFile(file).read(), file))
         except (pa.ArrowException, OSError) as error:

@@ -14,7 +14,7 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.images.debris import files_below
 from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.text.hints import command, quoted
-from stageproof.train.data.class_column import is_class
+from stageproof.train.data.class_column import UnknownLabelSetError, is_class
 from stageproof.train.data.identity.find_ids import with_ids
 from stageproof.train.data.samples import Samples, Skipped
 from stageproof.train.data.sources.csv_table import SUFFIXES, from_table, lists_slices
@@ -105,7 +105,10 @@ def _opened(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
         try:
             yield folder, skipped
         except DatasetError as error:
-            raise DatasetError(str(error).replace(str(folder), str(path))) from error
+            text = str(error).replace(str(folder), str(path))
+            if isinstance(error, UnknownLabelSetError):
+                raise UnknownLabelSetError(text, numbers=error.numbers) from error
+            raise DatasetError(text) from error
 
 
 def _read(data: Path, classes: LabelSet | None) -> list[Part]:
@@ -116,6 +119,8 @@ def _read(data: Path, classes: LabelSet | None) -> list[Part]:
             return parquet_file(data)
         if suffix in SUFFIXES:
             return [Part("", from_table(data))]
+        raise DatasetError(not_taken(data))
+    if not data.is_dir():
         raise DatasetError(not_taken(data))
     if is_saved(data):
         return saved_folder(data)

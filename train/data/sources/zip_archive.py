@@ -27,6 +27,7 @@ MOST_MEMBERS = 1 << 20
 _RATIO, _UNCHECKED = 200, 256 << 20
 """Limit on the ratio of uncompressed to compressed bytes of an archive that has more than `_UNCHECKED` bytes."""
 _PART = 1 << 20
+_ZIP_LIKE = {".xlsx", ".docx", ".pptx", ".npz"}
 _STEP = "Unpack it with a tool that you trust, check its content, and give the folder."
 
 
@@ -132,10 +133,10 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, pa
     """Write one member, and stop at its declared size."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(member) as source, target.open("xb") as file:
-        if source.peek(4)[:4] == b"PK\x03\x04" and target.suffix.lower() not in (".xlsx", ".docx", ".pptx", ".npz"):
-            raise DatasetError(f"{path} has another archive inside, {member.filename!r}. Unpack both.")
         left = member.file_size
         while part := source.read(min(_PART, left + 1)):
+            if left == member.file_size and part[:4] == b"PK\x03\x04" and target.suffix.lower() not in _ZIP_LIKE:
+                raise DatasetError(f"{path} has another archive inside, {member.filename!r}. Unpack both.")
             left -= len(part)
             if left < 0:
                 raise DatasetError(f"{path}: {member.filename!r} is larger than declared. {_STEP}")
