@@ -46,7 +46,7 @@ def load_samples(path: Path, patient_pattern: str | None = None, classes: LabelS
     Raises DatasetError for invalid data, several parts of a predefined split, classes that are not in the label set, or
     if there is no slice of any class.
     """
-    with _opened(path) as (data, skipped):
+    with opened(path) as (data, skipped):
         parts = _read(data, classes)
         if parts[0].name:
             raise DatasetError(_several_parts(path, data, [part.name for part in parts]))
@@ -61,7 +61,7 @@ def load_parts(
     Parts are folders such as train/ and test/, or splits of parquet files and saved datasets. Names begin with the
     part; ids are searched for in the rest. All parts have one label set.
     """
-    with _opened(path) as (data, skipped):
+    with opened(path) as (data, skipped):
         parts = _read(data, classes)
         samples = _samples(path, data, parts, skipped, patient_pattern, classes)
     part = np.repeat([part.name for part in parts], [len(part.rows.names) for part in parts])
@@ -93,9 +93,17 @@ def check_trainable(samples: Samples) -> None:
         )
 
 
+def tables_of(data: Path) -> list[Path]:
+    """The tables that list slices: `data` itself, or those in a folder."""
+    if data.is_file():
+        return [data] if data.suffix.lower() in SUFFIXES else []
+    tables = [path for path in sorted(data.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [path for path in tables if path.name not in _TABLES_OF_IDS and path.name[0] != "." and lists_slices(path)]
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
-    """`path`, or the folder of an archive's content; and what of the archive was not extracted."""
+def opened(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
+    """Context manager: `path`, or the folder of an archive's content; and what of the archive was not extracted."""
     if not path.exists():
         raise DatasetError(f"{path} does not exist. Give {EXPECTED}.")
     if not path.is_file() or not is_zip(path):
@@ -130,9 +138,14 @@ def _read(data: Path, classes: LabelSet | None) -> list[Part]:
             parts = parquet_folder(data, shards)
             first = replace(parts[0].rows, skipped=others_beside(data, found.files))
             return [Part(parts[0].name, first), *parts[1:]]
-        if table := _table_of(data):
-            _log.info("%s: the slices are those that %s lists", data, table.name)
-            return [Part("", from_table(table))]
+        if tables := tables_of(data):
+            if len(tables) > 1:
+                names = ", ".join(repr(path.name) for path in tables)
+                raise DatasetError(
+                    f"{data} has several tables of slices: {names}. Give one of them: --data {quoted(str(tables[0]))}."
+                )
+            _log.info("%s: the slices are those that %s lists", data, tables[0].name)
+            return [Part("", from_table(tables[0]))]
         if not folders_in(data) and len(found.files) > 0:
             raise DatasetError(
                 f"{data}: expected one folder for each class, found no folder. {not_taken(found.files[0])}"
@@ -159,18 +172,6 @@ def _samples(
                 raise DatasetError(f"{path} lists a file outside the archive, {str(image)!r}. Correct its table.")
         samples = replace(samples, images=[samples.read(at) for at in range(len(samples))])
     return with_ids(samples, data, patient_pattern)
-
-
-def _table_of(folder: Path) -> Path | None:
-    """The one table in `folder` that lists slices; None if there is none. Raises DatasetError for several."""
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
-    tables = [path for path in tables if path.name not in _TABLES_OF_IDS and path.name[0] != "." and lists_slices(path)]
-    if len(tables) > 1:
-        names = ", ".join(repr(path.name) for path in tables)
-        raise DatasetError(
-            f"{folder} has several tables of slices: {names}. Give one of them: --data {quoted(str(tables[0]))}."
-        )
-    return tables[0] if tables else None
 
 
 def _begins(path: Path, start: bytes) -> bool:
