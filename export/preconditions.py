@@ -26,12 +26,13 @@ from stageproof.export.formats import FORMATS, artifact_files, assert_pixels, co
 from stageproof.export.options import IMAGE_SIZE, Options
 from stageproof.export.parity.coverage import LEAST_IMAGES
 from stageproof.export.parity.family import artifacts_by_bound, check_count, limit_of
+from stageproof.export.reference.graph_source import assert_trusted, kind_of, makeable
 from stageproof.runtime.bundle.manifest import FILE, read_manifest
 from stageproof.runtime.errors import CheckpointError, DependencyError, InputError
 from stageproof.train.foreign.class_order import given_labels
-from stageproof.train.foreign.file_types import refuse_stranger
+from stageproof.train.foreign.file_types import refuse_folder, refuse_stranger
 from stageproof.train.runs.finding import chosen, run_of_file
-from stageproof.train.runs.record import data_path, read_record
+from stageproof.train.runs.record import RECORD, data_path, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +55,11 @@ def check(options: Options, wanted: Mapping[str, Sequence[str]] | None = None) -
     requested = {name: list(precisions) for name, precisions in chosen_formats.items()}
     assert_pixels(list(requested), options.with_preprocessing, options.with_softmax)
     check_numbers(options)
-    given_labels(options.labels)
+    given_labels(options.labels, options.classes, options.positive)
     options = with_absolute_source(options)
     logger.info(f"bundle {options.out}")
+    assert options.source is not None, "set by with_absolute_source()"
+    requested = makeable(options.source, requested, every="all" in (*options.to, *options.precision))
     check_formats(options, requested, skip=wanted is None and "all" in options.to)
     return options, requested
 
@@ -110,8 +113,12 @@ def with_absolute_source(options: Options) -> Options:
         logger.info(f"checkpoint {source}")
         if not os.access(source, os.R_OK):
             raise CheckpointError(f"{source}: this user has no read permission. Change its permissions.")
-        refuse_stranger(source)
+        assert_trusted(source, options.trust_code)
+        if kind_of(source) is None:
+            refuse_stranger(source)
     else:
+        if source is not None and source.is_dir() and not (source / RECORD).is_file():
+            refuse_folder(source)
         source = chosen(source)
     return replace(options, source=source.resolve())
 

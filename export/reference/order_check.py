@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import ASSUMED
@@ -34,14 +34,13 @@ def better_order(
         return None
     table = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(table, (truth, logits.argmax(1)), 1)
-    outputs = range(len(labels))
-    # right[k]: number of correct predictions if output j is class orders[k][j].
-    orders = list(itertools.permutations(outputs))
-    right = [sum(int(table[order[output], output]) for output in outputs) for order in orders]
-    best, now = max(range(len(orders)), key=right.__getitem__), int(np.trace(table))
-    if right[best] - now < LEAST_GAIN * len(truth):
+    # table[class, output]: the order that assigns a class to each output with the most correct predictions.
+    classes, outputs = linear_sum_assignment(table, maximize=True)
+    best, now = int(table[classes, outputs].sum()), int(np.trace(table))
+    if best - now < LEAST_GAIN * len(truth):
         return None
-    return tuple(labels[at] for at in orders[best]), right[best] / len(truth), now / len(truth)
+    order = tuple(labels[int(at)] for at in classes[np.argsort(outputs)])
+    return order, best / len(truth), now / len(truth)
 
 
 def check_order(order: ClassOrder, logits: np.ndarray, truth: np.ndarray, source: str) -> None:
