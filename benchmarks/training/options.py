@@ -19,6 +19,8 @@ class TrainingOptions:
 
     data: Path | None = None
     """Folder of class folders, or .parquet in the Hugging Face image schema. Default: generated phantoms."""
+    classes: str = ""
+    """Classes of the data in clinical order, such as CN,MCI,AD, or a built-in label set. Default: from the data."""
     image_size: int = 224
     """Height and width of the network's input in pixels."""
     batch_size: int = 16

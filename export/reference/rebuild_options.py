@@ -8,7 +8,6 @@ from typing import Any
 from stageproof.export.options import Options
 from stageproof.runtime.bundle.manifest import ModelInfo
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.labels import canonical_label
 
 
 def assert_agrees(options: Options, model: ModelInfo, bundle: Path) -> None:
@@ -17,7 +16,7 @@ def assert_agrees(options: Options, model: ModelInfo, bundle: Path) -> None:
     given: list[tuple[str, Any, Any]] = [
         ("--architecture", options.architecture, model.architecture),
         ("--image-size", options.image_size, spec.height if spec.height == spec.width else (spec.height, spec.width)),
-        ("--labels", tuple(canonical_label(label) or label for label in options.labels), model.labels),
+        ("--labels", tuple(model.classes.find(label) or label for label in options.labels), model.labels),
         ("--mean", options.mean, spec.mean),
         ("--std", options.std, spec.std),
     ]
