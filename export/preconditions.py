@@ -218,7 +218,7 @@ def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> N
     if run is not None and options.calibration_data is None and _phantoms(run):
         check_calibration(len(side_names(run, "training")), f"the training part of {run}")
     else:
-        if run is None and _unknown_classes(options.calibration_data, options.parity_data):
+        if run is None and options.calibration_data and _unknown_classes(options.calibration_data, options.parity_data):
             return
         real = options.parity_data is not None or (run is not None and not _phantoms(run))
         limit = limit_of(options, (one for listed in wanted.values() for one in listed))

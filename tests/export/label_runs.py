@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from stageproof.runtime.labels import LabelSet
+from stageproof.runtime.labels import LabelSet, label_set
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.sources.source import load_samples
 from stageproof.train.runs.record import write_record
 from tests import tiny
+
+GRADES = label_set(["Grad 0", "Größe ≥ 1.5", "重度 & <rest>"], ["重度 & <rest>"])
+"""Three classes that belong to no built-in label set, with signs of XML and letters beyond ASCII."""
 
 
 def write_folders(root: Path, classes: LabelSet, people: int = 12, slices: int = 3, only: Sequence[str] = ()) -> Path:

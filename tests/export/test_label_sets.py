@@ -20,6 +20,7 @@ from stageproof.export.data.comparison import comparison, phantoms
 from stageproof.export.options import Options
 from stageproof.export.parity.reference_answers import gather
 from stageproof.export.parity.report import Tolerance, compare
+from stageproof.export.preconditions import check_calibrated, check_images
 from stageproof.export.quantization.flip_forecast import changes, probability_to_pass
 from stageproof.export.reference.order_check import better_order
 from stageproof.export.reference.rebuild_options import assert_agrees
@@ -36,9 +37,9 @@ from stageproof.train.foreign.class_order import ClassOrder
 from tests import tiny
 from tests.cohort import SEVEN
 from tests.export import label_runs
+from tests.export.label_runs import GRADES
 
 CN_MCI_AD = label_set(["CN", "MCI", "AD"])
-GRADES = label_set(["Grad 0", "Größe ≥ 1.5", "重度 & <rest>"], ["重度 & <rest>"])
 TWENTY = label_set([f"Klasse {index:02d}" for index in range(20)])
 
 
@@ -72,11 +73,8 @@ def check_bundle(out: Path, run: Path, classes: LabelSet) -> None:
     assert predictor.self_test().passed
 
 
-def test_a_run_of_three_classes_is_exported_and_answers_by_name(tmp_path: Path) -> None:
-    data = label_runs.write_folders(tmp_path / "data", GRADES)
-    run = label_runs.write_run(tmp_path / "run", GRADES, data)
-    assert exported(run, tmp_path / "bundle", to=("onnx",)).whole
-    check_bundle(tmp_path / "bundle", run, GRADES)
+def test_a_run_of_three_classes_is_exported_and_answers_by_name(graded_bundle: Path) -> None:
+    check_bundle(graded_bundle, graded_bundle.with_name("run"), GRADES)
 
 
 @pytest.mark.slow
@@ -201,6 +199,18 @@ def test_the_data_of_a_run_is_read_with_the_classes_that_it_recorded(tmp_path: P
     path.write_text(json.dumps({**record, "clinical_order": record["clinical_order"][1:]}), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"run\.json: labels are .*, expected the classes of its clinical order"):
         comparison(run, 512)
+
+
+def test_classes_that_only_the_checkpoint_states_are_compared_once_it_is_read(tmp_path: Path, said: list[str]) -> None:
+    data = write_rows(tmp_path / "data", GRADES.names, each=40)
+    options = Options(source=tmp_path / "model.pth", parity_data=data)
+    check_images(options, {"onnx": ["fp32"]})
+    assert said == [f"the classes of {data} are compared with those of {options.source} once it is read"]
+    check_calibrated(replace(options, calibration_data=data), {"onnx": ["int8"]})
+    with pytest.raises(DatasetError, match="a checkpoint without a run names none"):
+        check_calibrated(options, {"onnx": ["int8"]})
+    with pytest.raises(DatasetError, match="does not exist"):
+        check_images(replace(options, parity_data=tmp_path / "nowhere"), {"onnx": ["fp32"]})
 
 
 @pytest.mark.parametrize("classes", [label_set(["CN", "AD"]), CN_MCI_AD, TWENTY])
