@@ -17,7 +17,7 @@ import numpy as np
 
 from stageproof.export.bundle.signing import assert_can_sign
 from stageproof.export.data.calibration import CALIBRATED, calibration_samples, check_calibration
-from stageproof.export.data.comparison import GIVEN, comparison
+from stageproof.export.data.comparison import GIVEN, comparison, given_samples
 from stageproof.export.data.overlap import pixel_digests
 from stageproof.export.data.run_data import run_data, side_names
 from stageproof.export.data.sampling import PATIENTS
@@ -29,6 +29,7 @@ from stageproof.export.parity.family import artifacts_by_bound, check_count, lim
 from stageproof.export.reference.graph_source import assert_trusted, kind_of, makeable
 from stageproof.runtime.bundle.manifest import FILE, read_manifest
 from stageproof.runtime.errors import CheckpointError, DependencyError, InputError
+from stageproof.train.data.class_column import UnknownLabelSetError
 from stageproof.train.foreign.class_order import given_labels
 from stageproof.train.foreign.file_types import refuse_folder, refuse_stranger
 from stageproof.train.runs.finding import chosen, run_of_file
@@ -199,7 +200,11 @@ def _available(options: Options, limit: int) -> tuple[np.ndarray | int, str, str
     run = source if source.is_dir() else None
     if options.parity_data is None and (run is None or _phantoms(run) or run_data(run).samples is None):
         return np.arange(limit) // (4 if run is None or not _phantoms(run) else 6), PATIENTS, "phantoms"
-    found = comparison(run, limit, options.parity_data, by_similarity=False)
+    try:
+        found = comparison(run, limit, options.parity_data, by_similarity=False)
+    except UnknownLabelSetError:  # the classes that a checkpoint states are read with torch; the images, after that
+        logger.info(f"the classes of {options.parity_data} are compared with those of {source} once it is read")
+        return np.arange(limit), PATIENTS, str(options.parity_data)
     people = found.samples.groups
     if people is None and found.kind == GIVEN:
         people = np.arange(len(found.samples))
@@ -220,6 +225,8 @@ def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> N
     if run is not None and options.calibration_data is None and _phantoms(run):
         check_calibration(len(side_names(run, "training")), f"the training part of {run}")
     else:
+        if run is None and options.calibration_data and _unknown_classes(options.calibration_data, options.parity_data):
+            return
         real = options.parity_data is not None or (run is not None and not _phantoms(run))
         limit = limit_of(options, (one for listed in wanted.values() for one in listed))
         compared = comparison(run, limit, options.parity_data, by_similarity=False).samples if real else None
@@ -229,3 +236,14 @@ def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> N
             moved=options.parity_data,
             compared=() if compared is None else pixel_digests(compared),
         )
+
+
+def _unknown_classes(*given: Path | None) -> bool:
+    """Whether class names of given data belong to no built-in label set, so that a checkpoint has to be read first."""
+    try:
+        for path in given:
+            if path is not None:
+                given_samples(path)
+    except UnknownLabelSetError:
+        return True
+    return False
