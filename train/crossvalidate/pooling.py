@@ -90,7 +90,6 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
         "schema": SCHEMA,
         "recipe": records[0]["recipe"],
         "start": records[0]["start"],
-        **classes.to_dict(),
         "data": {
             "source": public_source(records[0]["data"]["source"]),
             "digest": records[0]["data"]["digest"],
@@ -122,7 +121,7 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def figures(folds: Folds) -> dict[str, Any]:
-    """The classification and ranking metrics of `crossvalidation.json`.
+    """The label set, and the classification and ranking metrics of `crossvalidation.json`.
 
     ``folds``: values of each fold. ``over_folds``: their mean, with an interval. ``slices`` and ``patients``: metrics
     pooled over all folds. ``studies_by``: how patients are predicted.
@@ -133,6 +132,7 @@ def figures(folds: Folds) -> dict[str, Any]:
     levels = LEVELS if folds.unit == "patients" else LEVELS[:1]
     everyone = Summary(folds.patients(), counted=counted, inflation=DEPENDENCE) if folds.unit == "patients" else None
     return {
+        **folds.slices.classes.to_dict(),
         "folds": [_values(one) for one in by_fold],
         "over_folds": {level: _over_folds([one[level] for one in by_fold], folds, level) for level in levels},
         "slices": slices,

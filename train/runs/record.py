@@ -10,9 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.errors import BundleError, CheckpointError
+from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.labels import LabelSet, label_set
-from stageproof.runtime.model_info import label_set_in
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.runtime.text.hints import program
 
@@ -63,19 +62,25 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 
 def label_set_of(record: Mapping[str, Any], run: Path) -> LabelSet:
-    """The label set of a run, from its record; runs of 0.1 have the four stages.
+    """The label set of a run, from its record; runs of earlier versions have ``labels`` alone, in clinical order.
 
-    Raises CheckpointError if it is not valid, or not the order of the outputs.
+    Raises CheckpointError if it is missing or invalid, or not the order of the outputs.
     """
+    where, labels, positive = run / RECORD, record.get("labels"), record.get("positive", [])
+    order = record.get("clinical_order", labels)
+    for key, value in (("labels", labels), ("clinical_order", order), ("positive", positive)):
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise CheckpointError(f"{where}: {key} is {value!r}, expected a list of class names. Train again.")
     try:
-        classes = label_set_in(record, str(run / RECORD))
-    except BundleError as error:
-        raise CheckpointError(str(error)) from error
-    if list(record["labels"]) != list(classes.names):
-        raise CheckpointError(
-            f"{run / RECORD}: labels are {', '.join(record['labels'])}, expected {', '.join(classes.names)}: the "
-            "outputs of a run are in clinical order. Train again."
-        )
+        classes = label_set(order, positive)
+    except InputError as error:
+        raise CheckpointError(f"{where}: {error} Train again.") from error
+    for key, value in (("clinical_order", order), ("labels", labels)):
+        if value != list(classes.names):
+            raise CheckpointError(
+                f"{where}: {key} is {', '.join(value)}, expected {', '.join(classes.names)}: the outputs of a run are "
+                "in clinical order. Train again."
+            )
     return classes
 
 

@@ -14,7 +14,7 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.images.debris import files_below
 from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.text.hints import command, quoted
-from stageproof.train.data.class_column import UnknownLabelSetError, is_class
+from stageproof.train.data.class_column import is_class
 from stageproof.train.data.identity.find_ids import with_ids
 from stageproof.train.data.samples import Samples, Skipped
 from stageproof.train.data.sources.csv_table import SUFFIXES, from_table, lists_slices
@@ -35,22 +35,29 @@ _TABLES_OF_IDS = {"groups.csv", "participants.tsv"}
 _log = logging.getLogger(__name__)
 
 
-def load_samples(path: Path, patient_pattern: str | None = None, classes: LabelSet | None = None) -> Samples:
+def load_samples(
+    path: Path,
+    patient_pattern: str | None = None,
+    classes: LabelSet | None = None,
+    *,
+    by_position: bool = True,
+) -> Samples:
     """The labelled slices at `path`, with patient ids from names, tables or headers (`train.data.identity.find_ids`).
 
     path: a folder (`train.data.sources.folders`), a parquet file or a folder of shards, a folder of `save_to_disk`
     (`train.data.sources.hugging_face`), a CSV of path, label and patient (`train.data.sources.csv_table`), or a zip
     archive of one of these. patient_pattern: regular expression that extracts ids from paths instead.
     classes: the label set of the data; None: the built-in one that its class names belong to.
+    by_position: accept numbers as positions in `classes`.
 
     Raises DatasetError for invalid data, several parts of a predefined split, classes that are not in the label set, or
     if there is no slice of any class.
     """
     with opened(path) as (data, skipped):
-        parts = _read(data, classes)
+        parts = _read(data, classes, by_position)
         if parts[0].name:
             raise DatasetError(_several_parts(path, data, [part.name for part in parts]))
-        return _samples(path, data, parts, skipped, patient_pattern, classes)
+        return _samples(path, data, parts, skipped, patient_pattern, classes, by_position)
 
 
 def load_parts(
@@ -113,13 +120,10 @@ def opened(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
         try:
             yield folder, skipped
         except DatasetError as error:
-            text = str(error).replace(str(folder), str(path))
-            if isinstance(error, UnknownLabelSetError):
-                raise UnknownLabelSetError(text, numbers=error.numbers) from error
-            raise DatasetError(text) from error
+            raise type(error)(str(error).replace(str(folder), str(path))) from error
 
 
-def _read(data: Path, classes: LabelSet | None) -> list[Part]:
+def _read(data: Path, classes: LabelSet | None, by_position: bool = True) -> list[Part]:
     """The parts of the data; one without a name if it has no predefined split."""
     if data.is_file():
         suffix = data.suffix.lower()
@@ -150,7 +154,7 @@ def _read(data: Path, classes: LabelSet | None) -> list[Part]:
             raise DatasetError(
                 f"{data}: expected one folder for each class, found no folder. {not_taken(found.files[0])}"
             )
-    return folder_parts(data, classes)
+    return folder_parts(data, classes, by_position)
 
 
 def _samples(
@@ -160,9 +164,10 @@ def _samples(
     skipped: tuple[Skipped, ...],
     patient_pattern: str | None,
     classes: LabelSet | None,
+    by_position: bool = True,
 ) -> Samples:
     """The slices of all parts; those of an archive (`data` is not `path`) are read into memory."""
-    samples = replace(samples_of(str(data), parts, classes), source=str(path))
+    samples = replace(samples_of(str(data), parts, classes, by_position), source=str(path))
     samples = replace(samples, skipped=together([samples.skipped, skipped]))
     check_classes(samples)
     if data != path:

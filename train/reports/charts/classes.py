@@ -17,11 +17,14 @@ _DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)))
 
 def chart_names(classes: LabelSet) -> list[str]:
     """A name of at most 18 characters for each class, all different; tables beside the charts have the full names."""
-    names = [name if len(name) <= _WIDEST else f"{name[: _WIDEST - 1]}…" for name in classes.short]
+    names = [_shortened(name) for name in classes.short]
     if len(set(names)) == len(names):
         return names
-    return [f"{at}: {name}"[: _WIDEST - 1] + "…" if len(name) > _WIDEST - 4 else f"{at}: {name}"
-            for at, name in enumerate(classes.short, 1)]  # fmt: skip
+    return [_shortened(f"{at}: {name}") for at, name in enumerate(classes.short, 1)]
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _WIDEST else f"{name[: _WIDEST - 1]}…"
 
 
 def line_style(at: int, classes: LabelSet) -> dict[str, Any]:
@@ -43,6 +46,6 @@ def class_ticks(axes: Axes, classes: LabelSet) -> None:
     """Name the classes on both axes; those of the horizontal one are slanted if they would overlap."""
     names = chart_names(classes)
     level = len(names) * max(map(len, names)) <= 36  # characters beside each other in a matrix of four inches
-    slanted = {} if level else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    slanted: dict[str, Any] = {} if level else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), names, **slanted)
     axes.set_yticks(range(len(names)), names)

@@ -71,9 +71,12 @@ def _rows(classes: LabelSet) -> list[Row]:
         *([] if two else [("macro AUC", lambda level: level["macro"]["auc"])]),
         ("Cohen's kappa" if two else "weighted kappa", lambda level: level["kappa"]),
     ]
-    for name, short in zip(classes.names, chart_names(classes), strict=True):
-        rows.append((f"recall {short}", lambda level, name=name: level["classes"][name]["recall"]))
-    return rows
+    shown = zip(classes.names, chart_names(classes), strict=True)
+    return [*rows, *((f"recall {short}", _recall_of(name)) for name, short in shown)]
+
+
+def _recall_of(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda level: level["classes"][name]["recall"]
 
 
 def draw_figures(axes: Axes, facts: dict[str, Any], rows: Sequence[Row]) -> None:
