@@ -75,7 +75,8 @@ def _of_torchscript(reference: Reference) -> ModelProto:
     import onnx
     import torch
 
-    buffer, example = io.BytesIO(), torch.zeros(2, *reference.info.input.shape)
+    buffer: Any = io.BytesIO()
+    example = torch.zeros(2, *reference.info.input.shape)
     axes = {"images": {0: "batch"}, "logits": {0: "batch"}}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of its deprecation, and of what it folds

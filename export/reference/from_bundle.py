@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.export.reference.checkpoint import Described, digest_of
-from stageproof.export.reference.from_file import from_file
+from stageproof.export.reference.graph_file import from_file
 from stageproof.export.reference.graph_source import kind_of
 from stageproof.export.reference.model import Reference, from_run, run_of_weights
 from stageproof.export.reference.rebuild_options import readable

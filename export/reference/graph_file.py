@@ -1,4 +1,5 @@
-"""The reference of an export that is itself a graph: an ONNX or TorchScript file, run by ONNX Runtime or torch."""
+"""The reference of an export from a file of another program: a checkpoint, or an ONNX or TorchScript file, which is
+run by ONNX Runtime or torch."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from torch import nn
 
 from stageproof.export.options import IMAGE_SIZE
 from stageproof.export.reference import inferred
-from stageproof.export.reference.checkpoint import Described, class_order, input_spec
-from stageproof.export.reference.graph_source import ONNX, TORCHSCRIPT, assert_classes, assert_trusted
+from stageproof.export.reference.checkpoint import Described, class_order, from_checkpoint, input_spec
+from stageproof.export.reference.graph_source import ONNX, TORCHSCRIPT, assert_classes, assert_trusted, kind_of
 from stageproof.export.reference.inferred import ASSUMED, FROM_FILE, FROM_OPTION, Fact
 from stageproof.export.reference.model import Reference
 from stageproof.export.reference.onnx_file import OnnxFile
@@ -23,6 +24,15 @@ from stageproof.runtime.errors import BundleError, CheckpointError, InputError
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.foreign.class_order import ClassOrder
+
+
+def from_file(path: Path, described: Described) -> Reference:
+    """The model of the file. Raises CheckpointError, InputError or TrustError as `from_checkpoint`, `from_onnx` and
+    `from_torchscript`."""
+    kind = kind_of(path)
+    if kind is None:
+        return from_checkpoint(path, described)
+    return (from_onnx if kind == ONNX else from_torchscript)(path, described)
 
 
 def from_onnx(path: Path, described: Described) -> Reference:
