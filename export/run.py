@@ -34,6 +34,7 @@ from stageproof.export.preconditions import check, check_formats
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.preprocessing.onnx import assert_bilinear
 from stageproof.export.reference.from_bundle import assert_same_logits, calibration_change
+from stageproof.export.reference.inferred import assumptions
 from stageproof.export.reference.model import Reference, source_of
 from stageproof.export.reference.order_check import check_order
 from stageproof.export.reference.rebuild_options import assert_agrees
@@ -110,6 +111,8 @@ def export(
         options, wanted = check(options, wanted)
     reference = load_reference(options)
     logger.info(str(reference.order))
+    if what := assumptions(reference.provenance):
+        logger.warning(what)
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
     before = present(options.out)

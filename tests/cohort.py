@@ -39,6 +39,10 @@ class Slice:
     number: int
     png: bytes
 
+    @property
+    def age(self) -> int:
+        return 50 + int(self.patient.removeprefix("OAS1_"))
+
 
 @cache
 def cohort(classes: int, people: int = 4, slices: int = 2, size: int = 32) -> tuple[Slice, ...]:
@@ -114,7 +118,7 @@ def table(slices: Sequence[Slice], names: Sequence[str] | None, labels: Callable
 
     rows = [{"bytes": one.png, "path": one.name} for one in slices]
     values = [labels(one.label) if names is None else list(names).index(one.label) for one in slices]
-    made = pa.table({"image": rows, "label": values})
+    made = pa.table({"image": rows, "label": values, "age": [one.age for one in slices]})
     if names is None:
         return made
     features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
@@ -192,11 +196,11 @@ def saved_parts(slices: Sequence[Slice], root: Path) -> Path:
 def csv(slices: Sequence[Slice], root: Path, label: Callable[[str], object] = str, column: str = "Label") -> Path:
     """A CSV as spreadsheets write it: byte-order mark, semicolons, capitals, and an empty row at the end."""
     (root / "images").mkdir(parents=True)
-    rows = [f"Path;{column};Patient;Session"]
+    rows = [f"Path;{column};Patient;Session;Age"]
     for one in slices:
         (root / "images" / one.name).write_bytes(one.png)
-        rows.append(f"images/{one.name};{label(one.label)};{one.patient};MR1")
-    (root / "slices.csv").write_text("\r\n".join([*rows, ";;;"]) + "\r\n", encoding="utf-8-sig")
+        rows.append(f"images/{one.name};{label(one.label)};{one.patient};MR1;{one.age}")
+    (root / "slices.csv").write_text("\r\n".join([*rows, ";;;;"]) + "\r\n", encoding="utf-8-sig")
     return root / "slices.csv"
 
 
@@ -253,12 +257,12 @@ def bids(slices: Sequence[Slice], root: Path) -> Path:
     people = {}
     for one in slices:
         subject = f"sub-{one.patient.removeprefix('OAS1_')}"
-        people[subject] = one.label
+        people[subject] = f"{one.age}\t{one.label}"
         path = root / subject / "anat" / f"{subject}_T1w_{one.number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(one.png)
-    people["sub-9999"] = "n/a"  # without images
-    rows = ["participant_id\tage\tdiagnosis", *(f"{subject}\t71\t{label}" for subject, label in people.items())]
+    people["sub-9999"] = "n/a\tn/a"  # without images
+    rows = ["participant_id\tage\tdiagnosis", *(f"{subject}\t{row}" for subject, row in people.items())]
     (root / "participants.tsv").write_text("\n".join(rows))
     return root
 

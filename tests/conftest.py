@@ -181,6 +181,25 @@ def tiny_bundle(tiny_checkpoint, once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def graded_bundle(once) -> Path:
+    """The bundle that an export to onnx makes of a run of three classes (`tests.export.label_runs`). The run, `run`,
+    and its data, `data`, are beside it. Do not change it: copy it."""
+    from stageproof.export.bundle.guard import write_guard
+    from stageproof.export.options import Options
+    from stageproof.export.run import export
+    from tests import tiny
+    from tests.export import label_runs
+
+    def make(folder: Path) -> int:
+        data = label_runs.write_folders(folder / "data", label_runs.GRADES)
+        run = label_runs.write_run(folder / "run", label_runs.GRADES, data)
+        with tiny.known(guard=write_guard):
+            return 0 if export(Options(source=run, out=folder / "bundle", threads=1)).whole else 1
+
+    return once("graded", make) / "bundle"
+
+
+@pytest.fixture(scope="session")
 def scan(tmp_path_factory) -> Path:
     """One phantom slice of nobody in the training data, as a grey JPEG file."""
     from PIL import Image

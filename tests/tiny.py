@@ -75,12 +75,12 @@ def fitted(samples: Any, model: Any = None) -> Any:
 
     if model is None:
         torch.manual_seed(0)
-        model = build()
+        model = build(len(samples.classes))
     model = model.eval().requires_grad_(False)
     images = torch.from_numpy(preprocessed(samples, InputSpec.imagenet(SIZE)))
     head, model.fc = model.fc, nn.Identity()
     features, model.fc = model(images), head
-    wanted = nn.functional.one_hot(torch.from_numpy(samples.labels), 4).float() * 8 - 2
+    wanted = nn.functional.one_hot(torch.from_numpy(samples.labels), len(samples.classes)).float() * 8 - 2
     middle = features.mean(0)
     square = (features - middle).T @ (features - middle)
     ridge = square + 1e-2 * square.trace() * torch.eye(len(square))

@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,8 +45,8 @@ class Options:
     """An .onnx or .xml file of the bundle, possibly a rejected one."""
     source: Path | None = None
     """The run or checkpoint that was exported. Default: the run under runs/ with the bundle's weights."""
-    architecture: str = "resnet50"
-    """Architecture of a foreign checkpoint."""
+    architecture: str | None = None
+    """Architecture of a foreign checkpoint. Default: the bundle's."""
     parity_data: Path | None = None
     """Images to run. Default: as for python -m export."""
     images: int = 8
@@ -143,19 +143,21 @@ def _relative(reference: np.ndarray, artifact: np.ndarray) -> float:
 
 
 def _reference(options: Options) -> Reference:
-    from stageproof.export.reference.model import from_checkpoint, from_run, run_of_weights, source_of
+    from stageproof.export.reference.from_bundle import described_by
+    from stageproof.export.reference.from_file import from_file
+    from stageproof.export.reference.model import from_run, run_of_weights, source_of
 
-    model = read_manifest(options.bundle).model
+    manifest = read_manifest(options.bundle)
+    model = manifest.model
     source = source_of(options.bundle, options.source)
     if not source.is_dir():
         source = run_of_weights(source) or source
     if source.is_dir():
         reference = from_run(source)
     else:
-        spec = model.input
-        reference = from_checkpoint(
-            source, options.architecture, spec.height, mean=spec.mean, std=spec.std, bundle=options.bundle
-        )
+        described = described_by(options.bundle, manifest)
+        described = replace(described, architecture=options.architecture or described.architecture)
+        reference = from_file(source, described)
     if reference.info.digest != model.digest:
         raise CheckpointError(f"{source} has other weights than {options.bundle} was made from. Give another --source.")
     return reference

@@ -35,20 +35,15 @@ def labelled_samples(path: Path, classes: LabelSet | None) -> Samples:
     classes: the model's; None, if they are not known yet: those of the data.
 
     Raises DatasetError for unusable data, for images of classes that the model does not have, and for labels that are
-    numbers without names, whose order is unknown. With None, UnknownLabelSetError for names that belong
-    to no built-in label set.
+    numbers without names, since nothing states their order. With None, UnknownLabelSetError for names that belong to no
+    built-in label set.
     """
     try:
         samples = load_samples(path)
-    except UnknownLabelSetError as error:
+    except UnknownLabelSetError:
         if classes is None:
             raise
-        if error.numbers:
-            raise DatasetError(
-                f"{path}: the labels are numbers without names, and classes are compared by name. Write the labels as "
-                f"names ({', '.join(classes.names)}), or give a folder of images without labels."
-            ) from error
-        samples = load_samples(path, None, classes)
+        samples = load_samples(path, None, classes, by_position=False)
     return samples if classes is None else in_classes(samples, classes)
 
 

@@ -108,8 +108,8 @@ def label_set(names: Sequence[str], positive: Sequence[str] = ()) -> LabelSet:
     for name in given:
         if not name or len(name) > _LONGEST or any(unicodedata.category(one)[0] in "CZ" and one != " " for one in name):
             raise InputError(f"class name {name[:80]!r}: expected 1 to {_LONGEST} printable characters.")
-        if "/" in name or "\\" in name or "," in name:
-            raise InputError(f"class name {name!r}: expected a name without commas and slashes.")
+        if "/" in name or "\\" in name or "," in name or not name.strip("."):
+            raise InputError(f"class name {name!r}: expected a name without commas and slashes, not of dots alone.")
     scale = _scale_of(given)
     found = given if scale is None else tuple(str(_spelt(scale, name)) for name in given)
     if twice := sorted({name for name in found if [one.casefold() for one in found].count(name.casefold()) > 1}):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stageproof.train.data.samples import Samples
+from stageproof.train.data.sources.age_and_sex import traits_of
 from stageproof.train.data.sources.source import load_parts
 from tests.cohort import LAYOUTS, SETS, cohort, halves, key
 
@@ -44,6 +45,11 @@ def test_every_layout_with_two_to_seven_classes(layout: str, classes: int, tmp_p
         expected = {key(one.png): name for name, chosen in halves(slices).items() for one in chosen}
         assert {key(samples.read(at)): name for at, name in enumerate(part)} == expected
         assert all(name.startswith(f"{where}/") for name, where in zip(samples.names, part, strict=True))
+    if any(word in layout for word in ("csv", "BIDS", "parquet", "shards", "save")) and layout not in PARTS:
+        traits = traits_of(path, samples.names[::-1])
+        ages = {key(one.png): one.age for one in slices}
+        expected = [ages[key(samples.read(at))] for at in range(len(samples))][::-1]
+        assert (traits.ages.tolist() if traits else None) == (None if layout == "dicom and csv" else expected)
     again, _ = load_parts(path, classes=SETS[classes])
     assert again.digest() == samples.digest()
     assert again.names == samples.names

@@ -20,8 +20,8 @@ class Options:
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
     """Values of the recipe, with the changes made on the command line."""
     data: Path | None = None
-    """Training data: a folder with a subfolder for each class, a .parquet file (Hugging Face image schema), or a .csv
-    file (columns path, label and patient). If omitted: synthetic slices (phantoms)."""
+    """Training data: a folder with a subfolder for each class, parquet files, a folder of save_to_disk, a .csv file
+    (columns path, label and patient), or a .zip of one of these. If omitted: synthetic slices (phantoms)."""
     groups: Path | None = None
     """CSV file with the columns file and patient (or group), for --data.
     If omitted: patient ids found in the data, else patients identified from image similarity."""

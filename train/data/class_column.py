@@ -25,11 +25,6 @@ _SHOWN = 6
 class UnknownLabelSetError(DatasetError):
     """The class names of the data belong to no built-in label set, and none was given."""
 
-    def __init__(self, message: str, *, numbers: bool = False) -> None:
-        """numbers: whether the labels are numbers that nothing names."""
-        super().__init__(message)
-        self.numbers = numbers
-
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +37,15 @@ def resolve(
     declared: Iterable[str] = (),
     ratings: bool = False,
     names: Sequence[str] = (),
+    by_position: bool = True,
 ) -> tuple[LabelSet, np.ndarray]:
     """The label set, and (N,) int64 indices in its `names`.
 
     values: (N,) the label of each slice: a name, or a number as an integer, whole float or text. where: the source, for
     messages. classes: the label set of the data; None: the built-in one that all names belong to.
     declared: classes of the source that may have no slice. ratings: whether numbers are Clinical Dementia Ratings; so
-    they are, too, if one of them is 0.5. Other numbers are positions in `classes`, from 0. names: (N,) names of the
-    slices, for messages.
+    they are, too, if one of them is 0.5. Other numbers are positions in `classes`, from 0; without `by_position` they
+    are refused. names: (N,) names of the slices, for messages.
 
     Raises DatasetError for missing and unknown labels, for names of several label sets, and for numbers without
     `classes`.
@@ -67,7 +63,7 @@ def resolve(
         classes = _recognised(list(dict.fromkeys(asked.values())), [label_text(one) for one in declared], where)
     known = {text: classes.find(name) for text, name in asked.items()}
     if None in known.values():
-        known = dict(_by_position(known, classes, where))
+        known = dict(_by_position(known, classes, where, by_position))
     elif not ratings and any(text.isdecimal() and text != "0" and text not in classes.names for text in found):
         _check_ratings(list(found), classes, where)
     return classes, np.array([classes.index(str(known[text])) for text in texts], np.int64)
@@ -113,8 +109,7 @@ def _recognised(occurring: list[str], declared: list[str], where: str) -> LabelS
         raise UnknownLabelSetError(
             f"{where}: the labels are the numbers {numbers}, and nothing gives their order. Name the classes in the "
             f"order of these numbers, from 0: --classes A,B,C, or a built-in set: {built_in_sets()}. Numbers in a "
-            "column named CDR are Clinical Dementia Ratings.",
-            numbers=True,
+            "column named CDR are Clinical Dementia Ratings."
         )
     odd = [repr(name) for name in occurring if recognise([name]) is None]
     which = f"{', '.join(odd[:_SHOWN])} {'is' if len(odd) == 1 else 'are'} in none" if odd else "they are of several"
@@ -124,7 +119,7 @@ def _recognised(occurring: list[str], declared: list[str], where: str) -> LabelS
     )
 
 
-def _by_position(known: dict[str, str | None], classes: LabelSet, where: str) -> dict[str, str]:
+def _by_position(known: dict[str, str | None], classes: LabelSet, where: str, by_position: bool) -> dict[str, str]:
     """The classes of numbers by their position in `classes`."""
     unknown = [text for text, name in known.items() if name is None]
     given = ", ".join(map(repr, unknown[:_SHOWN])) + (f" and {len(unknown) - _SHOWN} more" if unknown[_SHOWN:] else "")
@@ -133,6 +128,11 @@ def _by_position(known: dict[str, str | None], classes: LabelSet, where: str) ->
         raise DatasetError(
             f"{where}: {given} {'is' if len(unknown) == 1 else 'are'} none of {expected}. Correct the names, or name "
             "all classes of this data in clinical order: --classes A,B,C, or a built-in set."
+        )
+    if not by_position:
+        raise DatasetError(
+            f"{where}: the labels are numbers without names ({given}), and nothing states which of {expected} they "
+            "are. Write the labels as names."
         )
     if any(_number(name) or rating(name) for name in classes.names):
         raise DatasetError(

@@ -30,6 +30,10 @@ class Given:
     """Positive classes as spelt; () if not given."""
 
 
+NOTHING = Given()
+"""No option is given."""
+
+
 def unnumbered(names: Sequence[str]) -> list[str]:
     """The names without numbers before them, as in ``0_NonDemented``, if all have them."""
     parts = [_BEFORE.fullmatch(name) for name in names]
@@ -91,7 +95,7 @@ def given_labels(labels: Sequence[str], classes: Sequence[str] = (), positive: S
     if not names and not order:
         if chosen:
             raise InputError("--positive needs the classes: give --labels, or --classes if the checkpoint names them.")
-        return Given()
+        return NOTHING
     try:
         found = label_set(order, chosen) if order else set_of(names, chosen)
     except InputError as error:

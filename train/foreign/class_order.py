@@ -18,6 +18,7 @@ from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS, LabelSet, label_set
 from stageproof.train.foreign.class_names import (
     GIVE,
+    NOTHING,
     Given,
     canonical,
     given_labels,
@@ -27,7 +28,7 @@ from stageproof.train.foreign.class_names import (
     unnumbered,
 )
 
-__all__ = ["ClassOrder", "Given", "Statement", "decide", "given_labels"]
+__all__ = ["NOTHING", "ClassOrder", "Given", "Statement", "decide", "given_labels"]
 
 
 @dataclass(frozen=True)

@@ -82,15 +82,25 @@ def read_contents(path: Path) -> Contents:
 def read_weights(path: Path) -> Weights:
     """The state dict of a run, or of a file with one state dict, without the prefix ``module.`` of nn.DataParallel.
 
-    Raises CheckpointError as `read_contents`, and for several state dicts, unless one has the key ``state_dict`` or
-    ``model_state_dict``. `train.foreign.identification` selects by the network instead.
+    Raises CheckpointError as `read_contents`, and for several state dicts. `train.foreign.identification` selects by
+    the network instead.
     """
     found = read_contents(path)
-    keys = [key for key in _UNWRAPPED if key in found.entries] or [key for key in found.entries if key == ""]
-    if not keys and len(found.entries) > 1:
+    state = sole_state(found)
+    if state is None:
         raise CheckpointError(f"{path} contains several state dicts: {', '.join(found.entries)}. Save one alone.")
-    state = found.entries[keys[0] if keys else next(iter(found.entries))]
     return Weights({name.removeprefix("module."): tensor for name, tensor in state.items()}, found.beside)
+
+
+def sole_state(found: Contents) -> dict[str, torch.Tensor] | None:
+    """The state dict of a file: the one with the key ``state_dict`` or ``model_state_dict``, else the largest. None if
+    another one has at least half as many tensors, and may be meant."""
+    keys = [key for key in _UNWRAPPED if key in found.entries] or sorted(
+        found.entries, key=lambda key: -len(found.entries[key])
+    )
+    state = found.entries[keys[0]]
+    rivals = [key for key in found.entries if key != keys[0] and 2 * len(found.entries[key]) >= len(state)]
+    return None if rivals else state
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

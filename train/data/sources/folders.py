@@ -26,19 +26,21 @@ FEWEST_PATIENT_FOLDERS = 8
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
 
 
-def folder_parts(root: Path, classes: LabelSet | None) -> list[Part]:
+def folder_parts(root: Path, classes: LabelSet | None, by_position: bool = True) -> list[Part]:
     """The slices in `root`: class folders, class folders inside patient folders or inside the parts of a split, or a
-    BIDS dataset with classes in participants.tsv. Raises DatasetError for anything else."""
+    BIDS dataset with classes in participants.tsv. by_position: as for `train.data.class_column.resolve`.
+
+    Raises DatasetError for anything else."""
     folders = folders_in(root)
     if not any(is_class(folder.name, classes) for folder in folders):
         if are_patients(folders, classes):
             return [Part("", _patients(root, folders, classes))]
         if parts := _parts(root, folders, classes):
-            return [Part(folder.name, class_folders(folder, classes)) for folder in parts]
+            return [Part(folder.name, class_folders(folder, classes, by_position)) for folder in parts]
         bids = _bids(root, folders, classes)
         if bids is not None:
             return [Part("", bids)]
-    return [Part("", class_folders(root, classes))]
+    return [Part("", class_folders(root, classes, by_position))]
 
 
 def folders_in(root: Path) -> list[Path]:
@@ -74,7 +76,7 @@ def _parts(root: Path, folders: Sequence[Path], classes: LabelSet | None) -> Seq
     return folders
 
 
-def class_folders(root: Path, classes: LabelSet | None) -> Rows:
+def class_folders(root: Path, classes: LabelSet | None, by_position: bool = True) -> Rows:
     """The slices in the class folders in `root`; some classes may be empty or missing.
 
     Raises DatasetError if `root` has other folders, or two folders for one class.
@@ -86,9 +88,10 @@ def class_folders(root: Path, classes: LabelSet | None) -> Rows:
             "contains the class folders."
         )
     try:
-        found, labels = resolve(names, f"{root}, class folders", classes)
+        found, labels = resolve(names, f"{root}, class folders", classes, by_position=by_position)
     except DatasetError as error:
-        raise DatasetError(f"{error} Give the folder that contains the class folders, and move others out.") from error
+        advice = "Give the folder that contains the class folders, and move others out."
+        raise type(error)(f"{error} {advice}") from error
     taken = labels.tolist()
     if doubled := [name for name, label in zip(names, taken, strict=True) if taken.count(label) > 1]:
         raise DatasetError(f"{root}: {', '.join(map(repr, doubled))} are the same class spelt twice. Merge them.")

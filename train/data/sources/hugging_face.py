@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.images.debris import files_below
 from stageproof.runtime.system.regular_files import open_regular, read_text
 from stageproof.train.data.samples import Skipped
 from stageproof.train.data.sources.arrow_rows import table_rows
@@ -29,13 +30,56 @@ def parquet_file(path: Path) -> list[Part]:
     match = _SHARD.fullmatch(path.stem)
     if match is None or int(match["count"]) < 2:
         return [Part("", _parquet([path], path))]
-    shards = [one for one in sorted(path.parent.iterdir()) if _is_shard_of(one, match["split"])]
+    return [Part("", _parquet(_shards(path, match["split"]), path))]
+
+
+def _shards(path: Path, split: str) -> list[Path]:
+    """All shards of a split, beside one of them."""
+    shards = [one for one in sorted(path.parent.iterdir()) if _is_shard_of(one, split)]
     _check_shards(shards, path.parent)
-    return [Part("", _parquet(shards, path))]
+    return shards
 
 
 def parquet_folder(root: Path, files: Sequence[Path]) -> list[Part]:
     """The parts of a folder with parquet `files`, one for each split; shards of a split are joined."""
+    splits = _splits(root, files)
+    named = len(splits) > 1
+    return [Part(split if named else "", _parquet(shards, root)) for split, shards in splits.items()]
+
+
+def rows_beside_images(data: Path) -> list[dict[str, Any]] | None:
+    """The rows of a parquet file, of shards of one split, or of a saved dataset, in the order of `Rows.names`, without
+    the images; None for other data."""
+    import pyarrow.parquet as pq
+
+    if data.is_dir() and is_saved(data):
+        return None if (data / DICT).is_file() else _plain_rows([_saved_table(data)])
+    if data.is_file():
+        match = _SHARD.fullmatch(data.stem)
+        files = [data] if match is None else _shards(data, match["split"])
+    else:
+        splits = _splits(data, [file for file in files_below(data).files if file.suffix.lower() == ".parquet"])
+        files = next(iter(splits.values())) if len(splits) == 1 else []
+    return _plain_rows([pq.ParquetFile(file) for file in files]) if files else None
+
+
+def _plain_rows(tables: Sequence[Any]) -> list[dict[str, Any]]:
+    """The rows of tables or parquet files in the columns of numbers and text."""
+    import pyarrow as pa
+
+    rows = []
+    for table in tables:
+        schema = table.schema_arrow if hasattr(table, "schema_arrow") else table.schema
+        names = [
+            field.name for field in schema if not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))
+        ]
+        chosen = table.read(columns=names) if hasattr(table, "schema_arrow") else table.select(names)
+        rows += chosen.to_pylist() or []
+    return rows
+
+
+def _splits(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """The parquet files of each split, in order."""
     splits: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         splits[_split_of(file, root)].append(file)
@@ -53,8 +97,7 @@ def parquet_folder(root: Path, files: Sequence[Path]) -> list[Part]:
                 "several configurations. Give one of these folders."
             )
         _check_shards(shards, root)
-    named = len(splits) > 1
-    return [Part(split if named else "", _parquet(shards, root)) for split, shards in splits.items()]
+    return splits
 
 
 def is_saved(root: Path) -> bool:
@@ -136,7 +179,12 @@ def _parquet(files: Sequence[Path], where: Path) -> Rows:
 
 
 def _saved(folder: Path) -> Rows:
-    """The rows of one dataset of `save_to_disk`, in the order of its indices if it has any."""
+    """The rows of one dataset of `save_to_disk`."""
+    return table_rows([(_saved_table(folder), folder)], folder)
+
+
+def _saved_table(folder: Path) -> Any:
+    """The table of one dataset of `save_to_disk`, in the order of its indices if it has any."""
     import pyarrow as pa
 
     state, info = _json(folder / STATE), _json(folder / INFO)
@@ -156,7 +204,7 @@ def _saved(folder: Path) -> Rows:
         if len(chosen) and not 0 <= min(chosen.to_pylist()) <= max(chosen.to_pylist()) < table.num_rows:
             raise DatasetError(f"{indices[0]} refers to rows beyond the {table.num_rows} of the data. Save it again.")
         table = table.take(chosen)
-    return table_rows([(table.replace_schema_metadata(metadata), folder)], folder)
+    return table.replace_schema_metadata(metadata)
 
 
 def _stream(file: Path) -> Any:

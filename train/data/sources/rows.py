@@ -48,7 +48,7 @@ class Part:
     rows: Rows
 
 
-def samples_of(source: str, parts: Sequence[Part], classes: LabelSet | None) -> Samples:
+def samples_of(source: str, parts: Sequence[Part], classes: LabelSet | None, by_position: bool = True) -> Samples:
     """The slices of all parts; names begin with that of the part. One label set is resolved for all of them.
 
     Raises DatasetError as `train.data.class_column.resolve`.
@@ -62,6 +62,7 @@ def samples_of(source: str, parts: Sequence[Part], classes: LabelSet | None) -> 
         declared=[name for one in rows for name in one.declared],
         ratings=all(one.ratings for one in rows),
         names=names,
+        by_position=by_position,
     )
     plain = len(parts) == 1 and rows[0].paths is None and not parts[0].name
     return Samples(

@@ -14,7 +14,7 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.images.debris import files_below
 from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.text.hints import command, quoted
-from stageproof.train.data.class_column import UnknownLabelSetError, is_class
+from stageproof.train.data.class_column import is_class
 from stageproof.train.data.identity.find_ids import with_ids
 from stageproof.train.data.samples import Samples, Skipped
 from stageproof.train.data.sources.csv_table import SUFFIXES, from_table, lists_slices
@@ -32,25 +32,40 @@ from stageproof.train.data.sources.rows import Part, samples_of, together
 from stageproof.train.data.sources.zip_archive import is_zip, unpacked
 
 _TABLES_OF_IDS = {"groups.csv", "participants.tsv"}
+OTHER_PART = "not the training part of the predefined split"
 _log = logging.getLogger(__name__)
 
 
-def load_samples(path: Path, patient_pattern: str | None = None, classes: LabelSet | None = None) -> Samples:
+def load_samples(
+    path: Path,
+    patient_pattern: str | None = None,
+    classes: LabelSet | None = None,
+    *,
+    by_position: bool = True,
+    training_part: bool = False,
+) -> Samples:
     """The labelled slices at `path`, with patient ids from names, tables or headers (`train.data.identity.find_ids`).
 
     path: a folder (`train.data.sources.folders`), a parquet file or a folder of shards, a folder of `save_to_disk`
     (`train.data.sources.hugging_face`), a CSV of path, label and patient (`train.data.sources.csv_table`), or a zip
     archive of one of these. patient_pattern: regular expression that extracts ids from paths instead.
     classes: the label set of the data; None: the built-in one that its class names belong to.
+    by_position: accept numbers as positions in `classes`. training_part: of a predefined split, read the part named
+    train; the others are listed in `Samples.skipped`, and their files are not read.
 
     Raises DatasetError for invalid data, several parts of a predefined split, classes that are not in the label set, or
     if there is no slice of any class.
     """
-    with _opened(path) as (data, skipped):
-        parts = _read(data, classes)
+    with opened(path) as (data, skipped):
+        parts = _read(data, classes, by_position)
         if parts[0].name:
-            raise DatasetError(_several_parts(path, data, [part.name for part in parts]))
-        return _samples(path, data, parts, skipped, patient_pattern, classes)
+            training = [part for part in parts if part.name.lower().startswith("train")]
+            if not training_part or len(training) != 1:
+                raise DatasetError(_several_parts(path, data, [part.name for part in parts]))
+            skipped += tuple(_not_trained_on(part) for part in parts if part is not training[0])
+            classes = samples_of(str(data), parts, classes, by_position).classes  # of all parts, as `load_parts`
+            parts = training
+        return _samples(path, data, parts, skipped, patient_pattern, classes, by_position)
 
 
 def load_parts(
@@ -61,7 +76,7 @@ def load_parts(
     Parts are folders such as train/ and test/, or splits of parquet files and saved datasets. Names begin with the
     part; ids are searched for in the rest. All parts have one label set.
     """
-    with _opened(path) as (data, skipped):
+    with opened(path) as (data, skipped):
         parts = _read(data, classes)
         samples = _samples(path, data, parts, skipped, patient_pattern, classes)
     part = np.repeat([part.name for part in parts], [len(part.rows.names) for part in parts])
@@ -93,9 +108,17 @@ def check_trainable(samples: Samples) -> None:
         )
 
 
+def tables_of(data: Path) -> list[Path]:
+    """The tables that list slices: `data` itself, or those in a folder."""
+    if data.is_file():
+        return [data] if data.suffix.lower() in SUFFIXES else []
+    tables = [path for path in sorted(data.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return [path for path in tables if path.name not in _TABLES_OF_IDS and path.name[0] != "." and lists_slices(path)]
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
-    """`path`, or the folder of an archive's content; and what of the archive was not extracted."""
+def opened(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
+    """Context manager: `path`, or the folder of an archive's content; and what of the archive was not extracted."""
     if not path.exists():
         raise DatasetError(f"{path} does not exist. Give {EXPECTED}.")
     if not path.is_file() or not is_zip(path):
@@ -105,13 +128,10 @@ def _opened(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
         try:
             yield folder, skipped
         except DatasetError as error:
-            text = str(error).replace(str(folder), str(path))
-            if isinstance(error, UnknownLabelSetError):
-                raise UnknownLabelSetError(text, numbers=error.numbers) from error
-            raise DatasetError(text) from error
+            raise type(error)(str(error).replace(str(folder), str(path))) from error
 
 
-def _read(data: Path, classes: LabelSet | None) -> list[Part]:
+def _read(data: Path, classes: LabelSet | None, by_position: bool = True) -> list[Part]:
     """The parts of the data; one without a name if it has no predefined split."""
     if data.is_file():
         suffix = data.suffix.lower()
@@ -130,14 +150,19 @@ def _read(data: Path, classes: LabelSet | None) -> list[Part]:
             parts = parquet_folder(data, shards)
             first = replace(parts[0].rows, skipped=others_beside(data, found.files))
             return [Part(parts[0].name, first), *parts[1:]]
-        if table := _table_of(data):
-            _log.info("%s: the slices are those that %s lists", data, table.name)
-            return [Part("", from_table(table))]
+        if tables := tables_of(data):
+            if len(tables) > 1:
+                names = ", ".join(repr(path.name) for path in tables)
+                raise DatasetError(
+                    f"{data} has several tables of slices: {names}. Give one of them: --data {quoted(str(tables[0]))}."
+                )
+            _log.info("%s: the slices are those that %s lists", data, tables[0].name)
+            return [Part("", from_table(tables[0]))]
         if not folders_in(data) and len(found.files) > 0:
             raise DatasetError(
                 f"{data}: expected one folder for each class, found no folder. {not_taken(found.files[0])}"
             )
-    return folder_parts(data, classes)
+    return folder_parts(data, classes, by_position)
 
 
 def _samples(
@@ -147,9 +172,10 @@ def _samples(
     skipped: tuple[Skipped, ...],
     patient_pattern: str | None,
     classes: LabelSet | None,
+    by_position: bool = True,
 ) -> Samples:
     """The slices of all parts; those of an archive (`data` is not `path`) are read into memory."""
-    samples = replace(samples_of(str(data), parts, classes), source=str(path))
+    samples = replace(samples_of(str(data), parts, classes, by_position), source=str(path))
     samples = replace(samples, skipped=together([samples.skipped, skipped]))
     check_classes(samples)
     if data != path:
@@ -161,16 +187,8 @@ def _samples(
     return with_ids(samples, data, patient_pattern)
 
 
-def _table_of(folder: Path) -> Path | None:
-    """The one table in `folder` that lists slices; None if there is none. Raises DatasetError for several."""
-    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
-    tables = [path for path in tables if path.name not in _TABLES_OF_IDS and path.name[0] != "." and lists_slices(path)]
-    if len(tables) > 1:
-        names = ", ".join(repr(path.name) for path in tables)
-        raise DatasetError(
-            f"{folder} has several tables of slices: {names}. Give one of them: --data {quoted(str(tables[0]))}."
-        )
-    return tables[0] if tables else None
+def _not_trained_on(part: Part) -> Skipped:
+    return Skipped(f"slices of the part {part.name}: {OTHER_PART}", len(part.rows.names), str(part.rows.names[0]))
 
 
 def _begins(path: Path, start: bytes) -> bool:
