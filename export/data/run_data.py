@@ -88,13 +88,13 @@ def _run_data(
     """As `run_data`. state, moved_state: `_state` of `path` and `moved`, to invalidate the cache when files change."""
     if moved is not None:
         with suppress(DatasetError, OSError):  # such as a folder of unlabelled images
-            samples = load_samples(moved, None, classes)
+            samples = load_samples(moved, None, classes, training_part=True)
             if samples.digest() == digest:
                 return RunData(samples, False, digest=digest, moved=True)
     if not path.exists():
         return RunData(None, False, f"the data of {run.name} is no longer at {path}", digest)
     try:
-        samples = load_samples(path, None, classes)
+        samples = load_samples(path, None, classes, training_part=True)
     except (DatasetError, OSError) as error:
         return RunData(None, False, f"the data of {run.name} cannot be read: {str(error).removesuffix('.')}", digest)
     if samples.digest() != digest:

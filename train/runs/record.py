@@ -66,8 +66,9 @@ def label_set_of(record: Mapping[str, Any], run: Path) -> LabelSet:
 
     Raises CheckpointError if it is missing or invalid, or not the order of the outputs.
     """
-    where, labels, positive = run / RECORD, record.get("labels"), record.get("positive", [])
-    order = record.get("clinical_order", labels)
+    where, positive = run / RECORD, record.get("positive", [])
+    labels: Any = record.get("labels")
+    order: Any = record.get("clinical_order", labels)
     for key, value in (("labels", labels), ("clinical_order", order), ("positive", positive)):
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise CheckpointError(f"{where}: {key} is {value!r}, expected a list of class names. Train again.")

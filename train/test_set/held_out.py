@@ -21,7 +21,7 @@ from stageproof.train.data.ids import Ids
 from stageproof.train.data.patients.similarity import shows_patient_of
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.sources.source import load_samples
+from stageproof.train.data.sources.source import OTHER_PART, load_samples
 from stageproof.train.runs.record import data_path, label_set_of, recorded_verdict
 from stageproof.train.runs.split_file import SPLIT, labels_trained_on, read_split
 
@@ -86,8 +86,10 @@ def held_out(
     """
     spec, classes = InputSpec.from_dict(record["input"]), label_set_of(record, run)
     recorded = data_path(run, record)
-    samples = load_samples(data, patient_pattern, classes) if data else _own_samples(record, recorded, classes)
+    samples = _read(data, patient_pattern, classes) if data else _own_samples(record, recorded, classes)
     digest = samples.digest()
+    if data and digest != record["data"]["digest"] and any(OTHER_PART in one.reason for one in samples.skipped):
+        samples = load_samples(data, patient_pattern, classes)  # raises DatasetError, which lists the parts
     if groups is not None:
         samples = with_groups(samples, groups)
     given = samples.ids if groups is not None or patient_pattern is not None else None
@@ -110,7 +112,12 @@ def _own_samples(record: dict[str, Any], recorded: Path | None, classes: LabelSe
         return phantom_samples(seed=record["options"]["seed"], classes=classes)
     if not recorded.exists():
         raise DatasetError(f"The data of the run is no longer at {recorded}. Give its new path: --data DIR_OR_PARQUET.")
-    return load_samples(recorded, classes=classes)
+    return _read(recorded, None, classes)
+
+
+def _read(path: Path, patient_pattern: str | None, classes: LabelSet) -> Samples:
+    """As a run reads its data: of a predefined split, the training part."""
+    return load_samples(path, patient_pattern, classes, training_part=True)
 
 
 def _own(
