@@ -145,6 +145,7 @@ def _evaluate(
         "stageproof": __version__,
         "run": public_run(run.resolve().name, record["weights_sha256"]),
         "weights_sha256": record["weights_sha256"],
+        **({"hub": record["hub"]} if "hub" in record else {}),  # where `train.hub.fetch` downloaded the run from
         "data": _data(record, held, patients),
         "method": {
             "level": LEVEL,

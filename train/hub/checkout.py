@@ -30,9 +30,8 @@ def checkout(repository: Repository, commit: str, files: Mapping[str, Path | byt
     Raises HubError if it cannot be written.
     """
     try:
-        place = cached_assets_path(
-            "stageproof", repository.name, "commits", assets_dir=os.path.expanduser(constants.HF_ASSETS_CACHE)
-        )
+        assets = Path(constants.HF_ASSETS_CACHE).expanduser()
+        place = cached_assets_path("stageproof", repository.name, "commits", assets_dir=assets)
         folder = place / commit
         if _has(folder, files):
             return folder

@@ -78,6 +78,7 @@ def download(repository: Repository, kind: str) -> Snapshot:
     bundle or run lacks a file, HubError if the Hub cannot be reached or the file system is full.
     """
     listing = _cached(repository) if is_offline() else list_files(repository)
+    logger.info(f"hf:{repository.name}: {repository.revision} is commit {listing.commit}")
     check_names(listing)
     _check_kind(listing, kind)
     mark = _mark(listing, _MARKS[kind])
@@ -225,8 +226,8 @@ def _cached(repository: Repository) -> Listing:
         sizes = {one.relative_to(folder).as_posix(): one.stat().st_size for one in folder.rglob("*") if one.is_file()}
         return Listing(repository, folder.name, sizes)
     raise HubError(
-        f"{repository} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set. Unset it to download, or "
-        "give a local path."
+        f"{repository} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set. Unset it to "
+        "download, or give a local path."
     )
 
 

@@ -49,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_plan(planned.kind, sizes, planned.left_out)
         if options.with_patients:
             logger.warning(
-                "files that name patients or slices are uploaded (--with-patients). Whoever can read the repository can "
-                "read them, also in its history."
+                "files that name patients or slices are uploaded (--with-patients). Whoever can read the repository "
+                "can read them, also in its history."
             )
         if options.license is None:
-            logger.info("README.md states no licence of its own; give one with --license, such as apache-2.0")
+            logger.info("no --license was given: README.md states the licence that it stated before, if any")
         if options.dry_run:
             print(f"dry run: nothing was uploaded to {repository}, and what it contains was not looked at")
             return 0

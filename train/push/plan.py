@@ -117,8 +117,8 @@ def _of_run(path: Path, with_patients: bool) -> Plan:
     digest, stated = sha256_file(weights), str(record.get("weights_sha256"))
     if digest != stated:
         raise CheckpointError(
-            f"{weights} has SHA-256 {digest[:12]}…, expected {stated[:12]}… from the record of the run: the weights were "
-            "changed after training. Nothing was uploaded."
+            f"{weights} has SHA-256 {digest[:12]}…, expected {stated[:12]}… from the record of the run: the weights "
+            "were changed after training. Nothing was uploaded."
         )
     phantoms = _on_phantoms(record)
     files: dict[str, Path | bytes] = {}
