@@ -67,7 +67,8 @@ def test_a_bundle_goes_and_comes_back(hub, capsys):
         "library_name": "stageproof",
         "pipeline_tag": "image-classification",
     }.items() <= header.items()
-    assert "stageproof-bundle" in header["tags"] and "model-index" not in header
+    assert "stageproof-bundle" in header["tags"]
+    assert "model-index" not in header
 
 
 def test_a_run_goes_and_comes_back(hub):
@@ -92,12 +93,14 @@ def test_no_name_of_a_patient_is_uploaded(hub, run, capsys):
     }
     assert not [name for name, content in files.items() if NAME.encode() in content]
     record = json.loads(files["run.json"])
-    assert record["options"]["data"] == "<data>" and record["options"]["weights"] == "<weights>"
+    assert record["options"]["data"] == "<data>"
+    assert record["options"]["weights"] == "<weights>"
     assert record["data"]["source"] == "user data"
     assert record["start"] == "<path>, head included"
     output = capsys.readouterr().out
     for name in ("split.csv", "unreadable.json", "evaluation/predictions.csv", "evaluation/report.html"):
-        assert f"left out  {name}: " in output and "(--with-patients uploads it)" in output
+        assert f"left out  {name}: " in output
+        assert "(--with-patients uploads it)" in output
     for name in ("checkpoint.pt", "notes.txt", "slices.parquet", ".hidden", f"evaluation-{NAME}/evaluation.json"):
         assert f"left out  {name}: " in output
     assert "left out  evaluation/names.json: the key of the pseudonyms\n" in output
@@ -172,7 +175,8 @@ def test_a_dry_run_opens_no_connection(tmp_path):
     environment = {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert "README.md" in done.stdout and "dry run: nothing was uploaded to hf:owner/r" in done.stdout
+    assert "README.md" in done.stdout
+    assert "dry run: nothing was uploaded to hf:owner/r" in done.stdout
 
 
 def refuse_second_upload(hub):
@@ -202,7 +206,8 @@ def test_an_upload_over_an_earlier_one_that_is_interrupted_leaves_the_earlier(hu
     assert main([str(BUNDLE), "owner/b"]) == 1
     assert repo.files == before
     error = capsys.readouterr().err
-    assert "Nothing of this upload is visible." in error and "is empty" not in error
+    assert "Nothing of this upload is visible." in error
+    assert "is empty" not in error
 
 
 def test_a_commit_whose_answer_is_lost_is_reported(hub, capsys):
@@ -295,7 +300,8 @@ def test_permission(hub, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert main([str(BUNDLE), "owner/b"]) == 2
     error = capsys.readouterr().err
-    assert "refused the request (401)" in error and "hf_wrong" not in error
+    assert "refused the request (401)" in error
+    assert "hf_wrong" not in error
     monkeypatch.delenv("HF_TOKEN")
     hub.requests.clear()
     assert main([str(BUNDLE), "owner/b"]) == 2

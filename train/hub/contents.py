@@ -51,7 +51,10 @@ RUN_FILES = (
     RunFile("evaluation/evaluation.json"),
     *(
         RunFile(f"evaluation/{name}.png")
-        for name in ("confusion", "control", "figures", "reliability", "risk-coverage", "roc", "roc-classes")
+        for name in (
+            *("confusion", "control", "figures", "net-benefit", "predictive-values"),
+            *("reliability", "risk-coverage", "roc", "roc-classes"),
+        )
     ),
     RunFile("split.csv", Privacy.PATIENTS, _SLICES),
     RunFile("unreadable.json", Privacy.PATIENTS, "names of files"),

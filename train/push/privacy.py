@@ -17,6 +17,9 @@ from stageproof.train.runs.pseudonyms import ABSOLUTE_PATH, public_source, with_
 _OPTIONS = {"data": "<data>", "groups": "<groups>", "out": "<run>", "patient_pattern": "<pattern>"}
 """Options of a run that name data, files or patients → what is uploaded in their place."""
 _FRACTION = re.compile(r"\d+/\d+")
+_FILE = re.compile(
+    r".*\.(?:bin|ckpt|csv|h5|json|npz|onnx|parquet|pkl|pt|pth|safetensors|toml|ts|tsv|txt|ya?ml|zip)", re.IGNORECASE
+)
 _URL = re.compile(r"https?://[^\s\"')>]+")
 _WINDOWS_PATH = re.compile(r"(?<![\w])[A-Za-z]:\\+(?:Users|home)\\+[^\s\"']+", re.IGNORECASE)
 _WORD = re.compile(r"[^\s\"'`<>|,;()\[\]{}]+")
@@ -29,7 +32,7 @@ def public_record(record: dict[str, Any], run: Path) -> dict[str, Any]:
     options = dict(record.get("options") or {})
     words = {str(run): "<run>", str(run.resolve()): "<run>"}
     for key, value in options.items():
-        if isinstance(value, str) and (key in _OPTIONS or _is_path(value)):
+        if isinstance(value, str) and not _FRACTION.fullmatch(value) and (key in _OPTIONS or _is_path(value)):
             words[value] = options[key] = _OPTIONS.get(key, f"<{key}>")
     data = {**record["data"], "source": public_source(str(record["data"]["source"]))}
     longest_first = sorted((word for word in words if len(word) >= _SHORTEST), key=len, reverse=True)
@@ -44,8 +47,8 @@ def public_record(record: dict[str, Any], run: Path) -> dict[str, Any]:
 
 
 def _is_path(value: str) -> bool:
-    """Whether the value of an option is likely a path: it has a separator, or there is a file of this name."""
-    return ("/" in value or "\\" in value or Path(value).is_file()) and not _FRACTION.fullmatch(value)
+    """Whether the value of an option is likely a path: it has a separator, or the suffix of a file."""
+    return "/" in value or "\\" in value or _FILE.fullmatch(value) is not None
 
 
 def assert_nothing_private(files: Iterable[tuple[str, Callable[[], str]]], names: Iterable[str], advice: str) -> None:
