@@ -10,7 +10,7 @@ from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.options import Options
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.artifacts.entries import LOGS
-from stageproof.train.runs.pseudonyms import ABSOLUTE_PATH, PHANTOM, Pseudonyms, with_texts
+from stageproof.train.runs.pseudonyms import ABSOLUTE_PATH, PHANTOM, Pseudonyms, public_run, with_texts
 from stageproof.train.runs.record import data_path, read_record
 
 _SHORTEST = 5
@@ -68,6 +68,8 @@ def _words(options: Options, reference: Reference, sources: list[str]) -> Iterab
     }
     if reference.run is not None:
         paths["<data>"].append(data_path(reference.run, read_record(reference.run)))
+        name = reference.run.name  # in the warning about missing data (`export.data.run_data`)
+        yield f"the data of {name} ", f"the data of {public_run(name, reference.info.digest)} "
     for replacement, listed in paths.items():
         for path in listed:
             for spelt in {str(path), str(path.resolve())} if path is not None else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.hub.fetch import fetch
 from stageproof.train.push.__main__ import main
@@ -381,3 +383,33 @@ def test_as_a_user_runs_it(hub, tmp_path):
     assert done.returncode in (0, 1), done.stderr
     assert "17 files, 147 kB" in done.stderr or "downloading 16 of 17 files" in done.stderr
     assert TOKEN not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_without_its_split_is_evaluated_and_exported_elsewhere(hub, evaluated, few_slices, tmp_path):
+    """A run on real files, uploaded without what names them, on other data; then its bundle, which predicts."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    environment |= {"HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "stageproof", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True)
+        assert done.returncode in (0, 1), done.stderr
+        return done
+
+    assert run("push", str(evaluated), "owner/r", "--license", "other").returncode == 0
+    assert "split.csv" not in hub.repos["owner/r"].files
+    sha = hub.repos["owner/r"].branches["main"]
+    others = ["--data", str(few_slices), "--groups", str(few_slices / "groups.csv")]
+    run("evaluate", "--from", "hf:owner/r", *others)
+    copy = tmp_path / "hub" / f"owner--r-{sha[:12]}"
+    facts = json.loads((copy / "evaluation-data" / "evaluation.json").read_text())
+    assert facts["hub"] == {"repository": "owner/r", "revision": "main", "commit": sha}
+    assert facts["data"]["patients"] == 40
+    words = ["--to", "onnx", "--parity-data", str(few_slices), "--parity-images", "40", "--tolerance", "0.01"]
+    done = run("export", "--from", f"hf:owner/r@{sha}", *words)
+    assert done.returncode == 0, done.stderr
+    provenance = read_manifest(tmp_path / "bundle").provenance
+    assert provenance["hub"] == {"repository": "owner/r", "revision": sha, "commit": sha}
+    assert run("push", "bundle", "owner/b").returncode == 0
+    assert '"status"' in run("predict", "--from", "hf:owner/b", "--json", str(ROOT / "scan.jpg")).stdout

@@ -103,9 +103,7 @@ def _of_bundle(path: Path) -> Plan:
     ]
     files: dict[str, Path | bytes] = {name: path / name for name in names}
     left_out = {f"{name}/": "not needed to predict" for name in UNSEALED if (path / name).is_dir()}
-    assert_nothing_private(
-        _texts(files), (), f"{path} was exported by an early version. Export again: {command('export')}"
-    )
+    assert_nothing_private(_texts(files), (), f"An earlier version exported {path}. Export again: {command('export')}")
     return Plan("bundle", files, left_out, parse(read_text(path / MANIFEST), str(path / MANIFEST)), manifest)
 
 
