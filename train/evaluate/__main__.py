@@ -37,8 +37,8 @@ class Options:
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Run directory. If omitted: the run that finished last."""
     remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
-    """In place of RUN: a path, or hf:OWNER/NAME[@REVISION], a repository of the Hugging Face Hub with a run, which is
-    downloaded and copied to hub/OWNER--NAME-COMMIT."""
+    """In place of RUN: a path, or hf:OWNER/NAME[@REVISION], a run in a repository of the Hugging Face Hub.
+    It is downloaded and copied to hub/OWNER--NAME-COMMIT."""
     data: Path | None = None
     """Other data to evaluate on, as for training; slices of patients in the data of the run are left out.
     If omitted: the slices that the run held out."""

@@ -20,8 +20,8 @@ logger = logging.getLogger("stageproof.train.push")  # __name__ is __main__ unde
 _EPILOG = """\
 README.md of the repository is the model card. Files of a run that name
 patients or slices, or show slices, are left out unless --with-patients is
-given; what is left out is printed. A run on synthetic phantoms shows nobody, and
-is uploaded whole. Everything is one commit.
+given; what is left out is printed. A run on synthetic phantoms shows nobody,
+and is uploaded whole. Everything is one commit.
 
 The token is that of the library huggingface_hub: log in with hf auth login, or
 set HF_TOKEN. HF_ENDPOINT names another hub.
