@@ -135,6 +135,15 @@ def test_a_branch_that_moves_meanwhile(hub):
         fetch("hf:owner/b", "bundle")
 
 
+@pytest.mark.parametrize("sha", ["../../etc", "main", "", "ab" * 20])
+def test_a_commit_that_is_none_or_another(sha, hub, tmp_path):
+    repo = hub.add("owner/b", files_of(BUNDLE))
+    hub.claims["sha"] = sha
+    with pytest.raises(HubError, match=rf"the Hub names the commit '{sha}' for"):
+        fetch(f"hf:owner/b@{repo.branches['main']}", "bundle")
+    assert everything(tmp_path) == set()
+
+
 def test_the_token_is_sent_to_the_hub_alone(hub):
     hub.add("owner/b", files_of(BUNDLE), private=True)
     fetch("hf:owner/b", "bundle")

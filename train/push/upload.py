@@ -75,7 +75,8 @@ def upload(plan: Plan, target: Target) -> Uploaded:
     if created:
         with refusals(repository):
             api().create_repo(repository.name, private=target.private or None)
-        logger.info(f"created hf:{repository.name}, {'private' if target.private else 'public'}")
+            is_private = api().model_info(repository.name).private  # the default of an organisation may be private
+        logger.info(f"created hf:{repository.name}, {'private' if is_private else 'public'}")
     head = _branch(repository)
     stale = [name for name in head.sizes if is_part(name, plan.kind) and name not in files]
     _log_rest(head, files, stale)
