@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error, require_or_exit
+from stageproof.runtime.cli.sources import local_source
 
 if __name__ == "__main__":
     packages = ("tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "jinja2", "rich")
@@ -36,6 +37,9 @@ class Options:
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Run directory. If omitted: the run that finished last."""
+    remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
+    """In place of RUN: a path, or hf:OWNER/NAME[@REVISION], a run in a repository of the Hugging Face Hub.
+    It is downloaded and copied to hub/OWNER--NAME-COMMIT."""
     data: Path | None = None
     """Other data to evaluate on, as for training; slices of patients in the data of the run are left out.
     If omitted: the slices that the run held out."""
@@ -92,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 evaluated; 1 a control failed, or no threshold was certified; 2 invalid input."""
     try:
         options = parse(argv)
-        run = chosen(options.run)
+        run = chosen(local_source(options.run, options.remote, "run", "RUN", copy=True))
         out = options.out or evaluation_folder(run, options.data)
         check_evaluation(run, read_record(run), options.data, options.groups, out)
         from stageproof.train.evaluate.evaluation import evaluate

@@ -151,6 +151,7 @@ def _evaluate(
         "run": public_run(run.resolve().name, record["weights_sha256"]),
         "weights_sha256": record["weights_sha256"],
         **classes.to_dict(),
+        **({"hub": record["hub"]} if "hub" in record else {}),  # where `train.hub.fetch` downloaded the run from
         "data": _data(record, held, patients, classes),
         "method": {
             "level": LEVEL,
