@@ -33,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from stageproof.train.runs.finding import remember
 
         options = parse(argv)
+        if options.show_config:
+            from stageproof.train.config.show import as_yaml
+
+            print(as_yaml(options), end="")
+            return 0
         check_training(options)
         from stageproof.train.distributed.rendezvous import check_network
         from stageproof.train.engine.loop import Interrupted

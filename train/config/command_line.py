@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,8 @@ import tyro
 
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.text.hints import program
+from stageproof.train.config.config_file import ConfigFile, read_config
+from stageproof.train.config.option_values import all_options, flat, with_values
 from stageproof.train.config.options import Options
 from stageproof.train.config.saved_options import check_same, read_options
 from stageproof.train.data.identity.patient_pattern import compile_pattern
@@ -23,35 +27,54 @@ _DESCRIPTION = "Train a four-stage Alzheimer classifier on brain-MRI slices. Res
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options: those on the command line; for the rest the recipe's defaults, or the options of a run to resume.
+    """The options: those on the command line, then those of --config, then those of the run to resume or of the recipe.
 
     Exits with status 2 on a usage error. Raises InputError for invalid values, CheckpointError when there is no run to
     resume.
     """
-    import argparse
-    import sys
-
     arguments = list(sys.argv[1:] if argv is None else argv)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=program("train"))
-    first.add_argument("--data")
-    first.add_argument("--recipe")
-    first.add_argument("--weights", default="none")
+    for name in ("--data", "--recipe", "--weights"):
+        first.add_argument(name)
+    first.add_argument("--config", type=Path)
     first.add_argument("--out", type=Path)
     first.add_argument("--resume", action="store_true")
     known = first.parse_known_args(arguments)[0]
-    name = known.recipe or ("resnet50-two-stage" if known.data else "demo")
+    file = read_config(known.config) if known.config else ConfigFile(Path(), {}, {})
+    default = _default(known, file, first)
+    out = known.out or file.values.get("out")
+    folder = interrupted_run(out) if known.resume and not {"-h", "--help"} & set(arguments) else None
+    began = None if folder is None else replace(Options(**read_options(folder)), out=finished_name(folder))
+    options: Options = tyro.cli(
+        Options,
+        args=arguments,
+        prog=program("train"),
+        description=_DESCRIPTION,
+        default=with_values(began or default, file.values),
+    )
+    if began is not None:
+        check_same(_rooted(options), began)
+    return _checked(_rooted(options), file)
+
+
+def _default(known: argparse.Namespace, file: ConfigFile, first: argparse.ArgumentParser) -> Options:
+    """The defaults of the recipe that the command line or the file names."""
+    given = file.values
+    name = known.recipe or given.get("recipe") or ("resnet50-two-stage" if known.data or given.get("data") else "demo")
     if name not in RECIPES:
         first.error(f"no recipe is called {name!r}. Recipes: {', '.join(RECIPES)}.")
-    default = Options(settings=RECIPES[name](known.weights != "none"), recipe=name, fold=FOLDS.get(name, "1/5"))
-    folder = interrupted_run(known.out) if known.resume and not {"-h", "--help"} & set(arguments) else None
-    if folder is not None:
-        default = replace(Options(**read_options(folder)), out=finished_name(folder))
-    options: Options = tyro.cli(
-        Options, args=arguments, prog=program("train"), description=_DESCRIPTION, default=default
-    )
-    if folder is not None:
-        check_same(_rooted(options), default)
-    return _checked(_rooted(options))
+    if name != given.get("recipe", name):
+        raise InputError(
+            f"--recipe {name}: {file.where('recipe')}, names the recipe {given['recipe']}, to which the other values "
+            "of the file belong. Leave --recipe out, or remove recipe from the file."
+        )
+    pretrained = (known.weights or given.get("weights", "none")) != "none"
+    default = Options(settings=RECIPES[name](pretrained), recipe=name, fold=FOLDS.get(name, "1/5"))
+    fixed = flat(default)
+    for key in (key for key, option in all_options().items() if not option.shown and key in given):
+        if given[key] != fixed[key]:
+            raise InputError(f"{file.where(key)}: {key} is {given[key]}, but the recipe {name} has {fixed[key]}.")
+    return default
 
 
 def _rooted(options: Options) -> Options:
@@ -60,8 +83,8 @@ def _rooted(options: Options) -> Options:
     return replace(options, data=data, groups=groups)
 
 
-def _checked(options: Options) -> Options:
-    """The options themselves. Raises InputError for the first value that is invalid."""
+def _checked(options: Options, file: ConfigFile) -> Options:
+    """The options themselves. Raises InputError for the first value that is invalid; file: where it may be from."""
     recipe = options.settings
     if options.groups is not None and options.data is None:
         raise InputError("--groups gives the patients of --data, and no --data is given. Add --data.")
@@ -99,5 +122,7 @@ def _checked(options: Options) -> Options:
         raise InputError(f"--country is {options.country!r}, expected an ISO 3166 alpha-3 code, such as DEU.")
     for option, value, holds, expected in rules:
         if not holds:
-            raise InputError(f"{option} is {value:g}, expected {expected}.")
+            key = option.removeprefix("--").replace("-", "_")
+            where = f" ({file.where(key)})" if file.values.get(key) == value else ""
+            raise InputError(f"{option} is {value:g}{where}, expected {expected}.")
     return options

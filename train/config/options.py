@@ -18,6 +18,11 @@ class Options:
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
     """Values of the recipe, with the changes made on the command line."""
+    config: Path | None = None
+    """Options in a YAML file, or in run.json or options.json of a run. The command line overrides them.
+    Of a run's file, out and json are not used."""
+    show_config: bool = False
+    """Print all options as YAML, which --config accepts, and exit."""
     data: Path | None = None
     """Training data: a folder with a subfolder for each class, a .parquet file (Hugging Face image schema), or a .csv
     file (columns path, label and patient). If omitted: synthetic slices (phantoms)."""

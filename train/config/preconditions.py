@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib", "jinja2")
+PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib", "jinja2", "yaml")
 """Packages of the extra `train` that training imports."""
 PARAMETERS = {"resnet50": 24_559_172, "resnet34-gray": 21_288_964}
 """Architecture → number of parameters, each of 4 bytes in a weights file."""

@@ -9,12 +9,14 @@ from typing import Any
 
 from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.system.regular_files import read_text
+from stageproof.train.config.option_values import flat
 from stageproof.train.config.options import Options
 from stageproof.train.recipes import Recipe, Stage
 from stageproof.train.runs.record import located
 from stageproof.train.runs.unfinished import OPTIONS
 
-_FREE = set("out resume json devices device trust_network checkpoint_minutes cache_limit compile tensorboard".split())
+_FREE = {"out", "resume", "json", "config", "show_config", "devices", "device", "trust_network", "checkpoint_minutes"}
+_FREE |= {"cache_limit", "compile", "tensorboard"}
 """Options that may differ when a run is resumed, since they do not affect the trained weights."""
 
 
@@ -52,10 +54,10 @@ def check_same(options: Options, began: Options, what: str = "--resume") -> None
 
     what: how the error message begins.
     """
-    now, then = asdict(options), asdict(began)
-    pairs = [(name, now[name], then[name]) for name in now if name not in _FREE | {"settings"}]
-    pairs += [(name, now["settings"][name], then["settings"][name]) for name in now["settings"]]
-    changed = [f"{name} is {value}, was {before}" for name, value, before in pairs if value != before]
+    now, then = flat(options), flat(began)
+    changed = [
+        f"{name} is {now[name]}, was {then[name]}" for name in now if name not in _FREE and now[name] != then[name]
+    ]
     if changed:
         raise InputError(
             f"{what}: {'; '.join(changed)}. Leave these options out, or start a new run with another --out."
