@@ -97,6 +97,7 @@ def _checked(options: Options, file: ConfigFile) -> Options:
     rules: list[tuple[str, float, bool, str]] = [
         ("--batch-size", recipe.batch_size, recipe.batch_size >= 2, "2 or more"),
         ("--label-smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 or more and below 1"),
+        ("--mixup", recipe.mixup, 0 <= recipe.mixup <= 100, "between 0 and 100, such as 0.2; 0 is off"),
         ("--ema", recipe.ema, 0 <= recipe.ema < 1, "0 or more and below 1"),
         ("--momentum", recipe.momentum, 0 <= recipe.momentum < 1, "0 or more and below 1"),
         ("--clip-norm", recipe.clip_norm, recipe.clip_norm >= 0, "0 or more"),

@@ -135,8 +135,8 @@ class Session:
         training = self._side(pixels, labels, "training", seed, stage.augment)
         validation = self._side(pixels, labels, self._selection_side, seed)
         model = self.model
-        if name == "head" and not stage.augment and state.epoch <= stage.epochs:
-            # Without augmentation the frozen backbone returns the same features in every epoch.
+        if name == "head" and not stage.augment and not recipe.mixup and state.epoch <= stage.epochs:
+            # Without augmentation and MixUp the frozen backbone returns the same features in every epoch.
             if self.processes.leader:
                 logger.info("head: caching the features of the frozen backbone, then training the head on them")
             training, validation = self._features(training, seed), self._features(validation, seed)
@@ -215,6 +215,7 @@ class Session:
             seed=seed,
             augment=augment,
             balanced=side == "training" and self.recipe.imbalance == "sampling",
+            mixup=self.recipe.mixup if side == "training" else 0.0,
             processes=self.processes,
             device=self.compute.device,
         )
