@@ -23,6 +23,8 @@ class Stage:
     """Share of the steps in which the learning rate rises to its peak. None: 0.25 for one-cycle, 0 for the others."""
     augment: bool = True
     """Augment training slices with small rotations, shifts, zooms, left-right flips and intensity changes."""
+    restarts: tuple[int, ...] = ()
+    """Epochs after which the schedule starts again from its beginning (warm restarts, Loshchilov and Hutter 2017)."""
 
 
 @dataclass(frozen=True)

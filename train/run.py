@@ -35,6 +35,7 @@ from stageproof.train.engine.energy import EnergyMeter
 from stageproof.train.engine.progress import ProgressBar
 from stageproof.train.engine.session import Session
 from stageproof.train.engine.signals import StopRequest
+from stageproof.train.finished import continued
 from stageproof.train.metrics.validation import figures
 from stageproof.train.models import CHANNELS
 from stageproof.train.reports.charts.training import plot_confusion, plot_curves
@@ -81,10 +82,12 @@ def _train(
     options: Options, compute: Compute, processes: ProcessGroup, folder: Path, progress: ProgressBar
 ) -> dict[str, Any]:
     checkpoint = read_checkpoint(folder) if options.resume and processes.leader and has_checkpoint(folder) else None
-    checkpoint = processes.broadcast(checkpoint)
-    if processes.leader and checkpoint is None:
-        check_start(options.weights, options.settings.architecture)
+    if processes.leader:
+        if checkpoint is None and options.extends is None:
+            check_start(options.weights, options.settings.architecture)
+        options, checkpoint = continued(options, folder, checkpoint)
         write_options(options, folder)
+    options, checkpoint = processes.broadcast((options, checkpoint))
     data = _prepare(options, processes)
     if options.settings.keep == "patient_accuracy" and data.who.unit != "patients":
         raise InputError(
@@ -130,6 +133,7 @@ def _train(
             "not_estimable": list(data.not_estimable),
         },
         "metrics": figures(logits, labels, data.groups[data.split.validation], data.not_estimable, unit=data.who.unit),
+        "extended": [asdict(one) for one in options.extended],
         "versions": _versions(),
     }
     if meter:
@@ -242,7 +246,7 @@ def _announce(
 
 def _plain(options: Options) -> dict[str, Any]:
     """The options apart from the recipe; JSON-serialisable."""
-    plain = {name: value for name, value in vars(options).items() if name != "settings"}
+    plain = {name: value for name, value in vars(options).items() if name not in ("settings", "extended")}
     return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
 
 

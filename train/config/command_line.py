@@ -14,20 +14,23 @@ import tyro
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.text.hints import program
 from stageproof.train.config.config_file import ConfigFile, read_config
+from stageproof.train.config.extension import EPOCHS, place, raised
 from stageproof.train.config.option_values import all_options, flat, with_values
 from stageproof.train.config.options import Options
-from stageproof.train.config.saved_options import check_same, read_options
+from stageproof.train.config.saved_options import check_same, finished_options, read_options, resumed
 from stageproof.train.data.identity.patient_pattern import compile_pattern
-from stageproof.train.recipes import FOLDS, RECIPES
+from stageproof.train.recipes import FOLDS, RECIPES, Stage
 from stageproof.train.runs.finding import interrupted_run
-from stageproof.train.runs.record import absolute
-from stageproof.train.runs.unfinished import finished_name
+from stageproof.train.runs.record import RECORD, absolute
+from stageproof.train.runs.unfinished import finished_name, has_checkpoint, partial_folder
 
 _DESCRIPTION = "Train a four-stage Alzheimer classifier on brain-MRI slices. Research use only."
 
 
-def parse(argv: Sequence[str] | None = None) -> Options:
+def parse(argv: Sequence[str] | None = None, *, extend: bool = True) -> Options:
     """The options: those on the command line, then those of --config, then those of the run to resume or of the recipe.
+
+    extend: whether --resume may raise the epochs of a run, also of a finished one.
 
     Exits with status 2 on a usage error. Raises InputError for invalid values, CheckpointError when there is no run to
     resume.
@@ -42,9 +45,15 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     known = first.parse_known_args(arguments)[0]
     file = read_config(known.config) if known.config else ConfigFile(Path(), {}, {})
     default = _default(known, file, first)
-    out = known.out or file.values.get("out")
-    folder = interrupted_run(out) if known.resume and not {"-h", "--help"} & set(arguments) else None
-    began = None if folder is None else replace(Options(**read_options(folder)), out=finished_name(folder))
+    out: Path | None = known.out or file.values.get("out")
+    began = finished = None
+    if known.resume and not {"-h", "--help"} & set(arguments):
+        finished = out if out is not None and extend and (out / RECORD).is_file() else None
+        folder = None if finished else interrupted_run(out)
+        if finished:
+            began = finished_options(finished)
+        elif folder is not None:
+            began = replace(Options(**read_options(folder)), out=finished_name(folder))
     options: Options = tyro.cli(
         Options,
         args=arguments,
@@ -52,9 +61,15 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         description=_DESCRIPTION,
         default=with_values(began or default, file.values),
     )
+    options = _checked(_rooted(options), file)
     if began is not None:
-        check_same(_rooted(options), began)
-    return _checked(_rooted(options), file)
+        check_same(options, began, but=EPOCHS if extend else ())
+        raised(options, began)
+        if finished:
+            new = place(finished, options, began)
+            options = replace(options, extends=absolute(finished), out=new)
+            return resumed(options, partial_folder(new)) if has_checkpoint(partial_folder(new)) else options
+    return options
 
 
 def _default(known: argparse.Namespace, file: ConfigFile, first: argparse.ArgumentParser) -> Options:
@@ -75,6 +90,17 @@ def _default(known: argparse.Namespace, file: ConfigFile, first: argparse.Argume
         if given[key] != fixed[key]:
             raise InputError(f"{file.where(key)}: {key} is {given[key]}, but the recipe {name} has {fixed[key]}.")
     return default
+
+
+def _restarts(stage: Stage) -> tuple[float, bool, str]:
+    """The first restart that is wrong (0: none), whether none is, and what was expected."""
+    bounds = (0, *stage.restarts, max(stage.epochs, 1))
+    wrong = [
+        one
+        for before, one, after in zip(bounds[:-2], stage.restarts, bounds[2:], strict=True)
+        if not before < one < after
+    ]
+    return (wrong or [0])[0], not wrong, f"increasing epochs between 1 and {stage.epochs - 1}"
 
 
 def _rooted(options: Options) -> Options:
@@ -113,6 +139,7 @@ def _checked(options: Options, file: ConfigFile) -> Options:
         rules += [
             (f"--{stage}.epochs", values.epochs, values.epochs >= 0, "0 or more"),
             (f"--{stage}.learning-rate", values.learning_rate, values.learning_rate > 0, "more than 0"),
+            (f"--{stage}.restarts", *_restarts(values)),
             (f"--{stage}.warmup", warmup, 0 <= warmup < 1, "0 or more and below 1"),
         ]
     if recipe.normalise == "imagenet" and recipe.architecture == "resnet34-gray":

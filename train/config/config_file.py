@@ -25,7 +25,7 @@ from stageproof.train.runs.record import located
 _LARGEST = 1 << 20
 """Limit on the bytes of a configuration file."""
 _COMMAND_LINE_ONLY = ("config", "show_config", "resume")
-_OF_ONE_RUN = ("out", "json", "name", *_COMMAND_LINE_ONLY)
+_OF_ONE_RUN = ("out", "json", "name", "extends", "extended", *_COMMAND_LINE_ONLY)
 """Entries in the record of a run that do not apply to another run."""
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in "str int float bool null timestamp value merge".split())
 _NOTHING = ("", "~", "null", "Null", "NULL")

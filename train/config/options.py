@@ -13,6 +13,22 @@ from stageproof.train.recipes import Recipe
 
 
 @dataclass(frozen=True)
+class Extension:
+    """More epochs for a stage of a run that was resumed, as in `run.json`."""
+
+    stage: str
+    before: int
+    """Number of epochs before."""
+    epochs: int
+    """Number of epochs now."""
+    schedule: str
+    """``unchanged``: the learning rates are those of a run of `epochs` epochs; ``restarted``: the epochs after `before`
+    are a further cycle of the schedule."""
+    optimizer: str
+    """``kept``; ``new``: started anew, from the weights of a finished run; ``not begun``: the stage had not begun."""
+
+
+@dataclass(frozen=True)
 class Options:
     """The options of a training run: `settings` are the recipe's values, the rest does not depend on the recipe."""
 
@@ -40,7 +56,8 @@ class Options:
     """Run directory to create. If omitted: runs/TIME-RECIPE."""
     resume: bool = False
     """Resume the interrupted run at --out, or the most recent one, with its own options.
-    If there is no run at --out, start one."""
+    If there is no run at --out, start one. --head.epochs and --full.epochs may be raised.
+    A finished run at --out with more epochs is continued in a new run directory, such as OUT-full-20."""
     checkpoint_minutes: float = 10.0
     """Maximum time between checkpoints, minutes.
     A checkpoint is also written after each epoch if writing is fast compared with training."""
@@ -77,6 +94,10 @@ class Options:
     """Country whose electricity mix --energy assumes, as an ISO 3166 alpha-3 code."""
     json: bool = False
     """Print the result as one JSON object."""
+    extends: Annotated[Path | None, tyro.conf.Suppress] = None
+    """The finished run that this run continues with more epochs."""
+    extended: Annotated[tuple[Extension, ...], tyro.conf.Suppress] = ()
+    """What was extended, in order."""
 
     @property
     def fold_of(self) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -261,8 +262,10 @@ class _PendingStep:
 
 def _rate(stage: Stage, epoch: int, step: int, steps: int) -> float:
     """Learning rate in step `step` (from 0) of epoch `epoch` (from 1)."""
-    at = (epoch - 1) * steps + step
-    return stage.learning_rate * rate_factor(stage.schedule, stage.warmup, at, stage.epochs * steps)
+    cycle = bisect_right(stage.restarts, epoch - 1)
+    first, end = (0, *stage.restarts, stage.epochs)[cycle : cycle + 2]
+    at = (epoch - 1 - first) * steps + step
+    return stage.learning_rate * rate_factor(stage.schedule, stage.warmup, at, (end - first) * steps)
 
 
 def predict(model: nn.Module, batches: Batches, amp: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray]:

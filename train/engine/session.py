@@ -131,7 +131,12 @@ class Session:
         fp16 = compute.amp is torch.float16
         state = StageState(trained, optimizer, device_type=compute.device.type, fp16=fp16, ema=recipe.ema)
         if self._from and self._from["stage"] == index:
-            state.load_state_dict(self._from["state"])
+            if self._from["state"] is None:  # of a finished run
+                by = "loss" if recipe.keep == "last" else recipe.keep
+                past = [getattr(one, f"validation_{by}") for one in self.metrics_log.epochs if one.stage == name]
+                state.begin_after(past, by == "loss", recipe.keep != "last")
+            else:
+                state.load_state_dict(self._from["state"])
         training = self._side(pixels, labels, "training", seed, stage.augment)
         validation = self._side(pixels, labels, self._selection_side, seed)
         model = self.model
