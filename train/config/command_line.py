@@ -61,14 +61,15 @@ def parse(argv: Sequence[str] | None = None, *, extend: bool = True) -> Options:
         description=_DESCRIPTION,
         default=with_values(began or default, file.values),
     )
-    options = _checked(_rooted(options), file)
+    options = _rooted(options)
     if began is not None:
         check_same(options, began, but=EPOCHS if extend else ())
         raised(options, began)
-        if finished:
-            new = place(finished, options, began)
-            options = replace(options, extends=absolute(finished), out=new)
-            return resumed(options, partial_folder(new)) if has_checkpoint(partial_folder(new)) else options
+    _checked(options, file)
+    if began is not None and finished is not None:
+        new = place(finished, options, began)
+        options = replace(options, extends=absolute(finished), out=new)
+        return resumed(options, partial_folder(new)) if has_checkpoint(partial_folder(new)) else options
     return options
 
 
@@ -109,8 +110,8 @@ def _rooted(options: Options) -> Options:
     return replace(options, data=data, groups=groups)
 
 
-def _checked(options: Options, file: ConfigFile) -> Options:
-    """The options themselves. Raises InputError for the first value that is invalid; file: where it may be from."""
+def _checked(options: Options, file: ConfigFile) -> None:
+    """Raise InputError for the first value that is invalid. file: where it may be from."""
     recipe = options.settings
     if options.groups is not None and options.data is None:
         raise InputError("--groups gives the patients of --data, and no --data is given. Add --data.")
@@ -153,4 +154,3 @@ def _checked(options: Options, file: ConfigFile) -> Options:
             key = option.removeprefix("--").replace("-", "_")
             where = f" ({file.where(key)})" if file.values.get(key) == value else ""
             raise InputError(f"{option} is {value:g}{where}, expected {expected}.")
-    return options
