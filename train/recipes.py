@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -76,6 +76,19 @@ class Recipe:
     def selects(self) -> bool:
         """Whether epochs are selected or training stops early, which needs a selection set of other patients."""
         return self.keep != "last" or self.patience > 0
+
+
+def same_recipe(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> bool:
+    """Whether two recipes as in `run.json` are the same; what an earlier version did not record has its default."""
+    return _filled(one, Recipe) == _filled(other, Recipe)
+
+
+def _filled(recorded: Mapping[str, Any] | None, kind: type) -> dict[str, Any] | None:
+    if recorded is None:
+        return None
+    known = {field.name: field.default for field in fields(kind) if field.default is not MISSING} | dict(recorded)
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+    return {name: _filled(value, Stage) if isinstance(value, Mapping) else value for name, value in plain.items()}
 
 
 def _resnet50_two_stage(pretrained: bool) -> Recipe:

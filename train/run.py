@@ -125,7 +125,7 @@ def _train(
         "split": {
             "by": options.split,
             "fold": options.fold,
-            "seed": options.seed,
+            "seed": _data_seed(options),
             "leaked": data.leaked,
             "leaked_at_least": data.leaks_at_least.leaked if data.leaks_at_least else None,
             "shuffled_labels": options.shuffle_labels,
@@ -183,7 +183,7 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
             split=options.split,
             fold=fold,
             folds=folds,
-            seed=options.seed,
+            seed=_data_seed(options),
             groups=options.groups,
             patient_pattern=options.patient_pattern,
             shuffle_labels=options.shuffle_labels,
@@ -191,6 +191,10 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
             allocate=allocate,
         ),
     )
+
+
+def _data_seed(options: Options) -> int:
+    return options.seed if options.data_seed is None else options.data_seed
 
 
 def _input_spec(options: Options, data: Prepared) -> InputSpec:

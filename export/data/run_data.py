@@ -19,7 +19,7 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
-from stageproof.train.runs.record import data_path, read_record
+from stageproof.train.runs.record import data_path, data_seed, read_record
 from stageproof.train.runs.split_file import read_split, unit_of
 
 PHANTOM_PEOPLE = 24
@@ -51,7 +51,7 @@ def run_data(run: Path, moved: Path | None = None) -> RunData:
     record = read_record(run)
     digest, path = record["data"]["digest"], data_path(run, record)
     if path is None:
-        return RunData(_population(record["options"]["seed"]), True, digest=digest)
+        return RunData(_population(data_seed(record)), True, digest=digest)
     return _run_data(run, digest, path, _state(path), moved, _state(moved))
 
 
@@ -116,7 +116,7 @@ def unseen_phantoms(run: Path, count: int) -> Samples:
 
     They follow the run's own patients in the generator's sequence, whose earlier patients do not depend on its length.
     """
-    seed = read_record(run)["options"]["seed"]
+    seed = data_seed(read_record(run))
     people = max(1, -(-count // (4 * 6)))
     return phantom_samples(patients=people, seed=seed, first=PHANTOM_PEOPLE)
 

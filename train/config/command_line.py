@@ -41,13 +41,15 @@ def parse(argv: Sequence[str] | None = None, *, extend: bool = True) -> Options:
         first.add_argument(name)
     first.add_argument("--config", type=Path)
     first.add_argument("--out", type=Path)
+    first.add_argument("--repeat", type=int)
     first.add_argument("--resume", action="store_true")
     known = first.parse_known_args(arguments)[0]
     file = read_config(known.config) if known.config else ConfigFile(Path(), {}, {})
     default = _default(known, file, first)
     out: Path | None = known.out or file.values.get("out")
     began = finished = None
-    if known.resume and not {"-h", "--help"} & set(arguments):
+    single = (known.repeat or file.values.get("repeat", 1)) == 1
+    if known.resume and single and not {"-h", "--help"} & set(arguments):
         finished = out if out is not None and extend and (out / RECORD).is_file() else None
         folder = None if finished else interrupted_run(out)
         if finished:
@@ -129,6 +131,7 @@ def _checked(options: Options, file: ConfigFile) -> None:
         ("--momentum", recipe.momentum, 0 <= recipe.momentum < 1, "0 or more and below 1"),
         ("--clip-norm", recipe.clip_norm, recipe.clip_norm >= 0, "0 or more"),
         ("--patience", recipe.patience, recipe.patience >= 0, "0 or more"),
+        ("--repeat", options.repeat, options.repeat >= 1, "1 or more"),
         ("--devices", options.devices, options.devices >= 0, "0 or more"),
         ("--checkpoint-minutes", options.checkpoint_minutes, options.checkpoint_minutes >= 0, "0 or more"),
         ("--shuffle-labels", options.shuffle_labels or 0, (options.shuffle_labels or 0) >= 0, "0 or more"),

@@ -68,6 +68,11 @@ class Options:
     """Validation fold i of k folds, as i/k."""
     seed: int = 0
     """Random seed of the phantoms, the split, the initial weights, the order of the slices and the augmentation."""
+    data_seed: int | None = None
+    """Random seed of the phantoms and the split. If omitted: --seed."""
+    repeat: int = 1
+    """Train this many runs with the seeds SEED, SEED + 1, … on the same data and split, in OUT/seed-SEED, …, and write
+    their mean and its interval. With --resume: continue where it stopped."""
     shuffle_labels: int | None = None
     """Negative control: permute the labels between patients with this seed.
     Accuracy should then be at chance. The run cannot be exported."""

@@ -18,7 +18,7 @@ from stageproof.train.runs.unfinished import OPTIONS
 
 STAGES = ("head", "full")
 _FREE = {"out", "resume", "json", "config", "show_config", "devices", "device", "trust_network", "checkpoint_minutes"}
-_FREE |= {"cache_limit", "compile", "tensorboard", "extends", "extended"}
+_FREE |= {"cache_limit", "compile", "tensorboard", "extends", "extended", "repeat"}
 """Options that may differ when a run is resumed, since they do not affect the trained weights."""
 
 

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
+
+from stageproof.train.metrics.intervals import LEVEL
+from stageproof.train.recipes import same_recipe
 
 _FIGURES = {"accuracy": ("accuracy",), "balanced_accuracy": ("balanced_accuracy",), "auc": ("demented", "auc")}
+
+
+def over_runs(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1) and t interval of shares of runs: {mean, sd, runs, low, high}, and ``why`` if
+    there is no interval. None is a value that is not defined.
+
+    The interval is mean ± t · sd / √n with n - 1 degrees of freedom, within [0, 1]. Its variance is that of the
+    training if the runs have the same data and split.
+    """
+    known = [value for value in values if value is not None]
+    count = len(known)
+    found: dict[str, Any] = {"mean": None, "sd": None, "runs": count, "low": None, "high": None}
+    if count < len(values):
+        return {**found, "why": "not estimable" if not count else f"not estimable in {len(values) - count} runs"}
+    mean, sd = float(np.mean(known)), float(np.std(known, ddof=1)) if count > 1 else None
+    found |= {"mean": mean, "sd": sd}
+    if not sd:
+        return {**found, "why": "no interval: one run" if count == 1 else "no interval: the same in all runs"}
+    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * sd / count**0.5
+    return {**found, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
 
 
 def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +60,7 @@ def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> di
     splits = [one["split"] for one, _ in same]
     return {
         "runs": len(same),
-        "seeds": len({split.get("seed") for split in splits}),
+        "seeds": len({(one.get("options", {}).get("seed"), one["split"].get("seed")) for one, _ in same}),
         "folds": len({split.get("fold") for split in splits}),
         "of": level,
         "spread": spread,
@@ -58,7 +83,8 @@ def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two runs have the same data, recipe and kind of split, and were trained on the true labels."""
 
     def kind(record: dict[str, Any]) -> tuple[Any, ...]:
-        return record["data"].get("digest"), record.get("recipe"), record["split"].get("by")
+        return record["data"].get("digest"), record["split"].get("by")
 
     shuffled = [record["split"].get("shuffled_labels") for record in (one, other)]
-    return kind(one) == kind(other) and shuffled == [None, None]
+    alike = kind(one) == kind(other) and same_recipe(one.get("recipe"), other.get("recipe"))
+    return alike and shuffled == [None, None]

@@ -21,7 +21,7 @@ from stageproof.train.data.patients.similarity import shows_patient_of
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
-from stageproof.train.runs.record import data_path, recorded_verdict
+from stageproof.train.runs.record import data_path, data_seed, recorded_verdict
 from stageproof.train.runs.split_file import SPLIT, labels_trained_on, read_split
 
 
@@ -104,7 +104,7 @@ def held_out(
 
 def _own_samples(record: dict[str, Any], recorded: Path | None) -> Samples:
     if recorded is None:
-        return phantom_samples(seed=record["options"]["seed"])
+        return phantom_samples(seed=data_seed(record))
     if not recorded.exists():
         raise DatasetError(f"The data of the run is no longer at {recorded}. Give its new path: --data DIR_OR_PARQUET.")
     return load_samples(recorded)
