@@ -22,7 +22,7 @@ from stageproof.train.data.patients.similarity import shows_patient_of
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import OTHER_PART, load_samples
-from stageproof.train.runs.record import data_path, label_set_of, recorded_verdict
+from stageproof.train.runs.record import data_path, data_seed, label_set_of, recorded_verdict
 from stageproof.train.runs.split_file import SPLIT, labels_trained_on, read_split
 
 
@@ -109,7 +109,7 @@ def held_out(
 
 def _own_samples(record: dict[str, Any], recorded: Path | None, classes: LabelSet) -> Samples:
     if recorded is None:
-        return phantom_samples(seed=record["options"]["seed"], classes=classes)
+        return phantom_samples(seed=data_seed(record), classes=classes)
     if not recorded.exists():
         raise DatasetError(f"The data of the run is no longer at {recorded}. Give its new path: --data DIR_OR_PARQUET.")
     return _read(recorded, None, classes)
