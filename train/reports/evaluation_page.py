@@ -11,6 +11,7 @@ from stageproof.train.reports.facts import Facts
 from stageproof.train.reports.flow_diagram import boxes
 from stageproof.train.reports.formatting import count_heads, format_figure, people_in, power_sentence, unit_of
 from stageproof.train.reports.misclassified import Misclassified, summary
+from stageproof.train.reports.populations import section as populations
 from stageproof.train.reports.tables import Table, calibration, class_note, classes, metrics
 from stageproof.train.reports.templates import html
 
@@ -68,6 +69,6 @@ def page(facts: dict[str, Any], drawn: dict[str, bytes], wrong: Sequence[Misclas
         risk=Table(
             ("", "area under the curve"), tuple((name, format_figure(one["area"], False)) for name, one in areas)
         ),
-        sections=all_sections(found),
+        sections=[*([populations(facts["populations"])] if facts.get("populations") else []), *all_sections(found)],
         power=power_sentence(shuffled, data["patients"]) if shuffled else "",
     )
