@@ -232,7 +232,7 @@ def test_one_patient_with_all_errors_does_not_make_an_interval_of_the_whole_rang
         FOUR_STAGES,
     )
     found = Summary(answers).classified()
-    for name, least in (("accuracy", 0.95), ("balanced_accuracy", 0.7), ("kappa", 0.3)):
+    for name, least in (("accuracy", 0.95), ("balanced_accuracy", 0.6), ("kappa", 0.3)):
         assert least < found[name]["low"] < found[name]["value"] < found[name]["high"], name
     assert found["macro"]["f1"]["low"] > 0.6
 
