@@ -37,12 +37,12 @@ def reference_of(architecture: str, size: int, samples: Samples) -> Reference:
     """The network after `STEP` and `HEAD`, through the training loop of `python -m train`. samples: labelled slices."""
     torch.manual_seed(0)
     spec = InputSpec.imagenet(size)
-    info = ModelInfo(architecture, "0" * 64, LABELS, spec)
+    info = ModelInfo(architecture, "0" * 64, samples.classes.names, samples.classes, spec)
     model = trained(info.network, samples, spec)
     reference = construct(info.network)  # without the seeded modules of training
     reference.load_state_dict(model.state_dict())
     reference.eval().requires_grad_(False)
-    return Reference(reference, info, {}, None, ClassOrder(LABELS, "given", "given"))
+    return Reference(reference, info, {}, None, ClassOrder(info.labels, "option", "given", info.classes))
 
 
 def trained(network: NetworkSpec, samples: Samples, spec: InputSpec) -> nn.Module:

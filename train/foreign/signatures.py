@@ -96,10 +96,8 @@ def read_head(found: Signature, state: Mapping[str, torch.Tensor], prefix: str) 
     if len(layers) == 1:
         ((name, weight),) = layers.items()
         if tuple(weight.shape[1:]) != found.features:
-            return (
-                None,
-                f"its head {name}weight is {tuple(weight.shape)}, expected (classes, {', '.join(map(str, found.features))})",
-            )
+            expected = ", ".join(map(str, ("classes", *found.features)))
+            return None, f"its head {name}weight is {tuple(weight.shape)}, expected ({expected})"
         return Head("linear", len(weight), {f"{own}{one}": f"{name}{one}" for one in ("weight", "bias")}), ""
     named = ", ".join(name.rstrip(".") for name in layers)
     if len(layers) > 2 or len(found.features) > 1:
