@@ -87,7 +87,8 @@ def _train(
     checkpoint = read_checkpoint(folder) if options.resume and processes.leader and has_checkpoint(folder) else None
     if processes.leader:
         if checkpoint is None and options.extends is None:
-            check_start(options.weights, options.settings.network(len(options.label_set or FOUR_STAGES)))
+            given = options.label_set
+            check_start(options.weights, options.settings.network(len(given or FOUR_STAGES)), given)
         options, checkpoint = continued(options, folder, checkpoint)
         write_options(options, folder)
     options, checkpoint = processes.broadcast((options, checkpoint))

@@ -73,7 +73,7 @@ class Session:
         if checkpoint is None:
             torch.manual_seed(seed)
             self.model = construct(self.network)
-            self._start = initialise(self.model, weights, self.network)
+            self._start = initialise(self.model, weights, self.network, self.data.classes)
         else:
             if checkpoint["digest"] != self.data.digest:
                 raise CheckpointError(
