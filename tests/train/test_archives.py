@@ -303,7 +303,10 @@ KINDS = {
 def test_what_is_not_taken_is_named(tmp_path: Path, name: str) -> None:
     content, message = KINDS[name]
     (tmp_path / name).write_bytes(content)
-    for path in (tmp_path / name, tmp_path):
+    (tmp_path / "outer" / "scans").mkdir(parents=True)
+    (tmp_path / "outer" / "scans" / name).write_bytes(content)
+    unclear = message.startswith(("one image", "text", "JSON", "empty", "a file of unknown", "a Git LFS"))
+    for path in (tmp_path / name, tmp_path / "outer" / "scans", *([] if unclear else [tmp_path / "outer"])):
         with pytest.raises(DatasetError, match=message) as caught:
             load_samples(path)
         assert "expected a folder of class folders" in str(caught.value)
