@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.export.bundle.signing import assert_can_sign
-from stageproof.export.data.calibration import CALIBRATED, calibration_samples, check_calibration
+from stageproof.export.data.calibration import CALIBRATED, calibration_pool, calibration_samples, check_calibration
 from stageproof.export.data.comparison import GIVEN, comparison, given_samples
 from stageproof.export.data.overlap import pixel_digests
 from stageproof.export.data.run_data import run_data, side_names
@@ -29,6 +29,7 @@ from stageproof.export.parity.family import artifacts_by_bound, check_count, lim
 from stageproof.export.reference.graph_source import assert_trusted, kind_of, makeable
 from stageproof.runtime.bundle.manifest import FILE, read_manifest
 from stageproof.runtime.errors import CheckpointError, DependencyError, InputError
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.data.class_column import UnknownLabelSetError
 from stageproof.train.foreign.class_order import given_labels
 from stageproof.train.foreign.file_types import refuse_folder, refuse_stranger
@@ -201,7 +202,7 @@ def _available(options: Options, limit: int) -> tuple[np.ndarray | int, str, str
     if options.parity_data is None and (run is None or _phantoms(run) or run_data(run).samples is None):
         return np.arange(limit) // (4 if run is None or not _phantoms(run) else 6), PATIENTS, "phantoms"
     try:
-        found = comparison(run, limit, options.parity_data, by_similarity=False)
+        found = comparison(run, limit, options.parity_data, classes=_given_classes(options), by_similarity=False)
     except UnknownLabelSetError:  # the classes that a checkpoint states are read with torch; the images, after that
         logger.info(f"the classes of {options.parity_data} are compared with those of {source} once it is read")
         return np.arange(limit), PATIENTS, str(options.parity_data)
@@ -225,25 +226,36 @@ def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> N
     if run is not None and options.calibration_data is None and _phantoms(run):
         check_calibration(len(side_names(run, "training")), f"the training part of {run}")
     else:
-        if run is None and options.calibration_data and _unknown_classes(options.calibration_data, options.parity_data):
+        classes = _given_classes(options)
+        if run is None and options.calibration_data is None:
+            calibration_pool(None, None)  # raises the error that says so
+        if run is None and _unknown_classes(classes, options.calibration_data, options.parity_data):
             return
         real = options.parity_data is not None or (run is not None and not _phantoms(run))
         limit = limit_of(options, (one for listed in wanted.values() for one in listed))
-        compared = comparison(run, limit, options.parity_data, by_similarity=False).samples if real else None
+        found = comparison(run, limit, options.parity_data, classes=classes, by_similarity=False) if real else None
         calibration_samples(
             run,
             options.calibration_data,
             moved=options.parity_data,
-            compared=() if compared is None else pixel_digests(compared),
+            compared=() if found is None else pixel_digests(found.samples),
+            classes=classes,
         )
 
 
-def _unknown_classes(*given: Path | None) -> bool:
+def _given_classes(options: Options) -> LabelSet | None:
+    """The label set of a checkpoint, if options name it; None for a run, which records its own."""
+    if options.source is not None and options.source.is_dir():
+        return None
+    return given_labels(options.labels, options.classes, options.positive).classes
+
+
+def _unknown_classes(classes: LabelSet | None, *given: Path | None) -> bool:
     """Whether class names of given data belong to no built-in label set, so that a checkpoint has to be read first."""
     try:
         for path in given:
             if path is not None:
-                given_samples(path)
+                given_samples(path, classes)
     except UnknownLabelSetError:
         return True
     return False

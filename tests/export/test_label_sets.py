@@ -209,6 +209,11 @@ def test_classes_that_only_the_checkpoint_states_are_compared_once_it_is_read(tm
     check_calibrated(replace(options, calibration_data=data), {"onnx": ["int8"]})
     with pytest.raises(DatasetError, match="a checkpoint without a run names none"):
         check_calibrated(options, {"onnx": ["int8"]})
+    named = replace(options, labels=("Grad 0", "Grad 9"))
+    with pytest.raises(DatasetError, match=r"'Größe ≥ 1\.5', '重度 & <rest>' are none of the classes Grad 0, Grad 9"):
+        check_images(named, {"onnx": ["fp32"]})
+    with pytest.raises(DatasetError, match="are none of the classes Grad 0, Grad 9"):
+        check_calibrated(replace(named, calibration_data=data), {"onnx": ["int8"]})
     with pytest.raises(DatasetError, match="does not exist"):
         check_images(replace(options, parity_data=tmp_path / "nowhere"), {"onnx": ["fp32"]})
 
@@ -320,7 +325,7 @@ def test_rebuilding_accepts_any_spelling_of_the_bundles_own_classes(tmp_path: Pa
 
 def test_the_card_of_a_checkpoint_states_order_and_positive_classes() -> None:
     model = ModelInfo("resnet50", "0" * 64, ("AD", "CN", "MCI"), CN_MCI_AD, InputSpec.imagenet(32))
-    order = ClassOrder(model.labels, "option", "from --labels")
+    order = ClassOrder(model.labels, "option", "from --labels", CN_MCI_AD)
     text = model_card(SimpleNamespace(run=None, info=model, order=order, provenance={"checkpoint": "x"})).decode()
     assert "| 0 | AD |\n| 1 | CN |\n| 2 | MCI |" in text
     assert "Clinical order: CN, MCI, AD. Positive in the two-way question (AD or not): AD." in text

@@ -201,6 +201,24 @@ def test_missing_labels(tmp_path: Path) -> None:
         load_samples(tmp_path / "b.parquet", classes=CN_MCI_AD)
 
 
+def test_a_column_named_group_may_have_classes(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    slices = cohort(2)
+    path = of.csv(slices, tmp_path / "a")
+    text = path.read_text(encoding="utf-8-sig").replace(";Patient;", ";Subject;").replace("Label", "Group")
+    path.write_text(text)
+    samples = load_samples(path)
+    assert [samples.classes.names[label] for label in samples.labels] == [one.label for one in slices]
+    assert samples.ids is not None
+    assert "column 'Subject'" in samples.ids.origin
+    path.write_text(text.replace(";Subject;", ";whatever;"))
+    assert "file names" in getattr(load_samples(path).ids, "origin", "")
+    table = of.table(slices, None)
+    pq.write_table(table.append_column("group", table.column("label")), tmp_path / "b.parquet")
+    assert "file names" in getattr(load_samples(tmp_path / "b.parquet").ids, "origin", "")
+
+
 def test_participants_without_a_class(tmp_path: Path) -> None:
     root = of.bids(cohort(3), tmp_path / "a")
     text = (root / "participants.tsv").read_text()

@@ -110,6 +110,13 @@ def absolute(path: Path) -> Path:
     return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
+def data_seed(record: Mapping[str, Any]) -> int:
+    """The seed of the phantoms and the split of a run. record: content of `run.json`."""
+    options = record["options"]
+    seed = options.get("data_seed")
+    return int(options["seed"] if seed is None else seed)
+
+
 def data_path(run: Path, record: Mapping[str, Any]) -> Path | None:
     """Path of the data of the run, which may no longer exist; None for phantoms.
 
