@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
+from stageproof.runtime.cli.sources import local_source
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.labels import ORIGINS
 from stageproof.runtime.text.hints import command
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = parse(argv)
     try:
+        source = local_source(options.source, options.remote, "run", "RUN")
+        options = replace(options, source=source, remote=None)
         exported = _rebuilt(options) if options.rebuild else _exported(options)
     except StageproofError as error:
         return report_error(error)

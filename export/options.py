@@ -25,6 +25,9 @@ class Options:
 
     source: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN|CHECKPOINT]")] = None
     """A run directory, or a state dict (.pth, .safetensors) saved by other code. Default: the newest run."""
+    remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
+    """In place of RUN: a path, or hf:OWNER/NAME[@REVISION], a run in a repository of the Hugging Face Hub.
+    It is downloaded."""
     to: tuple[str, ...] = ("onnx",)
     """Formats: one or more of onnx, openvino, torchscript, torch-export, pytorch, aotinductor, tensorrt, or all."""
     precision: tuple[str, ...] = ("fp32",)

@@ -198,7 +198,7 @@ def _finish(
         "model": reference.info.digest,
         "images": len(evaluation_set.images),
         "source": public_source(evaluation_set.source),
-        "comparison": evaluation_set.facts,
+        "comparison": redactor.json(evaluation_set.facts),
     }
     for outcome in outcomes:
         if outcome.artifact is None:
@@ -234,7 +234,7 @@ def _finish(
         documents.append(Document(CARD, write(folder / CARD, card)))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     provenance = {**reference.provenance, "stageproof": __version__, "exported": created, "packages": _packages()}
-    provenance["comparison"] = evaluation_set.facts
+    provenance["comparison"] = redactor.json(evaluation_set.facts)
     manifest = Manifest(
         reference.info,
         tuple(artifacts),

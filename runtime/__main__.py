@@ -18,6 +18,7 @@ from stageproof.runtime.cli.csv_file import CsvFile, ExistingRows, read_existing
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.cli.paths import STDIN, bundle_and_images
+from stageproof.runtime.cli.sources import FROM_HELP, local_source
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.inference.arguments import check_outside_bundle
 from stageproof.runtime.inference.engine_settings import OptimizeFor
@@ -34,7 +35,8 @@ MANY_IMAGES = 256
 """More images than this are predicted with an engine that is optimised for throughput."""
 
 _EPILOG = f"""\
-The model is loaded from --bundle only; every other path is read as an image.
+The model is loaded from --bundle or --from only; every other path is read as an
+image.
 Folders are searched for images at any depth; a file without a known suffix is
 recognised by its content, and skipped files are counted. - reads one image from
 standard input. The bundle in use is printed on standard error. More than
@@ -67,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.workers is not None and options.workers < 1:
         parser.error(f"--workers is {options.workers}, expected at least 1")
     try:
-        bundle, found = bundle_and_images(options.paths, options.bundle)
+        named = local_source(options.bundle, options.source, "bundle", "--bundle")
+        bundle, found = bundle_and_images(options.paths, named)
         if not found.images and not (options.info or options.self_test):
             example = command("runtime", "--bundle", bundle, "scan.jpg")
             parser.error(f"no image was given for {bundle}. For example: {example}")
@@ -203,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images, or folders of them")
     bundle = f"bundle folder that {program('export')} wrote, or a lone artifact; the only source of the model"
     parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help=bundle)
+    parser.add_argument("--from", dest="source", metavar="SOURCE", help=f"as --bundle: {FROM_HELP}")
     parser.add_argument("--info", action="store_true", help="print the bundle's contents and the choice of artifact")
     parser.add_argument("--self-test", action="store_true", help="check the bundle's golden images on this machine")
     parser.add_argument("--study", action="store_true", help="one prediction from all images, slices of one patient")

@@ -16,7 +16,8 @@ from stageproof.runtime.__main__ import main as predict
 from stageproof.train.__main__ import main as train
 from stageproof.train.audit.__main__ import main as audit
 from stageproof.train.evaluate.__main__ import main as evaluate
-from tests.cohort import LAYOUTS, SETS, class_folders, cohort
+from tests.cohort import LAYOUTS, SETS, class_folders, cohort, halves
+from tests.train.test_layouts import PARTS
 
 PEOPLE, SLICES = 8, 4
 ONE_EPOCH = [
@@ -48,7 +49,8 @@ def test_every_layout_is_audited_trained_on_and_evaluated(layout: str, classes: 
     record = json.loads(Path("run/run.json").read_text())
     assert (tuple(record["labels"]), tuple(record["clinical_order"])) == (names, names)
     assert tuple(record["positive"]) == SETS[classes].positive
-    written = Counter(one.label for one in slices)
+    trained_on = halves(slices)["train"] if layout in PARTS else slices
+    written = Counter(one.label for one in trained_on)
     assert record["data"]["slices_by_class"] == {name: written[name] for name in names}
     with Path("run/split.csv").open(newline="") as file:
         assert Counter(row["label"] for row in csv.DictReader(file)) == written
@@ -57,15 +59,22 @@ def test_every_layout_is_audited_trained_on_and_evaluated(layout: str, classes: 
     held = [found["data"]["slices_by_class"][name] for name in names]
     assert np.array(found["slices"]["confusion"]).sum(1).tolist() == held
     assert list(found["slices"]["classes"]) == list(names)
+    if layout == "train and test folders":
+        assert evaluate(["run", "--data", str(data / "test"), "--out", "test"]) == 0
+        tested = json.loads(Path("test/evaluation.json").read_text())["data"]["slices_by_class"]
+        counts = Counter(one.label for one in halves(slices)["test"])
+        assert tested == {name: counts[name] for name in names}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", SETS)
 def test_the_chain_keeps_the_order_of_the_classes(classes: int, tmp_path, capsys) -> None:
     """From the class folders to the Predictor: each slice has the probabilities that the evaluation has for it."""
-    slices, names = cohort(classes, PEOPLE, SLICES), SETS[classes].names
+    slices, names = cohort(classes, 80 // classes, SLICES), SETS[classes].names
     data = class_folders(slices, tmp_path / "data")
-    assert train(["--data", str(data), *given(classes), *ONE_EPOCH, "--full.epochs", "4", "--out", "run"]) == 0
+    learns = ["--recipe", "resnet34-gray", "--image-size", "32", "--full.epochs", "5"]
+    learns += ["--full.learning-rate", "0.003"]
+    assert train(["--data", str(data), *given(classes), *learns, "--fold", "1/2", "--out", "run"]) == 0
     assert evaluate(["run"]) == 0
     assert export(["run", "--to", "onnx"]) == 0
     with Path("run/evaluation/predictions.csv").open(newline="") as file:

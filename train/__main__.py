@@ -30,10 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require("train", *PACKAGES)
         from stageproof.train.config.command_line import parse
+        from stageproof.train.repeat.sequence import planned, repeat
         from stageproof.train.runs.finding import remember
 
         options = parse(argv)
-        check_training(options)
+        if options.show_config:
+            from stageproof.train.config.show import as_yaml
+
+            print(as_yaml(options), end="")
+            return 0
+        runs = planned(options) if options.repeat > 1 else []
+        if not runs:
+            check_training(options)
         from stageproof.train.distributed.rendezvous import check_network
         from stageproof.train.engine.loop import Interrupted
         from stageproof.train.launch import is_leader, launch
@@ -41,12 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (warning := check_network(options.trust_network)) and is_leader():
             logger.warning(warning)
         if options.out is not None and is_leader():
-            remember(options.out)
+            for run, _ in runs or [(options.out, None)]:
+                remember(run)
         try:
-            run, record = launch(options)
+            if runs:
+                assert options.out is not None, "checked by planned"
+                facts = repeat(runs, options.out, launch, is_leader())
+            else:
+                run, record = launch(options)
         except Interrupted as stopped:
             if is_leader():
                 again = command("train", "--resume", "--out", stopped)
+                if runs:
+                    again = f"the same command with --resume ({options.out})"
                 logger.info(f"Stopped after writing a checkpoint. Resume with: {again}")
             return 0
     except StageproofError as error:
@@ -54,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         logger.info(_interrupted(options))
         return 1
-    if is_leader():
+    if runs and facts is not None:
+        _show_repeated(facts, options)
+    elif is_leader():
         _show(run, record, as_json=options.json)
     return 0
 
@@ -63,10 +80,24 @@ def _interrupted(options: Options | None) -> str:
     """The message after an interrupt that arrived outside of a training step."""
     from stageproof.train.runs.unfinished import has_checkpoint, partial_folder
 
+    if options is not None and options.repeat > 1:
+        return "Interrupted. Finished runs and checkpoints were kept: run the same command with --resume."
     if options is not None and options.out is not None and has_checkpoint(partial_folder(options.out)):
         again = command("train", "--resume", "--out", options.out)
         return f"Interrupted between steps; the last checkpoint was kept. Resume with: {again}"
     return "Interrupted before the first step; nothing was written."
+
+
+def _show_repeated(facts: dict[str, Any], options: Options) -> None:
+    if options.json:
+        print(json.dumps(facts))
+        return
+    from stageproof.train.repeat.sequence import FACTS, PAGE
+    from stageproof.train.repeat.summary import lines
+
+    assert options.out is not None, "checked by planned"
+    print("\n".join(lines(facts)))
+    print(f"\nreport  {options.out / PAGE}\nfigures {options.out / FACTS}")
 
 
 def _show(run: Path, record: dict[str, Any], *, as_json: bool) -> None:

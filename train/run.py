@@ -35,6 +35,7 @@ from stageproof.train.engine.energy import EnergyMeter
 from stageproof.train.engine.progress import ProgressBar
 from stageproof.train.engine.session import Session
 from stageproof.train.engine.signals import StopRequest
+from stageproof.train.finished import continued
 from stageproof.train.metrics.validation import figures
 from stageproof.train.recipes import RECIPES
 from stageproof.train.reports.charts.training import plot_confusion, plot_curves
@@ -84,10 +85,13 @@ def _train(
     options: Options, compute: Compute, processes: ProcessGroup, folder: Path, progress: ProgressBar
 ) -> dict[str, Any]:
     checkpoint = read_checkpoint(folder) if options.resume and processes.leader and has_checkpoint(folder) else None
-    checkpoint = processes.broadcast(checkpoint)
-    if processes.leader and checkpoint is None:
-        check_start(options.weights, options.settings.network(len(options.label_set or FOUR_STAGES)))
+    if processes.leader:
+        if checkpoint is None and options.extends is None:
+            given = options.label_set
+            check_start(options.weights, options.settings.network(len(given or FOUR_STAGES)), given)
+        options, checkpoint = continued(options, folder, checkpoint)
         write_options(options, folder)
+    options, checkpoint = processes.broadcast((options, checkpoint))
     data = _prepare(options, processes)
     if options.settings.keep == "patient_accuracy" and data.who.unit != "patients":
         raise InputError(
@@ -133,7 +137,7 @@ def _train(
         "split": {
             "by": options.split,
             "fold": options.fold,
-            "seed": options.seed,
+            "seed": _data_seed(options),
             "leaked": data.leaked,
             "leaked_at_least": data.leaks_at_least.leaked if data.leaks_at_least else None,
             "shuffled_labels": options.shuffle_labels,
@@ -143,6 +147,7 @@ def _train(
         "metrics": figures(
             logits, labels, data.groups[data.split.validation], data.classes, data.not_estimable, unit=data.who.unit
         ),
+        "extended": [asdict(one) for one in options.extended],
         "versions": _versions(),
     }
     if meter:
@@ -192,7 +197,7 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
             split=options.split,
             fold=fold,
             folds=folds,
-            seed=options.seed,
+            seed=_data_seed(options),
             groups=options.groups,
             patient_pattern=options.patient_pattern,
             shuffle_labels=options.shuffle_labels,
@@ -202,6 +207,10 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
             allocate=allocate,
         ),
     )
+
+
+def _data_seed(options: Options) -> int:
+    return options.seed if options.data_seed is None else options.data_seed
 
 
 def _input_spec(options: Options, data: Prepared) -> InputSpec:
@@ -259,7 +268,7 @@ def _announce(
 
 def _plain(options: Options) -> dict[str, Any]:
     """The options apart from the recipe; JSON-serialisable."""
-    plain = {name: value for name, value in vars(options).items() if name != "settings"}
+    plain = {name: value for name, value in vars(options).items() if name not in ("settings", "extended")}
     return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
 
 

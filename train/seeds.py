@@ -7,6 +7,7 @@ same in an uninterrupted and in a resumed run, and on one device and on several.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,6 +66,7 @@ class SeededStochasticDepth(StochasticDepth):  # type: ignore[misc, unused-ignor
 def seed_dropouts(model: nn.Module) -> None:
     """Replace each nn.Dropout and StochasticDepth in `model` by the seeded one, in place; module names and weights do
     not change."""
+    child: Any
     for name, child in model.named_children():
         if type(child) is nn.Dropout:
             setattr(model, name, SeededDropout(child.p))

@@ -144,7 +144,7 @@ def _relative(reference: np.ndarray, artifact: np.ndarray) -> float:
 
 def _reference(options: Options) -> Reference:
     from stageproof.export.reference.from_bundle import described_by
-    from stageproof.export.reference.from_file import from_file
+    from stageproof.export.reference.graph_file import from_file
     from stageproof.export.reference.model import from_run, run_of_weights, source_of
 
     manifest = read_manifest(options.bundle)

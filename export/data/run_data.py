@@ -21,7 +21,7 @@ from stageproof.runtime.labels import LabelSet
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
-from stageproof.train.runs.record import data_path, read_record
+from stageproof.train.runs.record import data_path, data_seed, read_record
 from stageproof.train.runs.split_file import read_split, unit_of
 
 PHANTOM_PEOPLE = 24
@@ -53,7 +53,7 @@ def run_data(run: Path, moved: Path | None = None) -> RunData:
     record = read_record(run)
     digest, path, classes = record["data"]["digest"], data_path(run, record), classes_of_run(run, record)
     if path is None:
-        return RunData(_population(record["options"]["seed"], classes), True, digest=digest)
+        return RunData(_population(data_seed(record), classes), True, digest=digest)
     return _run_data(run, digest, classes, path, _state(path), moved, _state(moved))
 
 
@@ -88,13 +88,13 @@ def _run_data(
     """As `run_data`. state, moved_state: `_state` of `path` and `moved`, to invalidate the cache when files change."""
     if moved is not None:
         with suppress(DatasetError, OSError):  # such as a folder of unlabelled images
-            samples = load_samples(moved, None, classes)
+            samples = load_samples(moved, None, classes, training_part=True)
             if samples.digest() == digest:
                 return RunData(samples, False, digest=digest, moved=True)
     if not path.exists():
         return RunData(None, False, f"the data of {run.name} is no longer at {path}", digest)
     try:
-        samples = load_samples(path, None, classes)
+        samples = load_samples(path, None, classes, training_part=True)
     except (DatasetError, OSError) as error:
         return RunData(None, False, f"the data of {run.name} cannot be read: {str(error).removesuffix('.')}", digest)
     if samples.digest() != digest:
@@ -125,7 +125,7 @@ def unseen_phantoms(run: Path, count: int) -> Samples:
     They follow the run's own patients in the generator's sequence, whose earlier patients do not depend on its length.
     """
     record = read_record(run)
-    classes, seed = classes_of_run(run, record), record["options"]["seed"]
+    classes, seed = classes_of_run(run, record), data_seed(record)
     people = max(1, -(-count // (len(classes) * 6)))
     return phantom_samples(patients=people, seed=seed, first=PHANTOM_PEOPLE, classes=classes)
 

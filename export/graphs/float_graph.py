@@ -58,9 +58,11 @@ def graph_of_file(reference: Reference) -> ModelProto:
     """The float32 graph of a reference that is an ONNX or TorchScript file. Raises ExportError if it has none."""
     import onnx
 
+    from stageproof.export.reference.onnx_file import OnnxFile
+
     try:
-        graph = getattr(reference.model, "graph", None)
-        model: ModelProto = graph() if callable(graph) else _of_torchscript(reference)
+        found = reference.model
+        model: ModelProto = found.graph() if isinstance(found, OnnxFile) else _of_torchscript(reference)
     except Exception as error:  # the converters raise exceptions of any type
         raise ExportError(f"{reference.graph} cannot be converted to ONNX: {str(error).strip()[:400]}") from error
     _remove_stack_traces(model)
@@ -73,7 +75,8 @@ def _of_torchscript(reference: Reference) -> ModelProto:
     import onnx
     import torch
 
-    buffer, example = io.BytesIO(), torch.zeros(2, *reference.info.input.shape)
+    buffer: Any = io.BytesIO()
+    example = torch.zeros(2, *reference.info.input.shape)
     axes = {"images": {0: "batch"}, "logits": {0: "batch"}}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of its deprecation, and of what it folds

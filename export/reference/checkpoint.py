@@ -52,7 +52,15 @@ class Described:
     @classmethod
     def by(cls, options: Options, classes: Given) -> Described:
         """As the options of an export say."""
-        return cls(options.architecture, options.image_size, classes, options.mean, options.std, options.checkpoint_key)
+        return cls(
+            options.architecture,
+            options.image_size,
+            classes,
+            options.mean,
+            options.std,
+            options.checkpoint_key,
+            trust_code=options.trust_code,
+        )
 
 
 def digest_of(path: Path, key: str | None = None) -> str:

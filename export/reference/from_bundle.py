@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.export.reference.checkpoint import Described, digest_of
-from stageproof.export.reference.from_file import from_file
+from stageproof.export.reference.graph_file import from_file
 from stageproof.export.reference.graph_source import kind_of
 from stageproof.export.reference.model import Reference, from_run, run_of_weights
 from stageproof.export.reference.rebuild_options import readable
@@ -50,9 +50,7 @@ def reference_of(bundle: Path, source: Path, key: str | None = None, trust_code:
             "value: leave --checkpoint-key out, or export to another --out."
         )
     if source.is_file() and digest_of(source, recorded) != model.digest:
-        source = (
-            run_of_weights(source) if kind_of(source) is None else None
-        ) or source  # the same weights in another file
+        source = (None if kind_of(source) else run_of_weights(source)) or source  # the same weights in another file
     path = source / WEIGHTS if source.is_dir() else source
     if not path.is_file() or (sha256_file(path) if source.is_dir() else digest_of(path, recorded)) != model.digest:
         raise CheckpointError(

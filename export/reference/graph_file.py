@@ -1,7 +1,10 @@
-"""The reference of an export that is itself a graph: an ONNX or TorchScript file, run by ONNX Runtime or torch."""
+"""The reference of an export from a file of another program: a checkpoint, or an ONNX or TorchScript file, which is
+run by ONNX Runtime or torch."""
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,8 @@ from torch import nn
 
 from stageproof.export.options import IMAGE_SIZE
 from stageproof.export.reference import inferred
-from stageproof.export.reference.checkpoint import Described, class_order, input_spec
-from stageproof.export.reference.graph_source import ONNX, TORCHSCRIPT, assert_classes, assert_trusted
+from stageproof.export.reference.checkpoint import Described, class_order, from_checkpoint, input_spec
+from stageproof.export.reference.graph_source import ONNX, TORCHSCRIPT, assert_classes, assert_trusted, kind_of
 from stageproof.export.reference.inferred import ASSUMED, FROM_FILE, FROM_OPTION, Fact
 from stageproof.export.reference.model import Reference
 from stageproof.export.reference.onnx_file import OnnxFile
@@ -21,6 +24,15 @@ from stageproof.runtime.errors import BundleError, CheckpointError, InputError
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.foreign.class_order import ClassOrder
+
+
+def from_file(path: Path, described: Described) -> Reference:
+    """The model of the file. Raises CheckpointError, InputError or TrustError as `from_checkpoint`, `from_onnx` and
+    `from_torchscript`."""
+    kind = kind_of(path)
+    if kind is None:
+        return from_checkpoint(path, described)
+    return (from_onnx if kind == ONNX else from_torchscript)(path, described)
 
 
 def from_onnx(path: Path, described: Described) -> Reference:
@@ -48,7 +60,8 @@ def from_torchscript(path: Path, described: Described) -> Reference:
     _assert_unnamed(path, described)
     own = _own_metadata(path, "torchscript")
     try:
-        with path.open("rb") as file:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # of the deprecation of TorchScript
             model = torch.jit.load(file, "cpu").eval()
     except RuntimeError as error:
         raise CheckpointError(f"{path} cannot be loaded as TorchScript: {str(error).splitlines()[0]}") from error
@@ -78,16 +91,7 @@ def _reference(
         _assert_agrees(path, described, own.model)
         _classes(path, model, spec)
         facts.append(Fact("input, classes", "as the file describes", FROM_FILE))
-        info = ModelInfo(
-            kind,
-            digest,
-            order.labels,
-            order.classes,
-            spec,
-            own.model.temperature,
-            own.model.abstain_below,
-            own.model.study,
-        )
+        info = replace(own.model, architecture=kind, digest=digest, head=None)
     else:
         size, size_from = _size(path, fixed, described.image_size)
         spec, normalised_from = input_spec(str(path), channels, size, described.mean, described.std)
@@ -101,9 +105,7 @@ def _reference(
 def _assert_unnamed(path: Path, described: Described) -> None:
     if described.architecture not in (None, ONNX, TORCHSCRIPT) or described.key:
         option = "--checkpoint-key" if described.key else "--architecture"
-        raise InputError(
-            f"{option} is for state dicts, and {path} is a graph, which contains its network. Leave it out."
-        )
+        raise InputError(f"{option} is for state dicts; {path} is a graph, which contains its network. Leave it out.")
 
 
 def _size(path: Path, fixed: tuple[int | None, int | None], given: int | None) -> tuple[tuple[int, int], str]:
@@ -152,9 +154,7 @@ def _classes(path: Path, model: nn.Module, spec: InputSpec) -> int:
     if rows[0].dtype != torch.float32:
         raise CheckpointError(f"{path} returns {rows[0].dtype}, expected float32 logits.")
     if not torch.equal(rows[0], rows[2]):
-        raise CheckpointError(
-            f"{path} gives other outputs for the same image: dropout is active. Save it after eval()."
-        )
+        raise CheckpointError(f"{path} gives other outputs for the same image: dropout is on. Save it after eval().")
     both = torch.cat(rows[:2])
     if (both >= 0).all() and torch.allclose(both.sum(1), torch.ones(2), atol=1e-4):
         raise CheckpointError(

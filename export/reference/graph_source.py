@@ -72,7 +72,7 @@ def assert_classes(path: Path, shape: Sequence[int]) -> int:
     with 2 to 20 classes."""
     if len(shape) != 2 or shape[0] != 1 or not 2 <= shape[1] <= LARGEST:
         raise CheckpointError(
-            f"{path} returns an output of shape {tuple(shape)} for one image, expected (1, classes), 2 to {LARGEST} "
-            "classes."
+            f"{path} returns an output of shape {tuple(shape)} for one image, expected (1, classes) with 2 to "
+            f"{LARGEST} classes."
         )
     return int(shape[1])

@@ -43,7 +43,11 @@ def input_facts(spec: InputSpec, size: str, normalisation: str) -> list[Fact]:
 
 def class_facts(order: ClassOrder) -> list[Fact]:
     """Classes in the order of the outputs, their clinical order and the positive ones."""
-    source = ASSUMED if order.origin == ASSUMED_ORDER else ORIGINS[order.origin]
+    source = (
+        f"{ASSUMED}: alphabetical, as ImageFolder sorts; if not, --labels"
+        if order.origin == ASSUMED_ORDER
+        else ORIGINS[order.origin]
+    )
     clinical = f"{ASSUMED}: that of the outputs; if not, give --classes" if order.clinical_order_assumed else "classes"
     return [
         Fact("outputs", ", ".join(order.labels), source),

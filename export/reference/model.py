@@ -76,6 +76,7 @@ def from_run(run: Path) -> Reference:
         "split": record["split"],
         "metrics": record["metrics"],
         "versions": record["versions"],
+        **({"hub": record["hub"]} if "hub" in record else {}),  # where `train.hub.fetch` downloaded the run from
     }
     for one in stated(weights.beside, WEIGHTS):
         if one.within(info.classes) != info.labels:

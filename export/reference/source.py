@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stageproof.export.options import Options
 from stageproof.export.reference.checkpoint import Described
 from stageproof.export.reference.from_bundle import reference_of
-from stageproof.export.reference.from_file import from_file
+from stageproof.export.reference.graph_file import from_file
 from stageproof.export.reference.graph_source import kind_of
 from stageproof.export.reference.model import Reference, from_run, run_of_weights
 from stageproof.runtime.errors import InputError

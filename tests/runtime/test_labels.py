@@ -147,6 +147,7 @@ def test_another_order_than_the_clinical_one_is_refused(title: str) -> None:
         (["a,b", "c"], "without commas and slashes"),
         (["a/b", "c"], "without commas and slashes"),
         (["..\\b", "c"], "without commas and slashes"),
+        (["..", "c"], "not of dots alone"),
         (["grade", "Grade"], "Grade, grade is named twice"),
         (["grade", "grade"], "named twice"),
         (["AD", "CN", "Alzheimer"], "AD is named twice"),

@@ -272,3 +272,15 @@ def test_a_rule_for_studies_must_be_in_manifest_and_artifact_alike(inside: Model
         different = contradiction(found, manifest, manifest.artifacts[0])
         assert (different is None) == (manifest.model == inside)
         assert different is None or different[0] == "study"
+
+
+def test_the_head_is_recorded_where_it_is_not_the_default():
+    assert "head" not in MODEL.to_dict()
+    assert MODEL.network.head == "two-layer"
+    other = replace(MODEL, head="linear")
+    assert other.to_dict()["head"] == "linear"
+    assert ModelInfo.from_exact(other.to_dict(), "here") == other
+    assert other.network.head == "linear"
+    assert ModelInfo.from_exact({**MODEL.to_dict(), "head": "two-layer"}, "here") == MODEL, "the default is not another"
+    with pytest.raises(BundleError, match=r"here: 'head' is 'deep', expected linear or two-layer"):
+        ModelInfo.from_exact({**MODEL.to_dict(), "head": "deep"}, "here")

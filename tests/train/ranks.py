@@ -1,6 +1,6 @@
 """Run under torchrun or alone by test_distributed.py: 20 steps of one stage; the leader writes what it saw as JSON.
 
-Usage: ranks.py shared|frozen OUT
+Usage: ranks.py shared|frozen|mixup OUT
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ kind, out = sys.argv[1], Path(sys.argv[2])
 torch.set_num_threads(1)
 with join("cpu") as processes:
     torch.manual_seed(processes.rank)  # each process starts elsewhere, so that the weights must be given
-    frozen = kind == "frozen"
+    frozen, mixup = kind == "frozen", 0.4 if kind == "mixup" else 0.0
     model = build("resnet50", 4)
     spec = InputSpec.imagenet(32 if frozen else 48)
     slices, _ = safe_loader(phantom_samples(5, 4, size=64), spec)
@@ -43,7 +43,7 @@ with join("cpu") as processes:
     labels = torch.from_numpy(slices.labels)
     chosen = torch.arange(0, 79)  # an odd number: the processes' parts differ in size
     pixels = torch.from_numpy(slices.pixels)
-    training = Batches(pixels, labels, spec, 16, chosen=chosen, augment=True, processes=processes)
+    training = Batches(pixels, labels, spec, 16, chosen=chosen, augment=True, mixup=mixup, processes=processes)
     validation = Batches(pixels, labels, spec, 16, chosen=chosen[:23], processes=processes)
     trained = head_of(model) if frozen else model
     optimizer = make_optimizer("sgd", trained.parameters(), learning_rate=1, weight_decay=1e-3, momentum=0.9)

@@ -215,6 +215,21 @@ def test_saved_datasets_that_are_not_whole(tmp_path: Path) -> None:
         load_samples(root)
 
 
+def test_indices_select_and_order_the_rows(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    slices = cohort(2)
+    root = of.saved_with_indices(slices, tmp_path / "a")
+    assert load_samples(root).paths == [one.name for one in slices]
+    last = len(slices) - 1
+    chosen = pa.table({"indices": pa.array([last, last - 9], pa.uint64())})  # of rows that are stored in reverse order
+    with pa.OSFile(str(root / "indices.arrow"), "wb") as sink, pa.ipc.new_stream(sink, chosen.schema) as out:
+        out.write_table(chosen)
+    samples = load_samples(root)
+    assert samples.paths == [slices[0].name, slices[9].name]
+    assert samples.labels.tolist() == [0, 1]
+
+
 def test_indices_beyond_the_data(tmp_path: Path) -> None:
     root = of.saved_with_indices(cohort(2), tmp_path / "a")
     whole = sorted(root.glob("data-*"))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import BUILT_IN, LabelSet, label_set
+from stageproof.train.audit.__main__ import main as audit
 from stageproof.train.data.class_column import resolve
+from stageproof.train.data.identity.from_names import from_names
 from stageproof.train.data.sources.source import load_parts, load_samples
+from stageproof.train.data.tables import COLUMNS
 from tests import cohort as of
 from tests.cohort import SETS, cohort
 
@@ -196,6 +201,24 @@ def test_missing_labels(tmp_path: Path) -> None:
         load_samples(tmp_path / "b.parquet", classes=CN_MCI_AD)
 
 
+def test_a_column_named_group_may_have_classes(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    slices = cohort(2)
+    path = of.csv(slices, tmp_path / "a")
+    text = path.read_text(encoding="utf-8-sig").replace(";Patient;", ";Subject;").replace("Label", "Group")
+    path.write_text(text)
+    samples = load_samples(path)
+    assert [samples.classes.names[label] for label in samples.labels] == [one.label for one in slices]
+    assert samples.ids is not None
+    assert "column 'Subject'" in samples.ids.origin
+    path.write_text(text.replace(";Subject;", ";whatever;"))
+    assert "file names" in getattr(load_samples(path).ids, "origin", "")
+    table = of.table(slices, None)
+    pq.write_table(table.append_column("group", table.column("label")), tmp_path / "b.parquet")
+    assert "file names" in getattr(load_samples(tmp_path / "b.parquet").ids, "origin", "")
+
+
 def test_participants_without_a_class(tmp_path: Path) -> None:
     root = of.bids(cohort(3), tmp_path / "a")
     text = (root / "participants.tsv").read_text()
@@ -204,3 +227,37 @@ def test_participants_without_a_class(tmp_path: Path) -> None:
         load_samples(root)
     (root / "participants.tsv").write_text(re.sub("diagnosis", "anything", text))
     assert load_samples(root).classes == CN_MCI_AD
+
+
+def test_class_folders_named_by_position_are_no_patients() -> None:
+    paths = [f"{label}/p{person}/{at}.png" for label in range(9) for person in range(3) for at in range(4)]
+    ids, _ = from_names(paths, np.repeat(np.arange(9), 12), label_set([f"grade {chr(97 + at)}" for at in range(9)]))
+    assert ids is not None
+    assert len(np.unique(ids.subjects)) == 27
+
+
+def test_an_audit_of_a_label_set_that_is_given(tmp_path: Path, capsys) -> None:
+    root = of.zipped(of.parts)(cohort(7), tmp_path / "a")
+    options = ["--data", str(root), "--out", str(tmp_path / "audit"), "--json"]
+    assert audit(options) == 2
+    assert "'Bedridden', 'Doubtful', 'Grade 1.5', 'Grade 2', 'Grade 2+', 'Grade 3'" in capsys.readouterr().err
+    assert audit([*options, "--classes", ",".join(SETS[7].names), "--positive", "Grade 3,Bedridden"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["slices_by_class"] == dict.fromkeys(SETS[7].names, 8)
+    assert found["clinical_order"] == list(SETS[7].names)
+    assert found["positive"] == ["Grade 3", "Bedridden"]
+    assert found["given_split"]["slices_by_folder"] == {"test": 14, "train": 42}
+    assert found["patients"] == 28
+
+
+def test_the_documentation_lists_the_sets_and_the_columns() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    assert {title: tuple(names.split(", ")) for title, names, _ in rows} == BUILT_IN
+    for title, names, positive in rows:
+        classes = label_set(BUILT_IN[title])
+        rest = [name for name in names.split(", ") if name != positive.removeprefix("all but ")]
+        assert classes.positive == (tuple(rest) if positive.startswith("all but") else tuple(positive.split(", ")))
+    columns = re.search(r"label columns that are looked for are (.*), in this order", page)
+    assert columns is not None
+    assert [one for one in COLUMNS["label"] if "cd" not in one or one == "cdr"] == re.findall(r"`(\w+)`", columns[1])

@@ -41,7 +41,7 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["shared", "frozen"])
+@pytest.mark.parametrize("kind", ["shared", "frozen", "mixup"])
 def test_two_processes_see_the_losses_of_one_step_by_step(tmp_path, kind):
     script = str(Path(__file__).with_name("ranks.py"))
     alone, together = run(script, kind, str(tmp_path / "1")), torchrun(script, kind, str(tmp_path / "2"))

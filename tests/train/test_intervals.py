@@ -10,7 +10,14 @@ from scipy import stats
 
 from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.train.metrics.classification import Answers
-from stageproof.train.metrics.intervals import exact, jackknife, leave_one_out, newcombe, possible_tables
+from stageproof.train.metrics.intervals import (
+    exact,
+    extreme_tables,
+    jackknife,
+    leave_one_out,
+    newcombe,
+    possible_tables,
+)
 from stageproof.train.metrics.with_intervals import Summary
 from stageproof.train.reports.formatting import format_figure, patient_count
 from tests.train.interval_simulation import TARGETS, Held, coverage, simulate
@@ -210,3 +217,33 @@ def test_coverage(level, name, target, people, alike):
 def discrete(held: Held) -> bool:
     """Whether a figure near 1 or of 40 patients: few of them are wrong, and exact intervals hold it more often."""
     return held.truth > 0.9 or held.figure.startswith("classes.")
+
+
+@pytest.mark.parametrize("slices", [1, 32])
+def test_one_patient_with_all_errors_does_not_make_an_interval_of_the_whole_range(slices: int) -> None:
+    """The jackknife alone has [.06, 1] for the balanced accuracy, [-.78, 1] for kappa and [.04, 1] for the accuracy."""
+    truth = np.repeat([0, 1, 2, 3], [80, 56, 22, 5])
+    said = truth.copy()
+    said[0] = 1
+    answers = Answers(
+        np.repeat(np.eye(4)[said] * 0.8 + 0.05, slices, 0),
+        np.repeat(truth, slices),
+        np.repeat(np.arange(len(truth)), slices),
+        FOUR_STAGES,
+    )
+    found = Summary(answers).classified()
+    for name, least in (("accuracy", 0.95), ("balanced_accuracy", 0.6), ("kappa", 0.3)):
+        assert least < found[name]["low"] < found[name]["value"] < found[name]["high"], name
+    assert found["macro"]["f1"]["low"] > 0.6
+
+
+def test_extreme_tables_have_the_ends_of_the_exact_intervals() -> None:
+    table = np.array([[8.0, 2.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
+    found = extreme_tables(table, np.array([10, 5, 0]), 0.99)
+    shares = 1 - found[:, 0, 0] / 10, 1 - found[:, 1, 1] / 5
+    low, high = exact(2, 10, 0.995)
+    assert {round(share, 9) for share in shares[0]} == {round(low, 9), round(high, 9)}
+    assert {round(share, 9) for share in shares[1]} == {0.0, round(exact(0, 5, 0.995)[1], 9)}
+    assert np.allclose(found.sum(2), table.sum(1))
+    assert not found[:, 2].any()
+    assert not found[:, :, 2].any()  # no patient has this class, and nobody was predicted to have it

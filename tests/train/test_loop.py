@@ -225,13 +225,14 @@ def test_asked_to_stop_it_finishes_the_step_writes_a_checkpoint_and_says_so(stop
     assert len(record.steps) == (epoch - 1) * 6 + step  # the figures of every step taken are in the checkpoint
 
 
-@pytest.mark.parametrize("options", [{}, {"ema": 0.9}, {"keep": "loss"}, {"optimizer": "sgd"}])
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9}, {"keep": "loss"}, {"optimizer": "sgd"}, {"mixup": 0.4}])
 @pytest.mark.parametrize("stop_at", [2, 6, 9])
 def test_stopped_and_gone_on_with_is_bit_for_bit_as_never_stopped(options, stop_at):
-    stage = Stage(3, 1e-2, "one-cycle")
+    stage, side = Stage(3, 1e-2, "one-cycle"), slices(augment=True, mixup=options.get("mixup", 0.0))
+    options = {name: value for name, value in options.items() if name != "mixup"}
     straight = small()
     told = Record()
-    train(straight, stage, slices(augment=True), told, **options)
+    train(straight, stage, side, told, **options)
     model, record = small(), Record(stop_at=stop_at)
     kept = {}
     hooks_of = record.hooks
@@ -245,7 +246,7 @@ def test_stopped_and_gone_on_with_is_bit_for_bit_as_never_stopped(options, stop_
 
     record.hooks = keeping
     with pytest.raises(Interrupted):
-        train(model, stage, slices(augment=True), record, **options)
+        train(model, stage, side, record, **options)
     again, rest = small(seed=7), Record()
     again.load_state_dict(kept["model"])
     optimizer = make_optimizer(
@@ -254,7 +255,7 @@ def test_stopped_and_gone_on_with_is_bit_for_bit_as_never_stopped(options, stop_
     state = StageState(again, optimizer, device_type="cpu", fp16=False, ema=options.get("ema", 0.0))
     state.load_state_dict(kept["state"])
     keep = {name: value for name, value in options.items() if name == "keep"}
-    train(again, stage, slices(augment=True), rest, state=state, **keep)
+    train(again, stage, side, rest, state=state, **keep)
     assert same(again, straight)
     figures = [(epoch.epoch, epoch.loss, epoch.accuracy, epoch.validation_loss) for epoch in told.epochs]
     resumed = [(e.epoch, e.loss, e.accuracy, e.validation_loss) for e in [*record.epochs, *rest.epochs]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,17 @@ from torchvision import models
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.networks.torchvision_models import head_name, names
-from stageproof.train.networks import NetworkSpec, build, construct, head_of
+from stageproof.runtime.preprocess import InputSpec
+from stageproof.train.data.batches import Batches
+from stageproof.train.engine.features import backbone_features
+from stageproof.train.engine.hooks import Hooks
+from stageproof.train.engine.loop import Objective, predict, run_stage
+from stageproof.train.engine.stage import StageState
+from stageproof.train.networks import NetworkSpec, build, construct, head_of, load_state
+from stageproof.train.recipes import Stage
+from stageproof.train.seeds import seed_dropouts
+
+SPEC = InputSpec.imagenet(32)
 
 SMALLEST = (
     "alexnet convnext_tiny densenet121 efficientnet_b0 googlenet inception_v3 mnasnet0_5 mobilenet_v3_small "
@@ -129,3 +140,50 @@ def test_a_plain_torchvision_model_has_a_head_too():
             "convnext_tiny": "classifier.2",
             "swin_t": "head",
         }
+
+
+@pytest.mark.parametrize("architecture", ["efficientnet_b0", "convnext_tiny", "squeezenet1_1"])
+def test_the_head_of_cached_features_gives_the_logits_of_the_network(architecture):
+    torch.manual_seed(0)
+    model = build(architecture, 3)
+    images = Batches(torch.randint(0, 256, (5, 1, 32, 32), dtype=torch.uint8), torch.zeros(5).long(), SPEC, 2)
+    features = backbone_features(model, images, None)
+    expected, _ = predict(model, images)
+    got, _ = predict(head_of(model), Batches(features, images.labels, None, 5))
+    assert np.allclose(got, expected, atol=1e-5)
+    none = Batches(images.inputs, images.labels, SPEC, 2, chosen=torch.zeros(0, dtype=torch.int64))
+    assert backbone_features(model, none, None).shape == (0, *features.shape[1:])
+
+
+def test_stage_one_changes_the_head_alone():
+    """Of a network with BatchNorm, Dropout and stochastic depth in its backbone."""
+    torch.manual_seed(0)
+    model = build("efficientnet_b0", 3)
+    seed_dropouts(model)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    batches = Batches(torch.randint(0, 256, (6, 1, 32, 32), dtype=torch.uint8), torch.arange(6) % 3, SPEC, 3)
+    head = head_of(model)
+    state = StageState(head, torch.optim.SGD(head.parameters(), 0.1), device_type="cpu", fp16=False, ema=0.9)
+    hooks = Hooks(
+        measure=lambda *_: {"loss": 0.0, "accuracy": 0.0, "balanced_accuracy": 0.0},
+        on_step=lambda _: None,
+        on_epoch=lambda _: None,
+        checkpoint=lambda: None,
+        due=lambda: False,
+        last_good=lambda: "",
+        stop=lambda: False,
+    )
+    run_stage("head", Stage(1, 0.1), model, head, state, batches, batches, objective=Objective(), hooks=hooks)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"classifier.1.weight", "classifier.1.bias"}
+
+
+def test_weights_without_versions_load_into_a_network_that_needs_them():
+    """MNASNet refuses a state dict whose version is not known, such as one from safetensors."""
+    torch.manual_seed(0)
+    model, other = build("mnasnet0_5", 3), build("mnasnet0_5", 3)
+    state = dict(model.state_dict())
+    with pytest.raises(ValueError, match="version shall be set"):
+        other.load_state_dict(state)
+    load_state(other, state)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())

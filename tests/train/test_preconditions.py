@@ -122,9 +122,9 @@ def test_weights_that_do_not_fit_are_said_before_the_data_is_read(here, monkeypa
 
     torch.save({"features.weight": torch.ones(1)}, here / "other.pth")
     with pytest.raises(CheckpointError, match="does not fit ResNet"):
-        check_start("other.pth", NetworkSpec.of("resnet50", 4))
+        check_start("other.pth", NetworkSpec.of("resnet50", 4), None)
     torch.save(build("resnet34-gray", 4).state_dict(), here / "gray.pth")
-    check_start("gray.pth", NetworkSpec.of("resnet34-gray", 4))
+    check_start("gray.pth", NetworkSpec.of("resnet34-gray", 4), None)
     monkeypatch.setattr("train.run.prepare", pytest.fail)
     assert main(["--weights", "other.pth", "--out", "new"]) == 2
     assert not list(here.glob("*new*"))

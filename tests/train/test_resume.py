@@ -27,12 +27,24 @@ from stageproof.train.runs.unfinished import partial_folder
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = {
     "resnet50-two-stage": ["--head.epochs", "1", "--full.epochs", "2", "--batch-size", "8", "--ema", "0.9"],
+    "resnet34-gray with mixup": ["--full.epochs", "2", "--batch-size", "8", "--mixup", "0.4", "--fold", "1/5"],
     "resnet34-gray": ["--full.epochs", "2", "--batch-size", "8", "--full.augment", "--fold", "1/5"],
 }
 
 
 def arguments(recipe: str, data: Path, out: Path) -> list[str]:
-    common = ["--data", str(data), "--recipe", recipe, "--image-size", "32", "--precision", "fp32", "--device", "cpu"]
+    common = [
+        "--data",
+        str(data),
+        "--recipe",
+        recipe.split()[0],
+        "--image-size",
+        "32",
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+    ]
     return [*common, *RECIPES[recipe], "--checkpoint-minutes", "0", "--out", str(out)]
 
 
@@ -119,6 +131,7 @@ def test_killed_within_an_epoch_it_ends_with_the_same_weights_bit_for_bit(undist
     ("recipe", "how"),
     [
         ("resnet50-two-stage", signal.SIGKILL),
+        ("resnet34-gray with mixup", signal.SIGKILL),
         ("resnet34-gray", signal.SIGTERM),
         ("resnet50-two-stage", signal.SIGTERM),
         ("resnet34-gray", signal.SIGINT),

@@ -14,7 +14,7 @@ import torch
 from torchvision.models import DenseNet121_Weights, VisionTransformer, get_model, resnet50
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS, label_set
 from stageproof.train.foreign.imagenet import current_names, url
 from stageproof.train.networks import NetworkSpec, build, construct, head_of
 from stageproof.train.networks.adapt import adapted
@@ -26,7 +26,7 @@ NETWORK = NetworkSpec.of("resnet50", 4)
 def test_none_leaves_the_random_weights():
     model = build("resnet50", 4)
     before = model.conv1.weight.clone()
-    assert initialise(model, "none", NETWORK) == "random weights"
+    assert initialise(model, "none", NETWORK, FOUR_STAGES) == "random weights"
     assert torch.equal(model.conv1.weight, before)
 
 
@@ -34,7 +34,9 @@ def test_a_file_with_the_published_head_is_taken_whole(tmp_path):
     published = build("resnet50", 4)
     torch.save({f"module.{name}": tensor for name, tensor in published.state_dict().items()}, tmp_path / "a.pth")
     model = build("resnet50", 4)
-    assert initialise(model, str(tmp_path / "a.pth"), NETWORK).startswith(f"{tmp_path / 'a.pth'}, head included")
+    assert initialise(model, str(tmp_path / "a.pth"), NETWORK, FOUR_STAGES).startswith(
+        f"{tmp_path / 'a.pth'}, head included"
+    )
     assert all(torch.equal(published.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -43,7 +45,9 @@ def test_of_a_1000_class_file_the_backbone_alone_is_taken(tmp_path):
     torch.save(imagenet.state_dict(), tmp_path / "a.pth")
     model = build("resnet50", 4)
     head = model.fc[0].weight.clone()
-    assert initialise(model, str(tmp_path / "a.pth"), NETWORK).endswith("backbone only (its head has another shape)")
+    assert initialise(model, str(tmp_path / "a.pth"), NETWORK, FOUR_STAGES).endswith(
+        "backbone only (its head has another shape)"
+    )
     assert torch.equal(model.fc[0].weight, head)
     assert torch.equal(model.layer4[2].conv3.weight, imagenet.layer4[2].conv3.weight)
 
@@ -51,12 +55,12 @@ def test_of_a_1000_class_file_the_backbone_alone_is_taken(tmp_path):
 def test_a_file_of_another_network_is_refused(tmp_path):
     torch.save({"features.weight": torch.ones(1)}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=r"does not fit ResNet: .* Train with the --recipe of its network"):
-        initialise(build("resnet50", 4), str(tmp_path / "a.pth"), NETWORK)
+        initialise(build("resnet50", 4), str(tmp_path / "a.pth"), NETWORK, FOUR_STAGES)
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere\.pth is not a file"):
-        initialise(build("resnet50", 4), str(tmp_path / "nowhere.pth"), NETWORK)
+        initialise(build("resnet50", 4), str(tmp_path / "nowhere.pth"), NETWORK, FOUR_STAGES)
 
 
 def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
@@ -66,7 +70,7 @@ def test_imagenet_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.hub.urlopen", offline)
     monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
     with pytest.raises(CheckpointError) as caught:
-        initialise(build("resnet50", 4), "imagenet", NETWORK)
+        initialise(build("resnet50", 4), "imagenet", NETWORK, FOUR_STAGES)
     message = str(caught.value)
     assert "not cached and cannot be downloaded (<urlopen error no route to host>)" in message
     assert f"Copy resnet50-0676ba61.pth to {tmp_path / 'checkpoints'} and run again" in message
@@ -104,7 +108,7 @@ def test_imagenet_weights_that_are_cached_are_taken(published):
     imagenet = resnet50()
     published(saved(imagenet.state_dict()))
     model = build("resnet50", 4)
-    assert initialise(model, "imagenet", NETWORK) == "imagenet, backbone only (its head has another shape)"
+    assert initialise(model, "imagenet", NETWORK, FOUR_STAGES) == "imagenet, backbone only (its head has another shape)"
     assert torch.equal(model.conv1.weight, imagenet.conv1.weight)
 
 
@@ -114,7 +118,7 @@ def test_cached_imagenet_weights_of_another_hash_are_not_loaded(published):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"it is not the file that torchvision published\. Not loaded"):
-        initialise(build("resnet50", 4), "imagenet", NETWORK)
+        initialise(build("resnet50", 4), "imagenet", NETWORK, FOUR_STAGES)
 
 
 class Planted:
@@ -129,10 +133,10 @@ def test_a_cached_pickle_runs_nothing_even_with_the_published_hash(published, tm
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
     published(saved({"conv1.weight": Planted(tmp_path / "ran")}))
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
-        initialise(build("resnet50", 4), "imagenet", NETWORK)
+        initialise(build("resnet50", 4), "imagenet", NETWORK, FOUR_STAGES)
     published(pickle.dumps(Planted(tmp_path / "ran")))
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
-        initialise(build("resnet50", 4), "imagenet", NETWORK)
+        initialise(build("resnet50", 4), "imagenet", NETWORK, FOUR_STAGES)
     assert not (tmp_path / "ran").exists()
 
 
@@ -142,16 +146,16 @@ def test_a_head_in_another_order_of_classes_is_put_in_that_of_runs(tmp_path):
     torch.save({"state_dict": state, "classes": order}, tmp_path / "a.pth")
     model = build("resnet34-gray", 4)
     grey = NetworkSpec.of("resnet34-gray", 4)
-    assert initialise(model, str(tmp_path / "a.pth"), grey).endswith(
+    assert initialise(model, str(tmp_path / "a.pth"), grey, FOUR_STAGES).endswith(
         "head included, outputs reordered to clinical order"
     )
     assert model.state_dict()["fc.bias"].tolist() == [0.0, 10.0, 20.0, 30.0]
     assert torch.equal(model.state_dict()["fc.weight"], state["fc.weight"][[1, 3, 0, 2]])
     torch.save({"state_dict": state, "classes": order, "class_names": list(LABELS)}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match="Contradictory class orders"):
-        initialise(model, str(tmp_path / "a.pth"), grey)
+        initialise(model, str(tmp_path / "a.pth"), grey, FOUR_STAGES)
     torch.save(state, tmp_path / "a.pth")
-    assert initialise(model, str(tmp_path / "a.pth"), grey).endswith("head included, class order unknown")
+    assert initialise(model, str(tmp_path / "a.pth"), grey, FOUR_STAGES).endswith("head included, class order unknown")
 
 
 def test_cached_imagenet_weights_of_any_network_are_adapted_to_one_channel_and_its_head(published):
@@ -162,7 +166,7 @@ def test_cached_imagenet_weights_of_any_network_are_adapted_to_one_channel_and_i
     torch.manual_seed(0)
     model = construct(network)
     head = {name: tensor.clone() for name, tensor in head_of(model).state_dict().items()}
-    said = initialise(model, "imagenet", network)
+    said = initialise(model, "imagenet", network, FOUR_STAGES)
     assert said == (
         "imagenet, backbone only (its head has another shape), first convolution averaged over its three channels"
     )
@@ -186,7 +190,7 @@ def test_torchvisions_loader_and_ours_give_the_same_network(published, monkeypat
     theirs = get_model("densenet121", weights="IMAGENET1K_V1").state_dict()
     network = NetworkSpec.of("densenet121", 1000)
     model = construct(network)
-    assert "head included" in initialise(model, "imagenet", network)
+    assert "head included" in initialise(model, "imagenet", network, FOUR_STAGES)
     assert any(".norm.1." in name for name in old)
     assert all(torch.equal(theirs[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -220,3 +224,21 @@ def test_position_embeddings_are_interpolated_to_the_image_size():
     corners = torch.stack([grid[0, 0], grid[0, -1], grid[-1, 0], grid[-1, -1]])
     assert torch.allclose(model.encoder.pos_embedding[0, 1:], corners, atol=1e-6), "2 × 2 cells are the corners"
     assert adapted(old.state_dict(), transformer(64), NetworkSpec.of("vit_b_16", 4, image_size=64))[1] == ""
+
+
+def test_the_head_of_other_classes_is_left_out(tmp_path):
+    """Three classes each: the shapes fit, and an output of CN must not become one of the tumours."""
+    names = ("CN", "MCI", "AD")
+    published = build("resnet34-gray", 3)
+    order = {name: at for at, name in enumerate(sorted(names))}
+    torch.save({"state_dict": published.state_dict(), "class_to_idx": order}, tmp_path / "a.pth")
+    network = NetworkSpec.of("resnet34-gray", 3)
+    model = build("resnet34-gray", 3)
+    before = model.fc.weight.clone()
+    said = initialise(model, str(tmp_path / "a.pth"), network, label_set(("no tumour", "meningioma", "glioma")))
+    assert said.endswith("backbone only (its classes are AD, CN, MCI)")
+    assert torch.equal(model.fc.weight, before)
+    assert torch.equal(model.layer0[0].conv1[0].weight, published.layer0[0].conv1[0].weight)
+    said = initialise(model, str(tmp_path / "a.pth"), network, label_set(names))
+    assert said.endswith("head included, outputs reordered to clinical order")
+    assert torch.equal(model.fc.weight, published.fc.weight[[order[name] for name in names]])

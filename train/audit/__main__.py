@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.groups is not None and options.patient_pattern is not None:
             raise InputError("--groups and --patient-pattern both give the patients. Use only one of them.")
         classes = None if options.classes is None else named_or_listed(options.classes)
-        findings = audit(options.data, options.out, options.groups, options.patient_pattern, classes)
+        positive = [part for part in (options.positive or "").split(",") if part.strip()]
+        findings = audit(options.data, options.out, options.groups, options.patient_pattern, classes, positive)
     except StageproofError as error:
         report_error(error)
         return 2
@@ -52,6 +53,8 @@ def _next(findings: dict[str, Any], options: argparse.Namespace) -> str:
         arguments += ["--groups", options.groups]
     if options.classes is not None:
         arguments += ["--classes", options.classes]
+    if options.positive is not None:
+        arguments += ["--positive", options.positive]
     if findings["verdict"] == "unknown":
         arguments += ["--split", "slice"]
     return command("train", *arguments)
@@ -75,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         "--classes",
         help="classes of the data in clinical order, separated by commas, or a built-in set: "
         f"{', '.join(BUILT_IN)} (default: recognised from the data)",
+    )
+    parser.add_argument(
+        "--positive",
+        help="positive classes in the two-way question, separated by commas (default: those of the built-in set, else "
+        "all but the first)",
     )
     parser.add_argument("--groups", type=Path, help="CSV file with the columns file and patient (or group)")
     parser.add_argument(

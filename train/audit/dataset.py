@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import label_set
 from stageproof.runtime.system.work_folders import make_private, unmark, work_folder
 from stageproof.train.data.identity.patient_pattern import compile_pattern
 
@@ -25,6 +27,7 @@ def audit(
     groups: Path | None = None,
     patient_pattern: str | None = None,
     classes: LabelSet | None = None,
+    positive: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The findings of the audit, JSON-serialisable.
 
@@ -34,6 +37,7 @@ def audit(
     data: as for `python -m train`, or a folder of such folders, such as train/ and test/. groups: a groups file.
     patient_pattern: regular expression that extracts ids from paths. Without both, the patients come from ids in the
     data, else from image similarity. classes: the label set; None: recognised from the data.
+    positive: its positive classes; (): the usual ones.
 
     Raises DatasetError if the data cannot be read or `out` exists already; InputError for an invalid pattern.
     """
@@ -49,6 +53,8 @@ def audit(
     from stageproof.train.data.sources.source import load_parts
 
     samples, part = load_parts(data, patient_pattern, classes)
+    if positive:
+        samples = replace(samples, classes=label_set(samples.classes.names, positive))
     if groups is not None:
         samples = with_groups(samples, groups)
     slices, unreadable = thumbnails_only(samples, max_unreadable=1.0)

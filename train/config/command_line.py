@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,47 +13,97 @@ import tyro
 
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.text.hints import program
+from stageproof.train.config.config_file import ConfigFile, read_config
+from stageproof.train.config.extension import EPOCHS, place, raised
+from stageproof.train.config.option_values import all_options, flat, with_values
 from stageproof.train.config.options import Options
-from stageproof.train.config.saved_options import check_same, read_options
+from stageproof.train.config.saved_options import check_same, finished_options, read_options, resumed
 from stageproof.train.data.identity.patient_pattern import compile_pattern
-from stageproof.train.recipes import FOLDS, RECIPES
+from stageproof.train.recipes import FOLDS, RECIPES, Stage
 from stageproof.train.runs.finding import interrupted_run
-from stageproof.train.runs.record import absolute
-from stageproof.train.runs.unfinished import finished_name
+from stageproof.train.runs.record import RECORD, absolute
+from stageproof.train.runs.unfinished import finished_name, has_checkpoint, partial_folder
 
 _DESCRIPTION = "Train a classifier of Alzheimer's stages on brain-MRI slices. Research use only."
 
 
-def parse(argv: Sequence[str] | None = None) -> Options:
-    """The options: those on the command line; for the rest the recipe's defaults, or the options of a run to resume.
+def parse(argv: Sequence[str] | None = None, *, extend: bool = True) -> Options:
+    """The options: those on the command line, then those of --config, then those of the run to resume or of the recipe.
+
+    extend: whether --resume may raise the epochs of a run, also of a finished one.
 
     Exits with status 2 on a usage error. Raises InputError for invalid values, CheckpointError when there is no run to
     resume.
     """
-    import argparse
-    import sys
-
     arguments = list(sys.argv[1:] if argv is None else argv)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=program("train"))
-    first.add_argument("--data")
-    first.add_argument("--recipe")
-    first.add_argument("--weights", default="none")
+    for name in ("--data", "--recipe", "--weights"):
+        first.add_argument(name)
+    first.add_argument("--config", type=Path)
     first.add_argument("--out", type=Path)
+    first.add_argument("--repeat", type=int)
     first.add_argument("--resume", action="store_true")
     known = first.parse_known_args(arguments)[0]
-    name = known.recipe or ("resnet50-two-stage" if known.data else "demo")
+    file = read_config(known.config) if known.config else ConfigFile(Path(), {}, {})
+    default = _default(known, file, first)
+    out: Path | None = known.out or file.values.get("out")
+    began = finished = None
+    single = (known.repeat or file.values.get("repeat", 1)) == 1
+    if known.resume and single and not {"-h", "--help"} & set(arguments):
+        finished = out if out is not None and extend and (out / RECORD).is_file() else None
+        folder = None if finished else interrupted_run(out)
+        if finished:
+            began = finished_options(finished)
+        elif folder is not None:
+            began = replace(Options(**read_options(folder)), out=finished_name(folder))
+    options: Options = tyro.cli(
+        Options,
+        args=arguments,
+        prog=program("train"),
+        description=_DESCRIPTION,
+        default=with_values(began or default, file.values),
+    )
+    options = _rooted(options)
+    if began is not None:
+        check_same(options, began, but=EPOCHS if extend else ())
+        raised(options, began)
+    _checked(options, file)
+    if began is not None and finished is not None:
+        new = place(finished, options, began)
+        options = replace(options, extends=absolute(finished), out=new)
+        return resumed(options, partial_folder(new)) if has_checkpoint(partial_folder(new)) else options
+    return options
+
+
+def _default(known: argparse.Namespace, file: ConfigFile, first: argparse.ArgumentParser) -> Options:
+    """The defaults of the recipe that the command line or the file names."""
+    given = file.values
+    name = known.recipe or given.get("recipe") or ("resnet50-two-stage" if known.data or given.get("data") else "demo")
     if name not in RECIPES:
         first.error(f"no recipe is called {name!r}. Recipes: {', '.join(RECIPES)}.")
-    default = Options(settings=RECIPES[name](known.weights != "none"), recipe=name, fold=FOLDS.get(name, "1/5"))
-    folder = interrupted_run(known.out) if known.resume and not {"-h", "--help"} & set(arguments) else None
-    if folder is not None:
-        default = replace(Options(**read_options(folder)), out=finished_name(folder))
-    options: Options = tyro.cli(
-        Options, args=arguments, prog=program("train"), description=_DESCRIPTION, default=default
-    )
-    if folder is not None:
-        check_same(_rooted(options), default)
-    return _checked(_rooted(options))
+    if name != given.get("recipe", name):
+        raise InputError(
+            f"--recipe {name}: {file.where('recipe')}, names the recipe {given['recipe']}, to which the other values "
+            "of the file belong. Leave --recipe out, or remove recipe from the file."
+        )
+    pretrained = (known.weights or given.get("weights", "none")) != "none"
+    default = Options(settings=RECIPES[name](pretrained), recipe=name, fold=FOLDS.get(name, "1/5"))
+    fixed = flat(default)
+    for key in (key for key, option in all_options().items() if not option.shown and key in given):
+        if given[key] != fixed[key]:
+            raise InputError(f"{file.where(key)}: {key} is {given[key]}, but the recipe {name} has {fixed[key]}.")
+    return default
+
+
+def _restarts(stage: Stage) -> tuple[float, bool, str]:
+    """The first restart that is wrong (0: none), whether none is, and what was expected."""
+    bounds = (0, *stage.restarts, max(stage.epochs, 1))
+    wrong = [
+        one
+        for before, one, after in zip(bounds[:-2], stage.restarts, bounds[2:], strict=True)
+        if not before < one < after
+    ]
+    return (wrong or [0])[0], not wrong, f"increasing epochs between 1 and {stage.epochs - 1}"
 
 
 def _rooted(options: Options) -> Options:
@@ -60,8 +112,8 @@ def _rooted(options: Options) -> Options:
     return replace(options, data=data, groups=groups)
 
 
-def _checked(options: Options) -> Options:
-    """The options themselves. Raises InputError for the first value that is invalid."""
+def _checked(options: Options, file: ConfigFile) -> None:
+    """Raise InputError for the first value that is invalid. file: where it may be from."""
     recipe = options.settings
     if options.groups is not None and options.data is None:
         raise InputError("--groups gives the patients of --data, and no --data is given. Add --data.")
@@ -75,10 +127,12 @@ def _checked(options: Options) -> Options:
     rules: list[tuple[str, float, bool, str]] = [
         ("--batch-size", recipe.batch_size, recipe.batch_size >= 2, "2 or more"),
         ("--label-smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 or more and below 1"),
+        ("--mixup", recipe.mixup, 0 <= recipe.mixup <= 100, "between 0 and 100, such as 0.2; 0 is off"),
         ("--ema", recipe.ema, 0 <= recipe.ema < 1, "0 or more and below 1"),
         ("--momentum", recipe.momentum, 0 <= recipe.momentum < 1, "0 or more and below 1"),
         ("--clip-norm", recipe.clip_norm, recipe.clip_norm >= 0, "0 or more"),
         ("--patience", recipe.patience, recipe.patience >= 0, "0 or more"),
+        ("--repeat", options.repeat, options.repeat >= 1, "1 or more"),
         ("--devices", options.devices, options.devices >= 0, "0 or more"),
         ("--checkpoint-minutes", options.checkpoint_minutes, options.checkpoint_minutes >= 0, "0 or more"),
         ("--shuffle-labels", options.shuffle_labels or 0, (options.shuffle_labels or 0) >= 0, "0 or more"),
@@ -90,6 +144,7 @@ def _checked(options: Options) -> Options:
         rules += [
             (f"--{stage}.epochs", values.epochs, values.epochs >= 0, "0 or more"),
             (f"--{stage}.learning-rate", values.learning_rate, values.learning_rate > 0, "more than 0"),
+            (f"--{stage}.restarts", *_restarts(values)),
             (f"--{stage}.warmup", warmup, 0 <= warmup < 1, "0 or more and below 1"),
         ]
     channels = recipe.network(2).channels
@@ -102,5 +157,6 @@ def _checked(options: Options) -> Options:
         raise InputError(f"--country is {options.country!r}, expected an ISO 3166 alpha-3 code, such as DEU.")
     for option, value, holds, expected in rules:
         if not holds:
-            raise InputError(f"{option} is {value:g}, expected {expected}.")
-    return options
+            key = option.removeprefix("--").replace("-", "_")
+            where = f" ({file.where(key)})" if file.values.get(key) == value else ""
+            raise InputError(f"{option} is {value:g}{where}, expected {expected}.")

@@ -14,14 +14,35 @@ from stageproof.train.recipes import Recipe
 
 
 @dataclass(frozen=True)
+class Extension:
+    """More epochs for a stage of a run that was resumed, as in `run.json`."""
+
+    stage: str
+    before: int
+    """Number of epochs before."""
+    epochs: int
+    """Number of epochs now."""
+    schedule: str
+    """``unchanged``: the learning rates are those of a run of `epochs` epochs; ``restarted``: the epochs after `before`
+    are a further cycle of the schedule."""
+    optimizer: str
+    """``kept``; ``new``: started anew, from the weights of a finished run; ``not begun``: the stage had not begun."""
+
+
+@dataclass(frozen=True)
 class Options:
     """The options of a training run: `settings` are the recipe's values, the rest does not depend on the recipe."""
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
     """Values of the recipe, with the changes made on the command line."""
+    config: Path | None = None
+    """Options in a YAML file, or in run.json or options.json of a run. The command line overrides them.
+    Of a run's file, out and json are not used."""
+    show_config: bool = False
+    """Print all options as YAML, which --config accepts, and exit."""
     data: Path | None = None
-    """Training data: a folder with a subfolder for each class, a .parquet file (Hugging Face image schema), or a .csv
-    file (columns path, label and patient). If omitted: synthetic slices (phantoms)."""
+    """Training data: a folder with a subfolder for each class, parquet files, a folder of save_to_disk, a .csv file
+    (columns path, label and patient), or a .zip of one of these. If omitted: synthetic slices (phantoms)."""
     groups: Path | None = None
     """CSV file with the columns file and patient (or group), for --data.
     If omitted: patient ids found in the data, else patients identified from image similarity."""
@@ -43,7 +64,8 @@ class Options:
     """Run directory to create. If omitted: runs/TIME-RECIPE."""
     resume: bool = False
     """Resume the interrupted run at --out, or the most recent one, with its own options.
-    If there is no run at --out, start one."""
+    If there is no run at --out, start one. --head.epochs and --full.epochs may be raised.
+    A finished run at --out with more epochs is continued in a new run directory, such as OUT-full-20."""
     checkpoint_minutes: float = 10.0
     """Maximum time between checkpoints, minutes.
     A checkpoint is also written after each epoch if writing is fast compared with training."""
@@ -54,6 +76,11 @@ class Options:
     """Validation fold i of k folds, as i/k."""
     seed: int = 0
     """Random seed of the phantoms, the split, the initial weights, the order of the slices and the augmentation."""
+    data_seed: int | None = None
+    """Random seed of the phantoms and the split. If omitted: --seed."""
+    repeat: int = 1
+    """Train this many runs with the seeds SEED, SEED + 1, … on the same data and split, in OUT/seed-SEED, …, and write
+    their mean and its interval. With --resume: continue where it stopped."""
     shuffle_labels: int | None = None
     """Negative control: permute the labels between patients with this seed.
     Accuracy should then be at chance. The run cannot be exported."""
@@ -80,6 +107,10 @@ class Options:
     """Country whose electricity mix --energy assumes, as an ISO 3166 alpha-3 code."""
     json: bool = False
     """Print the result as one JSON object."""
+    extends: Annotated[Path | None, tyro.conf.Suppress] = None
+    """The finished run that this run continues with more epochs."""
+    extended: Annotated[tuple[Extension, ...], tyro.conf.Suppress] = ()
+    """What was extended, in order."""
 
     @property
     def label_set(self) -> LabelSet | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib", "jinja2")
+PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib", "jinja2", "yaml")
 """Packages of the extra `train` that training imports."""
 SIZES = (16, 2048)
 """Minimum and maximum --image-size: smaller slices show nothing, a batch of larger ones takes tens of gigabytes."""

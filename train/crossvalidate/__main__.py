@@ -76,7 +76,9 @@ def _runs(out: Path, folds: int, arguments: Sequence[str]) -> list[tuple[Path, O
         words = [*arguments, "--fold", f"{fold}/{folds}", "--out", str(run)]
         if run.exists():
             check_same(parse(words), Options(**options_of(read_record(run), run)), str(run))
-        options = None if run.exists() else parse([*words, "--resume"])
+        options = None if run.exists() else parse([*words, "--resume"], extend=False)
+        if options is not None and (options.repeat > 1 or options.show_config):
+            raise InputError("--repeat and --show-config are not options of a cross-validation. Leave them out.")
         if options is not None:
             check_training(options)
         runs.append((run, options))

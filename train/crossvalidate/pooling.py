@@ -21,6 +21,7 @@ from stageproof.train.metrics.classification import Answers, class_counts, decis
 from stageproof.train.metrics.cross_validation import DECIDED, DEPENDENCE, fold_figures, mean_of_folds
 from stageproof.train.metrics.intervals import LEVEL
 from stageproof.train.metrics.with_intervals import NO_INTERVAL, Summary, over_units
+from stageproof.train.recipes import same_recipe
 from stageproof.train.runs.pseudonyms import public_source
 from stageproof.train.runs.record import label_set_of, read_record, recorded_verdict
 from stageproof.train.runs.split_file import read_split
@@ -227,7 +228,7 @@ def _check_together(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> 
             )
     for run, record in zip(runs[1:], records[1:], strict=True):
         first = records[0]
-        same = [record["data"]["digest"] == first["data"]["digest"], record["recipe"] == first["recipe"]]
+        same = [record["data"]["digest"] == first["data"]["digest"], same_recipe(record["recipe"], first["recipe"])]
         same += [record["split"].get(key) == first["split"].get(key) for key in ("by", "seed", "shuffled_labels")]
         if not all(same):
             raise CheckpointError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,10 @@ class Batch:
     """Rows of the whole batch that this part consists of."""
     all_labels: torch.Tensor
     """Labels of the whole batch over all processes, on the CPU."""
+    partners: torch.Tensor | None = None
+    """(B,) int64 labels of the slices mixed into `inputs`, on the device; None without MixUp."""
+    share: float = 1.0
+    """Share of the slices themselves in `inputs`, in [0, 1]; the rest is that of their partners."""
 
 
 class Batches:
@@ -37,6 +41,7 @@ class Batches:
     spec: normalisation of images; None for features, which are not normalised.
     batch_size: summed over all processes.
     chosen: (K,) int64, rows to use; None: all.
+    mixup: alpha of MixUp (Zhang et al. 2018), as `train.recipes.Recipe.mixup`.
     """
 
     def __init__(
@@ -50,12 +55,13 @@ class Batches:
         seed: int = 0,
         augment: bool = False,
         balanced: bool = False,
+        mixup: float = 0.0,
         processes: ProcessGroup | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.inputs, self.labels, self.spec, self.batch_size = inputs, labels, spec, batch_size
         self.chosen = torch.arange(len(labels)) if chosen is None else chosen
-        self.seed, self.augment, self.balanced = seed, augment, balanced
+        self.seed, self.augment, self.balanced, self.mixup = seed, augment, balanced, mixup
         self.processes, self.device = processes or ProcessGroup(), torch.device(device)
 
     def __len__(self) -> int:
@@ -75,10 +81,9 @@ class Batches:
             first = step * small + min(step, extra)
             batch = order[first : first + small + (step < extra)]
             rows = self.processes.share(len(batch))
-            # The augmentation depends on the position in the epoch, not on the process.
-            places = range(first + rows.start, first + rows.stop)
-            seeds = [derive(self.seed, "augment", number, place) for place in places] if self.augment else None
-            yield self._load(batch, rows, seeds)
+            mine = np.arange(rows.start, rows.stop)
+            part = self._load(batch, rows, self._seeds(number, first + mine))
+            yield self._mixed(part, batch, number, step, first) if self.mixup else part
 
     def in_order(self) -> Iterator[Batch]:
         """Batches of this process's part of all slices, in order and without augmentation."""
@@ -94,16 +99,41 @@ class Batches:
         chance = 1.0 / torch.bincount(labels)[labels].double()
         return self.chosen[torch.multinomial(chance, len(labels), replacement=True, generator=draw)]
 
+    def _seeds(self, epoch: int, places: np.ndarray) -> list[int] | None:
+        """The seed of the augmentation at each place in the epoch, whichever process computes it."""
+        return [derive(self.seed, "augment", epoch, int(place)) for place in places] if self.augment else None
+
+    def _mixed(self, part: Batch, batch: torch.Tensor, epoch: int, step: int, first: int) -> Batch:
+        """The part of a batch with MixUp: every slice is mixed with that at its place in a permutation of the whole
+        batch, all with the same share, drawn from Beta(alpha, alpha).
+
+        first: place of the batch in the epoch. A partner is augmented as it is at its own place. The labels of all
+        partners are those of the whole batch, permuted, so that their class weights have the same sum.
+        """
+        rng = np.random.default_rng(derive(self.seed, "mixup", epoch, step))
+        share, partners = float(rng.beta(self.mixup, self.mixup)), rng.permutation(len(batch))[part.rows]
+        chosen = torch.from_numpy(partners)
+        if len(part.labels) == len(batch):
+            others = part.inputs[chosen.to(self.device)]
+        else:  # a partner may be in the part of another process
+            others = self._inputs(batch[chosen], self._seeds(epoch, first + partners))
+        inputs = part.inputs.mul_(share).add_(others, alpha=1.0 - share)
+        return replace(part, inputs=inputs, partners=part.all_labels[chosen].to(self.device), share=share)
+
     def _load(self, batch: torch.Tensor, rows: slice, seeds: list[int] | None) -> Batch:
-        labels, mine = self.labels[batch], batch[rows]
-        inputs = self.inputs[mine.to(self.inputs.device)].to(self.device, non_blocking=True)
+        labels, inputs = self.labels[batch], self._inputs(batch[rows], seeds)
+        return Batch(inputs, labels[rows].to(self.device, non_blocking=True), rows, labels)
+
+    def _inputs(self, rows: torch.Tensor, seeds: list[int] | None) -> torch.Tensor:
+        """Images or features of these rows, on the device."""
+        inputs = self.inputs[rows.to(self.inputs.device)].to(self.device, non_blocking=True)
         if self.spec is not None:
             inputs = inputs.float()
             torch.divide(inputs, torch.full((), 255.0, device=inputs.device), out=inputs)
             if seeds is not None:
                 inputs = augmented(inputs, seeds)
             inputs = normalised(inputs, self.spec)
-        return Batch(inputs, labels[rows].to(self.device, non_blocking=True), rows, labels)
+        return inputs
 
 
 def channel_statistics(

@@ -93,6 +93,11 @@ def is_class(name: str, classes: LabelSet | None) -> bool:
     return classes.find(name) is not None or (name.isdecimal() and int(name) < len(classes))
 
 
+def are_classes(values: Iterable[Any]) -> bool:
+    """Whether every label is the name of a class of some built-in set, as in a column named group."""
+    return all(recognise([text]) is not None for text in {label_text(value) for value in values})
+
+
 def built_in_sets() -> str:
     """The built-in label sets with their classes, for messages."""
     return "; ".join(f"{title} ({', '.join(names)})" for title, names in BUILT_IN.items())
@@ -126,8 +131,8 @@ def _by_position(known: dict[str, str | None], classes: LabelSet, where: str, by
     expected = f"the classes {', '.join(classes.names)}"
     if not all(text.isdecimal() for text in known):
         raise DatasetError(
-            f"{where}: {given} {'is' if len(unknown) == 1 else 'are'} none of {expected}. Correct the names, or name "
-            "all classes of this data in clinical order: --classes A,B,C, or a built-in set."
+            f"{where}: {given} {'is' if len(unknown) == 1 else 'are'} none of {expected}. Correct the labels, or "
+            "train with all classes of this data in clinical order: --classes A,B,C, or a built-in set."
         )
     if not by_position:
         raise DatasetError(

@@ -143,7 +143,7 @@ def prepare(
     if path is None:
         samples = phantom_samples(seed=seed, classes=classes or FOUR_STAGES)
     else:
-        samples = load_samples(path, patient_pattern, classes)
+        samples = load_samples(path, patient_pattern, classes, training_part=True)
     if positive:
         samples = replace(samples, classes=label_set(samples.classes.names, positive))
     check_trainable(samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -40,6 +41,19 @@ class Objective:
     """Maximum gradient norm; 0: no clipping."""
     amp: torch.dtype | None = None
     """bfloat16 or float16 for autocast, None for float32 throughout."""
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, partners: torch.Tensor, share: float) -> torch.Tensor:
+        """Cross-entropy summed over the (B, classes) float32 logits, for soft labels: `share` of `labels`, and the rest
+        of `partners`, (B,) int64 each. Class weights and label smoothing are those of torch.nn.CrossEntropyLoss.
+
+        It is linear in the labels, so the loss of a mixture is the mixture of the losses.
+        """
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        losses = [
+            F.cross_entropy(logits, one, weight=weights, label_smoothing=self.label_smoothing, reduction="sum")
+            for one in ((labels, partners) if share < 1 else (labels,))
+        ]
+        return losses[0] if share == 1 else share * losses[0] + (1 - share) * losses[1]
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the run can be resumed)
@@ -209,27 +223,23 @@ def _backward(model: nn.Module, state: StageState, batch: Batch, seed: int, obje
     """Compute the gradients of this process's part of the batch; (3,) float64: loss, correct predictions, 0."""
     state.optimizer.zero_grad(set_to_none=True)
     device, weights = batch.inputs.device, objective.class_weights
-    # Divided by the weight of the whole batch, so that losses and gradients of all parts and devices add up.
+    # Divided by the weight of the whole batch, so that losses and gradients of all parts and devices add up. With MixUp
+    # the labels of the partners are a permutation of those of the batch, so that the weight is the same.
     weight = float(len(batch.all_labels) if weights is None else weights[batch.all_labels].sum())
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     done = batch.rows.start
-    for inputs, labels in zip(
-        batch.inputs.tensor_split(state.parts), batch.labels.tensor_split(state.parts), strict=True
-    ):
+    partners = batch.labels if batch.partners is None else batch.partners
+    whole = (batch.inputs, batch.labels, partners)
+    for inputs, labels, others in zip(*(tensor.tensor_split(state.parts) for tensor in whole), strict=True):
         place_dropouts(model, seed, len(batch.all_labels), slice(done, done + len(labels)))
         done += len(labels)
         with torch.autocast(device.type, objective.amp, enabled=objective.amp is not None):
             logits = model(inputs)
-        loss = F.cross_entropy(
-            logits.float(),
-            labels,
-            weight=None if weights is None else weights.to(device),
-            label_smoothing=objective.label_smoothing,
-            reduction="sum",
-        )
+        loss = objective.loss(logits.float(), labels, others, batch.share)
         state.scaler.scale(loss / weight).backward()
         sums[0] += loss.detach() / weight
-        sums[1] += (logits.detach().argmax(1) == labels).sum()
+        predicted = logits.detach().argmax(1)
+        sums[1] += batch.share * (predicted == labels).sum() + (1 - batch.share) * (predicted == others).sum()
     return sums
 
 
@@ -252,8 +262,10 @@ class _PendingStep:
 
 def _rate(stage: Stage, epoch: int, step: int, steps: int) -> float:
     """Learning rate in step `step` (from 0) of epoch `epoch` (from 1)."""
-    at = (epoch - 1) * steps + step
-    return stage.learning_rate * rate_factor(stage.schedule, stage.warmup, at, stage.epochs * steps)
+    cycle = bisect_right(stage.restarts, epoch - 1)
+    first, end = (0, *stage.restarts, stage.epochs)[cycle : cycle + 2]
+    at = (epoch - 1 - first) * steps + step
+    return stage.learning_rate * rate_factor(stage.schedule, stage.warmup, at, (end - first) * steps)
 
 
 def predict(model: nn.Module, batches: Batches, amp: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -73,7 +73,7 @@ class Session:
         if checkpoint is None:
             torch.manual_seed(seed)
             self.model = construct(self.network)
-            self._start = initialise(self.model, weights, self.network)
+            self._start = initialise(self.model, weights, self.network, self.data.classes)
         else:
             if checkpoint["digest"] != self.data.digest:
                 raise CheckpointError(
@@ -131,12 +131,17 @@ class Session:
         fp16 = compute.amp is torch.float16
         state = StageState(trained, optimizer, device_type=compute.device.type, fp16=fp16, ema=recipe.ema)
         if self._from and self._from["stage"] == index:
-            state.load_state_dict(self._from["state"])
+            if self._from["state"] is None:  # of a finished run
+                by = "loss" if recipe.keep == "last" else recipe.keep
+                past = [getattr(one, f"validation_{by}") for one in self.metrics_log.epochs if one.stage == name]
+                state.begin_after(past, by == "loss", recipe.keep != "last")
+            else:
+                state.load_state_dict(self._from["state"])
         training = self._side(pixels, labels, "training", seed, stage.augment)
         validation = self._side(pixels, labels, self._selection_side, seed)
         model = self.model
-        if name == "head" and not stage.augment and state.epoch <= stage.epochs:
-            # Without augmentation the frozen backbone returns the same features in every epoch.
+        if name == "head" and not stage.augment and not recipe.mixup and state.epoch <= stage.epochs:
+            # Without augmentation and MixUp the frozen backbone returns the same features in every epoch.
             if self.processes.leader:
                 logger.info("head: caching the features of the frozen backbone, then training the head on them")
             training, validation = self._features(training, seed), self._features(validation, seed)
@@ -217,6 +222,7 @@ class Session:
             seed=seed,
             augment=augment,
             balanced=side == "training" and self.recipe.imbalance == "sampling",
+            mixup=self.recipe.mixup if side == "training" else 0.0,
             processes=self.processes,
             device=self.compute.device,
         )

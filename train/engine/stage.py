@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,13 @@ class StageState:
         """Go to the start of the next epoch."""
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.sums = [0.0, 0.0, 0.0]
+
+    def begin_after(self, values: Sequence[float], smaller_is_better: bool, keep_weights: bool) -> None:
+        """Go on after the epochs of a finished run, whose metric had these values. The module has the kept weights, and
+        the optimizer begins anew."""
+        self.epoch = len(values) + 1
+        if values:
+            self.update_best(min(values) if smaller_is_better else max(values), smaller_is_better, keep_weights)
 
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors and plain containers, for `load_state_dict`."""

@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error, require_or_exit
+from stageproof.runtime.cli.sources import local_source
 
 if __name__ == "__main__":
     packages = ("tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "jinja2", "rich")
@@ -36,8 +37,12 @@ class Options:
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Run directory. If omitted: the run that finished last."""
+    remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
+    """In place of RUN: a path, or hf:OWNER/NAME[@REVISION], a run in a repository of the Hugging Face Hub.
+    It is downloaded and copied to hub/OWNER--NAME-COMMIT."""
     data: Path | None = None
     """Other data to evaluate on, as for training; slices of patients in the data of the run are left out.
+    The report compares both populations: classes, image sizes, age, sex and the scores of a guard.
     If omitted: the slices that the run held out."""
     groups: Path | None = None
     """CSV file with the columns file and patient (or group) for the evaluated slices.
@@ -92,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 evaluated; 1 a control failed, or no threshold was certified; 2 invalid input."""
     try:
         options = parse(argv)
-        run = chosen(options.run)
+        run = chosen(local_source(options.run, options.remote, "run", "RUN", copy=True))
         out = options.out or evaluation_folder(run, options.data)
         check_evaluation(run, read_record(run), options.data, options.groups, out)
         from stageproof.train.evaluate.evaluation import evaluate
@@ -118,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(found: Evaluated) -> None:
+
     from stageproof.train.evaluate.warning_messages import is_control
     from stageproof.train.reports.calibration_text import calibration_lines, guarantee
     from stageproof.train.reports.formatting import (
@@ -130,6 +136,8 @@ def _show(found: Evaluated) -> None:
         positive_classes,
         unit_of,
     )
+    from stageproof.train.reports.populations import HEADS, explained
+    from stageproof.train.reports.populations import rows as rows_of_populations
     from stageproof.train.reports.terminal import WIDTH, table
     from stageproof.train.runs.record import reported_classes
 
@@ -147,8 +155,11 @@ def _show(found: Evaluated) -> None:
         rows = [(title, said, patient_count(figure) if unit else "") for title, said, figure in shown]
         rows.append(("always the largest class", number(level["largest_class"], True), ""))
         print("\n" + "\n".join(table((total, "95 % interval" if unit else "", unit), rows, (31, 39, 8))))
-    if explained := positive_classes(classes):
-        print("\n" + "\n".join(wrap(explained, WIDTH)))
+    if said_positive := positive_classes(classes):
+        print("\n" + "\n".join(wrap(said_positive, WIDTH)))
+    if found_populations := facts["populations"]:
+        print("\n" + "\n".join(table(HEADS, rows_of_populations(found_populations), (26, 26, 26))))
+        print("\n".join(wrap(explained(found_populations), WIDTH)))
     calibration = facts["calibration"]
     if calibration["after"] and unit:
         print(

@@ -17,6 +17,7 @@ from stageproof.train.calibration.fit import Guarantee, stored_fit
 from stageproof.train.calibration.fit_and_assess import abstention, assessed, debiased, fit_held_out, studies_of
 from stageproof.train.evaluate.clinical import clinical
 from stageproof.train.evaluate.negative_controls import identity_test, permutation_test
+from stageproof.train.evaluate.populations import populations, warning
 from stageproof.train.evaluate.save import Written, check_folder, write
 from stageproof.train.evaluate.warning_messages import absent_warnings, is_control, warnings_of
 from stageproof.train.metrics.classification import BINS, Answers, class_counts, stages
@@ -151,6 +152,7 @@ def _evaluate(
         "run": public_run(run.resolve().name, record["weights_sha256"]),
         "weights_sha256": record["weights_sha256"],
         **classes.to_dict(),
+        **({"hub": record["hub"]} if "hub" in record else {}),  # where `train.hub.fetch` downloaded the run from
         "data": _data(record, held, patients, classes),
         "method": {
             "level": LEVEL,
@@ -181,9 +183,10 @@ def _evaluate(
         },
     }
     facts |= clinical(run, record, held, people.answers if people else None, facts)
+    facts["populations"] = populations(run, record, held, facts)
     facts["selection_sentence"] = selection_sentence(record)
     facts["selected_on_evaluated"] = on_evaluated(record, held.own)
-    facts["warnings"] = [*warnings_of(held, facts), *absent_warnings(facts, record)]
+    facts["warnings"] = [*warnings_of(held, facts), *warning(facts["populations"]), *absent_warnings(facts, record)]
     mine = held.patients if unit else None
     pixels = held.slices.pixels
     return facts, Written(before, after, held.slices.names, mine, unit, logits, scores, studies, pixels)

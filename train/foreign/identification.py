@@ -15,8 +15,16 @@ from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.labels import LARGEST
 from stageproof.runtime.networks.spec import NetworkSpec
 from stageproof.train.foreign.bookkeeping import bookkeeping
-from stageproof.train.foreign.heads import Head, read_head
-from stageproof.train.foreign.signatures import COUNTER, POSITIONS, Signature, candidates, shape_of, signature
+from stageproof.train.foreign.signatures import (
+    COUNTER,
+    POSITIONS,
+    Head,
+    Signature,
+    candidates,
+    read_head,
+    shape_of,
+    signature,
+)
 from stageproof.train.foreign.weight_files import Contents
 
 _ELSEWHERE = (

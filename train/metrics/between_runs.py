@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from stageproof.runtime.errors import CheckpointError
+from stageproof.train.metrics.intervals import LEVEL
+from stageproof.train.recipes import same_recipe
 from stageproof.train.runs.record import label_set_of, read_evaluation, read_record
 
 _FIGURES = {"accuracy": ("accuracy",), "balanced_accuracy": ("balanced_accuracy",), "auc": ("positive", "auc")}
+
+
+def over_runs(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1) and t interval of shares of runs: {mean, sd, runs, low, high}, and ``why`` if
+    there is no interval. None is a value that is not defined.
+
+    The interval is mean ± t · sd / √n with n - 1 degrees of freedom, within [0, 1]. Its variance is that of the
+    training if the runs have the same data and split.
+    """
+    known = [value for value in values if value is not None]
+    count = len(known)
+    found: dict[str, Any] = {"mean": None, "sd": None, "runs": count, "low": None, "high": None}
+    if count < len(values):
+        return {**found, "why": "not estimable" if not count else f"not estimable in {len(values) - count} runs"}
+    mean, sd = float(np.mean(known)), float(np.std(known, ddof=1)) if count > 1 else None
+    found |= {"mean": mean, "sd": sd}
+    if not sd:
+        return {**found, "why": "no interval: one run" if count == 1 else "no interval: the same in all runs"}
+    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * sd / count**0.5
+    return {**found, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
 
 
 def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +62,7 @@ def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> di
     splits = [one["split"] for one, _ in same]
     return {
         "runs": len(same),
-        "seeds": len({split.get("seed") for split in splits}),
+        "seeds": len({(one.get("options", {}).get("seed"), one["split"].get("seed")) for one, _ in same}),
         "folds": len({split.get("fold") for split in splits}),
         "of": level,
         "spread": spread,
@@ -60,10 +84,11 @@ def _alike(one: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]])
     """Whether two runs have the same data, classes, recipe and kind of split, and were trained on the true labels."""
 
     def kind(run: Path, record: dict[str, Any]) -> tuple[Any, ...]:
-        return record["data"].get("digest"), label_set_of(record, run), record.get("recipe"), record["split"].get("by")
+        return record["data"].get("digest"), label_set_of(record, run), record["split"].get("by")
 
     shuffled = [record["split"].get("shuffled_labels") for _, record in (one, other)]
     try:
-        return kind(*one) == kind(*other) and shuffled == [None, None]
+        alike = kind(*one) == kind(*other) and same_recipe(one[1].get("recipe"), other[1].get("recipe"))
     except CheckpointError:  # of the other run: that of this one has been read before
         return False
+    return alike and shuffled == [None, None]

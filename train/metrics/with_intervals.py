@@ -27,6 +27,7 @@ from stageproof.train.metrics.classification import (
 from stageproof.train.metrics.intervals import (
     LEAST_PATIENTS,
     exact,
+    extreme_tables,
     jackknife,
     leave_one_out,
     newcombe,
@@ -34,7 +35,8 @@ from stageproof.train.metrics.intervals import (
 )
 
 _WIDEST = 0.99
-"""Level of the interval for independent patients (Newcombe) that bounds the jackknife's for an area under the curve."""
+"""Level of the interval for independent patients (Newcombe; exact shares of each class) that bounds the jackknife's,
+which is nearly the whole range if one patient has most of the variance."""
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 NO_INTERVAL = "patients unknown: slices of one patient are not independent, so there is no interval"
 """The reason why there are no intervals if patients are unknown."""
@@ -128,8 +130,15 @@ class Summary:
                 self.weights @ self.answers.tally(1.0 * among)
             )
         people = len(np.unique(self.answers.patients[among])) if self.known else int(among.sum())
-        ends = self._exact(int((of & among).sum()), people) if self.single and people else None
-        share = float(values[0])
+        share, ends = float(values[0]), None
+        if self.single and people:
+            ends = self._exact(int((of & among).sum()), people)
+        elif self.known and people:
+            ends = jackknife(values, people, inflation=self._inflation)
+            if ends is not None:
+                independent = self._even(among) * people / self._inflation
+                widest = exact(share * independent, independent, _WIDEST)
+                ends = max(ends[0], widest[0]), min(ends[1], widest[1])
         return self.figure(name, values, people, ends=ends, flat=lambda: self._exact(share * people, people), of=least)
 
     def _exact(self, right: float, total: float) -> tuple[float, float]:
@@ -190,16 +199,29 @@ class Summary:
 
     def _of_table(self, name: str, patients: int, limits: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
         """A metric of the confusion matrix that is not a share of items."""
-        values = self._values[name]
+        values, table = self._values[name], confusion(self.answers, self.weights[:1])[0]
+        people = self.by_class * self._even() / self._inflation
 
-        def flat() -> Ends:
-            tables = possible_tables(confusion(self.answers, self.weights[:1])[0], self.by_class / self._inflation)
-            reached = table_scores(tables, self.answers.classes, self.counted)[name]
-            reached = reached[np.isfinite(reached)]
-            varies = len(reached) and np.ptp(reached) > 1e-9  # with a single class, precision is always 1
-            return (float(reached.min()), float(reached.max())) if varies else None
+        def reached(tables: np.ndarray) -> Ends:
+            found = table_scores(tables, self.answers.classes, self.counted)[name]
+            found = found[np.isfinite(found)]
+            varies = len(found) and np.ptp(found) > 1e-9  # with a single class, precision is always 1
+            return (float(found.min()), float(found.max())) if varies else None
 
-        return self.figure(name, values, patients, limits, flat=flat)
+        ends = jackknife(values, patients, limits, inflation=self._inflation) if self.known else None
+        if ends is not None and (widest := reached(extreme_tables(table, people, _WIDEST))) is not None:
+            ends = max(ends[0], widest[0]), min(ends[1], widest[1])
+        possible = possible_tables(table, people)
+        return self.figure(name, values, patients, limits, ends=ends, flat=lambda: reached(possible))
+
+    def _even(self, among: np.ndarray | None = None) -> float:
+        """Effective number of patients, divided by their number: less than 1 if they have unequal numbers of slices.
+
+        among: (N,) bool, the items that count; None: all.
+        """
+        items = np.bincount(self.answers.patients if among is None else self.answers.patients[among])
+        items = items[items > 0]
+        return float(items.sum() ** 2 / (len(items) * (items**2).sum()))
 
     def _auc(self, name: str, positives: int, patients: int | None = None) -> dict[str, Any]:
         """An area under the ROC curve. positives: number of positive patients.
@@ -211,12 +233,10 @@ class Summary:
         count = smaller if patients is None else patients
         if not np.isfinite(values[0]) or not smaller:
             return self.figure(name, values, count)
-        items = np.bincount(self.answers.patients)
-        even = items.sum() ** 2 / (len(items) * (items**2).sum())  # effective number of patients, over their number
+        even = self._even()
         sides = positives * even / self._inflation, others * even / self._inflation
         ends = jackknife(values, count, inflation=self._inflation)
         if ends is not None:
-            # If one patient has most of the variance, the jackknife's interval is nearly [0, 1].
             widest = newcombe(float(values[0]), *sides, level=_WIDEST)
             ends = max(ends[0], widest[0]), min(ends[1], widest[1])
         return self.figure(name, values, count, ends=ends, flat=lambda: newcombe(float(values[0]), *sides))

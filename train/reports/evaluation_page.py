@@ -19,6 +19,7 @@ from stageproof.train.reports.formatting import (
     unit_of,
 )
 from stageproof.train.reports.misclassified import Misclassified, summary
+from stageproof.train.reports.populations import section as populations
 from stageproof.train.reports.tables import Table, calibration, class_note, classes, metrics
 from stageproof.train.reports.templates import html
 
@@ -80,6 +81,6 @@ def page(facts: dict[str, Any], drawn: dict[str, bytes], wrong: Sequence[Misclas
         risk=Table(
             ("", "area under the curve"), tuple((name, format_figure(one["area"], False)) for name, one in areas)
         ),
-        sections=all_sections(found),
+        sections=[*([populations(facts["populations"])] if facts.get("populations") else []), *all_sections(found)],
         power=power_sentence(shuffled, data["patients"]) if shuffled else "",
     )

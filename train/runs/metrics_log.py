@@ -23,6 +23,7 @@ class Epoch:
     loss: float
     """Mean training loss, with augmentation and dropout."""
     accuracy: float
+    """Of training slices; with MixUp, a prediction counts by the share of its class in the mixture."""
     validation_loss: float
     """Cross-entropy without class weights and label smoothing."""
     validation_accuracy: float

@@ -66,8 +66,9 @@ def label_set_of(record: Mapping[str, Any], run: Path) -> LabelSet:
 
     Raises CheckpointError if it is missing or invalid, or not the order of the outputs.
     """
-    where, labels, positive = run / RECORD, record.get("labels"), record.get("positive", [])
-    order = record.get("clinical_order", labels)
+    where, positive = run / RECORD, record.get("positive", [])
+    labels: Any = record.get("labels")
+    order: Any = record.get("clinical_order", labels)
     for key, value in (("labels", labels), ("clinical_order", order), ("positive", positive)):
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise CheckpointError(f"{where}: {key} is {value!r}, expected a list of class names. Train again.")
@@ -107,6 +108,13 @@ def absolute(path: Path) -> Path:
     The target of that link may have a name without the suffix that identifies the file type.
     """
     return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
+def data_seed(record: Mapping[str, Any]) -> int:
+    """The seed of the phantoms and the split of a run. record: content of `run.json`."""
+    options = record["options"]
+    seed = options.get("data_seed")
+    return int(options["seed"] if seed is None else seed)
 
 
 def data_path(run: Path, record: Mapping[str, Any]) -> Path | None:

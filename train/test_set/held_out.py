@@ -21,8 +21,8 @@ from stageproof.train.data.ids import Ids
 from stageproof.train.data.patients.similarity import shows_patient_of
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.sources.source import load_samples
-from stageproof.train.runs.record import data_path, label_set_of, recorded_verdict
+from stageproof.train.data.sources.source import OTHER_PART, load_samples
+from stageproof.train.runs.record import data_path, data_seed, label_set_of, recorded_verdict
 from stageproof.train.runs.split_file import SPLIT, labels_trained_on, read_split
 
 
@@ -57,6 +57,10 @@ class HeldOut:
     """False if other data could not be compared with the data of the run, which no longer exists or has changed."""
     undecided: int = 0
     """Number of slices of other data left out because they may belong to several groups."""
+    samples: Samples | None = None
+    """The evaluated slices, encoded, of other data."""
+    run_samples: Samples | None = None
+    """All slices of the run, encoded, beside other data; None if they could not be compared."""
 
     @property
     def unit(self) -> str | None:
@@ -86,8 +90,10 @@ def held_out(
     """
     spec, classes = InputSpec.from_dict(record["input"]), label_set_of(record, run)
     recorded = data_path(run, record)
-    samples = load_samples(data, patient_pattern, classes) if data else _own_samples(record, recorded, classes)
+    samples = _read(data, patient_pattern, classes) if data else _own_samples(record, recorded, classes)
     digest = samples.digest()
+    if data and digest != record["data"]["digest"] and any(OTHER_PART in one.reason for one in samples.skipped):
+        samples = load_samples(data, patient_pattern, classes)  # raises DatasetError, which lists the parts
     if groups is not None:
         samples = with_groups(samples, groups)
     given = samples.ids if groups is not None or patient_pattern is not None else None
@@ -107,10 +113,15 @@ def held_out(
 
 def _own_samples(record: dict[str, Any], recorded: Path | None, classes: LabelSet) -> Samples:
     if recorded is None:
-        return phantom_samples(seed=record["options"]["seed"], classes=classes)
+        return phantom_samples(seed=data_seed(record), classes=classes)
     if not recorded.exists():
         raise DatasetError(f"The data of the run is no longer at {recorded}. Give its new path: --data DIR_OR_PARQUET.")
-    return load_samples(recorded, classes=classes)
+    return _read(recorded, None, classes)
+
+
+def _read(path: Path, patient_pattern: str | None, classes: LabelSet) -> Samples:
+    """As a run reads its data: of a predefined split, the training part."""
+    return load_samples(path, patient_pattern, classes, training_part=True)
 
 
 def _own(
@@ -160,7 +171,7 @@ def _own(
         unreadable=len(unreadable),
         training=training,
         training_patients=theirs if known else None,
-        sizes=_sizes(chosen),
+        sizes=image_sizes(chosen),
         verdict=verdict,
     )
 
@@ -182,6 +193,7 @@ def _other(
         kept = ~np.isin(groups, groups[alike])
     seen, undecided = int((~kept).sum()), kept & who.undecided
     kept &= ~who.undecided
+    at = {name: index for index, name in enumerate(samples.names)}
     if not kept.any():
         raise DatasetError(
             f"Every slice of {samples.source} shows a patient in the data of {run}, so it cannot be used to evaluate "
@@ -208,9 +220,11 @@ def _other(
         unreadable=len(unreadable),
         training=None,
         training_patients=None,
-        sizes=_sizes(samples),
+        sizes=image_sizes(samples),
         verdict=who.verdict,
         compared=own is not None,
+        samples=samples.select(np.array([at[name] for name in left.names], np.int64)),
+        run_samples=own,
     )
 
 
@@ -220,7 +234,8 @@ def _as_trained(slices: Slices, run: Path) -> Slices:
     return replace(slices, labels=np.array([given[name] for name in slices.names], np.int64))
 
 
-def _sizes(samples: Samples) -> tuple[tuple[int, int, int], ...]:
+def image_sizes(samples: Samples) -> tuple[tuple[int, int, int], ...]:
+    """(width, height, count) of the image files, most frequent first, of at most 256 of them, evenly spaced."""
     found: Counter[tuple[int, int]] = Counter()
     for index in np.unique(np.linspace(0, len(samples) - 1, min(len(samples), 256)).astype(int)):
         with suppress(ImageError, OSError):  # already counted as unreadable

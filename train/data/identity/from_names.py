@@ -148,6 +148,8 @@ def _adni_images(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) ->
 def _folders(paths: Sequence[str], labels: np.ndarray, image: np.ndarray, classes: LabelSet) -> tuple[Ids | None, str]:
     """One folder for each patient, inside or outside of the class folder; folders inside it are sessions."""
     parts = [[part for part in PurePosixPath(path).parts[:-1] if classes.find(part) is None] for path in paths]
+    if all(part and part[0] == str(label) for part, label in zip(parts, labels.tolist(), strict=True)):
+        parts = [part[1:] for part in parts]  # class folders named by position
     if not all(compress(parts, image)):
         return None, ""
     folders = [part[0] if part else f"/{at}" for at, part in enumerate(parts)]

@@ -14,7 +14,7 @@ from typing import Any
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import recognise
 from stageproof.runtime.labels.scales import plain
-from stageproof.train.data.class_column import is_rating_column, label_text
+from stageproof.train.data.class_column import are_classes, is_rating_column, label_text
 from stageproof.train.data.sources.rows import Rows
 from stageproof.train.data.tables import column
 
@@ -48,6 +48,8 @@ def table_rows(tables: Sequence[tuple[Any, Path]], where: Path) -> Rows:
     paths = [str((row or {}).get("path") or "") for row in images]
     if subjects is not None and any(one in (None, "") or isinstance(one, (list, dict)) for one in subjects):
         subjects = None
+    elif subjects and are_classes(subjects):
+        subjects = None  # a column named group, as in OASIS
     return Rows(
         images=[(row or {}).get("bytes") or b"" for row in images],
         values=values,

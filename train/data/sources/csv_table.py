@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.train.data.class_column import is_rating_column
+from stageproof.train.data.class_column import are_classes, is_rating_column
 from stageproof.train.data.sources.rows import Rows
 from stageproof.train.data.tables import column, columns, read_table
 
@@ -22,6 +22,10 @@ def from_table(path: Path) -> Rows:
     header, rows = read_table(path, "a list of slices")
     rows = [row for row in rows if any(row.values())]  # spreadsheets write empty rows at the end
     names = {kind: column(kind, header) for kind in ("path", "label", "patient", "session")}
+    for name in columns("patient", header):
+        if rows and are_classes(row[name] for row in rows):  # a column named group, as in OASIS
+            others = [one for one in columns("patient", header) if one != name]
+            names |= {"patient": next(iter(others), None), "label": names["label"] or name}
     missing = [kind for kind in ("path", "label") if names[kind] is None]
     if missing:
         raise DatasetError(

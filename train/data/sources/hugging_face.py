@@ -67,7 +67,7 @@ def _plain_rows(tables: Sequence[Any]) -> list[dict[str, Any]]:
     """The rows of tables or parquet files in the columns of numbers and text."""
     import pyarrow as pa
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for table in tables:
         schema = table.schema_arrow if hasattr(table, "schema_arrow") else table.schema
         names = [

@@ -32,6 +32,7 @@ from stageproof.train.data.sources.rows import Part, samples_of, together
 from stageproof.train.data.sources.zip_archive import is_zip, unpacked
 
 _TABLES_OF_IDS = {"groups.csv", "participants.tsv"}
+OTHER_PART = "not the training part of the predefined split"
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +42,7 @@ def load_samples(
     classes: LabelSet | None = None,
     *,
     by_position: bool = True,
+    training_part: bool = False,
 ) -> Samples:
     """The labelled slices at `path`, with patient ids from names, tables or headers (`train.data.identity.find_ids`).
 
@@ -48,7 +50,8 @@ def load_samples(
     (`train.data.sources.hugging_face`), a CSV of path, label and patient (`train.data.sources.csv_table`), or a zip
     archive of one of these. patient_pattern: regular expression that extracts ids from paths instead.
     classes: the label set of the data; None: the built-in one that its class names belong to.
-    by_position: accept numbers as positions in `classes`.
+    by_position: accept numbers as positions in `classes`. training_part: of a predefined split, read the part named
+    train; the others are listed in `Samples.skipped`, and their files are not read.
 
     Raises DatasetError for invalid data, several parts of a predefined split, classes that are not in the label set, or
     if there is no slice of any class.
@@ -56,7 +59,12 @@ def load_samples(
     with opened(path) as (data, skipped):
         parts = _read(data, classes, by_position)
         if parts[0].name:
-            raise DatasetError(_several_parts(path, data, [part.name for part in parts]))
+            training = [part for part in parts if part.name.lower().startswith("train")]
+            if not training_part or len(training) != 1:
+                raise DatasetError(_several_parts(path, data, [part.name for part in parts]))
+            skipped += tuple(_not_trained_on(part) for part in parts if part is not training[0])
+            classes = samples_of(str(data), parts, classes, by_position).classes  # of all parts, as `load_parts`
+            parts = training
         return _samples(path, data, parts, skipped, patient_pattern, classes, by_position)
 
 
@@ -177,6 +185,10 @@ def _samples(
                 raise DatasetError(f"{path} lists a file outside the archive, {str(image)!r}. Correct its table.")
         samples = replace(samples, images=[samples.read(at) for at in range(len(samples))])
     return with_ids(samples, data, patient_pattern)
+
+
+def _not_trained_on(part: Part) -> Skipped:
+    return Skipped(f"slices of the part {part.name}: {OTHER_PART}", len(part.rows.names), str(part.rows.names[0]))
 
 
 def _begins(path: Path, start: bytes) -> bool:

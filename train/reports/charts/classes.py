@@ -17,14 +17,15 @@ _DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)))
 
 def chart_names(classes: LabelSet) -> list[str]:
     """A name of at most 18 characters for each class, all different; tables beside the charts have the full names."""
-    names = [_shortened(name) for name in classes.short]
-    if len(set(names)) == len(names):
-        return names
-    return [_shortened(f"{at}: {name}") for at, name in enumerate(classes.short, 1)]
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _WIDEST else f"{name[: _WIDEST - 1]}…"
+    half = _WIDEST // 2
+    for long in (
+        [f"{name[: _WIDEST - 1]}…" for name in classes.short],
+        [f"{name[: half - 1]}…{name[-half:]}" for name in classes.short],
+    ):
+        names = [name if len(name) <= _WIDEST else cut for name, cut in zip(classes.short, long, strict=True)]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{at}: {name}"[:_WIDEST] for at, name in enumerate(classes.short, 1)]
 
 
 def line_style(at: int, classes: LabelSet) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def confusion_size(classes: LabelSet) -> tuple[float, float]:
     """Width and height of a confusion matrix, in inches: cells large enough for counts of five digits."""
     longest = max(map(len, chart_names(classes)))
     side = max(4.3, 1.3 + 0.48 * len(classes) + 0.05 * longest)
-    return side + 0.3, side
+    return side + 0.03 * longest, side
 
 
 def class_ticks(axes: Axes, classes: LabelSet) -> None:

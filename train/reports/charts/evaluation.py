@@ -152,6 +152,7 @@ def draw_class_rocs(axes: Axes, level: str, classes: dict[str, Any], answers: An
             axes.plot([], [], label=f"{short}: no curve, one class only", **style)
     axes.plot([0, 1], [0, 1], color="0.7", linestyle=":")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", title=f"{len(answers.labels)} {level}", aspect="equal")
+    axes.set_anchor("N")  # so that the space below is left to the legend
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False, fontsize=9)
 
 
