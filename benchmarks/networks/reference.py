@@ -42,7 +42,7 @@ def reference_of(architecture: str, size: int, samples: Samples) -> Reference:
     reference = construct(info.network)  # without the seeded modules of training
     reference.load_state_dict(model.state_dict())
     reference.eval().requires_grad_(False)
-    return Reference(reference, info, {}, None, ClassOrder(LABELS, "given", "given"))
+    return Reference(reference, info, {}, None, ClassOrder(LABELS, "option", "given"))
 
 
 def trained(network: NetworkSpec, samples: Samples, spec: InputSpec) -> nn.Module:
