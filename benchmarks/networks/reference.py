@@ -42,7 +42,11 @@ def reference_of(architecture: str, size: int, samples: Samples) -> Reference:
     reference = construct(info.network)  # without the seeded modules of training
     reference.load_state_dict(model.state_dict())
     reference.eval().requires_grad_(False)
+<<<<<<< HEAD
     return Reference(reference, info, {}, None, ClassOrder(info.labels, "option", "given", info.classes))
+=======
+    return Reference(reference, info, {}, None, ClassOrder(LABELS, "option", "given"))
+>>>>>>> networks
 
 
 def trained(network: NetworkSpec, samples: Samples, spec: InputSpec) -> nn.Module:
