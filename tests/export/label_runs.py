@@ -41,26 +41,46 @@ def order_of(classes: LabelSet) -> tuple[str, ...]:
     return order if order != classes.names else tuple(reversed(order))
 
 
-def write_run(run: Path, classes: LabelSet, data: Path | None, **options: Any) -> Path:
-    """A run directory whose network is fitted to all slices at `data` (None: to the phantoms of a run without data),
-    its outputs in the order of `order_of`; every fourth patient is on the validation side."""
-    samples = phantom_samples(size=32, seed=0, classes=classes) if data is None else load_samples(data, None, classes)
-    network, order = tiny.fitted(samples), order_of(classes)
+def resnet18(samples: Any) -> Any:
+    """A random ResNet18 whose BatchNorm has the statistics of the samples."""
+    import torch
+    from torch import nn
+
+    from stageproof.export.data.comparison import preprocessed
+    from stageproof.train.networks import build
+
+    torch.manual_seed(0)
+    model = build("resnet18", len(samples.classes), image_size=tiny.SIZE)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the statistics of the one batch below
+    with torch.inference_mode():
+        model.train()(torch.from_numpy(preprocessed(samples, InputSpec.imagenet(tiny.SIZE))))
+    return model
+
+
+def write_run(run: Path, classes: LabelSet, data: Path | None, architecture: str = tiny.NAME, people: int = 24) -> Path:
+    """A run directory whose network is fitted to all slices at `data` (None: to the phantoms of a run without data, of
+    which the first `people` patients of each class are used), its outputs in the order of `order_of`; every fourth
+    patient of each class is on the validation side. architecture: that of `tests.tiny`, or resnet18."""
+    samples = phantom_samples(people, size=32, classes=classes) if data is None else load_samples(data, None, classes)
+    network = tiny.fitted(samples, resnet18(samples) if architecture == "resnet18" else None)
+    order = order_of(classes)
     place = [classes.names.index(name) for name in order]
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     state |= {name: state[name][place].contiguous() for name in ("fc.weight", "fc.bias")}
     run.mkdir(parents=True)
     save_file(state, run / "model.safetensors")
-    people = [Path(name).name.split("_")[0] for name in samples.names]
-    held = set(sorted(set(people))[::4])
+    patients = [Path(name).name.split("_")[0] for name in samples.names]
+    held = {person for person in patients if int(person[1:]) // len(classes) % 4 == 0}
     rows = [
         f'"{name}","{classes.names[label]}",{person},{"validation" if person in held else "training"}'
-        for name, label, person in zip(samples.names, samples.labels, people, strict=True)
+        for name, label, person in zip(samples.names, samples.labels, patients, strict=True)
     ]
     (run / "split.csv").write_text("\n".join(["name,label,patient,side", *rows]) + "\n", encoding="utf-8")
     record = {
         "created": "2026-01-01T00:00:00Z",
-        "architecture": tiny.NAME,
+        "architecture": architecture,
         "labels": list(order),
         **classes.to_dict(),
         "input": InputSpec.imagenet(tiny.SIZE).to_dict(),

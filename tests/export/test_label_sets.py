@@ -96,19 +96,20 @@ def test_int8_of_two_and_of_twenty_classes(tmp_path: Path, monkeypatch: pytest.M
     for module in (compared_on, run_data):
         monkeypatch.setattr(module, "phantom_samples", partial(phantom_samples, size=32))
     run_data._population.cache_clear()
-    run = label_runs.write_run(tmp_path / "run", classes, None)
-    found = exported(run, tmp_path / "bundle", to=("onnx",), precision=("fp32", "int8"))
+    run = label_runs.write_run(tmp_path / "run", classes, None, "resnet18", people=24 if len(classes) == 2 else 8)
+    settings = {"to": ("onnx",), "precision": ("fp32", "int8"), "parity_images": 240, "flip_tolerance": 0.2}
+    found = exported(run, tmp_path / "bundle", **settings)
     run_data._population.cache_clear()
-    assert found.comparison["images"] == 1280
+    assert found.comparison["images"] == 240
     assert found.comparison["kind"] == "held-out"
     full, small = found.outcomes
     assert (full.precision, full.status) == ("fp32", "passed")
-    assert small.precision == "int8"
-    assert small.status == "passed" or small.error == "ParityError", small.reason
-    (measured,) = small.reports
-    assert list(measured["flip_bound_by_class"]) == list(label_runs.order_of(classes))
-    assert sum(measured["flipped_by_class"].values()) == measured["flipped"]
-    assert set(measured["sensitivity"]["reference"]) == set(classes.names)
+    assert small.reports, small.reason
+    assert small.status == "passed" or small.error == "ParityError", "of a random network, int8 may change more"
+    for measured in small.reports:
+        assert list(measured["flip_bound_by_class"]) == list(label_runs.order_of(classes))
+        assert sum(measured["flipped_by_class"].values()) == measured["flipped"]
+        assert set(measured["sensitivity"]["artifact"]) == set(classes.names)
 
 
 def reference(classes: LabelSet, order: tuple[str, ...]) -> SimpleNamespace:

@@ -25,8 +25,8 @@ _ADVICE = "Train with the --recipe of its network, or leave --weights out."
 def initialise(model: nn.Module, weights: str, network: NetworkSpec, classes: LabelSet | None) -> str:
     """Load `weights` into `model`, which was built from `network`; returns a short description of what was loaded.
 
-    weights: ``none`` (random), ``imagenet`` (torchvision's, downloaded if not cached), or a path to a state dict. Weights
-        for three input channels and for another image size are adapted (`train.networks.adapt`).
+    weights: ``none`` (random), ``imagenet`` (torchvision's, downloaded if not cached), or a path to a state dict.
+        Weights for three input channels and for another image size are adapted (`train.networks.adapt`).
     classes: the label set of the model's outputs; None: not known yet, as before the data is read.
 
     Only the backbone is loaded if the head has another shape, or if its classes are known to be others
