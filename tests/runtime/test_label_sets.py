@@ -134,9 +134,7 @@ def test_a_class_to_explain_is_named_in_any_spelling(own: Path) -> None:
     """`.pt2` files are not needed to find out that there is no such class."""
     made.rewrite(own, lambda data: data["artifacts"][0]["checks"][0].update(backend="torch-export"))
     image = own / "golden" / "0.png"
-    with pytest.raises(
-        InputError, match=r"label is 'AD', expected one of Grad 1\.0 \(gesund\), Größe ≥ 2, 重度 & <rest>"
-    ):
+    with pytest.raises(InputError, match=r"label is 'AD', expected one of Grad 1\.0 \(gesund\), Größe ≥ 2, 重度"):
         explain_prediction(own, image, "AD")
     for spelt in ("GRÖSSE ≥ 2", "größe ≥ 2", " Größe ≥ 2 "):
         with pytest.raises(BundleError, match="backend 'torch-export' does not run onnx"):  # the class was found
@@ -144,8 +142,8 @@ def test_a_class_to_explain_is_named_in_any_spelling(own: Path) -> None:
 
 
 def test_a_caption_names_classes_that_its_font_cannot_draw() -> None:
-    assert _legible("AD, Größe ≥ 2…") == "AD, Größe ≥ 2…"
-    assert _legible("重度 x") == r"\u91cd\u5ea6 x"
+    assert _legible("Grade 1.5, AD…") == "Grade 1.5, AD…"
+    assert _legible("重度 Größe") == r"\u91cd\u5ea6 Gr\xf6\xdfe"
     lines = _wrapped(_legible("Grad-CAM of " + "重" * 64), 15, 400)
     assert all(ImageFont.load_default(15).getlength(line) <= 400 for line in lines)
     assert "".join(lines).replace(" ", "") == "Grad-CAMof" + r"\u91cd" * 64
