@@ -64,12 +64,21 @@ class Cell:
         return f"{self.changed}, {self.difference:.0e}, {self.megabytes:.1f} MB"
 
 
-def measure(architecture: str, size: int, folder: Path, columns: tuple[tuple[str, str], ...] = COLUMNS) -> list[Cell]:
-    """The cells of a network that is trained for one step and exported into `folder`, which must be empty."""
+def measure(
+    architecture: str,
+    size: int,
+    folder: Path,
+    columns: tuple[tuple[str, str], ...] = COLUMNS,
+    compared: int = COMPARED,
+) -> list[Cell]:
+    """The cells of a network that is trained for one step and exported into `folder`, which must be empty.
+
+    compared: number of phantom slices of the gate.
+    """
     samples = phantom_samples(patients=16, slices=4, size=64, seed=11)
     reference = reference_of(architecture, size, samples)
     calibration = write_slices(samples, folder / "slices")
-    options = Options(source=folder, parity_images=COMPARED, calibration_data=calibration, threads=1)
+    options = Options(source=folder, parity_images=compared, calibration_data=calibration, threads=1)
     (folder / "work").mkdir()
     found = gather(options, reference, ("fp32",))
     return [_cell(_job(options, precision, reference, found, folder), name, precision) for name, precision in columns]

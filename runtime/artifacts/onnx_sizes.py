@@ -239,7 +239,7 @@ def _unsqueeze(node: Node, given: list[Value]) -> Value:
 
 
 def _expand(node: Node, given: list[Value]) -> Value:
-    """Only to known integers, of which one may be the number of images: with two, results would grow with its square."""
+    """Only to known integers, of which one may be the number of images: with two, results grow with its square."""
     shape, wanted = given[0].shape, given[1].integers
     if shape is None or wanted is None or given[1].free > 1:
         raise TypeError("its target shape is unknown")
