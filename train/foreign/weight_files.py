@@ -144,7 +144,8 @@ def of_network(state: Mapping[str, torch.Tensor], names: Collection[str], path: 
     prefixes = [one for one in starts if all(f"{one}{name}" in state for name in wanted)]
     if len(prefixes) > 1:
         raise CheckpointError(
-            f"{path} contains several state dicts of the network, under {', '.join(map(repr, prefixes))}. Save one alone."
+            f"{path} contains several state dicts of the network, under {', '.join(map(repr, prefixes))}. Save one "
+            "alone."
         )
     if not prefixes:
         return dict(state)
