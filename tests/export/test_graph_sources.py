@@ -163,7 +163,6 @@ def test_another_graph_is_refused_for_what_it_is(variant, tmp_path):
     [
         (nn.Sigmoid(), "ends in a Sigmoid"),
         (nn.Sequential(nn.Softmax(1), nn.Hardtanh(0, 1)), r"returns probabilities \(each row sums to 1\)"),
-        (nn.Unflatten(1, (2, 2)), r"output of shape \(1, 2, 2\) for one image, expected \(1, classes\)"),
         (nn.Linear(4, 21), r"output of shape \(1, 21\)"),
     ],
 )
@@ -249,3 +248,36 @@ def test_it_is_exported_and_gated_like_any_other(kind, network, tmp_path):
     found = Predictor(out, isolate=False)
     assert set(found.predict(np.zeros((64, 64), np.uint8)).probabilities) == {"MCI", "AD", "CN", "SMC"}
     assert "input size" in {row["what"] for row in manifest.provenance["inferred"]}
+
+
+class Deep(nn.Module):
+    """Enough convolutions that int8 is counted as such."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        sizes = (3, 16, 16, 16, 16)
+        self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, 1, 1) for pair in zip(sizes, sizes[1:], strict=False))
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            images = torch.relu(layer(images))
+        return self.fc(images.mean((2, 3)))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_int8_is_made_from_it_and_gated(kind, slices, tmp_path):
+    from stageproof.train.data.sources.source import load_samples
+
+    model = tiny.fitted(load_samples(slices), Deep())
+    path, out = (write_onnx if kind == "onnx" else write_script)(model, tmp_path / "model.bin"), tmp_path / "bundle"
+    options = Options(
+        source=path, out=out, to=("openvino", "onnx"), precision=("int8",), parity_images=320, threads=1,
+        trust_code=kind != "onnx", image_size=tiny.SIZE, flip_tolerance=0.5, tolerance=0.9, calibration_data=slices,
+    )  # fmt: skip
+    result = pipeline.export(options)
+    assert [outcome.status for outcome in result.outcomes] == ["passed", "passed"], result.outcomes
+    assert {artifact.precision for artifact in read_manifest(out).artifacts} == {"int8"}
