@@ -14,7 +14,7 @@ from stageproof.train.foreign.class_order import decide
 from stageproof.train.foreign.imagenet import imagenet_state
 from stageproof.train.foreign.side_files import beside
 from stageproof.train.foreign.stated_order import stated
-from stageproof.train.foreign.weight_files import Weights, last_matrix, outputs, read_weights
+from stageproof.train.foreign.weight_files import Weights, last_matrix, of_network, outputs, read_weights
 from stageproof.train.networks import NetworkSpec, construct
 from stageproof.train.networks.adapt import adapted, is_of_head
 from stageproof.train.runs.directory import load_weights
@@ -38,7 +38,8 @@ def initialise(model: nn.Module, weights: str, network: NetworkSpec, classes: La
         return "random weights"
     path = Path(weights)
     found = Weights(imagenet_state(network.architecture), {}) if weights == "imagenet" else read_weights(path)
-    state, changes = adapted(found.state, model, network)
+    backbone = [name for name in model.state_dict() if not is_of_head(name, model)]
+    state, changes = adapted(of_network(found.state, backbone, path), model, network)
     found = replace(found, state=state)
     own = model.state_dict()
     head = {name for name in state if is_of_head(name, model)}
@@ -51,9 +52,9 @@ def initialise(model: nn.Module, weights: str, network: NetworkSpec, classes: La
         why = f"its classes are {', '.join(order)}"
     else:
         why = "its head has another shape"
-    backbone = {name: tensor for name, tensor in state.items() if name not in head}
+    without = {name: tensor for name, tensor in state.items() if name not in head}
     kept = {name: tensor for name, tensor in own.items() if is_of_head(name, model)}
-    load_weights(model, {**backbone, **kept}, path, _ADVICE)
+    load_weights(model, {**without, **kept}, path, _ADVICE)
     return f"{weights}, backbone only ({why}){changes}"
 
 
