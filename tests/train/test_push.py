@@ -315,6 +315,15 @@ def test_permission(hub, monkeypatch, capsys):
     assert hub.requests == []
 
 
+def test_offline_nothing_is_uploaded(hub, monkeypatch, capsys):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert main([str(BUNDLE), "owner/b"]) == 1
+    assert "HF_HUB_OFFLINE is set, so no request was sent" in capsys.readouterr().err
+    assert hub.requests == []
+
+
 def test_what_is_not_uploaded(hub, tmp_path, capsys):
     def error(folder: Path, *words: str) -> str:
         assert main([str(folder), "owner/x", *words]) == 2
