@@ -35,8 +35,8 @@ def fit_head(model: ModelProto, images: np.ndarray, logits: np.ndarray, threads:
         return
     if len(last.input) < 3:  # the exporter leaves out a bias of zeros
         stored["head_bias"] = model.graph.initializer.add()
-        bias = np.zeros(logits.shape[1], np.float32)
-        stored["head_bias"].CopyFrom(numpy_helper.from_array(bias, "head_bias"))
+        zeros = np.zeros(logits.shape[1], np.float32)
+        stored["head_bias"].CopyFrom(numpy_helper.from_array(zeros, "head_bias"))
         last.input.append("head_bias")
     got = run(model, images, threads, precision)
     design = np.concatenate([got, np.ones((len(got), 1), np.float32)], axis=1).astype(np.float64)

@@ -163,8 +163,17 @@ def adapt_channels(model: Any, channels: int) -> None:
     from torch import nn
 
     name, old = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    shape: Any = (old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, old.groups)
-    new = nn.Conv2d(channels, *shape, bias=old.bias is not None, padding_mode=old.padding_mode)
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        old.dilation,  # type: ignore[arg-type]
+        old.groups,
+        bias=old.bias is not None,
+        padding_mode=old.padding_mode,
+    )
     new.weight.data = old.weight.data.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
     if old.bias is not None:
         assert new.bias is not None, "the new convolution was made with the bias of the old one"

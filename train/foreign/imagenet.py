@@ -18,8 +18,11 @@ from stageproof.runtime.system.regular_files import read_regular
 
 VERSION = "IMAGENET1K_V1"
 """torchvision's first weights of a network, trained from random ones at 224 × 224 (Inception: 299)."""
-_RENAMED = ((r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2"), (r"mlp\.linear_1\.", "mlp.0."))
-_RENAMED += ((r"mlp\.linear_2\.", "mlp.3."),)
+_RENAMED = (
+    (r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2"),
+    (r"mlp\.linear_1\.", "mlp.0."),
+    (r"mlp\.linear_2\.", "mlp.3."),
+)
 """Layers of DenseNet and ViT, as earlier torchvision versions named them and published files still do."""
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Auxiliary classifiers of GoogLeNet and Inception, which are not built here."""

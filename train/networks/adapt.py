@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import nn
@@ -38,8 +39,8 @@ def adapted(
     if own is not None and found is not None and found.ndim == 3 and own.shape[1] != found.shape[1]:
         from torchvision.models.vision_transformer import interpolate_embeddings
 
-        patch = int(model.get_submodule("conv_proj").kernel_size[0])  # type: ignore[index, union-attr, arg-type]
+        patch = int(cast(nn.Conv2d, model.get_submodule("conv_proj")).kernel_size[0])
         before, size = found.shape[1] - 1, own.shape[1] - 1
-        changed = dict(interpolate_embeddings(patch * round(size**0.5), patch, changed))  # type: ignore[arg-type]
+        changed = dict(interpolate_embeddings(patch * round(size**0.5), patch, changed))
         said += f", position embeddings interpolated from {before} to {size} patches"
     return changed, said
