@@ -19,17 +19,6 @@ from stageproof.train.data.phantom import phantom_samples
 
 logger = logging.getLogger(__name__)
 
-NETWORKS = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "densenet121",
-    "efficientnet_b0",
-    "mobilenet_v3_large",
-    "convnext_tiny",
-    "vit_b_16",
-)
 COLUMNS = (
     ("onnx", "fp32"),
     ("openvino", "fp32"),

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torchvision.models import VisionTransformer
 
-from stageproof.benchmarks.networks.table import COLUMNS, NETWORKS, jobs, measure
+from stageproof.benchmarks.networks import NETWORKS
+from stageproof.benchmarks.networks.table import COLUMNS, jobs, measure
 from stageproof.train.networks import ARCHITECTURES
 
 
