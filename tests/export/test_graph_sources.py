@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from pathlib import Path
@@ -257,7 +258,7 @@ class Deep(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         sizes = (3, 16, 16, 16, 16)
-        self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, 1, 1) for pair in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, 1, 1) for pair in itertools.pairwise(sizes))
         self.fc = nn.Linear(16, 4)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
