@@ -16,9 +16,8 @@ from stageproof.runtime.errors import BackendUnavailable, CheckpointError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OLDEST = 13
-"""The first opset with QuantizeLinear per channel, which int8 needs; older graphs are converted."""
 TARGET = 18
+"""Opset to which older graphs are converted: that of all other graphs here, on which quantisation relies."""
 _BATCHES = (1, 2, 5)
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
@@ -61,7 +60,7 @@ class OnnxFile(nn.Module):
         return torch.from_numpy(np.concatenate(rows))
 
     def graph(self) -> ModelProto:
-        """The graph with input ``images`` and output ``logits``, a batch axis of any length, and opset 13 or later.
+        """The graph with input ``images`` and output ``logits``, a batch axis of any length, and opset 18 or later.
 
         Raises CheckpointError if it works only for the batch size that it was exported for.
         """
@@ -79,7 +78,7 @@ class OnnxFile(nn.Module):
         return model
 
     def _renamed(self) -> ModelProto:
-        """The graph with input ``images``, output ``logits``, a batch axis without a length, and opset 13 or later."""
+        """The graph with input ``images``, output ``logits``, a batch axis without a length, and opset 18 or later."""
         import onnx
 
         model = onnx.ModelProto()
@@ -91,7 +90,7 @@ class OnnxFile(nn.Module):
                 value.type.tensor_type.shape.dim[0].dim_param = "batch"
         del model.graph.value_info[:]
         del model.metadata_props[:]
-        if self.opset >= OLDEST:
+        if self.opset >= TARGET:
             return model
         try:
             converted: ModelProto = onnx.version_converter.convert_version(model, TARGET)
