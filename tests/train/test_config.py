@@ -159,6 +159,15 @@ def test_the_record_of_a_run_is_its_configuration(trained_run, tmp_path):
         parse(["--config", str(written(tmp_path, json.dumps(wrong), "run.json"))])
 
 
+def test_a_record_of_version_0_1_is_a_configuration(tmp_path):
+    """It lacks options that were added later, which have their defaults."""
+    record = json.loads((ROOT / "tests" / "data" / "run-0.1" / "run.json").read_text())
+    record["recipe"]["architecture"] = "resnet50"
+    options = of_file(written(tmp_path, json.dumps(record, indent=1), "run.json"))
+    assert (options.settings.full.epochs, options.settings.image_size, options.device) == (2, 16, "cpu")
+    assert (options.out, options.settings.mixup, options.data_seed) == (None, 0.0, None)
+
+
 def test_a_file_may_repeat_the_options_of_a_run_to_resume_and_nothing_else(tmp_path):
     folder = tmp_path / ".a.partial"
     folder.mkdir()
