@@ -86,6 +86,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(tmp_pa
     [
         ("seed: 1\nbatch_sise: 8\n", "run.yaml, line 2: there is no option batch_sise. Did you mean batch_size?"),
         ("full:\n  epoch: 8\n", "line 2: there is no option full.epoch. Did you mean full.epochs?"),
+        ("extended: [{stage: full}]\n", "line 1: there is no option extended"),
+        ("full:\n  restarts: [2, a]\n", "line 2: full.restarts is a list, expected a whole number"),
+        ("full:\n  restarts: 2\n", "line 2: full.restarts is 2, expected a list, such as [2, 4]"),
         ("name: demo\n", "line 1: there is no option name"),
         ("seed: 1\nfull:\n  epochs: 2.0\n", "line 3: full.epochs is 2.0, expected a whole number"),
         ("batch_size: '8'\n", "line 1: batch_size is '8', expected a whole number"),

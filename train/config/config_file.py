@@ -25,7 +25,8 @@ from stageproof.train.runs.record import located
 _LARGEST = 1 << 20
 """Limit on the bytes of a configuration file."""
 _COMMAND_LINE_ONLY = ("config", "show_config", "resume")
-_OF_ONE_RUN = ("out", "json", "name", "extends", "extended", *_COMMAND_LINE_ONLY)
+_NO_OPTIONS = ("name", "extends", "extended")
+_OF_ONE_RUN = ("out", "json", *_NO_OPTIONS, *_COMMAND_LINE_ONLY)
 """Entries in the record of a run that do not apply to another run."""
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in "str int float bool null timestamp value merge".split())
 _NOTHING = ("", "~", "null", "Null", "NULL")
@@ -84,8 +85,8 @@ def _converted(path: Path, entries: Iterable[tuple[str, int, yaml.Node]], of_run
             raise InputError(f"{where}: {key} is given on the command line only. Remove it from the file.")
         if key in lines:
             raise InputError(f"{where}: {key} is given twice, first in line {lines[key]}. Remove one of them.")
-        if key not in known or key == "name":
-            also = nearest(key, known)
+        if key not in known or key in _NO_OPTIONS:
+            also = nearest(key, known.keys() - set(_NO_OPTIONS))
             raise InputError(f"{where}: there is no option {key}.{also} {_advice()}")
         try:
             values[key] = _value(node, known[key].kind)
