@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
+from stageproof.runtime.cli.sources import local_source
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.labels import ORIGINS
 from stageproof.runtime.text.hints import command
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = parse(argv)
     try:
+        source = local_source(options.source, options.remote, "run", "RUN")
+        options = replace(options, source=source, remote=None)
         exported = _rebuilt(options) if options.rebuild else _exported(options)
     except StageproofError as error:
         return report_error(error)
@@ -73,7 +77,7 @@ def _rebuilt(options: Options) -> Exported:
     from stageproof.train.foreign.class_order import given_labels
 
     check_numbers(options)
-    given_labels(options.labels)
+    given_labels(options.labels, options.classes, options.positive)
     assert_agrees(options, read_manifest(options.out).model, options.out)
     from stageproof.export.run import rebuild  # imports torch
 
@@ -89,19 +93,24 @@ def _as_json(exported: Exported) -> dict[str, Any]:
     manifest = exported.manifest
     order = {"labels": list(manifest.model.labels), "labels_from": manifest.labels_from}
     found = {"bundle": str(exported.bundle), **order, "artifacts": new, "outcomes": rest}
-    return {**found, "comparison": exported.comparison}
+    inferred = {name: manifest.provenance[name] for name in ("inferred",) if name in manifest.provenance}
+    return {**found, **inferred, "comparison": exported.comparison}
 
 
 def _print(exported: Exported, options: Options) -> None:
     if options.rebuild and not exported.outcomes:
         print(f"{exported.bundle}: nothing to rebuild")
         return
+    from stageproof.export.reference.inferred import table
+
     model = exported.manifest.model
     spec = model.input
     print(f"bundle {exported.bundle}")
     print(f"{model.architecture}, {spec.channels} × {spec.height} × {spec.width}, weights {model.digest[:12]}…")
     print(f"classes {', '.join(model.labels)}")
     print(f"        {ORIGINS[exported.manifest.labels_from]}")
+    for line in table(exported.manifest.provenance):
+        print(line)
     print(f"{'file':<23}{'built':<5}{'MB':>6} {'backend':<13}{'changed':>9}{'bound':>7}{'Δp':>8}{'ms':>9}")
     for outcome in exported.outcomes:
         _print_outcome(outcome, exported.bundle)

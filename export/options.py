@@ -12,8 +12,8 @@ import tyro
 from stageproof.runtime.predictor import DEFAULT_BUNDLE
 from stageproof.runtime.text.hints import program
 
-ARCHITECTURE, IMAGE_SIZE = "resnet50", 224
-"""Defaults for a checkpoint of another program."""
+IMAGE_SIZE = 224
+"""Input height and width that are assumed for a checkpoint of another program."""
 FEW, MANY = 512, 1280
 """Default number of comparison images: FEW for fp32 only, where no prediction may change; MANY where a precision is
 judged by an upper bound."""
@@ -25,6 +25,9 @@ class Options:
 
     source: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN|CHECKPOINT]")] = None
     """A run directory, or a state dict (.pth, .safetensors) saved by other code. Default: the newest run."""
+    remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
+    """In place of RUN: a path, or hf:OWNER/NAME[@REVISION], a run in a repository of the Hugging Face Hub.
+    It is downloaded."""
     to: tuple[str, ...] = ("onnx",)
     """Formats: one or more of onnx, openvino, torchscript, torch-export, pytorch, aotinductor, tensorrt, or all."""
     precision: tuple[str, ...] = ("fp32",)
@@ -37,11 +40,20 @@ class Options:
     out: Path = Path(DEFAULT_BUNDLE)
     """The bundle to write. A bundle of the same model is extended, one of another model is replaced."""
     architecture: str | None = None
-    """Architecture of a foreign checkpoint; a run records its own. Default: resnet50."""
+    """Architecture of a foreign checkpoint. Default: told from the names and shapes of its tensors."""
+    checkpoint_key: str | None = None
+    """Entry (such as model_ema) or prefix of the state dict to export, if a checkpoint has several."""
     image_size: int | None = None
-    """Input height and width of a foreign checkpoint. Default: 224."""
+    """Input height and width of a foreign checkpoint. Default: that of its position embedding, else 224."""
     labels: tuple[str, ...] = ()
-    """Classes of a foreign checkpoint, in output order. Default: alphabetical, the order of ImageFolder."""
+    """Classes of a foreign checkpoint, in output order. Default: as it states them, or a file beside it.
+    If neither does: of four outputs, the four stages in alphabetical order, as ImageFolder sorts them."""
+    classes: tuple[str, ...] = ()
+    """The classes in clinical order, the least severe first, or the name of a known set, such as cn-mci-ad.
+    Needed only for classes of no known set, if their output order is not the clinical one."""
+    positive: tuple[str, ...] = ()
+    """Classes that count as positive in the two-way question. Default: those of the known set, else all but the first.
+    """
     mean: tuple[float, ...] = ()
     """Mean per channel for the input of a foreign checkpoint, in [0, 1]. Default: ImageNet's, for three channels."""
     std: tuple[float, ...] = ()

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.export.bundle.signing import assert_can_sign
-from stageproof.export.data.calibration import CALIBRATED, calibration_samples, check_calibration
-from stageproof.export.data.comparison import GIVEN, comparison
+from stageproof.export.data.calibration import CALIBRATED, calibration_pool, calibration_samples, check_calibration
+from stageproof.export.data.comparison import GIVEN, comparison, given_samples
 from stageproof.export.data.overlap import pixel_digests
 from stageproof.export.data.run_data import run_data, side_names
 from stageproof.export.data.sampling import PATIENTS
@@ -26,12 +26,15 @@ from stageproof.export.formats import FORMATS, artifact_files, assert_pixels, co
 from stageproof.export.options import IMAGE_SIZE, Options
 from stageproof.export.parity.coverage import LEAST_IMAGES
 from stageproof.export.parity.family import artifacts_by_bound, check_count, limit_of
+from stageproof.export.reference.graph_source import assert_trusted, kind_of, makeable
 from stageproof.runtime.bundle.manifest import FILE, read_manifest
 from stageproof.runtime.errors import CheckpointError, DependencyError, InputError
+from stageproof.runtime.labels import LabelSet
+from stageproof.train.data.class_column import UnknownLabelSetError
 from stageproof.train.foreign.class_order import given_labels
-from stageproof.train.foreign.file_types import refuse_stranger
+from stageproof.train.foreign.file_types import refuse_folder, refuse_stranger
 from stageproof.train.runs.finding import chosen, run_of_file
-from stageproof.train.runs.record import data_path, read_record
+from stageproof.train.runs.record import RECORD, data_path, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +57,11 @@ def check(options: Options, wanted: Mapping[str, Sequence[str]] | None = None) -
     requested = {name: list(precisions) for name, precisions in chosen_formats.items()}
     assert_pixels(list(requested), options.with_preprocessing, options.with_softmax)
     check_numbers(options)
-    given_labels(options.labels)
+    given_labels(options.labels, options.classes, options.positive)
     options = with_absolute_source(options)
     logger.info(f"bundle {options.out}")
+    assert options.source is not None, "set by with_absolute_source()"
+    requested = makeable(options.source, requested, every="all" in (*options.to, *options.precision))
     check_formats(options, requested, skip=wanted is None and "all" in options.to)
     return options, requested
 
@@ -110,8 +115,12 @@ def with_absolute_source(options: Options) -> Options:
         logger.info(f"checkpoint {source}")
         if not os.access(source, os.R_OK):
             raise CheckpointError(f"{source}: this user has no read permission. Change its permissions.")
-        refuse_stranger(source)
+        assert_trusted(source, options.trust_code)
+        if kind_of(source) is None:
+            refuse_stranger(source)
     else:
+        if source is not None and source.is_dir() and not (source / RECORD).is_file():
+            refuse_folder(source)
         source = chosen(source)
     return replace(options, source=source.resolve())
 
@@ -192,7 +201,11 @@ def _available(options: Options, limit: int) -> tuple[np.ndarray | int, str, str
     run = source if source.is_dir() else None
     if options.parity_data is None and (run is None or _phantoms(run) or run_data(run).samples is None):
         return np.arange(limit) // (4 if run is None or not _phantoms(run) else 6), PATIENTS, "phantoms"
-    found = comparison(run, limit, options.parity_data, by_similarity=False)
+    try:
+        found = comparison(run, limit, options.parity_data, classes=_given_classes(options), by_similarity=False)
+    except UnknownLabelSetError:  # the classes that a checkpoint states are read with torch; the images, after that
+        logger.info(f"the classes of {options.parity_data} are compared with those of {source} once it is read")
+        return np.arange(limit), PATIENTS, str(options.parity_data)
     people = found.samples.groups
     if people is None and found.kind == GIVEN:
         people = np.arange(len(found.samples))
@@ -213,12 +226,36 @@ def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> N
     if run is not None and options.calibration_data is None and _phantoms(run):
         check_calibration(len(side_names(run, "training")), f"the training part of {run}")
     else:
+        classes = _given_classes(options)
+        if run is None and options.calibration_data is None:
+            calibration_pool(None, None)  # raises the error that says so
+        if run is None and _unknown_classes(classes, options.calibration_data, options.parity_data):
+            return
         real = options.parity_data is not None or (run is not None and not _phantoms(run))
         limit = limit_of(options, (one for listed in wanted.values() for one in listed))
-        compared = comparison(run, limit, options.parity_data, by_similarity=False).samples if real else None
+        found = comparison(run, limit, options.parity_data, classes=classes, by_similarity=False) if real else None
         calibration_samples(
             run,
             options.calibration_data,
             moved=options.parity_data,
-            compared=() if compared is None else pixel_digests(compared),
+            compared=() if found is None else pixel_digests(found.samples),
+            classes=classes,
         )
+
+
+def _given_classes(options: Options) -> LabelSet | None:
+    """The label set of a checkpoint, if options name it; None for a run, which records its own."""
+    if options.source is not None and options.source.is_dir():
+        return None
+    return given_labels(options.labels, options.classes, options.positive).classes
+
+
+def _unknown_classes(classes: LabelSet | None, *given: Path | None) -> bool:
+    """Whether class names of given data belong to no built-in label set, so that a checkpoint has to be read first."""
+    try:
+        for path in given:
+            if path is not None:
+                given_samples(path, classes)
+    except UnknownLabelSetError:
+        return True
+    return False

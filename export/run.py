@@ -34,6 +34,7 @@ from stageproof.export.preconditions import check, check_formats
 from stageproof.export.preprocessing import TAKES
 from stageproof.export.preprocessing.onnx import assert_bilinear
 from stageproof.export.reference.from_bundle import assert_same_logits, calibration_change
+from stageproof.export.reference.inferred import assumptions
 from stageproof.export.reference.model import Reference, source_of
 from stageproof.export.reference.order_check import check_order
 from stageproof.export.reference.rebuild_options import assert_agrees
@@ -110,6 +111,8 @@ def export(
         options, wanted = check(options, wanted)
     reference = load_reference(options)
     logger.info(str(reference.order))
+    if what := assumptions(reference.provenance):
+        logger.warning(what)
     if options.with_preprocessing:
         assert_bilinear(reference.info.input)
     before = present(options.out)
@@ -195,7 +198,7 @@ def _finish(
         "model": reference.info.digest,
         "images": len(evaluation_set.images),
         "source": public_source(evaluation_set.source),
-        "comparison": evaluation_set.facts,
+        "comparison": redactor.json(evaluation_set.facts),
     }
     for outcome in outcomes:
         if outcome.artifact is None:
@@ -231,7 +234,7 @@ def _finish(
         documents.append(Document(CARD, write(folder / CARD, card)))
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     provenance = {**reference.provenance, "stageproof": __version__, "exported": created, "packages": _packages()}
-    provenance["comparison"] = evaluation_set.facts
+    provenance["comparison"] = redactor.json(evaluation_set.facts)
     manifest = Manifest(
         reference.info,
         tuple(artifacts),

@@ -18,6 +18,7 @@ from stageproof.runtime.cli.csv_file import CsvFile, ExistingRows, read_existing
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.cli.paths import STDIN, bundle_and_images
+from stageproof.runtime.cli.sources import FROM_HELP, local_source
 from stageproof.runtime.errors import StageproofError
 from stageproof.runtime.inference.arguments import check_outside_bundle
 from stageproof.runtime.inference.engine_settings import OptimizeFor
@@ -34,7 +35,8 @@ MANY_IMAGES = 256
 """More images than this are predicted with an engine that is optimised for throughput."""
 
 _EPILOG = f"""\
-The model is loaded from --bundle only; every other path is read as an image.
+The model is loaded from --bundle or --from only; every other path is read as an
+image.
 Folders are searched for images at any depth; a file without a known suffix is
 recognised by its content, and skipped files are counted. - reads one image from
 standard input. The bundle in use is printed on standard error. More than
@@ -67,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.workers is not None and options.workers < 1:
         parser.error(f"--workers is {options.workers}, expected at least 1")
     try:
-        bundle, found = bundle_and_images(options.paths, options.bundle)
+        named = local_source(options.bundle, options.source, "bundle", "--bundle")
+        bundle, found = bundle_and_images(options.paths, named)
         if not found.images and not (options.info or options.self_test):
             example = command("runtime", "--bundle", bundle, "scan.jpg")
             parser.error(f"no image was given for {bundle}. For example: {example}")
@@ -145,13 +148,14 @@ def _describe_bundle(predictor: Predictor, bundle: Path) -> str:
 
 def _predict_each(predictor: Predictor, images: list[Path], written: ExistingRows, options: argparse.Namespace) -> bool:
     """Predict and print each image. True if every image has a label."""
-    output = None
+    output, classes = None, predictor.model.classes.names
     if options.output:
         names = [str(image) for image in images]
-        output = CsvFile(options.output, written, model_digest=predictor.model.digest, names=names)
+        digest = predictor.model.digest
+        output = CsvFile(options.output, written, model_digest=digest, classes=classes, names=names)
         images = [image for image in images if str(image) not in output.done]
     elif options.csv:
-        print(report.header(), end="")
+        print(report.header(classes), end="")
     progress = report.Progress(len(images))
     every = True
     try:
@@ -160,7 +164,7 @@ def _predict_each(predictor: Predictor, images: list[Path], written: ExistingRow
             if output is not None:
                 output.write(name, prediction)
             elif options.csv:
-                print(report.row(name, prediction), end="", flush=True)
+                print(report.row(name, prediction, classes), end="", flush=True)
             elif options.json:
                 print(json.dumps({"file": name, **prediction.to_dict()}), flush=True)
             else:
@@ -202,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="images, or folders of them")
     bundle = f"bundle folder that {program('export')} wrote, or a lone artifact; the only source of the model"
     parser.add_argument("--bundle", type=Path, metavar="BUNDLE", help=bundle)
+    parser.add_argument("--from", dest="source", metavar="SOURCE", help=f"as --bundle: {FROM_HELP}")
     parser.add_argument("--info", action="store_true", help="print the bundle's contents and the choice of artifact")
     parser.add_argument("--self-test", action="store_true", help="check the bundle's golden images on this machine")
     parser.add_argument("--study", action="store_true", help="one prediction from all images, slices of one patient")
@@ -263,7 +268,9 @@ def _print_info(predictor: Predictor, *, as_json: bool) -> None:
     print(line(f"input      {spec.channels} × {spec.height} × {spec.width}, {spec.interpolation}"))
     print(line(f"labels     {', '.join(model.labels)}"))
     print(f"           {ORIGINS[predictor.labels_from]}")
-    guard = "rejects out-of-distribution images" if predictor.guarded else "none: every image gets a stage"
+    print(line(f"order      {' < '.join(model.classes.names)} (clinical)"))
+    print(line(f"positive   {', '.join(model.classes.positive)}"))
+    guard = "rejects out-of-distribution images" if predictor.guarded else "none: every image gets a class"
     print(f"guard      {guard}")
     print(f"slices     {_describe_threshold(model.abstain_below)}")
     print(f"studies    {_describe_study_rule(model)}")

@@ -14,6 +14,7 @@
     ├── DatasetError          training images, labels or patient groups
     ├── CheckpointError       weights or run directory
     ├── TrainingError         training run stopped
+    ├── HubError              Hugging Face Hub not reachable, or it failed
     ├── ExportError           format not exported
     └── ParityError           artifact failed the parity gate
 
@@ -87,6 +88,10 @@ class CheckpointError(StageproofError):
 
 class TrainingError(StageproofError):
     """A training run stopped."""
+
+
+class HubError(StageproofError):
+    """The Hugging Face Hub cannot be reached, has failed, or did not do what it was asked."""
 
 
 class ExportError(StageproofError):

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from stageproof.runtime.labels import CDR
+from stageproof.runtime.labels import LabelSet, recognise
 from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.study import StudyRule, evidence_of
 
@@ -32,14 +32,14 @@ class Timings:
 class Prediction:
     """The result for one image. For research: not a diagnosis.
 
-    `label`, `cdr` and `probability` are None unless `status` is ``ok``, so that no stage is displayed by mistake.
+    `label`, `cdr` and `probability` are None unless `status` is ``ok``, so that no class is displayed by mistake.
     """
 
     status: Status
     label: str | None
     """The most probable class, a canonical name."""
     cdr: float | None
-    """Clinical Dementia Rating of the class: 0, 0.5, 1 or 2."""
+    """Clinical Dementia Rating of the class, such as 0.5; None also where the label set does not define it."""
     probability: float | None
     """Calibrated probability of `label`, in [0, 1]."""
     probabilities: Mapping[str, float]
@@ -155,12 +155,14 @@ def study(
     *,
     labels: Sequence[str] = (),
     temperature: float = 1.0,
+    classes: LabelSet | None = None,
 ) -> StudyPrediction:
     """The patient-level result from the slices of one patient.
 
     abstain_below: abstention threshold; the one in `rule` is ignored.
     rule: the model's study rule; None averages the slices' probabilities.
     labels, temperature: with a rule, the order of the model's outputs and the temperature of the slices' probabilities.
+    classes: the model's label set, for the Clinical Dementia Rating; None: the built-in set with the slices' classes.
     """
     method: Method = "mean" if rule is None else "calibrated"
     used = tuple(index for index, one in enumerate(slices) if one.probabilities)
@@ -179,10 +181,11 @@ def study(
     label = max(names, key=answer.__getitem__)
     agreeing = sum(max(names, key=slices[i].probabilities.__getitem__) == label for i in used)
     sure = answer[label] >= abstain_below
+    classes = classes or recognise(names)
     return StudyPrediction(
         status="ok" if sure else "abstained",
         label=label if sure else None,
-        cdr=CDR[label] if sure else None,
+        cdr=classes.cdr(label) if sure and classes else None,
         probability=answer[label] if sure else None,
         probabilities=answer,
         spread=spread,
@@ -197,7 +200,7 @@ def study_by(model: ModelInfo, slices: Sequence[Prediction], abstain_below: floa
     rule = model.study
     if abstain_below is None:
         abstain_below = model.abstain_below if rule is None else rule.abstain_below
-    return study(slices, abstain_below, rule, labels=model.labels, temperature=model.temperature)
+    return study(slices, abstain_below, rule, labels=model.labels, temperature=model.temperature, classes=model.classes)
 
 
 def _by_rule(

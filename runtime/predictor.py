@@ -45,7 +45,7 @@ __all__ = ["Predictor", "probabilities"]
 
 
 class Predictor:
-    """Four-stage prediction for brain-MRI slices. For research; not a medical device.
+    """Predicts the class (such as the disease stage) of brain-MRI slices. For research; not a medical device.
 
     Thread-safe. Not fork-safe: in a forked child, it raises ForkError. Pickling stores the path and options; unpickling
     loads the unchanged bundle again. It opens no network connection and writes no files but `audit` and `tune`.

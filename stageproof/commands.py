@@ -26,10 +26,26 @@ COMMANDS = {
     ),
     "predict": Command("stageproof.runtime.__main__", "", "predict images with a bundle"),
     "explain": Command("stageproof.runtime.explain.__main__", "explain", "show a Grad-CAM map over an image"),
+    "push": Command("stageproof.train.push.__main__", "hub", "upload a run or a bundle to the Hugging Face Hub"),
     "log": Command("stageproof.runtime.audit.__main__", "", "verify an audit log of predictions, or create its key"),
     "completion": Command("stageproof.completion", "", "print a completion script for bash or zsh"),
     "benchmark": Command("stageproof.benchmarks.__main__", "benchmarks", "measure latency and throughput of a bundle"),
 }
+
+
+class Source(NamedTuple):
+    """A kind of model outside of this machine. ``MODULE.fetch(text, kind, copy=…)`` returns the local folder."""
+
+    module: str
+    extra: str
+    """Extra of setup.cfg that installs `package`."""
+    package: str
+    """The package that the module imports."""
+
+
+SOURCES = {"hf:": Source("stageproof.train.hub.fetch", "hub", "huggingface_hub")}
+"""Prefix of a value of --from → its module. `stageproof.runtime.cli.sources` imports a module when a command is given
+such a value: the runtime itself has no code that uses a network."""
 
 MODULES = {
     command.module.removeprefix("stageproof.").removesuffix(".__main__"): name

@@ -129,10 +129,10 @@ def trained_run(once, phantoms) -> Path:
 
         from stageproof.export.data.comparison import preprocessed
         from stageproof.runtime.preprocess import InputSpec
-        from stageproof.train.models import build
+        from stageproof.train.networks import build
 
         torch.manual_seed(0)
-        model = build("resnet50")
+        model = build("resnet50", 4)
         for name, module in model.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None  # the statistics of the one batch below
@@ -178,6 +178,25 @@ def tiny_bundle(tiny_checkpoint, once) -> Path:
         return 0
 
     return once("tiny-bundle", make)
+
+
+@pytest.fixture(scope="session")
+def graded_bundle(once) -> Path:
+    """The bundle that an export to onnx makes of a run of three classes (`tests.export.label_runs`). The run, `run`,
+    and its data, `data`, are beside it. Do not change it: copy it."""
+    from stageproof.export.bundle.guard import write_guard
+    from stageproof.export.options import Options
+    from stageproof.export.run import export
+    from tests import tiny
+    from tests.export import label_runs
+
+    def make(folder: Path) -> int:
+        data = label_runs.write_folders(folder / "data", label_runs.GRADES)
+        run = label_runs.write_run(folder / "run", label_runs.GRADES, data)
+        with tiny.known(guard=write_guard):
+            return 0 if export(Options(source=run, out=folder / "bundle", threads=1)).whole else 1
+
+    return once("graded", make) / "bundle"
 
 
 @pytest.fixture(scope="session")

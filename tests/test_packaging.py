@@ -127,12 +127,19 @@ def test_a_mistyped_bundle_and_a_mistyped_command_are_usage_errors(installed, sc
 def test_a_command_without_its_packages_names_the_extra(command, installed, tmp_path):
     (tmp_path / "slices.parquet").touch()
     words = {"audit": ["--data", "slices.parquet"], "explain": ["nowhere", "scan.png"], "crossvalidate": ["--out", "x"]}
+    words["push"] = ["bundle", "owner/name"]
     done = stageproof_of(installed, command, *words.get(command, []), cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     extra = COMMANDS[command].extra
     if command != "explain":  # looks for the bundle first
         assert f"pip install 'stageproof[{extra}]'" in done.stderr, done.stderr
+
+
+def test_a_remote_bundle_without_the_library_names_the_extra(installed, tmp_path):
+    done = stageproof_of(installed, "predict", "--from", "hf:owner/name", "scan.jpg", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "DependencyError: the package huggingface_hub is not installed: pip install 'stageproof[hub]'" in done.stderr
 
 
 def test_phantoms_need_no_extra(installed, tmp_path):

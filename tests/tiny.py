@@ -23,17 +23,18 @@ IMAGES = 16
 CHANNELS = 16
 
 
-def build():
-    """(N, 3, H, W) → (N, 4): one convolution and one linear layer, named as `runtime.backends.networks` expects."""
+def build(classes: int = 4, channels: int = 3):
+    """(N, channels, H, W) → (N, classes): one convolution and one linear layer, with the names that
+    `runtime.backends.networks` expects."""
     import torch
     from torch import nn
 
     class Tiny(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv1 = nn.Conv2d(3, CHANNELS, 3, 2, 1)
+            self.conv1 = nn.Conv2d(channels, CHANNELS, 3, 2, 1)
             self.maxpool = nn.MaxPool2d(3, 2, 1)
-            self.fc = nn.Linear(CHANNELS, 4)
+            self.fc = nn.Linear(CHANNELS, classes)
 
         def forward(self, images):
             return self.fc(self.maxpool(torch.relu(self.conv1(images))).mean((2, 3)))
@@ -74,12 +75,12 @@ def fitted(samples: Any, model: Any = None) -> Any:
 
     if model is None:
         torch.manual_seed(0)
-        model = build()
+        model = build(len(samples.classes))
     model = model.eval().requires_grad_(False)
     images = torch.from_numpy(preprocessed(samples, InputSpec.imagenet(SIZE)))
     head, model.fc = model.fc, nn.Identity()
     features, model.fc = model(images), head
-    wanted = nn.functional.one_hot(torch.from_numpy(samples.labels), 4).float() * 8 - 2
+    wanted = nn.functional.one_hot(torch.from_numpy(samples.labels), len(samples.classes)).float() * 8 - 2
     middle = features.mean(0)
     square = (features - middle).T @ (features - middle)
     ridge = square + 1e-2 * square.trace() * torch.eye(len(square))
@@ -108,7 +109,7 @@ def known_to_runtime() -> Iterator[None]:
     """While this lasts `runtime.backends.networks` can compute the network."""
     from stageproof.runtime.backends.networks import _SHAPES, _Shape
 
-    with patch.dict(_SHAPES, {NAME: _Shape("conv1", (), (), "", ("fc",))}):
+    with patch.dict(_SHAPES, {NAME: _Shape("conv1", (), (), "")}):
         yield
 
 
@@ -119,7 +120,7 @@ def known(temperature: float = 1.0, guard: Callable[..., Any] = guard_of_phantom
     from stageproof.export import run as pipeline
     from stageproof.export.formats import build as produce
     from stageproof.export.reference import source as reference_loading
-    from stageproof.train.models import ARCHITECTURES
+    from stageproof.train.networks import ARCHITECTURES
 
     real = reference_loading.load_reference
 

@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from stageproof.runtime.errors import InputError
+from stageproof.runtime.networks.spec import NetworkSpec
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -33,8 +36,9 @@ class Recipe:
 
     name: Annotated[str, tyro.conf.Suppress]
     """Name of the recipe that gives the defaults."""
-    architecture: Annotated[Literal["resnet50", "resnet34-gray"], tyro.conf.Suppress]
-    """Network: resnet50 has the head 2048→512→ReLU→Dropout(0.3)→512→4; resnet34-gray has one input channel."""
+    architecture: str
+    """Network: resnet34-gray, or torchvision's name of a classification network, such as resnet18, densenet121,
+    efficientnet_b0, convnext_tiny or vit_b_16."""
     image_size: int
     """Height and width of the network input, pixels."""
     batch_size: int
@@ -43,6 +47,12 @@ class Recipe:
     """Stage 1 trains only the head; the backbone and its BatchNorm statistics are frozen."""
     full: Stage
     """Stage 2 trains all parameters."""
+    head_type: Literal["linear", "two-layer"] | None = None
+    """Head: one fully connected layer, or features→512→ReLU→Dropout(0.3)→512→classes.
+    None: linear, but two-layer for resnet50, as published."""
+    channels: Literal[1, 3] | None = None
+    """Input channels. None: 3, but 1 for resnet34-gray. With pretrained weights and 1 channel, the first convolution
+    has the mean of its weights over the three channels."""
     normalise: Literal["imagenet", "training-set"] = "imagenet"
     """Mean and standard deviation for input normalisation: ImageNet's, or those of the training slices."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -71,6 +81,13 @@ class Recipe:
     patience: int = 0
     """Early stopping: end a stage after this many epochs without improvement on the selection set; 0: never.
     The metric is that of --keep, or the loss with --keep last."""
+
+    def network(self, classes: int) -> NetworkSpec:
+        """The network of this recipe. Raises InputError for values that no network has."""
+        try:
+            return NetworkSpec.of(self.architecture, classes, self.channels, self.head_type, self.image_size)
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
     @property
     def selects(self) -> bool:

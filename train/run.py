@@ -19,7 +19,7 @@ import torch
 from stageproof.runtime import __version__
 from stageproof.runtime.bundle.manifest import sha256_file
 from stageproof.runtime.errors import InputError, TrainingError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.train.cards.run_index import INDEX, index_page, linked
@@ -37,7 +37,7 @@ from stageproof.train.engine.session import Session
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.finished import continued
 from stageproof.train.metrics.validation import figures
-from stageproof.train.models import CHANNELS
+from stageproof.train.recipes import RECIPES
 from stageproof.train.reports.charts.training import plot_confusion, plot_curves
 from stageproof.train.runs.checkpoints import read_checkpoint
 from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
@@ -74,8 +74,11 @@ def _threads(processes: ProcessGroup) -> int:
 
 
 def default_out(options: Options) -> Path:
-    """The run directory when --out is not given: runs/TIME-RECIPE."""
-    return RUNS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{options.settings.name}"
+    """The run directory when --out is not given: runs/TIME-RECIPE, with the architecture if the recipe has another."""
+    recipe = options.settings
+    usual = RECIPES[recipe.name](False).architecture if recipe.name in RECIPES else recipe.architecture
+    network = "" if recipe.architecture == usual else f"-{recipe.architecture}"
+    return RUNS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{recipe.name}{network}"
 
 
 def _train(
@@ -84,7 +87,8 @@ def _train(
     checkpoint = read_checkpoint(folder) if options.resume and processes.leader and has_checkpoint(folder) else None
     if processes.leader:
         if checkpoint is None and options.extends is None:
-            check_start(options.weights, options.settings.architecture)
+            given = options.label_set
+            check_start(options.weights, options.settings.network(len(given or FOUR_STAGES)), given)
         options, checkpoint = continued(options, folder, checkpoint)
         write_options(options, folder)
     options, checkpoint = processes.broadcast((options, checkpoint))
@@ -100,6 +104,12 @@ def _train(
     start = session.initialise(options.weights, options.seed, checkpoint)
     if processes.leader:
         _announce(options, finished_name(folder), data, start, compute, processes)
+        parameters = sum(tensor.numel() for tensor in session.model.parameters())
+        network = session.network
+        logger.info(
+            f"network {network.architecture}, {network.head} head, {network.channels} input "
+            f"channel{'s' if network.channels > 1 else ''}, {parameters / 1e6:.1f} million parameters"
+        )
     meter = EnergyMeter(options.country) if options.energy and processes.leader else None
     with StopRequest() as stop:
         logits, labels = session.run(
@@ -111,8 +121,10 @@ def _train(
         )
     record = {
         "created": now(),
-        "architecture": options.settings.architecture,
-        "labels": list(LABELS),
+        "architecture": session.network.architecture,
+        "head": session.network.head,
+        "labels": list(data.classes.names),
+        **data.classes.to_dict(),
         "input": spec.to_dict(),
         "temperature": 1.0,
         "recipe": asdict(options.settings),
@@ -132,7 +144,9 @@ def _train(
             **_selection(options, data),
             "not_estimable": list(data.not_estimable),
         },
-        "metrics": figures(logits, labels, data.groups[data.split.validation], data.not_estimable, unit=data.who.unit),
+        "metrics": figures(
+            logits, labels, data.groups[data.split.validation], data.classes, data.not_estimable, unit=data.who.unit
+        ),
         "extended": [asdict(one) for one in options.extended],
         "versions": _versions(),
     }
@@ -155,10 +169,10 @@ def _selection(options: Options, data: Prepared) -> dict[str, Any]:
 def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels: np.ndarray, folder: Path) -> None:
     """Write the weights, the plots and the record of the run."""
     try:
-        save_weights(session.model, folder)
+        save_weights(session.model, folder, session.data.classes.names)
         record["weights_sha256"] = sha256_file(folder / WEIGHTS)
         plot_curves(session.metrics_log.epochs, folder / "curves.png")
-        plot_confusion(logits.argmax(1), labels, folder / "confusion.png")
+        plot_confusion(logits.argmax(1), labels, session.data.classes, folder / "confusion.png")
         write_record(record, folder)
         page = index_page(finished_name(folder).name, record, linked(folder))
         (folder / INDEX).write_text(page, encoding="utf-8")
@@ -171,7 +185,7 @@ def _write(session: Session, record: dict[str, Any], logits: np.ndarray, labels:
 def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
     recipe, (fold, folds) = options.settings, options.fold_of
     # Decoding needs only size and channels. Normalisation may depend on the decoded slices and is set later.
-    channels = CHANNELS[recipe.architecture]
+    channels = recipe.network(2).channels
     spec = InputSpec(recipe.image_size, recipe.image_size, channels, (0.0,) * channels, (1.0,) * channels)
     return prepare_once(
         processes,
@@ -187,6 +201,8 @@ def _prepare(options: Options, processes: ProcessGroup) -> Prepared:
             groups=options.groups,
             patient_pattern=options.patient_pattern,
             shuffle_labels=options.shuffle_labels,
+            classes=options.label_set,
+            positive=options.positive_classes,
             select=recipe.selects,
             allocate=allocate,
         ),
@@ -200,7 +216,7 @@ def _data_seed(options: Options) -> int:
 def _input_spec(options: Options, data: Prepared) -> InputSpec:
     """The input specification, with ImageNet's mean and standard deviation or those of the training slices."""
     recipe = options.settings
-    channels = CHANNELS[recipe.architecture]
+    channels = recipe.network(2).channels
     if recipe.normalise == "imagenet":
         return InputSpec.imagenet(recipe.image_size)
     mean, std = channel_statistics(data.slices.pixels, data.split.training, channels)
@@ -221,6 +237,8 @@ def _announce(
         f"{facts['slices']} slices from {data.source}"
         + (f"; {len(data.unreadable)} unreadable files left out" if data.unreadable else "")
     )
+    named = data.classes
+    logger.info(f"classes in clinical order: {', '.join(named.names)}; positive: {', '.join(named.positive)}")
     for line in (*data.who.lines(), *(f"ignored: {skipped}" for skipped in data.skipped)):
         logger.info(line)
     devices = compute.device.type + (f" × {processes.size}" if processes.size > 1 else "")
@@ -232,7 +250,7 @@ def _announce(
     for name in data.absent:
         logger.warning(f"the data has no slice of the class {name}. The network cannot learn to predict this class.")
     for name in data.not_estimable:
-        people = len(np.unique(data.groups[data.slices.labels == LABELS.index(name)]))
+        people = len(np.unique(data.groups[data.slices.labels == data.classes.index(name)]))
         logger.info(
             f"{name} has {people} {data.who.unit}, fewer than folds. It is trained on; its metrics are not estimable."
         )

@@ -7,9 +7,11 @@ same in an uninterrupted and in a resumed run, and on one device and on several.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 
 def derive(seed: int, *where: int | str) -> int:
@@ -40,19 +42,45 @@ class SeededDropout(nn.Dropout):
         return values * (chance >= self.p) / (1 - self.p)
 
 
+class SeededStochasticDepth(StochasticDepth):  # type: ignore[misc, unused-ignore]
+    """torchvision's StochasticDepth whose choice depends only on the step and, in mode ``row``, on the position of a
+    slice in the batch over all devices."""
+
+    def __init__(self, p: float, mode: str) -> None:
+        super().__init__(p, mode)
+        self.seed, self.count, self.rows = 0, 0, slice(0)
+
+    @torch.compiler.disable
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The values of a residual branch: zero with probability `p` for a slice (mode ``row``) or for the whole batch,
+        else scaled by 1 / (1 - p); unchanged in eval mode."""
+        if not self.training or self.p == 0:
+            return values
+        draw = torch.Generator(values.device).manual_seed(self.seed)
+        count = self.count if self.mode == "row" else 1
+        chance = torch.rand((count, *[1] * (values.ndim - 1)), generator=draw, device=values.device)
+        kept = (chance[self.rows] if self.mode == "row" else chance) >= self.p
+        return values * kept / (1 - self.p) if self.p < 1 else values * kept
+
+
 def seed_dropouts(model: nn.Module) -> None:
-    """Replace each nn.Dropout in `model` by a SeededDropout, in place; module names and weights do not change."""
+    """Replace each nn.Dropout and StochasticDepth in `model` by the seeded one, in place; module names and weights do
+    not change."""
+    child: Any
     for name, child in model.named_children():
         if type(child) is nn.Dropout:
             setattr(model, name, SeededDropout(child.p))
+        elif type(child) is StochasticDepth:
+            setattr(model, name, SeededStochasticDepth(child.p, child.mode))
         else:
             seed_dropouts(child)
 
 
 def place_dropouts(model: nn.Module, seed: int, count: int, rows: slice) -> None:
-    """Set the mask of each SeededDropout for the next forward pass.
+    """Set the mask of each seeded module for the next forward pass.
 
     seed: of this step. count: size of the batch over all devices. rows: the part of it in the next forward pass.
     """
-    for index, module in enumerate(module for module in model.modules() if isinstance(module, SeededDropout)):
+    seeded = (module for module in model.modules() if isinstance(module, SeededDropout | SeededStochasticDepth))
+    for index, module in enumerate(seeded):
         module.seed, module.count, module.rows = derive(seed, index), count, rows

@@ -34,7 +34,7 @@ def images_for(
 
     Raises InputError for images that are blank, identical, or rejected by the guard.
     """
-    samples = comparison(run, count, data).samples
+    samples = comparison(run, count, data, classes=manifest.model.classes).samples
     # Phantoms are PNG files and are converted to JPEG, the format to be measured; other files are used unchanged.
     phantom = samples.source.startswith("phantom")
     images = [_as_jpeg(samples.read(i)) if phantom else samples.read(i) for i in range(len(samples))]

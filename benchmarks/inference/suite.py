@@ -80,7 +80,7 @@ def run(options: Options) -> dict[str, Any]:
         ceilings: dict[str, Any] = {}
         if not options.quick:
             ceilings = run_in_child_process(floors, (threads, options.device), work / "floors.log")
-        work_done = gflop_per_image(manifest.model.architecture, manifest.model.input.shape)
+        work_done = gflop_per_image(manifest.model.network, manifest.model.input.shape)
         logger.info(power(options, len(contenders)))
         facts: Facts | None = None
         batches: dict[str, int] = {}

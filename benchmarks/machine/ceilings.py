@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from stageproof.runtime.networks.spec import NetworkSpec
+
 logger = logging.getLogger(__name__)
 
 SIZES = (1024, 2048)
@@ -28,15 +30,15 @@ Task = tuple[str, str, float, Callable[[], object]]
 """(precision, library and size, GFLOP per run, function for one run)."""
 
 
-def gflop_per_image(architecture: str, shape: tuple[int, int, int]) -> float:
+def gflop_per_image(network: NetworkSpec, shape: tuple[int, int, int]) -> float:
     """GFLOP of one forward pass of a (C, H, W) image; a multiply-add counts as two operations."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from stageproof.train.models import build
+    from stageproof.train.networks import construct
 
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        build(architecture).eval()(torch.empty(1, *shape))
+        construct(network).eval()(torch.empty(1, *shape))
     return counter.get_total_flops() / 1e9
 
 

@@ -19,7 +19,7 @@ from stageproof.train.engine.hooks import Hooks
 from stageproof.train.engine.loop import Objective, run_stage
 from stageproof.train.engine.optimizer import make_optimizer
 from stageproof.train.engine.stage import StageState
-from stageproof.train.models import build_resnet50, head_of
+from stageproof.train.networks import build, head_of
 from stageproof.train.recipes import Stage
 
 TimedRun = Callable[[object], None]
@@ -39,9 +39,9 @@ _HOOKS = Hooks(
 """Hooks without metrics or checkpoints, since only the training steps are timed."""
 
 
-def whole_loop(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
+def whole_loop(slices: Slices, classes: int, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
     """One epoch of stage 2: cached slices, shuffled, augmented, normalised; AdamW with clipped gradients."""
-    model = _model(compute).to(memory_format=torch.channels_last)
+    model = _model(classes, compute).to(memory_format=torch.channels_last)
     images = _batches(slices, spec, batch_size, compute, augment=True)
     state = _state(model, compute)
 
@@ -52,7 +52,7 @@ def whole_loop(slices: Slices, spec: InputSpec, batch_size: int, compute: Comput
     return turn
 
 
-def plain(folder: Path, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
+def plain(folder: Path, classes: int, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
     """One epoch as in tutorials: `ImageFolder` with transforms, `DataLoader`, float32, NCHW, AdamW.
 
     On the CPU it has no worker processes: they would compete with training for the same cores, and decode while other
@@ -81,7 +81,7 @@ def plain(folder: Path, spec: InputSpec, batch_size: int, compute: Compute) -> T
         persistent_workers=workers > 0,
         pin_memory=gpu,
     )
-    model = _model(compute)
+    model = _model(classes, compute)
     optimizer = torch.optim.AdamW(model.parameters(), _RATE)
 
     def turn(_: object) -> None:
@@ -96,9 +96,9 @@ def plain(folder: Path, spec: InputSpec, batch_size: int, compute: Compute) -> T
     return turn
 
 
-def in_memory(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
+def in_memory(slices: Slices, classes: int, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
     """The arithmetic alone: the same network, precision and optimizer, on batches that are already on the device."""
-    model = _model(compute).to(memory_format=torch.channels_last)
+    model = _model(classes, compute).to(memory_format=torch.channels_last)
     optimizer = _optimizer(model)
     batches = [(batch.inputs, batch.labels) for batch in _batches(slices, spec, batch_size, compute).in_order()]
 
@@ -115,9 +115,11 @@ def in_memory(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute
     return turn
 
 
-def head_stage(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute, epochs: int = 10) -> TimedRun:
+def head_stage(
+    slices: Slices, classes: int, spec: InputSpec, batch_size: int, compute: Compute, epochs: int = 10
+) -> TimedRun:
     """Stage 1: caching the features of the frozen backbone, then training the head on them for `epochs` epochs."""
-    model = _model(compute).to(memory_format=torch.channels_last)
+    model = _model(classes, compute).to(memory_format=torch.channels_last)
     images = _batches(slices, spec, batch_size, compute)
 
     def turn(_: object) -> None:
@@ -129,9 +131,9 @@ def head_stage(slices: Slices, spec: InputSpec, batch_size: int, compute: Comput
     return turn
 
 
-def forward_pass(slices: Slices, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
+def forward_pass(slices: Slices, classes: int, spec: InputSpec, batch_size: int, compute: Compute) -> TimedRun:
     """One forward pass of the same network over the same slices, already on the device, without gradients."""
-    model = _model(compute).to(memory_format=torch.channels_last).eval()
+    model = _model(classes, compute).to(memory_format=torch.channels_last).eval()
     batches = [batch.inputs for batch in _batches(slices, spec, batch_size, compute).in_order()]
 
     def turn(_: object) -> None:
@@ -170,8 +172,8 @@ def _optimizer(trained: nn.Module) -> torch.optim.Optimizer:
     return make_optimizer("adamw", trained.parameters(), learning_rate=_RATE, weight_decay=0.01, momentum=0.0)
 
 
-def _model(compute: Compute) -> nn.Module:
-    return build_resnet50().to(compute.device)
+def _model(classes: int, compute: Compute) -> nn.Module:
+    return build("resnet50", classes).to(compute.device)
 
 
 def _batches(slices: Slices, spec: InputSpec, size: int, compute: Compute, *, augment: bool = False) -> Batches:

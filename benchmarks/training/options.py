@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from stageproof.runtime.errors import InputError
+from stageproof.runtime.labels import named_or_listed
 from stageproof.runtime.text.hints import program
 
 
@@ -19,6 +20,8 @@ class TrainingOptions:
 
     data: Path | None = None
     """Folder of class folders, or .parquet in the Hugging Face image schema. Default: generated phantoms."""
+    classes: str = ""
+    """Classes of the data in clinical order, such as CN,MCI,AD, or a built-in label set. Default: from the data."""
     image_size: int = 224
     """Height and width of the network's input in pixels."""
     batch_size: int = 16
@@ -48,6 +51,8 @@ def parse(argv: Sequence[str] | None = None) -> TrainingOptions:
         prog=f"{program('benchmarks')} train",
         description="Measure training: Stageproof's loop, a plain loop, the arithmetic alone.",
     )
+    if options.classes:
+        named_or_listed(options.classes)
     smallest = {"--image-size": (options.image_size, 32), "--batch-size": (options.batch_size, 4)}
     smallest |= {"--steps": (options.steps, 1), "--rounds": (options.rounds, 2)}
     for option, (value, least) in smallest.items():

@@ -15,7 +15,7 @@ from stageproof.benchmarks.training.interleaved_timing import Measured, time_int
 from stageproof.benchmarks.training.loops import TimedRun, forward_pass, head_stage, in_memory, plain, whole_loop
 from stageproof.benchmarks.training.options import TrainingOptions
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LabelSet, named_or_listed
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.runtime.system.work_folders import work_folder
@@ -39,17 +39,20 @@ def training(options: TrainingOptions) -> tuple[list[Measured], list[Measured], 
     torch.set_num_threads(options.threads or available_cpus())
     size, count = options.batch_size, options.steps * options.batch_size
     with work_folder() as folder:
-        _write_files(options.data, folder, count)
+        classes = _write_files(options, folder, count)
         spec = InputSpec.imagenet(options.image_size)
-        slices, _ = safe_loader(load_samples(folder), spec)
+        slices, _ = safe_loader(load_samples(folder, None, classes), spec)
         loops: dict[str, TimedRun] = {
-            LOOP: whole_loop(slices, spec, size, compute),
-            PLAIN: plain(folder, spec, size, compute),
-            MEMORY: in_memory(slices, spec, size, compute),
+            LOOP: whole_loop(slices, len(classes), spec, size, compute),
+            PLAIN: plain(folder, len(classes), spec, size, compute),
+            MEMORY: in_memory(slices, len(classes), spec, size, compute),
         }
         loop = time_interleaved(loops, lambda turn: None, options.rounds, warm_up=1, what="training")
     # Random weights: they do not affect the time.
-    stages = {HEAD: head_stage(slices, spec, size, compute), FORWARD: forward_pass(slices, spec, size, compute)}
+    stages = {
+        HEAD: head_stage(slices, len(classes), spec, size, compute),
+        FORWARD: forward_pass(slices, len(classes), spec, size, compute),
+    }
     head = time_interleaved(stages, lambda turn: None, options.rounds, warm_up=1, what="stage 1")
     facts = circumstances()
     measured = [[Measured(entry.name, entry.milliseconds / count) for entry in part] for part in (loop, head)]
@@ -76,15 +79,21 @@ def _record(
     }
 
 
-def _write_files(data: Path | None, folder: Path, count: int) -> None:
-    """Write `count` slices, alternating between the classes, as files in class folders."""
-    samples = phantom_samples(patients=count // 24 + 1) if data is None else load_samples(data)
+def _write_files(options: TrainingOptions, folder: Path, count: int) -> LabelSet:
+    """Write `count` slices, alternating between the classes, as files in class folders. The label set of the data."""
+    classes = named_or_listed(options.classes) if options.classes else None
+    if options.data is None:
+        classes = classes or FOUR_STAGES
+        samples = phantom_samples(patients=count // (6 * len(classes)) + 1, classes=classes)
+    else:
+        samples = load_samples(options.data, None, classes)
     if len(samples) < count:
         raise InputError(f"{samples.source} has {len(samples)} slices, expected {count} or more. Lower --steps.")
-    by_class = [np.flatnonzero(samples.labels == label) for label in range(len(LABELS))]
+    by_class = [np.flatnonzero(samples.labels == label) for label in range(len(samples.classes))]
     alternating = (int(index) for group in zip_longest(*by_class) for index in group if index is not None)
     for index in islice(alternating, count):
         suffix = Path(samples.names[index]).suffix or ".jpg"
-        target = folder / LABELS[samples.labels[index]] / f"{index:06d}{suffix}"
+        target = folder / samples.classes.names[samples.labels[index]] / f"{index:06d}{suffix}"
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(samples.read(index))
+    return samples.classes

@@ -7,11 +7,12 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error, require_or_exit
+from stageproof.runtime.cli.sources import named_or_default
 from stageproof.runtime.system.work_folders import work_folder
 
 if __name__ == "__main__":
@@ -41,12 +42,15 @@ class Options:
 
     bundle: Annotated[Path, tyro.conf.Positional] = Path(DEFAULT_BUNDLE)
     """The bundle."""
+    remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
+    """In place of BUNDLE: a path, or hf:OWNER/NAME[@REVISION], a bundle in a repository of the Hugging Face Hub.
+    It is downloaded."""
     artifact: str = "model.onnx"
     """An .onnx or .xml file of the bundle, possibly a rejected one."""
     source: Path | None = None
     """The run or checkpoint that was exported. Default: the run under runs/ with the bundle's weights."""
-    architecture: str = "resnet50"
-    """Architecture of a foreign checkpoint."""
+    architecture: str | None = None
+    """Architecture of a foreign checkpoint. Default: the bundle's."""
     parity_data: Path | None = None
     """Images to run. Default: as for python -m export."""
     images: int = 8
@@ -81,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     try:
+        options = replace(options, bundle=named_or_default(options.bundle, options.remote), remote=None)
         manifest = read_manifest(options.bundle)
         if manifest.labels_from == ASSUMED:
             logger.info(order_line(manifest.model.labels, manifest.labels_from))
@@ -117,7 +122,7 @@ def bisect(options: Options) -> list[Layer]:
             f"{options.artifact} takes pixels. Give the artifact without '.pixels', which has the same layers."
         )
     reference = _reference(options)
-    samples = comparison(reference.run, options.images, options.parity_data).samples
+    samples = comparison(reference.run, options.images, options.parity_data, classes=reference.info.classes).samples
     images = preprocessed(samples, reference.info.input)
     with work_folder() as work:
         path = _unpack(options, work / "artifact")
@@ -143,19 +148,21 @@ def _relative(reference: np.ndarray, artifact: np.ndarray) -> float:
 
 
 def _reference(options: Options) -> Reference:
-    from stageproof.export.reference.model import from_checkpoint, from_run, run_of_weights, source_of
+    from stageproof.export.reference.from_bundle import described_by
+    from stageproof.export.reference.graph_file import from_file
+    from stageproof.export.reference.model import from_run, run_of_weights, source_of
 
-    model = read_manifest(options.bundle).model
+    manifest = read_manifest(options.bundle)
+    model = manifest.model
     source = source_of(options.bundle, options.source)
     if not source.is_dir():
         source = run_of_weights(source) or source
     if source.is_dir():
         reference = from_run(source)
     else:
-        spec = model.input
-        reference = from_checkpoint(
-            source, options.architecture, spec.height, mean=spec.mean, std=spec.std, bundle=options.bundle
-        )
+        described = described_by(options.bundle, manifest)
+        described = replace(described, architecture=options.architecture or described.architecture)
+        reference = from_file(source, described)
     if reference.info.digest != model.digest:
         raise CheckpointError(f"{source} has other weights than {options.bundle} was made from. Give another --source.")
     return reference

@@ -15,6 +15,7 @@ def model_card(reference: Reference) -> bytes | None:
         return card.read_bytes() if card.is_file() else None
     info, spec = reference.info, reference.info.input
     rows = "\n".join(f"| {output} | {label} |" for output, label in enumerate(info.labels))
+    classes = info.classes
     warning = (
         f"> **The order of the classes is {ASSUMED}.** Neither the checkpoint nor a file beside it states it. If the "
         "network was trained with another order, the predicted classes are wrong.\n\n"
@@ -28,6 +29,8 @@ def model_card(reference: Reference) -> bytes | None:
         f"`{info.architecture}`, {spec.width} × {spec.height} pixels in {spec.channels} "
         f"channel{'s' if spec.channels > 1 else ''}, weights with SHA-256 `{info.digest}`.\n\n"
         f"## Classes\n\nOrder: {ORIGINS[reference.order.origin]}.\n\n| output | class |\n| --- | --- |\n{rows}\n\n"
+        f"Clinical order: {', '.join(classes.names)}. Positive in the two-way question ({classes.question}): "
+        f"{', '.join(classes.positive)}.\n\n"
         "## Limits\n\nThis checkpoint was trained by other code. Its training data, held-out patients and accuracy on "
         "new patients are not recorded here, and were not measured at export.\n"
     ).encode()

@@ -98,7 +98,10 @@ def _differences(old: ModelInfo, new: ModelInfo) -> str:
     if old.digest != new.digest:
         return f"weights {old.digest[:12]}…, not {new.digest[:12]}…"
     pairs = [("architecture", old.architecture, new.architecture)]
+    pairs += [("head", old.network.head, new.network.head)]
     pairs += [("labels", ", ".join(old.labels), ", ".join(new.labels))]
+    pairs += [("clinical order", ", ".join(old.classes.names), ", ".join(new.classes.names))]
+    pairs += [("positive classes", ", ".join(old.classes.positive), ", ".join(new.classes.positive))]
     pairs += [(f"input {key}", value, new.input.to_dict()[key]) for key, value in old.input.to_dict().items()]
     return "the same weights with other " + "; ".join(
         f"{name}: {old_value}, not {new_value}" for name, old_value, new_value in pairs if old_value != new_value

@@ -14,7 +14,7 @@ COUNT = 8
 
 
 def write_golden(reference: Reference, folder: Path) -> tuple[Golden, ...]:
-    """The golden images, phantoms of every class, written as PNG files into `folder`/golden.
+    """The golden images, written as PNG files into `folder`/golden: phantoms of the four stages, for any label set.
 
     Patients' slices are never used, since bundles are distributed.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.options import Options
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.artifacts.entries import LOGS
-from stageproof.train.runs.pseudonyms import PHANTOM, Pseudonyms, with_texts
+from stageproof.train.runs.pseudonyms import ABSOLUTE_PATH, PHANTOM, Pseudonyms, public_run, with_texts
 from stageproof.train.runs.record import data_path, read_record
 
-_PATH = re.compile(r"(?<![\w.<])/(?:[^\s/:'\"<>|,;()\[\]]+/)+[^\s/:'\"<>|,;()\[\]]*")
 _SHORTEST = 5
 """Minimum length of a name that is replaced in texts, in characters: shorter ones also occur as parts of words."""
 
@@ -38,7 +36,9 @@ class Redactor:
         """The text without names and paths. Names of Python files are kept, for tracebacks."""
         for word in self._longest_first:
             text = text.replace(word, self._words[word])
-        return _PATH.sub(lambda found: f"<path>/{Path(found[0]).name}" if found[0].endswith(".py") else "<path>", text)
+        return ABSOLUTE_PATH.sub(
+            lambda found: f"<path>/{Path(found[0]).name}" if found[0].endswith(".py") else "<path>", text
+        )
 
     def json(self, value: Any) -> Any:
         """The JSON-like value with `text` applied to every string."""
@@ -68,6 +68,8 @@ def _words(options: Options, reference: Reference, sources: list[str]) -> Iterab
     }
     if reference.run is not None:
         paths["<data>"].append(data_path(reference.run, read_record(reference.run)))
+        name = reference.run.name  # in the warning about missing data (`export.data.run_data`)
+        yield f"the data of {name} ", f"the data of {public_run(name, reference.info.digest)} "
     for replacement, listed in paths.items():
         for path in listed:
             for spelt in {str(path), str(path.resolve())} if path is not None else ():

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from stageproof.export.data.labelled import classes_of_run, labelled_samples
 from stageproof.export.data.overlap import two_halves, without
 from stageproof.export.data.run_data import run_data, side, with_patients
 from stageproof.export.data.sampling import Drawn, over_people, spread, with_people
 from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.sources.source import load_samples
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def calibration_samples(
     selection: int = SELECTION,
     moved: Path | None = None,
     compared: Collection[str] = (),
+    classes: LabelSet | None = None,
 ) -> tuple[Samples, Samples]:
     """(calibration slices, selection slices): training slices of the run, or of `given`.
 
@@ -44,10 +46,11 @@ def calibration_samples(
     moved: data named by the user, possibly the run's own data at a new path.
     compared: `export.data.overlap.pixel_digests` of the comparison images. These images are left out; their
         number is logged.
+    classes: the model's label set; None: that of the run, else of the data.
 
     Raises what `calibration_pool` raises; random data or another data set is never substituted.
     """
-    pool = calibration_pool(run, given, moved)
+    pool = calibration_pool(run, given, moved, classes)
     samples, people = pool.samples, pool.samples.groups
     others = None if people is None else two_halves(people, samples.labels)
     if people is not None and others is not None and int((~others).sum()) >= LEAST_CALIBRATION:
@@ -76,10 +79,16 @@ def calibration_samples(
     return left
 
 
-def calibration_pool(run: Path | None, given: Path | None, moved: Path | None = None) -> Drawn:
-    """All slices available for calibration. Raises DatasetError if there are fewer than 101."""
+def calibration_pool(
+    run: Path | None, given: Path | None, moved: Path | None = None, classes: LabelSet | None = None
+) -> Drawn:
+    """All slices available for calibration. classes: as for `calibration_samples`.
+
+    Raises DatasetError if there are fewer than 101, and for images of classes that the model does not have.
+    """
     if given is not None:
-        pool = with_people(load_samples(given), by_similarity=False)
+        classes = classes_of_run(run) if classes is None and run else classes
+        pool = with_people(labelled_samples(given, classes), by_similarity=False)
     elif run is None:
         raise DatasetError(
             "int8 and fp8 are calibrated on training images, and a checkpoint without a run names none. Give some of "

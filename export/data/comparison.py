@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from stageproof.export.data.labelled import classes_of_run, labelled_samples
 from stageproof.export.data.run_data import run_data, side, unseen_phantoms, with_patients
 from stageproof.export.data.sampling import PATIENTS, Drawn, decoded, joined, with_people
 from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import FOUR_STAGES, LabelSet
 from stageproof.runtime.preprocess import InputSpec, preprocess
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.sources.source import load_samples
+from stageproof.train.data.sources.source import has_no_labels
 from stageproof.train.runs.pseudonyms import public_source
 
 SEED = 7919
@@ -54,26 +56,36 @@ class Comparison:
         return {**facts, "warning": self.warning} if self.warning else facts
 
 
-def comparison(run: Path | None, limit: int, given: Path | None = None, *, by_similarity: bool = True) -> Comparison:
+def comparison(
+    run: Path | None,
+    limit: int,
+    given: Path | None = None,
+    *,
+    classes: LabelSet | None = None,
+    by_similarity: bool = True,
+) -> Comparison:
     """At most `limit` comparison slices, of as many patients as possible.
 
     given: the user's images; if they are the run's own data at a new path, only the held-out ones are used. None:
         slices the run was not trained on, or phantoms, with a warning, if its data is missing.
+    classes: the model's label set, in which the labels are; None: that of the run, else of the data.
     by_similarity: identify the patients of given images without ids by image similarity.
 
-    Raises DatasetError for unusable images, CheckpointError for a damaged run.
+    Raises DatasetError for unusable images and for images of classes that the model does not have, CheckpointError for
+    a damaged run.
     """
+    classes = classes_of_run(run) if classes is None and run else classes
     data = run_data(run, given) if run else None
     if run and data and data.samples is not None and (given is None or data.moved):
         drawn = _held_out(run, data.samples, limit, data.phantoms)
         return Comparison(drawn.samples, drawn.unit, True, HELD_OUT, data.digest)
     gone = f"WARNING: {data.problem}" if data and data.problem else ""
     if given is not None:
-        samples, labelled = given_samples(given)
+        samples, labelled = given_samples(given, classes)
         warning = f"{gone}; artifacts are compared on {given} instead" if gone else ""
         drawn = with_people(samples, by_similarity=by_similarity).draw(limit)
         return Comparison(drawn.samples, drawn.unit, labelled, GIVEN, samples.digest(), warning)
-    samples = phantoms(limit)
+    samples = phantoms(limit, classes or FOUR_STAGES)
     if gone:
         warning = (
             f"{gone}; artifacts are compared on synthetic phantoms instead. Give the new path of the data: --data PATH"
@@ -85,16 +97,20 @@ def comparison(run: Path | None, limit: int, given: Path | None = None, *, by_si
     return Comparison(samples, PATIENTS, True, PHANTOMS, samples.digest(), warning)
 
 
-def given_samples(path: Path) -> tuple[Samples, bool]:
-    """All images at `path`, and whether their labels are known. Raises DatasetError if there are none."""
-    if path.is_dir() and not any(entry.is_dir() for entry in path.iterdir()):
-        return _unlabelled(path), False
-    return load_samples(path), True
+def given_samples(path: Path, classes: LabelSet | None = None) -> tuple[Samples, bool]:
+    """All images at `path`, and whether their labels are known. classes: as for `export.data.labelled`.
+
+    Raises DatasetError if there are none, and what `labelled_samples` raises.
+    """
+    if path.is_dir() and has_no_labels(path):
+        return _unlabelled(path, classes or FOUR_STAGES), False
+    return labelled_samples(path, classes), True
 
 
-def phantoms(limit: int) -> Samples:
-    """At most `limit` phantom slices, four per phantom patient, the same at every call."""
-    samples = phantom_samples(patients=max(1, -(-limit // 16)), slices=4, seed=SEED)
+def phantoms(limit: int, classes: LabelSet = FOUR_STAGES) -> Samples:
+    """At most `limit` phantom slices of these classes, four per phantom patient, the same at every call."""
+    people = max(1, -(-limit // (4 * len(classes))))
+    samples = phantom_samples(patients=people, slices=4, seed=SEED, classes=classes)
     return Drawn(samples, PATIENTS).draw(limit).samples
 
 
@@ -122,8 +138,9 @@ def _held_out(run: Path, samples: Samples, limit: int, phantom: bool) -> Drawn:
     return joined(held, more, source)
 
 
-def _unlabelled(folder: Path) -> Samples:
+def _unlabelled(folder: Path, classes: LabelSet) -> Samples:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not files:
         raise DatasetError(f"{folder} contains no images. Give images, class folders, or a parquet file.")
-    return Samples(files, np.zeros(len(files), np.int64), [path.name for path in files], None, str(folder))
+    names = [path.name for path in files]
+    return Samples(files, np.zeros(len(files), np.int64), names, None, str(folder), classes=classes)

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stageproof.export.data.labelled import classes_of_run
 from stageproof.export.data.sampling import UNKNOWN, Drawn, spread
 from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
@@ -23,7 +25,7 @@ from stageproof.train.runs.record import data_path, data_seed, read_record
 from stageproof.train.runs.split_file import read_split, unit_of
 
 PHANTOM_PEOPLE = 24
-"""Phantom patients per stage of a run without data: the default of `train.data.phantom.__main__.phantom_samples`."""
+"""Phantom patients in each class of a run without data: the default of `phantom_samples`."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,15 @@ def run_data(run: Path, moved: Path | None = None) -> RunData:
     Raises CheckpointError for a damaged record. The result is cached, since the digest reads all data.
     """
     record = read_record(run)
-    digest, path = record["data"]["digest"], data_path(run, record)
+    digest, path, classes = record["data"]["digest"], data_path(run, record), classes_of_run(run, record)
     if path is None:
-        return RunData(_population(data_seed(record)), True, digest=digest)
-    return _run_data(run, digest, path, _state(path), moved, _state(moved))
+        return RunData(_population(data_seed(record), classes), True, digest=digest)
+    return _run_data(run, digest, classes, path, _state(path), moved, _state(moved))
 
 
 @lru_cache(maxsize=1)
-def _population(seed: int) -> Samples:
-    return phantom_samples(seed=seed)
+def _population(seed: int, classes: LabelSet) -> Samples:
+    return phantom_samples(seed=seed, classes=classes)
 
 
 def _state(path: Path | None) -> tuple[tuple[str, int, int], ...]:
@@ -75,18 +77,24 @@ def _state(path: Path | None) -> tuple[tuple[str, int, int], ...]:
 
 @lru_cache(maxsize=1)
 def _run_data(
-    run: Path, digest: str, path: Path, state: tuple[object, ...], moved: Path | None, moved_state: tuple[object, ...]
+    run: Path,
+    digest: str,
+    classes: LabelSet,
+    path: Path,
+    state: tuple[object, ...],
+    moved: Path | None,
+    moved_state: tuple[object, ...],
 ) -> RunData:
     """As `run_data`. state, moved_state: `_state` of `path` and `moved`, to invalidate the cache when files change."""
     if moved is not None:
         with suppress(DatasetError, OSError):  # such as a folder of unlabelled images
-            samples = load_samples(moved)
+            samples = load_samples(moved, None, classes, training_part=True)
             if samples.digest() == digest:
                 return RunData(samples, False, digest=digest, moved=True)
     if not path.exists():
         return RunData(None, False, f"the data of {run.name} is no longer at {path}", digest)
     try:
-        samples = load_samples(path)
+        samples = load_samples(path, None, classes, training_part=True)
     except (DatasetError, OSError) as error:
         return RunData(None, False, f"the data of {run.name} cannot be read: {str(error).removesuffix('.')}", digest)
     if samples.digest() != digest:
@@ -116,9 +124,10 @@ def unseen_phantoms(run: Path, count: int) -> Samples:
 
     They follow the run's own patients in the generator's sequence, whose earlier patients do not depend on its length.
     """
-    seed = data_seed(read_record(run))
-    people = max(1, -(-count // (4 * 6)))
-    return phantom_samples(patients=people, seed=seed, first=PHANTOM_PEOPLE)
+    record = read_record(run)
+    classes, seed = classes_of_run(run, record), data_seed(record)
+    people = max(1, -(-count // (len(classes) * 6)))
+    return phantom_samples(patients=people, seed=seed, first=PHANTOM_PEOPLE, classes=classes)
 
 
 def with_patients(run: Path, samples: Samples) -> Drawn:

@@ -124,6 +124,7 @@ def joined(first: Drawn, second: Drawn, source: str) -> Drawn:
     """The slices of both, which must have no patient in common."""
     unit = first.unit if first.unit == second.unit else UNKNOWN
     one, other = first.samples, second.samples
+    assert one.classes.names == other.classes.names, "labels are indices in one label set"
     groups = None
     if one.groups is not None and other.groups is not None:
         groups = np.concatenate([one.groups, other.groups + one.groups.max(initial=0) + 1])
@@ -133,5 +134,6 @@ def joined(first: Drawn, second: Drawn, source: str) -> Drawn:
         names=[*one.names, *other.names],
         groups=groups,
         source=source,
+        classes=one.classes,
     )
     return Drawn(samples, unit if groups is not None else UNKNOWN)

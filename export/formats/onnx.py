@@ -24,6 +24,7 @@ NEEDS_GPU = False
 PIXELS = True
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+_FROM_STORED = ("QuantizeLinear", "DequantizeLinear", "Cast", "Transpose", "Reshape", "Identity")
 
 
 def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
@@ -54,11 +55,12 @@ def inspect(path: Path) -> Found:
 
     graph = onnx.load(path).graph
     weighted = [node for node in graph.node if node.op_type in _WEIGHTED and not node.name.startswith(PREFIX)]
-    return Found.count([_computes_from(node, graph) for node in weighted])
+    return Found.count([kind for node in weighted if (kind := _computes_from(node, graph))])
 
 
-def _computes_from(node: Any, graph: Any) -> str:
-    """int8 if both operands are outputs of DequantizeLinear, else the type of the stored weight."""
+def _computes_from(node: Any, graph: Any) -> str | None:
+    """int8 if both operands are outputs of DequantizeLinear, else the type of the stored weight; None for a product of
+    two activations, as in attention, which has no weight."""
     import onnx
 
     producers = {output: other for other in graph.node for output in other.output}
@@ -67,8 +69,10 @@ def _computes_from(node: Any, graph: Any) -> str:
         return "int8"
     stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
     name = node.input[1]
-    while name not in stored and name in producers:
+    while name not in stored and name in producers and producers[name].op_type in _FROM_STORED:
         name = producers[name].input[0]
+    if node.op_type == "MatMul" and name not in stored:
+        return None
     types = onnx.TensorProto
     names = {types.FLOAT: "fp32", types.FLOAT16: "fp16", types.BFLOAT16: "bf16", types.INT8: "int8 weights"}
     return names.get(stored.get(name, types.UNDEFINED), "other")

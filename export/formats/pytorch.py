@@ -1,4 +1,4 @@
-"""PyTorch weights as `.safetensors`: tensors with folded BatchNorm and metadata, without code."""
+"""PyTorch weights as `.safetensors`: tensors and metadata, without code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stageproof.export.formats.built import Built, Found
 from stageproof.export.hashed_files import write
+from stageproof.runtime.backends.networks import is_known
 from stageproof.runtime.bundle.manifest import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -25,16 +26,18 @@ PIXELS = False
 def build(job: Job, precision: str, path: Path) -> Built:
     """The result of writing the reference's weights as one `.safetensors` file.
 
-    BatchNorm is folded in float32, as for the other formats: its statistics lose too much in half precision, and the
-    folded network is faster.
+    BatchNorm of a ResNet is folded in float32, as for the other formats: its statistics lose too much in half
+    precision, and the folded network is faster. Other networks are stored with the layers of torchvision, which builds
+    them when they are loaded.
     """
     from safetensors.torch import save
     from torch.fx.experimental.optimization import fuse
 
     from stageproof.export.graphs.half_precision import DTYPES
 
-    folded = fuse(copy.deepcopy(job.reference.model)).to(DTYPES[precision])
-    weights = {name: tensor.contiguous() for name, tensor in folded.state_dict().items()}
+    model = copy.deepcopy(job.reference.model)
+    stored = (fuse(model) if is_known(job.reference.info.architecture) else model).to(DTYPES[precision])
+    weights = {name: tensor.contiguous() for name, tensor in stored.state_dict().items()}
     return Built({path.name: write(path, save(weights, {METADATA_KEY: json.dumps(job.description(precision))}))})
 
 

@@ -60,4 +60,6 @@ def inspect(path: Path) -> Found:
         warnings.simplefilter("ignore", FutureWarning)
         module = torch.jit.load(str(path))
     nodes = [node for node in module.inlined_graph.nodes() if node.kind() in _WEIGHTED]
-    return Found.of(value.toIValue().dtype for node in nodes for value in list(node.inputs())[1:2])
+    stored = [value.toIValue() for node in nodes for value in list(node.inputs())[1:2]]
+    # A product of two activations, as in attention, has no stored weight.
+    return Found.of(tensor.dtype for tensor in stored if isinstance(tensor, torch.Tensor))

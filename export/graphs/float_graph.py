@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from stageproof.runtime.errors import ExportError
@@ -27,6 +29,8 @@ def exported(reference: Reference, precision: str) -> ModelProto:
 
     from stageproof.export.graphs.half_precision import lowered
 
+    if reference.graph is not None:
+        return graph_of_file(reference)
     # A batch of two: with a batch of one, torch.export may specialise the axis to a constant.
     example = torch.zeros(2, *reference.info.input.shape)
     try:
@@ -47,6 +51,46 @@ def exported(reference: Reference, precision: str) -> ModelProto:
     model: ModelProto = program.model_proto
     _remove_stack_traces(model)
     onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def graph_of_file(reference: Reference) -> ModelProto:
+    """The float32 graph of a reference that is an ONNX or TorchScript file. Raises ExportError if it has none."""
+    import onnx
+
+    from stageproof.export.reference.onnx_file import OnnxFile
+
+    try:
+        found = reference.model
+        model: ModelProto = found.graph() if isinstance(found, OnnxFile) else _of_torchscript(reference)
+    except Exception as error:  # the converters raise exceptions of any type
+        raise ExportError(f"{reference.graph} cannot be converted to ONNX: {str(error).strip()[:400]}") from error
+    _remove_stack_traces(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _of_torchscript(reference: Reference) -> ModelProto:
+    """The graph from torch's older exporter, the only one that converts TorchScript."""
+    import onnx
+    import torch
+
+    buffer: Any = io.BytesIO()
+    example = torch.zeros(2, *reference.info.input.shape)
+    axes = {"images": {0: "batch"}, "logits": {0: "batch"}}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of its deprecation, and of what it folds
+        torch.onnx.export(
+            reference.model,
+            (example,),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes=axes,
+        )
+    model: ModelProto = onnx.load_from_string(buffer.getvalue())
     return model
 
 

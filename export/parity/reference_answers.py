@@ -12,6 +12,7 @@ import numpy as np
 from stageproof.export.data.calibration import CALIBRATED
 from stageproof.export.data.comparison import comparison, distinct, preprocessed
 from stageproof.export.data.evaluation_set import EvaluationSet
+from stageproof.export.data.labelled import in_classes
 from stageproof.export.data.overlap import pixel_digests
 from stageproof.export.engines.runners import LONG_S
 from stageproof.export.options import Options
@@ -19,7 +20,6 @@ from stageproof.export.parity.coverage import answers, remarks, why_uninformativ
 from stageproof.export.parity.family import check_count, limit_of
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.errors import ParityError
-from stageproof.runtime.labels import LABELS
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.runs.pseudonyms import PHANTOM, Pseudonyms
 
@@ -41,7 +41,7 @@ def gather(
     a broken artifact.
     """
     limit = limit_of(options, precisions)
-    found = comparison(reference.run, limit, options.parity_data)
+    found = comparison(reference.run, limit, options.parity_data, classes=reference.info.classes)
     if found.warning:
         logger.warning(found.warning.removeprefix("WARNING: "))  # records of bundles contain the word
     samples, info = found.samples, reference.info
@@ -62,8 +62,8 @@ def gather(
     logger.info("reference predictions: " + ", ".join(f"{label} {count}" for label, count in counts.items()))
     for line in open_points:
         logger.info(line)
-    order = np.array([info.labels.index(label) if label in info.labels else -1 for label in LABELS])
-    truth = order[samples.labels] if found.labelled and set(info.labels) == set(LABELS) else None
+    order = np.array([info.labels.index(name) for name in info.classes.names])
+    truth = order[in_classes(samples, info.classes).labels] if found.labelled else None
     facts = {**found.facts(), "images": len(images), "limit": limit, "repeated": repeated, "answers": counts}
     facts |= {"people": None if people is None else len(np.unique(people)), "remarks": open_points}
     facts |= {} if family is None else {"family": family}

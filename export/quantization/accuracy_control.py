@@ -64,7 +64,7 @@ def select_graph(
         model = with_float_layers(graph, float_layers, original)
         fit_head(model, *few(calibration, FITTING_IMAGES), inputs.threads, precision)
         result = _estimate(inputs, model, len(float_layers))
-        kept = f"{len(float_layers)} convolutions in float32" if float_layers else "all convolutions quantised"
+        kept = f"{len(float_layers)} layers in float32" if float_layers else "all layers quantised"
         additions = ", residual additions in float32" if has_float_additions(model) else ""
         logger.info(f"{precision}, {kept}{additions}: {result.found}")
         return result
@@ -98,7 +98,7 @@ class _Candidate:
 
     model: ModelProto
     step: int
-    """Number of convolutions in float32."""
+    """Number of layers in float32."""
     chance: float
     """Probability of passing the gate in the worst engine, estimated from the patients used for the selection."""
     stated: float

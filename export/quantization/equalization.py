@@ -122,12 +122,16 @@ def _scales(graph: GraphProto, groups: _Groups, peaks: dict[str, np.ndarray]) ->
         size = np.abs(numpy_helper.to_array(stored[node.input[1]]))
         size = size.reshape(*size.shape[:2], -1).max(2)
         share = (size / np.maximum(size.max(1, keepdims=True), np.finfo(np.float32).tiny)).max(0)
+        if group in weights and len(weights[group]) != len(share):
+            # Flattened maps: a fully connected layer reads several values of each channel.
+            groups.fixed.add(group)
+            continue
         weights[group] = np.maximum(weights.get(group, 0), share)
         if node.input[0] in peaks:
             activations[group] = np.maximum(activations.get(group, 0), peaks[node.input[0]])
     scales = {}
     for group, peak in activations.items():
-        if peak.any() and len(peak) == len(weights[group]):
+        if group not in groups.fixed and peak.any() and len(peak) == len(weights[group]):
             peak = np.maximum(peak, peak.max() * _LEAST)
             factors = np.maximum(weights[group], _LEAST) ** (1 - STRENGTH) / peak**STRENGTH
             scales[group] = factors / np.exp(np.log(factors).mean())

@@ -55,7 +55,9 @@ def _to_floats(model: ModelProto, original: ModelProto) -> None:
         name = node.input[0]
         if name in stored:
             values = numpy_helper.to_array(weights[name.removesuffix("_quantized")])
-            scale = numpy_helper.to_array(stored[node.input[1]]).reshape(-1, *[1] * (values.ndim - 1))
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+            shape = [-1 if dimension == axis else 1 for dimension in range(values.ndim)]
+            scale = numpy_helper.to_array(stored[node.input[1]]).reshape(shape)
             scaled = np.clip(values / scale, -LARGEST, LARGEST).astype(kind)
             stored[name].CopyFrom(numpy_helper.from_array(scaled, name))
     for entry in model.opset_import:

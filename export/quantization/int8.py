@@ -17,8 +17,9 @@ from stageproof.export.quantization.accuracy_control import select_graph
 from stageproof.export.quantization.equalization import equalised
 from stageproof.export.quantization.head_correction import FITTING_IMAGES
 from stageproof.export.quantization.inputs import Inputs, few
+from stageproof.export.quantization.layer_choice import choose_layers
 from stageproof.export.quantization.qdq_edit import (
-    WEIGHTED,
+    has_float_additions,
     with_float_additions,
     with_relus_rounded_once,
     with_unsigned_activations,
@@ -35,15 +36,13 @@ def quantized(inputs: Inputs) -> tuple[ModelProto, dict[str, Any]]:
     """(graph, facts) as from `select_graph`: the int8 graph that is expected to pass the gate."""
     original, signed = insert_qdq(inputs)
     full = with_unsigned_activations(signed)
-    return select_graph(inputs, [full, with_float_additions(full)], original, "int8")
+    # Without quantised additions both graphs are the same.
+    graphs = [full] if has_float_additions(full) else [full, with_float_additions(full)]
+    return select_graph(inputs, graphs, original, "int8")
 
 
 def insert_qdq(inputs: Inputs) -> tuple[ModelProto, ModelProto]:
-    """(equalised float32 graph, the same with weights and activations of every convolution in int8).
-
-    Operations after the last convolution, its addition and ReLU included, stay in float32, since their quantisation
-    error would reach the head directly.
-    """
+    """(equalised float32 graph, the same with weights and activations of the layers of `choose_layers` in int8)."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
@@ -61,14 +60,17 @@ def insert_qdq(inputs: Inputs) -> tuple[ModelProto, ModelProto]:
 
     source, path = inputs.work / "equalised.onnx", inputs.work / "full.int8.onnx"
     original = equalised(inputs.float_graph, few(inputs.calibration, FITTING_IMAGES)[0], inputs.threads)
+    choice = choose_layers(original)
+    if said := choice.sentence():
+        logger.info(f"8-bit quantisation: {said}")
     source.write_bytes(original.SerializeToString())
     quantize_static(
         str(source),
         str(path),
         Reader(),
         quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Conv", "Relu", "Add", "MaxPool"],
-        nodes_to_exclude=_behind_convolutions(original),
+        op_types_to_quantize=list(choice.types),
+        nodes_to_exclude=list(choice.excluded),
         per_channel=True,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
@@ -83,15 +85,3 @@ def insert_qdq(inputs: Inputs) -> tuple[ModelProto, ModelProto]:
     for file in (source, path):
         file.unlink()
     return original, model
-
-
-def _behind_convolutions(model: ModelProto) -> list[str]:
-    """Names of the nodes after the last convolution, whose outputs reach no convolution."""
-    needed: set[str] = set()
-    behind = []
-    for node in reversed(model.graph.node):
-        if node.op_type == "Conv" or needed.intersection(node.output):
-            needed.update(node.input)
-        elif node.op_type not in WEIGHTED:
-            behind.append(node.name)
-    return behind

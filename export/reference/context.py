@@ -68,6 +68,7 @@ class Job:
             self.options.calibration_data,
             moved=self.options.parity_data,
             compared=self.evaluation_set.digests,
+            classes=self.reference.info.classes,
         )
         return self._with_logits(calibration), self._with_logits(selection)
 
@@ -81,7 +82,7 @@ class Job:
         """Comparison images for artifacts that take pixels; computed once, by the first format that uses them."""
         options, reference = self.options, self.reference
         limit = int(self.evaluation_set.facts.get("limit", options.parity_images or FEW))
-        samples = comparison(reference.run, limit, options.parity_data).samples
+        samples = comparison(reference.run, limit, options.parity_data, classes=reference.info.classes).samples
         samples = samples.select(np.array(self.evaluation_set.kept, np.int64))
         images, order = pixel_images(samples)
         stored = self.work / "pixels.npy"

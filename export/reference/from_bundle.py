@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stageproof.export.reference.model import Reference, from_checkpoint, from_run, run_of_weights
+from stageproof.export.reference.checkpoint import Described, digest_of
+from stageproof.export.reference.graph_file import from_file
+from stageproof.export.reference.graph_source import kind_of
+from stageproof.export.reference.model import Reference, from_run, run_of_weights
 from stageproof.export.reference.rebuild_options import readable
 from stageproof.runtime.bundle.manifest import Manifest, ModelInfo, read_manifest
-from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.images.raster import read_image
 from stageproof.runtime.preprocess import preprocess
 from stageproof.runtime.serialization.digests import sha256_file
@@ -30,18 +33,26 @@ _WRITTEN_ANEW = ("stageproof", "neurostage", "exported", "packages")
 """Provenance entries that every export writes anew."""
 
 
-def reference_of(bundle: Path, source: Path) -> Reference:
+def reference_of(bundle: Path, source: Path, key: str | None = None, trust_code: bool = False) -> Reference:
     """The reference with the weights in `source`, a run or a checkpoint, and the model description in the manifest.
+
+    key: the state dict of the checkpoint that the user names; None: the one that the manifest names, if any.
 
     Raises CheckpointError if the bundle was made from other weights, or the run contradicts the manifest; InputError if
     the checkpoint, or a file beside it, states another class order.
     """
     manifest = read_manifest(bundle)
     model = manifest.model
-    if source.is_file() and sha256_file(source) != model.digest:
-        source = run_of_weights(source) or source  # the same weights in another file
+    recorded = manifest.provenance.get("checkpoint_key")
+    if key not in (None, recorded):
+        raise InputError(
+            f"--checkpoint-key is {key}, but {bundle} was made with {recorded or 'none'}. --rebuild uses the bundle's "
+            "value: leave --checkpoint-key out, or export to another --out."
+        )
+    if source.is_file() and digest_of(source, recorded) != model.digest:
+        source = (None if kind_of(source) else run_of_weights(source)) or source  # the same weights in another file
     path = source / WEIGHTS if source.is_dir() else source
-    if not path.is_file() or sha256_file(path) != model.digest:
+    if not path.is_file() or (sha256_file(path) if source.is_dir() else digest_of(path, recorded)) != model.digest:
         raise CheckpointError(
             f"{source} has other weights than {bundle} was made from. Give the run or checkpoint it came from."
         )
@@ -53,11 +64,17 @@ def reference_of(bundle: Path, source: Path) -> Reference:
                 f"changed. Export the run again: {command('export', source, '--out', 'ANOTHER')}"
             )
     else:
-        spec = model.input
-        found = from_checkpoint(source, model.architecture, spec.height, (), spec.mean, spec.std, bundle)
+        found = from_file(source, replace(described_by(bundle, manifest), trust_code=trust_code))
     kept = {key: value for key, value in manifest.provenance.items() if key not in _WRITTEN_ANEW}
     order = replace(found.order, origin=manifest.labels_from or found.order.origin)
     return replace(found, info=model, provenance=kept, order=order)
+
+
+def described_by(bundle: Path, manifest: Manifest) -> Described:
+    """What the bundle says about the checkpoint that it was made from."""
+    model, key = manifest.model, manifest.provenance.get("checkpoint_key")
+    spec = model.input
+    return Described(model.architecture, spec.height, mean=spec.mean, std=spec.std, key=key, bundle=bundle)
 
 
 def assert_same_logits(reference: Reference, bundle: Path, manifest: Manifest) -> None:

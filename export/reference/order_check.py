@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Sequence
 
@@ -16,8 +15,11 @@ logger = logging.getLogger(__name__)
 
 LEAST_GAIN = 0.2
 """Minimum gain in accuracy for reporting another order."""
-LEAST_IMAGES, LEAST_CLASSES = 20, 3
-"""Minimum numbers for the test; with images of two classes, the order of the other outputs cannot be determined."""
+LEAST_GAIN_OF_TWO = 0.5
+"""As `LEAST_GAIN`, for two classes: the only other order is right wherever this one is wrong, so that one of the two is
+often better by chance."""
+LEAST_IMAGES = 20
+"""Minimum number of images for the test."""
 
 
 def better_order(
@@ -25,23 +27,27 @@ def better_order(
 ) -> tuple[tuple[str, ...], float, float] | None:
     """(class order with a far higher accuracy, its accuracy, accuracy of the present order), both in [0, 1].
 
-    None if there is no such order, and for fewer than 20 images or three classes. The gain must be at least 0.2: images
-    of one patient are correlated, so a significance test over images would report chance findings.
+    None if there is no such order, for fewer than 20 images or fewer than two classes with images, and where several
+    classes have no images, since the order of their outputs cannot be determined. The gain must be at least 0.2, or 0.5
+    for a model of two classes: images of one patient are correlated, so a significance test over images would report
+    chance findings.
 
     logits: (N, classes). truth: (N,) int, index into `labels`. labels: the present class order.
     """
-    if len(truth) < LEAST_IMAGES or len(np.unique(truth)) < LEAST_CLASSES:
+    from scipy.optimize import linear_sum_assignment
+
+    count = len(labels)
+    if len(truth) < LEAST_IMAGES or len(np.unique(truth)) < max(2, count - 1):
         return None
-    table = np.zeros((len(labels), len(labels)), np.int64)
+    table = np.zeros((count, count), np.int64)
     np.add.at(table, (truth, logits.argmax(1)), 1)
-    outputs = range(len(labels))
-    # right[k]: number of correct predictions if output j is class orders[k][j].
-    orders = list(itertools.permutations(outputs))
-    right = [sum(int(table[order[output], output]) for output in outputs) for order in orders]
-    best, now = max(range(len(orders)), key=right.__getitem__), int(np.trace(table))
-    if right[best] - now < LEAST_GAIN * len(truth):
+    # The assignment of classes to outputs with the most correct predictions; all permutations are too many to try.
+    classes, outputs = linear_sum_assignment(table, maximize=True)
+    right, now = int(table[classes, outputs].sum()), int(np.trace(table))
+    if right - now < (LEAST_GAIN if count > 2 else LEAST_GAIN_OF_TWO) * len(truth):
         return None
-    return tuple(labels[at] for at in orders[best]), right[best] / len(truth), now / len(truth)
+    order = [labels[at] for at in classes[np.argsort(outputs)]]
+    return tuple(order), right / len(truth), now / len(truth)
 
 
 def check_order(order: ClassOrder, logits: np.ndarray, truth: np.ndarray, source: str) -> None:

@@ -8,20 +8,23 @@ from typing import Any
 from stageproof.export.options import Options
 from stageproof.runtime.bundle.manifest import ModelInfo
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.labels import canonical_label
+from stageproof.train.foreign.class_order import given_labels
 
 
 def assert_agrees(options: Options, model: ModelInfo, bundle: Path) -> None:
     """Raise InputError for a model option that differs from the value in the bundle."""
     spec = model.input
-    given: list[tuple[str, Any, Any]] = [
+    given = given_labels(options.labels, options.classes, options.positive).classes
+    rules: list[tuple[str, Any, Any]] = [
         ("--architecture", options.architecture, model.architecture),
         ("--image-size", options.image_size, spec.height if spec.height == spec.width else (spec.height, spec.width)),
-        ("--labels", tuple(canonical_label(label) or label for label in options.labels), model.labels),
+        ("--labels", tuple(model.classes.find(label) or label for label in options.labels), model.labels),
+        ("--classes", given.names if given else (), model.classes.names),
+        ("--positive", given.positive if given and options.positive else (), model.classes.positive),
         ("--mean", options.mean, spec.mean),
         ("--std", options.std, spec.std),
     ]
-    for option, got, expected in given:
+    for option, got, expected in rules:
         if got not in (None, (), expected):
             raise InputError(
                 f"{option} is {readable(got)}, but {bundle} was made with {readable(expected)}. --rebuild uses the "

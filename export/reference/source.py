@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from stageproof.export.options import ARCHITECTURE, IMAGE_SIZE, Options
+from collections.abc import Sequence
+
+from stageproof.export.options import Options
+from stageproof.export.reference.checkpoint import Described
 from stageproof.export.reference.from_bundle import reference_of
-from stageproof.export.reference.model import Reference, from_checkpoint, from_run, run_of_weights
+from stageproof.export.reference.graph_file import from_file
+from stageproof.export.reference.graph_source import kind_of
+from stageproof.export.reference.model import Reference, from_run, run_of_weights
 from stageproof.runtime.errors import InputError
 from stageproof.train.foreign.class_order import given_labels
 from stageproof.train.runs.finding import newest_run
@@ -13,24 +18,30 @@ from stageproof.train.runs.finding import newest_run
 def load_reference(options: Options) -> Reference:
     """The reference from the run or checkpoint in the options, or from the newest run.
 
-    Raises CheckpointError if it cannot be loaded, InputError for labels, mean or std that differ from the run's.
+    Raises CheckpointError if it cannot be loaded, InputError for options that differ from what the run records.
     """
     source = options.source or newest_run()
     if options.rebuild:
-        return reference_of(options.out, source)
-    if not source.is_dir():
+        return reference_of(options.out, source, options.checkpoint_key, options.trust_code)
+    if not source.is_dir() and not options.checkpoint_key and kind_of(source) is None:
         source = run_of_weights(source) or source
+    given = given_labels(options.labels, options.classes, options.positive)
     if not source.is_dir():
-        architecture, size = options.architecture or ARCHITECTURE, options.image_size or IMAGE_SIZE
-        return from_checkpoint(source, architecture, size, options.labels, options.mean, options.std)
+        return from_file(source, Described.by(options, given))
     reference = from_run(source)
-    labels, spec = reference.info.labels, reference.info.input
-    given = (given_labels(options.labels) or labels, options.mean or spec.mean, options.std or spec.std)
-    pairs = zip(("--labels", "--mean", "--std"), given, (labels, spec.mean, spec.std), strict=True)
-    for option, value, own in pairs:
-        if tuple(value) != tuple(own):
+    info, spec = reference.info, reference.info.input
+    own: list[tuple[str, Sequence[object], Sequence[object]]] = [
+        ("--labels", given.labels, info.labels),
+        ("--classes", given.classes.names if given.classes else (), info.classes.names),
+        ("--positive", given.classes.positive if given.positive and given.classes else (), info.classes.positive),
+        ("--mean", options.mean, spec.mean),
+        ("--std", options.std, spec.std),
+        ("--checkpoint-key", (options.checkpoint_key,) if options.checkpoint_key else (), ("no key",)),
+    ]
+    for option, value, recorded in own:
+        if value and tuple(value) != tuple(recorded):
             raise InputError(
-                f"{option} is {' '.join(map(str, value))}, but {source} was trained with {' '.join(map(str, own))}. "
-                f"Leave {option} out: it is only for checkpoints saved by other code."
+                f"{option} is {' '.join(map(str, value))}, but {source} was trained with "
+                f"{' '.join(map(str, recorded))}. Leave {option} out: it is only for checkpoints saved by other code."
             )
     return reference

@@ -3,8 +3,11 @@
 A bundle is a folder with a `manifest.json` and the files listed in it. Schema 1; * marks optional keys:
 
     schema        1
-    model         ModelInfo: architecture, digest, labels and their clinical order, input, temperature, abstain_below,
+    model         ModelInfo: architecture, digest, input, temperature, abstain_below, and
+                  labels: the 2 to 20 classes in the order of the outputs; clinical_order: the same, the least severe
+                  first; positive*: those that are positive, in clinical order; absent in 0.1: the usual ones
                   study* (runtime.study): how slices are combined into a study's probability; not in bundles of 0.1
+                  head* (runtime.networks.spec): absent where it is the architecture's default
     provenance    dataset digest, split, checkpoint digest, versions
     artifacts     [Artifact]: format, precision, file, SHA-256, size, `checks`, `requires`, `takes`
       checks      [Check]: one for each backend in which this file passed parity at export

@@ -155,14 +155,14 @@ def contradiction(found: ArtifactMetadata, manifest: Manifest, artifact: Artifac
     outside: dict[str, Any] = {**manifest.model.to_dict(), "takes": artifact.takes}
     inside |= {f"input {key}": value for key, value in inside.pop("input").items()}
     outside |= {f"input {key}": value for key, value in outside.pop("input").items()}
-    inside["study"], outside["study"] = inside.get("study"), outside.get("study")
     if found.precision is not None:
         inside["precision"], outside["precision"] = found.precision, artifact.precision
     if found.labels_from is not None:
         inside["labels_from"], outside["labels_from"] = found.labels_from, manifest.labels_from
     if found.guarded and manifest.guard is None:
         inside["guard"], outside["guard"] = "required", "none"
-    return next(((key, inside[key], outside[key]) for key in inside if inside[key] != outside[key]), None)
+    pairs = ((key, inside.get(key), outside.get(key)) for key in {**inside, **outside})  # study, head may be absent
+    return next((pair for pair in pairs if pair[1] != pair[2]), None)
 
 
 def _walk(bundle: Path) -> list[tuple[os.DirEntry[str], str]]:

@@ -10,11 +10,11 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stageproof.runtime.cli.output import COLUMNS, csv_line, header, row
+from stageproof.runtime.cli.output import classes_in, columns, csv_line, header, row
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.system.regular_files import append, private, read_regular
@@ -34,6 +34,8 @@ class ExistingRows:
 
     models: dict[str, str] = field(default_factory=dict)
     """File name → digest of the model that predicted it."""
+    classes: tuple[str, ...] = ()
+    """The classes that have a column, in this order."""
     complete: int = 0
     """Length of the complete lines, in bytes."""
     partial: bytes = b""
@@ -62,33 +64,46 @@ def read_existing(path: Path, *, resume: bool) -> ExistingRows:
     if not content:
         return ExistingRows()
     end = _complete_length(content)
-    if not content[:end].startswith(header().encode()):
-        raise InputError(f"{path} has other columns than --output writes. It was not modified. Give another --output.")
     foreign = f"{path} is not a file that --output wrote. It was not modified. Give another --output."
     try:
-        rows = list(csv.reader(io.StringIO(content[:end].decode("utf-8"), newline=""), strict=True))[1:]
+        rows = list(csv.reader(io.StringIO(content[:end].decode("utf-8"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(foreign) from error
-    entries = [dict(zip(COLUMNS, values, strict=False)) for values in rows]
-    if any(len(values) != len(COLUMNS) for values in rows) or any(e["status"] not in _STATUSES for e in entries):
+    names = rows.pop(0) if rows else []
+    classes = classes_in([from_cell(name) for name in names])
+    if classes is None or not content.startswith(header(classes).encode()):
+        raise InputError(f"{path} has other columns than --output writes. It was not modified. Give another --output.")
+    entries = [dict(zip(columns(classes), values, strict=False)) for values in rows]
+    if any(len(values) != len(names) for values in rows) or any(e["status"] not in _STATUSES for e in entries):
         raise InputError(foreign)
-    return ExistingRows({from_cell(entry["file"]): entry["model_digest"] for entry in entries}, end, content[end:])
+    models = {from_cell(entry["file"]): entry["model_digest"] for entry in entries}
+    return ExistingRows(models, classes, end, content[end:])
 
 
 class CsvFile:
     """A CSV file with one line per image, each written as soon as its prediction is available."""
 
-    def __init__(self, path: Path, found: ExistingRows, *, model_digest: str, names: Iterable[str]) -> None:
+    def __init__(
+        self, path: Path, found: ExistingRows, *, model_digest: str, classes: Sequence[str], names: Iterable[str]
+    ) -> None:
         """Create `path`, or resume it.
 
-        found: the result of `read_existing`.
+        found: the result of `read_existing`. classes: the model's, in clinical order.
         names: all images of the run; an incomplete last line is moved to FILE.cut only if it belongs to one of them.
-        Raises InputError, without modifying the file, if it has results of another model or cannot be written.
+        Raises InputError, without modifying the file, if it has columns of other classes, results of another
+        model, or cannot be written.
         """
         self.path = path
         self.done = set(found.models)
+        self._classes = tuple(classes)
+        separate = "Give another --output, to keep them separate."
+        if found.complete and found.classes != self._classes:
+            raise InputError(
+                f"{path} has columns for the classes {', '.join(found.classes)}; this model's are "
+                f"{', '.join(self._classes)}. {separate}"
+            )
         if set(found.models.values()) - {model_digest}:
-            raise InputError(f"{path} has results of another model. Give another --output, to keep them separate.")
+            raise InputError(f"{path} has results of another model. {separate}")
         if found.partial and not any(_begins(found.partial, name) for name in names):
             raise InputError(
                 f"{path} ends with an incomplete line of none of these images: {_shown(found.partial)}. It was not "
@@ -118,11 +133,11 @@ class CsvFile:
                 append(kept, found.partial + b"\n", sync=True)
             self._file.truncate(found.complete)
         if not found.complete:
-            self._append(header())
+            self._append(header(self._classes))
 
     def write(self, name: str, prediction: Prediction) -> None:
         """Append one line. Raises InputError on failure; the earlier lines stay complete."""
-        self._append(row(name, prediction))
+        self._append(row(name, prediction, self._classes))
 
     def _append(self, text: str) -> None:
         with self._input_errors():

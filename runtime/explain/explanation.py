@@ -13,7 +13,6 @@ from stageproof.runtime.explain.background import head, share_outside
 from stageproof.runtime.explain.gradcam import grad_cam, why_unavailable
 from stageproof.runtime.explain.overlay import draw_overlay
 from stageproof.runtime.images.reader import Source, read
-from stageproof.runtime.labels import LABELS, canonical_label
 from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.predictor import Predictor
 from stageproof.runtime.preprocess import preprocess
@@ -38,13 +37,12 @@ def explain_prediction(
     if reason := why_unavailable():
         raise BackendUnavailable(f"Grad-CAM {reason}.")
     _needs_pt2(bundle)
-    if label is not None and canonical_label(label) is None:
-        raise InputError(f"label is {label!r}, expected one of {', '.join(LABELS)}, in any common spelling.")
-    label = canonical_label(label) if label is not None else None
+    classes = read_manifest(bundle).model.classes
+    if label is not None and classes.find(label) is None:
+        raise InputError(f"label is {label!r}, expected one of {', '.join(classes.names)}, in any common spelling.")
+    label = classes.find(label) if label is not None else None
     predictor = Predictor(bundle, backend=BACKEND, precision=PRECISION, trust_code=trust_code)
     labels = predictor.model.labels
-    if label is not None and label not in labels:
-        raise InputError(f"The model has no class {label!r}. Its classes: {', '.join(labels)}.")
     picture = read(source, predictor._max_pixels, predictor._pool)
     prediction = predictor.predict(picture)
     if prediction.status == "rejected":

@@ -8,12 +8,8 @@ from importlib.util import find_spec
 import numpy as np
 
 from stageproof.runtime.errors import BackendUnavailable, InputError
+from stageproof.runtime.explain.layers import layers_of
 
-LAYERS: dict[str, tuple[str, ...]] = {
-    "resnet50": ("layer4", "layer3", "layer2"),
-    "resnet34-gray": ("layer3", "layer2", "layer1"),
-}
-"""Architecture → its layers, from the last that still has a height and a width to the finest that is used instead."""
 LEAST = 7
 """Cells in each direction below which a map does not say where in a head."""
 
@@ -21,8 +17,8 @@ LEAST = 7
 def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) -> tuple[np.ndarray, str]:
     """(h, w) float32 in [0, 1], and the layer's name: how much each cell of that layer raises one class's logit.
 
-    The layer is the last one of `LAYERS` with 7 × 7 cells or more: of a ResNet50, layer4 at 224 × 224 pixels, layer3
-    (8 × 8 cells) at 128 × 128. The largest cell is 1; all are 0 where none raises the logit.
+    The layer is the last one of `runtime.explain.layers` with 7 × 7 cells or more: of a ResNet50, layer4 at 224 × 224
+    pixels, layer3 (8 × 8 cells) at 128 × 128. The largest cell is 1; all are 0 where none raises the logit.
 
     content: a float32 `.pt2` of torch.export, verified and trusted by the caller.
     image: (C, H, W) float32 from `runtime.preprocess`.
@@ -31,8 +27,7 @@ def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) 
     Raises BackendUnavailable without the extra explain, InputError for an architecture whose layers are not known, or
     where no layer has 7 × 7 cells at this image size.
     """
-    if architecture not in LAYERS:
-        raise InputError(f"Grad-CAM supports the architectures {', '.join(LAYERS)}, got {architecture!r}.")
+    layers_of(architecture, ())  # before the imports: an architecture that is not supported
     if reason := why_unavailable():
         raise BackendUnavailable(f"Grad-CAM {reason}.")
     import torch
@@ -41,7 +36,7 @@ def grad_cam(content: bytes, architecture: str, image: np.ndarray, target: int) 
     # Restores the module hierarchy, which torch.export flattens into one graph.
     model = torch.export.unflatten(torch.export.load(io.BytesIO(content)))
     pixels = torch.from_numpy(image[None]).requires_grad_(True)
-    for name in LAYERS[architecture]:
+    for name in layers_of(architecture, (name for name, _ in model.named_modules())):
         layer = model.get_submodule(name)
         cells = LayerGradCam(model, layer).attribute(pixels, target=target, relu_attributions=True)
         found: np.ndarray = cells[0, 0].detach().numpy().astype(np.float32)

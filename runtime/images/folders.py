@@ -88,6 +88,14 @@ def images_of(paths: Iterable[Path], closed: Collection[Path] = ()) -> Images:
     return Images(images, skipped)
 
 
+def dicom_without_image(file: Path) -> str | None:
+    """The kind of a DICOM file that has no image to classify, such as ``DICOMDIR``; None for any other file."""
+    if file.suffix.lower() in _IMAGE_SUFFIXES:
+        return None
+    other = _other(file)
+    return other if other in ("DICOMDIR", "DICOM without an image") else None
+
+
 def _other(file: Path) -> str | None:
     """The kind of a file that is not an image; None for images, and for files with an image's suffix."""
     suffix = file.suffix.lower()

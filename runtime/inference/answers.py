@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from stageproof.runtime.inference.input_batches import Prepared, Rows, fill
-from stageproof.runtime.labels import CDR, clinical_order
 from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.prediction import Prediction, Timings, unsure
 from stageproof.runtime.softmax import probabilities
@@ -19,7 +18,7 @@ class PredictionBuilder:
     def __init__(self, model: ModelInfo, backend: str, precision: str, abstain_below: float, guarded: bool) -> None:
         self._model, self._backend, self._precision = model, backend, precision
         self._abstain_below, self._guarded = abstain_below, guarded
-        self._names = clinical_order(model.labels)
+        self._names = model.classes.names
 
     def of(
         self, batch: list[Prepared], spare: Rows, logits_of: Callable[[np.ndarray], tuple[np.ndarray, float]]
@@ -57,7 +56,7 @@ class PredictionBuilder:
         return Prediction(
             status="rejected" if top is None else "abstained" if code else "ok",
             label=label,
-            cdr=None if label is None else CDR[label],
+            cdr=None if label is None else self._model.classes.cdr(label),
             probability=None if label is None else by_label[label],
             probabilities={name: by_label[name] for name in self._names} if by_label else {},
             code=code,

@@ -80,4 +80,4 @@ def missing_guard(path: Path) -> str:
     """The warning for a bundle or lone artifact without a guard."""
     what = "is a lone artifact, which has no guard" if path.is_file() else "has no guard"
     advice = " Give its bundle folder instead." if path.is_file() else ""
-    return f"{path} {what}: every image gets a stage, even if it shows no brain. Results have guard: none.{advice}"
+    return f"{path} {what}: every image gets a class, even if it shows no brain. Results have guard: none.{advice}"

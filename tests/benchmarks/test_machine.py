@@ -13,6 +13,7 @@ from stageproof.benchmarks.machine import ceilings as module
 from stageproof.benchmarks.machine import circumstances as machine
 from stageproof.benchmarks.machine.ceilings import floors, gflop_per_image
 from stageproof.benchmarks.machine.memory import current_rss, peak_rss
+from stageproof.runtime.networks.spec import NetworkSpec
 
 
 def test_circumstances_say_where_figures_come_from(monkeypatch):
@@ -62,8 +63,8 @@ def test_memory_is_that_of_this_process():
 
 def test_the_work_of_an_image_is_that_of_the_papers():
     # He et al. 2015, table 1: 3.8 and 3.6 billion multiply-adds without some of the 1 × 1 convolutions and the head.
-    assert gflop_per_image("resnet50", (3, 224, 224)) == pytest.approx(8.2, abs=0.1)
-    assert gflop_per_image("resnet34-gray", (1, 224, 224)) == pytest.approx(7.2, abs=0.2)
+    assert gflop_per_image(NetworkSpec.of("resnet50", 4), (3, 224, 224)) == pytest.approx(8.2, abs=0.1)
+    assert gflop_per_image(NetworkSpec.of("resnet34-gray", 4), (1, 224, 224)) == pytest.approx(7.2, abs=0.2)
 
 
 @pytest.fixture

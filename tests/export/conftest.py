@@ -82,7 +82,7 @@ def network(slices, fit_network):
 @pytest.fixture(scope="session")
 def write_run():
     """Function: writes a run directory of a network at `size`, over the data at `data`; `held` tells by name and index
-    which of its slices it was not trained on. architecture: as `train.models.ARCHITECTURES` calls it."""
+    which of its slices it was not trained on. architecture: as `train.networks.ARCHITECTURES` calls it."""
     from stageproof.runtime.labels import LABELS
     from stageproof.runtime.preprocess import InputSpec
     from stageproof.runtime.serialization.digests import sha256_file
@@ -99,7 +99,7 @@ def write_run():
         architecture: str = "resnet50",
     ) -> Path:
         with new_run(path) as folder:
-            save_weights(network, folder)
+            save_weights(network, folder, LABELS)
             with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(("name", "class", "patient", "side"))

@@ -139,7 +139,10 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, capsys, k
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"features.0.weight": torch.ones(64, 3, 3, 3)}, "does not fit ResNet"),
+        (
+            {"features.0.weight": torch.ones(64, 3, 3, 3)},
+            "fits no network that is known here: none has names",
+        ),
         ({}, "expected a state dict of tensors"),
         ([1, 2], "expected a state dict of tensors"),
     ],
@@ -179,10 +182,10 @@ def test_int8_of_a_checkpoint_without_training_images_asks_for_them(network, tmp
 def test_a_one_channel_checkpoint_is_exported_once_its_input_is_known(phantoms, tmp_path, capsys):
     from torchvision import transforms
 
-    from stageproof.train.models import build
+    from stageproof.train.networks import build
 
     torch.manual_seed(3)
-    model = build("resnet34-gray").eval()
+    model = build("resnet34-gray", 4).eval()
     checkpoint = tmp_path / "resnet34.zip"
     torch.save(model.state_dict(), checkpoint)
     bundle = tmp_path / "bundle"

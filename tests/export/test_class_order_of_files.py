@@ -23,10 +23,10 @@ SOME = ORDERS[::5]
 
 
 class Tiny(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 4, channels: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 2, 3)
-        self.fc = nn.Linear(2, 4)
+        self.conv1 = nn.Conv2d(channels, 2, 3)
+        self.fc = nn.Linear(2, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.fc(self.conv1(images).mean((2, 3)))
@@ -34,7 +34,7 @@ class Tiny(nn.Module):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, tmp_path):
-    from stageproof.train.models import ARCHITECTURES
+    from stageproof.train.networks import ARCHITECTURES
 
     monkeypatch.setitem(ARCHITECTURES, "tiny", Tiny)
     monkeypatch.chdir(tmp_path)
@@ -151,7 +151,7 @@ def test_training_writes_the_order_into_the_weights(tmp_path):
     from stageproof.train.foreign.weight_files import read_weights
     from stageproof.train.runs.directory import save_weights
 
-    save_weights(Tiny(), tmp_path)
+    save_weights(Tiny(), tmp_path, LABELS)
     assert json.loads(read_weights(tmp_path / "model.safetensors").beside["labels"]) == list(LABELS)
 
 

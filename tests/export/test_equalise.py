@@ -103,11 +103,11 @@ def test_the_grey_network_computes_the_same(job):
     import torch
 
     from stageproof.runtime.preprocess import InputSpec
-    from stageproof.train.models import build
+    from stageproof.train.networks import build
 
     torch.manual_seed(0)
     info = replace(job.reference.info, architecture="resnet34-gray", input=InputSpec(32, 32, 1, (0.3,), (0.3,)))
-    network = build("resnet34-gray").eval().requires_grad_(False)
+    network = build("resnet34-gray", 4).eval().requires_grad_(False)
     model = exported(replace(job.reference, model=network, info=info), "fp32")
     images = job.evaluation_set.images[:8, :1]
     after = equalised(model, images, job.threads)

@@ -18,7 +18,7 @@ from stageproof.export.options import Options
 from stageproof.export.parity.reference_answers import gather
 from stageproof.runtime.bundle.manifest import ModelInfo
 from stageproof.runtime.errors import CheckpointError, InputError, ParityError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from tests.export.test_preconditions import make_run, write_images
@@ -140,7 +140,7 @@ class Fake:
     """A reference that answers by the mean of the image: brighter is another class."""
 
     run = None
-    info = ModelInfo("fake", "0" * 64, LABELS, InputSpec(8, 8, 1, (0.0,), (1.0,)))
+    info = ModelInfo("fake", "0" * 64, LABELS, FOUR_STAGES, InputSpec(8, 8, 1, (0.0,), (1.0,)))
 
     def __init__(self, answers: int = 4):
         self.answers = answers

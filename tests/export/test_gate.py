@@ -186,10 +186,10 @@ def test_the_gate_catches_batchnorm_left_in_training_mode(slices, write_run, tmp
     import torch
 
     from stageproof.train.data.sources.source import load_samples
-    from stageproof.train.models import ARCHITECTURES
+    from stageproof.train.networks import ARCHITECTURES
 
-    def build():
-        model = tiny.build()
+    def build(classes=4, channels=3):
+        model = tiny.build(classes, channels)
         model.conv1 = torch.nn.Sequential(model.conv1, torch.nn.BatchNorm2d(tiny.CHANNELS))
         return model
 

@@ -66,10 +66,10 @@ def test_a_network_that_shows_nothing_is_refused(spoil, reason, tiny_checkpoint,
 
 
 def test_random_weights_are_refused(tmp_path, capsys):
-    from stageproof.train.models import build
+    from stageproof.train.networks import build
 
     torch.manual_seed(0)
-    torch.save(build("resnet50").state_dict(), tmp_path / "random.pth")
+    torch.save(build("resnet50", 4).state_dict(), tmp_path / "random.pth")
     arguments = [str(tmp_path / "random.pth"), "--image-size", "32", "--parity-images", "32"]
     assert main([*arguments, "--out", str(tmp_path / "bundle")]) == 1
     assert "Compare on images of every class" in capsys.readouterr().err
@@ -90,9 +90,12 @@ def test_a_run_whose_data_is_gone_says_so_everywhere(tiny_run, tmp_path, capsys)
     )
     assert warning in printed.err
     assert warning in " ".join(printed.out.split())
+    public = (
+        f"WARNING: the data of run-{record['weights_sha256'][:12]} is no longer at <data>; artifacts are compared on"
+    )
     for facts in (verified(out).provenance["comparison"], json.loads((out / "parity.json").read_text())["comparison"]):
         assert facts["kind"] == "phantoms"
-        assert facts["warning"].startswith(warning)
+        assert facts["warning"].startswith(public)  # without the name of the run and the path
         assert sum(facts["answers"].values()) == facts["images"] == 32
     assert "the bundle has no guard: the data of moved is no longer at" in printed.err
     assert f"run {moved}: finished" in printed.err

@@ -9,7 +9,7 @@ import pytest
 
 from stageproof.export.reference.order_check import better_order, check_order
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, FOUR_STAGES, LABELS
 from stageproof.train.foreign.class_order import ClassOrder
 
 
@@ -51,9 +51,9 @@ def test_an_assumption_is_refused_and_a_statement_warned_of(said):
     with pytest.raises(
         CheckpointError, match=f"assumed alphabetical.*, and (8|9).% with the order.*--labels {' '.join(LABELS)}$"
     ):
-        check_order(ClassOrder(ALPHABETICAL, ASSUMED, ""), logits, truth, "scans")
+        check_order(ClassOrder(ALPHABETICAL, ASSUMED, "", FOUR_STAGES), logits, truth, "scans")
     assert not said
-    check_order(ClassOrder(ALPHABETICAL, "checkpoint", ""), logits, truth, "scans")
+    check_order(ClassOrder(ALPHABETICAL, "checkpoint", "", FOUR_STAGES), logits, truth, "scans")
     assert said[0].startswith("WARNING: The class order MildDemented")
-    check_order(ClassOrder(ALPHABETICAL, ASSUMED, ""), *answers(ALPHABETICAL, 0.9), "scans")
+    check_order(ClassOrder(ALPHABETICAL, ASSUMED, "", FOUR_STAGES), *answers(ALPHABETICAL, 0.9), "scans")
     assert len(said) == 1

@@ -166,8 +166,8 @@ def test_the_first_graph_that_is_expected_to_hold_is_taken(full, original, job, 
     chosen, facts = select_graph(inputs, [coarse, original], original, "int8")
     assert float_layers_of(chosen) == layers(original)
     assert len(said) == 2
-    assert re.match(r"int8, all convolutions quantised: \d+\.\d \(.* of 64 predictions expected to change", said[0])
-    assert "all convolutions quantised, residual additions in float32: 0.0 (" in said[1]
+    assert re.match(r"int8, all layers quantised: \d+\.\d \(.* of 64 predictions expected to change", said[0])
+    assert "all layers quantised, residual additions in float32: 0.0 (" in said[1]
     assert facts["float_layers"] == layers(original)
     said.clear()
     select_graph(inputs, [original, coarse], original, "int8")

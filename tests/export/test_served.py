@@ -12,13 +12,13 @@ from stageproof.export.data.overlap import pixel_digests, two_halves, without
 from stageproof.export.parity.report import Tolerance, compare
 from stageproof.export.parity.served import serve
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.sources.source import load_samples
 from tests.export.test_preconditions import write_images
 
-MODEL = ModelInfo("fake", "0" * 64, LABELS, InputSpec(8, 8, 1, (0.0,), (1.0,)), abstain_below=0.8)
+MODEL = ModelInfo("fake", "0" * 64, LABELS, FOUR_STAGES, InputSpec(8, 8, 1, (0.0,), (1.0,)), abstain_below=0.8)
 PEOPLE = np.repeat(np.arange(160), 4)
 
 

@@ -51,11 +51,11 @@ def test_the_grey_networks_engines_are_told_from_their_weights_too(job, tmp_path
     import torch
 
     from stageproof.runtime.preprocess import InputSpec
-    from stageproof.train.models import build
+    from stageproof.train.networks import build
 
     torch.manual_seed(0)
     info = replace(job.reference.info, architecture="resnet34-gray", input=InputSpec(32, 32, 1, (0.3,), (0.3,)))
-    network = build("resnet34-gray").eval().requires_grad_(False)
+    network = build("resnet34-gray", 4).eval().requires_grad_(False)
     grey = replace(job, reference=replace(job.reference, model=network, info=info), folder=tmp_path, work=tmp_path)
     for outcome, precision in zip(produce(grey, "tensorrt", ["fp32", "bf16"]), ("fp32", "bf16"), strict=True):
         assert outcome.status == "pending", outcome.reason

@@ -163,7 +163,7 @@ def test_a_file_cut_anywhere_is_a_bundle_error_or_still_says_the_same(name: str,
         ({"more": 1}, "has keys that its schema does not have: 'more'"),
         ({"guarded": "yes"}, "'guarded' is 'yes', expected true or false"),
         ({"precision": 16}, "'precision' is int"),
-        ({"labels": ["NonDemented"]}, "expected distinct canonical class names"),
+        ({"labels": ["NonDemented"]}, "expected the classes of its clinical order"),
         ({"digest": "ab"}, "expected 64 hexadecimal digits"),
     ],
 )

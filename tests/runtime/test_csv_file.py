@@ -11,16 +11,17 @@ import pytest
 from stageproof.runtime.cli.csv_file import CsvFile, read_existing
 from stageproof.runtime.cli.output import header, row
 from stageproof.runtime.errors import InputError
+from stageproof.runtime.labels import LABELS
 from tests.runtime.test_audit import PREDICTION
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = PREDICTION.model_digest
 NAMES = ["a.png", "b, c.png", 'd "e".png', "f\ng.png", "ü.png", "r\r.png"]
-ROWS = [row(name, PREDICTION) for name in NAMES]
+ROWS = [row(name, PREDICTION, LABELS) for name in NAMES]
 
 
 def resumed(path: Path, names: list[str] = NAMES) -> CsvFile:
-    return CsvFile(path, read_existing(path, resume=True), model_digest=MODEL, names=names)
+    return CsvFile(path, read_existing(path, resume=True), model_digest=MODEL, classes=LABELS, names=names)
 
 
 def write(path: Path, names: list[str] = NAMES) -> None:
@@ -34,12 +35,12 @@ def write(path: Path, names: list[str] = NAMES) -> None:
 @pytest.mark.parametrize("names", range(1, len(NAMES)))
 def test_half_a_line_is_cut_exactly_wherever_it_ends(tmp_path: Path, names: int) -> None:
     """Every byte of the row that was being written, also inside a quoted name that holds a line's end."""
-    whole, line = (header() + "".join(ROWS[:names])).encode(), ROWS[names].encode()
+    whole, line = (header(LABELS) + "".join(ROWS[:names])).encode(), ROWS[names].encode()
     path = tmp_path / "out.csv"
     for end in [*range(1, 40), len(line) - 1]:
         path.write_bytes(whole + line[:end])
         write(path)
-        assert path.read_bytes() == (header() + "".join(ROWS)).encode()
+        assert path.read_bytes() == (header(LABELS) + "".join(ROWS)).encode()
         assert Path(f"{path}.cut").read_bytes() == line[:end] + b"\n"
         Path(f"{path}.cut").unlink()
 
@@ -49,9 +50,9 @@ def test_a_line_end_within_quotes_ends_no_line(tmp_path: Path) -> None:
     old = '"f\ng.png"' + ROWS[3].removeprefix(r"f\ng.png")
     assert old.endswith(ROWS[0].removeprefix("a.png"))
     path = tmp_path / "out.csv"
-    path.write_text(header() + ROWS[0] + old, encoding="utf-8", newline="")
+    path.write_text(header(LABELS) + ROWS[0] + old, encoding="utf-8", newline="")
     assert read_existing(path, resume=True).models == {"a.png": MODEL, "f\ng.png": MODEL}
-    path.write_text(header() + ROWS[0] + old[:6], encoding="utf-8", newline="")
+    path.write_text(header(LABELS) + ROWS[0] + old[:6], encoding="utf-8", newline="")
     cut = read_existing(path, resume=True)
     assert (cut.models, cut.partial) == ({"a.png": MODEL}, old[:6].encode())
 
@@ -59,21 +60,21 @@ def test_a_line_end_within_quotes_ends_no_line(tmp_path: Path) -> None:
 FOREIGN = {
     "a line without an end": b"my notes",
     "a table": b"file,status\na.png,ok\n",
-    "columns in another order": header().replace("file,status", "status,file").encode(),
-    "the beginning of the header": header()[:20].encode(),
-    "the header without an end": header().encode()[:-1],
-    "lines of Windows": header().replace("\n", "\r\n").encode(),
-    "a mark of byte order": b"\xef\xbb\xbf" + header().encode(),
+    "columns in another order": header(LABELS).replace("file,status", "status,file").encode(),
+    "the beginning of the header": header(LABELS)[:20].encode(),
+    "the header without an end": header(LABELS).encode()[:-1],
+    "lines of Windows": header(LABELS).replace("\n", "\r\n").encode(),
+    "a mark of byte order": b"\xef\xbb\xbf" + header(LABELS).encode(),
     "binary": bytes(range(256)) * 4,
-    "binary after the header": header().encode() + bytes(range(256)) + b"\n",
-    "a short row": header().encode() + b"a.png,ok\n",
-    "a long row": header().encode() + ROWS[0].encode()[:-1] + b",more\n",
-    "another status": header().encode() + ROWS[0].replace("rejected", "fine").encode(),
-    "another model": header().encode() + ROWS[0].replace(MODEL, "0" * 64).encode(),
-    "a note at the end": (header() + ROWS[0]).encode() + b"checked by me",
-    "a row of another image at the end": (header() + ROWS[0]).encode() + b"other.png,ok,",
-    "another status at the end": (header() + ROWS[0]).encode() + b'"b, c.png",fine,',
-    "an open quote": (header() + ROWS[0]).encode() + b'"b, c.png,ok\nx,y\n',
+    "binary after the header": header(LABELS).encode() + bytes(range(256)) + b"\n",
+    "a short row": header(LABELS).encode() + b"a.png,ok\n",
+    "a long row": header(LABELS).encode() + ROWS[0].encode()[:-1] + b",more\n",
+    "another status": header(LABELS).encode() + ROWS[0].replace("rejected", "fine").encode(),
+    "another model": header(LABELS).encode() + ROWS[0].replace(MODEL, "0" * 64).encode(),
+    "a note at the end": (header(LABELS) + ROWS[0]).encode() + b"checked by me",
+    "a row of another image at the end": (header(LABELS) + ROWS[0]).encode() + b"other.png,ok,",
+    "another status at the end": (header(LABELS) + ROWS[0]).encode() + b'"b, c.png",fine,',
+    "an open quote": (header(LABELS) + ROWS[0]).encode() + b'"b, c.png,ok\nx,y\n',
 }
 
 
@@ -84,7 +85,7 @@ def test_a_foreign_file_is_refused_by_name_and_not_touched(tmp_path: Path, kind:
     path.write_bytes(FOREIGN[kind])
     status = path.stat()
     with pytest.raises(InputError, match=r"out\.csv"):
-        CsvFile(path, read_existing(path, resume=resume), model_digest=MODEL, names=NAMES)
+        CsvFile(path, read_existing(path, resume=resume), model_digest=MODEL, classes=LABELS, names=NAMES)
     assert path.read_bytes() == FOREIGN[kind]
     assert path.stat().st_mtime_ns == status.st_mtime_ns
     assert list(tmp_path.iterdir()) == [path]
@@ -113,8 +114,8 @@ def test_two_processes_do_not_share_a_file(tmp_path: Path) -> None:
     first.write("a.png", PREDICTION)
     first.close()
     with pytest.raises(InputError, match="was changed by another process"):
-        CsvFile(path, found, model_digest=MODEL, names=NAMES)
-    assert path.read_text(encoding="utf-8") == header() + ROWS[0]
+        CsvFile(path, found, model_digest=MODEL, classes=LABELS, names=NAMES)
+    assert path.read_text(encoding="utf-8") == header(LABELS) + ROWS[0]
 
 
 FULL = """
@@ -139,4 +140,4 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL, str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert "cannot be written: File too large. Continue later with --output '" in done.stdout
-    assert path.read_text(encoding="utf-8") == header() + ROWS[0]
+    assert path.read_text(encoding="utf-8") == header(LABELS) + ROWS[0]

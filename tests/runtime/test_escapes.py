@@ -15,6 +15,7 @@ import pytest
 from stageproof.runtime.cli.exit_status import report_error
 from stageproof.runtime.cli.output import Progress, csv_line, row, text
 from stageproof.runtime.errors import ImageError, TrainingError
+from stageproof.runtime.labels import LABELS
 from stageproof.runtime.prediction import Prediction, Timings
 from stageproof.runtime.text.escapes import Escaping, cell, from_cell, line, lines
 from stageproof.runtime.text.hints import command
@@ -70,7 +71,7 @@ def test_a_file_name_forges_no_result(name):
     said = text(name, prediction(reason=name))
     assert len(said.split("\n")) == 3  # name, result, note
     assert said.replace("\n", "").isprintable()
-    assert row(name, prediction(reason=name)).count("\n") == 1
+    assert row(name, prediction(reason=name), LABELS).count("\n") == 1
 
 
 def test_an_error_is_one_line_unless_it_carries_a_traceback(capsys):

@@ -14,7 +14,8 @@ from stageproof.runtime import InputError, Predictor, preprocess, read_image
 from stageproof.runtime.explain.__main__ import main
 from stageproof.runtime.explain.background import head, share_outside
 from stageproof.runtime.explain.explanation import explain_prediction
-from stageproof.runtime.explain.gradcam import LAYERS, grad_cam, why_unavailable
+from stageproof.runtime.explain.gradcam import grad_cam, why_unavailable
+from stageproof.runtime.explain.layers import LAYERS, layers_of
 from stageproof.runtime.explain.overlay import SIDE, draw_overlay
 from tests import tiny
 
@@ -88,12 +89,51 @@ def test_it_is_the_gradient_of_the_eager_network(other_formats: Path, scan: Path
 def test_of_the_published_networks_too(architecture: str, expected: str) -> None:
     import torch
 
-    from stageproof.train.models import CHANNELS, build
+    from stageproof.runtime.networks.spec import default_channels
+    from stageproof.train.networks import build
 
     torch.manual_seed(0)
-    model = build(architecture).eval()
-    pixels = np.random.default_rng(0).normal(size=(CHANNELS[architecture], 64, 64)).astype(np.float32)
+    model = build(architecture, 4).eval()
+    pixels = np.random.default_rng(0).normal(size=(default_channels(architecture), 64, 64)).astype(np.float32)
     assert_cells(exported(model, pixels), model, architecture, pixels, expected)
+
+
+@needs_captum
+@pytest.mark.parametrize(
+    ("architecture", "layer"),
+    [("mobilenet_v3_small", "features.3"), ("squeezenet1_1", "features.7")],
+)
+def test_a_convolutional_network_of_torchvision(architecture: str, layer: str) -> None:
+    import torch
+
+    from stageproof.train.networks import build
+
+    torch.manual_seed(0)
+    model = build(architecture, 4).eval()
+    pixels = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
+    size = {"features.3": 8, "features.7": 7}[layer]
+    assert_cells(exported(model, pixels), model, architecture, pixels, layer, size)
+
+
+def test_the_layers_of_each_family_are_modules_of_its_networks() -> None:
+    torch = pytest.importorskip("torch", reason="the extra torch")
+    from stageproof.runtime.networks.torchvision_models import names
+    from stageproof.train.networks import build
+
+    for architecture in ("densenet121", "regnet_y_400mf", "googlenet", "inception_v3", "mnasnet0_5", "vgg11"):
+        with torch.device("meta"):
+            modules = [name for name, _ in build(architecture, 4).named_modules()]
+        layers = layers_of(architecture, modules)
+        assert len(layers) >= 3
+        assert set(layers) <= set(modules)
+    for architecture in names():
+        if architecture.startswith(("vit", "swin", "maxvit")):
+            with pytest.raises(InputError, match=rf"{architecture} computes attention between patches"):
+                layers_of(architecture, ())
+        else:
+            layers_of(architecture, ())
+    with pytest.raises(InputError, match=r"Grad-CAM supports resnet34-gray and .*; the model is 'other'"):
+        grad_cam(b"", "other", np.zeros((3, 8, 8), np.float32), 0)
 
 
 def assert_gradient(bundle: Path, model, architecture: str, scan: Path) -> None:
@@ -102,7 +142,7 @@ def assert_gradient(bundle: Path, model, architecture: str, scan: Path) -> None:
     assert_cells(predictor.artifact.read_bytes(), model, architecture, pixels, "maxpool")
 
 
-def assert_cells(content: bytes, model, architecture: str, pixels: np.ndarray, layer: str) -> None:
+def assert_cells(content: bytes, model, architecture: str, pixels: np.ndarray, layer: str, size: int = 8) -> None:
     """Against Selvaraju et al. 2017, equations 1 and 2, written out on the network's own weights."""
     import torch
 
@@ -115,7 +155,7 @@ def assert_cells(content: bytes, model, architecture: str, pixels: np.ndarray, l
         expected = torch.relu((weights * kept["maps"]).sum(1))[0].detach().numpy()
         got, used = grad_cam(content, architecture, pixels, target)
         assert used == layer, "the last layer with 7 x 7 cells or more"
-        assert got.shape == expected.shape == (8, 8)
+        assert got.shape == expected.shape == (size, size)
         assert np.allclose(got, expected / max(expected.max(), 1e-12), atol=1e-4)
 
 

@@ -19,7 +19,8 @@ from stageproof.runtime import Prediction, Predictor
 from stageproof.runtime.__main__ import main
 from stageproof.runtime.audit.verification import check
 from stageproof.runtime.cli.exit_status import READER_LEFT
-from stageproof.runtime.cli.output import COLUMNS, Progress
+from stageproof.runtime.cli.output import Progress, columns
+from stageproof.runtime.labels import LABELS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,7 +56,7 @@ def test_a_lone_artifact_says_once_and_in_each_result_that_it_has_no_guard(
     assert main(["--bundle", lone, str(folder)]) == 0
     captured = capsys.readouterr()
     assert captured.err.count("has no guard") == 1
-    assert f"WARNING: {lone} is a lone artifact, which has no guard: every image gets a stage" in captured.err
+    assert f"WARNING: {lone} is a lone artifact, which has no guard: every image gets a class" in captured.err
     assert captured.out.count("  note: guard: none") == 5
     assert main(["--bundle", lone, str(folder), "--json"]) == 0
     assert all(json.loads(line)["guard"] == "none" for line in capsys.readouterr().out.splitlines())
@@ -85,11 +86,11 @@ def test_csv(bundle: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     (folder / "1.png").write_bytes(b"")
     assert main(["--bundle", str(bundle), str(folder), "--csv"]) == 1
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == columns(LABELS)
     assert [row["status"] for row in rows] == ["ok", "rejected", "ok", "ok", "ok"]
     assert rows[1]["label"] == rows[1]["NonDemented"] == ""
     assert "is empty (0 bytes)" in rows[1]["reason"]
-    assert float(rows[0]["probability"]) == max(float(rows[0][label]) for label in COLUMNS[5:9])
+    assert float(rows[0]["probability"]) == max(float(rows[0][label]) for label in LABELS)
 
 
 def test_output_is_resumed(bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -15,6 +15,7 @@ from stageproof.runtime.artifacts.metadata import read_description
 from stageproof.runtime.bundle.manifest import Artifact, Check, Document, Golden, Manifest, ModelInfo, read_manifest
 from stageproof.runtime.bundle.verify import contradiction
 from stageproof.runtime.errors import BundleError
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import UNSEALED, seal
 from stageproof.runtime.study import StudyRule
@@ -23,6 +24,7 @@ MODEL = ModelInfo(
     "resnet50",
     "ab" * 32,
     ("MildDemented", "ModerateDemented", "NonDemented", "VeryMildDemented"),
+    FOUR_STAGES,
     InputSpec.imagenet(96),
     temperature=1.7,
     abstain_below=0.4,
@@ -147,17 +149,23 @@ WRONG: dict[str, tuple[Change, str]] = {
     "temperature text": (lambda d: d["model"].update(temperature="1"), "'temperature' is str"),
     "no temperature": (lambda d: d["model"].pop("temperature"), "lacks 'temperature'"),
     "abstains always": (lambda d: d["model"].update(abstain_below=1), "abstain_below is 1.0, expected 0 or more"),
-    "one label": (lambda d: d["model"].update(labels=["NonDemented"]), "expected distinct canonical class names"),
-    "label twice": (lambda d: d["model"].update(labels=["NonDemented"] * 4), "expected distinct canonical"),
-    "strange label": (lambda d: d["model"].update(labels=["NonDemented", "Cat"]), "expected distinct canonical"),
-    "label no text": (lambda d: d["model"].update(labels=["NonDemented", 4]), "expected distinct canonical"),
+    "one label": (lambda d: d["model"].update(labels=["NonDemented"]), "the classes of its clinical order"),
+    "label twice": (
+        lambda d: d["model"].update(labels=["NonDemented"] * 4),
+        "the classes of its clinical order",
+    ),
+    "strange label": (
+        lambda d: d["model"].update(labels=["NonDemented", "Cat"]),
+        "the classes of its clinical order",
+    ),
+    "label no text": (lambda d: d["model"].update(labels=["NonDemented", 4]), "expected a list of class names"),
     "unknown key of the model": (lambda d: d["model"].update(label=[]), "model has keys .*: 'label'"),
     "unknown key of an artifact": (lambda d: d["artifacts"][1].update(gpu=1), r"artifacts\[1\] has keys .*: 'gpu'"),
     "unknown key of a check": (lambda d: d["artifacts"][0]["checks"][0].update(ok=1), r"checks\[0\] has keys .*: 'ok'"),
     "unknown key of the guard": (lambda d: d["guard"].update(off=True), "guard has keys .*: 'off'"),
     "unknown key of a golden image": (lambda d: d["golden"][0].update(skip=1), r"golden\[0\] has keys .*: 'skip'"),
     "no abstention": (lambda d: d["model"].pop("abstain_below"), "lacks 'abstain_below'"),
-    "another clinical order": (lambda d: d["model"]["clinical_order"].reverse(), "'clinical_order' is"),
+    "another clinical order": (lambda d: d["model"]["clinical_order"].reverse(), "in clinical order"),
     "digest of the weights cut": (lambda d: d["model"].update(digest="ab"), "'digest' is 'ab', expected 64"),
     "no requires": (lambda d: d["artifacts"][0].pop("requires"), "lacks 'requires'"),
     "tolerance no number": (
@@ -264,3 +272,15 @@ def test_a_rule_for_studies_must_be_in_manifest_and_artifact_alike(inside: Model
         different = contradiction(found, manifest, manifest.artifacts[0])
         assert (different is None) == (manifest.model == inside)
         assert different is None or different[0] == "study"
+
+
+def test_the_head_is_recorded_where_it_is_not_the_default():
+    assert "head" not in MODEL.to_dict()
+    assert MODEL.network.head == "two-layer"
+    other = replace(MODEL, head="linear")
+    assert other.to_dict()["head"] == "linear"
+    assert ModelInfo.from_exact(other.to_dict(), "here") == other
+    assert other.network.head == "linear"
+    assert ModelInfo.from_exact({**MODEL.to_dict(), "head": "two-layer"}, "here") == MODEL, "the default is not another"
+    with pytest.raises(BundleError, match=r"here: 'head' is 'deep', expected linear or two-layer"):
+        ModelInfo.from_exact({**MODEL.to_dict(), "head": "deep"}, "here")

@@ -6,10 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from tests.train.hub_server import Hub
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +25,33 @@ def one_thread(monkeypatch) -> Iterator[None]:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for subprocesses
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
+    """The stand-in hub. The library of this process connects to it, logged in, with an empty cache; the working folder
+    is empty too. What the environment sets for a process (HF_ENDPOINT, …) is set in the library's constants."""
+    from huggingface_hub import close_session, constants
+
+    from tests.train import hub_server
+
+    with hub_server.running() as started:
+        values = {
+            "ENDPOINT": started.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": started.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
+            "HF_ASSETS_CACHE": str(tmp_path / "hf" / "assets"),
+            "HF_TOKEN_PATH": str(tmp_path / "hf" / "token"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,  # the stand-in has large files by LFS alone
+        }
+        for name, value in values.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
+        (tmp_path / "work").mkdir()
+        monkeypatch.chdir(tmp_path / "work")
+        yield started
+        close_session()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.audit.linear_baseline import cross_validated
 from stageproof.train.calibration.study_fit import cross_fit_study, folds, study_evidence
@@ -84,10 +85,10 @@ def crossed(
         assert studies is not None
         assert rows_of_rule is not None
         studies[mine] = rows_of_rule
-    return Folds(Answers(chances, stage[owner], owner), part[owner], "patients", studies)
+    return Folds(Answers(chances, stage[owner], owner, FOUR_STAGES), part[owner], "patients", studies)
 
 
-NAMES = ("demented.auc", "accuracy", "balanced_accuracy")
+NAMES = ("positive.auc", "accuracy", "balanced_accuracy")
 COLUMNS = tuple(
     (level, kind, name) for level in ("slices", "patients") for kind in ("mean", "pooled") for name in NAMES
 )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.metrics.classification import Answers, decision_scores, ranking_scores
 from stageproof.train.metrics.with_intervals import Summary
@@ -19,11 +20,11 @@ from stageproof.train.reports.formatting import pick
 
 SLICES = 4
 TARGETS = (
-    *(("demented.auc", target) for target in (0.75, 0.985, 0.997)),
+    *(("positive.auc", target) for target in (0.75, 0.985, 0.997)),
     *(("accuracy", target) for target in (0.5, 0.88, 0.95)),
 )
 PATHS = {
-    "demented.auc": {"demented.auc": "demented.auc"},
+    "positive.auc": {"positive.auc": "positive.auc"},
     "accuracy": {
         "accuracy": "accuracy",
         "balanced_accuracy": "balanced_accuracy",
@@ -47,7 +48,7 @@ def simulate(rng: np.random.Generator, people: tuple[int, ...], skill: float, al
     logits = np.sqrt(alike) * common[patients] + np.sqrt(1 - alike) * own
     logits[np.arange(len(patients)), stage[patients]] += skill
     logits[:, len(people) :] -= 50  # classes that nobody has are never answered
-    return Answers(probabilities(logits), stage[patients], patients)
+    return Answers(probabilities(logits), stage[patients], patients, FOUR_STAGES)
 
 
 @functools.cache
@@ -92,7 +93,7 @@ def coverage(name: str, target: float, people: int, level: str, alike: float, ru
     for seed in range(runs):
         answers = simulate(np.random.default_rng(seed), (people // 2, people // 4, people // 4), skill, alike)
         summary = Summary(answers.by_patient() if level == "patients" else answers)
-        found = summary.decisions() if name == "demented.auc" else summary.classified()
+        found = summary.decisions() if name == "positive.auc" else summary.classified()
         for path, pairs in ends.items():
             figure = pick(found, path)
             pairs.append((np.nan, np.nan) if figure["low"] is None else (figure["low"], figure["high"]))

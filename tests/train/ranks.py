@@ -24,7 +24,7 @@ from stageproof.train.engine.hooks import Hooks, Step
 from stageproof.train.engine.loop import Objective, predict, run_stage
 from stageproof.train.engine.optimizer import make_optimizer
 from stageproof.train.engine.stage import StageState
-from stageproof.train.models import build, head_of
+from stageproof.train.networks import build, head_of
 from stageproof.train.recipes import Stage
 from stageproof.train.runs.metrics_log import Epoch
 from stageproof.train.seeds import seed_dropouts
@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 with join("cpu") as processes:
     torch.manual_seed(processes.rank)  # each process starts elsewhere, so that the weights must be given
     frozen, mixup = kind == "frozen", 0.4 if kind == "mixup" else 0.0
-    model = build("resnet50")
+    model = build("resnet50", 4)
     spec = InputSpec.imagenet(32 if frozen else 48)
     slices, _ = safe_loader(phantom_samples(5, 4, size=64), spec)
     seed_dropouts(model)

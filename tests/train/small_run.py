@@ -1,7 +1,8 @@
-"""A run of resnet34-gray at 32 × 32 whose last layer alone was fitted: 24 people trained on, 24 held out."""
+"""A run of resnet34-gray at 32 × 32 whose last layer alone was fitted, to half of the people; the rest is held out."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LabelSet
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.data.batches import Batches
@@ -22,7 +23,7 @@ from stageproof.train.data.sources.source import load_samples
 from stageproof.train.engine.loop import predict
 from stageproof.train.metrics.classification import class_counts
 from stageproof.train.metrics.validation import figures
-from stageproof.train.models import build
+from stageproof.train.networks import build
 from stageproof.train.recipes import RECIPES
 from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
 from stageproof.train.runs.record import write_record
@@ -31,41 +32,48 @@ ARCHITECTURE = "resnet34-gray"
 SPEC = InputSpec(32, 32, 1, (0.28,), (0.33,))
 
 
-def write(folder: Path) -> int:
-    """Write the slices to `folder`/slices and the run to `folder`/runs/small; 0, for `once`."""
-    samples = _slices(folder / "slices")
-    patients = np.array([int(Path(name).name[1:4]) for name in samples.names])
+def write(folder: Path, classes: LabelSet = FOUR_STAGES, people: int = 12) -> int:
+    """Write the slices to `folder`/slices and the run to `folder`/runs/small; 0, for `once`. people: of each class."""
+    samples = slices_of(folder / "slices", classes, people)
+    patients = np.array([int(Path(name).name[1:].partition("_")[0]) for name in samples.names])
     held = patients % 2 == 1
     slices, _ = safe_loader(samples, SPEC)
     pixels, labels = torch.from_numpy(slices.pixels), torch.from_numpy(slices.labels)
     model = _fitted(pixels, labels, held)
     logits = predict(model, Batches(pixels[held], labels[held], SPEC, 64))[0]
     with new_run(folder / "runs" / "small") as run:
-        save_weights(model, run)
+        save_weights(model, run, classes.names)
         rows = zip(samples.names, samples.labels, patients, held, strict=True)
-        lines = [f"{n},{LABELS[label]},{p},{'validation' if h else 'training'}" for n, label, p, h in rows]
+        lines = [f"{n},{classes.names[label]},{p},{'validation' if h else 'training'}" for n, label, p, h in rows]
         (run / "split.csv").write_text("\n".join(["name,label,patient,side", *lines]) + "\n", encoding="utf-8")
-        metrics = figures(logits, samples.labels[held], patients[held])
+        metrics = figures(logits, samples.labels[held], patients[held], samples.classes)
         write_record(_record(samples, folder / "slices", metrics, sha256_file(run / WEIGHTS)), run)
     return 0
 
 
-def _slices(root: Path) -> Samples:
-    """Three slices of 48 × 48 of each of 12 people of each class."""
-    for stage, label in enumerate(LABELS):
+def slices_of(
+    root: Path, classes: LabelSet, people: int = 12, first: int = 0, present: Collection[str] = ()
+) -> Samples:
+    """Three slices of 48 × 48 of each of so many people of each class, in class folders.
+
+    first: number of people of each class to skip. present: the classes to draw; all if empty.
+    """
+    for at, label in enumerate(classes.names):
+        if present and label not in present:
+            continue
         (root / label).mkdir(parents=True)
-        for patient in range(100 * stage, 100 * stage + 12):
+        for patient in range(100 * at + first, 100 * at + first + people):
             for level in (0.3, 0.5, 0.7):
-                Image.fromarray(draw_slice(stage, patient, level, size=48)).save(
-                    root / label / f"p{patient:03d}_{level}.png"
-                )
-    return load_samples(root)
+                pixels = draw_slice(3 * at / (len(classes) - 1), patient, level, size=48)
+                Image.fromarray(pixels).save(root / label / f"p{patient:03d}_{level}.png")
+    return load_samples(root, classes=classes)
 
 
 def _fitted(pixels: torch.Tensor, labels: torch.Tensor, held: np.ndarray) -> nn.Module:
     """A random network whose BatchNorm knows all slices, and whose last layer was fitted to those not `held`."""
     torch.manual_seed(0)
-    model, head = build(ARCHITECTURE), nn.Identity()
+    count = int(labels.max()) + 1
+    model, head = build(ARCHITECTURE, count), nn.Identity()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the statistics of the one batch below
@@ -73,7 +81,7 @@ def _fitted(pixels: torch.Tensor, labels: torch.Tensor, held: np.ndarray) -> nn.
     with torch.inference_mode():
         model.train()(next(iter(Batches(pixels, labels, SPEC, len(pixels)).in_order())).inputs)
     features = torch.from_numpy(predict(model, Batches(pixels, labels, SPEC, 64))[0]).double()
-    seen, target = features[~held], nn.functional.one_hot(labels[~held], 4).double() * 8 - 2
+    seen, target = features[~held], nn.functional.one_hot(labels[~held], count).double() * 8 - 2
     middle = seen.mean(0)
     weight = torch.linalg.solve((seen - middle).T @ (seen - middle) + 30 * torch.eye(512), (seen - middle).T @ target)
     with torch.no_grad():
@@ -87,7 +95,8 @@ def _record(samples: Samples, data: Path, metrics: dict[str, Any], weights: str)
     """The content of `run.json`. weights: SHA-256 of the weight file."""
     return {
         "architecture": ARCHITECTURE,
-        "labels": list(LABELS),
+        "labels": list(samples.classes.names),
+        **samples.classes.to_dict(),
         "input": SPEC.to_dict(),
         "temperature": 1.0,
         "start": "random weights",
@@ -99,8 +108,8 @@ def _record(samples: Samples, data: Path, metrics: dict[str, Any], weights: str)
             "source": samples.source,
             "digest": samples.digest(),
             "slices": len(samples),
-            "slices_by_class": class_counts(samples.labels),
-            "patients": 48,
+            "slices_by_class": class_counts(samples.labels, samples.classes),
+            "patients": len({Path(name).name.partition("_")[0] for name in samples.names}),
             "patients_told_by": "file",
             "unreadable": 0,
         },

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.phantom.__main__ import draw_slice
@@ -102,7 +102,7 @@ def test_what_is_said_of_a_run_that_was_never_shown_a_class():
 
 def test_the_agreement_of_slices_of_one_class_is_not_defined():
     chances = np.eye(4)[[0, 1, 0, 2, 3, 0]]
-    answers = Answers(chances, np.zeros(6, np.int64), np.arange(6))
+    answers = Answers(chances, np.zeros(6, np.int64), np.arange(6), FOUR_STAGES)
     assert np.isnan(decision_scores(answers, np.ones((1, 6)), [0])["kappa"]).all()
     figure = Summary(answers).decisions()["kappa"]
     assert (figure["value"], figure["why"]) == (None, "not estimable: there is only one class")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.train.audit.linear_baseline import linear_baseline
 
 
@@ -19,18 +20,18 @@ def people(count: int, signal: float, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 
 def test_a_signal_is_found_and_labels_without_one_are_chance():
-    seen = linear_baseline(*people(60, 60))
+    seen = linear_baseline(*people(60, 60), FOUR_STAGES)
     assert seen["patients"] == 60
     assert seen["auc"]["value"] > 0.95
     assert seen["accuracy"]["low"] > seen["largest"] == 0.5
-    none = linear_baseline(*people(60, 0))
+    none = linear_baseline(*people(60, 0), FOUR_STAGES)
     assert none["auc"]["low"] < 0.5 < none["auc"]["high"]
-    assert linear_baseline(*people(60, 60)) == seen
+    assert linear_baseline(*people(60, 60), FOUR_STAGES) == seen
 
 
 def test_what_is_remembered_of_a_person_helps_nothing():
     """Each person's slices are all alike, so a model that had seen one of them would know the rest."""
-    found = [linear_baseline(*people(40, 0, seed))["auc"]["value"] for seed in range(6)]
+    found = [linear_baseline(*people(40, 0, seed), FOUR_STAGES)["auc"]["value"] for seed in range(6)]
     assert np.mean(found) == pytest.approx(0.5, abs=0.12)
 
 
@@ -42,9 +43,11 @@ def test_copies_do_not_count():
         for one, other in zip((thumbnails, labels, groups), (upside_down, labels, groups), strict=True)
     )
     copied = np.repeat([False, True], len(labels))
-    assert linear_baseline(*both, left_out=copied) == linear_baseline(thumbnails, labels, groups)
+    assert linear_baseline(*both, FOUR_STAGES, left_out=copied) == linear_baseline(
+        thumbnails, labels, groups, FOUR_STAGES
+    )
 
 
 def test_too_few_people_on_a_side_give_no_figure():
     thumbnails, labels, groups = people(8, 60)
-    assert linear_baseline(thumbnails, labels, groups) is None
+    assert linear_baseline(thumbnails, labels, groups, FOUR_STAGES) is None

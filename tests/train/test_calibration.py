@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stageproof.runtime.errors import TrainingError
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.abstention import (
     binomial_p,
@@ -63,8 +64,8 @@ def test_slices_that_do_not_tell_the_temperature_give_none():
 def test_calibration_error_falls_on_people_who_were_not_fitted_on():
     logits, labels, patients = people(600, slices=4)
     crossed = cross_fit(logits, labels, patients)
-    before = Answers(probabilities(logits), labels, patients)
-    after = Answers(crossed.probabilities, labels, patients)
+    before = Answers(probabilities(logits), labels, patients, FOUR_STAGES)
+    after = Answers(crossed.probabilities, labels, patients, FOUR_STAGES)
     change = Summary(after).change(before)
     assert change["ece"]["high"] < 0
     assert change["nll"]["high"] < 0
@@ -168,7 +169,7 @@ def test_studies_are_certified_where_slices_are_not():
     assert fitted.abstain_below == NEVER
     assert fitted.study.abstain_below == certified.studies.threshold < 1
     assert (fitted.apply(logits).max(1) < fitted.abstain_below).all()
-    facts = abstention(certified, held, logits, 0.1)
+    facts = abstention(certified, held, logits, 0.1, FOUR_STAGES)
     assert (facts["slices"]["certified"], facts["patients"]["certified"]) == (False, True)
     assert facts["slices"]["coverage"]["value"] == 0
     assert "not estimable" in facts["slices"]["risk"]["why"]
@@ -185,8 +186,8 @@ def test_a_study_is_surer_than_the_mean_of_its_slices():
     stage, scores = draw(np.random.default_rng(3), 160, 0.17, 0.6)
     logits, labels, patients = flat(scores, stage)
     crossed = cross_fit(logits, labels, patients)
-    mean = Answers(crossed.probabilities, labels, patients).by_patient()
-    study = Answers(crossed.studies, mean.labels, mean.patients)
+    mean = Answers(crossed.probabilities, labels, patients, FOUR_STAGES).by_patient()
+    study = Answers(crossed.studies, mean.labels, mean.patients, FOUR_STAGES)
     new, old = assess(study), assess(mean)
     assert new["slope"]["low"] < 1 < new["slope"]["high"]
     assert old["slope"]["low"] > 1
@@ -200,10 +201,10 @@ def test_the_interval_of_a_skill_score_does_not_exceed_one():
     labels = np.arange(20) % 4
     sure = np.where(np.eye(4)[labels] == 1, 0.997, 0.001)
     sure[0] = [0.4, 0.5, 0.05, 0.05]
-    skill = assess(Answers(sure, labels, np.arange(20)))["skill"]
+    skill = assess(Answers(sure, labels, np.arange(20), FOUR_STAGES))["skill"]
     for figure in skill.values():
         assert figure["low"] < figure["value"] < figure["high"] <= 1
-    certain = assess(Answers(np.eye(4)[labels], labels, np.arange(20)))["skill"]["brier"]
+    certain = assess(Answers(np.eye(4)[labels], labels, np.arange(20), FOUR_STAGES))["skill"]["brier"]
     assert (certain["value"], certain["low"]) == (1, None)
     assert "not estimable" in certain["why"]
 
@@ -256,21 +257,23 @@ def test_calibrated_probabilities_are_not_declared_miscalibrated_and_others_are(
     stage, scores = draw(np.random.default_rng(6), 160, 0.67)
     alone, together = posteriors(scores, 0.67)
     _, labels, patients = flat(scores, stage)
-    good = assess(Answers(alone, labels, patients), together)
+    good = assess(Answers(alone, labels, patients, FOUR_STAGES), together)
     assert not good["miscalibration"]["declared"]
     assert good["ece"]["null_low"] <= good["ece"]["value"] <= good["ece"]["null_high"]
     assert good["ece"]["raw"] > good["ece"]["value"]
     sharp = probabilities(np.log(np.maximum(alone, 1e-300)) * 3)
-    bad = assess(Answers(sharp, labels, patients), together)
+    bad = assess(Answers(sharp, labels, patients, FOUR_STAGES), together)
     assert bad["miscalibration"]["declared"]
     assert bad["slope"]["high"] < 1
     assert bad["ece"]["value"] > bad["ece"]["null_high"]
-    assert assess(Answers(alone[:288], labels[:288], patients[:288]), together[:9])["why"].startswith("not estimable")
+    assert assess(Answers(alone[:288], labels[:288], patients[:288], FOUR_STAGES), together[:9])["why"].startswith(
+        "not estimable"
+    )
 
 
 def test_ece_is_none_for_the_calibrated():
     logits, labels, _ = people(20_000, slices=1, sharpness=1)
-    answers = Answers(probabilities(logits), labels, np.arange(len(labels)))
+    answers = Answers(probabilities(logits), labels, np.arange(len(labels)), FOUR_STAGES)
     assert calibration_scores(answers, np.ones((1, len(labels))))["ece"][0] < 0.015
 
 

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.fit import certify
 from stageproof.train.calibration.miscalibration import against_chance
@@ -34,8 +35,8 @@ def test_perfect_calibration_is_rarely_declared_miscalibrated(people: int, icc: 
         stage, scores = draw(np.random.default_rng((people, round(100 * icc), run)), people, icc)
         alone, together = posteriors(scores, icc)
         _, labels, patients = flat(scores, stage)
-        slices = against_chance(Answers(alone, labels, patients), together, seed=run)
-        studies = against_chance(Answers(together, stage, np.arange(people)), None, seed=run)
+        slices = against_chance(Answers(alone, labels, patients, FOUR_STAGES), together, seed=run)
+        studies = against_chance(Answers(together, stage, np.arange(people), FOUR_STAGES), None, seed=run)
         for at, one in enumerate((slices, studies)):
             declared[at] += bool(one["miscalibration"] and one["miscalibration"]["declared"])
             errors[at] += one["ece"]["value"]

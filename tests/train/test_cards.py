@@ -188,7 +188,7 @@ def test_a_missing_figure_is_an_error_and_never_a_gap(sources, make):
     "path",
     [
         ("slices", "accuracy", "value"),
-        ("patients", "demented", "auc", "low"),
+        ("patients", "positive", "auc", "low"),
         ("calibration", "after", "ece", "value"),
         ("control", "permutation", "p"),
         ("slices", "classes", "NonDemented", "recall", "value"),

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from stageproof.runtime.errors import CheckpointError, InputError
-from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, LABELS
-from stageproof.train.foreign.class_order import ClassOrder, Statement, decide, given_labels
+from stageproof.runtime.labels import ALPHABETICAL, ASSUMED, FOUR_STAGES, LABELS, label_set
+from stageproof.train.foreign.class_order import ClassOrder, Given, Statement, decide, given_labels
 from stageproof.train.foreign.side_files import beside
 from stageproof.train.foreign.stated_order import hints, stated
 
@@ -116,9 +116,14 @@ def test_any_two_forms_that_differ_are_refused_and_any_two_that_agree_are_not():
         ({"classes": list(LABELS[:3])}, r"names 3 classes .*model\.pth has 4 outputs"),
         ({"classes": [*LABELS, "Severe"]}, r"names 5 classes"),
         ({"classes": ["0", "1", "2", "3"]}, r"has the class names '0', '1'.*--labels NonDemented"),
-        ({"id2label": {str(at): f"LABEL_{at}" for at in range(4)}}, r"'LABEL_0'.*expected NonDemented"),
-        ({"classes": ["AD", "CN", "EMCI", "LMCI"]}, r"'AD', 'CN'"),
-        ({"classes": ["MildDemented", "ModerateDemented", "NonDemented", "other"]}, r"'other'"),
+        (
+            {"id2label": {str(at): f"LABEL_{at}" for at in range(4)}},
+            r"'LABEL_0'.*do not say what .*--labels Non",
+        ),
+        (
+            {"classes": ["MildDemented", "ModerateDemented", "NonDemented", "other"]},
+            r"unknown .*'other', among.*--classes",
+        ),
     ],
 )
 def test_what_cannot_be_an_order_is_refused(content, message):
@@ -161,7 +166,7 @@ def test_classes_listed_under_any_other_key_are_a_hint():
 
 def test_names_that_say_nothing_need_labels_and_do_not_contradict_them():
     statements = stated({"classes": ["a", "b", "c", "d"]}, "model.pth")
-    assert decide(statements, LABELS, "model.pth") == ClassOrder(LABELS, "option", "from --labels")
+    assert decide(statements, LABELS, "model.pth") == ClassOrder(LABELS, "option", "from --labels", FOUR_STAGES)
     partly = stated({"classes": ["x", "ModerateDemented", "y", "z"]}, "model.pth")
     assert decide(partly, ALPHABETICAL, "model.pth").labels == ALPHABETICAL
     with pytest.raises(InputError, match="Contradictory class orders"):
@@ -172,18 +177,17 @@ def test_names_that_say_nothing_need_labels_and_do_not_contradict_them():
 def test_labels_take_any_known_spelling(spelling):
     for order in ORDERS:
         spelt = tuple(map(SPELLINGS[spelling], order))
-        assert given_labels(spelt) == given_labels((",".join(spelt),)) == order
-    assert given_labels(()) == ()
+        assert given_labels(spelt) == given_labels((",".join(spelt),)) == Given(order, FOUR_STAGES)
+    assert given_labels(()) == Given()
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
         (("NonDemented", "Mild", "MildDemented", "ModerateDemented"), "unknown classes: 'Mild'"),
-        (("tuple.index(x)",), r"unknown classes: 'tuple\.index\(x\)'"),
+        (("tuple.index(x)",), r"has 1 classes \(tuple\.index\(x\)\), expected 2 to 20"),
         ((*LABELS, "NonDemented"), "has NonDemented twice"),
         ((*LABELS[:3], "mild_dementia"), "has MildDemented twice"),
-        (LABELS[:3], "has 3 classes; ModerateDemented is missing"),
         (("No", "Impairment", "Mild", "Impairment", "Moderate", "Impairment"), "Quote names that contain spaces"),
         (("",), "has 0 classes"),
     ],
@@ -196,12 +200,12 @@ def test_labels_that_cannot_be_an_order(labels, message):
 def test_wrong_labels_are_refused_before_anything_heavy_is_imported(tmp_path):
     code = (
         "import sys; from export.__main__ import main\n"
-        f"status = main(['nowhere.pth', '--labels', 'A', 'B', '--out', {str(tmp_path / 'b')!r}])\n"
+        f"status = main(['nowhere.pth', '--labels', 'NonDemented', 'B', '--out', {str(tmp_path / 'b')!r}])\n"
         "assert 'torch' not in sys.modules and 'onnx' not in sys.modules\nsys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
-    assert "InputError: --labels has unknown classes: 'A', 'B'" in done.stderr
+    assert "InputError: --labels has unknown classes: 'B', among" in done.stderr
 
 
 SIDE_FILES: dict[str, tuple[str, Callable[[tuple[str, ...]], str]]] = {
@@ -268,4 +272,94 @@ def test_a_file_about_the_classes_that_cannot_be_read_is_named(tmp_path, content
 
 
 def test_a_statement_names_what_it_does_not_know():
-    assert str(Statement("classes in a.pth", ("No Impairment", "AD"))) == "classes in a.pth: NonDemented, 'AD'"
+    assert str(Statement("classes in a.pth", ("No Impairment", "FTD"))) == "classes in a.pth: NonDemented, 'FTD'"
+
+
+@pytest.mark.parametrize(
+    ("names", "clinical", "positive"),
+    [
+        (("AD", "CN", "MCI"), ("CN", "MCI", "AD"), ("AD",)),
+        (
+            ("Final AD JPEG", "Final CN JPEG", "Final EMCI JPEG", "Final LMCI JPEG"),
+            ("CN", "EMCI", "LMCI", "AD"),
+            ("AD",),
+        ),
+        (("1", "0", "2", "0.5"), ("CDR 0", "CDR 0.5", "CDR 1", "CDR 2"), ("CDR 0.5", "CDR 1", "CDR 2")),
+        (("demented", "nondemented"), ("NonDemented", "Demented"), ("Demented",)),
+        (("MildDemented", "NonDemented", "VeryMildDemented"), LABELS[:3], LABELS[1:3]),
+        (("left", "right"), ("left", "right"), ("right",)),
+        (("0_b", "1_a", "2_c"), ("b", "a", "c"), ("a", "c")),
+    ],
+)
+def test_names_that_are_stated_define_the_label_set(names, clinical, positive):
+    found = decide(stated({"classes": list(names)}, "model.pth"), (), "model.pth", len(names))
+    assert found.classes == label_set(clinical, positive)
+    assert found.classes.positive == positive
+    assert [found.classes.find(name.partition("_")[2] or name) for name in names] == list(found.labels)
+    custom = clinical[0] in ("left", "b")
+    assert found.clinical_order_assumed == custom
+    assert ("if not, give --classes" in str(found)) == custom
+    with pytest.raises(CheckpointError, match=rf"names {len(names)} classes .*has {len(names) + 1} outputs"):
+        decide(stated({"classes": list(names)}, "model.pth"), (), "model.pth", len(names) + 1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 7, 20])
+def test_without_names_only_four_outputs_are_assumed(count):
+    for content in ({}, {"classes": [str(number) for number in range(count)]}):
+        with pytest.raises(CheckpointError, match=r"--labels CLASS0 CLASS1"):
+            decide(stated(content, "model.pth"), (), "model.pth", count)
+    names = tuple(f"class {chr(97 + number)}" for number in range(count))
+    found = decide([], given_labels(names), "model.pth", count)
+    assert (found.labels, found.origin, found.classes.names) == (names, "option", names)
+    with pytest.raises(InputError, match=rf"--labels has {count} classes .*has 4 outputs, one for each class"):
+        decide([], given_labels(names), "model.pth", 4)
+
+
+def test_classes_give_the_clinical_order_of_a_set_of_ones_own():
+    statements = stated({"classes": ["AD", "CN", "FTD"]}, "model.pth")
+    with pytest.raises(CheckpointError, match=r"unknown classes: 'FTD', among .*--classes AD CN FTD"):
+        decide(statements, (), "model.pth", 3)
+    given = given_labels((), ("CN,FTD,AD",), ("AD", "FTD"))
+    found = decide(statements, given, "model.pth", 3)
+    assert (found.labels, found.origin) == (("AD", "CN", "FTD"), "checkpoint")
+    assert found.classes == label_set(("CN", "FTD", "AD"), ("FTD", "AD"))
+    assert not found.clinical_order_assumed
+    with pytest.raises(InputError, match=r"--classes gives the clinical order of CN, FTD, AD, not the order of"):
+        decide([], given, "model.pth", 3)
+    with pytest.raises(InputError, match=r"--classes has 3 classes .* has 4 outputs"):
+        decide([], given, "model.pth", 4)
+    other = given_labels((), ("CN", "FTD", "PD"))
+    with pytest.raises(InputError, match=r"--classes is CN, FTD, PD, but classes in model\.pth also names 'AD'"):
+        decide(statements, other, "model.pth", 3)
+    both = given_labels(("FTD", "AD", "CN"), ("CN", "FTD", "AD"))
+    with pytest.raises(InputError, match="Contradictory class orders"):
+        decide(statements, both, "model.pth", 3)
+    assert decide([], both, "model.pth", 3).labels == ("FTD", "AD", "CN")
+    assert given_labels(("mci", "AD", "NC"), ("cn-mci-ad",)).labels == ("MCI", "AD", "CN")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((("a", "b", "c"), ("a", "b")), "--labels has unknown classes: 'c'"),
+        ((("a", "b"), ("a", "b", "c")), "--labels has 2 classes; c is missing"),
+        (((), ("AD", "CN")), "--classes has classes AD, CN: expected them in clinical order, CN, AD"),
+        (((), (), ("AD",)), "--positive needs the classes"),
+        ((("a", "b"), (), ("z",)), "positive classes z: expected some of a, b"),
+        ((("a", "b"), (), ("a", "b")), "all classes are positive"),
+        (((), ("cn-ad-typo",)), "1 classes"),
+    ],
+)
+def test_options_that_contradict_each_other(words, message):
+    with pytest.raises(InputError, match=message):
+        given_labels(*words)
+
+
+def test_two_sets_of_names_contradict_each_other():
+    statements = stated({"classes": ["left", "right"], "class_names": ["up", "down"]}, "model.pth")
+    with pytest.raises(CheckpointError, match="Contradictory class orders"):
+        decide(statements, (), "model.pth", 2)
+    statements = stated({"classes": ["CN", "AD"], "class_names": ["AD", "normal"]}, "model.pth")
+    with pytest.raises(CheckpointError, match="Contradictory class orders"):
+        decide(statements, (), "model.pth", 2)
+    assert decide(stated({"a": 1, "classes": np.array(["AD", "CN"])}, "m"), (), "m", 2).labels == ("AD", "CN")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.train.data.sources.age_and_sex import NOT_RECORDED, Traits, age_in_years, sex_of, traits_of
 from stageproof.train.evaluate.demographics import by_patient, described
 from stageproof.train.evaluate.demographics import subgroups as figures_of
@@ -62,7 +62,7 @@ def test_acting_on_everybody_is_the_model_that_always_says_demented():
 def test_net_benefit_of_too_few_patients_is_not_estimable():
     found = net_benefit(np.full(12, 0.5), np.arange(12) < 4)
     assert found["curve"] is None
-    assert found["why"].startswith("not estimable: 4 patients with dementia and 8 without")
+    assert found["why"].startswith("not estimable: 4 positive and 8 negative patients")
 
 
 def test_predictive_values_are_bayes_rule_and_at_the_own_prevalence_a_count():
@@ -164,7 +164,7 @@ def answers(count: int, seed: int = 0) -> Answers:
     labels = np.arange(count) % 4
     probabilities = rng.dirichlet(np.ones(4), count) * 0.6
     probabilities[np.arange(count), labels] += 0.4
-    return Answers(probabilities, labels, np.arange(count))
+    return Answers(probabilities, labels, np.arange(count), FOUR_STAGES)
 
 
 def test_subgroups_partition_the_patients_and_say_not_estimable_where_few():
@@ -186,7 +186,7 @@ def test_subgroups_partition_the_patients_and_say_not_estimable_where_few():
 
 def test_a_specificity_of_a_class_that_nobody_has_is_not_given():
     people = answers(60)
-    people = Answers(people.probabilities, np.minimum(people.labels, 2), people.patients)
+    people = Answers(people.probabilities, np.minimum(people.labels, 2), people.patients, FOUR_STAGES)
     for figure in Summary(people).decisions()["classes"][LABELS[3]].values():
         assert figure["value"] is None
         assert figure["why"].startswith("not estimable")

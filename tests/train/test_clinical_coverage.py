@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.train.evaluate.demographics import subgroups
 from stageproof.train.metrics.classification import Answers
 from stageproof.train.metrics.net_benefit import net_benefit
@@ -94,7 +95,7 @@ def test_intervals_of_subgroups_hold_the_truth(shift):
         rng = np.random.default_rng((21, run))
         chance, positive = drawn(rng, 160, shift)
         chances = np.stack([1 - chance, chance, 0 * chance, 0 * chance], 1)
-        people = Answers(chances, positive.astype(np.int64), np.arange(160))
+        people = Answers(chances, positive.astype(np.int64), np.arange(160), FOUR_STAGES)
         sexes = np.where(rng.random(160) < 1 / 3, "male", "female").astype(object)
         for one in subgroups(people, rng.normal(75, 9, 160), sexes):
             for name, value in true.items():

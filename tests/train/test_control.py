@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.train.data.decode import Slices
 from stageproof.train.data.splits import shuffled_labels, split_slices
 from stageproof.train.evaluate.negative_controls import control_fails, identity_test, permutation_test
@@ -26,7 +27,7 @@ def memoriser(people: int, by: str, seed: int) -> dict:
     distance = (known**2).sum(1) - 2 * test @ known.T
     answers = np.eye(4)[labels[dealt.training][distance.argmin(1)]]
     tested = np.unique(groups[dealt.validation], return_inverse=True)[1]
-    return permutation_test(Answers(answers, labels[dealt.validation], tested), seed)[0]
+    return permutation_test(Answers(answers, labels[dealt.validation], tested, FOUR_STAGES), seed)[0]
 
 
 def remembering(shared: bool) -> HeldOut:
@@ -59,7 +60,7 @@ def test_few_patients_give_the_control_no_power_and_it_says_so():
     for count in (16, 160):
         patients = np.repeat(np.arange(count), 4)
         guess = np.repeat(np.random.default_rng(1).integers(0, 4, count), 4)
-        found[count] = permutation_test(Answers(np.eye(4)[guess], patients % 4, patients))[0]
+        found[count] = permutation_test(Answers(np.eye(4)[guess], patients % 4, patients, FOUR_STAGES))[0]
     assert found[16]["has_power"] is False
     assert found[16]["patients_needed"] > 30
     assert power_sentence(found[16], 16).startswith("NO POWER: with 16 patients tested, leakage of 20% of them")
@@ -79,13 +80,13 @@ def test_shuffled_labels_fall_to_chance_and_true_ones_stand_out():
     labels = patients % 4
     rng = np.random.default_rng(0)
     said = np.where(rng.random(320) < 0.7, labels, rng.integers(0, 4, 320))
-    good, scores = permutation_test(Answers(np.eye(4)[said] * 0.6 + 0.1, labels, patients))
+    good, scores = permutation_test(Answers(np.eye(4)[said] * 0.6 + 0.1, labels, patients, FOUR_STAGES))
     assert good["chance"] == 0.25
     assert good["shuffled_mean"] == pytest.approx(0.25, abs=0.01)
     assert good["p"] == pytest.approx(1 / 1001)
     assert scores.shape == (1000,)
     guess = np.repeat(rng.integers(0, 4, 40), 8)
-    none, _ = permutation_test(Answers(np.eye(4)[guess] * 0.6 + 0.1, labels, patients))
+    none, _ = permutation_test(Answers(np.eye(4)[guess] * 0.6 + 0.1, labels, patients, FOUR_STAGES))
     assert none["p"] > 0.05
 
 

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.fit import cross_fit, fit_temperature
 from stageproof.train.calibration.study_fit import cross_fit_study, study_evidence
@@ -227,7 +227,7 @@ def answers_of(recalls: dict[int, float], fold: int, people: int) -> list[tuple]
 
 def folds_of(told: list[tuple]) -> Folds:
     labels, decisions, fold = (np.array(column) for column in zip(*told, strict=True))
-    return Folds(Answers(np.eye(4)[decisions], labels, np.arange(len(labels))), fold, "patients")
+    return Folds(Answers(np.eye(4)[decisions], labels, np.arange(len(labels)), FOUR_STAGES), fold, "patients")
 
 
 def test_balanced_accuracy_is_over_the_same_classes_in_every_column():
@@ -265,8 +265,8 @@ def test_a_shift_between_folds_lowers_the_pooled_area_only():
     for shift in (0.0, 3.0):
         chance = 1 / (1 + np.exp(-score - shift * fold))
         chances = np.stack([1 - chance, chance, 0 * chance, 0 * chance], 1)
-        facts = figures(Folds(Answers(chances, labels, np.arange(400)), fold, "patients"))
-        mean, pooled = facts["over_folds"]["patients"]["demented.auc"], facts["patients"]["demented"]["auc"]
+        facts = figures(Folds(Answers(chances, labels, np.arange(400), FOUR_STAGES), fold, "patients"))
+        mean, pooled = facts["over_folds"]["patients"]["positive.auc"], facts["patients"]["positive"]["auc"]
         assert mean["mean"] == pytest.approx(0.76, abs=0.04)
         assert (pooled["value"] < 0.65) == (shift > 0)
         assert mean["low"] < 0.76 < mean["high"]
@@ -274,7 +274,9 @@ def test_a_shift_between_folds_lowers_the_pooled_area_only():
 
 def test_unknown_patients_have_means_without_intervals():
     facts = figures(
-        Folds(Answers(np.eye(4)[[0, 1] * 20], np.array([0, 1] * 20), np.arange(40)), np.arange(40) % 5, None)
+        Folds(
+            Answers(np.eye(4)[[0, 1] * 20], np.array([0, 1] * 20), np.arange(40), FOUR_STAGES), np.arange(40) % 5, None
+        )
     )
     mean = facts["over_folds"]["slices"]["accuracy"]
     assert (mean["mean"], mean["low"]) == (1.0, None)
@@ -320,7 +322,9 @@ def test_the_forest_has_every_fold_the_mean_and_the_pooled_figure_with_intervals
 
 
 def test_a_forest_of_what_is_not_estimable_is_drawn_without_it():
-    facts = figures(Folds(Answers(np.eye(4)[[0, 1] * 20], np.zeros(40, int), np.arange(40)), np.arange(40) % 5, None))
+    facts = figures(
+        Folds(Answers(np.eye(4)[[0, 1] * 20], np.zeros(40, int), np.arange(40), FOUR_STAGES), np.arange(40) % 5, None)
+    )
     axes = Figure().subplots()
-    draw_forest(axes, facts, "slices", "demented.auc")
+    draw_forest(axes, facts, "slices", "positive.auc")
     assert "not estimable" in [text.get_text() for text in axes.texts]

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.images.raster import read_image
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec, resize
 from stageproof.train.data.dataset import prepare
 from stageproof.train.data.decode import safe_loader
@@ -171,23 +171,23 @@ def test_every_class_is_trained_on_and_those_of_few_people_are_named(last, seed)
     for fold in range(5):
         split = split_slices(labels, groups, folds=5, fold=fold, seed=seed)
         assert set(labels[split.training]) == {0, 1, 2, 3}
-        assert split.not_estimable == ("ModerateDemented",)
+        assert split.scarce == (3,)
         assert split.leaked == 0
         held += list(split.validation)
     assert len(held) == len(set(held)) == len(labels) - (3 if last == 1 else 0)  # an only patient is always trained on
 
 
 def test_enough_people_are_not_named(cohort):
-    assert split_slices(*cohort, folds=3).not_estimable == ()
-    assert split_slices(*cohort, folds=4).not_estimable == ("ModerateDemented",)
+    assert split_slices(*cohort, folds=3).scarce == ()
+    assert split_slices(*cohort, folds=4).scarce == (3,)
 
 
 def test_no_recall_is_shown_for_a_class_of_too_few_people():
     logits, labels = np.eye(4)[[0, 1, 2, 3]] * 9, np.arange(4)
-    found = figures(logits, labels, np.arange(4), ("ModerateDemented",))
+    found = figures(logits, labels, np.arange(4), FOUR_STAGES, ("ModerateDemented",))
     assert found["recall"]["ModerateDemented"] is None
     assert found["balanced_accuracy"] == 1
-    assert figures(logits, labels, np.arange(4), LABELS)["balanced_accuracy"] is None
+    assert figures(logits, labels, np.arange(4), FOUR_STAGES, LABELS)["balanced_accuracy"] is None
 
 
 @pytest.mark.parametrize(("by", "kind"), [("patient", "4 patients"), ("slice", "2 slices in the smallest class")])

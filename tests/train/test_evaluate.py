@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stageproof.runtime.bundle.manifest import ModelInfo
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.evaluate.__main__ import main
 from stageproof.train.metrics.classification import Answers
@@ -112,11 +112,11 @@ def test_misclassified_slices_are_shown_by_digest_the_most_confident_first(evalu
 
 def test_at_most_24_errors_are_shown_and_none_where_there_are_none():
     labels = np.arange(40) % 4
-    right = Answers(np.eye(4)[labels], labels, np.arange(40))
+    right = Answers(np.eye(4)[labels], labels, np.arange(40), FOUR_STAGES)
     pixels = np.zeros((40, 3, 8, 8), np.uint8)
     assert misclassified(right, pixels, []) == []
     assert summary([], 0, 40) == "None of the 40 slices is misclassified."
-    wrong = Answers(np.eye(4)[(labels + 1) % 4], labels, np.arange(40))
+    wrong = Answers(np.eye(4)[(labels + 1) % 4], labels, np.arange(40), FOUR_STAGES)
     shown = misclassified(wrong, pixels, [f"image-{at}" for at in most_confident_errors(wrong)])
     assert len(shown) == 24
     assert "40 of 40 slices are misclassified. The 24 of highest probability are shown" in summary(shown, 40, 40)
@@ -124,7 +124,7 @@ def test_at_most_24_errors_are_shown_and_none_where_there_are_none():
 
 def test_curves_of_each_class_come_with_the_area_and_interval_of_the_figures(facts):
     labels = np.arange(40) % 3
-    answers = Answers(np.random.default_rng(0).dirichlet(np.ones(4), 40), labels, np.arange(40))
+    answers = Answers(np.random.default_rng(0).dirichlet(np.ones(4), 40), labels, np.arange(40), FOUR_STAGES)
     axes = Figure().subplots()
     draw_class_rocs(axes, "slices", facts["slices"]["classes"], answers)
     texts = [text.get_text() for text in axes.get_legend().get_texts()]

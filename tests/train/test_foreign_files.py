@@ -142,14 +142,16 @@ def test_numbers_of_numpy_are_read_and_nothing_else_of_it(tmp_path):
 
 def test_a_whole_network_is_refused_by_the_name_of_its_class(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.linear\.Linear.*Save its state dict alone"):
+    with pytest.raises(
+        CheckpointError, match=r"whole network of the class torch\.nn\.modules\.linear\.Linear, .*state dict"
+    ):
         read_state(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_pickles_of_other_libraries(tmp_path, protocol):
     (tmp_path / "a.pth").write_bytes(pickle.dumps({"coef": Path("x")}, protocol))
-    with pytest.raises(CheckpointError, match=r"a\.pth (contains more than tensors|cannot be read)"):
+    with pytest.raises(CheckpointError, match=r"a\.pth is a pickle that torch\.save did not write"):
         read_state(tmp_path / "a.pth")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stageproof.runtime.errors import DatasetError, InputError
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.config.command_line import parse
 from stageproof.train.data.dataset import prepare
@@ -16,7 +17,7 @@ from stageproof.train.data.samples import Samples
 @pytest.fixture
 def samples() -> Samples:
     names = ["a/1.png", 'b/"two", 2.png', "b/Zoë.png"]
-    return Samples([b""] * 3, np.array([0, 1, 1]), names, None, "slices")
+    return Samples([b""] * 3, np.array([0, 1, 1]), names, None, "slices", classes=FOUR_STAGES)
 
 
 def test_what_is_written_is_read(samples, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from stageproof.runtime.errors import DatasetError, InputError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.train.data.identity.from_names import from_names
 from stageproof.train.data.identity.patient_pattern import compile_pattern, from_pattern
 from stageproof.train.data.ids import Ids
@@ -27,7 +27,7 @@ def found(make, classes: int = 4) -> tuple[Ids | None, list[str]]:
         names = make(label)
         paths += [f"{LABELS[label]}/{name}" for name in names]
         labels += [label] * len(names)
-    return from_names(paths, np.array(labels))
+    return from_names(paths, np.array(labels), FOUR_STAGES)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_a_table_of_path_label_patient_session(tmp_path, separator):
         ("path,label\n", "lists no slice"),
         ("path,label\n0.png,NonDemented\ngone.png,NonDemented\n", r"1 of 2 files do not exist, such as 'gone\.png'"),
         ("path,label\n0.png,NonDemented\n0.png,NonDemented\n", r"1 files twice, such as '0\.png'"),
-        ("path,label\n0.png,2\n", "'2' in the column 'label' is not a class"),
+        ("path,label\n0.png,2\n", "column 'label': the labels are the numbers 2, and nothing gives their order"),
         ("path,label,patient\n0.png,NonDemented,\n1.png,NonDemented,7\n", "row 2: the column 'patient' is empty"),
         ("path,label,patient\n0.png,NonDemented,7\n1.png,NonDemented,7\n", "has the same patient for all"),
     ],

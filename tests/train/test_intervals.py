@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.train.metrics.classification import Answers
-from stageproof.train.metrics.intervals import exact, jackknife, leave_one_out, newcombe, possible_tables
+from stageproof.train.metrics.intervals import (
+    exact,
+    extreme_tables,
+    jackknife,
+    leave_one_out,
+    newcombe,
+    possible_tables,
+)
 from stageproof.train.metrics.with_intervals import Summary
 from stageproof.train.reports.formatting import format_figure, patient_count
 from tests.train.interval_simulation import TARGETS, Held, coverage, simulate
@@ -19,7 +26,7 @@ from tests.train.interval_simulation import TARGETS, Held, coverage, simulate
 def decided(labels: list[int], decisions: list[int], slices: int = 1) -> Answers:
     """So many slices of one patient for each label, all with its decision."""
     truth, said = np.repeat(labels, slices), np.repeat(decisions, slices)
-    return Answers(np.eye(4)[said] * 0.8 + 0.05, truth, np.repeat(np.arange(len(labels)), slices))
+    return Answers(np.eye(4)[said] * 0.8 + 0.05, truth, np.repeat(np.arange(len(labels)), slices), FOUR_STAGES)
 
 
 def every_figure(found, path: str = "") -> dict[str, dict]:
@@ -96,7 +103,7 @@ def test_what_is_all_right_may_still_be_wrong_of_others():
     figures = Summary(answers).decisions()
     assert figures["accuracy"]["low"] == pytest.approx(0.025 ** (1 / 16))
     assert figures["classes"]["NonDemented"]["recall"]["low"] == pytest.approx(0.025 ** (1 / 8))
-    assert figures["demented"]["auc"]["low"] == pytest.approx(newcombe(1, 8, 8)[0])
+    assert figures["positive"]["auc"]["low"] == pytest.approx(newcombe(1, 8, 8)[0])
     assert 0.5 < figures["kappa"]["low"] < 0.9
     assert 0.5 < figures["balanced_accuracy"]["low"] < 0.9
     assert figures["kappa"]["high"] == figures["balanced_accuracy"]["high"] == 1
@@ -155,7 +162,7 @@ def test_an_interval_of_few_people_near_one_holds_the_truth():
     truth, held = 0.985, 0
     for seed in range(80):
         answers = simulate(np.random.default_rng(seed), (10, 5, 5), skill=2.3287, alike=0.6)
-        figure = Summary(answers).decisions()["demented"]["auc"]
+        figure = Summary(answers).decisions()["positive"]["auc"]
         held += figure["low"] <= truth <= figure["high"]
     assert held >= 0.92 * 80
 
@@ -166,9 +173,12 @@ def test_an_area_whose_variance_is_that_of_one_patient_is_bounded(slices):
     score = np.concatenate([np.linspace(0.1, 0.3, 24), np.linspace(0.6, 0.9, 135), [0.05]])
     probabilities = np.stack([1 - score, score, 0 * score, 0 * score], 1)
     answers = Answers(
-        np.repeat(probabilities, slices, 0), np.repeat([0] * 24 + [1] * 136, slices), np.repeat(np.arange(160), slices)
+        np.repeat(probabilities, slices, 0),
+        np.repeat([0] * 24 + [1] * 136, slices),
+        np.repeat(np.arange(160), slices),
+        FOUR_STAGES,
     )
-    area = Summary(answers).decisions()["demented"]["auc"]
+    area = Summary(answers).decisions()["positive"]["auc"]
     assert area["value"] == pytest.approx(135 / 136)
     assert 0.9 < area["low"] < 0.97
     assert area["high"] > area["value"]
@@ -179,8 +189,10 @@ def test_unequal_numbers_of_slices_count_as_fewer_patients_for_an_area():
     labels, slices = np.array([0] * 15 + [1] * 15), np.array([1] * 29 + [100])
     score = np.concatenate([np.linspace(0.1, 0.3, 15), np.linspace(0.6, 0.9, 14), [0.05]])
     probabilities = np.stack([1 - score, score, 0 * score, 0 * score], 1)
-    answers = Answers(np.repeat(probabilities, slices, 0), np.repeat(labels, slices), np.repeat(np.arange(30), slices))
-    area = Summary(answers).decisions()["demented"]["auc"]
+    answers = Answers(
+        np.repeat(probabilities, slices, 0), np.repeat(labels, slices), np.repeat(np.arange(30), slices), FOUR_STAGES
+    )
+    area = Summary(answers).decisions()["positive"]["auc"]
     assert area["high"] - area["low"] > 0.9
 
 
@@ -205,3 +217,33 @@ def test_coverage(level, name, target, people, alike):
 def discrete(held: Held) -> bool:
     """Whether a figure near 1 or of 40 patients: few of them are wrong, and exact intervals hold it more often."""
     return held.truth > 0.9 or held.figure.startswith("classes.")
+
+
+@pytest.mark.parametrize("slices", [1, 32])
+def test_one_patient_with_all_errors_does_not_make_an_interval_of_the_whole_range(slices: int) -> None:
+    """The jackknife alone has [.06, 1] for the balanced accuracy, [-.78, 1] for kappa and [.04, 1] for the accuracy."""
+    truth = np.repeat([0, 1, 2, 3], [80, 56, 22, 5])
+    said = truth.copy()
+    said[0] = 1
+    answers = Answers(
+        np.repeat(np.eye(4)[said] * 0.8 + 0.05, slices, 0),
+        np.repeat(truth, slices),
+        np.repeat(np.arange(len(truth)), slices),
+        FOUR_STAGES,
+    )
+    found = Summary(answers).classified()
+    for name, least in (("accuracy", 0.95), ("balanced_accuracy", 0.6), ("kappa", 0.3)):
+        assert least < found[name]["low"] < found[name]["value"] < found[name]["high"], name
+    assert found["macro"]["f1"]["low"] > 0.6
+
+
+def test_extreme_tables_have_the_ends_of_the_exact_intervals() -> None:
+    table = np.array([[8.0, 2.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
+    found = extreme_tables(table, np.array([10, 5, 0]), 0.99)
+    shares = 1 - found[:, 0, 0] / 10, 1 - found[:, 1, 1] / 5
+    low, high = exact(2, 10, 0.995)
+    assert {round(share, 9) for share in shares[0]} == {round(low, 9), round(high, 9)}
+    assert {round(share, 9) for share in shares[1]} == {0.0, round(exact(0, 5, 0.995)[1], 9)}
+    assert np.allclose(found.sum(2), table.sum(1))
+    assert not found[:, 2].any()
+    assert not found[:, :, 2].any()  # no patient has this class, and nobody was predicted to have it

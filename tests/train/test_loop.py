@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 
 from stageproof.runtime.errors import TrainingError
 from stageproof.runtime.preprocess import InputSpec
@@ -435,6 +436,27 @@ def test_dropout_masks_follow_from_the_step_and_the_place_in_the_batch():
     assert set(whole.unique().tolist()) == {0.0, float(torch.tensor(1 / 0.6))}
     assert 0.3 < float((whole == 0).float().mean()) < 0.5
     assert torch.equal(layer.eval()(values), values)
+
+
+@pytest.mark.parametrize("mode", ["row", "batch"])
+def test_stochastic_depth_follows_from_the_step_and_the_place_in_the_batch(mode):
+    holder = nn.Sequential(StochasticDepth(0.4, mode))
+    seed_dropouts(holder)
+    values = torch.ones(200, 3, 2, 2)
+    place_dropouts(holder, 3, 200, slice(0, 200))
+    whole = holder(values)
+    place_dropouts(holder, 3, 200, slice(4, 7))
+    torch.manual_seed(9)  # the global generator changes nothing
+    assert torch.equal(holder(values[4:7]), whole[4:7])
+    kept = {}
+    for seed in range(60):
+        place_dropouts(holder, seed, 200, slice(0, 200))
+        kept[seed] = holder(values)[:, 0, 0, 0]
+    assert set(torch.cat(list(kept.values())).unique().tolist()) == {0.0, float(torch.tensor(1 / 0.6))}
+    assert 0.2 < float(torch.stack(list(kept.values())).eq(0).float().mean()) < 0.6
+    assert all((len(rows.unique()) == 1) == (mode == "batch") for rows in kept.values())
+    assert (whole.flatten(1).std(1) == 0).all(), "a slice is dropped whole"
+    assert torch.equal(holder.eval()(values), values)
 
 
 @pytest.mark.parametrize("length", [0.5, 3.0, float("inf"), float("nan")])

@@ -14,7 +14,6 @@ from stageproof.export.data.comparison import preprocessed
 from stageproof.export.reference.model import from_run
 from stageproof.runtime import Predictor
 from stageproof.train.data.phantom import phantom_samples
-from stageproof.train.models import CHANNELS
 from tests import tiny
 
 OLD = Path(__file__).parents[1] / "data" / "run-0.1"
@@ -23,8 +22,7 @@ LOGITS = OLD.with_name("run-0.1-logits.json")
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.setitem(CHANNELS, tiny.NAME, 3)
+def run(tmp_path):
     with tiny.known():
         yield Path(shutil.copytree(OLD, tmp_path / "run-0.1"))
 

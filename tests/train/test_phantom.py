@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LABELS, label_set
+from stageproof.train.data.phantom import anatomy
 from stageproof.train.data.phantom.__main__ import draw_slice, main, phantom_samples
 from stageproof.train.data.phantom.anatomy import brain, invent
+from stageproof.train.data.phantom.slices import stage_of
+from stageproof.train.data.sources.source import load_samples
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -239,3 +242,52 @@ def test_the_command_draws_a_montage(tmp_path):
 
 def test_the_help_says_whose_slices_these_are(helps):
     assert "not in the default training data" in " ".join(helps["train.data.phantom"].text.split())
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_a_whole_stage_is_the_same_as_a_number_of_any_type(stage):
+    expected = draw_slice(stage, 5, 0.4, size=32)
+    for same in (float(stage), np.int64(stage), np.float64(stage)):
+        assert np.array_equal(draw_slice(same, 5, 0.4, size=32), expected)
+    assert stage_of(stage, 4) == stage
+    assert type(stage_of(stage, 4)) is int
+
+
+def test_the_atrophy_of_a_whole_stage_is_that_of_the_table():
+    person, table = invent(0, 3), (0.0, 1.05, 2.1, 3.25)
+    assert table == anatomy._ATROPHY
+    for stage, atrophy in enumerate(table):
+        assert np.interp(stage, range(4), table) == atrophy  # to the bit: so are the pixels
+    drawn = [brain(person, stage, 0.6, 48)[0].sum() for stage in np.linspace(0, 3, 13)]
+    assert drawn == sorted(drawn, reverse=True)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 20])
+def test_phantoms_of_any_label_set(count):
+    classes = label_set([f"grade {chr(97 + at)}" for at in range(count)])
+    made = phantom_samples(2, 1, size=32, classes=classes)
+    assert made.classes == classes
+    assert made.labels.tolist() == [label for label in range(count) for _ in range(2)]
+    assert len(set(made.groups.tolist())) == 2 * count
+    assert made.names[-1] == f"phantom-0/{classes.names[-1]}/p{2 * count - 1:03d}_s0.png"
+    assert made.source.endswith(f", classes={','.join(classes.names)})")
+    last = draw_slice(3, 2 * count - 1, 0.5, size=32)
+    assert np.array_equal(decode(made.read(len(made) - 1)), last)
+    middle = draw_slice(3 / (count - 1), 1, 0.5, size=32)
+    assert np.array_equal(decode(made.read(2)), middle)
+
+
+def test_the_four_stages_are_as_before_label_sets():
+    assert phantom_samples(1, 1, size=32).source == "phantom(patients=1, slices=1, size=32, seed=0)"
+    assert phantom_samples(1, 1, size=32).names[0] == "phantom-0/NonDemented/p000_s0.png"
+
+
+def test_the_command_takes_classes(tmp_path, capsys):
+    options = ["--patients", "1", "--slices", "1", "--size", "32"]
+    assert main(["--out", str(tmp_path / "a"), "--classes", "cn-mci-ad", *options]) == 0
+    assert load_samples(tmp_path / "a").classes.names == ("CN", "MCI", "AD")
+    assert main(["--out", str(tmp_path / "b"), "--classes", "AD,CN", *options]) == 2
+    assert "expected them in clinical order, CN, AD" in capsys.readouterr().err
+    assert main(["--montage", str(tmp_path / "c.png"), "--classes", "well,ill", "--size", "32"]) == 0
+    with Image.open(tmp_path / "c.png") as image:
+        assert image.height == 2 * 32

@@ -12,8 +12,9 @@ import pytest
 
 from stageproof.runtime.errors import CheckpointError, DatasetError, InputError
 from stageproof.train.config.command_line import parse
-from stageproof.train.config.preconditions import PARAMETERS, check_evaluation, check_training
-from stageproof.train.models import build
+from stageproof.train.config.network_checks import check_network
+from stageproof.train.config.preconditions import check_evaluation, check_training
+from stageproof.train.networks import NetworkSpec, build
 from stageproof.train.runs.initial_weights import check_start
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def here(tmp_path, monkeypatch) -> Path:
         (["--weights", "ids.cvs"], "Did you mean ids.csv?"),
         (
             ["--weights", "imagenet", "--recipe", "resnet34-gray"],
-            "is for resnet50, and the recipe trains resnet34-gray",
+            "--weights imagenet: torchvision has no weights of resnet34-gray. Leave --weights out",
         ),
         (["--data", "slice"], "Did you mean {here}/slices?"),
         (["--data", "slcies/MildDemented"], "There is no slcies in {here}. Did you mean slices?"),
@@ -86,12 +87,32 @@ def test_room_on_the_disk(monkeypatch, said):
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("architecture", list(PARAMETERS))
-def test_the_parameters_of_each_architecture(architecture):
-    import torch
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--architecture", "densnet121"], "No network is called 'densnet121'. Did you mean densenet121, "),
+        (["--architecture", "inception_v3"], "inception_v3 cannot take images of 32 × 32 pixels: .*--image-size 75 or"),
+        (["--architecture", "vit_b_16", "--image-size", "40"], "of 40 × 40 pixels, expected a multiple of 16."),
+        (["--architecture", "maxvit_t"], "of 32 × 32 pixels, expected a multiple of 224."),
+        (["--architecture", "squeezenet1_1", "--head-type", "two-layer"], "has no two-layer head"),
+        (["--architecture", "vit_h_14", "--image-size", "28", "--weights", "imagenet"], "no weights IMAGENET1K_V1 of"),
+        (
+            ["--architecture", "resnet18", "--channels", "1"],
+            "imagenet needs 3 channels, and resnet18 has 1",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_said_before_data_is_read(words, message):
+    with pytest.raises((CheckpointError, InputError), match=message) as caught:
+        check_training(parse(words))
+    assert "\n" not in str(caught.value)
 
-    with torch.device("meta"):
-        assert sum(tensor.numel() for tensor in build(architecture).parameters()) == PARAMETERS[architecture]
+
+@pytest.mark.parametrize(("architecture", "parameters"), [("resnet50", 24_559_172), ("densenet121", 6_957_956)])
+def test_the_room_is_that_of_the_network_it_trains(architecture, parameters):
+    found = check_network(parse(["--architecture", architecture]).settings)
+    width = 512 if architecture == "resnet50" else 1024
+    assert found == parameters - 2 * (width + 1)  # two classes instead of four
 
 
 def test_weights_that_do_not_fit_are_said_before_the_data_is_read(here, monkeypatch):
@@ -101,9 +122,9 @@ def test_weights_that_do_not_fit_are_said_before_the_data_is_read(here, monkeypa
 
     torch.save({"features.weight": torch.ones(1)}, here / "other.pth")
     with pytest.raises(CheckpointError, match="does not fit ResNet"):
-        check_start("other.pth", "resnet50")
-    torch.save(build("resnet34-gray").state_dict(), here / "gray.pth")
-    check_start("gray.pth", "resnet34-gray")
+        check_start("other.pth", NetworkSpec.of("resnet50", 4), None)
+    torch.save(build("resnet34-gray", 4).state_dict(), here / "gray.pth")
+    check_start("gray.pth", NetworkSpec.of("resnet34-gray", 4), None)
     monkeypatch.setattr("train.run.prepare", pytest.fail)
     assert main(["--weights", "other.pth", "--out", "new"]) == 2
     assert not list(here.glob("*new*"))

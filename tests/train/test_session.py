@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import FOUR_STAGES
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.__main__ import main
 from stageproof.train.data.cache import Cache, prepare_once
@@ -22,7 +23,7 @@ from stageproof.train.data.dataset import prepare
 from stageproof.train.data.decode import safe_loader
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine import session
-from stageproof.train.engine.session import _class_weights
+from stageproof.train.engine.session import class_weights
 from stageproof.train.reports.charts.training import draw_curves, plot_confusion, plot_curves
 from stageproof.train.runs.metrics_log import Epoch, MetricsLog
 
@@ -108,7 +109,7 @@ def test_numbers_that_make_no_sense(tmp_path, capsys, words, message):
 
 def test_class_weights_make_classes_weigh_alike():
     labels = torch.tensor([0] * 80 + [1] * 15 + [3] * 5)
-    weights = _class_weights(labels)
+    weights = class_weights(labels, 4)
     assert weights.dtype == torch.float32
     totals = weights * torch.bincount(labels, minlength=4)
     assert totals[[0, 1, 3]].tolist() == pytest.approx([100 / 3] * 3)
@@ -151,7 +152,7 @@ def test_the_axis_of_epochs_shows_whole_epochs_and_none_that_was_not_trained(cou
 def test_a_confusion_matrix_says_true_and_predicted(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    plot_confusion(np.array([0, 1]), np.array([0, 2]), tmp_path / "confusion.png")
+    plot_confusion(np.array([0, 1]), np.array([0, 2]), FOUR_STAGES, tmp_path / "confusion.png")
     (axes,) = drawn[0].axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
@@ -160,8 +161,8 @@ def test_pictures(tmp_path):
     plot_curves([epoch(1, "head"), epoch(1), epoch(2)], tmp_path / "curves.png")
     plot_curves([], tmp_path / "empty.png")
     predicted, labels = np.array([0, 1, 2, 3, 0]), np.array([0, 1, 2, 3, 3])
-    plot_confusion(predicted, labels, tmp_path / "right.png")
-    plot_confusion(labels[::-1], labels, tmp_path / "wrong.png")
+    plot_confusion(predicted, labels, FOUR_STAGES, tmp_path / "right.png")
+    plot_confusion(labels[::-1], labels, FOUR_STAGES, tmp_path / "wrong.png")
     pictures = {}
     for path in tmp_path.iterdir():
         with Image.open(path) as image:
@@ -212,6 +213,7 @@ def test_preparing_leaves_no_file_when_the_data_is_bad(few_slices, tmp_path, mon
 LARGE = """
 import resource, sys
 import numpy as np
+from runtime.labels import FOUR_STAGES
 from runtime.preprocess import InputSpec
 from train.data.decode import safe_loader
 from train.data.phantom.slices import draw_slice, encode
@@ -220,7 +222,7 @@ from train.data.samples import Samples
 image = encode(draw_slice(0, 0, 0.5), "png")
 count = 40_000
 labels = np.zeros(count, np.int64)
-samples = Samples([image] * count, labels, [str(i) for i in range(count)], labels, "many")
+samples = Samples([image] * count, labels, [str(i) for i in range(count)], labels, "many", classes=FOUR_STAGES)
 spec = InputSpec(128, 128, 1, (0.0,), (1.0,))
 safe_loader(samples.select(np.arange(8)), spec)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -243,7 +245,7 @@ def test_compiled_it_trains_the_same_weights_by_name(few_slices, tmp_path):
     words = ["--data", str(few_slices), "--recipe", "resnet34-gray", "--image-size", "32", "--fold", "1/5"]
     assert main([*words, "--full.epochs", "1", "--compile", "--out", str(tmp_path / "a")]) == 0
     from stageproof.train.foreign.weight_files import read_state
-    from stageproof.train.models import build
+    from stageproof.train.networks import build
     from stageproof.train.runs.directory import load_weights
 
-    load_weights(build("resnet34-gray"), read_state(tmp_path / "a" / "model.safetensors"), "a")
+    load_weights(build("resnet34-gray", 4), read_state(tmp_path / "a" / "model.safetensors"), "a")

@@ -32,7 +32,7 @@ def test_text_from_data_is_text_on_a_page():
 
 def test_a_file_name_is_no_link_to_elsewhere():
     record = {"weights_sha256": "ab" * 32, "recipe": {"name": "demo", "architecture": "x"}}
-    record["metrics"] = {"accuracy": 0.5, "slices": 4}
+    record |= {"metrics": {"accuracy": 0.5, "slices": 4}, "labels": ["CN", "AD"]}
     page = read_page(index_page("run", record, ['evaluation/"onclick=1 #?.png', "run.json"]))
     assert page.links == ["evaluation/%22onclick%3D1%20%23%3F.png", "run.json"]
 

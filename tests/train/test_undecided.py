@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.audit.dataset import audit
 from stageproof.train.audit.text import lines
@@ -103,7 +103,7 @@ def told(few_slices, tmp_path):
 def test_a_groups_file_keeps_what_is_undecided(told, few_slices):
     path, names = told
     every = sorted(path.relative_to(few_slices).as_posix() for path in few_slices.rglob("*.png"))
-    ids = read_ids(Samples([b""] * 40, np.repeat(np.arange(4), 10), every, None, "slices"), path)
+    ids = read_ids(Samples([b""] * 40, np.repeat(np.arange(4), 10), every, None, "slices", classes=FOUR_STAGES), path)
     assert ids.verdict == "groups"
     assert [every[at] for at in np.flatnonzero(ids.undecided)] == names
     assert ids.select(np.array([4, 5])).undecided.tolist() == [True, False]

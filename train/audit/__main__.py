@@ -11,6 +11,7 @@ from typing import Any
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.errors import InputError, StageproofError
+from stageproof.runtime.labels import BUILT_IN, named_or_listed
 from stageproof.runtime.text.hints import command, program
 from stageproof.train.audit.dataset import audit
 from stageproof.train.terminal.messages import shown
@@ -23,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.groups is not None and options.patient_pattern is not None:
             raise InputError("--groups and --patient-pattern both give the patients. Use only one of them.")
-        findings = audit(options.data, options.out, options.groups, options.patient_pattern)
+        classes = None if options.classes is None else named_or_listed(options.classes)
+        positive = [part for part in (options.positive or "").split(",") if part.strip()]
+        findings = audit(options.data, options.out, options.groups, options.patient_pattern, classes, positive)
     except StageproofError as error:
         report_error(error)
         return 2
@@ -48,6 +51,10 @@ def _next(findings: dict[str, Any], options: argparse.Namespace) -> str:
         arguments += ["--groups", options.out / "groups.csv"]
     elif options.groups is not None:
         arguments += ["--groups", options.groups]
+    if options.classes is not None:
+        arguments += ["--classes", options.classes]
+    if options.positive is not None:
+        arguments += ["--positive", options.positive]
     if findings["verdict"] == "unknown":
         arguments += ["--split", "slice"]
     return command("train", *arguments)
@@ -63,8 +70,19 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         required=True,
-        help="folder with one subfolder for each class, a folder of such folders (train/, test/), a .parquet file, or "
-        "a .csv file with the columns path, label and patient",
+        help="folder with one subfolder for each class, a folder of such folders (train/, test/), a .parquet file or "
+        "a folder of shards, a folder of save_to_disk, a .csv file with the columns path, label and patient, or a .zip "
+        "of one of these",
+    )
+    parser.add_argument(
+        "--classes",
+        help="classes of the data in clinical order, separated by commas, or a built-in set: "
+        f"{', '.join(BUILT_IN)} (default: recognised from the data)",
+    )
+    parser.add_argument(
+        "--positive",
+        help="positive classes in the two-way question, separated by commas (default: those of the built-in set, else "
+        "all but the first)",
     )
     parser.add_argument("--groups", type=Path, help="CSV file with the columns file and patient (or group)")
     parser.add_argument(

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stageproof.runtime.errors import DatasetError
+from stageproof.runtime.labels import label_set
 from stageproof.runtime.system.work_folders import make_private, unmark, work_folder
 from stageproof.train.data.identity.patient_pattern import compile_pattern
 
 if TYPE_CHECKING:
+    from stageproof.runtime.labels import LabelSet
     from stageproof.train.data.decode import Slices, Unreadable
     from stageproof.train.data.identity.identify import Identified
     from stageproof.train.data.patients.from_pixels import Patients
     from stageproof.train.data.samples import Samples
 
 
-def audit(data: Path, out: Path, groups: Path | None = None, patient_pattern: str | None = None) -> dict[str, Any]:
+def audit(
+    data: Path,
+    out: Path,
+    groups: Path | None = None,
+    patient_pattern: str | None = None,
+    classes: LabelSet | None = None,
+    positive: Sequence[str] = (),
+) -> dict[str, Any]:
     """The findings of the audit, JSON-serialisable.
 
     Also writes the new folder `out`: `audit.json` and `audit.html`, in which files have pseudonyms (keyed digests);
@@ -26,7 +36,8 @@ def audit(data: Path, out: Path, groups: Path | None = None, patient_pattern: st
 
     data: as for `python -m train`, or a folder of such folders, such as train/ and test/. groups: a groups file.
     patient_pattern: regular expression that extracts ids from paths. Without both, the patients come from ids in the
-    data, else from image similarity.
+    data, else from image similarity. classes: the label set; None: recognised from the data.
+    positive: its positive classes; (): the usual ones.
 
     Raises DatasetError if the data cannot be read or `out` exists already; InputError for an invalid pattern.
     """
@@ -39,9 +50,11 @@ def audit(data: Path, out: Path, groups: Path | None = None, patient_pattern: st
     from stageproof.train.data.identity.groups_file import with_groups
     from stageproof.train.data.identity.identify import identify
     from stageproof.train.data.patients.from_pixels import identify_patients
-    from stageproof.train.data.sources.predefined_splits import load_parts
+    from stageproof.train.data.sources.source import load_parts
 
-    samples, part = load_parts(data, patient_pattern)
+    samples, part = load_parts(data, patient_pattern, classes)
+    if positive:
+        samples = replace(samples, classes=label_set(samples.classes.names, positive))
     if groups is not None:
         samples = with_groups(samples, groups)
     slices, unreadable = thumbnails_only(samples, max_unreadable=1.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.audit.leakage import nearest_neighbour, shared_patients
 from stageproof.train.audit.linear_baseline import linear_baseline
 from stageproof.train.data.decode import Slices, Unreadable
@@ -36,15 +36,16 @@ def find(
     who: the patients used. patients: those identified from image similarity. part: (N,) str, folder of each slice in a
     predefined split; None if the data has none.
     """
-    known, labels = who.unit == "patients", slices.labels
+    known, labels, classes = who.unit == "patients", slices.labels, samples.classes
     # Counts use the ids as given. Ids of the same patient (by image similarity) are merged for splits only.
     groups = who.ids.subjects if known and who.ids is not None else who.groups
     groups = np.unique(groups, return_inverse=True)[1]  # renumbered: all files of a patient may be unreadable
     different = len({sha256(picture).digest() for picture in slices.thumbnails})
     return {
         "source": samples.source,
+        **classes.to_dict(),
         "slices": len(slices),
-        "slices_by_class": class_counts(labels),
+        "slices_by_class": class_counts(labels, classes),
         "unreadable": [{"name": item.name, "reason": item.reason} for item in unreadable],
         "not_taken": [str(skipped) for skipped in samples.skipped],
         "identical_slices": len(slices) - different,
@@ -55,7 +56,7 @@ def find(
         "patients_found": patients.found,
         "similarity": patients.similarity(),
         "augmented_copies": int(patients.moved.sum()) if patients.found else None,
-        **_of_patients(groups if known else None, slices, patients),
+        **_of_patients(groups if known else None, slices, classes, patients),
         **_of_ids(who, slices.names, patients),
         **_of_random_split(who, slices, groups),
         "given_split": None if part is None else _given_split(part, who, patients),
@@ -63,14 +64,14 @@ def find(
     }
 
 
-def _of_patients(groups: np.ndarray | None, slices: Slices, patients: Patients) -> dict[str, Any]:
+def _of_patients(groups: np.ndarray | None, slices: Slices, classes: LabelSet, patients: Patients) -> dict[str, Any]:
     """Findings about patients; each is None if they are unknown. groups: (N,) int64 from 0, or None if unknown."""
     names = ("patients", "patients_by_class", "too_few_people", "slices_a_patient", "patients_with_two_labels")
     if groups is None:
         return dict.fromkeys((*names, "label_conflicts", "linear_baseline"))
     labels, sizes = slices.labels, np.bincount(groups)
-    conflicts = _two_labels(groups, labels, slices.names)
-    people = class_counts(labels[np.unique(groups, return_index=True)[1]])
+    conflicts = _two_labels(groups, labels, classes, slices.names)
+    people = class_counts(labels[np.unique(groups, return_index=True)[1]], classes)
     return {
         "patients": len(sizes),
         "patients_by_class": people,
@@ -78,7 +79,7 @@ def _of_patients(groups: np.ndarray | None, slices: Slices, patients: Patients) 
         "slices_a_patient": [int(sizes.min()), float(np.median(sizes)), int(sizes.max())],
         "patients_with_two_labels": len(conflicts),
         "label_conflicts": conflicts,
-        "linear_baseline": linear_baseline(slices.thumbnails, labels, groups, patients.moved),
+        "linear_baseline": linear_baseline(slices.thumbnails, labels, groups, classes, patients.moved),
     }
 
 
@@ -119,14 +120,16 @@ def _of_random_split(who: Identified, slices: Slices, groups: np.ndarray) -> dic
     return {**found, "nearest_neighbour_other_groups": neighbour.other_patients if who.unit else None}
 
 
-def _two_labels(groups: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+def _two_labels(
+    groups: np.ndarray, labels: np.ndarray, classes: LabelSet, names: Sequence[str]
+) -> list[dict[str, Any]]:
     """The patients with slices of several classes: number of slices by class, and one file of each class."""
     found = []
     for group in np.unique(groups):
         mine = np.flatnonzero(groups == group)
-        classes, first = np.unique(labels[mine], return_index=True)
-        if len(classes) > 1:
-            counts = {LABELS[label]: int((labels[mine] == label).sum()) for label in classes}
+        mixed, first = np.unique(labels[mine], return_index=True)
+        if len(mixed) > 1:
+            counts = {classes.names[label]: int((labels[mine] == label).sum()) for label in mixed}
             found.append({"group": int(group), "slices": counts, "files": [names[mine[at]] for at in first]})
     return found
 

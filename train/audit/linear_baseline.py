@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.train.metrics.classification import Answers, area, stages
+from stageproof.runtime.labels import LabelSet
+from stageproof.train.metrics.classification import area, stages
 from stageproof.train.metrics.cross_validation import DECIDED, DEPENDENCE, fold_figures, mean_of_folds
 from stageproof.train.metrics.intervals import LEAST_PATIENTS
 
@@ -15,39 +16,46 @@ COMPONENTS = 120
 
 
 def linear_baseline(
-    thumbnails: np.ndarray, labels: np.ndarray, groups: np.ndarray, left_out: np.ndarray | None = None
+    thumbnails: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    classes: LabelSet,
+    left_out: np.ndarray | None = None,
 ) -> dict[str, Any] | None:
-    """Performance of logistic regression (demented or not) on the mean thumbnail of each patient; JSON-serialisable.
+    """Performance of logistic regression (positive or negative class) on the mean thumbnail of each patient.
+
+    JSON-serialisable; None with fewer than 5 positive or negative patients.
 
     5 × 5-fold cross-validation over patients; principal components (at most 120) and regression are fitted on the
     training patients of each fold. `auc` and `accuracy` are means over the 25 folds, with 95 % intervals that include
-    the variance of the training (`train.metrics.cross_validation`). None with fewer than 5 patients in either class.
+    the variance of the training (`train.metrics.cross_validation`).
 
-    thumbnails: (N, S, S) uint8. labels: (N,) int64. groups: (N,) int64 from 0, the patient of each slice. left_out:
-    (N,) bool, slices to ignore, such as augmented copies; None: use all.
+    thumbnails: (N, S, S) uint8. labels: (N,) int64, indices in `classes.names`. groups: (N,)
+    int64 from 0, the patient of each slice. left_out: (N,) bool, slices to ignore, such as augmented copies; None: use
+    all.
     """
-    stage = stages(labels, groups)
-    demented, people = stage > 0, len(stage)
-    if min(demented.sum(), people - demented.sum()) < LEAST_PATIENTS:
+    positive = classes.is_positive[stages(labels, groups)]
+    people = len(positive)
+    if min(positive.sum(), people - positive.sum()) < LEAST_PATIENTS:
         return None
     mean = np.stack([_mean(thumbnails, groups == group, left_out) for group in range(people)])
-    return cross_validated(mean, demented)
+    return cross_validated(mean, positive)
 
 
-def cross_validated(features: np.ndarray, demented: np.ndarray) -> dict[str, Any]:
-    """`linear_baseline` for given features. features: (P, D) float. demented: (P,) bool, with both classes."""
+def cross_validated(features: np.ndarray, positive: np.ndarray) -> dict[str, Any]:
+    """`linear_baseline` for given features. features: (P, D) float. positive: (P,) bool, with both."""
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import RepeatedStratifiedKFold
     from sklearn.pipeline import make_pipeline
 
-    people = len(demented)
+    people = len(positive)
     found: list[dict[str, tuple[float, float]]] = []
     splits = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=0)
-    for train, test in splits.split(features, demented):
+    for train, test in splits.split(features, positive):
         reduced = PCA(min(COMPONENTS, len(train) - 1, features.shape[1]), random_state=0)
-        model = make_pipeline(reduced, LogisticRegression(max_iter=1000)).fit(features[train], demented[train])
-        found.append(_fold(model.decision_function(features[test]), demented[test]))
+        model = make_pipeline(reduced, LogisticRegression(max_iter=1000)).fit(features[train], positive[train])
+        found.append(_fold(model.decision_function(features[test]), positive[test]))
     figures = {}
     for name, dependence in (("auc", DEPENDENCE), ("accuracy", DECIDED)):
         values, variances = zip(*(one[name] for one in found), strict=True)
@@ -55,18 +63,17 @@ def cross_validated(features: np.ndarray, demented: np.ndarray) -> dict[str, Any
     return {
         "patients": people,
         **figures,
-        "largest": float(max(demented.mean(), 1 - demented.mean())),
+        "largest": float(max(positive.mean(), 1 - positive.mean())),
     }
 
 
-def _fold(odds: np.ndarray, demented: np.ndarray) -> dict[str, tuple[float, float]]:
+def _fold(odds: np.ndarray, positive: np.ndarray) -> dict[str, tuple[float, float]]:
     """AUC and accuracy of one fold, each with its variance over patients."""
-    count = len(demented)
-    everyone = Answers(np.empty((count, 0)), demented.astype(np.int64), np.arange(count))
-    right = (odds > 0) == demented
+    count = len(positive)
+    right = (odds > 0) == positive
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
-        return {"auc": area(odds, demented, everyone, weights), "accuracy": weights @ right / weights.sum(1)}
+        return {"auc": area(odds, positive, np.arange(count), weights), "accuracy": weights @ right / weights.sum(1)}
 
     return fold_figures(scores, ("auc", "accuracy"), count)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.data.ids import WORDS
 from stageproof.train.data.unknown import WHAT_TO_DO
+from stageproof.train.reports.formatting import positive_classes, question
 from stageproof.train.reports.terminal import table
+from stageproof.train.runs.record import reported_classes
 
 
 def lines(findings: dict[str, Any]) -> list[str]:
@@ -31,7 +34,7 @@ def statements(findings: dict[str, Any]) -> list[tuple[str, str]]:
         *_leakage(findings),
         *_given(findings["given_split"], verdict),
         *_nearest(findings),
-        *_linear(findings["linear_baseline"]),
+        *_linear(findings["linear_baseline"], reported_classes(findings)),
         *(_item("next", WHAT_TO_DO) if verdict == "unknown" else []),
     ]
 
@@ -49,11 +52,11 @@ def headline(findings: dict[str, Any]) -> str:
 
 def class_counts(findings: dict[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Heads and rows of the table of slices by class, and of patients if they are known."""
-    people = findings["patients_by_class"]
-    columns = [{**findings["slices_by_class"], "all": findings["slices"]}]
-    columns += [{**people, "all": findings["patients"]}] if people else []
-    rows = tuple((name, *(str(column[name]) for column in columns)) for name in columns[0])
-    return ("class", "slices", "patients")[: 1 + len(columns)], rows
+    slices, people = findings["slices_by_class"], findings["patients_by_class"]
+    columns = [slices, people] if people else [slices]
+    rows = [(name, *(str(column[name]) for column in columns)) for name in slices]
+    totals = [str(findings[name]) for name in ("slices", "patients")[: len(columns)]]
+    return ("class", "slices", "patients")[: 1 + len(columns)], (*rows, ("all", *totals))
 
 
 def _who(findings: dict[str, Any]) -> list[tuple[str, str]]:
@@ -163,7 +166,7 @@ def _nearest(findings: dict[str, Any]) -> list[tuple[str, str]]:
     return _item("nearest", f"{text}{largest:.1%} for always predicting the largest class")
 
 
-def _linear(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _linear(found: dict[str, Any] | None, classes: LabelSet) -> list[tuple[str, str]]:
     if found is None:
         return []
     auc, right = (found[name] for name in ("auc", "accuracy"))
@@ -171,8 +174,8 @@ def _linear(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     return _item(
         "linear",
         f"baseline for a network: a linear model on mean thumbnails classifies {right['value']:.1%} of unseen patients "
-        f"correctly as demented or not ({found['largest']:.1%} by always predicting the larger class), AUC "
-        f"{auc['value']:.3f}{span}",
+        f"correctly as {question(classes)} ({found['largest']:.1%} by always predicting the larger class), AUC "
+        f"{auc['value']:.3f}{span}. {positive_classes(classes)}".rstrip(". "),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.softmax import probabilities
 from stageproof.runtime.study import StudyRule
 from stageproof.train.calibration.abstention import (
@@ -43,7 +44,9 @@ class Fit:
         """(N, classes) float64 probabilities of (N, classes) logits."""
         return probabilities(logits, self.temperature or 1.0)
 
-    def studies(self, logits: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> Answers | None:
+    def studies(
+        self, logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, classes: LabelSet
+    ) -> Answers | None:
         """One prediction for each patient; None without a study rule.
 
         logits: (N, classes) float. labels, patients: (N,) int64, patients from 0.
@@ -51,7 +54,7 @@ class Fit:
         if self.study is None:
             return None
         chances = self.study.probabilities(study_evidence(probabilities(logits), patients))
-        return Answers(chances, stages(labels, patients), np.arange(len(chances)))
+        return Answers(chances, stages(labels, patients), np.arange(len(chances)), classes)
 
 
 @dataclass(frozen=True)
@@ -137,13 +140,12 @@ def certify(logits: np.ndarray, labels: np.ndarray, patients: np.ndarray, risk: 
     if fitted.all():
         none = Certified(None, 0, held_out_for(fewest_for_slices(risk)), "no patients are left for certification")
         return Guarantee(Fit(temperature, NEVER, replace(rule, abstain_below=NEVER)), none, none, fitted)
-    slices = Answers(probabilities(logits, temperature or 1.0), labels, patients)
-    wrong = slices.decisions != labels
+    slices, studies = probabilities(logits, temperature or 1.0), rule.probabilities(evidence)
+    wrong, confidence = slices.argmax(1) != labels, slices.max(1)
     _, people = np.unique(patients[~rows], return_inverse=True)
-    of_slices = certify_slices(slices.confidence[~rows], wrong[~rows], people, risk, slices.confidence[rows])
-    studies = Answers(rule.probabilities(evidence), stage, np.arange(len(stage)))
-    mistaken = studies.decisions != stage
-    of_studies = certify_studies(studies.confidence[~fitted], mistaken[~fitted], risk)
+    of_slices = certify_slices(confidence[~rows], wrong[~rows], people, risk, confidence[rows])
+    mistaken = studies.argmax(1) != stage
+    of_studies = certify_studies(studies.max(1)[~fitted], mistaken[~fitted], risk)
     least, least_study = (NEVER if one.threshold is None else one.threshold for one in (of_slices, of_studies))
     return Guarantee(Fit(temperature, least, replace(rule, abstain_below=least_study)), of_slices, of_studies, fitted)
 

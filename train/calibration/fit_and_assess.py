@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from stageproof.runtime.errors import TrainingError
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.calibration.abstention import CONFIDENCE, Certified
 from stageproof.train.calibration.fit import CrossFit, Fit, Guarantee, certify, cross_fit, fit
 from stageproof.train.calibration.miscalibration import assess
@@ -62,9 +64,9 @@ def studies_of(
     mean = slices.by_patient()
     if held.own:
         if crossed is not None and crossed.studies is not None:
-            return Answers(crossed.studies, mean.labels, mean.patients), "cross-fitted"
+            return replace(mean, probabilities=crossed.studies), "cross-fitted"
         return mean, "mean"
-    found = stored.studies(logits, slices.labels, slices.patients)
+    found = stored.studies(logits, slices.labels, slices.patients, slices.classes)
     return (mean, "mean") if found is None else (found, "stored")
 
 
@@ -94,14 +96,16 @@ def debiased(figures: dict[str, Any] | None, assessment: dict[str, Any] | None, 
     return {**figures, "ece": {**none, **ece, "why": band}}
 
 
-def abstention(guarantee: Guarantee, held: HeldOut, logits: np.ndarray, target: float) -> dict[str, Any]:
+def abstention(
+    guarantee: Guarantee, held: HeldOut, logits: np.ndarray, target: float, classes: LabelSet
+) -> dict[str, Any]:
     """Thresholds, their certification, and coverage and risk on the certification patients; JSON-serialisable."""
     labels, patients = held.slices.labels, held.patients
     if patients is None or guarantee.fit.study is None:
         raise AssertionError("thresholds are only certified if patients are known")
     rest = ~guarantee.fitted
-    slices = Summary(Answers(guarantee.fit.apply(logits), labels, patients))
-    found = guarantee.fit.studies(logits, labels, patients)
+    slices = Summary(Answers(guarantee.fit.apply(logits), labels, patients, classes))
+    found = guarantee.fit.studies(logits, labels, patients, classes)
     if found is None:
         raise AssertionError("a guarantee has a study rule")
     studies = Summary(found)

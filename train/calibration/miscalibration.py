@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.study import evidence_of
 from stageproof.train.calibration.slope import jackknife, recalibration_slope
-from stageproof.train.metrics.classification import BINS, CLASSES, Answers, bin_of, losses, stages
+from stageproof.train.metrics.classification import BINS, Answers, bin_of, losses, stages
 from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
 from stageproof.train.metrics.intervals import jackknife as interval
 
@@ -58,7 +58,7 @@ def assess(answers: Answers, stage_chances: np.ndarray | None = None, seed: int 
         return {"patients": patients, "why": f"not estimable: {patients} patients, fewer than {LEAST}"}
     return {
         **against_chance(answers, stage_chances, seed),
-        "in_the_large": _jackknifed_shares(_in_the_large(answers), patients),
+        "in_the_large": _shares(_in_the_large(answers), answers.classes, patients),
         "slope": _slope(answers, patients),
         "skill": _skill(answers, patients),
     }
@@ -166,7 +166,7 @@ def _kernel(confidence: np.ndarray, at: np.ndarray, patients: int) -> np.ndarray
 
 def _sums(answers: Answers, weights: np.ndarray) -> _Sums:
     """Weighted sums of (correct − confidence). weights: (N, columns)."""
-    each = [(answers.decisions == stage) - answers.confidence for stage in range(CLASSES)]
+    each = [(answers.decisions == stage) - answers.confidence for stage in range(len(answers.classes))]
     right = (answers.decisions == answers.labels) - answers.confidence
     people = _membership(answers.patients)
     return _Sums(
@@ -185,11 +185,11 @@ def _membership(patients: np.ndarray) -> Any:
 
 def _in_the_large(answers: Answers) -> _Sums:
     """Observed minus predicted frequency, one column for each class."""
-    one = np.eye(CLASSES)
+    one = np.eye(len(answers.classes))
     count = answers.tally(np.ones((len(answers.labels), 1)))
     predicted = answers.tally(answers.probabilities)
     by_stage = one[None] * count[:, None] - predicted[:, None]
-    return _Sums(answers.tally(one[answers.labels]) - predicted, by_stage, np.repeat(count, CLASSES, 1))
+    return _Sums(answers.tally(one[answers.labels]) - predicted, by_stage, np.repeat(count, len(one), 1))
 
 
 def _ratio(sums: _Sums) -> np.ndarray:
@@ -220,20 +220,21 @@ def _ece(sums: _Sums, null: _Null, patients: int) -> dict[str, Any]:
     }
 
 
-def _jackknifed_shares(sums: _Sums, patients: int) -> dict[str, Any]:
-    """Predicted minus observed share of each class, and of all demented classes, with intervals over patients."""
-    deviations = -np.hstack([sums.observed, -sums.observed[:, :1]])
+def _shares(sums: _Sums, classes: LabelSet, patients: int) -> dict[str, Any]:
+    """Predicted minus observed share of each class, and of all positive classes, with intervals over patients."""
+    deviations = -np.hstack([sums.observed, sums.observed[:, classes.is_positive].sum(1, keepdims=True)])
     counts = np.hstack([sums.count, sums.count[:, :1]])
     total, count = deviations.sum(0), counts.sum(0)
-    names = (*LABELS, "demented")
     value, left_out = total / count, (total - deviations) / (count - counts)
-    return {name: jackknife(value[at], left_out[:, at], patients) for at, name in enumerate(names)}
+    *found, positive = (jackknife(value[at], left_out[:, at], patients) for at in range(len(classes) + 1))
+    return {"classes": dict(zip(classes.names, found, strict=True)), "positive": positive}
 
 
 def _skill(answers: Answers, patients: int) -> dict[str, Any]:
     """Skill scores: 1 − score / score of the prevalence among the other patients; 0: no better than the prevalence."""
-    share = np.eye(CLASSES)[stages(answers.labels, answers.patients)]
-    others = (share.sum(0) - share + 1 / CLASSES) / patients  # plus one patient of uniform prior, so that none is 0
+    classes = len(answers.classes)
+    share = np.eye(classes)[stages(answers.labels, answers.patients)]
+    others = (share.sum(0) - share + 1 / classes) / patients  # plus one patient of uniform prior, so that none is 0
     model, constant = (losses(one, answers.labels) for one in (answers.probabilities, others[answers.patients]))
     found = {}
     for name in model:

@@ -9,12 +9,11 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
-from stageproof.runtime.labels import LABELS
 from stageproof.train.cards.data import class_counts, image_sizes, patients, patients_from, settings
 from stageproof.train.reports.calibration_text import calibration_heads, calibration_rows, guarantee, studies_by
 from stageproof.train.reports.clinical_sections import all_sections, demographics, flow_section, reference_standard
 from stageproof.train.reports.facts import CardError, Facts
-from stageproof.train.reports.formatting import count_heads, people_in, unit_of
+from stageproof.train.reports.formatting import count_heads, people_in, question, unit_of
 from stageproof.train.reports.tables import Table, calibration, class_note, classes, metrics
 from stageproof.train.reports.templates import markdown
 
@@ -35,7 +34,8 @@ def model_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
         model_name=found("run"),
         eval_results=_results(found),
     )
-    counts = {label: found(f"data.training.slices_by_class.{label}") for label in LABELS}
+    names = found.classes.names
+    counts = {label: found("data.training.slices_by_class", label) for label in names}
     text = markdown(
         "train/cards/model_card.md.j2",
         **_common(run, found),
@@ -43,11 +43,11 @@ def model_card(record: dict[str, Any], evaluation: dict[str, Any]) -> str:
         front_matter=data.to_yaml(),
         flow=flow_section(found),
         training_classes=class_counts(found, found, "data.training"),
-        absent=[label for label in LABELS if not counts[label]],
-        largest=max(LABELS, key=counts.__getitem__),
-        smallest=min(LABELS, key=counts.__getitem__),
+        absent=[label for label in names if not counts[label]],
+        largest=max(names, key=counts.__getitem__),
+        smallest=min(names, key=counts.__getitem__),
         classes=classes(found, "slices"),
-        class_note=class_note(unit_of(found("data"))),
+        class_note=class_note(unit_of(found("data")), found.classes),
         metrics=metrics(found),
         sections=all_sections(found),
         settings=settings(run),
@@ -84,7 +84,7 @@ def _common(run: Facts, found: Facts) -> dict[str, Any]:
     return {
         "run": run,
         "found": found,
-        "labels": LABELS,
+        "labels": found.classes.names,
         "unit": unit,
         "held_out": f" of {people_in(found('data'))}" if known else "",
         "sizes": image_sizes(found),
@@ -103,7 +103,7 @@ def _calibration(found: Facts) -> dict[str, Any]:
             )
     try:
         heads = calibration_heads(found("calibration"))
-        rows = calibration_rows(found("calibration")) if heads else []
+        rows = calibration_rows(found("calibration"), found.classes) if heads else []
         return {
             "calibration": calibration(found),
             "assessment": Table(("calibration", *heads), tuple(rows)),
@@ -119,7 +119,7 @@ def _results(found: Facts) -> list[EvalResult]:
     wanted = [
         ("accuracy", "accuracy"),
         ("balanced_accuracy", "balanced accuracy"),
-        ("demented.auc", "AUC, demented or not"),
+        ("positive.auc", f"AUC, {question(found.classes)}"),
     ]
     figures = [(path, name, found(f"{level}.{path}")) for path, name in wanted]
     return [

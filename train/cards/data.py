@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from stageproof.runtime.labels import LABELS
 from stageproof.train.reports.facts import Facts
 from stageproof.train.reports.formatting import joined, number
 from stageproof.train.reports.tables import Table
@@ -14,11 +13,11 @@ from stageproof.train.runs.record import recorded_verdict
 def class_counts(found: Facts, counted: Facts, part: str) -> Table:
     """Slices and patients by class. counted: the facts with the numbers of slices of the `part`, such as ``data``."""
     known, rows = found.known("data.patients"), []
-    for label in LABELS:
-        share = found(f"{part}.share_by_class.{label}")
+    for label in found.classes.names:
+        share = found(f"{part}.share_by_class", label)
         parts = ("data.training", "data") if known else ()
-        people = [str(found(f"{side}.patients_by_class.{label}")) for side in parts]
-        rows.append((label, str(counted(f"{part}.slices_by_class.{label}")), number(share, True), *people))
+        people = [str(found(f"{side}.patients_by_class", label)) for side in parts]
+        rows.append((label, str(counted(f"{part}.slices_by_class", label)), number(share, True), *people))
     heads = ("class", "slices", "share", *(("patients in training", "patients held out") if known else ()))
     note = "A patient with slices of several classes counts for the most frequent one." if known else ""
     return Table(heads, tuple(rows), note)

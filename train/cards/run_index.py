@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stageproof.train.reports.evaluation_page import CAPTIONS
+from stageproof.train.reports.evaluation_page import captions
 from stageproof.train.reports.formatting import number
 from stageproof.train.reports.templates import html
 from stageproof.train.runs.pseudonyms import public_run
+from stageproof.train.runs.record import label_set_of
 
 INDEX = "index.html"
 _GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -53,8 +54,9 @@ def index_page(name: str, record: dict[str, Any], files: Iterable[str]) -> str:
     """The HTML text. name: of the run directory. record: its `run.json`. files: relative to it, as of `linked`."""
     found = [Path(file) for file in sorted(set(files))]
     recipe, metrics = record["recipe"], record["metrics"]
+    shown = captions(label_set_of(record, Path(name)))
     groups = [
-        (heading, [link for pattern, what in group for link in _links(found, pattern, what)])
+        (heading, [link for pattern, what in group for link in _links(found, pattern, what, shown)])
         for heading, group in _GROUPS
     ]
     return html(
@@ -67,7 +69,7 @@ def index_page(name: str, record: dict[str, Any], files: Iterable[str]) -> str:
     )
 
 
-def _links(files: Iterable[Path], pattern: str, what: str) -> list[tuple[str, str]]:
-    """Path and description of the files that match."""
+def _links(files: Iterable[Path], pattern: str, what: str, shown: dict[str, str]) -> list[tuple[str, str]]:
+    """Path and description of the files that match. shown: what the pictures of an evaluation show, by file name."""
     found = [path for path in files if path.match(pattern) and len(path.parts) == pattern.count("/") + 1]
-    return [(path.as_posix(), CAPTIONS.get(path.name, what) if len(path.parts) > 1 else what) for path in found]
+    return [(path.as_posix(), shown.get(path.name, what) if len(path.parts) > 1 else what) for path in found]

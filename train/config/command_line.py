@@ -24,7 +24,7 @@ from stageproof.train.runs.finding import interrupted_run
 from stageproof.train.runs.record import RECORD, absolute
 from stageproof.train.runs.unfinished import finished_name, has_checkpoint, partial_folder
 
-_DESCRIPTION = "Train a four-stage Alzheimer classifier on brain-MRI slices. Research use only."
+_DESCRIPTION = "Train a classifier of Alzheimer's stages on brain-MRI slices. Research use only."
 
 
 def parse(argv: Sequence[str] | None = None, *, extend: bool = True) -> Options:
@@ -123,6 +123,7 @@ def _checked(options: Options, file: ConfigFile) -> None:
                 raise InputError("--groups and --patient-pattern both give the patients. Use only one of them.")
             raise InputError("--patient-pattern gives the patients of --data, and no --data is given. Add --data.")
         compile_pattern(options.patient_pattern)
+    options.label_set  # raises InputError for invalid classes  # noqa: B018
     rules: list[tuple[str, float, bool, str]] = [
         ("--batch-size", recipe.batch_size, recipe.batch_size >= 2, "2 or more"),
         ("--label-smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 or more and below 1"),
@@ -146,9 +147,11 @@ def _checked(options: Options, file: ConfigFile) -> None:
             (f"--{stage}.restarts", *_restarts(values)),
             (f"--{stage}.warmup", warmup, 0 <= warmup < 1, "0 or more and below 1"),
         ]
-    if recipe.normalise == "imagenet" and recipe.architecture == "resnet34-gray":
+    channels = recipe.network(2).channels
+    if recipe.normalise == "imagenet" and channels != 3:
         raise InputError(
-            "--normalise imagenet needs 3 channels, and resnet34-gray has 1 channel. Use --normalise training-set."
+            f"--normalise imagenet needs 3 channels, and {recipe.architecture} has {channels} channel. Use "
+            "--normalise training-set."
         )
     if not re.fullmatch("[A-Z]{3}", options.country):
         raise InputError(f"--country is {options.country!r}, expected an ISO 3166 alpha-3 code, such as DEU.")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from stageproof.runtime.errors import InputError
+from stageproof.runtime.labels import LabelSet, named_or_listed
 from stageproof.train.recipes import Recipe
 
 
@@ -40,13 +41,20 @@ class Options:
     show_config: bool = False
     """Print all options as YAML, which --config accepts, and exit."""
     data: Path | None = None
-    """Training data: a folder with a subfolder for each class, a .parquet file (Hugging Face image schema), or a .csv
-    file (columns path, label and patient). If omitted: synthetic slices (phantoms)."""
+    """Training data: a folder with a subfolder for each class, parquet files, a folder of save_to_disk, a .csv file
+    (columns path, label and patient), or a .zip of one of these. If omitted: synthetic slices (phantoms)."""
     groups: Path | None = None
     """CSV file with the columns file and patient (or group), for --data.
     If omitted: patient ids found in the data, else patients identified from image similarity."""
     patient_pattern: str | None = None
     """Regular expression with a named group (?P<patient>…) that extracts patient ids from the file paths of --data."""
+    classes: str | None = None
+    """Classes of --data in clinical order, the least severe first, separated by commas; or the name of a built-in set:
+    four-stages, demented-or-not, cn-ad, cn-mci-ad, cn-emci-lmci-ad, cdr and others.
+    If omitted: the built-in set that the class names in the data belong to."""
+    positive: str | None = None
+    """Classes that count as positive in the two-way question, such as demented or not, separated by commas.
+    If omitted: those of the built-in set, else all classes but the first."""
     recipe: str = "demo"
     """Named set of defaults: resnet50-two-stage (default with --data), resnet34-gray, or demo (default without).
     This help shows the defaults of the recipe named on the command line."""
@@ -103,6 +111,16 @@ class Options:
     """The finished run that this run continues with more epochs."""
     extended: Annotated[tuple[Extension, ...], tyro.conf.Suppress] = ()
     """What was extended, in order."""
+
+    @property
+    def label_set(self) -> LabelSet | None:
+        """The label set of --classes and --positive; None if it is recognised from the data. Raises InputError."""
+        return None if self.classes is None else named_or_listed(self.classes, self.positive or "")
+
+    @property
+    def positive_classes(self) -> tuple[str, ...]:
+        """The names in --positive, as given; () for the usual ones."""
+        return tuple(part.strip() for part in (self.positive or "").split(",") if part.strip())
 
     @property
     def fold_of(self) -> tuple[int, int]:

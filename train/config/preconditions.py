@@ -21,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("tyro", "rich", "torch", "torchvision", "safetensors", "scipy", "sklearn", "matplotlib", "jinja2", "yaml")
 """Packages of the extra `train` that training imports."""
-PARAMETERS = {"resnet50": 24_559_172, "resnet34-gray": 21_288_964}
-"""Architecture → number of parameters, each of 4 bytes in a weights file."""
 SIZES = (16, 2048)
 """Minimum and maximum --image-size: smaller slices show nothing, a batch of larger ones takes tens of gigabytes."""
 _WEIGHTS = ("none", "imagenet")
@@ -46,7 +44,9 @@ def check_training(options: Options) -> None:
         require("energy", "codecarbon")
     if options.out is not None:
         _check_out(options.out)
-    _check_room(options)
+    from stageproof.train.config.network_checks import check_network  # imports torch, so it comes last
+
+    _check_room(options, check_network(recipe, options.weights))
 
 
 def check_data(data: Path | None, groups: Path | None) -> None:
@@ -63,10 +63,10 @@ def check_data(data: Path | None, groups: Path | None) -> None:
 def check_weights(weights: str, architecture: str) -> None:
     """Raise CheckpointError if `weights` is neither a known name nor a file, or is for another architecture."""
     path = Path(weights)
-    if weights == "imagenet" and architecture != "resnet50":
+    if weights == "imagenet" and architecture == "resnet34-gray":
         raise CheckpointError(
-            f"--weights imagenet is for resnet50, and the recipe trains {architecture}. Leave --weights out, or give a "
-            f"file with weights of {architecture}."
+            f"--weights imagenet: torchvision has no weights of {architecture}. Leave --weights out, or give a file "
+            f"with weights of {architecture}."
         )
     if weights in _WEIGHTS or path.is_file():
         return
@@ -115,12 +115,15 @@ def _check_out(out: Path) -> None:
         raise CheckpointError(f"{out} cannot be created: {_why(place)}. Give another --out.")
 
 
-def _check_room(options: Options) -> None:
-    """Raise CheckpointError if the weights and one checkpoint (with optimizer state) do not fit on the disk."""
+def _check_room(options: Options, parameters: int) -> None:
+    """Raise CheckpointError if the weights and one checkpoint (with optimizer state) do not fit on the disk.
+
+    parameters: of the network, each of 4 bytes.
+    """
     recipe = options.settings
     place = existing(options.out if options.out is not None else RUNS)
     states = {"adamw": 2, "sgd": 1}[recipe.optimizer]
-    weights = 4 * PARAMETERS[recipe.architecture]
+    weights = 4 * parameters
     checkpoint = weights * (1 + states + bool(recipe.ema))
     free = shutil.disk_usage(place).free
     text = f"{place} has {free / 1e9:.2f} GB free, and a run of {recipe.architecture} needs"

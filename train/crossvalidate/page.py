@@ -8,17 +8,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stageproof.train.crossvalidate.pooling import LEVELS, OF_FOLDS
-from stageproof.train.crossvalidate.text import explained, spread, warnings
+from stageproof.train.crossvalidate.pooling import LEVELS
+from stageproof.train.crossvalidate.text import explained, spread, titles_of, warnings
 from stageproof.train.reports.charts.images import new_figure, svg
 from stageproof.train.reports.clinical_sections import Section
-from stageproof.train.reports.formatting import CALIBRATION, ROWS, format_figure, number, people_in, pick
+from stageproof.train.reports.formatting import CALIBRATION, format_figure, number, people_in, pick, question
 from stageproof.train.reports.templates import html
+from stageproof.train.runs.record import reported_classes
 from stageproof.train.runs.selection import selection_sentence, selections
 
-_DRAWN = ("accuracy", "balanced_accuracy", "demented.auc")
+_DRAWN = ("accuracy", "balanced_accuracy", "positive.auc")
 _FOLD, _MEAN, _POOLED = "#4a7ab5", "#1b3a5c", "#c0392b"
-_TITLES = {path: (title, share) for title, path, share in ROWS}
 
 
 def page(facts: dict[str, Any], records: Sequence[dict[str, Any]], links: Sequence[str] = ()) -> str:
@@ -49,10 +49,11 @@ def page(facts: dict[str, Any], records: Sequence[dict[str, Any]], links: Sequen
 
 def _answer(facts: dict[str, Any], level: str) -> str:
     over, folds = facts["over_folds"][level], facts["split"]["folds"]
-    accuracy, auc = spread(over["accuracy"], True, folds), spread(over["demented.auc"], False, folds)
+    accuracy, auc = spread(over["accuracy"], True, folds), spread(over["positive.auc"], False, folds)
+    asked = question(reported_classes(facts))
     return (
         f"Mean accuracy of {level} over {folds} folds: {accuracy}; of always predicting the largest class: "
-        f"{number(facts[level]['largest_class'], True)}. Demented or not: AUC {auc}."
+        f"{number(facts[level]['largest_class'], True)}. {asked[:1].upper()}{asked[1:]}: AUC {auc}."
     )
 
 
@@ -86,22 +87,21 @@ def draw_forest(axes: Axes, facts: dict[str, Any], level: str, path: str) -> Non
         if one["low"] is not None:
             axes.plot([one["low"], one["high"]], [at, at], color=colour, linewidth=2)
         axes.plot(value, at, mark, color=colour)
-    reference = 0.5 if path == "demented.auc" else facts[level]["largest_class"] if path == "accuracy" else None
+    reference = 0.5 if path == "positive.auc" else facts[level]["largest_class"] if path == "accuracy" else None
     if reference is not None:
         axes.axvline(reference, color="0.6", linestyle=":", linewidth=1)
     axes.axhline(len(held) - 0.5, color="0.85", linewidth=0.8)
     axes.set_yticks(range(len(names) + 2), [*names, "mean of folds", "pooled"], fontsize=9)
     axes.set_ylim(len(names) + 1.6, -0.6)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_title(_TITLES[path][0], loc="left", fontsize=10)
+    axes.set_title(titles_of(reported_classes(facts))[path][0], loc="left", fontsize=10)
     axes.grid(axis="x", color="0.93")
     axes.set_axisbelow(True)
 
 
 def _metrics(facts: dict[str, Any], level: str) -> Section:
     rows = []
-    for path in OF_FOLDS:
-        title, share = _TITLES[path]
+    for path, (title, share) in titles_of(reported_classes(facts)).items():
         mean = spread(facts["over_folds"][level][path], share, facts["split"]["folds"])
         rows.append((title, mean, format_figure(pick(facts[level], path), share)))
     rows.append(("always predicting the largest class", "", number(facts[level]["largest_class"], True)))
@@ -111,12 +111,13 @@ def _metrics(facts: dict[str, Any], level: str) -> Section:
 
 def _folds(facts: dict[str, Any], level: str) -> Section:
     sizes = ["slices", *(["patients"] if facts["data"]["patients"] is not None else [])]
+    titles = titles_of(reported_classes(facts))
     rows = []
     for at, fold in enumerate(facts["folds"], 1):
-        values = [(fold[level][path], _TITLES[path][1]) for path in OF_FOLDS]
+        values = [(fold[level][path], share) for path, (_, share) in titles.items()]
         shown = ["not defined" if value is None else number(value, share) for value, share in values]
         rows.append((str(at), *(str(fold["held_out"][name]) for name in sizes), *shown))
-    heads = ("fold", *(f"{name} held out" for name in sizes), *(_TITLES[path][0] for path in OF_FOLDS))
+    heads = ("fold", *(f"{name} held out" for name in sizes), *(title for title, _ in titles.values()))
     return Section("Folds", "", heads, tuple(rows), f"Values of {level} in each fold alone.")
 
 

@@ -6,14 +6,14 @@ Each patient is predicted by the network of the fold that held them out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.fit import CrossFit, cross_fit
 from stageproof.train.calibration.fit_and_assess import assessed, debiased
@@ -23,13 +23,14 @@ from stageproof.train.metrics.intervals import LEVEL
 from stageproof.train.metrics.with_intervals import NO_INTERVAL, Summary, over_units
 from stageproof.train.recipes import same_recipe
 from stageproof.train.runs.pseudonyms import public_source
-from stageproof.train.runs.record import read_record, recorded_verdict
+from stageproof.train.runs.record import label_set_of, read_record, recorded_verdict
 from stageproof.train.runs.split_file import read_split
 from stageproof.train.test_set.held_out import HeldOut, held_out
 from stageproof.train.test_set.predictions import predict_slices
 
-SCHEMA = 1
-OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "demented.accuracy", "demented.auc")
+SCHEMA = 2
+"""1: without clinical order and positive classes, and with ``demented`` for ``positive``."""
+OF_FOLDS = ("accuracy", "balanced_accuracy", "kappa", "positive.accuracy", "positive.auc")
 LEVELS = ("slices", "patients")
 _UNKNOWN = "interval not estimable: the dependence between slices is unknown"
 
@@ -58,17 +59,18 @@ class Folds:
     def patients(self) -> Answers:
         """One prediction for each patient, over all folds."""
         mean = self.slices.by_patient()
-        return mean if self.studies is None else Answers(self.studies, mean.labels, mean.patients)
+        return mean if self.studies is None else replace(mean, probabilities=self.studies)
 
     def of_fold(self, number: int) -> tuple[Answers, Answers | None]:
         """The predictions of one fold, by slice and by patient; the second is None if patients are unknown."""
         rows = self.fold == number
         people, mine = np.unique(self.slices.patients[rows], return_inverse=True)
-        slices = Answers(self.slices.probabilities[rows], self.slices.labels[rows], mine.astype(np.int64))
+        whole = self.slices
+        slices = Answers(whole.probabilities[rows], whole.labels[rows], mine.astype(np.int64), whole.classes)
         if self.unit != "patients":
             return slices, None
         mean = slices.by_patient()
-        return slices, mean if self.studies is None else Answers(self.studies[people], mean.labels, mean.patients)
+        return slices, mean if self.studies is None else replace(mean, probabilities=self.studies[people])
 
 
 def pool(runs: Sequence[Path]) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
     records = [read_record(run) for run in runs]
     _check_together(runs, records)
     folds = _answered(runs, records)
-    labels, unit = folds.slices.labels, folds.unit
+    labels, unit, classes = folds.slices.labels, folds.unit, folds.slices.classes
     people, known = int(folds.slices.patients.max()) + 1, unit == "patients"
     return {
         "schema": SCHEMA,
@@ -93,11 +95,11 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
             "source": public_source(records[0]["data"]["source"]),
             "digest": records[0]["data"]["digest"],
             "slices": len(labels),
-            "slices_by_class": class_counts(labels),
+            "slices_by_class": class_counts(labels, classes),
             "verdict": unit or "unknown",
             "groups": people if unit == "groups" else None,
             "patients": people if known else None,
-            "patients_by_class": class_counts(folds.slices.by_patient().labels) if known else None,
+            "patients_by_class": class_counts(folds.slices.by_patient().labels, classes) if known else None,
         },
         "split": {
             "by": records[0]["split"]["by"],
@@ -120,17 +122,18 @@ def pool(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def figures(folds: Folds) -> dict[str, Any]:
-    """The classification and ranking metrics of `crossvalidation.json`.
+    """The label set, and the classification and ranking metrics of `crossvalidation.json`.
 
     ``folds``: values of each fold. ``over_folds``: their mean, with an interval. ``slices`` and ``patients``: metrics
     pooled over all folds. ``studies_by``: how patients are predicted.
     """
     slices = Summary(folds.slices, folds.unit, inflation=DEPENDENCE).decisions()
-    counted = [LABELS.index(label) for label in slices["counted"]]
+    counted = [folds.slices.classes.index(label) for label in slices["counted"]]
     by_fold = [_fold(folds, number, counted) for number in range(folds.number)]
     levels = LEVELS if folds.unit == "patients" else LEVELS[:1]
     everyone = Summary(folds.patients(), counted=counted, inflation=DEPENDENCE) if folds.unit == "patients" else None
     return {
+        **folds.slices.classes.to_dict(),
         "folds": [_values(one) for one in by_fold],
         "over_folds": {level: _over_folds([one[level] for one in by_fold], folds, level) for level in levels},
         "slices": slices,
@@ -164,7 +167,7 @@ def _answered(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> Folds:
         one.studies[mine] for one, mine in crossed if one is not None and one.studies is not None and mine is not None
     ]
     return Folds(
-        Answers(chances, labels, people),
+        Answers(chances, labels, people, label_set_of(records[0], runs[0])),
         fold,
         unit,
         _by_person(np.concatenate(studies), people) if len(studies) == len(runs) and unit == "patients" else None,
@@ -198,7 +201,7 @@ def _calibration(folds: Folds) -> dict[str, Any] | None:
     if folds.calibrated is None:
         return None
     before = folds.slices
-    after = Answers(folds.calibrated, before.labels, before.patients)
+    after = replace(before, probabilities=folds.calibrated)
     people = folds.patients() if folds.unit == "patients" and folds.studies is not None else None
     chance = assessed(before, after, people, 0)
     why = "not estimable: needs a calibrated probability of the stage of each patient"
@@ -215,7 +218,14 @@ def _calibration(folds: Folds) -> dict[str, Any] | None:
 
 
 def _check_together(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> None:
-    """Raise CheckpointError unless all runs have the same data, split and recipe."""
+    """Raise CheckpointError unless all runs have the same data, classes, split and recipe."""
+    classes = [label_set_of(record, run) for run, record in zip(runs, records, strict=True)]
+    for run, those in zip(runs, classes, strict=True):
+        if those != classes[0]:
+            raise CheckpointError(
+                f"{run} has the classes {_described(those)}, and {runs[0]} has {_described(classes[0])}. Delete one of "
+                "them and run the same command again."
+            )
     for run, record in zip(runs[1:], records[1:], strict=True):
         first = records[0]
         same = [record["data"]["digest"] == first["data"]["digest"], same_recipe(record["recipe"], first["recipe"])]
@@ -225,6 +235,10 @@ def _check_together(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> 
                 f"{run} has other data, another recipe or another split than {runs[0]}. Delete it and run "
                 "the same command again."
             )
+
+
+def _described(classes: LabelSet) -> str:
+    return f"{', '.join(classes.names)} (positive: {', '.join(classes.positive)})"
 
 
 def _fold(folds: Folds, number: int, counted: Sequence[int]) -> dict[str, Any]:
@@ -267,7 +281,7 @@ def _over_folds(found: Sequence[dict[str, tuple[float, float]]], folds: Folds, l
     for name in OF_FOLDS:
         values, variances = zip(*(one[name] for one in found), strict=True)
         least = -1.0 if name == "kappa" else 0.0
-        dependence = DECIDED if level == "patients" and name != "demented.auc" else DEPENDENCE
+        dependence = DECIDED if level == "patients" and name != "positive.auc" else DEPENDENCE
         figure = mean_of_folds(values, variances, people, least=least, dependence=dependence)
         if folds.unit is None:
             figure |= {"low": None, "high": None, "why": _UNKNOWN}

@@ -5,10 +5,19 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import Any
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.crossvalidate.pooling import LEVELS, OF_FOLDS
-from stageproof.train.reports.formatting import CALIBRATION, ROWS, format_figure, joined, number, pick
+from stageproof.train.reports.formatting import (
+    CALIBRATION,
+    format_figure,
+    joined,
+    metric_rows,
+    number,
+    pick,
+    positive_classes,
+)
 from stageproof.train.reports.terminal import WIDTH, table
+from stageproof.train.runs.record import reported_classes
 
 _WIDTHS = (25, 32, 21)
 
@@ -16,15 +25,14 @@ _WIDTHS = (25, 32, 21)
 def lines(facts: dict[str, Any]) -> list[str]:
     """The lines: mean over the folds and pooled metrics, with intervals. facts: as `pooling.pool` returns them."""
     unit = "groups" if facts["data"]["groups"] is not None else "patients"
-    titles = {path: (title, share) for title, path, share in ROWS}
+    classes = reported_classes(facts)
     text: list[str] = []
     reasons: list[str] = []
     for level in LEVELS:
         if not facts[level]:
             continue
         rows: list[tuple[str, ...]] = []
-        for name in OF_FOLDS:
-            title, share = titles[name]
+        for name, (title, share) in titles_of(classes).items():
             mean, pooled = facts["over_folds"][level][name], pick(facts[level], name)
             rows.append((title, spread(mean, share, mean["folds"]), _short(pooled, share)))
             if pooled["low"] is None and pooled.get("why"):
@@ -42,6 +50,13 @@ def lines(facts: dict[str, Any]) -> list[str]:
         text += [*table((f"slices, temperature of other {unit}", "before", "after"), rows, (38, 20, 20)), ""]
     notes = [*explained(facts), *dict.fromkeys(reasons)]
     return [*text, *(line for note in notes for line in wrap(note, WIDTH))]
+
+
+def titles_of(classes: LabelSet) -> dict[str, tuple[str, bool]]:
+    """Path of each metric of the folds → its name, and whether it is a share. Without those that are the same as
+    another one because there are only two classes."""
+    rows = {path: (title, share) for title, path, share in metric_rows(classes)}
+    return {path: rows[path] for path in OF_FOLDS if path in rows}
 
 
 def warnings(facts: dict[str, Any]) -> list[str]:
@@ -67,7 +82,8 @@ def warnings(facts: dict[str, Any]) -> list[str]:
 def explained(facts: dict[str, Any]) -> list[str]:
     """What the two columns are, a sentence or two each."""
     counted = facts["slices"]["counted"]
-    left = [label for label in LABELS if label not in counted]
+    classes = reported_classes(facts)
+    left = [label for label in classes.names if label not in counted]
     text = [
         "Mean of folds: each fold's own figure, averaged.",
         "Pooled: one figure over all folds. It ranks predictions of different networks together, so that a shift "
@@ -84,7 +100,7 @@ def explained(facts: dict[str, Any]) -> list[str]:
             f"Balanced accuracy: in both columns the mean recall of {joined(counted)}, without {joined(left)}, too few "
             "to estimate a recall."
         )
-    return text
+    return [*text, *filter(None, [positive_classes(classes)])]
 
 
 def spread(mean: dict[str, Any], share: bool, folds: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LabelSet, label_set
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.text.escapes import cell
 from stageproof.train.data.decode import Slices, Unreadable, safe_loader
@@ -36,6 +36,8 @@ class Prepared:
     groups: np.ndarray
     """(N,) int64, equal for slices of one patient, or of one group (`Identified.verdict`)."""
     split: Split
+    classes: LabelSet
+    """The label set of the data; some classes may have no slice."""
     unreadable: tuple[Unreadable, ...]
     source: str
     digest: str
@@ -54,12 +56,12 @@ class Prepared:
     @property
     def not_estimable(self) -> tuple[str, ...]:
         """Classes with too few patients or groups to estimate metrics; empty if patients are unknown."""
-        return () if self.who.unit is None else self.split.not_estimable
+        return () if self.who.unit is None else tuple(self.classes.names[index] for index in self.split.scarce)
 
     @property
     def absent(self) -> tuple[str, ...]:
         """Classes without slices, which the network cannot learn."""
-        return absent_classes(self.slices.labels)
+        return absent_classes(self.slices.labels, self.classes)
 
     @property
     def patients_from(self) -> str:
@@ -77,7 +79,7 @@ class Prepared:
             "source": self.source,
             "digest": self.digest,
             "slices": len(self.slices),
-            "slices_by_class": class_counts(self.slices.labels),
+            "slices_by_class": class_counts(self.slices.labels, self.classes),
             **self.who.facts(),
             "unreadable": len(self.unreadable),
             "not_taken": [{"reason": one.reason, "count": one.count} for one in self.skipped],
@@ -95,12 +97,13 @@ class Prepared:
         side[self.split.validation] = "validation"
         side[self.split.selection] = "selection"
         side[self.split.left_out] = "left out"
+        classes = self.classes.names
         with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["name", "label", column, "side"])
             rows = zip(self.slices.names, self.slices.labels, self.groups, side, strict=True)
             writer.writerows(
-                (cell(name), LABELS[label], int(group) if unit else "", where) for name, label, group, where in rows
+                (cell(name), classes[label], int(group) if unit else "", where) for name, label, group, where in rows
             )
         left_out = json.dumps([asdict(item) for item in self.unreadable], indent=2)
         (folder / "unreadable.json").write_text(left_out + "\n", encoding="utf-8")
@@ -117,6 +120,8 @@ def prepare(
     seed: int,
     groups: Path | None = None,
     patient_pattern: str | None = None,
+    classes: LabelSet | None = None,
+    positive: Sequence[str] = (),
     shuffle_labels: int | None = None,
     select: bool = False,
     allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
@@ -127,13 +132,20 @@ def prepare(
     groups: a groups file (`train.data.identity.groups_file`). patient_pattern: regular expression that extracts ids
         from paths (`train.data.identity.patient_pattern`). If both are None, the patients are those of the ids in the
         data, else those identified from image similarity.
+    classes: the label set; None: recognised from the data, or the four stages of phantoms. positive: its positive
+        classes; (): the usual ones.
     shuffle_labels: seed for permuting the labels between patients, for a negative control; None: true labels.
     select: whether an epoch is selected, which needs a selection set of other patients.
     allocate: allocates the pixel array from its shape; None: in memory.
 
     Raises DatasetError for invalid data, and for a split by patient if patients are unknown.
     """
-    samples = phantom_samples(seed=seed) if path is None else load_samples(path, patient_pattern)
+    if path is None:
+        samples = phantom_samples(seed=seed, classes=classes or FOUR_STAGES)
+    else:
+        samples = load_samples(path, patient_pattern, classes, training_part=True)
+    if positive:
+        samples = replace(samples, classes=label_set(samples.classes.names, positive))
     check_trainable(samples)
     if groups is not None:
         samples = with_groups(samples, groups)
@@ -150,5 +162,14 @@ def prepare(
     if select:
         parts = with_selection(parts, slices.labels, who.groups, by=split, folds=folds, seed=seed, unit=who.unit)
     return Prepared(
-        slices, who.groups, parts, unreadable, samples.source, samples.digest(), who, bound, samples.skipped
+        slices,
+        who.groups,
+        parts,
+        samples.classes,
+        unreadable,
+        samples.source,
+        samples.digest(),
+        who,
+        bound,
+        samples.skipped,
     )

@@ -35,7 +35,7 @@ class Slices:
     thumbnails: np.ndarray
     """(N, 64, 64) uint8, of the original images, to compare patients by; (0, 64, 64) if not needed."""
     labels: np.ndarray
-    """(N,) int64, indices in LABELS."""
+    """(N,) int64, indices in `Samples.classes`."""
     names: tuple[str, ...]
     groups: np.ndarray | None
     """(N,) int64, equal for slices of one patient; None if the source has no patients."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.system.regular_files import read_regular
 from stageproof.train.data.ids import Ids
 
@@ -33,7 +34,7 @@ class Samples:
     images: Sequence[bytes | Path]
     """Encoded image files, or their paths; decoded by `runtime.images.raster.read_image`."""
     labels: np.ndarray
-    """(N,) int64, indices in `runtime.labels.LABELS`."""
+    """(N,) int64, indices in `classes.names`."""
     names: Sequence[str]
     """(N,) unique names, for messages and reports."""
     groups: np.ndarray | None
@@ -48,6 +49,8 @@ class Samples:
     """Files that were ignored."""
     notes: tuple[str, ...] = ()
     """Ids that were found but not used, with the reason."""
+    classes: LabelSet = field(kw_only=True)
+    """The label set of the data; some classes may have no slice."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import LABELS
 from stageproof.train.metrics.classification import stages
 
 LEAST_SELECTION = 5
@@ -24,8 +23,8 @@ class Split:
     validation: np.ndarray
     leaked: float
     """Share of validation slices whose group is also in training, in [0, 1]."""
-    not_estimable: tuple[str, ...] = ()
-    """Classes with fewer patients than folds, of which some folds hold out none."""
+    scarce: tuple[int, ...] = ()
+    """Indices of classes with fewer patients than folds, of which some folds hold out none."""
     selection: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """Indices of the selection set; empty if no epoch is selected."""
     left_out: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -73,8 +72,7 @@ def split_slices(
     training, validation = np.flatnonzero(held_in != fold), np.flatnonzero(held_in == fold)
     if not len(validation):
         raise DatasetError(f"Fold {fold + 1} of {folds} holds out no slice. Choose another fold or seed, or add data.")
-    people = [len(np.unique(groups[labels == label])) for label in range(len(LABELS))]
-    scarce = tuple(name for name, count in zip(LABELS, people, strict=True) if 0 < count < folds)
+    scarce = tuple(int(one) for one in np.unique(labels) if len(np.unique(groups[labels == one])) < folds)
     return Split(training, validation, float(np.isin(groups[validation], groups[training]).mean()), scarce)
 
 

@@ -13,7 +13,10 @@ LARGEST_TABLE = 1 << 30
 """Maximum size of a table in bytes: millions of rows."""
 COLUMNS: dict[str, tuple[str, ...]] = {
     "path": ("path", "file", "file_name", "filename", "filepath", "file_path", "image", "image_path"),
-    "label": ("label", "class", "stage", "diagnosis", "dx"),
+    "label": (
+        *("label", "labels", "class", "stage", "diagnosis", "dx"),
+        *("cdr", "cdr_global", "global_cdr", "cdglobal", "cdrglob"),
+    ),
     "patient": ("patient", "patient_id", "patientid", "subject", "subject_id", "subjectid", "participant_id", "group"),
     "session": ("session", "session_id", "visit", "visit_id", "scan_date"),
     "age": ("age", "age_years", "age_at_scan", "age_at_visit", "patient_age", "patientage", "participant_age"),
@@ -24,8 +27,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 def column(kind: str, header: list[str]) -> str | None:
     """The first column of `header` of this `kind` (a key of `COLUMNS`), or None."""
+    return next(iter(columns(kind, header)), None)
+
+
+def columns(kind: str, header: list[str]) -> list[str]:
+    """All columns of `header` of this `kind`, in the order of `COLUMNS`."""
     spelt = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in reversed(header)}
-    return next((spelt[name] for name in COLUMNS[kind] if name in spelt), None)
+    return [spelt[name] for name in COLUMNS[kind] if name in spelt]
 
 
 def read_table(path: Path, what: str) -> tuple[list[str], list[dict[str, str]]]:

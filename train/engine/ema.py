@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from stageproof.train.networks import load_state
+
 
 class WeightAverage:
     """Exponential moving average of the weights and BatchNorm statistics of a module."""
@@ -31,11 +33,11 @@ class WeightAverage:
     def applied(self) -> Iterator[None]:
         """Context manager: the module has the averaged weights inside it, and its own weights afterwards."""
         own = {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
-        self.module.load_state_dict(self.values)
+        load_state(self.module, self.values)
         try:
             yield
         finally:
-            self.module.load_state_dict(own)
+            load_state(self.module, own)
 
     def state_dict(self) -> dict[str, object]:
         """The state, for `load_state_dict`."""

@@ -17,12 +17,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from stageproof.runtime.errors import TrainingError
-from stageproof.runtime.labels import LABELS
 from stageproof.train.data.batches import Batch, Batches
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine.hooks import Hooks, Step
 from stageproof.train.engine.optimizer import clip_gradients, rate_factor
 from stageproof.train.engine.stage import StageState
+from stageproof.train.networks import load_state
 from stageproof.train.recipes import Stage
 from stageproof.train.runs.metrics_log import Epoch
 from stageproof.train.seeds import derive, place_dropouts
@@ -114,9 +114,9 @@ def run_stage(
         if hooks.worthwhile():
             hooks.checkpoint()
     if keep != "last" and state.best_weights is not None:
-        trained.load_state_dict(state.best_weights)
+        load_state(trained, state.best_weights)
     elif state.average:
-        trained.load_state_dict(state.average.values)
+        load_state(trained, state.average.values)
 
 
 def _train_epoch(
@@ -275,6 +275,13 @@ def predict(model: nn.Module, batches: Batches, amp: torch.dtype | None = None) 
     with torch.inference_mode(), torch.autocast(batches.device.type, amp, enabled=amp is not None):
         for batch in batches.in_order():
             logits.append(model(batch.inputs).float())
-        mine = torch.cat(logits) if logits else torch.zeros(0, len(LABELS), device=batches.device)
+        mine = torch.cat(logits) if logits else torch.zeros(0, _outputs(model), device=batches.device)
         everyone = batches.processes.gather(mine, len(batches.chosen))
     return everyone.cpu().numpy(), batches.labels[batches.chosen].numpy()
+
+
+def _outputs(model: nn.Module) -> int:
+    """Number of classes of a network, whose head is defined last: for a process without a slice to predict."""
+    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    last = layers[-1]
+    return last.out_features if isinstance(last, nn.Linear) else last.out_channels

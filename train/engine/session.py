@@ -13,7 +13,6 @@ import torch
 from torch.nn import functional as F
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.batches import Batches
 from stageproof.train.data.dataset import Prepared
@@ -28,7 +27,7 @@ from stageproof.train.engine.progress import ProgressBar
 from stageproof.train.engine.signals import StopRequest
 from stageproof.train.engine.stage import StageState
 from stageproof.train.metrics.validation import figures
-from stageproof.train.models import build, head_of
+from stageproof.train.networks import construct, head_of, load_state
 from stageproof.train.recipes import Recipe, Stage
 from stageproof.train.runs.checkpoints import CheckpointWriter
 from stageproof.train.runs.initial_weights import initialise
@@ -59,7 +58,8 @@ class Session:
     ) -> None:
         self.recipe, self.compute, self.processes, self.spec = recipe, compute, processes, spec
         self.data, self.folder, self.progress = data, folder, progress
-        self.model = build(recipe.architecture)
+        self.network = recipe.network(len(data.classes))
+        self.model = construct(self.network)
         self.stages = (("head", recipe.head), ("full", recipe.full))
         self.metrics_log = MetricsLog(None)
         self._from: Mapping[str, Any] | None = None
@@ -72,15 +72,15 @@ class Session:
         """
         if checkpoint is None:
             torch.manual_seed(seed)
-            self.model = build(self.recipe.architecture)
-            self._start = initialise(self.model, weights)
+            self.model = construct(self.network)
+            self._start = initialise(self.model, weights, self.network, self.data.classes)
         else:
             if checkpoint["digest"] != self.data.digest:
                 raise CheckpointError(
                     f"{self.data.source} has changed since the run began: its digest is {self.data.digest[:12]}…, "
                     f"the checkpoint has {checkpoint['digest'][:12]}…. Restore the data, or start another run."
                 )
-            self.model.load_state_dict(checkpoint["model_state_dict"])
+            load_state(self.model, checkpoint["model_state_dict"])
             self._start = checkpoint["start"]
         self._from = checkpoint
         seed_dropouts(self.model)
@@ -156,7 +156,9 @@ class Session:
             training,
             validation,
             objective=Objective(
-                _class_weights(labels[training.chosen]) if recipe.imbalance == "weights" else None,
+                class_weights(labels[training.chosen], len(self.data.classes))
+                if recipe.imbalance == "weights"
+                else None,
                 recipe.label_smoothing,
                 recipe.clip_norm,
                 compute.amp,
@@ -176,7 +178,7 @@ class Session:
         groups, unit = self.data.groups[getattr(self.data.split, self._selection_side)], self.data.who.unit
 
         def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-            found = figures(logits, labels, groups, unit=unit)
+            found = figures(logits, labels, groups, self.data.classes, unit=unit)
             loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
             names = ("accuracy", "balanced_accuracy", "patient_accuracy")
             return {"loss": loss, **{name: float(found[name]) for name in names if name in found}}
@@ -189,7 +191,7 @@ class Session:
                     "state": state.state_dict(),
                     "history": [asdict(epoch) for epoch in self.metrics_log.epochs],
                     "digest": self.data.digest,
-                    "labels": list(LABELS),
+                    "labels": list(self.data.classes.names),
                     "start": self._start,
                 }
             )
@@ -248,7 +250,7 @@ class Session:
         return pixels
 
 
-def _class_weights(labels: torch.Tensor) -> torch.Tensor:
+def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """(classes,) float32, inversely proportional to class frequency ("balanced" in scikit-learn); absent classes 0."""
-    counts = torch.bincount(labels, minlength=len(LABELS)).float()
+    counts = torch.bincount(labels, minlength=classes).float()
     return torch.where(counts > 0, counts.sum() / (counts > 0).sum() / counts, 0.0)

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error, require_or_exit
+from stageproof.runtime.cli.sources import local_source
 
 if __name__ == "__main__":
     packages = ("tyro", "torch", "torchvision", "safetensors", "scipy", "matplotlib", "jinja2", "rich")
@@ -35,6 +37,9 @@ class Options:
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Run directory. If omitted: the run that finished last."""
+    remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
+    """In place of RUN: a path, or hf:OWNER/NAME[@REVISION], a run in a repository of the Hugging Face Hub.
+    It is downloaded and copied to hub/OWNER--NAME-COMMIT."""
     data: Path | None = None
     """Other data to evaluate on, as for training; slices of patients in the data of the run are left out.
     The report compares both populations: classes, image sizes, age, sex and the scores of a guard.
@@ -92,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 evaluated; 1 a control failed, or no threshold was certified; 2 invalid input."""
     try:
         options = parse(argv)
-        run = chosen(options.run)
+        run = chosen(local_source(options.run, options.remote, "run", "RUN", copy=True))
         out = options.out or evaluation_folder(run, options.data)
         check_evaluation(run, read_record(run), options.data, options.groups, out)
         from stageproof.train.evaluate.evaluation import evaluate
@@ -118,36 +123,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(found: Evaluated) -> None:
-    from textwrap import wrap
 
     from stageproof.train.evaluate.warning_messages import is_control
     from stageproof.train.reports.calibration_text import calibration_lines, guarantee
     from stageproof.train.reports.formatting import (
-        ROWS,
         count_heads,
         format_figure,
+        metric_rows,
         number,
         patient_count,
         pick,
+        positive_classes,
         unit_of,
     )
     from stageproof.train.reports.populations import HEADS, explained
     from stageproof.train.reports.populations import rows as rows_of_populations
     from stageproof.train.reports.terminal import WIDTH, table
+    from stageproof.train.runs.record import reported_classes
 
-    facts = found.facts
+    facts, classes = found.facts, reported_classes(found.facts)
+    metrics = metric_rows(classes)
     for warning in facts["warnings"]:
         print(warning, file=sys.stderr)
     unit = unit_of(facts["data"]) if count_heads(facts["data"]) else ""
     levels = [(name, facts[name]) for name in ("slices", "patients") if facts[name]]
     for name, level in levels:
         total = f"{facts['data'][name]} {name}"
-        shown = [(title, format_figure(pick(level, path), share), pick(level, path)) for title, path, share in ROWS]
-        for label, of_class in level["classes"].items():
+        shown = [(title, format_figure(pick(level, path), share), pick(level, path)) for title, path, share in metrics]
+        for label, of_class in level["classes"].items() if len(classes) > 2 else ():  # of two: sensitivity, specificity
             shown.append((f"recall {label}", format_figure(of_class["recall"], True), of_class["recall"]))
         rows = [(title, said, patient_count(figure) if unit else "") for title, said, figure in shown]
         rows.append(("always the largest class", number(level["largest_class"], True), ""))
         print("\n" + "\n".join(table((total, "95 % interval" if unit else "", unit), rows, (31, 39, 8))))
+    if said_positive := positive_classes(classes):
+        print("\n" + "\n".join(wrap(said_positive, WIDTH)))
     if found_populations := facts["populations"]:
         print("\n" + "\n".join(table(HEADS, rows_of_populations(found_populations), (26, 26, 26))))
         print("\n".join(wrap(explained(found_populations), WIDTH)))
@@ -157,7 +166,7 @@ def _show(found: Evaluated) -> None:
             f"\ntemperature {calibration['temperature'] or 1.0:.3f}; calibration on {unit_of(facts['data'])} other "
             "than those it was fitted on:"
         )
-        print("\n".join(calibration_lines(calibration)))
+        print("\n".join(calibration_lines(calibration, classes)))
     if facts["abstention"]:
         print(guarantee(facts["abstention"]))
     print(f"\nreport {found.out / 'report.html'}")

@@ -39,8 +39,8 @@ def clinical(
         "flow": _flow(record, held, sides, facts),
         "demographics": _demographics(held, sides, traits, known),
         "subgroups": _subgroups(held, people, traits, known),
-        "predictive_values": predictive_values(people.decisions > 0, people.labels > 0) if people else None,
-        "net_benefit": net_benefit(1 - people.probabilities[:, 0], people.labels > 0) if people else None,
+        "predictive_values": predictive_values(people.predicted_positive, people.positive) if people else None,
+        "net_benefit": net_benefit(people.positive_probability, people.positive) if people else None,
         "selection": selections(record, fitted, threshold, held.own),
         "between_runs": between_runs(run, record, facts) if held.own else None,
     }

@@ -76,10 +76,10 @@ def subgroups(people: Answers, ages: np.ndarray, sexes: np.ndarray) -> list[dict
 
 
 def _of(people: Answers, mask: np.ndarray) -> dict[str, Any]:
-    some = Answers(people.probabilities[mask], people.labels[mask], np.arange(int(mask.sum())))
+    some = Answers(people.probabilities[mask], people.labels[mask], np.arange(int(mask.sum())), people.classes)
     made = Summary(some).decisions()
     return {
-        "demented": int((some.labels > 0).sum()),
+        "positive": int(some.positive.sum()),
         "accuracy": made["accuracy"],
-        **{name: made["demented"][name] for name in ("sensitivity", "specificity", "auc")},
+        **{name: made["positive"][name] for name in ("sensitivity", "specificity", "auc")},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from stageproof.runtime import __version__
 from stageproof.runtime.errors import CheckpointError, InputError
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.calibration.fit import Guarantee, stored_fit
 from stageproof.train.calibration.fit_and_assess import abstention, assessed, debiased, fit_held_out, studies_of
@@ -24,16 +25,18 @@ from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL
 from stageproof.train.metrics.with_intervals import NO_INTERVAL, Summary, over_units
 from stageproof.train.runs.finding import chosen, evaluation_folder
 from stageproof.train.runs.pseudonyms import public_run, public_source
-from stageproof.train.runs.record import RECORD, now, read_record
+from stageproof.train.runs.record import RECORD, label_set_of, now, read_record
 from stageproof.train.runs.selection import on_evaluated, selection_sentence
 from stageproof.train.test_set.held_out import HeldOut, held_out
 from stageproof.train.test_set.predictions import predict_slices
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: without clinical order and positive classes, and with ``demented`` for ``positive``."""
 NEEDED = (
     "architecture",
+    "labels",
     "input",
     "weights_sha256",
     "temperature",
@@ -109,13 +112,14 @@ def evaluate(
 
 
 def _check_record(run: Path, record: dict[str, Any]) -> None:
-    """Raise CheckpointError if the record lacks an entry that an evaluation needs."""
+    """Raise CheckpointError if the record lacks an entry that an evaluation needs, or contradicts itself."""
     for path in NEEDED:
         found: Any = record
         for key in path.split("."):
             if not isinstance(found, dict) or key not in found:
                 raise CheckpointError(f"{run / RECORD} has no {path}: this version cannot evaluate it. Train again.")
             found = found[key]
+    label_set_of(record, run)
 
 
 def _evaluate(
@@ -126,13 +130,14 @@ def _evaluate(
     target_risk: float | None,
     seed: int,
 ) -> tuple[dict[str, Any], Written]:
-    labels = held.slices.labels
+    labels, classes = held.slices.labels, label_set_of(record, run)
     unit = held.unit
     patients = held.patients if unit is not None and held.patients is not None else np.arange(len(labels))
     fitted, crossed, guarantee = fit_held_out(held, logits, labels, patients, target_risk, seed)
     stored = stored_fit(record, str(run))
     chances = crossed.probabilities if crossed else probabilities(logits) if held.own else stored.apply(logits)
-    before, after = Answers(probabilities(logits), labels, patients), Answers(chances, labels, patients)
+    before = Answers(probabilities(logits), labels, patients, classes)
+    after = replace(before, probabilities=chances)
     slices = Summary(after, unit)
     # A group may contain patients of different stages, so there are no metrics by group.
     studies, rule = studies_of(held, stored, crossed, logits, after) if unit == "patients" else (None, None)
@@ -146,7 +151,9 @@ def _evaluate(
         "stageproof": __version__,
         "run": public_run(run.resolve().name, record["weights_sha256"]),
         "weights_sha256": record["weights_sha256"],
-        "data": _data(record, held, patients),
+        **classes.to_dict(),
+        **({"hub": record["hub"]} if "hub" in record else {}),  # where `train.hub.fetch` downloaded the run from
+        "data": _data(record, held, patients, classes),
         "method": {
             "level": LEVEL,
             "seed": seed,
@@ -168,7 +175,7 @@ def _evaluate(
             **_sides(Summary(before, unit), slices, people, chance, calibrated),
         },
         "risk": {"slices": slices.risk(), "patients": people.risk() if people else None},
-        "abstention": abstention(guarantee, held, logits, target_risk) if guarantee and target_risk else None,
+        "abstention": abstention(guarantee, held, logits, target_risk, classes) if guarantee and target_risk else None,
         "control": {
             "permutation": shuffled,
             "identity": identity_test(held),
@@ -185,7 +192,7 @@ def _evaluate(
     return facts, Written(before, after, held.slices.names, mine, unit, logits, scores, studies, pixels)
 
 
-def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[str, Any]:
+def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray, classes: LabelSet) -> dict[str, Any]:
     known = held.unit == "patients"
     people = stages(held.slices.labels, patients)
     whole = record["data"]["slices_by_class"]
@@ -194,13 +201,13 @@ def _data(record: dict[str, Any], held: HeldOut, patients: np.ndarray) -> dict[s
         "digest": held.digest,
         "held_out_by_run": held.own,
         "slices": len(held.slices),
-        "slices_by_class": class_counts(held.slices.labels),
+        "slices_by_class": class_counts(held.slices.labels, classes),
         "patients": len(people) if known else None,
-        "patients_by_class": class_counts(people) if known else None,
+        "patients_by_class": class_counts(people, classes) if known else None,
         "verdict": "unknown" if held.unit is None else held.unit,
         "groups": len(people) if held.unit == "groups" else None,
         "patients_told_by": held.patients_from,
-        "training": _training(held),
+        "training": _training(held, classes),
         "share_by_class": {label: count / record["data"]["slices"] for label, count in whole.items()},
         "sizes": [{"width": width, "height": height, "slices": count} for width, height, count in held.sizes],
         "leaked": held.leaked,
@@ -229,7 +236,7 @@ def _sides(
     }
 
 
-def _training(held: HeldOut) -> dict[str, Any] | None:
+def _training(held: HeldOut, classes: LabelSet) -> dict[str, Any] | None:
     """Size of the training set by class."""
     if held.training is None:
         return None
@@ -237,8 +244,8 @@ def _training(held: HeldOut) -> dict[str, Any] | None:
     by_class = None
     if patients is not None and held.unit == "patients":
         _, trained = np.unique(patients, return_inverse=True)
-        by_class = class_counts(stages(labels, trained))
-    counts = class_counts(labels)
+        by_class = class_counts(stages(labels, trained), classes)
+    counts = class_counts(labels, classes)
     return {
         "slices": len(labels),
         "slices_by_class": counts,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.train.data.patients.similarity import FEWEST_SLICES, shows_patient_of
-from stageproof.train.metrics.classification import CLASSES, Answers
+from stageproof.train.metrics.classification import Answers
 from stageproof.train.test_set.held_out import HeldOut
 
 SHUFFLES = 1000
@@ -32,7 +32,7 @@ def permutation_test(answers: Answers, seed: int = 0) -> tuple[dict[str, Any], n
     test if the network has memorised a share `leaked` of the patients.
     """
     people = answers.by_patient()
-    counts = answers.tally(np.eye(CLASSES)[answers.decisions])  # predictions of each class, by patient
+    counts = answers.tally(np.eye(len(answers.classes))[answers.decisions])  # predictions of each class, by patient
     rng = np.random.default_rng(seed)
     shuffled = balanced(counts, _permutations(people.labels, SHUFFLES, rng))
     score = float(balanced(counts, people.labels[None])[0])
@@ -77,7 +77,7 @@ def control_power(
         truth = rng.permutation(labels)
         known = rng.permutation(people)[:remembered]
         mine = counts.copy()
-        mine[known] = np.eye(CLASSES)[truth[known]] * counts[known].sum(1, keepdims=True)
+        mine[known] = np.eye(counts.shape[1])[truth[known]] * counts[known].sum(1, keepdims=True)
         luck = balanced(mine, _permutations(truth, _INNER, rng))
         score = balanced(mine, truth[None])[0]
         found += (1 + (luck >= score - 1e-12).sum()) / (_INNER + 1) < ALPHA
@@ -116,7 +116,7 @@ def balanced(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
     counts: (P, classes) float64, predictions of each class by patient. labels: (B, P) int64, classes of the patients.
     """
     total, right, present = counts.sum(1), np.zeros(len(labels)), np.zeros(len(labels))
-    for label in range(CLASSES):
+    for label in range(counts.shape[1]):
         mine = (labels == label).astype(np.float64)
         slices = mine @ total
         right += np.where(slices > 0, mine @ counts[:, label] / np.maximum(slices, 1e-300), 0)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.labels import LABELS
 from stageproof.runtime.system.work_folders import make_private, work_folder
 from stageproof.runtime.text.escapes import cell
 from stageproof.train.cards.cards import dataset_card, model_card
@@ -24,9 +23,9 @@ from stageproof.train.reports.evaluation_page import page
 from stageproof.train.reports.misclassified import misclassified, most_confident_errors
 from stageproof.train.runs.atomic_moves import Move, flush, put
 from stageproof.train.runs.pseudonyms import Pseudonyms
-from stageproof.train.runs.record import RECORD, write_record
+from stageproof.train.runs.record import EVALUATION, RECORD, write_record
 
-FACTS, NAMES = "evaluation.json", "names.json"
+NAMES = "names.json"
 WORK = ".evaluation-"
 """Prefix of temporary folders."""
 MODEL_CARD, DATASET_CARD = "MODEL_CARD.md", "DATASET_CARD.md"
@@ -57,8 +56,8 @@ class Written:
 
 def check_folder(folder: Path) -> None:
     """Raise InputError if `folder` exists and is not an evaluation, which may be replaced."""
-    if folder.exists() and not (folder / FACTS).is_file():
-        raise InputError(f"{folder} exists and contains no {FACTS}. Give another --out; nothing was written.")
+    if folder.exists() and not (folder / EVALUATION).is_file():
+        raise InputError(f"{folder} exists and contains no {EVALUATION}. Give another --out; nothing was written.")
 
 
 def write(
@@ -83,7 +82,7 @@ def write(
             beside = stack.enter_context(work_folder(folder.parent, WORK))
             new = beside / "new"
             new.mkdir()
-            (new / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            (new / EVALUATION).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             (new / "report.html").write_text(page(facts, drawn, wrong), encoding="utf-8")
             for file, png in drawn.items():
                 (new / file).write_bytes(png)
@@ -151,10 +150,10 @@ def _write_predictions(path: Path, written: Written) -> None:
     """Write name, class, patient, predicted class, logits and reported probabilities of every slice as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        columns = [f"{kind}_{label}" for kind in ("logit", "probability") for label in LABELS]
+        after, classes = written.after, [cell(name) for name in written.after.classes.names]
+        columns = [cell(f"{kind}_{one}") for kind in ("logit", "probability") for one in after.classes.names]
         writer.writerow(["name", "label", "group" if written.unit == "groups" else "patient", "decision", *columns])
-        after = written.after
         for at, name in enumerate(written.names):
             patient = "" if written.patients is None else int(written.patients[at])
             numbers = [f"{value:.6g}" for value in (*written.logits[at], *after.probabilities[at])]
-            writer.writerow([cell(name), LABELS[after.labels[at]], patient, LABELS[after.decisions[at]], *numbers])
+            writer.writerow([cell(name), classes[after.labels[at]], patient, classes[after.decisions[at]], *numbers])

@@ -14,6 +14,9 @@ _EXPANSION = 4
 """Maximum expansion factor of an archive of weights: compression reduces float32 weights by a tenth only."""
 _TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)))
 
+_PYTORCH_ONLY = (
+    f"Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one with: {program('train')}"
+)
 _IMAGES = f"Give the checkpoint; images follow the bundle in: {program('runtime')}"
 _LEADS: tuple[tuple[bytes, str, str], ...] = (
     (
@@ -24,7 +27,7 @@ _LEADS: tuple[tuple[bytes, str, str], ...] = (
     (
         b"\x89HDF\r\n\x1a\n",
         "an HDF5 file, as Keras and TensorFlow write weights",
-        f"Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one with: {program('train')}",
+        _PYTORCH_ONLY,
     ),
     (b"PAR1", "a parquet file: data, not weights", "Give it as data: --data or --parity-data"),
     (b"\x89PNG\r\n\x1a\n", "a PNG image, not weights", _IMAGES),
@@ -40,11 +43,24 @@ _LEADS: tuple[tuple[bytes, str, str], ...] = (
 )
 """(first bytes, type of the file, what to do)."""
 
+_SAVE = "torch.save(model.state_dict(), 'weights.pth')"
 _ONNX = (
     "an ONNX graph, not a checkpoint",
-    f"Give the PyTorch checkpoint that it was exported from. A file written by {program('export')} can be used as is: "
-    f"{command('runtime', '--bundle', 'FILE.onnx', 'scan.jpg')}",
+    f"Give the PyTorch checkpoint that it was exported from, or export the graph itself with {program('export')}. A "
+    f"file written by it can be used as is: {command('runtime', '--bundle', 'FILE.onnx', 'scan.jpg')}",
 )
+_TORCHSCRIPT = (
+    "a TorchScript program: it contains code in addition to weights",
+    f"If you trust it, export it with {program('export')} --trust-code, or save its weights: "
+    "torch.save(torch.jit.load(PATH).state_dict(), 'weights.pth')",
+)
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""First bytes of a file of torch.save before version 1.6: its magic number, pickled."""
+_PICKLE = (
+    "a pickle that torch.save did not write, and a pickle can run code",
+    f"It was not loaded. Load it where it was made, and save the weights with {_SAVE}",
+)
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx", ".ts", ".tar")
 _BY_NAME = {
     ".pb": "a TensorFlow graph",
     ".engine": "a TensorRT engine, built for one GPU",
@@ -57,6 +73,36 @@ _PAGE = (
     "a web page, not weights: the download returned a log-in or error page",
     "Download the file again and check its size",
 )
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether the file begins as an ONNX graph does, or has the suffix .onnx and no other known beginning."""
+    return path.is_file() and _file_type(path) == _ONNX
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether the file is an archive of torch.jit.save."""
+    return path.is_file() and _file_type(path) == _TORCHSCRIPT
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise CheckpointError if the folder is a model of another program, or contains weight files."""
+    if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
+        raise CheckpointError(
+            f"{path} is a TensorFlow SavedModel. {_PYTORCH_ONLY}, or convert it to ONNX with tf2onnx and export that."
+        )
+    if (path / ".metadata").is_file() and any(path.glob("*.distcp")):
+        merge = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+        raise CheckpointError(
+            f"{path} is a distributed checkpoint of PyTorch. Merge it into one file: {merge} {path} weights.pth"
+        )
+    if path.suffix == ".mlpackage" or (path / "Manifest.json").is_file():
+        raise CheckpointError(f"{path} is a Core ML model. {_PYTORCH_ONLY}.")
+    if weights := sorted(one.name for one in path.iterdir() if one.suffix.lower() in _WEIGHTS and one.is_file()):
+        raise CheckpointError(
+            f"{path} is a folder and not a run: it contains no run.json. It has the weight files "
+            f"{', '.join(weights[:4])}. Give one of them, such as {path / weights[0]}"
+        )
 
 
 def is_safetensors(path: Path) -> bool:
@@ -99,8 +145,12 @@ def _file_type(path: Path) -> tuple[str, str] | None:
         return "a tar archive", "Unpack it, and give the weights inside"
     if head[128:132] == b"DICM":
         return "a DICOM image, not weights", _IMAGES
-    if is_safetensors(path) or head.startswith(b"\x80"):  # a pickle, which torch.save wrote before version 1.6
+    if head[4:8] in (b"ET12", b"ET13"):
+        return "an ExecuTorch program", "Give the PyTorch checkpoint that it was made from"
+    if is_safetensors(path) or head.startswith(_LEGACY):
         return None
+    if head.startswith(b"\x80") and head[1:2] <= b"\x05":
+        return None if len(head) < len(_LEGACY) else _PICKLE  # torch reports a truncated file
     if path.suffix.lower() in _BY_NAME:
         return _BY_NAME[path.suffix.lower()], "Give the network's PyTorch checkpoint"
     return _text(head) or (_ONNX if _looks_onnx(path, head) else None)
@@ -114,6 +164,8 @@ def _text(head: bytes) -> tuple[str, str] | None:
         return "an OpenVINO model, built for that engine", "Give the PyTorch checkpoint that it was made from"
     if head.translate(None, _TEXT):
         return None
+    if b'"weight_map"' in head:
+        return "the index of a checkpoint in several files", "Merge the files into one state dict, and give that"
     start = head.decode("utf-8", "replace").strip().splitlines()
     return f"text, not weights; it begins {(start[0] if start else '')[:40]!r}", "Give the checkpoint"
 
@@ -135,11 +187,7 @@ def _archive(path: Path) -> tuple[str, str] | None:
         return None  # truncated: torch reports that
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
-        save = "torch.save(torch.jit.load(PATH).state_dict(), 'weights.pth')"
-        return (
-            "a TorchScript program: it contains code in addition to weights",
-            f"If you trust it, save its weights: {save}",
-        )
+        return _TORCHSCRIPT
     if "archive_format" in inner or "models/model.json" in inner or "serialized_exported_program.json" in names:
         return (
             "a program that torch.export saved",
@@ -154,10 +202,11 @@ def _archive(path: Path) -> tuple[str, str] | None:
     if "data.pkl" in inner:
         return None
     if "model.weights.h5" in names:
-        return (
-            "a Keras model",
-            f"Only PyTorch weights are read: give the network's PyTorch checkpoint, or train one: {program('train')}",
-        )
+        return "a Keras model", _PYTORCH_ONLY
+    if any("aotinductor/" in name for name in names):
+        return "machine code that AOTInductor compiled", "Give the PyTorch checkpoint that it was made from"
+    if "MAR-INF/MANIFEST.json" in names:
+        return "a TorchServe archive", "Unpack it, and give the weights inside"
     if names and all(name.endswith(".npy") for name in names):
         return "a NumPy archive (.npz)", "Save the weights from PyTorch: torch.save(model.state_dict(), path)"
     files = [name for name in names if not name.endswith("/")]

@@ -1,11 +1,13 @@
-"""`imagenet_state`: torchvision's ImageNet weights, from its cache or downloaded, and checked by SHA-256."""
+"""`imagenet_state`: torchvision's ImageNet weights of a network, from its cache or downloaded, checked by SHA-256."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import pickle
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
 
@@ -14,20 +16,45 @@ import torch
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.system.regular_files import read_regular
 
+VERSION = "IMAGENET1K_V1"
+"""torchvision's first weights of a network, trained from random ones at 224 × 224 (Inception: 299)."""
+_RENAMED = (
+    (r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2"),
+    (r"mlp\.linear_1\.", "mlp.0."),
+    (r"mlp\.linear_2\.", "mlp.3."),
+)
+"""Layers of DenseNet and ViT, as earlier torchvision versions named them and published files still do."""
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""Auxiliary classifiers of GoogLeNet and Inception, which are not built here."""
 
-def url() -> str:
-    """The URL of the weights. The file name ends with the first digits of its SHA-256."""
-    from torchvision.models import ResNet50_Weights
 
-    return str(ResNet50_Weights.IMAGENET1K_V1.url)
+def url(architecture: str) -> str:
+    """The URL of the weights. The file name ends with the first digits of its SHA-256. Raises CheckpointError if
+    torchvision has none."""
+    from torchvision import models
+
+    if architecture not in models.list_models(module=models):
+        raise CheckpointError(
+            f"--weights imagenet: torchvision has no weights of {architecture}. Leave --weights out, or give a file "
+            f"with weights of {architecture}."
+        )
+    known = models.get_model_weights(architecture).__members__
+    if VERSION not in known:
+        raise CheckpointError(
+            f"--weights imagenet: torchvision has no weights {VERSION} of {architecture}, only {', '.join(known)}, "
+            "which are not loaded by name because of their licence. Give a file with --weights PATH."
+        )
+    return str(known[VERSION].url)
 
 
-def imagenet_state() -> dict[str, torch.Tensor]:
-    """The state dict. The file is read once and hashed before loading, and only tensors are unpickled.
+def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:
+    """The state dict with the current names of the layers, without auxiliary classifiers. The file is read once and
+    hashed before loading, and only tensors are unpickled.
 
-    Raises CheckpointError if the file cannot be downloaded or is not the published one.
+    Raises CheckpointError if there are no such weights, or if the file cannot be downloaded or is not the published
+    one.
     """
-    address = url()
+    address = url(architecture)
     name = address.rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     published = name.rpartition("-")[2].partition(".")[0]
@@ -51,6 +78,18 @@ def imagenet_state() -> dict[str, torch.Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of invalid pickles, which are reported as an error below
-            return dict(torch.load(io.BytesIO(content), "cpu", weights_only=True))
+            return current_names(torch.load(io.BytesIO(content), "cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}. Delete it.") from error
+
+
+def current_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a torchvision file under the names of today's torchvision, without auxiliary classifiers."""
+    named = {}
+    for name, tensor in state.items():
+        if name.startswith(_AUXILIARY):
+            continue
+        for old, new in _RENAMED:
+            name = re.sub(old, new, name)
+        named[name] = tensor
+    return named

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS, canonical_label
+from stageproof.runtime.labels import LABELS
 from stageproof.runtime.system.regular_files import read_text
+from stageproof.train.foreign.class_names import canonical
 from stageproof.train.foreign.class_order import Statement
 from stageproof.train.foreign.stated_order import stated
 
@@ -24,8 +25,8 @@ _SETTINGS = {"config", "hparams", "hyper_parameters", "metadata", "model_config"
 _LARGEST = 1_000_000
 
 
-def beside(checkpoint: Path) -> list[Statement]:
-    """The class orders in the files beside the checkpoint.
+def beside(checkpoint: Path, count: int = len(LABELS)) -> list[Statement]:
+    """The class orders in the files beside the checkpoint. count: number of outputs of its network.
 
     Raises CheckpointError if a file that lists classes cannot be read, and as `train.foreign.stated_order.stated`.
     """
@@ -36,13 +37,13 @@ def beside(checkpoint: Path) -> list[Statement]:
         if suffix not in (".json", ".txt") or not path.is_file() or path.stat().st_size > _LARGEST:
             continue
         if suffix == ".json" and (about_classes or stem in _SETTINGS or path.stem == checkpoint.stem):
-            found += _json(path, about_classes)
+            found += _json(path, about_classes, count)
         elif suffix == ".txt" and about_classes:
-            found += _lines(path)
+            found += _lines(path, count)
     return found
 
 
-def _json(path: Path, about_classes: bool) -> list[Statement]:
+def _json(path: Path, about_classes: bool, count: int) -> list[Statement]:
     try:
         content: Any = json.loads(_text(path))
     except (ValueError, RecursionError, CheckpointError) as error:
@@ -59,14 +60,14 @@ def _json(path: Path, about_classes: bool) -> list[Statement]:
     return [
         Statement(str(path) if one.where == f"{path.stem} in {path}" else one.where, one.names)
         for one in found
-        if about_classes or any(one.labels) or len(one.names) == len(LABELS)  # else of the pretrained network
+        if about_classes or any(one.labels) or len(one.names) == count  # else of the pretrained network
     ]
 
 
-def _lines(path: Path) -> list[Statement]:
+def _lines(path: Path, count: int) -> list[Statement]:
     """Class order from a text file with one class in each line, optionally with its index before or after it."""
     rows = [line.strip() for line in _text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if not any(canonical_label(row) for row in rows) and len(rows) != len(LABELS):
+    if not any(canonical([row])[0] for row in rows) and len(rows) != count:
         return []  # some labels.txt files list images
     numbered = [re.fullmatch(r"(\d+)\s*[:,;=\t ]\s*(.+)|(.+?)\s*[:,;=\t ]\s*(\d+)", row) for row in rows]
     if rows and all(numbered):

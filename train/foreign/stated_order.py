@@ -1,7 +1,7 @@
 """Finds class orders in the metadata of a checkpoint, or in JSON files beside it.
 
-Known keys are matched ignoring case, ``_`` and ``-``. A list of all four classes under any other key is a hint: it is
-not used as the class order, but no other order is then assumed.
+Known keys are matched ignoring case, ``_`` and ``-``. A list of the classes of a known label set under any other key is
+a hint: it is not used as the class order, but no other order is then assumed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS, canonical_label
+from stageproof.runtime.labels import LABELS
+from stageproof.train.foreign.class_names import canonical, known_set
 from stageproof.train.foreign.class_order import Statement
 
 _INDEX_OF = {
@@ -51,15 +54,15 @@ def stated(content: Mapping[str, Any], file: str) -> list[Statement]:
     return found
 
 
-def hints(content: Mapping[str, Any], file: str) -> list[Statement]:
-    """All lists and mappings of the four classes, under any key."""
+def hints(content: Mapping[str, Any], file: str, count: int = len(LABELS)) -> list[Statement]:
+    """All lists and mappings of `count` classes of a known label set, under any key."""
     found = []
     for where, _, value in _entries(content, file, "", _DEPTH):
         try:
             names = _names(value, "names", where)
         except CheckpointError:
             continue
-        if sorted(str(canonical_label(name)) for name in names) == sorted(LABELS):
+        if len(names) == count and known_set(names) is not None:
             found.append(Statement(where, names))
     return found
 
@@ -88,6 +91,7 @@ def _names(value: Any, kind: str, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
         parts = [part.strip() for part in re.split(r"[,;|\n]", value) if part.strip()]
         value = parts if len(parts) > 1 else value
+    value = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
     if isinstance(value, (list, tuple)):
         if value and all(isinstance(one, str) for one in value) and len(value) <= _MOST:
             return _distinct(tuple(value), where)
@@ -134,7 +138,7 @@ def _ordered(names: list[str], indices: list[int | None], spelt: list[Any], wher
 
 
 def _distinct(names: tuple[str, ...], where: str) -> tuple[str, ...]:
-    meant = [canonical_label(name) or name for name in names]
+    meant = [label or name for label, name in zip(canonical(names), names, strict=True)]
     if twice := sorted({name for name in meant if meant.count(name) > 1}):
         raise CheckpointError(f"{where} has {', '.join(twice)} twice: {', '.join(names[:8])}. {_hint()}")
     return names

@@ -9,59 +9,61 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.system.regular_files import open_regular
 from stageproof.train.foreign.file_types import is_pickled, is_safetensors, refuse_stranger
+from stageproof.train.foreign.unpickling import classes_in, unpickled
 
-UNWRAPPED = ("state_dict", "model_state_dict")
-"""Keys under which a checkpoint may contain its state dict."""
-
-_FORBIDDEN = re.compile(r"GLOBAL|[Uu]nsupported (global|class|operand)|[Tt]rying to|[Cc]an only|not allowed")
+_UNWRAPPED = ("state_dict", "model_state_dict")
+"""Keys of the state dict in the checkpoints of most programs, and in those of runs."""
+_DEPTH = 3
+"""Depth to which a checkpoint is searched for state dicts."""
+_FORBIDDEN = re.compile(r"GLOBAL|[Uu]nsupported (global|class)|[Tt]rying to|[Cc]an only|not allowed")
 """Matches errors of torch about pickles with other objects than tensors and plain containers."""
+_PROTOCOL = "Unsupported operand"
 _COUNTER = "num_batches_tracked"
 _HEAD = re.compile(r"(^|\.)(fc|classifier|head)(\.\d+)?\.weight$")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The content of a weight file."""
+    """A state dict and what is beside it."""
 
     state: dict[str, torch.Tensor]
-    """The state dict, without the prefix ``module.``."""
     beside: dict[str, Any]
     """The rest: other entries of the checkpoint, or the metadata (text) of a safetensors file."""
 
 
-def read_weights(path: Path) -> Weights:
+@dataclass(frozen=True)
+class Contents:
+    """The content of a weight file."""
+
+    path: Path
+    entries: dict[str, dict[str, torch.Tensor]]
+    """Key → tensors, for every mapping with tensors; nested keys are joined by dots, "" is the file itself."""
+    beside: dict[str, Any]
+    """All entries that are no tensors and do not consist of tensors only."""
+
+
+def read_contents(path: Path) -> Contents:
     """The content of a safetensors file or of a file of `torch.save`, regardless of the suffix.
 
-    Files of torch.save are read with `weights_only=True`, which allows tensors, plain containers and NumPy numbers
-    only. A state dict under the key ``state_dict`` or ``model_state_dict`` is unwrapped. The prefix ``module.`` of
-    nn.DataParallel is removed.
+    Files of torch.save are read with `weights_only=True` and the classes of `train.foreign.unpickling`.
 
-    Raises CheckpointError for any other file, with its type if its first bytes show it.
+    Raises CheckpointError for any other file, with its type if its first bytes show it, and for one without tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file. Give a run folder, a .safetensors file, or a .pth state dict.")
     try:
         refuse_stranger(path)
-        content, beside = _safetensors(path) if is_safetensors(path) else (_unpickled(path), {})
+        if is_safetensors(path):
+            return Contents(path, {"": load_file(path)}, _metadata(path))
+        content = unpickled(path)
     except pickle.UnpicklingError as error:
-        if not (is_pickled(path) and _FORBIDDEN.search(str(error))):
-            raise CheckpointError(
-                f"{path} cannot be read as weights: it is neither a safetensors file nor a file of torch.save, or it "
-                "is truncated. Copy or download it again."
-            ) from error
-        what = re.search(r"GLOBAL (\S+)", str(error))
-        raise CheckpointError(
-            f"{path} contains more than tensors and plain containers{f' ({what[1]})' if what else ''}, so it was not "
-            "loaded: a pickle can run code. Save its state dict alone: torch.save(model.state_dict(), path)."
-        ) from error
+        raise CheckpointError(_not_read(path, str(error))) from error
     except CheckpointError:
         raise
     except Exception as error:  # torch's unpickler can raise anything for a damaged file
@@ -70,19 +72,35 @@ def read_weights(path: Path) -> Weights:
             f"{path} cannot be read as weights: {reason[0] if reason else type(error).__name__}. Copy or download it "
             "again."
         ) from error
-    for key in UNWRAPPED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            beside = {name: value for name, value in content.items() if name != key}
-            content = content[key]
-            break
-    if isinstance(content, dict) and any(isinstance(value, torch.Tensor) for value in content.values()):
-        # Some checkpoints have metadata among the tensors; a state dict itself contains tensors only.
-        beside |= {name: value for name, value in content.items() if isinstance(value, (dict, list, tuple, str))}
-        content = {name: value for name, value in content.items() if name not in beside}
-    tensors = isinstance(content, dict) and all(isinstance(value, torch.Tensor) for value in content.values())
-    if not tensors or not content:
+    entries: dict[str, dict[str, torch.Tensor]] = {}
+    beside = _separated(content, "", entries, _DEPTH) if isinstance(content, dict) else {}
+    if not entries:
         raise CheckpointError(f"{path} contains {type(content).__name__}, expected a state dict of tensors.")
-    return Weights({name.removeprefix("module."): tensor for name, tensor in content.items()}, beside)
+    return Contents(path, entries, beside)
+
+
+def read_weights(path: Path) -> Weights:
+    """The state dict of a run, or of a file with one state dict, without the prefix ``module.`` of nn.DataParallel.
+
+    Raises CheckpointError as `read_contents`, and for several state dicts. `train.foreign.identification` selects by
+    the network instead.
+    """
+    found = read_contents(path)
+    state = sole_state(found)
+    if state is None:
+        raise CheckpointError(f"{path} contains several state dicts: {', '.join(found.entries)}. Save one alone.")
+    return Weights({name.removeprefix("module."): tensor for name, tensor in state.items()}, found.beside)
+
+
+def sole_state(found: Contents) -> dict[str, torch.Tensor] | None:
+    """The state dict of a file: the one with the key ``state_dict`` or ``model_state_dict``, else the largest. None if
+    another one has at least half as many tensors, and may be meant."""
+    keys = [key for key in _UNWRAPPED if key in found.entries] or sorted(
+        found.entries, key=lambda key: -len(found.entries[key])
+    )
+    state = found.entries[keys[0]]
+    rivals = [key for key in found.entries if key != keys[0] and 2 * len(found.entries[key]) >= len(state)]
+    return None if rivals else state
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -105,6 +123,15 @@ def same_tensors(state: Mapping[str, torch.Tensor], other: Path) -> bool:
         return False
 
 
+def without_prefix(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state dict without the dotted prefix that all of its names have, such as ``module.`` or ``model.net.``."""
+    names = [name.split(".")[:-1] for name in state]
+    common = 0
+    while names and all(len(parts) > common and parts[common] == names[0][common] for parts in names):
+        common += 1
+    return {name.split(".", common)[-1]: tensor for name, tensor in state.items()}
+
+
 def outputs(state: Mapping[str, torch.Tensor]) -> int | None:
     """Number of outputs: rows of the last matrix of the head. None if no matrix has the name of a head."""
     name = last_matrix(state)
@@ -121,20 +148,52 @@ def _by_number(name: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", name)]
 
 
-def _safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _metadata(path: Path) -> dict[str, Any]:
     with safe_open(path, "pt") as file:
-        beside = dict(file.metadata() or {})
-    return load_file(path), beside
+        return dict(file.metadata() or {})
 
 
-def _unpickled(path: Path) -> Any:
-    try:
-        from numpy._core.multiarray import scalar
-    except ImportError:  # NumPy before 2.0
-        from numpy.core.multiarray import scalar  # type: ignore[no-redef,attr-defined,unused-ignore]
-    numbers = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
-    # Both names: pickles of NumPy 1 have numpy.core, those of NumPy 2 have numpy._core.
-    named = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
-    # Passed as an open file, because torch.load depends on the suffix of a path.
-    with torch.serialization.safe_globals([*named, np.dtype, *numbers]), open_regular(path) as file:
-        return torch.load(file, "cpu", weights_only=True)
+def _separated(
+    content: Mapping[Any, Any], key: str, entries: dict[str, dict[str, torch.Tensor]], depth: int
+) -> dict[str, Any]:
+    """`content` without its tensors and without mappings that consist of tensors only; these are added to `entries`."""
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if tensors and all(isinstance(name, str) for name in tensors):
+        entries[key] = tensors
+    rest = {name: value for name, value in content.items() if name not in tensors}
+    for name, value in list(rest.items()):
+        if isinstance(value, Mapping) and isinstance(name, str) and depth > 1:
+            before = len(entries)
+            inner = _separated(value, f"{key}.{name}" if key else name, entries, depth - 1)
+            if len(entries) > before:
+                rest = {**rest, name: inner} if inner else {one: rest[one] for one in rest if one != name}
+    return rest
+
+
+def _not_read(path: Path, reason: str) -> str:
+    """The message for a pickle that was not loaded. reason: the error of torch."""
+    if not is_pickled(path) or (_PROTOCOL not in reason and not _FORBIDDEN.search(reason)):
+        return (
+            f"{path} cannot be read as weights: it is neither a safetensors file nor a file of torch.save, or it is "
+            "truncated. Copy or download it again."
+        )
+    save = "torch.save(model.state_dict(), 'weights.pth')"
+    classes, is_module = classes_in(path)
+    if is_module:
+        what = f" of the class {classes[0]}" if classes else ""
+        return (
+            f"{path} contains a whole network{what}, saved with torch.save(model). It was not loaded: a pickle can run "
+            f"code, and needs the class. Save its state dict where the class is: model = torch.load({str(path)!r}, "
+            f"weights_only=False); {save}"
+        )
+    if _PROTOCOL in reason and not classes:
+        return (
+            f"{path} was saved with a pickle protocol that torch does not read safely. Save it again where it was "
+            f"made, with the default protocol: {save}"
+        )
+    named = re.search(r"GLOBAL (.+?) (was|is) not", reason)
+    what = ", ".join(classes[:5]) or (named[1] if named else "")
+    return (
+        f"{path} contains more than tensors and plain containers{f' ({what})' if what else ''}, so it was not "
+        f"loaded: a pickle can run code. Save its state dict alone: {save}."
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from stageproof.runtime.errors import CheckpointError
 from stageproof.train.metrics.intervals import LEVEL
 from stageproof.train.recipes import same_recipe
+from stageproof.train.runs.record import label_set_of, read_evaluation, read_record
 
-_FIGURES = {"accuracy": ("accuracy",), "balanced_accuracy": ("balanced_accuracy",), "auc": ("demented", "auc")}
+_FIGURES = {"accuracy": ("accuracy",), "balanced_accuracy": ("balanced_accuracy",), "auc": ("positive", "auc")}
 
 
 def over_runs(values: Sequence[float | None]) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> di
     """
     same = [(record, facts)]
     for folder in sorted(run.resolve().parent.iterdir()):
-        if folder != run.resolve() and (found := _evaluated(folder)) is not None and _alike(record, found[0]):
+        found = None if folder == run.resolve() else _evaluated(folder)
+        if found is not None and _alike((run, record), (folder, found[0])):
             same.append(found)
     level = "patients" if all(one[1]["patients"] for one in same) else "slices"
     spread: dict[str, Any] = {}
@@ -70,21 +72,23 @@ def between_runs(run: Path, record: dict[str, Any], facts: dict[str, Any]) -> di
 def _evaluated(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Record and evaluation of a run; None if the folder is not an evaluated run."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        facts = json.loads((folder / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+        record, facts = read_record(folder), read_evaluation(folder / "evaluation")
         whole = facts["data"]["held_out_by_run"] and facts["weights_sha256"] == record["weights_sha256"]
         whole = whole and all(facts["slices"][path[0]] for path in _FIGURES.values()) and "patients" in facts
         return (record, facts) if whole and isinstance(record["split"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (CheckpointError, KeyError, TypeError):
         return None
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two runs have the same data, recipe and kind of split, and were trained on the true labels."""
+def _alike(one: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> bool:
+    """Whether two runs have the same data, classes, recipe and kind of split, and were trained on the true labels."""
 
-    def kind(record: dict[str, Any]) -> tuple[Any, ...]:
-        return record["data"].get("digest"), record["split"].get("by")
+    def kind(run: Path, record: dict[str, Any]) -> tuple[Any, ...]:
+        return record["data"].get("digest"), label_set_of(record, run), record["split"].get("by")
 
-    shuffled = [record["split"].get("shuffled_labels") for record in (one, other)]
-    alike = kind(one) == kind(other) and same_recipe(one.get("recipe"), other.get("recipe"))
+    shuffled = [record["split"].get("shuffled_labels") for _, record in (one, other)]
+    try:
+        alike = kind(*one) == kind(*other) and same_recipe(one[1].get("recipe"), other[1].get("recipe"))
+    except CheckpointError:  # of the other run: that of this one has been read before
+        return False
     return alike and shuffled == [None, None]

@@ -6,14 +6,13 @@ The first weighting is the data itself; the others leave out one patient each, f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
 
 BINS = 15
-CLASSES = len(LABELS)
 _AT_ONCE = 4_000_000
 """Maximum number of weights of slices in memory at a time."""
 
@@ -25,9 +24,11 @@ class Answers:
     probabilities: np.ndarray
     """(N, classes) float64, rows sum to 1."""
     labels: np.ndarray
-    """(N,) int64, indices in LABELS, which are in clinical order."""
+    """(N,) int64, indices in `classes.names`, which are in clinical order."""
     patients: np.ndarray
     """(N,) int64 from 0: the patient of each item."""
+    classes: LabelSet
+    """The label set; its length is the number of columns of `probabilities`."""
 
     @property
     def decisions(self) -> np.ndarray:
@@ -39,6 +40,27 @@ class Answers:
         """(N,) float64, the probability of the predicted class."""
         return self.probabilities.max(1)
 
+    @property
+    def positive(self) -> np.ndarray:
+        """(N,) bool: whether the true class is positive."""
+        return self.classes.is_positive[self.labels]
+
+    @property
+    def predicted_positive(self) -> np.ndarray:
+        """(N,) bool: whether the predicted class is positive."""
+        return self.classes.is_positive[self.decisions]
+
+    @property
+    def positive_probability(self) -> np.ndarray:
+        """(N,) float64, the probability of all positive classes together.
+
+        Summed over the smaller side, so that one class alone on a side has exactly its own probability.
+        """
+        positive = self.classes.is_positive
+        if 2 * positive.sum() <= len(positive):
+            return self.probabilities[:, positive].sum(1)
+        return 1 - self.probabilities[:, ~positive].sum(1)
+
     def tally(self, values: np.ndarray) -> np.ndarray:
         """(patients, …) float64: sums of `values` ((N, …)) over the items of each patient."""
         total = np.zeros((int(self.patients.max()) + 1, *values.shape[1:]))
@@ -49,7 +71,8 @@ class Answers:
         """One prediction for each patient: the mean of the probabilities over the slices."""
         counts = self.tally(np.ones(len(self.labels)))
         truth = stages(self.labels, self.patients)
-        return Answers(self.tally(self.probabilities) / counts[:, None], truth, np.arange(len(counts)))
+        chances, numbers = self.tally(self.probabilities) / counts[:, None], np.arange(len(counts))
+        return replace(self, probabilities=chances, labels=truth, patients=numbers)
 
 
 def stages(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
@@ -57,22 +80,24 @@ def stages(labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
 
     labels, patients: (N,) int64; patients count from 0, each with at least one slice.
     """
-    table = np.zeros((int(patients.max()) + 1, CLASSES), np.int64)
+    table = np.zeros((int(patients.max()) + 1, int(labels.max()) + 1), np.int64)
     np.add.at(table, (patients, labels), 1)
     return table.argmax(1)
 
 
-def class_counts(labels: np.ndarray) -> dict[str, int]:
-    """Class → its number in `labels` ((N,) int)."""
-    counts = np.bincount(labels, minlength=len(LABELS)).tolist()
-    return dict(zip(LABELS, counts, strict=True))
+def class_counts(labels: np.ndarray, classes: LabelSet) -> dict[str, int]:
+    """Class → its number in `labels` ((N,) int, indices in `classes.names`)."""
+    counts = np.bincount(labels, minlength=len(classes)).tolist()
+    return dict(zip(classes.names, counts, strict=True))
 
 
 def confusion(answers: Answers, weights: np.ndarray) -> np.ndarray:
     """(B, classes, classes) float64 confusion matrices (rows true, columns predicted). weights: (B, patients)."""
-    pairs = np.eye(CLASSES * CLASSES)[answers.labels * CLASSES + answers.decisions]
-    found: np.ndarray = weights @ answers.tally(pairs)
-    return found.reshape(-1, CLASSES, CLASSES)
+    patients, count = weights.shape[1], len(answers.classes)
+    pairs = np.zeros((patients, count, count))
+    np.add.at(pairs, (answers.patients, answers.labels, answers.decisions), 1)
+    found: np.ndarray = weights @ pairs.reshape(patients, -1)
+    return found.reshape(-1, count, count)
 
 
 def decision_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndarray]:
@@ -81,10 +106,10 @@ def decision_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int
     weights: (B, patients) float64.
     counted: the classes that macro averages include.
     """
-    return table_scores(confusion(answers, weights), counted)
+    return table_scores(confusion(answers, weights), answers.classes, counted)
 
 
-def table_scores(table: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndarray]:
+def table_scores(table: np.ndarray, classes: LabelSet, counted: Sequence[int]) -> dict[str, np.ndarray]:
     """The metrics of `decision_scores` from confusion matrices. table: (B, classes, classes) float64, as `confusion`.
 
     Precision of a class that was never predicted is undefined, as is kappa of slices of a single class. Kappa is
@@ -93,6 +118,9 @@ def table_scores(table: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndar
     total = table.sum((1, 2))
     right = np.diagonal(table, axis1=1, axis2=2)
     is_class, answered = table.sum(2), table.sum(1)
+    sides = np.stack([~classes.is_positive, classes.is_positive]).astype(float)
+    (true_negative, false_positive), (false_negative, true_positive) = (sides @ table @ sides.T).transpose(1, 2, 0)
+    places = np.arange(len(classes))
     with np.errstate(invalid="ignore", divide="ignore"):
         by_class = {
             "precision": right / answered,
@@ -100,7 +128,7 @@ def table_scores(table: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndar
             "specificity": 1 - (answered - right) / (total[:, None] - is_class),
             "f1": 2 * right / (answered + is_class),
         }
-        distance = np.subtract.outer(np.arange(CLASSES), np.arange(CLASSES)) ** 2
+        distance = np.subtract.outer(places, places) ** 2
         by_chance = is_class[:, :, None] * answered[:, None, :] / total[:, None, None]
         scores = {
             "accuracy": right.sum(1) / total,
@@ -110,30 +138,30 @@ def table_scores(table: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndar
                 1 - (distance * table).sum((1, 2)) / (distance * by_chance).sum((1, 2)),
                 np.nan,
             ),
-            "demented.accuracy": (table[:, 0, 0] + table[:, 1:, 1:].sum((1, 2))) / total,
-            "demented.sensitivity": table[:, 1:, 1:].sum((1, 2)) / table[:, 1:].sum((1, 2)),
-            "demented.specificity": table[:, 0, 0] / table[:, 0].sum(1),
+            "positive.accuracy": (true_negative + true_positive) / total,
+            "positive.sensitivity": true_positive / (true_positive + false_negative),
+            "positive.specificity": true_negative / (true_negative + false_positive),
         }
     scores["balanced_accuracy"] = _macro(by_class["recall"].T, counted)
     for name, values in by_class.items():
         if name != "recall":
             scores[f"macro_{name}"] = _macro(values.T, counted)
-        scores |= {f"classes.{LABELS[label]}.{name}": values[:, label] for label in range(CLASSES)}
+        scores |= {f"classes.{label}.{name}": values[:, at] for at, label in enumerate(classes.names)}
     return scores
 
 
 def ranking_scores(answers: Answers, weights: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndarray]:
-    """Name → (B,) float64: areas under the ROC curve, one class against the rest, and demented against not demented.
+    """Name → (B,) float64: areas under the ROC curve, one class against the rest, and positive against negative.
 
     weights, counted: as for `decision_scores`.
     """
-    scores = {
-        f"classes.{LABELS[label]}.auc": area(answers.probabilities[:, label], answers.labels == label, answers, weights)
-        for label in range(CLASSES)
+    chances, people = answers.probabilities, answers.patients
+    areas = [area(chances[:, at], answers.labels == at, people, weights) for at in range(len(answers.classes))]
+    return {
+        **{f"classes.{label}.auc": found for label, found in zip(answers.classes.names, areas, strict=True)},
+        "macro_auc": _macro(np.array(areas), counted),
+        "positive.auc": area(answers.positive_probability, answers.positive, people, weights),
     }
-    scores["macro_auc"] = _macro(np.array([scores[f"classes.{label}.auc"] for label in LABELS]), counted)
-    scores["demented.auc"] = area(1 - answers.probabilities[:, 0], answers.labels > 0, answers, weights)
-    return scores
 
 
 def _macro(values: np.ndarray, counted: Sequence[int]) -> np.ndarray:
@@ -141,17 +169,17 @@ def _macro(values: np.ndarray, counted: Sequence[int]) -> np.ndarray:
     return values[list(counted)].mean(0) if len(counted) else np.full(values.shape[1], np.nan)
 
 
-def area(score: np.ndarray, positive: np.ndarray, answers: Answers, weights: np.ndarray) -> np.ndarray:
+def area(score: np.ndarray, positive: np.ndarray, patients: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(B,) float64: area under the ROC curve, the probability that a positive scores above a negative, with ties
     counted half; NaN without positives or negatives.
 
-    score: (N,) float64. positive: (N,) bool. weights: (B, patients) float64.
+    score: (N,) float64. positive: (N,) bool. patients: (N,) int64 from 0. weights: (B, patients) float64.
     """
     order = np.argsort(score, kind="stable")
     first_of_tie = np.flatnonzero(np.diff(score[order], prepend=-np.inf) > 0)
     positive = positive[order]
     found = []
-    for part in _parts(answers, weights, order):
+    for part in _parts(patients, weights, order):
         above = np.add.reduceat(part * positive, first_of_tie, axis=1)
         same = np.add.reduceat(part * ~positive, first_of_tie, axis=1)
         below = np.cumsum(same, axis=1) - same
@@ -181,7 +209,7 @@ def calibration_scores(answers: Answers, weights: np.ndarray) -> dict[str, np.nd
 def losses(chances: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Name → (N,) float64 for each item: Brier score, and negative log-likelihood in nats. chances: (N, classes)."""
     likelihood = np.maximum(chances[np.arange(len(labels)), labels], np.finfo(float).tiny)
-    return {"brier": ((chances - np.eye(CLASSES)[labels]) ** 2).sum(1), "nll": -np.log(likelihood)}
+    return {"brier": ((chances - np.eye(chances.shape[1])[labels]) ** 2).sum(1), "nll": -np.log(likelihood)}
 
 
 def bin_of(confidence: np.ndarray) -> np.ndarray:
@@ -198,7 +226,7 @@ def risk_at(answers: Answers, weights: np.ndarray, coverages: np.ndarray) -> tup
     order = np.argsort(-answers.confidence, kind="stable")
     wrong = (answers.decisions != answers.labels)[order]
     risks, areas = [], []
-    for part in _parts(answers, weights, order):
+    for part in _parts(answers.patients, weights, order):
         answered = np.cumsum(part, axis=1)
         risk = np.cumsum(part * wrong, axis=1) / np.maximum(answered, 1e-9)
         total = answered[:, -1:]
@@ -208,8 +236,8 @@ def risk_at(answers: Answers, weights: np.ndarray, coverages: np.ndarray) -> tup
     return np.concatenate(risks), np.concatenate(areas)
 
 
-def _parts(answers: Answers, weights: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+def _parts(patients: np.ndarray, weights: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
     """Yields (b, N) weights of the items in `order`, for some of the weightings at a time."""
     step = max(1, _AT_ONCE // len(order))
     for start in range(0, len(weights), step):
-        yield weights[start : start + step, answers.patients[order]]
+        yield weights[start : start + step, patients[order]]

@@ -146,3 +146,39 @@ def possible_tables(table: np.ndarray, by_class: np.ndarray, level: float = LEVE
             one[row, column] += missing
             found.append(one)
     return np.stack(found) if found else table[None]
+
+
+def extreme_tables(table: np.ndarray, by_class: np.ndarray, level: float) -> np.ndarray:
+    """(B, classes, classes) float64: matrices with the least and the greatest share of errors in every class at once.
+
+    The shares are the ends of the classes' exact intervals at `level` for all of them together (Bonferroni). The errors
+    are in the class as they are in `table`, in one column, in the nearest or in the farthest class in clinical order.
+    The minimum and maximum of a metric over these matrices bound what independent patients can show.
+
+    table, by_class: as for `possible_tables`; classes without patients do not change.
+    """
+    rows, classes = np.flatnonzero((by_class > 0) & (table.sum(1) > 0)), len(table)
+    each = 1 - (1 - level) / max(len(rows), 1)
+    seen = np.flatnonzero((by_class > 0) | (table.sum(0) > 0))
+    found = []
+    for end in (0, 1):
+        places: dict[str, np.ndarray] = {}
+        for row in rows:
+            others = seen[seen != row]
+            if not len(others):
+                continue
+            total, right = table[row].sum(), table[row, row]
+            wrong = by_class[row] * (1 - right / total)
+            share = float(exact_ends(wrong, by_class[row], each)[end])
+            far = np.abs(others - row)
+            where = {f"column {column}": np.eye(classes)[column] for column in others}
+            where |= {"near": np.eye(classes)[others[far.argmin()]], "far": np.eye(classes)[others[far.argmax()]]}
+            if right < total:
+                where["as found"] = np.where(np.arange(classes) == row, 0, table[row]) / (total - right)
+            for place in {*(f"column {column}" for column in seen), "near", "far", "as found"}:
+                to = where.get(place, where["near"])
+                one = places.setdefault(place, table.astype(float))
+                one[row] = total * share * to
+                one[row, row] = total * (1 - share)
+        found += list(places.values())
+    return np.stack(found) if found else table[None]

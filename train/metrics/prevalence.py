@@ -41,8 +41,8 @@ def predictive_values(
         rows.append(
             {
                 "prevalence": prevalence,
-                "positive": _figure(ppv, sick + well, "predicted to be demented"),
-                "negative": _figure(npv, sick + well, "predicted not to be demented"),
+                "positive": _figure(ppv, sick + well, "predicted positive"),
+                "negative": _figure(npv, sick + well, "predicted negative"),
             }
         )
     return {**found, "at": rows}

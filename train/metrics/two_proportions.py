@@ -8,11 +8,11 @@ from stageproof.train.metrics.intervals import LEAST_PATIENTS, LEVEL, exact_ends
 
 
 def why_too_few(sick: int, well: int) -> str | None:
-    """The reason if there are too few patients with or without the condition for an estimate; None if there are not."""
+    """The reason if there are too few positive or negative patients for an estimate; None if there are not."""
     if min(sick, well) >= LEAST_PATIENTS:
         return None
-    people = f"{sick} patients with dementia and {well} without"
-    return f"not estimable: {people}, fewer than {LEAST_PATIENTS} in one of them"
+    people = f"{sick} positive and {well} negative patients"
+    return f"not estimable: {people}, fewer than {LEAST_PATIENTS} of one of them"
 
 
 def difference_ends(

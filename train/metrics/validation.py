@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.softmax import probabilities
 from stageproof.train.metrics.classification import Answers, class_counts
 
@@ -16,6 +16,7 @@ def figures(
     logits: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
+    classes: LabelSet,
     not_estimable: Collection[str] = (),
     unit: str | None = "patients",
 ) -> dict[str, Any]:
@@ -24,15 +25,15 @@ def figures(
     unit: what a group is, as `train.data.identity.identify.Identified.unit`. `patients`, `patient_accuracy` and
     `patients_by_class` are present only for ``patients``; the number of groups only for ``groups``.
 
-    logits: (N, classes) float. labels: (N,) int64. groups: (N,) int64; the prediction for a patient is the mean of the
-    probabilities over the slices. Classes without slices and those of `not_estimable` have recall None; balanced
-    accuracy is the mean over the others, None if there are none.
+    logits: (N, classes) float. labels: (N,) int64, indices in `classes.names`. groups: (N,) int64; the prediction for a
+    patient is the mean of the probabilities over the slices. Classes without slices and those of `not_estimable` have
+    recall None; balanced accuracy is the mean over the others, None if there are none.
     """
     chances = probabilities(logits)
     correct = chances.argmax(1) == labels
     recalls = [
         float(correct[labels == label].mean()) if (labels == label).any() and name not in not_estimable else None
-        for label, name in enumerate(LABELS)
+        for label, name in enumerate(classes.names)
     ]
     measured = [recall for recall in recalls if recall is not None]
     return {
@@ -40,16 +41,16 @@ def figures(
         "accuracy": float(correct.mean()),
         "balanced_accuracy": float(np.mean(measured)) if measured else None,
         "largest_class": float(np.bincount(labels).max() / len(labels)),
-        "recall": dict(zip(LABELS, recalls, strict=True)),
-        **(_of_patients(chances, labels, groups) if unit == "patients" else {}),
+        "recall": dict(zip(classes.names, recalls, strict=True)),
+        **(_of_patients(chances, labels, groups, classes) if unit == "patients" else {}),
         **({"groups": len(np.unique(groups))} if unit == "groups" else {}),
     }
 
 
-def _of_patients(chances: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    people = Answers(chances, labels, np.unique(groups, return_inverse=True)[1]).by_patient()
+def _of_patients(chances: np.ndarray, labels: np.ndarray, groups: np.ndarray, classes: LabelSet) -> dict[str, Any]:
+    people = Answers(chances, labels, np.unique(groups, return_inverse=True)[1], classes).by_patient()
     return {
         "patients": len(people.labels),
         "patient_accuracy": float((people.decisions == people.labels).mean()),
-        "patients_by_class": class_counts(people.labels),
+        "patients_by_class": class_counts(people.labels, classes),
     }

@@ -8,14 +8,13 @@ groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from stageproof.runtime.labels import LABELS
 from stageproof.train.metrics.classification import (
     BINS,
-    CLASSES,
     Answers,
     bin_of,
     calibration_scores,
@@ -28,6 +27,7 @@ from stageproof.train.metrics.classification import (
 from stageproof.train.metrics.intervals import (
     LEAST_PATIENTS,
     exact,
+    extreme_tables,
     jackknife,
     leave_one_out,
     newcombe,
@@ -35,7 +35,8 @@ from stageproof.train.metrics.intervals import (
 )
 
 _WIDEST = 0.99
-"""Level of the interval for independent patients (Newcombe) that bounds the jackknife's for an area under the curve."""
+"""Level of the interval for independent patients (Newcombe; exact shares of each class) that bounds the jackknife's,
+which is nearly the whole range if one patient has most of the variance."""
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 NO_INTERVAL = "patients unknown: slices of one patient are not independent, so there is no interval"
 """The reason why there are no intervals if patients are unknown."""
@@ -64,17 +65,20 @@ class Summary:
         inflation: float = 1.0,
     ) -> None:
         if unit is None:  # all slices get the same patient number; there are no intervals
-            answers = Answers(answers.probabilities, answers.labels, np.zeros(len(answers.labels), np.int64))
+            answers = replace(answers, patients=np.zeros(len(answers.labels), np.int64))
         self.answers, self.known, self.unit, self._inflation = answers, unit is not None, unit, inflation
         total = int(answers.patients.max()) + 1
         self.weights = leave_one_out(total) if self.known else np.ones((1, 1))
         self.single = self.known and total == len(answers.labels)
         """Whether there is one prediction for each patient, so that items are independent."""
         people = answers.by_patient().labels if self.known else answers.labels
-        self.by_class = np.bincount(people, minlength=CLASSES)
+        self.by_class = np.bincount(people, minlength=len(answers.classes))
         """Number of patients or groups of each class; of slices if patients are unknown."""
         self.total = int(self.by_class.sum())
-        enough = [label for label in range(CLASSES) if self.by_class[label] >= LEAST_PATIENTS]
+        positives = int(self.by_class[answers.classes.is_positive].sum())
+        self.positives, self.negatives = positives, self.total - positives
+        """The same of all positive, and of all negative classes."""
+        enough = [label for label, count in enumerate(self.by_class) if count >= LEAST_PATIENTS]
         self.counted = enough if counted is None else list(counted)
 
     def figure(
@@ -105,8 +109,8 @@ class Summary:
             return {**none, "why": f"not estimable: {of} {what}, fewer than {LEAST_PATIENTS}"}
         if not np.isfinite(values[0]):
             why = "there is only one class" if len(np.unique(self.answers.labels)) < 2 else "undefined for this data"
-            if "precision" in name:
-                why = "a class was never predicted" if name.startswith("macro") else "never predicted"
+            if (kind := name.rpartition(".")[2]).endswith("precision"):  # the name of a class may contain the word
+                why = "a class was never predicted" if kind == "macro_precision" else "never predicted"
             return {**none, "why": f"not estimable: {why}"}
         value = float(values[0])
         if not self.known:
@@ -126,8 +130,15 @@ class Summary:
                 self.weights @ self.answers.tally(1.0 * among)
             )
         people = len(np.unique(self.answers.patients[among])) if self.known else int(among.sum())
-        ends = self._exact(int((of & among).sum()), people) if self.single and people else None
-        share = float(values[0])
+        share, ends = float(values[0]), None
+        if self.single and people:
+            ends = self._exact(int((of & among).sum()), people)
+        elif self.known and people:
+            ends = jackknife(values, people, inflation=self._inflation)
+            if ends is not None:
+                independent = self._even(among) * people / self._inflation
+                widest = exact(share * independent, independent, _WIDEST)
+                ends = max(ends[0], widest[0]), min(ends[1], widest[1])
         return self.figure(name, values, people, ends=ends, flat=lambda: self._exact(share * people, people), of=least)
 
     def _exact(self, right: float, total: float) -> tuple[float, float]:
@@ -135,40 +146,49 @@ class Summary:
 
     def decisions(self) -> dict[str, Any]:
         """All classification and ranking metrics; JSON-serialisable."""
-        found, healthy = self.classified(), int(self.by_class[0])
+        found = self.classified()
         self._values |= ranking_scores(self.answers, self.weights, self.counted)
         smallest = min((int(self.by_class[label]) for label in self.counted), default=0)
         found["macro"]["auc"] = self._auc("macro_auc", smallest, self.total if self.counted else 0)
-        found["demented"]["auc"] = self._auc("demented.auc", healthy)
-        for index, label in enumerate(LABELS):
+        found["positive"]["auc"] = self._auc("positive.auc", self.negatives)
+        for index, label in enumerate(self.answers.classes.names):
             found["classes"][label]["auc"] = self._auc(f"classes.{label}.auc", int(self.by_class[index]))
         return found
 
     def classified(self) -> dict[str, Any]:
         """All classification metrics (without ranking metrics); JSON-serialisable."""
         self._values = decision_scores(self.answers, self.weights, self.counted)
-        truth, predicted, healthy = self.answers.labels, self.answers.decisions, int(self.by_class[0])
+        truth, predicted, names = self.answers.labels, self.answers.decisions, self.answers.classes.names
         everyone, macro = np.ones(len(truth), bool), self.total if self.counted else 0
         return {
             "accuracy": self.share("accuracy", truth == predicted, everyone),
             "balanced_accuracy": self._of_table("balanced_accuracy", macro),
             "macro": {name: self._of_table(f"macro_{name}", macro) for name in ("precision", "specificity", "f1")},
             "kappa": self._of_table("kappa", self.total, (-1.0, 1.0)),
-            "demented": {
-                "accuracy": self.share("demented.accuracy", (truth > 0) == (predicted > 0), everyone),
-                "sensitivity": self.share("demented.sensitivity", predicted > 0, truth > 0, self.total - healthy),
-                "specificity": self.share("demented.specificity", predicted == 0, truth == 0, healthy),
-            },
-            "classes": {label: self._of_class(index) for index, label in enumerate(LABELS)},
-            "counted": [LABELS[label] for label in self.counted],
+            "positive": self._two_way(everyone),
+            "classes": {label: self._of_class(index, label) for index, label in enumerate(names)},
+            "counted": [names[label] for label in self.counted],
             "chance": 1 / len(self.counted) if self.counted else None,
             "largest_class": float(np.bincount(truth).max() / len(truth)),
             "confusion": confusion(self.answers, self.weights[:1])[0].astype(int).tolist(),
         }
 
-    def _of_class(self, index: int) -> dict[str, Any]:
+    def _two_way(self, everyone: np.ndarray) -> dict[str, Any]:
+        """Positive against negative classes."""
+        truth, predicted = self.answers.positive, self.answers.predicted_positive
+        found = {
+            "accuracy": self.share("positive.accuracy", truth == predicted, everyone),
+            "sensitivity": self.share("positive.sensitivity", predicted, truth, self.positives),
+            "specificity": self.share("positive.specificity", ~predicted, ~truth, self.negatives),
+        }
+        if not (self.positives and self.negatives):  # would be the sensitivity or the specificity under another name
+            side, unit = "negative" if self.positives else "positive", self.unit if self.known else "slices"
+            found["accuracy"] |= {"value": None, "low": None, "high": None, "why": f"not estimable: no {side} {unit}"}
+        return found
+
+    def _of_class(self, index: int, label: str) -> dict[str, Any]:
         truth, predicted = self.answers.labels == index, self.answers.decisions == index
-        mine, path = int(self.by_class[index]), f"classes.{LABELS[index]}"
+        mine, path = int(self.by_class[index]), f"classes.{label}"
         return {
             "precision": self.share(f"{path}.precision", truth, predicted, mine),
             "recall": self.share(f"{path}.recall", predicted, truth, mine),
@@ -179,16 +199,29 @@ class Summary:
 
     def _of_table(self, name: str, patients: int, limits: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
         """A metric of the confusion matrix that is not a share of items."""
-        values = self._values[name]
+        values, table = self._values[name], confusion(self.answers, self.weights[:1])[0]
+        people = self.by_class * self._even() / self._inflation
 
-        def flat() -> Ends:
-            tables = possible_tables(confusion(self.answers, self.weights[:1])[0], self.by_class / self._inflation)
-            reached = table_scores(tables, self.counted)[name]
-            reached = reached[np.isfinite(reached)]
-            varies = len(reached) and np.ptp(reached) > 1e-9  # with a single class, precision is always 1
-            return (float(reached.min()), float(reached.max())) if varies else None
+        def reached(tables: np.ndarray) -> Ends:
+            found = table_scores(tables, self.answers.classes, self.counted)[name]
+            found = found[np.isfinite(found)]
+            varies = len(found) and np.ptp(found) > 1e-9  # with a single class, precision is always 1
+            return (float(found.min()), float(found.max())) if varies else None
 
-        return self.figure(name, values, patients, limits, flat=flat)
+        ends = jackknife(values, patients, limits, inflation=self._inflation) if self.known else None
+        if ends is not None and (widest := reached(extreme_tables(table, people, _WIDEST))) is not None:
+            ends = max(ends[0], widest[0]), min(ends[1], widest[1])
+        possible = possible_tables(table, people)
+        return self.figure(name, values, patients, limits, ends=ends, flat=lambda: reached(possible))
+
+    def _even(self, among: np.ndarray | None = None) -> float:
+        """Effective number of patients, divided by their number: less than 1 if they have unequal numbers of slices.
+
+        among: (N,) bool, the items that count; None: all.
+        """
+        items = np.bincount(self.answers.patients if among is None else self.answers.patients[among])
+        items = items[items > 0]
+        return float(items.sum() ** 2 / (len(items) * (items**2).sum()))
 
     def _auc(self, name: str, positives: int, patients: int | None = None) -> dict[str, Any]:
         """An area under the ROC curve. positives: number of positive patients.
@@ -200,12 +233,10 @@ class Summary:
         count = smaller if patients is None else patients
         if not np.isfinite(values[0]) or not smaller:
             return self.figure(name, values, count)
-        items = np.bincount(self.answers.patients)
-        even = items.sum() ** 2 / (len(items) * (items**2).sum())  # effective number of patients, over their number
+        even = self._even()
         sides = positives * even / self._inflation, others * even / self._inflation
         ends = jackknife(values, count, inflation=self._inflation)
         if ends is not None:
-            # If one patient has most of the variance, the jackknife's interval is nearly [0, 1].
             widest = newcombe(float(values[0]), *sides, level=_WIDEST)
             ends = max(ends[0], widest[0]), min(ends[1], widest[1])
         return self.figure(name, values, count, ends=ends, flat=lambda: newcombe(float(values[0]), *sides))
@@ -230,7 +261,7 @@ class Summary:
 
     def change(self, before: Answers) -> dict[str, Any]:
         """ECE, Brier score and NLL minus those of `before`, for the same items; JSON-serialisable."""
-        before = Answers(before.probabilities, before.labels, self.answers.patients)
+        before = replace(before, patients=self.answers.patients)
         new, old = calibration_scores(self.answers, self.weights), calibration_scores(before, self.weights)
         same = (0.0, 0.0) if np.array_equal(before.probabilities, self.answers.probabilities) else None
         free = (-float("inf"), float("inf"))

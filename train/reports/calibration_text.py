@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stageproof.train.reports.formatting import format_figure, number
+from stageproof.runtime.labels import LabelSet
+from stageproof.train.reports.formatting import format_figure, number, positive_name
 from stageproof.train.reports.terminal import table
 
 _KINDS = (("before", "slices, before"), ("after", "slices, after"), ("patients", "studies"))
@@ -20,13 +21,16 @@ def studies_by(calibration: dict[str, Any]) -> str:
     return f"Probabilities of studies are {_BY[calibration['studies_by'] or 'mean']}."
 
 
-def calibration_rows(calibration: dict[str, Any]) -> list[tuple[str, ...]]:
+def calibration_rows(calibration: dict[str, Any], classes: LabelSet) -> list[tuple[str, ...]]:
     """Comparison with perfectly calibrated probabilities, one figure a row; columns: `calibration_heads`."""
     found = _assessed(calibration)
     picks = [
         ("miscalibration", lambda one: _verdict(one["miscalibration"])),
         ("calibration error, less that of chance", lambda one: _band(one["ece"])),
-        ("demented, predicted minus observed", lambda one: format_figure(one["in_the_large"]["demented"], True)),
+        (
+            f"{positive_name(classes)}, predicted minus observed",
+            lambda one: format_figure(one["in_the_large"]["positive"], True),
+        ),
         ("calibration slope", lambda one: format_figure(one["slope"], False)),
         ("Brier skill over the prevalence", lambda one: format_figure(one["skill"]["brier"], True)),
         ("NLL skill over the prevalence", lambda one: format_figure(one["skill"]["nll"], True)),
@@ -39,11 +43,11 @@ def calibration_heads(calibration: dict[str, Any]) -> list[str]:
     return [name for name, _ in _assessed(calibration)]
 
 
-def calibration_lines(calibration: dict[str, Any]) -> list[str]:
+def calibration_lines(calibration: dict[str, Any], classes: LabelSet) -> list[str]:
     """The same for a terminal of 80 columns; none if patients are unknown."""
     heads = calibration_heads(calibration)
     text: list[str] = []
-    for name, *cells in calibration_rows(calibration) if heads else []:
+    for name, *cells in calibration_rows(calibration, classes) if heads else []:
         rows = [(f"  {head}", cell) for head, cell in zip(heads, cells, strict=True)]
         text += [name, *table((), rows, (17, 62))]
     return text

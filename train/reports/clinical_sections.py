@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from stageproof.train.reports.facts import CardError, Facts
 from stageproof.train.reports.flow_diagram import rows as flow_rows
-from stageproof.train.reports.formatting import format_figure, number, people_in
+from stageproof.train.reports.formatting import condition, format_figure, number, people_in, positive_name, question
 from stageproof.train.runs.selection import selected_on_evaluated
 
 UNKNOWN = "Not given: the patients are unknown, and slices of one patient are not independent."
@@ -50,7 +50,7 @@ def reference_standard(found: Facts) -> Section:
     """What the predictions were compared with."""
     return Section(
         "Reference standard",
-        f"The stage that the data set ({found('data.source')}) records for each slice. The data does not record who "
+        f"The class that the data set ({found('data.source')}) records for each slice. The data does not record who "
         "made the diagnosis, by which criteria, how long before or after the scan, or whether with knowledge of the "
         "image.",
     )
@@ -101,11 +101,11 @@ def subgroups(found: Facts) -> Section:
         named = f"{found(f'{one}.by')} {found(f'{one}.name')}"
         names = ("accuracy", "sensitivity", "specificity", "auc")
         figures = [format_figure(found(f"{one}.{name}"), name != "auc") for name in names]
-        rows.append((named, str(found(f"{one}.patients")), str(found(f"{one}.demented")), *figures))
+        rows.append((named, str(found(f"{one}.patients")), str(found(f"{one}.positive")), *figures))
     return Section(
         heading,
-        "Metrics of patients. Sensitivity, specificity and AUC are for demented (any stage) against not demented.",
-        ("subgroup", "patients", "demented", "accuracy", "sensitivity", "specificity", "AUC"),
+        f"Metrics of patients. Sensitivity, specificity and AUC are for the question: {question(found.classes)}.",
+        ("subgroup", "patients", positive_name(found.classes), "accuracy", "sensitivity", "specificity", "AUC"),
         tuple(rows),
         "Intervals are for each subgroup alone and not adjusted for multiple comparisons. Overlapping intervals do not "
         "show that the model performs equally in two subgroups; few patients cannot show that.",
@@ -124,20 +124,20 @@ def predictive(found: Facts) -> Section:
     heading = "Predictive values at other prevalences"
     if (why := _missing(found, "predictive_values", "at")) is not None:
         return Section(heading, why)
-    rows = []
+    rows, has = [], condition(found.classes)
     for at in range(len(found("predictive_values.at"))):
         one = f"predictive_values.at.{at}"
         values = [format_figure(found(f"{one}.{name}"), True) for name in ("positive", "negative")]
         rows.append((number(found(f"{one}.prevalence"), True), *values))
     return Section(
         heading,
-        "Positive predictive value: the share of patients predicted to be demented who are demented. Negative "
-        "predictive value: the share of patients predicted not to be demented who are not. Both depend on the "
-        "prevalence of dementia among the patients who are imaged.",
+        f"Positive predictive value: the share of patients predicted to have {has} who have it. Negative predictive "
+        "value: the share of patients predicted not to have it who do not. Both depend on the prevalence of "
+        f"{has} among the patients who are imaged.",
         ("prevalence", "positive predictive value", "negative predictive value"),
         tuple(rows),
         f"Computed by Bayes' rule from the sensitivity in {found('predictive_values.patients_with')} patients with "
-        f"dementia and the specificity in {found('predictive_values.patients_without')} without, assuming that both "
+        f"{has} and the specificity in {found('predictive_values.patients_without')} without, assuming that both "
         "are the same in other populations. No data of such a population was evaluated.",
     )
 
@@ -155,9 +155,9 @@ def decision_curve(found: Facts) -> Section:
     return Section(
         heading,
         "In true positives per patient, minus false positives weighted by the odds of the threshold. The threshold is "
-        "the probability of dementia above which a patient is treated; its odds are the number of false positives that "
-        "are accepted for one true positive. Treating nobody has a net benefit of zero. The model is useful at a "
-        "threshold only if its net benefit exceeds both zero and that of treating everybody.",
+        f"the probability of {condition(found.classes)} above which a patient is treated; its odds are the number of "
+        "false positives that are accepted for one true positive. Treating nobody has a net benefit of zero. The model "
+        "is useful at a threshold only if its net benefit exceeds both zero and that of treating everybody.",
         ("threshold", "model", "treat everybody", "model minus treat everybody"),
         tuple(rows),
         f"For {found('net_benefit.patients')} patients with a prevalence of "
@@ -198,7 +198,7 @@ def variance(found: Facts) -> Section:
     for name, title in (
         ("accuracy", "accuracy"),
         ("balanced_accuracy", "balanced accuracy"),
-        ("auc", "AUC, demented or not"),
+        ("auc", f"AUC, {question(found.classes)}"),
     ):
         one = f"between_runs.spread.{name}"
         if not found.known(f"{one}.mean"):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
-from stageproof.runtime.errors import TrainingError
+from stageproof.runtime.errors import InputError, TrainingError
+from stageproof.runtime.labels import LabelSet
+from stageproof.train.runs.record import reported_classes
 
 
 class CardError(TrainingError):
@@ -21,13 +24,22 @@ class Facts:
     def __init__(self, name: str, content: dict[str, Any]) -> None:
         self.name, self.content = name, content
 
-    def __call__(self, path: str) -> Any:
-        """The value at `path`, such as ``data.sizes.0.width``.
+    @cached_property
+    def classes(self) -> LabelSet:
+        """The label set. Raises CardError if it is missing or invalid."""
+        try:
+            return reported_classes(self.content)
+        except (KeyError, AttributeError, TypeError, InputError) as error:
+            raise CardError(f"{self.name} names no valid classes ({error}). Evaluate the run again.") from error
+
+    def __call__(self, path: str, *names: str) -> Any:
+        """The value at `path`, such as ``data.sizes.0.width``, then at the keys `names`, which may contain dots.
 
         Raises CardError if there is none, or for a figure that has neither a value nor a reason.
         """
         found: Any = self.content
-        for key in path.split("."):
+        keys, path = [*path.split("."), *names], ".".join((path, *names))
+        for key in keys:
             if isinstance(found, list) and key.isdigit() and int(key) < len(found):
                 found = found[int(key)]
             elif isinstance(found, dict) and key in found:

@@ -2,31 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-ROWS: tuple[tuple[str, str, bool], ...] = (
-    ("accuracy", "accuracy", True),
-    ("balanced accuracy", "balanced_accuracy", True),
-    ("macro precision", "macro.precision", True),
-    ("macro specificity", "macro.specificity", True),
-    ("macro F1", "macro.f1", False),
-    ("macro AUC, one against the rest", "macro.auc", False),
-    ("quadratic-weighted kappa", "kappa", False),
-    ("demented or not: accuracy", "demented.accuracy", True),
-    ("demented or not: sensitivity", "demented.sensitivity", True),
-    ("demented or not: specificity", "demented.specificity", True),
-    ("demented or not: AUC", "demented.auc", False),
-)
-"""Name of each metric, its path in the metrics of a level, and whether it is a share shown in per cent."""
+from stageproof.runtime.labels import LabelSet
 
-OF_CLASS: tuple[tuple[str, str, bool], ...] = (
-    ("precision", "precision", True),
-    ("recall", "recall", True),
-    ("specificity", "specificity", True),
-    ("F1", "f1", False),
-    ("AUC", "auc", False),
-)
-"""The same for the metrics of one class."""
+_LONGEST = 20
+"""Maximum length of the two-way question in tables and charts, in characters."""
+_SAME = ("macro.specificity", "macro.auc", "positive.accuracy")
+"""Metrics that are others under a second name where there are two classes: balanced accuracy, AUC, accuracy."""
+
+
+def metric_rows(classes: LabelSet) -> tuple[tuple[str, str, bool], ...]:
+    """Name of each metric, its path in the metrics of a level, and whether it is a share shown in per cent.
+
+    Without those that have the same value as another one because there are only two classes.
+    """
+    asked, two = question(classes), len(classes) == 2
+    rows = (
+        ("accuracy", "accuracy", True),
+        ("balanced accuracy", "balanced_accuracy", True),
+        ("macro precision", "macro.precision", True),
+        ("macro specificity", "macro.specificity", True),
+        ("macro F1", "macro.f1", False),
+        ("macro AUC, one against the rest", "macro.auc", False),
+        ("Cohen's kappa" if two else "quadratic-weighted kappa", "kappa", False),
+        (f"{asked}: accuracy", "positive.accuracy", True),
+        (f"{asked}: sensitivity", "positive.sensitivity", True),
+        (f"{asked}: specificity", "positive.specificity", True),
+        (f"{asked}: AUC", "positive.auc", False),
+    )
+    return tuple(row for row in rows if not (two and row[1] in _SAME))
+
+
+def question(classes: LabelSet) -> str:
+    """The two-way question for tables and charts: ``demented or not``, ``positive or not`` if its name is long."""
+    return classes.question if len(classes.question) <= _LONGEST else "positive or not"
+
+
+def positive_name(classes: LabelSet) -> str:
+    """What a positive is called in tables and charts: ``demented``, ``AD``, or ``positive`` if its name is long."""
+    return classes.positive_name if len(classes.question) <= _LONGEST else "positive"
+
+
+def condition(classes: LabelSet) -> str:
+    """What a positive patient has: ``dementia``, ``AD``, or ``a positive class`` if its name is long."""
+    known = {"demented": "dementia", "positive": "a positive class"}
+    return known.get(positive_name(classes), positive_name(classes))
+
+
+def positive_classes(classes: LabelSet) -> str:
+    """Which classes are positive, as a sentence; empty if what a positive is called says it."""
+    if positive_name(classes).casefold() == " or ".join(classes.positive).casefold():
+        return ""
+    name = positive_name(classes)
+    return f"{name[:1].upper()}{name[1:]}: {joined(classes.positive, 'or')}."
+
+
+def class_columns(classes: LabelSet) -> tuple[tuple[str, str, bool], ...]:
+    """The same for the metrics of one class. Of two classes, each has the recall of the other one as its specificity,
+    and the same AUC."""
+    columns = (
+        ("precision", "precision", True),
+        ("recall", "recall", True),
+        ("specificity", "specificity", True),
+        ("F1", "f1", False),
+        ("AUC", "auc", False),
+    )
+    return tuple(one for one in columns if len(classes) > 2 or one[1] not in ("specificity", "auc"))
+
 
 CALIBRATION: tuple[tuple[str, str], ...] = (
     ("calibration error, less that of chance", "ece"),
@@ -37,7 +81,7 @@ CALIBRATION: tuple[tuple[str, str], ...] = (
 
 
 def pick(facts: dict[str, Any], path: str) -> Any:
-    """The value at `path`, such as ``demented.auc``. Raises KeyError if there is none."""
+    """The value at `path`, such as ``positive.auc``. Raises KeyError if there is none."""
     found: Any = facts
     for name in path.split("."):
         found = found[name]
@@ -84,9 +128,9 @@ def people_in(data: dict[str, Any]) -> str:
     return "unknown patients" if data.get("groups") is None else f"{data['groups']} groups (patients unknown)"
 
 
-def joined(names: list[str]) -> str:
+def joined(names: Sequence[str], last: str = "and") -> str:
     """``A``, ``A and B``, ``A, B and C``."""
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
 def power_sentence(facts: dict[str, Any], patients: int) -> str:

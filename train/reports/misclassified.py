@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from stageproof.runtime.labels import LABELS
 from stageproof.train.metrics.classification import Answers
 
 SHOWN = 24
@@ -56,8 +55,8 @@ def misclassified(answers: Answers, pixels: np.ndarray, names: Sequence[str]) ->
     return [
         Misclassified(
             name,
-            LABELS[answers.labels[at]],
-            LABELS[answers.decisions[at]],
+            answers.classes.names[answers.labels[at]],
+            answers.classes.names[answers.decisions[at]],
             float(answers.confidence[at]),
             float(answers.probabilities[at, answers.labels[at]]),
             pixels[at],

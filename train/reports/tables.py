@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.reports.calibration_text import studies_by
 from stageproof.train.reports.facts import Facts
 from stageproof.train.reports.formatting import (
     CALIBRATION,
-    OF_CLASS,
-    ROWS,
+    class_columns,
     count_heads,
     format_figure,
     joined,
+    metric_rows,
     number,
     patient_count,
+    positive_classes,
 )
 
 
@@ -33,7 +34,7 @@ def metrics(found: Facts) -> Table:
     levels = ["slices", *(["patients"] if found.known("patients") else [])]
     counted = count_heads(found("data"))
     rows = []
-    for name, path, share in ROWS:
+    for name, path, share in metric_rows(found.classes):
         figures = [found(f"{level}.{path}") for level in levels]
         cells = [format_figure(figure, share) for figure in figures]
         rows.append((name, *cells, *[patient_count(figures[-1])] * len(counted)))
@@ -43,24 +44,26 @@ def metrics(found: Facts) -> Table:
             f"Macro metrics and balanced accuracy are means over {joined(classes)}; the balanced accuracy of random "
             f"predictions is {number(found('slices.chance'), True)}."
         )
+    notes += [text] if (text := positive_classes(found.classes)) else []
     return Table(("metric", *levels, *counted), tuple(rows), " ".join(notes))
 
 
 def classes(found: Facts, level: str) -> Table:
     """Metrics of each class against all others. found: `evaluation.json`. level: ``slices`` or ``patients``."""
-    counted, rows = count_heads(found("data")), []
-    for label in LABELS:
-        cells = [format_figure(found(f"{level}.classes.{label}.{path}"), share) for _, path, share in OF_CLASS]
-        people = patient_count(found(f"{level}.classes.{label}.recall"))
+    counted, columns, rows = count_heads(found("data")), class_columns(found.classes), []
+    for label in found.classes.names:
+        cells = [format_figure(found(f"{level}.classes", label, path), share) for _, path, share in columns]
+        people = patient_count(found(f"{level}.classes", label, "recall"))
         rows.append((label, *cells, *[people] * len(counted)))
-    return Table((f"class, by {level}", *(name for name, _, _ in OF_CLASS), *counted), tuple(rows))
+    return Table((f"class, by {level}", *(name for name, _, _ in columns), *counted), tuple(rows))
 
 
-def class_note(unit: str) -> str:
+def class_note(unit: str, classes: LabelSet) -> str:
     """What the last column of `classes` counts. unit: ``patients`` or ``groups``."""
+    others = f", specificity from all {unit} of other classes, an AUC from both" if len(classes) > 2 else ""
     return (
         f"The last column counts the {unit} of the class. Precision is estimated from the {unit} predicted as the "
-        f"class, specificity from all {unit} of other classes, an AUC from both."
+        f"class{others}."
     )
 
 

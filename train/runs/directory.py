@@ -25,9 +25,9 @@ from safetensors.torch import save
 from torch import nn
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
 from stageproof.runtime.system.work_folders import hold, make_private, release, sweep, unmark
 from stageproof.runtime.text.hints import command
+from stageproof.train.networks import load_state
 from stageproof.train.runs.unfinished import NEWEST, OPTIONS, PREVIOUS, has_checkpoint, partial_folder
 
 WEIGHTS = "model.safetensors"
@@ -80,7 +80,7 @@ def new_run(path: Path, resume: bool = False) -> Iterator[Path]:
         release(holder)
 
 
-def save_weights(model: nn.Module, folder: Path, labels: Sequence[str] = LABELS) -> None:
+def save_weights(model: nn.Module, folder: Path, labels: Sequence[str]) -> None:
     """Write the state dict as `model.safetensors` in `folder`, with the class order in its metadata, so that the
     meaning of the outputs can be read from a copy of the file."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -127,4 +127,4 @@ def load_weights(
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(f"{where}: {broken[0]} contains values that are not finite: training diverged.")
-    model.load_state_dict(dict(state), strict=False)
+    load_state(model, state, strict=False)

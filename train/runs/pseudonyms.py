@@ -16,6 +16,8 @@ from typing import Any
 
 PHANTOM = "phantom("
 """Start of the description of synthetic slices, which show no real patient."""
+ABSOLUTE_PATH = re.compile(r"(?<![\w.<])/(?:[^\s/:'\"<>|,;()\[\]]+/)+[^\s/:'\"<>|,;()\[\]]*")
+"""An absolute path in a text, as far as it has no spaces."""
 _DEFAULT_RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+")
 _OWN_SUFFIX = re.compile(r"(, with \d+ of people who are not in it)?(, ten sizes, grey and colour)?\Z")
 

@@ -1,4 +1,4 @@
-"""Writes and reads `run.json`, the record of a finished run. Does not import torch."""
+"""Writes and reads `run.json`, the record of a finished run, and reads its evaluation. Does not import torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.errors import CheckpointError
+from stageproof.runtime.errors import CheckpointError, InputError
+from stageproof.runtime.labels import LabelSet, label_set
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.runtime.text.hints import program
 
 SCHEMA = 1
-RECORD = "run.json"
+RECORD, EVALUATION = "run.json", "evaluation.json"
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -42,6 +43,51 @@ def read_record(run: Path) -> dict[str, Any]:
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise CheckpointError(f"{path} has schema {found!r}, this version reads {SCHEMA}. Train again, or upgrade.")
     return record
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """The content of `evaluation.json` in `folder`, with the metrics of the two-way question of each level below
+    ``positive``; schema 1 has them below ``demented``. Raises CheckpointError if it is missing or damaged."""
+    path = folder / EVALUATION
+    try:
+        facts = json.loads(read_text(path))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} contains {type(facts).__name__}, expected an object.")
+    for level in (facts.get(name) for name in ("slices", "patients")):
+        if isinstance(level, dict) and "demented" in level:
+            level["positive"] = level.pop("demented")
+    return facts
+
+
+def label_set_of(record: Mapping[str, Any], run: Path) -> LabelSet:
+    """The label set of a run, from its record; runs of earlier versions have ``labels`` alone, in clinical order.
+
+    Raises CheckpointError if it is missing or invalid, or not the order of the outputs.
+    """
+    where, positive = run / RECORD, record.get("positive", [])
+    labels: Any = record.get("labels")
+    order: Any = record.get("clinical_order", labels)
+    for key, value in (("labels", labels), ("clinical_order", order), ("positive", positive)):
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise CheckpointError(f"{where}: {key} is {value!r}, expected a list of class names. Train again.")
+    try:
+        classes = label_set(order, positive)
+    except InputError as error:
+        raise CheckpointError(f"{where}: {error} Train again.") from error
+    for key, value in (("clinical_order", order), ("labels", labels)):
+        if value != list(classes.names):
+            raise CheckpointError(
+                f"{where}: {key} is {', '.join(value)}, expected {', '.join(classes.names)}: the outputs of a run are "
+                "in clinical order. Train again."
+            )
+    return classes
+
+
+def reported_classes(facts: Mapping[str, Any]) -> LabelSet:
+    """The label set of an evaluation, a cross-validation or an audit, from the content of its JSON file."""
+    return label_set(facts["clinical_order"], facts["positive"])
 
 
 def finished_at(run: Path) -> tuple[float, int]:

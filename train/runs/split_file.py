@@ -7,9 +7,9 @@ import io
 from pathlib import Path
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
 from stageproof.runtime.system.regular_files import read_text
 from stageproof.runtime.text.escapes import from_cell
+from stageproof.train.runs.record import label_set_of, read_record
 
 SPLIT = "split.csv"
 
@@ -27,8 +27,16 @@ def unit_of(run: Path) -> str:
 
 
 def labels_trained_on(run: Path) -> dict[str, int]:
-    """Slice name → index in LABELS of the class that the run used for it; permuted in a run with --shuffle-labels."""
-    return {row["name"]: LABELS.index(row["label"]) for row in _rows(run)[0]}
+    """Slice name → index in the run's label set of the class that it used; permuted in a run with --shuffle-labels.
+
+    Raises CheckpointError for a class that is not in the label set.
+    """
+    classes, rows = label_set_of(read_record(run), run), _rows(run)[0]
+    if unknown := sorted({from_cell(row.get("label") or "") for row in rows} - set(classes.names)):
+        raise CheckpointError(
+            f"{run / SPLIT} has the class {unknown[0]!r}, expected one of {', '.join(classes.names)}. Train again."
+        )
+    return {row["name"]: classes.index(from_cell(row["label"])) for row in rows}
 
 
 def _rows(run: Path) -> tuple[list[dict[str, str]], str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from stageproof.runtime.decoding.pool import read_isolated
 from stageproof.runtime.errors import CheckpointError, DatasetError, ImageError
+from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.decode import Slices, safe_loader, thumbnails_only
 from stageproof.train.data.identity.groups_file import with_groups
@@ -20,8 +21,8 @@ from stageproof.train.data.ids import Ids
 from stageproof.train.data.patients.similarity import shows_patient_of
 from stageproof.train.data.phantom.slices import phantom_samples
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.sources.source import load_samples
-from stageproof.train.runs.record import data_path, data_seed, recorded_verdict
+from stageproof.train.data.sources.source import OTHER_PART, load_samples
+from stageproof.train.runs.record import data_path, data_seed, label_set_of, recorded_verdict
 from stageproof.train.runs.split_file import SPLIT, labels_trained_on, read_split
 
 
@@ -82,13 +83,17 @@ def held_out(
         are None, patients are those recorded in the run or, for other data, those of its ids, else those identified
         from image similarity.
 
-    Raises DatasetError if the data has changed since training, cannot be read, or has no slice of other patients;
-    CheckpointError if the split of the run cannot be read.
+    The classes are those of the run; `data` may lack some of them.
+
+    Raises DatasetError if the data has changed since training, cannot be read, has a class that the run does not have,
+    or has no slice of other patients; CheckpointError if the split of the run cannot be read.
     """
-    spec = InputSpec.from_dict(record["input"])
+    spec, classes = InputSpec.from_dict(record["input"]), label_set_of(record, run)
     recorded = data_path(run, record)
-    samples = load_samples(data, patient_pattern) if data else _own_samples(record, recorded)
+    samples = _read(data, patient_pattern, classes) if data else _own_samples(record, recorded, classes)
     digest = samples.digest()
+    if data and digest != record["data"]["digest"] and any(OTHER_PART in one.reason for one in samples.skipped):
+        samples = load_samples(data, patient_pattern, classes)  # raises DatasetError, which lists the parts
     if groups is not None:
         samples = with_groups(samples, groups)
     given = samples.ids if groups is not None or patient_pattern is not None else None
@@ -100,18 +105,23 @@ def held_out(
             f"{record['data']['digest'][:12]}…. The held-out slices cannot be determined. Restore the data, or give "
             "other data with --data."
         )
-    own = _own_samples(record, recorded) if recorded is None or recorded.exists() else None
+    own = _own_samples(record, recorded, classes) if recorded is None or recorded.exists() else None
     if own is not None and own.digest() != record["data"]["digest"]:
         own = None
     return _other(run, samples, digest, own, spec, max_unreadable)
 
 
-def _own_samples(record: dict[str, Any], recorded: Path | None) -> Samples:
+def _own_samples(record: dict[str, Any], recorded: Path | None, classes: LabelSet) -> Samples:
     if recorded is None:
-        return phantom_samples(seed=data_seed(record))
+        return phantom_samples(seed=data_seed(record), classes=classes)
     if not recorded.exists():
         raise DatasetError(f"The data of the run is no longer at {recorded}. Give its new path: --data DIR_OR_PARQUET.")
-    return load_samples(recorded)
+    return _read(recorded, None, classes)
+
+
+def _read(path: Path, patient_pattern: str | None, classes: LabelSet) -> Samples:
+    """As a run reads its data: of a predefined split, the training part."""
+    return load_samples(path, patient_pattern, classes, training_part=True)
 
 
 def _own(

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.preprocess import InputSpec
+from stageproof.runtime.model_info import ModelInfo
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.data.batches import Batches
 from stageproof.train.data.decode import Slices
 from stageproof.train.engine.device import choose_compute
 from stageproof.train.engine.loop import predict
 from stageproof.train.foreign.weight_files import read_state
-from stageproof.train.models import build
+from stageproof.train.networks import construct
 from stageproof.train.runs.directory import WEIGHTS, load_weights
 from stageproof.train.terminal.bars import bar
 
@@ -33,12 +33,12 @@ def predict_slices(run: Path, record: dict[str, Any], slices: Slices, batch_size
             f"{path} has SHA-256 {found[:12]}…, expected {record['weights_sha256'][:12]}… from the record of the run: "
             "the weights were changed after training. Train again."
         )
-    model = build(record["architecture"])
+    info = ModelInfo.from_dict({**record, "digest": found}, str(run))
+    model = construct(info.network)
     load_weights(model, state, path)
     device = choose_compute("auto", "fp32").device
     model.to(device).to(memory_format=torch.channels_last)
     pixels, labels = torch.from_numpy(slices.pixels), torch.from_numpy(slices.labels)
-    spec = InputSpec.from_dict(record["input"])
     with bar("batches of slices", -(-len(slices) // batch_size)) as advance:
         model.register_forward_hook(lambda *_: advance())
-        return predict(model, Batches(pixels, labels, spec, batch_size, device=device))[0]
+        return predict(model, Batches(pixels, labels, info.input, batch_size, device=device))[0]

@@ -50,6 +50,6 @@ def with_ids(samples: Samples, data: Path, patient_pattern: str | None) -> Sampl
     ids, note = from_dicom(samples.images)
     if ids is None:
         notes += [note] if note else []
-        ids, more = from_names(paths, samples.labels)
+        ids, more = from_names(paths, samples.labels, samples.classes)
         notes += more
     return replace(samples, ids=ids, notes=tuple(notes))

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 from itertools import compress
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from stageproof.runtime.labels import canonical_label
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.data.ids import Ids, numbered, session_numbers
 
 _START, _END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
@@ -52,16 +53,17 @@ MOST_SLICES = 1023
 """Maximum slice number: 256 is usual, and counters over a whole data set exceed it."""
 
 
-def from_names(paths: Sequence[str], labels: np.ndarray) -> tuple[Ids | None, list[str]]:
+def from_names(paths: Sequence[str], labels: np.ndarray, classes: LabelSet) -> tuple[Ids | None, list[str]]:
     """The ids in `paths`, or None; and notes on ids that were found but not used.
 
-    paths: (N,) with ``/`` between folders, relative to the data. labels: (N,) int64.
+    paths: (N,) with ``/`` between folders, relative to the data. labels: (N,) int64, indices in
+    `classes`, whose names are those of class folders and of no patient.
     """
     image = np.array([PurePosixPath(path).suffix.lower() not in _NOT_IMAGES for path in paths], bool)
     if not image.any():
         return None, []
     notes: list[str] = []
-    for find in (_published, _adni_images, _folders, _id_slice):
+    for find in (_published, _adni_images, partial(_folders, classes=classes), _id_slice):
         found, note = find(paths, labels, image)
         if found is not None:
             return found, notes
@@ -143,9 +145,11 @@ def _adni_images(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) ->
     return Ids("names", origin, numbered(subjects), None, positions, scans=True, assumed=True), ""
 
 
-def _folders(paths: Sequence[str], labels: np.ndarray, image: np.ndarray) -> tuple[Ids | None, str]:
+def _folders(paths: Sequence[str], labels: np.ndarray, image: np.ndarray, classes: LabelSet) -> tuple[Ids | None, str]:
     """One folder for each patient, inside or outside of the class folder; folders inside it are sessions."""
-    parts = [[part for part in PurePosixPath(path).parts[:-1] if canonical_label(part) is None] for path in paths]
+    parts = [[part for part in PurePosixPath(path).parts[:-1] if classes.find(part) is None] for path in paths]
+    if all(part and part[0] == str(label) for part, label in zip(parts, labels.tolist(), strict=True)):
+        parts = [part[1:] for part in parts]  # class folders named by position
     if not all(compress(parts, image)):
         return None, ""
     folders = [part[0] if part else f"/{at}" for at, part in enumerate(parts)]

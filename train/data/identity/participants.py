@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import LABELS, canonical_label
+from stageproof.runtime.labels import LabelSet
+from stageproof.train.data.class_column import is_class, is_rating_column, resolve
 from stageproof.train.data.ids import Ids, numbered, session_numbers
-from stageproof.train.data.tables import read_table
+from stageproof.train.data.tables import columns, read_table
 
 NAME = "participants.tsv"
 _ID = "participant_id"
@@ -70,17 +70,41 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, rows
 
 
-def labelled_by_participants(paths: Sequence[str], file: Path) -> np.ndarray | None:
-    """(N,) int64 classes of the participants in the paths, -1 for a path without one; None if `file` has no class.
+@dataclass(frozen=True)
+class ClassColumn:
+    """The column of a participants file with the class of each participant."""
 
-    They are in the first column that has only classes. Raises DatasetError for a file without participant_id.
+    name: str
+    ratings: bool
+    """Whether its numbers are Clinical Dementia Ratings."""
+
+
+def class_of_each(paths: Sequence[str], file: Path, classes: LabelSet | None) -> tuple[list[str], ClassColumn]:
+    """The label of the participant in each path, empty for a path without one; and the column of the labels.
+
+    It is the first column of the usual names, else of any name, in which every participant of `paths` has a class.
+    Raises DatasetError for a file without participant_id, or without such a column.
     """
     header, rows = _read(file)
-    stated = ([canonical_label(row[name]) for row in rows] for name in header if name != _ID)
-    labels = next((column for column in stated if all(column)), None)
-    if labels is None:
-        return None
-    classes = {row[_ID].removeprefix("sub-"): str(label) for row, label in zip(rows, labels, strict=True)}
     found = [re.search(r"(?<![A-Za-z0-9])sub-([A-Za-z0-9]+)", path) for path in paths]
-    stages = [classes.get(match[1]) if match else None for match in found]
-    return np.array([-1 if one is None else LABELS.index(one) for one in stages], np.int64)
+    named = {match[1] for match in found if match}
+    people = [row for row in rows if row[_ID].removeprefix("sub-") in named]
+    usual = columns("label", header)
+    reasons = []
+    for name in (*usual, *(one for one in header if one not in (*usual, _ID))):
+        cells = [row[name] for row in people]
+        try:
+            if not people or (name not in usual and not all(is_class(cell, classes) for cell in cells)):
+                continue
+            resolve(cells, f"{file}, column {name!r}", classes, ratings=is_rating_column(name))
+        except DatasetError as error:
+            reasons += [str(error)] if name in usual else []
+            continue
+        of = {row[_ID].removeprefix("sub-"): row[name] for row in people}
+        return [of.get(match[1], "") if match else "" for match in found], ClassColumn(name, is_rating_column(name))
+    expected = "its usual names are label, diagnosis, dx and cdr"
+    raise DatasetError(
+        f"{file.parent} contains folders of participants, but {file.name} has no column with a class in every row "
+        f"({expected}). {' '.join(reasons)}{' ' if reasons else ''}Add one, or give --data a CSV of path, label and "
+        "patient."
+    )

@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw
 
 from stageproof.runtime.cli.exit_status import exit_status
 from stageproof.runtime.errors import DatasetError, InputError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import BUILT_IN, LabelSet, named_or_listed
 from stageproof.runtime.system.work_folders import make_readable, unmark, work_folder
 from stageproof.runtime.text.hints import program
-from stageproof.train.data.phantom.slices import HIGHEST, LOWEST, draw_slice, encode, phantom_samples, scans
+from stageproof.train.data.phantom.slices import HIGHEST, LOWEST, draw_slice, encode, phantom_samples, scans, stage_of
 
 __all__ = ["draw_slice", "main", "phantom_samples"]
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help="new or empty directory for the class folders")
     target.add_argument("--montage", type=Path, metavar="FILE", help="write one overview image instead")
-    parser.add_argument("--patients", type=int, default=6, help="patients in each stage (default: %(default)s)")
+    parser.add_argument("--patients", type=int, default=6, help="patients in each class (default: %(default)s)")
     parser.add_argument(
         "--slices",
         type=int,
@@ -52,28 +52,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="random seed of the patients (default: %(default)s; these are not in the default training data, whose "
         "seed is 0)",
     )
+    parser.add_argument(
+        "--classes",
+        default="four-stages",
+        help="classes in clinical order, separated by commas, or a built-in set: "
+        f"{', '.join(BUILT_IN)} (default: %(default)s)",
+    )
     parser.add_argument("--format", choices=("png", "jpeg"), default="png", help="file format (default: %(default)s)")
     options = parser.parse_args(argv)
     try:
+        classes = named_or_listed(options.classes)
         if options.montage:
-            _montage(options.size, options.seed).save(options.montage, optimize=True)
+            _montage(options.size, options.seed, classes).save(options.montage, optimize=True)
         else:
-            _write_folders(options)
+            _write_folders(options, classes)
     except (InputError, DatasetError, OSError, ValueError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _write_folders(options: argparse.Namespace) -> None:
+def _write_folders(options: argparse.Namespace, classes: LabelSet) -> None:
     """Write the class folders to a temporary folder and rename it, so that DIR is never incomplete."""
     out: Path = options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DatasetError(f"{out} exists and is not an empty directory. Give another --out, or remove it.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with work_folder(out.parent, f".{out.name}-") as staging:
-        for stage, patient, number, pixels in scans(options.patients, options.slices, options.size, options.seed):
-            path = staging / LABELS[stage] / f"p{patient:03d}_s{number}.{options.format}"
+        every = scans(options.patients, options.slices, options.size, options.seed, classes=len(classes))
+        for label, patient, number, pixels in every:
+            path = staging / classes.names[label] / f"p{patient:03d}_s{number}.{options.format}"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(encode(pixels, options.format))
         unmark(staging)
@@ -83,16 +91,17 @@ def _write_folders(options: argparse.Namespace) -> None:
         os.replace(staging, out)  # noqa: PTH105
 
 
-def _montage(size: int, seed: int, columns: int = 6) -> Image.Image:
-    """One row for each stage; the columns are different patients at axial levels from low to high."""
+def _montage(size: int, seed: int, classes: LabelSet, columns: int = 6) -> Image.Image:
+    """One row for each class; the columns are different patients at axial levels from low to high."""
     margin = 112
-    picture = Image.new("L", (margin + columns * size, len(LABELS) * size))
+    picture = Image.new("L", (margin + columns * size, len(classes) * size))
     pen = ImageDraw.Draw(picture)
-    for stage, label in enumerate(LABELS):
-        pen.text((4, stage * size + size // 2 - 6), label, fill=220)
+    for row, name in enumerate(classes.names):
+        pen.text((4, row * size + size // 2 - 6), name, fill=220)
         for column, level in enumerate(np.linspace(LOWEST, HIGHEST, columns)):
-            pixels = draw_slice(stage, column * len(LABELS) + stage, float(level), size=size, seed=seed)
-            picture.paste(Image.fromarray(pixels), (margin + column * size, stage * size))
+            stage, patient = stage_of(row, len(classes)), column * len(classes) + row
+            pixels = draw_slice(stage, patient, float(level), size=size, seed=seed)
+            picture.paste(Image.fromarray(pixels), (margin + column * size, row * size))
     return picture.point(lambda value: value & 0xF8)  # 32 grey levels: noise in the lower bits makes the PNG file large
 
 

@@ -100,15 +100,16 @@ def invent(seed: int, patient: int) -> Person:
     )
 
 
-def brain(person: Person, stage: int, level: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+def brain(person: Person, stage: float, level: float, size: int) -> tuple[np.ndarray, np.ndarray]:
     """(size, size) float64 in [0, 1]: the noise-free signal, and the share of brain in each pixel.
 
-    stage: 0-3, index in `runtime.labels.LABELS`.
+    stage: 0-3; whole numbers are indices in `runtime.labels.LABELS`, the atrophy between them is interpolated.
     level: 0 at the midbrain and the hippocampi, 1 above the bodies of the lateral ventricles.
     """
     level = float(np.clip(level + person.level_offset, 0.0, 1.0))
     overall, *own = person.ageing
-    ventricles, sulci, hippocampi = (max(_ATROPHY[stage] + overall + o, -0.6) for o in own)
+    atrophy = float(np.interp(stage, range(len(_ATROPHY)), _ATROPHY))
+    ventricles, sulci, hippocampi = (max(atrophy + overall + o, -0.6) for o in own)
     x, y = _head_coordinates(person, level, size)
     pixel = 2.0 / (size * person.axes.mean())  # head units; edges are blurred over one pixel, as in a scan
     angle = np.arctan2(x, -y)

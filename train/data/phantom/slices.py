@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LabelSet
 from stageproof.train.data.phantom.anatomy import brain, invent
 from stageproof.train.data.samples import Samples
 
@@ -20,10 +20,11 @@ LOWEST, HIGHEST = 0.08, 0.92
 """Range of axial levels over which the slices of a person are evenly spaced."""
 
 
-def draw_slice(stage: int, patient: int, level: float, *, size: int = 128, seed: int = 0) -> np.ndarray:
+def draw_slice(stage: float, patient: int, level: float, *, size: int = 128, seed: int = 0) -> np.ndarray:
     """(size, size) uint8: one skull-stripped axial slice, front of the head at the top, 0 outside of the brain.
 
-    stage: 0-3, index in `runtime.labels.LABELS`; the same `patient` at another stage is the same person.
+    stage: 0-3, the atrophy; whole numbers are indices in `runtime.labels.LABELS`. The same `patient` at another stage
+    is the same person.
     patient: 0 or more; a person of the population `seed`. Another seed has other persons.
     level: 0 (midbrain, hippocampi) to 1 (above the lateral ventricles).
     size: height and width in pixels, 32 or more.
@@ -34,7 +35,8 @@ def draw_slice(stage: int, patient: int, level: float, *, size: int = 128, seed:
     _check(stage=stage, patient=patient, level=level, size=size, seed=seed)
     person = invent(seed, patient)
     signal, inside = brain(person, stage, level, size)
-    rng = np.random.default_rng([0x5CA9, seed, patient, stage, round(level * 1e6)])
+    own = int(stage) if stage == int(stage) else round(stage * 1e6)
+    rng = np.random.default_rng([0x5CA9, seed, patient, own, round(level * 1e6)])
 
     across = np.linspace(-1.0, 1.0, size)
     x, y = across[None, :], across[:, None]
@@ -47,48 +49,67 @@ def draw_slice(stage: int, patient: int, level: float, *, size: int = 128, seed:
     return np.clip(np.rint(signal * 255.0), 0, 255).astype(np.uint8)
 
 
-def phantom_samples(patients: int = 24, slices: int = 6, *, size: int = 128, seed: int = 0, first: int = 0) -> Samples:
-    """`Samples` of 4 × patients × slices PNG images, ordered by stage, with the patient of each slice in `groups`.
+def phantom_samples(
+    patients: int = 24,
+    slices: int = 6,
+    *,
+    size: int = 128,
+    seed: int = 0,
+    first: int = 0,
+    classes: LabelSet = FOUR_STAGES,
+) -> Samples:
+    """`Samples` of classes × patients × slices PNG images, ordered by class, with the patient of each in `groups`.
 
-    patients: number of patients in each stage, 1 or more; a larger number adds patients and does not change the others.
-    first: number of patients to skip in each stage; 24 gives other patients than the default.
+    classes: class k of C has the atrophy of stage 3 k / (C - 1).
+    patients: number of patients in each class, 1 or more; a larger number adds patients and does not change the others.
+    first: number of patients to skip in each class; 24 gives other patients than the default.
     slices: axial levels of each person, 1 or more, spread evenly from the hippocampi to above the ventricles.
     size, seed: as for `draw_slice`. Raises InputError for an argument outside these ranges.
     """
     images, labels, names, groups = [], [], [], []
-    for stage, patient, number, pixels in scans(patients, slices, size, seed, first):
+    for label, patient, number, pixels in scans(patients, slices, size, seed, first, len(classes)):
         images.append(encode(pixels, "png"))
-        labels.append(stage)
-        names.append(f"phantom-{seed}/{LABELS[stage]}/p{patient:03d}_s{number}.png")
+        labels.append(label)
+        names.append(f"phantom-{seed}/{classes.names[label]}/p{patient:03d}_s{number}.png")
         groups.append(patient)
     beyond = f", first={first}" if first else ""
+    beyond += "" if classes.names == FOUR_STAGES.names else f", classes={','.join(classes.names)}"
     return Samples(
         images=images,
         labels=np.array(labels, dtype=np.int64),
         names=names,
         groups=np.array(groups, dtype=np.int64),
         source=f"phantom(patients={patients}, slices={slices}, size={size}, seed={seed}{beyond})",
+        classes=classes,
     )
 
 
 def scans(
-    patients: int, slices: int, size: int, seed: int, first: int = 0
+    patients: int, slices: int, size: int, seed: int, first: int = 0, classes: int = len(FOUR_STAGES)
 ) -> Iterator[tuple[int, int, int, np.ndarray]]:
-    """Stage, patient, slice number and pixels of every slice of a population."""
+    """Class, patient, slice number and pixels of every slice of a population with this number of classes."""
     for name, value in (("patients", patients), ("slices", slices)):
         if value < 1:
             raise InputError(f"{name} is {value}; a phantom population needs 1 or more.")
     levels = np.linspace(LOWEST, HIGHEST, slices) if slices > 1 else [0.5]
-    for stage in range(len(LABELS)):
+    for label in range(classes):
+        stage = stage_of(label, classes)
         for index in range(first, first + patients):
-            patient = index * len(LABELS) + stage  # unique over all stages, and independent of the number of patients
+            patient = index * classes + label  # unique over all classes, and independent of the number of patients
             for number, level in enumerate(levels):
-                yield stage, patient, number, draw_slice(stage, patient, float(level), size=size, seed=seed)
+                yield label, patient, number, draw_slice(stage, patient, float(level), size=size, seed=seed)
 
 
-def _check(*, stage: int, patient: int, level: float, size: int, seed: int) -> None:
-    if not 0 <= stage < len(LABELS):
-        raise InputError(f"stage is {stage}; expected 0-{len(LABELS) - 1}, an index in {', '.join(LABELS)}.")
+def stage_of(label: int, classes: int) -> float:
+    """The stage (0-3) whose atrophy class number `label` of `classes` has; an int where it is whole."""
+    stage = (len(FOUR_STAGES) - 1) * label / (classes - 1)
+    return int(stage) if stage.is_integer() else stage
+
+
+def _check(*, stage: float, patient: int, level: float, size: int, seed: int) -> None:
+    names = FOUR_STAGES.names
+    if not 0 <= stage <= len(names) - 1:
+        raise InputError(f"stage is {stage}; expected 0-{len(names) - 1}, an index in {', '.join(names)}.")
     if not 0.0 <= level <= 1.0:
         raise InputError(f"level is {level}; expected 0 (hippocampi) to 1 (above the ventricles).")
     if size < 32:

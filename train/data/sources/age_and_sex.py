@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stageproof.runtime.errors import DatasetError
 from stageproof.train.data.identity.participants import NAME, participant_pattern, participants_file
-from stageproof.train.data.sources.csv_table import SUFFIXES
+from stageproof.train.data.sources.hugging_face import rows_beside_images
+from stageproof.train.data.sources.source import opened, tables_of
 from stageproof.train.data.tables import column, read_table
 
 NOT_RECORDED = "not recorded"
@@ -39,20 +42,23 @@ def traits_of(data: Path | None, names: Sequence[str]) -> Traits | None:
     """Age and sex for each slice; None if the data has no column for either.
 
     data: as for `train.data.sources.source.load_samples`; None for phantoms, which have neither. names: (N,) names of
-    the slices in its result. A CSV or parquet file is searched first, then `participants.tsv`.
+    the slices in its result. A CSV, parquet files or a saved dataset are searched first, then `participants.tsv`.
 
     Raises DatasetError if a table cannot be read.
     """
     if data is None:
         return None
-    suffix = data.suffix.lower()
-    found = None
-    if data.is_file() and suffix in SUFFIXES:
-        found = _of_csv(data, names)
-    elif data.is_file() and suffix == ".parquet":
-        found = _of_parquet(data, names)
-    file = participants_file(data)
-    return _of_participants(file, names) if found is None and file is not None else found
+    with opened(data) as (place, _):
+        tables: list[Path] = []
+        with (
+            suppress(DatasetError) if place.is_dir() else nullcontext()
+        ):  # a table beside the images may be of any kind
+            tables = tables_of(place)
+        found = _of_csv(tables[0], names) if len(tables) == 1 else None
+        if found is None and (place.is_dir() or place.suffix.lower() == ".parquet"):
+            found = _of_rows(place, names)
+        file = participants_file(place)
+        return _of_participants(file, names) if found is None and file is not None else found
 
 
 def age_in_years(value: Any) -> float:
@@ -89,21 +95,20 @@ def _of_csv(path: Path, names: Sequence[str]) -> Traits | None:
     where = column("path", header)
     if where is None:
         return None
-    by_name = {row[where]: row for row in rows}
-    return _traits([by_name.get(name) for name in names], header, path.name)
+    by_name = {row[where].replace("\\", "/"): row for row in rows}
+    if not any(name.replace("\\", "/") in by_name for name in names):
+        return None  # a table of other files
+    return _traits([by_name.get(name.replace("\\", "/")) for name in names], header, path.name)
 
 
-def _of_parquet(path: Path, names: Sequence[str]) -> Traits | None:
-    import pyarrow.parquet as pq
-
-    header = pq.read_schema(path).names
-    wanted = [name for name in (column("age", header), column("sex", header)) if name is not None]
-    if not wanted:
+def _of_rows(data: Path, names: Sequence[str]) -> Traits | None:
+    # Names begin with the row number (train.data.sources.arrow_rows).
+    numbers = [name.partition("/")[0] for name in names]
+    rows = rows_beside_images(data) if all(number.isdecimal() for number in numbers) else None
+    if not rows:
         return None
-    rows = pq.read_table(path, columns=wanted).to_pylist()
-    # Names begin with the row number (train.data.sources.source).
-    numbers = [int(name.partition("/")[0]) for name in names]
-    return _traits([rows[number] if number < len(rows) else None for number in numbers], header, path.name)
+    chosen = [rows[int(number)] if int(number) < len(rows) else None for number in numbers]
+    return _traits(chosen, list(rows[0]), data.name)
 
 
 def _of_participants(file: Path, names: Sequence[str]) -> Traits | None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-import numpy as np
-
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import LABELS, canonical_label
-from stageproof.train.data.ids import Ids, numbered, session_numbers
-from stageproof.train.data.samples import Samples
-from stageproof.train.data.tables import column, read_table
+from stageproof.train.data.class_column import are_classes, is_rating_column
+from stageproof.train.data.sources.rows import Rows
+from stageproof.train.data.tables import column, columns, read_table
 
 SUFFIXES = {".csv", ".tsv"}
+_log = logging.getLogger(__name__)
 
 
-def from_table(path: Path) -> Samples:
-    """The slices listed in the table at `path`, with files relative to its folder.
+def from_table(path: Path) -> Rows:
+    """The slices listed in the table at `path`, with files relative to its folder. Rows without any cell are ignored.
 
-    Raises DatasetError for a table without paths or labels, an unknown class, or files that do not exist.
+    Raises DatasetError for a table without paths or labels, or files that do not exist.
     """
     header, rows = read_table(path, "a list of slices")
+    rows = [row for row in rows if any(row.values())]  # spreadsheets write empty rows at the end
     names = {kind: column(kind, header) for kind in ("path", "label", "patient", "session")}
+    for name in columns("patient", header):
+        if rows and are_classes(row[name] for row in rows):  # a column named group, as in OASIS
+            others = [one for one in columns("patient", header) if one != name]
+            names |= {"patient": next(iter(others), None), "label": names["label"] or name}
     missing = [kind for kind in ("path", "label") if names[kind] is None]
     if missing:
         raise DatasetError(
@@ -31,21 +35,41 @@ def from_table(path: Path) -> Samples:
     if not rows:
         raise DatasetError(f"{path} lists no slice: it has a header and no rows.")
     where, label = str(names["path"]), str(names["label"])
-    files = [path.parent / row[where] for row in rows]
-    _check_files(path, [row[where] for row in rows], files)
-    return Samples(
+    if others := [name for name in columns("label", header) if name != label]:
+        _log.info("%s: labels are read from the column %r, not from %s", path, label, ", ".join(map(repr, others)))
+    listed = [_with_slashes(path.parent, row[where]) for row in rows]
+    files = [path.parent / name for name in listed]
+    _check_files(path, listed, files)
+    subjects, origin = _subjects(path, names["patient"], names["session"], rows)
+    return Rows(
         images=files,
-        labels=_labels(path, label, rows),
-        names=[row[where] for row in rows],
-        groups=None,
-        source=str(path),
-        ids=_ids(path, names["patient"], names["session"], rows),
+        values=[row[label] for row in rows],
+        names=listed,
+        where=f"{path}, column {label!r}",
+        ratings=is_rating_column(label),
+        subjects=subjects,
+        sessions=[row[names["session"]] or None for row in rows] if names["session"] is not None else None,
+        ids_from=origin,
     )
+
+
+def lists_slices(path: Path) -> bool:
+    """Whether the table has columns of paths and labels."""
+    header, _ = read_table(path, "a list of slices")
+    return column("path", header) is not None and column("label", header) is not None
+
+
+def _with_slashes(folder: Path, name: str) -> str:
+    """The path, with the backslashes of Windows replaced if there is such a file only then."""
+    if "\\" in name and not (folder / name).exists():
+        return name.replace("\\", "/")
+    return name
 
 
 def _check_files(path: Path, named: list[str], files: list[Path]) -> None:
     if twice := len(named) - len(set(named)):
-        again = next(name for at, name in enumerate(named) if name in named[:at])
+        seen: set[str] = set()
+        again = next(name for name in named if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise DatasetError(f"{path} lists {twice} files twice, such as {again!r}. Expected one row for each slice.")
     gone = [name for name, file in zip(named, files, strict=True) if not name or not file.is_file()]
     if gone:
@@ -55,26 +79,16 @@ def _check_files(path: Path, named: list[str], files: list[Path]) -> None:
         )
 
 
-def _labels(path: Path, name: str, rows: list[dict[str, str]]) -> np.ndarray:
-    """(N,) int64 indices in LABELS."""
-    known = {row[name]: canonical_label(row[name]) for row in rows}
-    unknown = [repr(value) for value, label in known.items() if label is None]
-    if unknown:
-        more = "" if len(unknown) <= 5 else f" and {len(unknown) - 5} more"
-        raise DatasetError(
-            f"{path}: {', '.join(unknown[:5])}{more} in the column {name!r} is not a class. Expected the names "
-            f"{', '.join(LABELS)}, in any common spelling; numbers are not accepted, because their order is unknown."
-        )
-    return np.array([LABELS.index(str(known[row[name]])) for row in rows], np.int64)
-
-
-def _ids(path: Path, patient: str | None, session: str | None, rows: list[dict[str, str]]) -> Ids | None:
+def _subjects(
+    path: Path, patient: str | None, session: str | None, rows: list[dict[str, str]]
+) -> tuple[list[str] | None, str]:
+    """The patient of each row, None if there is none; and the description of the columns."""
     if patient is None:
-        return None
+        return None, ""
     subjects = [row[patient] for row in rows]
     empty = [at for at, subject in enumerate(subjects) if not subject]
     if len(empty) == len(rows):
-        return None
+        return None, ""
     if empty:
         raise DatasetError(
             f"{path}, row {empty[0] + 2}: the column {patient!r} is empty, as in {len(empty)} of {len(rows)} rows. "
@@ -84,6 +98,4 @@ def _ids(path: Path, patient: str | None, session: str | None, rows: list[dict[s
         raise DatasetError(
             f"{path} has the same patient for all slices in {patient!r}. Expected one id for each patient."
         )
-    sessions = [row[session] or None for row in rows] if session is not None else [None] * len(rows)
-    description = f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if session is not None else "")
-    return Ids("table", description, numbered(subjects), session_numbers(subjects, sessions))
+    return subjects, f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if session else "")

@@ -1,40 +1,46 @@
 """Reads slices from class folders, from class folders inside patient folders, or from a BIDS dataset.
 
-Hidden files and files that macOS and Windows create are ignored. A linked folder is read once. `Samples.skipped` lists
+Hidden files and files that macOS and Windows create are ignored. A linked folder is read once. `Rows.skipped` lists
 what was ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.images.debris import files_below, is_debris
-from stageproof.runtime.labels import LABELS, canonical_label
-from stageproof.runtime.text.hints import command, quoted
+from stageproof.runtime.images.debris import Files, files_below, is_debris
+from stageproof.runtime.images.folders import dicom_without_image
+from stageproof.runtime.labels import LabelSet
+from stageproof.train.data.class_column import is_class, resolve
 from stageproof.train.data.identity.from_names import names_no_patient
-from stageproof.train.data.identity.participants import labelled_by_participants, participants_file
-from stageproof.train.data.samples import Samples, Skipped
+from stageproof.train.data.identity.participants import class_of_each, participants_file
+from stageproof.train.data.samples import Skipped
+from stageproof.train.data.sources.rows import Part, Rows
 
 _KNOWN = {"groups.csv", "participants.tsv", "participants.json", "dataset_description.json", "README", "README.md"}
+DEBRIS = "hidden files, or files created by macOS or Windows"
 FEWEST_PATIENT_FOLDERS = 8
 """Minimum number of folders with class folders to be read as patients; fewer are parts of a split, such as train."""
+_PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
 
 
-def folder_samples(root: Path) -> Samples:
-    """The slices in `root`: class folders, class folders inside patient folders, or a BIDS dataset with classes in
-    participants.tsv. Raises DatasetError for anything else."""
+def folder_parts(root: Path, classes: LabelSet | None, by_position: bool = True) -> list[Part]:
+    """The slices in `root`: class folders, class folders inside patient folders or inside the parts of a split, or a
+    BIDS dataset with classes in participants.tsv. by_position: as for `train.data.class_column.resolve`.
+
+    Raises DatasetError for anything else."""
     folders = folders_in(root)
-    if not any(canonical_label(folder.name) for folder in folders):
-        if are_patients(folders):
-            return _patients(root, folders)
-        bids = _bids(root, folders)
+    if not any(is_class(folder.name, classes) for folder in folders):
+        if are_patients(folders, classes):
+            return [Part("", _patients(root, folders, classes))]
+        if parts := _parts(root, folders, classes):
+            return [Part(folder.name, class_folders(folder, classes, by_position)) for folder in parts]
+        bids = _bids(root, folders, classes)
         if bids is not None:
-            return bids
-    return class_folders(root)
+            return [Part("", bids)]
+    return [Part("", class_folders(root, classes, by_position))]
 
 
 def folders_in(root: Path) -> list[Path]:
@@ -42,84 +48,106 @@ def folders_in(root: Path) -> list[Path]:
     return sorted(folder for folder in root.iterdir() if folder.is_dir() and not is_debris(folder.name))
 
 
-def holds_classes(folder: Path) -> bool:
+def holds_classes(folder: Path, classes: LabelSet | None) -> bool:
     """Whether one of the folders in `folder` has the name of a class."""
-    return any(canonical_label(inner.name) for inner in folder.iterdir() if inner.is_dir())
+    return any(is_class(inner.name, classes) for inner in folder.iterdir() if inner.is_dir())
 
 
-def are_patients(folders: Sequence[Path]) -> bool:
+def are_patients(folders: Sequence[Path], classes: LabelSet | None) -> bool:
     """Whether `folders` are patients: all contain class folders, and their number and names are not those of parts of a
     split."""
     return (
         len(folders) >= FEWEST_PATIENT_FOLDERS
-        and all(holds_classes(folder) for folder in folders)
+        and all(holds_classes(folder, classes) for folder in folders)
         and not any(names_no_patient(folder.name) for folder in folders)
     )
 
 
-def class_folders(root: Path) -> Samples:
+def _parts(root: Path, folders: Sequence[Path], classes: LabelSet | None) -> Sequence[Path]:
+    """The folders of a predefined split; empty if there is none."""
+    if folders and all(folder.name.casefold() in _PARTS and folders_in(folder) for folder in folders):
+        return folders
+    hold = [holds_classes(folder, classes) for folder in folders]
+    if not any(hold):
+        return ()
+    if not all(hold):
+        odd = ", ".join(repr(folder.name) for folder, holds in zip(folders, hold, strict=True) if not holds)
+        raise DatasetError(f"{root}: {odd} contains no class folders, but the folders beside it do. Move it out.")
+    return folders
+
+
+def class_folders(root: Path, classes: LabelSet | None, by_position: bool = True) -> Rows:
     """The slices in the class folders in `root`; some classes may be empty or missing.
 
     Raises DatasetError if `root` has other folders, or two folders for one class.
     """
-    folders = folders_in(root)
-    classes = {folder: canonical_label(folder.name) for folder in folders}
-    unknown = [folder.name for folder, label in classes.items() if label is None]
-    if folders and all(holds_classes(folder) for folder in folders):
-        raise DatasetError(_several_parts(root, [folder.name for folder in folders]))
-    if unknown or not folders:
-        found = ", ".join(repr(name) for name in unknown) or "no folder at all"
+    names = [folder.name for folder in folders_in(root)]
+    if not names:
         raise DatasetError(
-            f"{root}: expected one folder for each class ({', '.join(LABELS)}, in any common spelling), found "
-            f"{found}. Give the folder that contains the class folders, and move other folders out of it."
+            f"{root}: expected one folder for each class, found no folder at all{_content(root)}. Give the folder that "
+            "contains the class folders."
         )
-    labels = list(classes.values())
-    doubled = sorted({str(label) for label in labels if labels.count(label) > 1})
-    if doubled:
-        names = ", ".join(repr(folder.name) for folder, label in classes.items() if label in doubled)
-        raise DatasetError(f"{root}: {names} are the same class spelt twice. Merge them.")
-    return _labelled(root, {folder.name: LABELS.index(str(label)) for folder, label in classes.items()}, 0)
+    try:
+        found, labels = resolve(names, f"{root}, class folders", classes, by_position=by_position)
+    except DatasetError as error:
+        advice = "Give the folder that contains the class folders, and move others out."
+        raise type(error)(f"{error} {advice}") from error
+    taken = labels.tolist()
+    if doubled := [name for name, label in zip(names, taken, strict=True) if taken.count(label) > 1]:
+        raise DatasetError(f"{root}: {', '.join(map(repr, doubled))} are the same class spelt twice. Merge them.")
+    return _labelled(root, files_below(root), names, 0, [found.names[label] for label in taken])
 
 
-def _labelled(root: Path, classes: dict[str, int], depth: int) -> Samples:
-    """The files in `root` whose folder at `depth` is a key of `classes`, with their classes."""
-    found = files_below(root)
+def _labelled(root: Path, found: Files, classes: Sequence[str], depth: int, meant: Sequence[str] | None = None) -> Rows:
+    """The files in `root` whose folder at `depth` is one of `classes`. meant: the names of the classes; None: these."""
+    named = dict(zip(classes, meant or classes, strict=True))
     parts = [file.relative_to(root).parts for file in found.files]
-    label = [classes.get(part[depth]) if len(part) > depth + 1 else None for part in parts]
-    pairs = zip(parts, label, strict=True)
+    labels = [named.get(part[depth]) if len(part) > depth + 1 else None for part in parts]
+    pairs = zip(parts, labels, strict=True)
     beside = ["/".join(part) for part, one in pairs if one is None and part[-1] not in _KNOWN]
-    kept = [(file, one) for file, one in zip(found.files, label, strict=True) if one is not None]
-    return Samples(
+    kept = [(file, one) for file, one in zip(found.files, labels, strict=True) if one is not None]
+    return _rows(root, found, kept, beside, f"{root}, class folders", list(named.values()))
+
+
+def _rows(
+    root: Path,
+    found: Files,
+    kept: Sequence[tuple[Path, str]],
+    beside: Sequence[str],
+    where: str,
+    declared: Sequence[str] = (),
+    ratings: bool = False,
+) -> Rows:
+    """The rows of the files `kept` with their labels, without DICOM files that have no image."""
+    kinds = [dicom_without_image(file) for file, _ in kept]
+    bare = [file for (file, _), kind in zip(kept, kinds, strict=True) if kind is not None]
+    kept = [pair for pair, kind in zip(kept, kinds, strict=True) if kind is None]
+    name: Callable[[Path], str] = lambda file: file.relative_to(root).as_posix()  # noqa: E731
+    skipped = [Skipped(DEBRIS, found.debris, "")] if found.debris else []
+    for reason, files in (
+        ("broken links, or links to a folder that was read already", [name(link) for link in found.links]),
+        ("files outside the class folders", beside),
+        ("DICOM files without an image, such as DICOMDIR", [name(file) for file in bare]),
+    ):
+        skipped += [Skipped(reason, len(files), files[0])] if files else []
+    return Rows(
         images=[file for file, _ in kept],
-        labels=np.array([one for _, one in kept], np.int64),
-        names=[file.relative_to(root).as_posix() for file, _ in kept],
-        groups=None,
-        source=str(root),
-        skipped=_skipped(root, found.debris, found.links, beside),
+        values=[label for _, label in kept],
+        names=[name(file) for file, _ in kept],
+        where=where,
+        declared=declared,
+        ratings=ratings,
+        skipped=tuple(skipped),
     )
 
 
-def _skipped(root: Path, debris: int, links: Sequence[Path], beside: Sequence[str]) -> tuple[Skipped, ...]:
-    skipped = []
-    if debris:
-        skipped.append(Skipped("hidden files, or files created by macOS or Windows", debris, ""))
-    if links:
-        name = links[0].relative_to(root).as_posix()
-        skipped.append(Skipped("broken links, or links to a folder that was read already", len(links), name))
-    if beside:
-        skipped.append(Skipped("files outside the class folders", len(beside), beside[0]))
-    return tuple(skipped)
-
-
-def _patients(root: Path, folders: Sequence[Path]) -> Samples:
+def _patients(root: Path, folders: Sequence[Path], classes: LabelSet | None) -> Rows:
     """The slices of PATIENT/CLASS/FILE."""
-    inner = {name.name for folder in folders for name in folders_in(folder)}
-    classes = {name: canonical_label(name) for name in inner}
-    known = {name: LABELS.index(label) for name, label in classes.items() if label is not None}
-    return _labelled(root, known, 1)
+    inner = sorted({name.name for folder in folders for name in folders_in(folder)})
+    return _labelled(root, files_below(root), [name for name in inner if is_class(name, classes)], 1)
 
 
-def _bids(root: Path, folders: Sequence[Path]) -> Samples | None:
+def _bids(root: Path, folders: Sequence[Path], classes: LabelSet | None) -> Rows | None:
     """The slices of a BIDS dataset with the classes of participants.tsv; None if `root` is not a BIDS dataset."""
     file = participants_file(root)
     people = [folder for folder in folders if folder.name.startswith("sub-")]
@@ -128,37 +156,17 @@ def _bids(root: Path, folders: Sequence[Path]) -> Samples | None:
     found = files_below(root)
     inside = [one for one in found.files if one.relative_to(root).parts[0].startswith("sub-")]
     images = [one for one in inside if one.suffix.lower() not in {".json", ".tsv", ".txt", ".bval", ".bvec"}]
-    names = [one.relative_to(root).as_posix() for one in images]
-    labels = labelled_by_participants(names, file)
-    if labels is None:
-        raise DatasetError(
-            f"{root} contains folders of participants, but {file.name} has no column with a class in every row "
-            f"({', '.join(LABELS)}, in any common spelling). Add one, or give --data a CSV of path, label and patient."
-        )
-    rows = np.flatnonzero(labels >= 0)
-    without = [name for name, label in zip(names, labels, strict=True) if label < 0]
-    skipped = _skipped(root, found.debris, found.links, [])
+    labels, column = class_of_each([one.relative_to(root).as_posix() for one in images], file, classes)
+    kept = [(image, label) for image, label in zip(images, labels, strict=True) if label]
+    rows = _rows(root, found, kept, [], f"{file}, column {column.name!r}", ratings=column.ratings)
+    without = [image.relative_to(root).as_posix() for image, label in zip(images, labels, strict=True) if not label]
     if without:
-        skipped += (Skipped(f"files of participants not in {file.name}", len(without), without[0]),)
-    return Samples(
-        images=[images[row] for row in rows],
-        labels=labels[rows],
-        names=[names[row] for row in rows],
-        groups=None,
-        source=str(root),
-        skipped=skipped,
-    )
+        more = Skipped(f"files of participants not in {file.name}", len(without), without[0])
+        rows = Rows(**{**vars(rows), "skipped": (*rows.skipped, more)})
+    return rows
 
 
-def _several_parts(root: Path, parts: list[str]) -> str:
-    """The error for a folder whose subfolders contain the class folders, such as train/ and test/."""
-    training = next((part for part in parts if part.lower().startswith("train")), parts[0])
-    text = f"{root} contains {', '.join(parts)}, with the class folders inside. Train on one of them: --data "
-    others = [part for part in parts if part != training]
-    if not others:
-        return f"{text}{quoted(str(root / training))}."
-    return (
-        f"{text}{quoted(str(root / training))}. Then evaluate on slices of other patients: "
-        f"{command('train.evaluate', '--data', root / others[0])}. To find patients in both, audit them: "
-        f"{command('train.audit', '--data', root)}"
-    )
+def _content(root: Path) -> str:
+    """The first file in `root` by name, for messages; empty if there is none."""
+    files = sorted(path.name for path in root.iterdir() if path.is_file() and not is_debris(path.name))
+    return f" beside {len(files)} files, such as {files[0]!r}" if files else ""

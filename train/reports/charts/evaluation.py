@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
 from stageproof.train.metrics.classification import Answers
+from stageproof.train.reports.charts.classes import chart_names, confusion_size, line_style
 from stageproof.train.reports.charts.images import new_figure, png
 from stageproof.train.reports.charts.probabilities import clinical_pictures, draw_reliability
 from stageproof.train.reports.charts.training import draw_confusion
+from stageproof.train.reports.formatting import question
 
 _SLICES, _PATIENTS = "#4a7ab5", "#c0392b"
-_CLASSES, _DASHES = ("#1b3a5c", "#4a7ab5", "#d98c1f", "#c0392b"), ("-", "--", "-.", (0, (1, 1)))
-_SHORT = [label.removesuffix("Demented") for label in LABELS]
+_WIDEST = 12.8
+"""Width of a page, in inches."""
 
 
 def pictures(
@@ -26,15 +28,18 @@ def pictures(
 
     facts: the content of `evaluation.json`. shuffled: (shuffles,) the score of each shuffle of the labels.
     """
+    classes = slices.classes
+    rows = _rows(classes)
     drawn = {
-        "figures.png": _drawn((4.9, 4.8), lambda axes: _figures(axes, facts)),
-        "confusion.png": _confusions(facts),
+        "figures.png": _drawn((4.9, 1 + 0.38 * len(rows)), lambda axes: draw_figures(axes, facts, rows)),
+        "confusion.png": _confusions(facts, classes),
         "roc.png": _drawn((4.6, 4.4), lambda axes: _roc(axes, slices, people)),
-        "roc-classes.png": _class_rocs(facts, slices, people),
-        "reliability.png": _reliability(facts),
-        "risk-coverage.png": _drawn((4.9, 3.8), lambda axes: _risk(axes, facts)),
     }
-    drawn |= {name: _drawn((4.9, 3.8), draw) for name, draw in clinical_pictures(facts).items()}
+    if len(classes) > 2:  # of two classes, each has the other's curve
+        drawn["roc-classes.png"] = _class_rocs(facts, slices, people)
+    drawn["reliability.png"] = _reliability(facts)
+    drawn["risk-coverage.png"] = _drawn((4.9, 3.8), lambda axes: _risk(axes, facts))
+    drawn |= {name: _drawn((4.9, 3.8), draw) for name, draw in clinical_pictures(facts, classes).items()}
     if shuffled is not None:
         drawn["control.png"] = _drawn((4.9, 3.9), lambda axes: _control(axes, facts, shuffled))
     return drawn
@@ -52,16 +57,30 @@ def _levels(facts: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     return [(name, colour, level) for name, colour, level in both if level]
 
 
-def _figures(axes: Axes, facts: dict[str, Any]) -> None:
-    rows: list[tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = [
+Row = tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]
+
+
+def _rows(classes: LabelSet) -> list[Row]:
+    """Name of each main metric, and the function that picks it from the metrics of a level."""
+    asked, two = question(classes), len(classes) == 2
+    rows: list[Row] = [
         ("accuracy", lambda level: level["accuracy"]),
         ("balanced accuracy", lambda level: level["balanced_accuracy"]),
-        ("demented or not: accuracy", lambda level: level["demented"]["accuracy"]),
-        ("demented or not: AUC", lambda level: level["demented"]["auc"]),
-        ("macro AUC", lambda level: level["macro"]["auc"]),
-        ("weighted kappa", lambda level: level["kappa"]),
-        *((f"recall {_SHORT[at]}", lambda level, at=at: level["classes"][LABELS[at]]["recall"]) for at in range(4)),
+        *([] if two else [(f"{asked}: accuracy", lambda level: level["positive"]["accuracy"])]),
+        (f"{asked}: AUC", lambda level: level["positive"]["auc"]),
+        *([] if two else [("macro AUC", lambda level: level["macro"]["auc"])]),
+        ("Cohen's kappa" if two else "weighted kappa", lambda level: level["kappa"]),
     ]
+    shown = zip(classes.names, chart_names(classes), strict=True)
+    return [*rows, *((f"recall {short}", _recall_of(name)) for name, short in shown)]
+
+
+def _recall_of(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda level: level["classes"][name]["recall"]
+
+
+def draw_figures(axes: Axes, facts: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Each main metric with its interval, of slices and of patients, one below another. rows: of `_rows`."""
     levels = _levels(facts)
     for row, (_, pick) in enumerate(rows):
         for offset, (name, colour, level) in zip((-0.16, 0.16), levels, strict=False):
@@ -83,12 +102,14 @@ def _figures(axes: Axes, facts: dict[str, Any]) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, frameon=False)
 
 
-def _confusions(facts: dict[str, Any]) -> bytes:
-    levels = _levels(facts)
-    figure = new_figure(4.6 * len(levels), 4.3)
-    for axes, (name, _, level) in zip(figure.subplots(1, len(levels), squeeze=False)[0], levels, strict=True):
+def _confusions(facts: dict[str, Any], classes: LabelSet) -> bytes:
+    levels, (width, height) = _levels(facts), confusion_size(classes)
+    beside = width * len(levels) <= _WIDEST
+    rows, columns = (1, len(levels)) if beside else (len(levels), 1)
+    figure = new_figure(width * columns, height * rows)
+    for axes, (name, _, level) in zip(figure.subplots(rows, columns, squeeze=False).flat, levels, strict=True):
         counts = np.array(level["confusion"])
-        draw_confusion(axes, counts, f"{counts.sum()} {name}")
+        draw_confusion(axes, counts, classes, f"{counts.sum()} {name}")
     return png(figure)
 
 
@@ -96,18 +117,18 @@ def _roc(axes: Axes, slices: Answers, people: Answers | None) -> None:
     from sklearn.metrics import roc_curve
 
     for name, colour, answers in (("slices", _SLICES, slices), ("patients", _PATIENTS, people)):
-        if answers is not None and len(np.unique(answers.labels > 0)) == 2:
-            false, true, _ = roc_curve(answers.labels > 0, 1 - answers.probabilities[:, 0])
+        if answers is not None and len(np.unique(answers.positive)) == 2:
+            false, true, _ = roc_curve(answers.positive, answers.positive_probability)
             axes.plot(false, true, color=colour, label=name)
     axes.plot([0, 1], [0, 1], color="0.7", linestyle=":")
-    axes.set(xlabel="1 − specificity", ylabel="sensitivity", title="demented or not", aspect="equal")
+    axes.set(xlabel="1 − specificity", ylabel="sensitivity", title=question(slices.classes), aspect="equal")
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="lower right", frameon=False)
 
 
 def _class_rocs(facts: dict[str, Any], slices: Answers, people: Answers | None) -> bytes:
     given = [("slices", slices), *([("patients", people)] if people is not None else [])]
-    figure = new_figure(4.9 * len(given), 6.1)
+    figure = new_figure(4.9 * len(given), 5.3 + 0.2 * len(slices.classes))
     for axes, (level, answers) in zip(figure.subplots(1, len(given), squeeze=False)[0], given, strict=True):
         draw_class_rocs(axes, level, facts[level]["classes"], answers)
     return png(figure)
@@ -117,18 +138,21 @@ def draw_class_rocs(axes: Axes, level: str, classes: dict[str, Any], answers: An
     """ROC curves of each class against all others, with the AUC and interval of `evaluation.json` in the legend."""
     from sklearn.metrics import roc_curve
 
-    for at, (label, short) in enumerate(zip(LABELS, _SHORT, strict=True)):
+    names = zip(answers.classes.names, chart_names(answers.classes), strict=True)
+    for at, (label, short) in enumerate(names):
+        style = line_style(at, answers.classes)
         mine, auc = answers.labels == at, classes[label]["auc"]
         text = "AUC not estimable" if auc["value"] is None else f"AUC {auc['value']:.3f}"
         if auc["low"] is not None:
             text += f" [{auc['low']:.3f}, {auc['high']:.3f}]"
         if 0 < mine.sum() < len(mine):
             false, true, _ = roc_curve(mine, answers.probabilities[:, at])
-            axes.plot(false, true, color=_CLASSES[at], linestyle=_DASHES[at], label=f"{short}: {text}")
+            axes.plot(false, true, label=f"{short}: {text}", **style)
         else:
-            axes.plot([], [], color=_CLASSES[at], linestyle=_DASHES[at], label=f"{short}: no curve, one class only")
+            axes.plot([], [], label=f"{short}: no curve, one class only", **style)
     axes.plot([0, 1], [0, 1], color="0.7", linestyle=":")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", title=f"{len(answers.labels)} {level}", aspect="equal")
+    axes.set_anchor("N")  # so that the space below is left to the legend
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False, fontsize=9)
 
 

@@ -9,6 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stageproof.runtime.labels import LabelSet
+from stageproof.train.reports.formatting import condition
+
 _MODEL, _ALL = "#c0392b", "#7f8c8d"
 _PANELS = (
     ("before", "slices, before temperature", "#4a7ab5", "slices"),
@@ -58,24 +61,25 @@ def _verdict(found: dict[str, Any]) -> str:
     return f"miscalibration: {'significant' if test['declared'] else 'not significant'} ({p})"
 
 
-def clinical_pictures(facts: dict[str, Any]) -> dict[str, Callable[[Axes], None]]:
+def clinical_pictures(facts: dict[str, Any], classes: LabelSet) -> dict[str, Callable[[Axes], None]]:
     """File name → function that draws it; none for what is not estimable. facts: the content of `evaluation.json`."""
     drawn: dict[str, Callable[[Axes], None]] = {}
+    has = condition(classes)
     if (facts.get("net_benefit") or {}).get("curve"):
-        drawn["net-benefit.png"] = lambda axes: _net_benefit(axes, facts["net_benefit"]["curve"])
+        drawn["net-benefit.png"] = lambda axes: _net_benefit(axes, facts["net_benefit"]["curve"], has)
     if (facts.get("predictive_values") or {}).get("at"):
-        drawn["predictive-values.png"] = lambda axes: _predictive(axes, facts["predictive_values"]["at"])
+        drawn["predictive-values.png"] = lambda axes: _predictive(axes, facts["predictive_values"]["at"], has)
     return drawn
 
 
-def _net_benefit(axes: Axes, curve: list[dict[str, Any]]) -> None:
+def _net_benefit(axes: Axes, curve: list[dict[str, Any]], has: str) -> None:
     at = [row["threshold"] for row in curve]
     for name, colour, label in (("treat_all", _ALL, "treat everybody"), ("model", _MODEL, "treat by the model")):
         _band(axes, at, [row[name] for row in curve], colour, label)
     axes.axhline(0, color="black", linewidth=1, label="treat nobody")
     highest = max(row[name]["high"] for row in curve for name in ("model", "treat_all"))
     axes.set(
-        xlabel="threshold: probability of dementia above which to treat",
+        xlabel=f"threshold: probability of {has} above which to treat",
         ylabel="net benefit, true positives per patient",
         xlim=(0, 1),
         ylim=(-0.6 * highest, 1.05 * highest),
@@ -83,7 +87,7 @@ def _net_benefit(axes: Axes, curve: list[dict[str, Any]]) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, fontsize=9)
 
 
-def _predictive(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def _predictive(axes: Axes, rows: list[dict[str, Any]], has: str) -> None:
     for name, colour, label in (
         ("positive", _MODEL, "positive predictive value"),
         ("negative", "#4a7ab5", "negative predictive value"),
@@ -94,7 +98,7 @@ def _predictive(axes: Axes, rows: list[dict[str, Any]]) -> None:
     at = [row["prevalence"] for row in rows]
     axes.set_xticks(at, [f"{100 * one:g} %" for one in at])
     axes.minorticks_off()
-    axes.set(xlabel="prevalence of dementia", ylabel="predictive value", ylim=(0, 1.02))
+    axes.set(xlabel=f"prevalence of {has}", ylabel="predictive value", ylim=(0, 1.02))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, fontsize=9)
 
 

@@ -9,9 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import LabelSet
+from stageproof.train.reports.charts.classes import class_ticks, confusion_size
 from stageproof.train.reports.charts.images import new_figure, png
 from stageproof.train.runs.metrics_log import Epoch
+
+_CELL = 9
+"""Size of the numbers in a confusion matrix, in points."""
 
 
 def plot_curves(epochs: Sequence[Epoch], path: Path) -> None:
@@ -46,26 +50,25 @@ def draw_curves(axes: Axes, epochs: Sequence[Epoch], name: str) -> None:
     axes.legend()
 
 
-def plot_confusion(predicted: np.ndarray, labels: np.ndarray, path: Path) -> None:
+def plot_confusion(predicted: np.ndarray, labels: np.ndarray, classes: LabelSet, path: Path) -> None:
     """Write the confusion matrix of validation slices as a PNG.
 
-    predicted, labels: (N,) int, positions in LABELS.
+    predicted, labels: (N,) int, indices in `classes.names`.
     """
-    counts = np.zeros((len(LABELS), len(LABELS)), int)
+    counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (labels, predicted), 1)
-    figure = new_figure(6, 5.2)
-    draw_confusion(figure.subplots(), counts, "validation slices (shade: share of the row)")
+    width, height = confusion_size(classes)
+    figure = new_figure(max(6, width), max(5.2, height))
+    draw_confusion(figure.subplots(), counts, classes, "validation slices (shade: share of the row)")
     path.write_bytes(png(figure))
 
 
-def draw_confusion(axes: Axes, counts: np.ndarray, title: str) -> None:
+def draw_confusion(axes: Axes, counts: np.ndarray, classes: LabelSet, title: str) -> None:
     """A confusion matrix. counts: (classes, classes) int, rows true, columns predicted."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
-    names = [label.removesuffix("Demented") for label in LABELS]
-    axes.set_xticks(range(len(LABELS)), names)
-    axes.set_yticks(range(len(LABELS)), names)
+    class_ticks(axes, classes)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     for row, column in np.ndindex(counts.shape):
         colour = "white" if share[row, column] > 0.5 else "black"
-        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=_CELL)

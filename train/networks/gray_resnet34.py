@@ -1,39 +1,21 @@
-"""The network architectures, with the same module names as the published checkpoints."""
+"""`GrayResNet34`, with the same module names as the published checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
-from torchvision.models import resnet50
-
-from stageproof.runtime.errors import CheckpointError
-from stageproof.runtime.labels import LABELS
-
-
-def build_resnet50(classes: int = len(LABELS)) -> nn.Module:
-    """An untrained ResNet50 of torchvision with the head Linear(2048, 512), ReLU, Dropout(0.3), Linear(512, classes).
-
-    Maps (N, 3, H, W) images to (N, classes) logits. The scale of the last BatchNorm of each residual branch is
-    initialised to zero (Goyal et al. 2017, section 5.1), so that each residual block starts as the identity.
-    """
-    model = resnet50(weights=None, zero_init_residual=True)
-    model.fc = nn.Sequential(
-        nn.Linear(model.fc.in_features, 512), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Linear(512, classes)
-    )
-    return model
 
 
 class GrayResNet34(nn.Module):
-    """ResNet34 for one-channel images, as in a widely copied tutorial: (N, 1, H, W) images to (N, classes) logits.
+    """The ResNet34 of a widely copied tutorial, there with one channel: (N, channels, H, W) images to (N, classes)
+    logits.
 
     It differs from He et al. 2015, table 1, in that convolutions have a bias; layers are numbered from 0.
     """
 
-    def __init__(self, classes: int = len(LABELS)) -> None:
+    def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(nn.Conv2d(1, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU())
+        self.conv1 = nn.Sequential(nn.Conv2d(channels, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU())
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.layer0 = _layer(64, 64, 3, 1)
         self.layer1 = _layer(64, 128, 4, 2)
@@ -44,7 +26,7 @@ class GrayResNet34(nn.Module):
         self.fc = nn.Linear(512, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, classes) logits of (N, 1, H, W) images."""
+        """(N, classes) logits of (N, channels, H, W) images."""
         maps = self.maxpool(self.conv1(images))
         maps = self.layer3(self.layer2(self.layer1(self.layer0(maps))))
         return self.fc(torch.flatten(self.avgpool(maps), 1))
@@ -71,21 +53,3 @@ def _layer(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequ
         shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride), nn.BatchNorm2d(channels))
     rest = [_Block(channels, channels, 1, None) for _ in range(blocks - 1)]
     return nn.Sequential(_Block(channels_in, channels, stride, shortcut), *rest)
-
-
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"resnet50": build_resnet50, "resnet34-gray": GrayResNet34}
-
-CHANNELS: dict[str, int] = {"resnet50": 3, "resnet34-gray": 1}
-"""Architecture → input channels."""
-
-
-def head_of(model: nn.Module) -> nn.Module:
-    """The classification head: the submodule `fc`."""
-    return model.get_submodule("fc")
-
-
-def build(architecture: str) -> nn.Module:
-    """An untrained network. architecture: a key of ARCHITECTURES. Raises CheckpointError for any other."""
-    if architecture not in ARCHITECTURES:
-        raise CheckpointError(f"No architecture is called {architecture!r}. Known: {', '.join(ARCHITECTURES)}.")
-    return ARCHITECTURES[architecture]()

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stageproof.runtime.errors import CheckpointError
 from stageproof.train.foreign.weight_files import read_state
-from stageproof.train.models import ARCHITECTURES, CHANNELS, build, head_of
+from stageproof.train.networks import build
 from stageproof.train.runs.directory import load_weights
 
 
@@ -86,7 +85,7 @@ def test_a_public_resnet34_checkpoint_predicts_as_the_code_that_wrote_it(tmp_pat
     torch.manual_seed(0)
     public = settle(PublicResNet())
     torch.save(public.state_dict(), tmp_path / name)
-    model = build("resnet34-gray").eval()
+    model = build("resnet34-gray", 4).eval()
     load_weights(model, read_state(tmp_path / name), name)
     assert list(model.state_dict()) == list(public.state_dict())
     images = torch.randn(3, 1, 224, 224, generator=torch.Generator().manual_seed(1))
@@ -96,7 +95,7 @@ def test_a_public_resnet34_checkpoint_predicts_as_the_code_that_wrote_it(tmp_pat
 
 
 def test_its_module_names_are_the_published_ones():
-    names = set(build("resnet34-gray").state_dict())
+    names = set(build("resnet34-gray", 4).state_dict())
     assert {"conv1.0.weight", "conv1.0.bias", "conv1.1.running_var", "layer0.0.conv1.0.bias"} <= names
     assert {"layer1.0.downsample.0.weight", "layer3.2.conv2.1.weight", "fc.weight", "fc.bias"} <= names
     assert not any(name.startswith("layer0.0.downsample") for name in names)
@@ -105,7 +104,7 @@ def test_its_module_names_are_the_published_ones():
 @pytest.mark.parametrize("size", [64, 128, 224])
 def test_resnet34_takes_other_sizes_than_the_published_one(size):
     with torch.inference_mode():
-        assert build("resnet34-gray").eval()(torch.zeros(2, 1, size, size)).shape == (2, 4)
+        assert build("resnet34-gray", 4).eval()(torch.zeros(2, 1, size, size)).shape == (2, 4)
 
 
 def test_a_dataparallel_resnet50_checkpoint_predicts_as_the_code_that_wrote_it(tmp_path):
@@ -116,22 +115,8 @@ def test_a_dataparallel_resnet50_checkpoint_predicts_as_the_code_that_wrote_it(t
     public.fc = nn.Sequential(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.3), nn.Linear(512, 4))
     settle(public)
     torch.save(nn.DataParallel(public).state_dict(), tmp_path / "best.pth")
-    model = build("resnet50").eval()
+    model = build("resnet50", 4).eval()
     load_weights(model, read_state(tmp_path / "best.pth"), "best.pth")
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         assert (F.softmax(model(images), 1) - F.softmax(public(images), 1)).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_has_a_head_and_says_its_channels(architecture):
-    model = build(architecture).eval()
-    head = {f"fc.{name}" for name in head_of(model).state_dict()}
-    assert {name for name in model.state_dict() if name.startswith("fc")} == head
-    with torch.inference_mode():
-        assert model(torch.zeros(1, CHANNELS[architecture], 64, 64)).shape == (1, 4)
-
-
-def test_an_unknown_architecture():
-    with pytest.raises(CheckpointError, match=r"No architecture is called 'vgg'\. Known: resnet50, resnet34-gray\."):
-        build("vgg")

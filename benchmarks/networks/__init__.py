@@ -1,0 +1,1 @@
+"""Which networks train and export to which formats: `python -m benchmarks.networks`."""

@@ -1,0 +1,1 @@
+"""Networks by name: what identifies one, and torchvision's built from it."""

@@ -1,0 +1,1 @@
+"""Runs and bundles are uploaded to repositories of the Hugging Face Hub, without what names patients."""
