@@ -51,6 +51,10 @@ def test_every_option_survives_with_another_value_than_its_default(tmp_path):
         "groups": Path("/no"),
         "patient_pattern": "(?P<patient>\\d+)\n",
         "weights": "NO",
+        "head_type": "linear",
+        "channels": 1,
+        "classes": "no, yes",
+        "full.restarts": (2, 4),
         "fold": "2/3",
         "country": "NOR",
         "seed": 10**15,
@@ -115,7 +119,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(tmp_pa
         ("seed: {\n", "this is not YAML"),
         ("seed: \x00\n", "cannot be read"),
         ("[" * 1500, "cannot be read|contains no options|not YAML"),
-        ("architecture: vgg\n", "architecture is vgg, expected|architecture is vgg, but the recipe demo has resnet50"),
+        ("channels: 2\n", "line 1: channels is 2, expected one of 1, 3"),
+        ("channels: '1'\n", "line 1: channels is '1', expected one of 1, 3"),
+        ("head_type: deep\n", "line 1: head_type is deep, expected one of linear, two-layer"),
     ],
 )
 def test_what_is_not_an_option_is_refused_with_its_line(tmp_path, monkeypatch, text, message):
@@ -140,6 +146,12 @@ def test_a_recipe_in_the_file_and_another_on_the_command_line(tmp_path):
     path = written(tmp_path, as_yaml(parse(["--recipe", "resnet34-gray"])))
     with pytest.raises(InputError, match="names the recipe resnet34-gray, to which the other values"):
         parse(["--config", str(path), "--recipe", "demo"])
+
+
+def test_an_unknown_recipe_is_refused_with_its_line(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse(["--config", str(written(tmp_path, "seed: 1\nrecipe: resnet9\n"))])
+    assert "run.yaml, line 2: no recipe is called 'resnet9'. Recipes: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "why"), [("missing.yaml", "does not exist"), ("", r"is a folder. .*run\.json")])

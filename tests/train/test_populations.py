@@ -18,7 +18,6 @@ from stageproof.runtime.labels import LABELS
 from stageproof.train.data.phantom.__main__ import draw_slice
 from stageproof.train.evaluate.__main__ import main
 from stageproof.train.evaluate.populations import populations, warning
-from stageproof.train.metrics.classification import class_counts
 from stageproof.train.reports.populations import explained, rows
 from stageproof.train.runs.record import read_record
 from stageproof.train.test_set.held_out import held_out
@@ -45,7 +44,8 @@ def compared(run: Path, data: Path) -> dict:
     """``populations`` of an evaluation on `data`, without the evaluation."""
     record = read_record(run)
     held = held_out(run, record, data)
-    facts = {"data": {"slices_by_class": class_counts(held.slices.labels), "sizes": []}, "demographics": None}
+    counts = {label: int((held.slices.labels == at).sum()) for at, label in enumerate(LABELS)}
+    facts = {"data": {"slices_by_class": counts, "sizes": []}, "demographics": None}
     found = populations(run, record, held, facts)
     assert found is not None
     assert populations(run, record, replace(held, own=True), facts) is None

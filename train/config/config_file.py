@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
@@ -135,7 +135,7 @@ def _value(node: yaml.Node, kind: Any) -> Any:
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
     if isinstance(node, yaml.ScalarNode) and node.tag not in _TAGS:
         raise ValueError("no tag")
-    if get_origin(kind) is UnionType:
+    if get_origin(kind) in (Union, UnionType):
         (inner,) = (one for one in get_args(kind) if one is not NoneType)
         return None if plain and node.value in _NOTHING else _value(node, inner)
     if get_origin(kind) is tuple:
@@ -143,9 +143,10 @@ def _value(node: yaml.Node, kind: Any) -> Any:
             raise ValueError("a list, such as [2, 4]")
         return tuple(_value(one, get_args(kind)[0]) for one in node.value)
     if get_origin(kind) is Literal:
-        if not isinstance(node, yaml.ScalarNode) or node.value not in get_args(kind):
-            raise ValueError(f"one of {', '.join(get_args(kind))}")
-        return node.value
+        choices = {str(one): one for one in get_args(kind) if plain or isinstance(one, str)}
+        if not isinstance(node, yaml.ScalarNode) or node.value not in choices:
+            raise ValueError(f"one of {', '.join(map(str, get_args(kind)))}")
+        return choices[node.value]
     if kind in _EXPECTED:
         if plain and kind is bool and node.value in _FLAGS:
             return _FLAGS[node.value]
