@@ -37,10 +37,7 @@ def explain_prediction(
     if reason := why_unavailable():
         raise BackendUnavailable(f"Grad-CAM {reason}.")
     _needs_pt2(bundle)
-    classes = read_manifest(bundle).model.classes
-    if label is not None and classes.find(label) is None:
-        raise InputError(f"label is {label!r}, expected one of {', '.join(classes.names)}, in any common spelling.")
-    label = classes.find(label) if label is not None else None
+    label = None if label is None else _class_called(label, bundle)
     predictor = Predictor(bundle, backend=BACKEND, precision=PRECISION, trust_code=trust_code)
     labels = predictor.model.labels
     picture = read(source, predictor._max_pixels, predictor._pool)
@@ -74,6 +71,15 @@ def _caption(
         "the map lies there.",
         f"{predictor.artifact.name}, weights {predictor.model.digest[:16]}…",
     ]
+
+
+def _class_called(label: str, bundle: Path) -> str:
+    """The class of the bundle's model that `label` is a spelling of. Raises InputError if there is none."""
+    classes = read_manifest(bundle).model.classes
+    found = classes.find(label)
+    if found is None:
+        raise InputError(f"label is {label!r}, expected one of {', '.join(classes.names)}, in any common spelling.")
+    return found
 
 
 def _needs_pt2(bundle: Path) -> None:

@@ -37,7 +37,9 @@ def draw_overlay(image: Image.Image, heat: np.ndarray, inside: np.ndarray, capti
     width = 2 * size[0] + 4 * _MARGIN + _BAR + _TICKS
     sizes = [_LOUD, *[_TEXT] * (len(caption) - 1)]
     lines = [
-        (line, pixels) for text, pixels in zip(caption, sizes, strict=True) for line in _wrapped(text, pixels, width)
+        (line, pixels)
+        for text, pixels in zip(map(_legible, caption), sizes, strict=True)
+        for line in _wrapped(text, pixels, width)
     ]
     height = size[1] + 2 * _MARGIN + sum(round(pixels * _LEADING) for _, pixels in lines)
     page = Image.new("RGB", (width, height), "black")
@@ -84,13 +86,24 @@ def _mixed(plain: np.ndarray, strength: np.ndarray) -> Image.Image:
 
 
 def _wrapped(text: str, pixels: int, width: int) -> list[str]:
-    """`text` in a font of `pixels` height, wrapped to the page width."""
-    font = ImageFont.load_default(pixels)
+    """`text` in a font of `pixels` height, wrapped to the page width; words that are wider are broken."""
+    font, most = ImageFont.load_default(pixels), width - 2 * _MARGIN
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width - 2 * _MARGIN:
+        if lines[-1] and font.getlength(longer) > most:
             lines.append(word)
         else:
             lines[-1] = longer
+        while font.getlength(lines[-1]) > most:
+            fitting = next(end for end in range(len(lines[-1]), 0, -1) if font.getlength(lines[-1][:end]) <= most)
+            lines[-1:] = [lines[-1][:fitting], lines[-1][fitting:]]
     return lines
+
+
+def _legible(text: str) -> str:
+    """`text` with an escape, such as ``\\u91cd``, for each character that the font lacks and would draw as a box."""
+    font = ImageFont.load_default(_TEXT)
+    box = bytes(font.getmask("\uffff"))
+    lacking = {one for one in text if not one.isascii() and bytes(font.getmask(one)) == box}
+    return "".join(one.encode("ascii", "backslashreplace").decode() if one in lacking else one for one in text)

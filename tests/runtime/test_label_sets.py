@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import ImageFont
 
-from stageproof.runtime import BundleError, Prediction, Predictor, preprocess, read_image
+from stageproof.runtime import BundleError, InputError, Prediction, Predictor, preprocess, read_image
 from stageproof.runtime.__main__ import main
 from stageproof.runtime.audit.verification import check
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.bundle.verify import verified
 from stageproof.runtime.cli.output import classes_in, columns
+from stageproof.runtime.explain.explanation import explain_prediction
+from stageproof.runtime.explain.overlay import _legible, _wrapped
 from stageproof.runtime.labels import LABELS
 from stageproof.runtime.softmax import probabilities
 from stageproof.runtime.study import evidence_of
@@ -125,6 +128,25 @@ def test_a_file_of_other_classes_is_not_resumed(tmp_path: Path, capsys: pytest.C
     told = capsys.readouterr().err
     assert f"{out} has columns for the classes CN, AD; this model's are {', '.join(made.SETS['3'].names)}." in told
     assert out.read_bytes() == before
+
+
+def test_a_class_to_explain_is_named_in_any_spelling(own: Path) -> None:
+    """`.pt2` files are not needed to find out that there is no such class."""
+    made.rewrite(own, lambda data: data["artifacts"][0]["checks"][0].update(backend="torch-export"))
+    image = own / "golden" / "0.png"
+    with pytest.raises(InputError, match=r"label is 'AD', expected one of Grad 1\.0 \(gesund\), Größe ≥ 2, 重度"):
+        explain_prediction(own, image, "AD")
+    for spelt in ("GRÖSSE ≥ 2", "größe ≥ 2", " Größe ≥ 2 "):
+        with pytest.raises(BundleError, match="backend 'torch-export' does not run onnx"):  # the class was found
+            explain_prediction(own, image, spelt)
+
+
+def test_a_caption_names_classes_that_its_font_cannot_draw() -> None:
+    assert _legible("Grade 1.5, AD…") == "Grade 1.5, AD…"
+    assert _legible("重度 Größe") == r"\u91cd\u5ea6 Gr\xf6\xdfe"
+    lines = _wrapped(_legible("Grad-CAM of " + "重" * 64), 15, 400)
+    assert all(ImageFont.load_default(15).getlength(line) <= 400 for line in lines)
+    assert "".join(lines).replace(" ", "") == "Grad-CAMof" + r"\u91cd" * 64
 
 
 TAKEN = ["label", "probability of label", "probability of probability of label", "probability of x", "x", "'=a", "=a"]
