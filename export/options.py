@@ -24,7 +24,8 @@ class Options:
     """The source, formats, precisions and output of an export."""
 
     source: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN|CHECKPOINT]")] = None
-    """A run directory, or a state dict (.pth, .safetensors) saved by other code. Default: the newest run."""
+    """A run directory, or a file of other code: a checkpoint (.pth, .safetensors, …), an ONNX or TorchScript file.
+    Default: the newest run."""
     remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
     """In place of RUN: a path, or hf:OWNER/NAME[@REVISION], a run in a repository of the Hugging Face Hub.
     It is downloaded."""
@@ -91,7 +92,8 @@ class Options:
     sign: Path | None = None
     """Private elliptic-curve key (PEM) to sign the bundle with. Needs stageproof[sign]."""
     trust_code: bool = False
-    """Also load artifacts with code (.ts, .pt2, .engine) of the existing bundle, for --rebuild and for timing.
+    """Load a TorchScript file as the source, and artifacts with code (.ts, .pt2, .engine) of the existing bundle, for
+    --rebuild and for timing.
     Artifacts built by this export are always loaded."""
     json: bool = False
     """Print the result as one JSON object."""

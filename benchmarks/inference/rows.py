@@ -19,8 +19,8 @@ class Facts:
 
     of: Mapping[str, float]
     """Measured peak GFLOP/s of this machine by precision; empty for rows without a floor."""
-    gflop: float
-    """GFLOP per image."""
+    gflop: float | None
+    """GFLOP per image; None if the network is not known, so that rows have no floor."""
     flips: Mapping[str, dict[str, int]]
     """Contender → changed predictions."""
     threads: int
@@ -42,7 +42,9 @@ def row(
     contender, samples = worker.contender, timings[worker.contender.name]
     median = float(np.median(samples.milliseconds))
     images = 1 if scenario == "offline" else batch  # offline samples are times per image
-    floor = facts.gflop * images / facts.of[contender.precision] * 1e3 if contender.precision in facts.of else None
+    floor = None
+    if facts.gflop is not None and contender.precision in facts.of:
+        floor = facts.gflop * images / facts.of[contender.precision] * 1e3
     ours = contender.kind == "predictor"
     return Row(
         name=contender.name.replace("Predictor", "engine", 1) if engine_alone else contender.name,

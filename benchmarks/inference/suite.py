@@ -26,6 +26,7 @@ from stageproof.benchmarks.peers.eager import SNIPPET
 from stageproof.benchmarks.records.schema import Row, build
 from stageproof.export.data.calibration import calibration_samples
 from stageproof.export.engines.child_process import run_in_child_process
+from stageproof.export.reference.graph_source import ONNX, TORCHSCRIPT
 from stageproof.export.reference.model import source_of
 from stageproof.runtime.bundle.manifest import Manifest
 from stageproof.runtime.bundle.verify import verified
@@ -80,7 +81,11 @@ def run(options: Options) -> dict[str, Any]:
         ceilings: dict[str, Any] = {}
         if not options.quick:
             ceilings = run_in_child_process(floors, (threads, options.device), work / "floors.log")
-        work_done = gflop_per_image(manifest.model.network, manifest.model.input.shape)
+        if manifest.model.architecture in (ONNX, TORCHSCRIPT):
+            work_done = None
+            notes.append("no share of peak: the bundle was made from a graph file, whose operations are not counted")
+        else:
+            work_done = gflop_per_image(manifest.model.network, manifest.model.input.shape)
         logger.info(power(options, len(contenders)))
         facts: Facts | None = None
         batches: dict[str, int] = {}
@@ -108,7 +113,7 @@ def run(options: Options) -> dict[str, Any]:
         images={"count": len(images), "source": where},
         threads=threads,
         floors=ceilings,
-        work={"gflop_per_image": work_done},
+        work={} if work_done is None else {"gflop_per_image": work_done},
         scaling=cost,
         notes=notes,
     )
@@ -141,7 +146,7 @@ def unstable(rows: Sequence[Row]) -> list[str]:
     return [f"{name} is not stable: {why}" for name in found]
 
 
-def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float, threads: int) -> Facts:
+def _facts(workers: Sequence[Worker], ceilings: dict[str, Any], gflop: float | None, threads: int) -> Facts:
     """Facts shared by all rows: peak performance and changed predictions, computed once."""
     logger.info("counting predictions that differ from the float32 PyTorch model's")
     predicted_classes = {}

@@ -97,7 +97,8 @@ def _machine(record: Record, found: Sequence[Figures]) -> Iterator[str]:
     yield from wrap(", ".join(said), WIDTH)
     rates = [f"{name} {entry['gflop_s']:.0f} GFLOP/s" for name, entry in floors.items() if "gflop_s" in entry]
     if rates:
-        image = f"; an image takes {record.facts['work'].get('gflop_per_image', 0):.2f} GFLOP"
+        work = record.facts["work"].get("gflop_per_image")
+        image = f"; an image takes {work:.2f} GFLOP" if work else ""
         yield from wrap(f"peak: {', '.join(rates)}{image}", WIDTH)
     if any(one.row.floor_share is not None for one in found):
         yield "of peak: share of the peak rate of this machine in that precision"
