@@ -67,7 +67,7 @@ def test_pages_are_made_from_the_templates_of_the_wheel(wheel, tmp_path):
         f"import sys; sys.path.insert(0, {str(wheel)!r})\n"
         "from stageproof.train.cards.run_index import index_page\n"
         "record = {'weights_sha256': 'ab' * 32, 'recipe': {'name': 'demo', 'architecture': '<script>'},"
-        " 'metrics': {'accuracy': 0.5, 'slices': 4}}\n"
+        " 'labels': ['CN', 'AD'], 'metrics': {'accuracy': 0.5, 'slices': 4}}\n"
         "print(index_page('run', record, ['run.json']))"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, text=True, capture_output=True)

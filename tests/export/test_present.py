@@ -117,8 +117,8 @@ def test_an_equally_wrong_reference_cannot_pass(own_bundle, own_checkpoint, tmp_
     text = (tmp_path / "bundle" / FILE).read_bytes()
     real = reference_loading.reference_of
 
-    def planted(bundle, source):
-        reference = real(bundle, source)
+    def planted(bundle, *arguments):
+        reference = real(bundle, *arguments)
         spec = replace(reference.info.input, **wrong)
         return replace(reference, info=replace(reference.info, input=spec))
 
