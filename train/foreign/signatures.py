@@ -42,6 +42,8 @@ class Signature:
     """The outermost module that contains no other parameters than the head's, such as ``classifier``."""
     features: tuple[int, ...]
     """Shape of the head's weight without its first axis: (features,), or (features, 1, 1) for a convolution."""
+    parts: tuple[str, ...]
+    """Tensors of the head's layer: its weight, and, except in MaxViT, its bias."""
     unused: tuple[str, ...] = ()
     """Prefixes of auxiliary classifiers, which are used in training only."""
 
@@ -88,11 +90,14 @@ def read_head(found: Signature, state: Mapping[str, torch.Tensor], prefix: str) 
     layers = {name.removesuffix("weight"): tensor for name, tensor in weights.items()}
     if not layers:
         return None, f"it has no head: no tensor begins with {place}"
+    parts = found.parts if len(layers) == 1 else ("weight", "bias")
+    axes = 1 + len(found.features)
     if unlike := [
-        name for name in layers if f"{name}bias" not in state or layers[name].ndim != 1 + len(found.features)
+        name for name in layers if layers[name].ndim != axes or any(f"{name}{one}" not in state for one in parts)
     ]:
         return None, f"its head has a layer that is not fully connected: {unlike[0].rstrip('.')}"
-    if unlike := [name for name in layers if tuple(state[f"{name}bias"].shape) != (len(layers[name]),)]:
+    biased = [name for name in layers if "bias" in parts]
+    if unlike := [name for name in biased if tuple(state[f"{name}bias"].shape) != (len(layers[name]),)]:
         return None, f"its head has a bias of another length than its layer: {unlike[0]}bias"
     own = f"{found.head}." if len(found.features) == 1 else f"{found.head}.1."
     if len(layers) == 1:
@@ -100,7 +105,7 @@ def read_head(found: Signature, state: Mapping[str, torch.Tensor], prefix: str) 
         if tuple(weight.shape[1:]) != found.features:
             expected = ", ".join(map(str, ("classes", *found.features)))
             return None, f"its head {name}weight is {tuple(weight.shape)}, expected ({expected})"
-        return Head("linear", len(weight), {f"{own}{one}": f"{name}{one}" for one in ("weight", "bias")}), ""
+        return Head("linear", len(weight), {f"{own}{one}": f"{name}{one}" for one in parts}), ""
     named = ", ".join(name.rstrip(".") for name in layers)
     if len(layers) > 2 or len(found.features) > 1:
         return (
@@ -178,7 +183,8 @@ def _measured(architecture: str) -> Signature:
     if POSITIONS in body:
         body[POSITIONS] = (1, 0, body[POSITIONS][2])
     unused = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}.get(architecture, ())
-    return Signature(architecture, body, stem, head, root, state[weight][1:], unused)
+    parts = tuple(name.rpartition(".")[2] for name in layers)
+    return Signature(architecture, body, stem, head, root, state[weight][1:], parts, unused)
 
 
 def _inside(name: str, module: str) -> bool:
