@@ -52,9 +52,6 @@ def _tar_members(path: str, file: BinaryIO, modified: int | None, skipped: Skipp
             entry = Entry(path, one.name, one.offset_data, one.size, modified)
             if _is_image(one.name, lambda entry=entry: read_tar(file, entry, HEAD), skipped):
                 yield entry
-        end = file.seek(0, 2)
-        if archive.offset > end:
-            raise tarfile.ReadError("it ends within a member")
 
 
 def _zip_members(path: str, file: BinaryIO, modified: int | None, skipped: Skipped) -> Iterator[Entry]:

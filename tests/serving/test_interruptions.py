@@ -1,0 +1,120 @@
+"""Runners and workers that are killed: every input still has exactly one row, the bytes are those of a quiet run."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stageproof.serving.archive.plan import Plan
+from stageproof.serving.archive.verification import verify
+from tests.serving.conftest import BUNDLE, ROOT
+from tests.serving.test_score import bytes_of
+
+IMAGES = int(os.environ.get("STAGEPROOF_ARCHIVE_IMAGES", "5000"))
+KILLS = int(os.environ.get("STAGEPROOF_ARCHIVE_KILLS", "30"))
+
+
+def command(out: Path, inputs: Path, key: Path, *more: str) -> list[str]:
+    words = ["-m", "serving.archive", str(BUNDLE), "--in", str(inputs), "--out", str(out), "--backend", "onnx"]
+    return [sys.executable, *words, "--key", str(key), *more]
+
+
+def started(words: list[str], errors: Path) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with errors.open("ab") as file:
+        return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True)
+
+
+def children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(one) for one in path.read_text().split()] if path.exists() else []
+
+
+def workers(pid: int) -> list[int]:
+    """Processes that `multiprocessing` started for the runner, without its resource tracker."""
+    found = []
+    for child in children(pid):
+        try:
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+        except OSError:
+            continue
+    return found
+
+
+def test_the_command_scores_verifies_and_reports(archive, key, tmp_path):
+    done = subprocess.run(
+        command(tmp_path / "out", archive, key, "--workers", "1", "--threads", "1", "--shard-images", "7", "--report"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "24 of 24 inputs" in done.stdout
+    assert "skipped 2 files" in done.stderr
+    assert "24 of 24 inputs have a row" in (tmp_path / "out" / "report.html").read_text()
+    assert verify(Plan.read(tmp_path / "out"), reread=True).complete
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(key, tmp_path):
+    """`KILLS` times kill -9 of the runner, of a worker, or of all of them, over `IMAGES` images in shards of 100."""
+    inputs, out, quiet = tmp_path / "in", tmp_path / "out", tmp_path / "quiet"
+    draw = np.random.default_rng(3)
+    for folder in range(IMAGES // 500):
+        (inputs / f"{folder:04d}").mkdir(parents=True)
+        for at in range(500):
+            rows, columns = np.mgrid[:32, :32]
+            picture = 90 + 60 * np.cos(rows * draw.uniform(0.1, 0.5) + columns * draw.uniform(0.1, 0.5))
+            Image.fromarray(picture.astype(np.uint8)).save(inputs / f"{folder:04d}" / f"{at:03d}.png")
+    errors = tmp_path / "errors"
+    options = ("--workers", "2", "--threads", "1", "--shard-images", "100")
+    begun = time.monotonic()
+    assert started(command(quiet, inputs, key, *options), errors).wait() == 0
+    whole = time.monotonic() - begun
+    expected = bytes_of(quiet)
+    chance = random.Random(5)
+    kills: dict[str, int] = {}
+    finished = 0
+    while sum(kills.values()) < KILLS:
+        runner = started(command(out, inputs, key, *options), errors)
+        wait = chance.uniform(0, 1.2 * whole / 2)
+        try:
+            runner.wait(wait)
+        except subprocess.TimeoutExpired:
+            victim = chance.choice(["runner", "worker", "all"])
+            if victim == "worker":
+                found = workers(runner.pid)
+                if not found:
+                    victim = "runner"
+                else:
+                    os.kill(chance.choice(found), signal.SIGKILL)
+                    runner.wait()  # which goes on without it
+            if victim == "runner":
+                runner.kill()
+            elif victim == "all":
+                os.killpg(runner.pid, signal.SIGKILL)
+            runner.wait()
+            kills[victim] = kills.get(victim, 0) + 1
+        if runner.returncode == 0:
+            finished += 1
+            assert bytes_of(out) == expected
+            shutil.rmtree(out)  # so that the next kills meet the beginning too
+    status = started(command(out, inputs, key, *options), errors).wait()
+    assert status == 0, errors.read_text()
+    found = verify(Plan.read(out), reread=True)
+    assert (found.complete, found.rows) == (True, IMAGES)
+    assert bytes_of(out) == expected
+    left = [path for path in out.rglob("*") if path.name.startswith(".")]
+    assert left == []
+    print(f"kills {kills}, finished {finished} times besides, one quiet run {whole:.1f} s")  # noqa: T201
