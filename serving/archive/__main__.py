@@ -18,14 +18,14 @@ from stageproof.runtime.inference.arguments import at_least_one, check_bundle_pa
 from stageproof.runtime.text.hints import command, program
 
 if TYPE_CHECKING:
-    from stageproof.serving.archive.plan import Plan
+    from stageproof.serving.archive.output.plan import Plan
 
 logger = logging.getLogger("stageproof.serving.archive")  # __name__ is __main__ under python -m
 
 _EPILOG = """\
 Inputs: folders, files, quoted patterns, tar and zip files, URLs, and .csv or
-.parquet lists of paths. Rows are written to OUT/parts, one parquet file a shard,
-whole or not at all. After an interruption, the same command continues.
+.parquet lists of paths. Rows are written to OUT/parts, one parquet file per
+shard, whole or not at all. After an interruption, the same command continues.
 OUT/private has the names of the inputs: share OUT/parts without it.
 
 Exit status: 0 every input has a row, 1 not, 2 invalid usage or input.
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from stageproof.serving.archive.plan import Plan  # imports pyarrow
+    from stageproof.serving.archive.output.plan import Plan  # imports pyarrow
 
     if options.verify is not None:
         plan = Plan.read(options.verify)

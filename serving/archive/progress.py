@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from stageproof.runtime.system.regular_files import append, private
 from stageproof.runtime.text.escapes import drawable
 from stageproof.serving.archive.engines import Lost
-from stageproof.serving.archive.files import not_written
+from stageproof.serving.archive.output.files import not_written
 from stageproof.serving.archive.worker import Scored
 
 logger = logging.getLogger(__name__)

@@ -13,14 +13,14 @@ from typing import Any
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.runtime.system.cpus import available_cpus
-from stageproof.serving.archive import listing_file
 from stageproof.serving.archive.engines import Engine, Lost, Workers, engine
 from stageproof.serving.archive.errors import ArchiveError
-from stageproof.serving.archive.files import not_written, sweep
 from stageproof.serving.archive.inputs import listing
 from stageproof.serving.archive.inputs.entry import Skipped
-from stageproof.serving.archive.lock import locked
-from stageproof.serving.archive.plan import FILE, Plan, listing_path, make_folders, private
+from stageproof.serving.archive.output import listing_file
+from stageproof.serving.archive.output.files import not_written, sweep
+from stageproof.serving.archive.output.lock import locked
+from stageproof.serving.archive.output.plan import FILE, Plan, listing_path, make_folders, private
 from stageproof.serving.archive.progress import Log, Progress
 from stageproof.serving.archive.pseudonyms import fingerprint, make_key, read_key
 from stageproof.serving.archive.verification import faults

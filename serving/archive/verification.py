@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from stageproof.serving.archive import parts
 from stageproof.serving.archive.inputs.entry import Entry
 from stageproof.serving.archive.inputs.reading import Reader, UnreadableError, changed
-from stageproof.serving.archive.plan import Plan
+from stageproof.serving.archive.output import parts
+from stageproof.serving.archive.output.plan import Plan
 
 MISSING = ""
 """The fault of a part that does not exist."""

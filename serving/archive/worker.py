@@ -21,11 +21,11 @@ from stageproof.runtime.errors import BackendUnavailable
 from stageproof.runtime.guard.ood_guard import Guard
 from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.predictor import Predictor
-from stageproof.serving.archive import parts
 from stageproof.serving.archive.dicom_ids import DicomIds, dicom_ids
 from stageproof.serving.archive.inputs.entry import Entry
 from stageproof.serving.archive.inputs.reading import Reader, UnreadableError, changed
-from stageproof.serving.archive.plan import Plan
+from stageproof.serving.archive.output import parts
+from stageproof.serving.archive.output.plan import Plan
 from stageproof.serving.archive.pseudonyms import keyed
 
 SLOWEST = 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stageproof.serving.archive.engines import ENGINES
-from stageproof.serving.archive.plan import Plan
+from stageproof.serving.archive.output.plan import Plan
 from stageproof.serving.archive.run import Request, score
 
 ROOT = Path(__file__).resolve().parents[2]

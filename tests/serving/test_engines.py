@@ -10,7 +10,7 @@ import pytest
 
 from stageproof.serving.archive.engines.shard_queue import ATTEMPTS, ShardQueue
 from stageproof.serving.archive.errors import ArchiveError
-from stageproof.serving.archive.plan import Plan
+from stageproof.serving.archive.output.plan import Plan
 from stageproof.serving.archive.verification import verify
 from tests.serving.conftest import ROOT
 from tests.serving.test_score import bytes_of

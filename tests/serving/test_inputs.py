@@ -16,10 +16,10 @@ import pytest
 from stageproof.runtime import InputError
 from stageproof.runtime.images.folders import images_in
 from stageproof.runtime.serialization.digests import sha256_file
-from stageproof.serving.archive import listing_file
 from stageproof.serving.archive.inputs.entry import Entry, Skipped
 from stageproof.serving.archive.inputs.listing import check, listed
 from stageproof.serving.archive.inputs.reading import Reader, UnreadableError
+from stageproof.serving.archive.output import listing_file
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

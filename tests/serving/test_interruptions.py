@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stageproof.serving.archive.plan import Plan
+from stageproof.serving.archive.output.plan import Plan
 from stageproof.serving.archive.verification import verify
 from tests.serving.conftest import BUNDLE, ROOT
 from tests.serving.test_score import bytes_of

@@ -10,9 +10,9 @@ import pytest
 
 from stageproof.runtime import InputError, Predictor
 from stageproof.runtime.images.folders import images_in
-from stageproof.serving.archive import parts
 from stageproof.serving.archive.errors import ArchiveError
-from stageproof.serving.archive.plan import Plan, private
+from stageproof.serving.archive.output import parts
+from stageproof.serving.archive.output.plan import Plan, private
 from stageproof.serving.archive.run import score
 from stageproof.serving.archive.verification import verify
 from tests.serving.conftest import BUNDLE
@@ -216,7 +216,7 @@ def test_no_part_is_begun_before_the_manifest(request_for, monkeypatch):
 
 
 def test_a_second_runner_is_refused(scored, request_for):
-    from stageproof.serving.archive.lock import locked
+    from stageproof.serving.archive.output.lock import locked
 
     with (
         locked(scored.out),

@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stageproof.runtime.text.escapes import line
-from stageproof.serving.archive.files import write_whole
-from stageproof.serving.archive.plan import Plan
+from stageproof.serving.archive.output.files import write_whole
+from stageproof.serving.archive.output.plan import Plan
 from stageproof.serving.archive.report.summary import BINS, SHOWN, Rows, Times, log_summary, rows_summary
 
 FILE = "report.html"

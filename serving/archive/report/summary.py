@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.system.regular_files import open_regular
-from stageproof.serving.archive import parts
-from stageproof.serving.archive.plan import Plan
+from stageproof.serving.archive.output import parts
+from stageproof.serving.archive.output.plan import Plan
 from stageproof.serving.archive.progress import FILE
 from stageproof.serving.archive.verification import part_fault
 

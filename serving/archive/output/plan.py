@@ -21,9 +21,9 @@ from typing import Any
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.serialization.digests import UNSEALED, is_sealed, seal
 from stageproof.runtime.system.regular_files import read_text
-from stageproof.serving.archive.files import not_written, write_whole
 from stageproof.serving.archive.inputs.entry import Entry
-from stageproof.serving.archive.listing_file import ListingFile
+from stageproof.serving.archive.output.files import not_written, write_whole
+from stageproof.serving.archive.output.listing_file import ListingFile
 
 FORMAT = 1
 FILE = "manifest.json"

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stageproof.serving.archive.files import write_whole
+from stageproof.serving.archive.output.files import write_whole
 
 KEY = b"stageproof"
 FIXED = pa.schema(

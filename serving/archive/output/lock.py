@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stageproof.runtime.errors import InputError
-from stageproof.serving.archive.files import not_written
-from stageproof.serving.archive.plan import private
+from stageproof.serving.archive.output.files import not_written
+from stageproof.serving.archive.output.plan import private
 
 try:
     import fcntl

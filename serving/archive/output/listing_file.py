@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.runtime.text.escapes import line
-from stageproof.serving.archive.files import TEMPORARY, not_written, sync_folder
 from stageproof.serving.archive.inputs.entry import Entry, is_url, local
+from stageproof.serving.archive.output.files import TEMPORARY, not_written, sync_folder
 
 _SCHEMA = pa.schema(
     [
