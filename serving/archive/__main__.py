@@ -38,6 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command."""
     parser = _parser()
     options = parser.parse_args(argv)
+    try:
+        require("archive", "pyarrow")
+        if options.engine == "ray":
+            require("ray", "ray")
+        if options.report:
+            require("archive", "jinja2")
+    except StageproofError as error:
+        return report_error(error)
     if options.bundle is not None and options.verify:
         parser.error("--verify takes no bundle: it compares OUT with its own manifest")
     if options.verify and options.out is not None:
@@ -51,11 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.verify is None and options.bundle is None and not options.report:
         parser.error(f"no bundle was given. For example: {_example()}")
     try:
-        require("archive", "pyarrow")
-        if options.engine == "ray":
-            require("ray", "ray")
-        if options.report:
-            require("archive", "jinja2")
         return _run(options)
     except StageproofError as error:
         return report_error(error)

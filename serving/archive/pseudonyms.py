@@ -15,6 +15,7 @@ from pathlib import Path
 
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.system.regular_files import read_regular
+from stageproof.serving.archive.output.files import write_whole
 
 DIGITS = 24
 """Hexadecimal digits of a digest: 96 bits. Two of a billion names collide with a probability of 6e-12."""
@@ -36,13 +37,9 @@ def read_key(path: Path) -> bytes:
 
 
 def make_key(path: Path) -> bytes:
-    """A new random key in a new file that only its owner can read. Raises OSError."""
+    """A new random key in a new file that only its owner can read, whole or not at all. Raises ArchiveError."""
     secret = secrets.token_hex(32).encode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secret + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    write_whole(path, secret + b"\n", mode=0o600)
     return secret
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stageproof.runtime.errors import InputError
+from stageproof.runtime.errors import BundleError, InputError
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.runtime.system.cpus import available_cpus
 from stageproof.serving.archive.engines import Engine, Lost, Workers, engine
@@ -18,7 +18,7 @@ from stageproof.serving.archive.errors import ArchiveError
 from stageproof.serving.archive.inputs import listing
 from stageproof.serving.archive.inputs.entry import Skipped
 from stageproof.serving.archive.output import listing_file
-from stageproof.serving.archive.output.files import not_written, sweep
+from stageproof.serving.archive.output.files import sweep
 from stageproof.serving.archive.output.lock import locked
 from stageproof.serving.archive.output.plan import FILE, Plan, listing_path, make_folders, private
 from stageproof.serving.archive.progress import Log, Progress
@@ -224,7 +224,11 @@ def _job(request: Request, plan: Plan | None, secret: bytes) -> Job:
 def _check_same(plan: Plan, request: Request) -> None:
     """Raise InputError if the request would continue the output in another way than it was begun."""
     manifest = request.bundle / "manifest.json" if request.bundle.is_dir() else request.bundle
-    digest, begun = sha256_file(manifest), plan.data["bundle"]
+    begun = plan.data["bundle"]
+    try:
+        digest = sha256_file(manifest)
+    except OSError as error:
+        raise BundleError(f"{manifest} cannot be read: {error.strerror}. Give the bundle's folder.") from error
     if digest not in begun["digest"].split("-"):
         raise InputError(
             f"{request.out} was begun with the bundle {begun['digest'][:12]}; {request.bundle} is {digest[:12]}. Give "
@@ -260,10 +264,7 @@ def _secret(request: Request, plan: Plan | None) -> bytes:
     if request.key is not None:
         return read_key(request.key)
     path = private(request.out) / "key"
-    try:
-        return read_key(path) if path.exists() or plan is not None else make_key(path)
-    except OSError as error:
-        raise not_written(path, error) from error
+    return read_key(path) if path.exists() or plan is not None else make_key(path)
 
 
 def _check_key(plan: Plan, secret: bytes) -> None:

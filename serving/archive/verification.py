@@ -11,6 +11,7 @@ from typing import Any
 from stageproof.serving.archive.inputs.entry import Entry
 from stageproof.serving.archive.inputs.reading import Reader, UnreadableError, changed
 from stageproof.serving.archive.output import parts
+from stageproof.serving.archive.output.files import TEMPORARY
 from stageproof.serving.archive.output.plan import Plan
 
 MISSING = ""
@@ -60,7 +61,7 @@ def verify(plan: Plan, *, reread: bool = False) -> Verified:
             wrong[shard] = fault
     expected = {plan.part(shard).name for shard in plan.shards}
     found = sorted(one.name for one in plan.parts.iterdir()) if plan.parts.is_dir() else []
-    foreign = tuple(name for name in found if name not in expected)
+    foreign = tuple(name for name in found if name not in expected and not name.startswith(TEMPORARY))
     return Verified(plan.inputs, rows, statuses, tuple(missing), wrong, foreign, differing if reread else None)
 
 

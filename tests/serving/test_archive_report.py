@@ -63,3 +63,10 @@ def test_the_page_loads_and_names_nothing(scored):
     assert "doe-john" not in text
     assert "http" not in text
     assert "24 of 24 inputs have a row" in " ".join(read_page(text).text.split())
+
+
+def test_an_output_that_was_killed_before_its_first_shard_has_a_report(scored):
+    (scored.out / "log.jsonl").unlink()
+    for shard in scored.shards:
+        scored.part(shard).unlink()
+    assert "0 of 24 inputs have a row" in " ".join(read_page(write_report(scored).read_text()).text.split())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stageproof.runtime import InputError
 from stageproof.serving.archive.dicom_ids import DicomIds, dicom_ids
 from stageproof.serving.archive.pseudonyms import DIGITS, fingerprint, keyed, read_key
 from stageproof.serving.archive.run import score
-from tests.runtime.dicoms import dataset, encoded
+from tests.runtime.dicoms import RAMP, dataset, encoded
 from tests.serving.test_score import rows_of
 
 pytest.importorskip("pydicom")
@@ -48,6 +49,16 @@ def test_rows_have_digests_of_ids(request_for, archive, tmp_path):
     assert len({row["input_id"] for row in rows}) == 5
     shared = b"".join(path.read_bytes() for path in plan.parts.iterdir())
     assert b"DOE^7" not in shared
+
+
+def test_a_file_of_several_frames_is_a_row_that_says_so(request_for, tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    frames = np.stack([RAMP, RAMP])
+    (root / "a.dcm").write_bytes(encoded(dataset(frames, NumberOfFrames=2)))
+    (row,) = rows_of(score(request_for(inputs=[str(root)])).plan)
+    assert (row["status"], row["code"]) == ("rejected", "unreadable")
+    assert "2 frames" in row["reason"]
 
 
 def test_digests_depend_on_key_kind_and_name():

@@ -22,6 +22,8 @@ from stageproof.serving.archive.worker import Job, Scored, Scorer
 
 _SPAWN = get_context("spawn")  # engines do not survive a fork
 _PR_SET_PDEATHSIG = 1
+_SECONDS_TO_END = 10.0
+"""For a process whose connection is closed, so that its own exit status is reported."""
 
 
 class Local:
@@ -62,6 +64,7 @@ class Local:
                         result = worker.connection.recv()
                     except (EOFError, OSError):  # the process ended
                         workers.remove(worker)
+                        worker.process.join(_SECONDS_TO_END)
                         worker.end()
                         yield _lost(worker, queue)
                         continue

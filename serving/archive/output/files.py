@@ -13,12 +13,12 @@ TEMPORARY = ".writing-"
 """Prefix of unfinished files; the next run removes those that a killed one left."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write `content` to `path`, replacing an existing file. After a crash at any moment the path has the old content,
-    the new one, or does not exist. Raises ArchiveError, with `path` unchanged."""
+    the new one, or does not exist. mode: permissions, less the umask. Raises ArchiveError, with `path` unchanged."""
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name}")
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -126,6 +126,8 @@ def log_summary(plan: Plan) -> Times:
     found = Times()
     spans: list[tuple[float, float, int]] = []
     now = last = 0.0
+    if not (plan.out / FILE).exists():  # killed before the first shard
+        return found
     with open_regular(plan.out / FILE) as file:
         for line in file:
             try:
