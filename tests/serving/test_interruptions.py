@@ -118,3 +118,44 @@ def test_killed_at_random_moments(key, tmp_path):
     left = [path for path in out.rglob("*") if path.name.startswith(".")]
     assert left == []
     print(f"kills {kills}, finished {finished} times besides, one quiet run {whole:.1f} s")  # noqa: T201
+
+
+_DISKS = """
+set -e
+mount -t tmpfs -o size=100k none "$1/disk"
+here="$1"; shift
+run() { "$@" 2>> "$here/errors" && echo 0 || echo $?; }
+run "$@" > "$here/full"
+ls "$here/disk/out/parts" | wc -l > "$here/parts"
+mount -o remount,size=9m "$here/disk"
+run "$@" > "$here/larger"
+cp -r "$here/disk/out" "$here/kept"
+mount -o remount,ro "$here/disk"
+run "$@" > "$here/read-only"
+"""
+
+
+def may_mount() -> bool:
+    words = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    try:
+        return subprocess.run(words, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_and_one_that_is_read_only(archive, finished, key, tmp_path):
+    """A file system of 100 kB in a mount namespace of its own."""
+    if not may_mount():
+        pytest.skip("this user may not mount a file system of its own (unshare --mount)")
+    (tmp_path / "disk").mkdir()
+    words = command(tmp_path / "disk" / "out", archive, key, "--shard-images", "2", "--workers", "1")
+    script = ["unshare", "--mount", "bash", "-c", _DISKS, "disks", str(tmp_path), *words]
+    subprocess.run(script, cwd=ROOT, check=True)
+    said = {name: (tmp_path / name).read_text().split() for name in ("full", "larger", "read-only", "parts")}
+    errors = (tmp_path / "errors").read_text()
+    assert (said["full"][-1], said["larger"][-1], said["read-only"][-1]) == ("1", "0", "1"), errors
+    assert 0 < int(said["parts"][0]) < 12
+    assert "cannot be written: No space left on device. Finished parts are kept." in errors
+    assert "out cannot be written: Read-only file system" in errors
+    assert verify(Plan.read(tmp_path / "kept"), reread=True).complete

@@ -117,7 +117,8 @@ class RayActors:
             if self._asked.count is not None:
                 options["num_cpus"] = max(self._asked.count * self._asked.threads, 1)
         try:
-            ray.init(address=self._asked.address, **options)
+            # "local": None would connect to whatever cluster this machine has, or had.
+            ray.init(address=self._asked.address or "local", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             where = self._asked.address or "this machine"
             raise ArchiveError(f"Ray cannot be reached on {where}: {_first_line(error)}. Check --address.") from error
