@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,16 +88,17 @@ def score(request: Request) -> Summary:
             _check_same(plan, request)
         secret = _secret(request, plan)
         job = _job(request, plan, secret)
-        if plan is None:
-            workers = Workers(request.workers, job.threads, request.device, request.address)
-            plan = _planned(request, job, engine(request.engine, workers))
-        else:
-            _check_key(plan, secret)
-            _say_listing(plan)
-        return _run(request, plan, job)
+        workers = Workers(request.workers, job.threads, request.device, request.address)
+        with closing(engine(request.engine, workers)) as made:
+            if plan is None:
+                plan = _planned(request, job, made)
+            else:
+                _check_key(plan, secret)
+                _say_listing(plan)
+            return _run(request, plan, job, made)
 
 
-def _run(request: Request, plan: Plan, job: Job) -> Summary:
+def _run(request: Request, plan: Plan, job: Job, made: Engine) -> Summary:
     bundle, options = plan.data["bundle"], plan.data["options"]
     job = replace(
         job,
@@ -120,18 +122,17 @@ def _run(request: Request, plan: Plan, job: Job) -> Summary:
     try:
         progress = Progress(plan.inputs, kept)
         log.write("start", engine=request.engine, workers=request.workers, shards=len(waiting), kept=kept)
-        left_out = _scored(request, plan, job, waiting, log, progress) if waiting else []
+        left_out = _scored(made, plan, job, waiting, log, progress) if waiting else []
         log.write("end", scored=sum(progress.statuses.values()), left_out=left_out)
     finally:
         log.close()
     return Summary(plan, sum(progress.statuses.values()), kept, progress.statuses, tuple(left_out))
 
 
-def _scored(request: Request, plan: Plan, job: Job, waiting: list[int], log: Log, progress: Progress) -> list[int]:
+def _scored(made: Engine, plan: Plan, job: Job, waiting: list[int], log: Log, progress: Progress) -> list[int]:
     """Shards that were left out."""
-    workers = Workers(request.workers, job.threads, request.device, request.address)
     left_out, other_cpus = [], set()
-    events = engine(request.engine, workers).run(job, waiting)
+    events = made.run(job, waiting)
     try:
         for one in events:
             if isinstance(one, Lost):
@@ -156,9 +157,9 @@ def _scored(request: Request, plan: Plan, job: Job, waiting: list[int], log: Log
     return left_out
 
 
-def _planned(request: Request, job: Job, workers: Engine) -> Plan:
+def _planned(request: Request, job: Job, made: Engine) -> Plan:
     """Load the bundle in a worker, list the inputs, and write both down."""
-    found = workers.once(describe, job)
+    found = made.once(describe, job)
     for warning in found.pop("warnings"):
         logger.warning(warning)
     bundle = found["bundle"]

@@ -20,3 +20,6 @@ class Inline:
         scorer = Scorer(job)
         for shard in shards:
             yield scorer.score(shard)
+
+    def close(self):
+        """As `Engine.close`."""

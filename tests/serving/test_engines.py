@@ -45,9 +45,8 @@ from ray.cluster_utils import Cluster
 from stageproof.serving.archive.__main__ import main
 
 parts, words = Path(sys.argv[1]) / "parts", sys.argv[2:]
-here = {"num_cpus": 1, "node_ip_address": "127.0.0.1"}
-cluster = Cluster(initialize_head=True, head_node_args={**here, "include_dashboard": False})
-second = cluster.add_node(**here)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = cluster.add_node(num_cpus=1)
 ray.init(address=cluster.address, log_to_driver=False)
 
 def kill():
@@ -86,7 +85,7 @@ def test_ray_gives_the_same_bytes_also_when_a_node_ends(archive, finished, key, 
     ):
         words = command(tmp_path / out, table, key, *common, *more)
         words = [sys.executable, *script, *words[3:]] if script else words
-        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert verify(Plan.read(tmp_path / out)).complete
         if out == "nodes":

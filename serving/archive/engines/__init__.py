@@ -1,7 +1,7 @@
 """Engines distribute shards over processes or machines. One module each, behind `Engine`; `ENGINES` names them.
 
 An engine only decides where `Scorer.score` runs. It keeps no results: what is finished is what has a part. A new
-engine (Dask, Spark, a batch system) is a module with a class that has the two methods of `Engine`, and a row in
+engine (Dask, Spark, a batch system) is a module with a class that has the methods of `Engine`, and a row in
 `ENGINES`; `ShardQueue` counts its losses.
 """
 
@@ -39,6 +39,10 @@ class Engine(Protocol):
 
         Raises the StageproofError of a worker: it would occur again. Closing the iterator ends the workers.
         """
+        ...
+
+    def close(self) -> None:
+        """Give back what `once` and `run` share, such as the connection to a cluster."""
         ...
 
 

@@ -82,6 +82,9 @@ class Local:
             for worker in workers:
                 worker.end()
 
+    def close(self) -> None:
+        """As `Engine.close`: nothing is shared."""
+
 
 @dataclass
 class _Worker:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from stageproof.runtime.errors import StageproofError
@@ -35,68 +34,70 @@ class RayActors:
 
     def __init__(self, workers: Workers) -> None:
         self._asked = workers
+        self._connected = False
         self._resources = {"num_cpus": workers.threads, "num_gpus": 0 if workers.device == "cpu" else 1}
 
     def once(self, function: Callable[[Job], Any], job: Job) -> Any:
         """As `Engine.once`."""
-        with self._cluster():
-            task = ray.remote(max_retries=0, **self._resources)(_called)
-            try:
-                result = ray.get(task.remote(function, job))
-            except ray.exceptions.RayError as error:
-                raise ArchiveError(f"the worker ended while it loaded the bundle: {_first_line(error)}") from error
+        self._connect()
+        task = ray.remote(max_retries=0, **self._resources)(_called)
+        try:
+            result = ray.get(task.remote(function, job))
+        except ray.exceptions.RayError as error:
+            raise ArchiveError(f"the worker ended while it loaded the bundle: {_first_line(error)}") from error
         if isinstance(result, StageproofError):
             raise result
         return result
 
     def run(self, job: Job, shards: Sequence[int]) -> Iterator[Scored | Lost]:
         """As `Engine.run`. A shard goes to an actor that has loaded the bundle, so that none waits for a lost node."""
-        with self._cluster():
-            count = min(self._asked.count or self._room(), len(shards))
-            kind = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(_Actor)
-            queue, actors = ShardQueue(shards, count), 0
-            running: dict[Any, tuple[Any, int | None]] = {}  # reference → actor, its shard; None while it loads
-            try:
-                while True:
-                    while queue and actors < count:
-                        actor = kind.remote(job)
-                        running[actor.load.remote()] = (actor, None)
-                        actors += 1
-                    if not running or (not queue and all(shard is None for _, shard in running.values())):
-                        return
-                    done, _ = ray.wait(list(running), timeout=_PATIENCE)
-                    if not done and all(shard is None for _, shard in running.values()):
-                        logger.warning(
-                            f"no worker has started for {_PATIENCE:.0f} s: {count} need {self._resources} each, the "
-                            f"cluster has {ray.available_resources()} free. Waiting for nodes"
-                        )
-                    for reference in done:
-                        actor, shard = running.pop(reference)
-                        try:
-                            result = ray.get(reference)
-                        except ray.exceptions.RayError as error:
-                            actors -= 1
-                            reason = _first_line(error)
-                            if shard is None:
-                                queue.lost_before_a_shard(reason)
-                                logger.warning(f"a worker ended while it loaded the bundle: {reason}")
-                            else:
-                                yield Lost(shard, "Ray actor", reason, queue.lost(shard, reason))
-                            continue
-                        if isinstance(result, StageproofError):
-                            raise result
-                        if shard is not None:
-                            queue.finished()
-                            yield result
-                        if queue:
-                            following = queue.take()
-                            running[actor.score.remote(following)] = (actor, following)
+        self._connect()
+        count = min(self._asked.count or self._room(), len(shards))
+        kind = ray.remote(max_restarts=0, max_task_retries=0, **self._resources)(_Actor)
+        queue, actors = ShardQueue(shards, count), 0
+        running: dict[Any, tuple[Any, int | None]] = {}  # reference → actor, its shard; None while it loads
+        try:
+            while True:
+                while queue and actors < count:
+                    actor = kind.remote(job)
+                    running[actor.load.remote()] = (actor, None)
+                    actors += 1
+                if not running or (not queue and all(shard is None for _, shard in running.values())):
+                    return
+                done, _ = ray.wait(list(running), timeout=_PATIENCE)
+                if not done and all(shard is None for _, shard in running.values()):
+                    logger.warning(
+                        f"no worker has started for {_PATIENCE:.0f} s: {count} need {self._resources} each, the "
+                        f"cluster has {ray.available_resources()} free. Waiting for nodes"
+                    )
+                for reference in done:
+                    actor, shard = running.pop(reference)
+                    try:
+                        result = ray.get(reference)
+                    except ray.exceptions.RayError as error:
+                        actors -= 1
+                        ray.kill(actor)  # it may only be out of reach, and keep its CPUs
+                        reason = _first_line(error)
+                        if shard is None:
+                            queue.lost_before_a_shard(reason)
+                            logger.warning(f"a worker ended while it loaded the bundle: {reason}")
                         else:
-                            actors -= 1
-                            ray.kill(actor)
-            finally:
-                for actor, _ in running.values():
-                    ray.kill(actor)
+                            yield Lost(shard, "Ray actor", reason, queue.lost(shard, reason))
+                        continue
+                    if isinstance(result, StageproofError):
+                        raise result
+                    if shard is not None:
+                        queue.finished()
+                        yield result
+                    if queue:
+                        following = queue.take()
+                        running[actor.score.remote(following)] = (actor, following)
+                    else:
+                        actors -= 1
+                        ray.kill(actor)
+        finally:
+            for actor, _ in running.values():
+                ray.kill(actor)
 
     def _room(self) -> int:
         """Workers that the cluster has CPUs, or GPUs, for."""
@@ -104,11 +105,9 @@ class RayActors:
         name, each = ("CPU", self._asked.threads) if self._asked.device == "cpu" else ("GPU", 1)
         return max(1, int(found.get(name, 0) // each))
 
-    @contextmanager
-    def _cluster(self) -> Iterator[None]:
-        """Connected to the cluster; a program that is connected already stays so."""
+    def _connect(self) -> None:
+        """Connect to the cluster; a program that is connected already stays so."""
         if ray.is_initialized():
-            yield
             return
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if self._asked.address is None:
@@ -119,13 +118,18 @@ class RayActors:
         try:
             # "local": None would connect to whatever cluster this machine has, or had.
             ray.init(address=self._asked.address or "local", **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = self._asked.address or "this machine"
-            raise ArchiveError(f"Ray cannot be reached on {where}: {_first_line(error)}. Check --address.") from error
-        try:
-            yield
-        finally:
+        except Exception as error:  # Ray raises bare exceptions where a part of it does not start
+            what = f"reached at {self._asked.address}" if self._asked.address else "started on this machine"
+            raise ArchiveError(
+                f"Ray cannot be {what}: {_first_line(error)} Check --address and the load of the machine."
+            ) from error
+        self._connected = True
+
+    def close(self) -> None:
+        """Disconnect, if this connected; a cluster that was started for it ends."""
+        if self._connected:
             ray.shutdown()
+            self._connected = False
 
 
 class _Actor:
