@@ -52,7 +52,7 @@ def workers(pid: int) -> list[int]:
     return found
 
 
-def test_the_command_scores_verifies_and_reports(archive, key, tmp_path):
+def test_the_command_scores_verifies_and_reports(archive, finished, key, tmp_path):
     done = subprocess.run(
         command(tmp_path / "out", archive, key, "--workers", "1", "--threads", "1", "--shard-images", "7", "--report"),
         cwd=ROOT,
@@ -64,6 +64,7 @@ def test_the_command_scores_verifies_and_reports(archive, key, tmp_path):
     assert "skipped 2 files" in done.stderr
     assert "24 of 24 inputs have a row" in (tmp_path / "out" / "report.html").read_text()
     assert verify(Plan.read(tmp_path / "out"), reread=True).complete
+    assert bytes_of(tmp_path / "out") == bytes_of(finished)  # of another engine
 
 
 @pytest.mark.slow

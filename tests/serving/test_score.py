@@ -113,6 +113,17 @@ def test_changed_content_is_scored_again_and_a_new_time_alone_is_not(archive, re
     assert verify(plan, reread=True).complete
 
 
+def test_an_input_that_changed_before_it_was_scored_is_counted(archive, request_for, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(archive / "doe-john-1", root)
+    plan = score(request_for(inputs=[str(root)])).plan
+    plan.part(0).unlink()
+    (root / "anat" / "slice1.png").touch()
+    score(request_for(inputs=[]))
+    scored = [json.loads(line) for line in (plan.out / "log.jsonl").read_text().splitlines() if '"scored", ' in line]
+    assert [one["changed"] for one in scored] == [0, 1]
+
+
 def test_a_vanished_input_keeps_its_row(archive, request_for, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(archive, root)
