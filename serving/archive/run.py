@@ -75,13 +75,14 @@ def score(request: Request) -> Summary:
     Raises InputError and BundleError before any work for what can be checked; ArchiveError if the output cannot be
     written or workers keep ending.
     """
-    plan = Plan.read(request.out) if (request.out / FILE).exists() else None
-    if plan is None:
+    if not (request.out / FILE).exists():
         listing.check(request.inputs)
         if request.out.is_dir() and any(one.name not in ("parts", "private") for one in request.out.iterdir()):
             raise InputError(f"{request.out} has files that score did not write. Give a new or empty --out.")
     make_folders(request.out)
     with locked(request.out):
+        # Read under the lock: a runner that has just ended may have written it.
+        plan = Plan.read(request.out) if (request.out / FILE).exists() else None
         for folder in (request.out, request.out / "parts", private(request.out)):
             sweep(folder)
         if plan is not None:
@@ -108,6 +109,8 @@ def _run(request: Request, plan: Plan, job: Job, made: Engine) -> Summary:
         digest=bundle["digest"],
     )
     waiting, kept = [], 0
+    if any(plan.parts.iterdir()):
+        logger.info("verifying the parts that exist")
     for shard in plan.shards:
         fault = faults(plan, shard)
         if fault is None:

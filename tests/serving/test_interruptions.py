@@ -68,6 +68,19 @@ def test_the_command_scores_verifies_and_reports(archive, finished, key, tmp_pat
 
 
 @pytest.mark.slow
+def test_runners_that_start_together_do_not_disturb_each_other(archive, finished, key, tmp_path):
+    out, options = tmp_path / "out", ("--workers", "1", "--threads", "1", "--shard-images", "7")
+    runners = [started(command(out, archive, key, *options), tmp_path / "errors") for _ in range(3)]
+    statuses = sorted(runner.wait() for runner in runners)
+    errors = (tmp_path / "errors").read_text()
+    assert statuses[0] == 0, errors
+    assert set(statuses) <= {0, 2}
+    assert errors.count("another process is scoring into") == statuses.count(2)
+    assert verify(Plan.read(out)).complete
+    assert bytes_of(out) == bytes_of(finished)
+
+
+@pytest.mark.slow
 def test_killed_at_random_moments(key, tmp_path):
     """`KILLS` times kill -9 of the runner, of a worker, or of all of them, over `IMAGES` images in shards of 100."""
     inputs, out, quiet = tmp_path / "in", tmp_path / "out", tmp_path / "quiet"
