@@ -19,8 +19,10 @@ import stageproof
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.errors import BackendUnavailable
 from stageproof.runtime.guard.ood_guard import Guard
+from stageproof.runtime.labels import ASSUMED, order_line
 from stageproof.runtime.prediction import Prediction
 from stageproof.runtime.predictor import Predictor
+from stageproof.runtime.text.hints import missing_guard
 from stageproof.serving.archive.dicom_ids import DicomIds, dicom_ids
 from stageproof.serving.archive.inputs.entry import Entry
 from stageproof.serving.archive.inputs.reading import Reader, UnreadableError, changed
@@ -51,20 +53,18 @@ class Job:
     """Required digest of the bundle."""
 
     def load(self) -> Predictor:
-        """The Predictor. Its warnings are those of `describe`, which the command shows once."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return Predictor(
-                self.bundle,
-                backend=self.backend,
-                precision=self.precision,
-                device=self.device,
-                threads=self.threads,
-                optimize_for="throughput",
-                trust_code=self.trust_code,
-                trusted_key=self.trusted_key,
-                trusted_digest=self.digest,
-            )
+        """The Predictor; its warnings are Python warnings."""
+        return Predictor(
+            self.bundle,
+            backend=self.backend,
+            precision=self.precision,
+            device=self.device,
+            threads=self.threads,
+            optimize_for="throughput",
+            trust_code=self.trust_code,
+            trusted_key=self.trusted_key,
+            trusted_digest=self.digest,
+        )
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,9 @@ def describe(job: Job) -> dict[str, Any]:
     model = predictor.model
     guard = None
     bundle = Path(job.bundle)
+    notes = [str(one.message) for one in caught] + ([] if predictor.guarded else [missing_guard(bundle)])
+    if predictor.labels_from == ASSUMED:
+        notes.append(order_line(model.labels, ASSUMED))
     if predictor.guarded and (document := read_manifest(bundle).guard):
         fitted = Guard.read(bundle / document.file)
         guard = {"thresholds": dict(fitted.thresholds), "fitted": dict(fitted.fitted)}
@@ -112,7 +115,7 @@ def describe(job: Job) -> dict[str, Any]:
         },
         "software": software(predictor),
         "cpu": cpu(),
-        "warnings": sorted({str(one.message) for one in caught}),
+        "warnings": list(dict.fromkeys(notes)),
     }
 
 
@@ -122,7 +125,9 @@ class Scorer:
     def __init__(self, job: Job) -> None:
         """Raises the errors of `Predictor`, InputError for a plan that this worker cannot continue."""
         self._plan = Plan.read(Path(job.out))
-        self._predictor = job.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # `describe` had them, and the command showed them once
+            self._predictor = job.load()
         found, expected = software(self._predictor), self._plan.data["software"]
         differing = {name for name in {*found, *expected} if found.get(name) != expected.get(name)}
         if differing:

@@ -124,6 +124,15 @@ def test_an_input_that_changed_before_it_was_scored_is_counted(archive, request_
     assert [one["changed"] for one in scored] == [0, 1]
 
 
+def test_a_lone_artifact_is_scored_with_a_warning_that_nothing_is_rejected(request_for, said):
+    plan = score(request_for(bundle=BUNDLE / "model.onnx")).plan
+    warned = [line for line in said if "has no guard: every image gets" in line]
+    assert len(warned) == 1
+    assert warned[0].startswith("WARNING: ")
+    assert not any(name.startswith("guard_") for name in rows_of(plan)[0])
+    assert verify(plan).statuses["rejected"] == 1  # the broken file
+
+
 def test_a_vanished_input_keeps_its_row(archive, request_for, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(archive, root)
