@@ -35,7 +35,7 @@ tree:
 	rm -rf build/tree
 	mkdir -p build/tree
 	cp -R stageproof build/tree/
-	cp -R runtime train export benchmarks build/tree/stageproof/
+	cp -R runtime train export serving benchmarks build/tree/stageproof/
 
 # The last line looks up known flaws of what is installed, where pip-audit and its database can be reached.
 lint: $(VENV)/.installed tree

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("stageproof", "runtime", "train", "export", "benchmarks")
+PACKAGES = ("stageproof", "runtime", "train", "export", "serving", "benchmarks")
 MOST_MODULES = 12
 """In a folder, `__init__` included; files of pytest-benchmark in `benchmarks/` are not counted."""
 MOST_LINES = 300

@@ -1,7 +1,7 @@
 """Stageproof: train, export, verify and embed a classifier of brain-MRI slices. Research use only.
 
-In a wheel, `runtime`, `train`, `export` and `benchmarks` are subpackages of this package. In a checkout they are
-folders beside it, where `python -m train` and `from runtime import Predictor` also work: see `stageproof.checkout`.
+In a wheel, `runtime`, `train`, `export`, `serving` and `benchmarks` are subpackages of this package. In a checkout they
+are folders beside it, where `python -m train` and `from runtime import Predictor` also work: see `stageproof.checkout`.
 """
 
 import logging

@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import CodeType, ModuleType
 
-PACKAGES = ("runtime", "train", "export", "benchmarks")
+PACKAGES = ("runtime", "train", "export", "serving", "benchmarks")
 
 
 def one_module(name: str) -> None:

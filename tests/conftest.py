@@ -72,7 +72,7 @@ def wheel(once) -> Path:
         for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
             source.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, source)
-        for name in ("stageproof", "runtime", "train", "export", "benchmarks"):
+        for name in ("stageproof", "runtime", "train", "export", "serving", "benchmarks"):
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
         out = folder.with_name("wheel-file")
         build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)]

@@ -11,7 +11,7 @@ from stageproof.runtime.cli.exit_status import READER_LEFT
 from tests.helps import MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("train", "export", "runtime", "benchmarks")
+PACKAGES = ("train", "export", "runtime", "serving", "benchmarks")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -22,7 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
 HERE = "tests/test_docs.py"
 WALK = "tests/test_readme.py"
-FOLDERS = ("runtime", "train", "export", "benchmarks", "stageproof")
+FOLDERS = ("runtime", "train", "export", "serving", "benchmarks", "stageproof")
 BLOCK = re.compile(r"^(?P<above>[^\n]*)\n```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- (?:(?P<run>tested|runs): (?P<where>.+)|not run: (?P<reason>\S+ .+)) -->")
 

@@ -99,7 +99,11 @@ def test_the_lock_has_a_hash_for_each_package_and_names_no_host():
 
 def test_nothing_recommends_a_name_on_a_public_index():
     files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
-    files += [path for floor in ("runtime", "train", "export", "benchmarks") for path in (ROOT / floor).rglob("*.py")]
+    files += [
+        path
+        for floor in ("runtime", "train", "export", "serving", "benchmarks")
+        for path in (ROOT / floor).rglob("*.py")
+    ]
     by_name = re.compile(r"install\s+'?(neurostage|stageproof['\"]?(\s|$))")
     wrong = [str(path.relative_to(ROOT)) for path in files if by_name.search(path.read_text("utf-8"))]
     assert wrong == []

@@ -26,7 +26,7 @@ HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "openvino", "sklearn", "
 def test_every_module_imports():
     names = [
         module.name
-        for part in ("runtime", "train", "export", "benchmarks")
+        for part in ("runtime", "train", "export", "serving", "benchmarks")
         for module in pkgutil.walk_packages([str(ROOT / part)], f"stageproof.{part}.")
         if not module.name.endswith("__main__") and ".test_" not in module.name
     ]
@@ -40,7 +40,7 @@ def test_setup_cfg_lists_every_package():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg", encoding="utf-8")
     listed = settings["options"]["packages"].split()
-    parts = ("runtime", "train", "export", "benchmarks")
+    parts = ("runtime", "train", "export", "serving", "benchmarks")
     folders = [path.parent for part in parts for path in (ROOT / part).rglob("__init__.py")]
     assert sorted(listed) == sorted(
         ["stageproof", *(".".join(["stageproof", *f.relative_to(ROOT).parts]) for f in folders)]
@@ -51,7 +51,11 @@ def test_the_wheel_has_one_top_level_package(wheel):
     found = {path.name for path in wheel.iterdir()} - {"bin"}
     assert found == {"stageproof", f"stageproof-{stageproof.__version__}.dist-info"}
     assert (wheel / "stageproof" / "py.typed").is_file()
-    ours = {path.relative_to(ROOT) for part in ("runtime", "train", "export") for path in (ROOT / part).rglob("*.py")}
+    ours = {
+        path.relative_to(ROOT)
+        for part in ("runtime", "train", "export", "serving")
+        for path in (ROOT / part).rglob("*.py")
+    }
     templates = [
         *(ROOT / "train").rglob("*.j2"),
         *(ROOT / "benchmarks").rglob("*.j2"),
@@ -90,7 +94,7 @@ def installed(wheel, tmp_path) -> list[str]:
             if (folder / name).exists() and not (site / name).exists():
                 (site / name).symlink_to(folder / name)
     (site / "stageproof").symlink_to(wheel / "stageproof")
-    for theirs in ("runtime", "train", "export", "benchmarks"):
+    for theirs in ("runtime", "train", "export", "serving", "benchmarks"):
         (site / theirs).mkdir()
         (site / theirs / "__init__.py").write_text("raise SystemExit('of somebody else')\n")
     start = tmp_path / "start.py"

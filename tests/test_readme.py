@@ -51,7 +51,7 @@ def walk(request, tmp_path_factory) -> Path:
         if short:
             shutil.copytree(request.getfixturevalue(fixture), folder / place, copy_function=os.link)
     shutil.copy(ROOT / "scan.jpg", folder)
-    for package in ("stageproof", "runtime", "train", "export", "benchmarks"):
+    for package in ("stageproof", "runtime", "train", "export", "serving", "benchmarks"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # A newcomer's terminal knows nothing of this test run, whose workers would turn pytest-benchmark off.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,14 +98,24 @@ def dicom_without_image(file: Path) -> str | None:
 
 def _other(file: Path) -> str | None:
     """The kind of a file that is not an image; None for images, and for files with an image's suffix."""
-    suffix = file.suffix.lower()
+
+    def read_head() -> bytes:
+        with file.open("rb") as content:
+            return content.read(HEAD)
+
+    return kind_of_other(file.name, read_head)
+
+
+def kind_of_other(name: str, read_head: Callable[[], bytes]) -> str | None:
+    """As `_other`, for a file anywhere. read_head: its first `HEAD` bytes, only called for other suffixes than those of
+    images; an OSError counts as an image, because reading the image raises it again."""
+    suffix = Path(name).suffix.lower()
     if suffix in _IMAGE_SUFFIXES:
         return None
     try:
-        with file.open("rb") as content:
-            head = content.read(HEAD)
+        head = read_head()
     except OSError:
-        return None  # reading it raises the error
+        return None
     if is_dicom(head):
         return _without_image(head)
     if suffix in _DICOM_SUFFIXES or image_format(head) is not None:

@@ -29,7 +29,7 @@ PACKAGES = [
     "stageproof",
     *(
         ".".join(["stageproof", *path.parent.relative_to(ROOT).parts])
-        for part in ("runtime", "train", "export", "benchmarks")
+        for part in ("runtime", "train", "export", "serving", "benchmarks")
         for path in sorted((ROOT / part).rglob("__init__.py"))
     ),
 ]

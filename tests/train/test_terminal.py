@@ -24,7 +24,7 @@ from stageproof.train.terminal.rich_handler import RichHandler
 from tests.records import logged
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("stageproof", "runtime", "train", "export", "benchmarks")
+PACKAGES = ("stageproof", "runtime", "train", "export", "serving", "benchmarks")
 logger = logging.getLogger("stageproof.train.example")
 
 HOSTILE = "reading [red]a[/red] :smile: \x1b[2K\u202e\u2028\n\udcff.png " + "x" * 200

@@ -1,0 +1,1 @@
+"""Archives of images scored into parquet files, shard by shard: `python -m serving.archive BUNDLE --in … --out …`."""

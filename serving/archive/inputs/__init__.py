@@ -1,0 +1,1 @@
+"""The inputs of an archive: listed once, read by the workers."""
