@@ -7,7 +7,7 @@ import torch
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.networks.spec import NetworkSpec
 from stageproof.train.foreign.imagenet import url
-from stageproof.train.networks.build import construct
+from stageproof.train.networks.construction import construct
 from stageproof.train.recipes import Recipe
 
 _LARGEST = 512
