@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
+from stageproof.runtime.cli.sources import named_or_default
 from stageproof.runtime.errors import StageproofError
 from stageproof.train.terminal.messages import shown
 
@@ -50,6 +52,7 @@ def _inference(arguments: list[str]) -> int:
 def _measured(options: Options) -> dict[str, Any]:
     from stageproof.benchmarks.preconditions import check
 
+    options = replace(options, bundle=named_or_default(options.bundle, options.remote), remote=None)
     check(options)
     from stageproof.benchmarks.inference.suite import run
     from stageproof.benchmarks.records.schema import write

@@ -24,6 +24,9 @@ class Options:
 
     bundle: Annotated[Path, tyro.conf.Positional] = Path(DEFAULT_BUNDLE)
     """The bundle to measure: every artifact in every installed backend."""
+    remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
+    """In place of BUNDLE: a path, or hf:OWNER/NAME[@REVISION], a bundle in a repository of the Hugging Face Hub.
+    It is downloaded."""
     scenario: tuple[Literal["single_stream", "multi_stream", "offline", "engine", "server", "scaling", "all"], ...] = (
         "single_stream",
     )

@@ -45,8 +45,9 @@ class Slice:
 
 
 @cache
-def cohort(classes: int, people: int = 4, slices: int = 2, size: int = 32) -> tuple[Slice, ...]:
-    """`people` patients of each class of `SETS[classes]`, with a few slices each."""
+def cohort(classes: int, people: int | None = None, slices: int = 2, size: int = 32) -> tuple[Slice, ...]:
+    """`people` patients of each class (by default 4, or 2 of four classes or more), with a few slices each."""
+    people = people or (4 if classes < 4 else 2)
     names = SETS[classes].names
     return tuple(
         Slice(

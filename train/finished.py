@@ -56,7 +56,7 @@ def _early(run: Path, done: int, epochs: int) -> str:
 def checkpoint_of(run: Path, began: Options) -> dict[str, Any]:
     """As `train.runs.checkpoints.read_checkpoint`, from the weights and metrics of `run`, whose options are `began`.
 
-    There is no state of the optimizer: ``state`` is None, and ``epoch`` the next epoch of the stage.
+    There is no state of the optimizer: ``state`` is None. The next epoch follows from the history.
 
     Raises CheckpointError if the weights were changed, the metrics cannot be read, or the stage was stopped early, for
     which more epochs mean nothing.
@@ -79,7 +79,6 @@ def checkpoint_of(run: Path, began: Options) -> dict[str, Any]:
         "model_state_dict": read_state(run / WEIGHTS),
         "stage": at,
         "state": None,
-        "epoch": done[name] + 1,
         "history": history,
         "digest": record["data"]["digest"],
         "start": record["start"],

@@ -71,7 +71,7 @@ def seed_dropouts(model: nn.Module) -> None:
         if type(child) is nn.Dropout:
             setattr(model, name, SeededDropout(child.p))
         elif type(child) is StochasticDepth:
-            setattr(model, name, SeededStochasticDepth(child.p, child.mode))
+            setattr(model, name, SeededStochasticDepth(float(child.p), str(child.mode)))  # type: ignore[arg-type]
         else:
             seed_dropouts(child)
 

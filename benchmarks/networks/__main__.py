@@ -13,13 +13,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from stageproof.benchmarks.networks import NETWORKS
 from stageproof.runtime.cli.exit_status import exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0, also where a format is not offered: the table says why."""
-    from stageproof.benchmarks.networks.table import NETWORKS, header, row
-
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.networks",
         description="Trains networks for one step on phantoms, exports them to every format, and prints a table of the "
@@ -28,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("networks", nargs="*", default=NETWORKS, help="architectures; default: those of the table")
     parser.add_argument("--image-size", type=int, default=32, help="height and width, pixels (default: 32)")
     given = parser.parse_args(argv)
+    from stageproof.benchmarks.networks.table import header, row  # imports torch
+
     print("\n".join(header()), flush=True)
     for name in given.networks:
         with tempfile.TemporaryDirectory() as folder:

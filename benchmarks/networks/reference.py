@@ -11,7 +11,6 @@ from torch import nn
 
 from stageproof.export.reference.model import Reference
 from stageproof.runtime.bundle.manifest import ModelInfo
-from stageproof.runtime.labels import LABELS
 from stageproof.runtime.networks.spec import NetworkSpec
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.train.data.batches import Batches
@@ -86,7 +85,7 @@ def _no_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def write_slices(samples: Samples, folder: Path) -> Path:
     """The slices as class folders, for --calibration-data."""
     for index, name in enumerate(samples.names):
-        file = folder / LABELS[samples.labels[index]] / Path(name).name
+        file = folder / samples.classes.names[samples.labels[index]] / Path(name).name
         file.parent.mkdir(parents=True, exist_ok=True)
         content: Any = samples.read(index)
         file.write_bytes(content)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from stageproof.benchmarks.networks.reference import reference_of, write_slices
-from stageproof.export.data.evaluation_set import EvaluationSet
 from stageproof.export.formats import FORMATS, file_name
 from stageproof.export.formats.built import assert_precision
 from stageproof.export.options import Options
@@ -18,17 +17,8 @@ from stageproof.export.reference.context import Job
 from stageproof.runtime.errors import StageproofError
 from stageproof.train.data.phantom import phantom_samples
 
-NETWORKS = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "densenet121",
-    "efficientnet_b0",
-    "mobilenet_v3_large",
-    "convnext_tiny",
-    "vit_b_16",
-)
+logger = logging.getLogger(__name__)
+
 COLUMNS = (
     ("onnx", "fp32"),
     ("openvino", "fp32"),
@@ -64,21 +54,36 @@ class Cell:
         return f"{self.changed}, {self.difference:.0e}, {self.megabytes:.1f} MB"
 
 
-def measure(architecture: str, size: int, folder: Path, columns: tuple[tuple[str, str], ...] = COLUMNS) -> list[Cell]:
-    """The cells of a network that is trained for one step and exported into `folder`, which must be empty."""
+def measure(
+    architecture: str,
+    size: int,
+    folder: Path,
+    columns: tuple[tuple[str, str], ...] = COLUMNS,
+    compared: int = COMPARED,
+) -> list[Cell]:
+    """The cells of a network that is trained for one step and exported into `folder`, which must be empty.
+
+    compared: number of phantom slices of the gate.
+    """
+    floats, integers = jobs(architecture, size, folder, compared)
+    cells = []
+    for name, precision in columns:
+        cells.append(_cell(integers if precision == "int8" else floats, name, precision))
+        logger.info(f"{architecture}, {name} {precision}: {cells[-1].text()}")
+    return cells
+
+
+def jobs(architecture: str, size: int, folder: Path, compared: int = COMPARED) -> tuple[Job, Job]:
+    """The contexts of the exports of a network that is trained for one step: in float32, and in int8 with the bound of
+    `BOUND`."""
     samples = phantom_samples(patients=16, slices=4, size=64, seed=11)
     reference = reference_of(architecture, size, samples)
     calibration = write_slices(samples, folder / "slices")
-    options = Options(source=folder, parity_images=COMPARED, calibration_data=calibration, threads=1)
-    (folder / "work").mkdir()
+    options = Options(source=folder, parity_images=compared, calibration_data=calibration, threads=1)
+    (folder / "work").mkdir(parents=True)
     found = gather(options, reference, ("fp32",))
-    return [_cell(_job(options, precision, reference, found, folder), name, precision) for name, precision in columns]
-
-
-def _job(options: Options, precision: str, reference: Any, found: EvaluationSet, folder: Path) -> Job:
-    if precision == "int8":
-        options = replace(options, flip_tolerance=BOUND)
-    return Job(options, reference, found, folder, folder / "work")
+    floats = Job(options, reference, found, folder, folder / "work")
+    return floats, replace(floats, options=replace(options, flip_tolerance=BOUND))
 
 
 def _cell(job: Job, name: str, precision: str) -> Cell:

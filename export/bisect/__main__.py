@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from stageproof.runtime.cli.exit_status import exit_status, report_error, require_or_exit
+from stageproof.runtime.cli.sources import named_or_default
 from stageproof.runtime.system.work_folders import work_folder
 
 if __name__ == "__main__":
@@ -41,6 +42,9 @@ class Options:
 
     bundle: Annotated[Path, tyro.conf.Positional] = Path(DEFAULT_BUNDLE)
     """The bundle."""
+    remote: Annotated[str | None, tyro.conf.arg(name="from", metavar="SOURCE")] = None
+    """In place of BUNDLE: a path, or hf:OWNER/NAME[@REVISION], a bundle in a repository of the Hugging Face Hub.
+    It is downloaded."""
     artifact: str = "model.onnx"
     """An .onnx or .xml file of the bundle, possibly a rejected one."""
     source: Path | None = None
@@ -81,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     try:
+        options = replace(options, bundle=named_or_default(options.bundle, options.remote), remote=None)
         manifest = read_manifest(options.bundle)
         if manifest.labels_from == ASSUMED:
             logger.info(order_line(manifest.model.labels, manifest.labels_from))

@@ -17,6 +17,7 @@ from stageproof.runtime.labels import FOUR_STAGES, LabelSet
 from stageproof.runtime.preprocess import InputSpec, preprocess
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
+from stageproof.train.data.sources.source import has_no_labels
 from stageproof.train.runs.pseudonyms import public_source
 
 SEED = 7919
@@ -101,7 +102,7 @@ def given_samples(path: Path, classes: LabelSet | None = None) -> tuple[Samples,
 
     Raises DatasetError if there are none, and what `labelled_samples` raises.
     """
-    if path.is_dir() and not any(entry.is_dir() for entry in path.iterdir()):
+    if path.is_dir() and has_no_labels(path):
         return _unlabelled(path, classes or FOUR_STAGES), False
     return labelled_samples(path, classes), True
 

@@ -45,6 +45,7 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
         model = openvino.Core().read_model(source)
         # fp16 is converted from the fp32 graph, whose metadata states another precision.
         model.set_rt_info(json.dumps(job.description(precision, pixels)), ["framework", METADATA_KEY])
+        _store_axes(openvino, model)
         openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
         written = openvino.Core().read_model(path)
     except RuntimeError as error:
@@ -54,6 +55,17 @@ def build(job: Job, precision: str, path: Path, pixels: bool = False) -> Built:
     sidecar = path.with_suffix(".bin")
     files = {file.name: sha256_file(file) for file in (path, sidecar)}
     return Built(files, takes=TAKES if pixels else TENSOR, quantisation=stored.quantisation)
+
+
+def _store_axes(openvino: Any, model: Any) -> None:
+    """Replace each Range of three constants, as the axes of a normalisation, by its values, in place: the runtime
+    refuses Range, which makes large tensors from small ones."""
+    for operation in model.get_ordered_ops():
+        limits = [source.get_node() for source in operation.input_values()]
+        if operation.get_type_name() == "Range" and all(one.get_type_name() == "Constant" for one in limits):
+            values = np.arange(*(int(one.get_data()) for one in limits))
+            stored = openvino.opset13.constant(values, operation.get_output_element_type(0))
+            operation.output(0).replace(stored.output(0))
 
 
 def inspect(path: Path) -> Found:

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from stageproof.runtime.artifacts.onnx_file import examine
+from stageproof.runtime.artifacts.onnx_sizes import assert_bounded
 from stageproof.runtime.errors import BackendUnavailable, CheckpointError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OLDEST = 13
-"""The first opset with QuantizeLinear per channel, which int8 needs; older graphs are converted."""
 TARGET = 18
+"""Opset to which older graphs are converted: that of all other graphs here, on which quantisation relies."""
 _BATCHES = (1, 2, 5)
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
@@ -45,6 +46,8 @@ class OnnxFile(nn.Module):
         self.output, self.softmax_removed = self._output()
         if self.softmax_removed:
             self.proto.graph.output[0].name = self.output
+        self._prepared = self._renamed()
+        self._assert_plausible()
         self._session = _session(self.proto, path)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -57,21 +60,11 @@ class OnnxFile(nn.Module):
         return torch.from_numpy(np.concatenate(rows))
 
     def graph(self) -> ModelProto:
-        """The graph with input ``images`` and output ``logits``, a batch axis of any length, and opset 13 or later.
+        """The graph with input ``images`` and output ``logits``, a batch axis of any length, and opset 18 or later.
 
         Raises CheckpointError if it works only for the batch size that it was exported for.
         """
-        import onnx
-
-        model = onnx.ModelProto()
-        model.CopyFrom(self.proto)
-        _renamed(model, {self.input: "images", self.output: "logits"})
-        for value in (model.graph.input[0], model.graph.output[0]):
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
-        del model.graph.value_info[:]
-        del model.metadata_props[:]
-        if self.opset < OLDEST:
-            model = onnx.version_converter.convert_version(model, TARGET)
+        model = self._prepared
         session, shape = _session(model, self.path), (self.channels, *(side or 224 for side in self.size))
         images = np.random.default_rng(0).standard_normal((_BATCHES[-1], *shape), np.float32)
         expected = self.forward(torch.from_numpy(images)).numpy()
@@ -83,6 +76,39 @@ class OnnxFile(nn.Module):
             if got.shape != expected[:count].shape or not np.allclose(got, expected[:count], rtol=1e-3, atol=1e-4):
                 raise CheckpointError(self._fixed())
         return model
+
+    def _renamed(self) -> ModelProto:
+        """The graph with input ``images``, output ``logits``, a batch axis without a length, and opset 18 or later."""
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.proto)
+        _rename(model, {self.input: "images", self.output: "logits"})
+        image = next(value for value in model.graph.input if value.name == "images")
+        for value in (image, model.graph.output[0]):
+            if value.type.tensor_type.shape.dim:
+                value.type.tensor_type.shape.dim[0].dim_param = "batch"
+        del model.graph.value_info[:]
+        del model.metadata_props[:]
+        if self.opset >= TARGET:
+            return model
+        try:
+            converted: ModelProto = onnx.version_converter.convert_version(model, TARGET)
+        except Exception as error:  # the converter raises exceptions of any type
+            raise CheckpointError(
+                f"{self.path} has opset {self.opset} and cannot be converted to {TARGET}: "
+                f"{str(error).strip().splitlines()[0]}. Export it again with opset_version={TARGET}."
+            ) from error
+        return converted
+
+    def _assert_plausible(self) -> None:
+        """Raise CheckpointError for operators and sizes with which no artifact is loaded (`runtime.artifacts`)."""
+        try:
+            assert_bounded(examine(self._prepared.SerializeToString()))
+        except (ValueError, RecursionError, KeyError, EOFError, OverflowError) as error:
+            raise CheckpointError(
+                f"{self.path} cannot be exported: {error}, and an artifact with it would not be loaded."
+            ) from error
 
     def _fixed(self) -> str:
         return (
@@ -142,7 +168,7 @@ class OnnxFile(nn.Module):
         return name, False
 
 
-def _renamed(model: ModelProto, names: dict[str, str]) -> None:
+def _rename(model: ModelProto, names: dict[str, str]) -> None:
     """Rename tensors in place; a tensor that has one of the new names already gets another one."""
     names = {**{new: f"{new}_of_file" for new in names.values() if new not in names}, **names}
     graph = model.graph

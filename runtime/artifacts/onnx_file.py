@@ -27,14 +27,15 @@ PARTS = 100_000
 """Limit on the fields of a file; the largest network here has 4,000, in int8 three times as many."""
 
 OPERATORS = frozenset(
-    """Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Div Dropout Flatten Gather
-    Gemm GlobalAveragePool Identity MatMul Max MaxPool Min Mul QuantizeLinear ReduceMean Relu Reshape Shape Slice
-    Softmax Squeeze Sub Transpose Unsqueeze""".split()
+    """Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Div Dropout Erf Expand Flatten
+    Gather Gelu Gemm GlobalAveragePool HardSigmoid HardSwish Identity LayerNormalization MatMul Max MaxPool Min Mul
+    QuantizeLinear ReduceMean Relu Reshape Shape Sigmoid Slice Softmax Split Squeeze Sub Tanh Transpose
+    Unsqueeze""".split()
 )
 """Allowed operators of graphs that take the output of `runtime.preprocess`."""
 OF_PIXELS = frozenset(
-    """Abs And CastLike Ceil Equal Expand Floor Greater GreaterOrEqual Less LessOrEqual Mod Neg Not Or Pow Range
-    ReduceMax ReduceSum Round Split Sqrt Where""".split()
+    """Abs And CastLike Ceil Equal Floor Greater GreaterOrEqual Less LessOrEqual Mod Neg Not Or Pow Range ReduceMax
+    ReduceSum Round Sqrt Where""".split()
 )
 """Additional operators of graphs with built-in preprocessing, which Predictor never loads."""
 

@@ -30,6 +30,9 @@ class Value:
     """Upper bound on the number of elements."""
     shape: tuple[int, ...] | None = None
     integers: tuple[int, ...] | None = None
+    """Its values, if they are a few known integers, such as a shape."""
+    free: int = 0
+    """How many of `integers` may come from the shape of a result, and with it from the number of images."""
 
 
 def assert_bounded(graph: Graph) -> None:
@@ -182,14 +185,72 @@ def _transpose(node: Node, given: list[Value]) -> Value:
 
 
 def _shape(node: Node, given: list[Value]) -> Value:
-    return Value(64 if given[0].shape is None else len(given[0].shape))
+    shape = given[0].shape
+    if shape is None:
+        return Value(64)
+    start, end = (node.numbers.get(name, (default,))[0] for name, default in (("start", 0), ("end", len(shape))))
+    part = shape[start:end]
+    return Value(len(part), (len(part),), part, len(part))
 
 
 def _gather(node: Node, given: list[Value]) -> Value:
-    return Value(max(1, given[1].count) * max(1, given[0].count))
+    data, index = given[0].shape, given[1].shape
+    if data is None or index is None:
+        return Value(max(1, given[1].count) * max(1, given[0].count))
+    axis = node.numbers.get("axis", (0,))[0] % len(data)
+    return _shaped((*data[:axis], *index, *data[axis + 1 :]))
+
+
+def _slice(node: Node, given: list[Value]) -> Value:
+    """The slice of a few known integers with step 1, or of a shape; else an upper bound."""
+    values, shape = given[0].integers, given[0].shape
+    where = [value.integers for value in given[1:]]
+    if len(where) < 2 or where[0] is None or where[1] is None:
+        return Value(given[0].count)
+    axes = where[2] if len(where) > 2 else tuple(range(len(where[0])))
+    if axes is None or shape is None or (len(where) > 3 and set(where[3] or (0,)) != {1}):
+        return Value(given[0].count)
+    kept = list(shape)
+    for axis, start, end in zip(axes, where[0], where[1], strict=True):
+        kept[axis % len(shape)] = len(range(shape[axis % len(shape)])[start:end])
+    if values is not None and len(shape) == 1:
+        part = values[where[0][0] : where[1][0]]
+        return Value(len(part), (len(part),), part, min(given[0].free, len(part)))
+    return _shaped(kept)
+
+
+def _squeeze(node: Node, given: list[Value]) -> Value:
+    shape = given[0].shape
+    axes = node.numbers.get("axes") or (given[1].integers if len(given) > 1 else None)
+    if shape is None or axes is None:
+        return Value(given[0].count)
+    gone = {axis % len(shape) for axis in axes}
+    return _shaped([dim for at, dim in enumerate(shape) if at not in gone])
+
+
+def _unsqueeze(node: Node, given: list[Value]) -> Value:
+    shape = given[0].shape
+    axes = node.numbers.get("axes") or (given[1].integers if len(given) > 1 else None)
+    if shape is None or axes is None:
+        return Value(given[0].count)
+    rank, rest = len(shape) + len(axes), iter(shape)
+    new = {axis % rank for axis in axes}
+    return _shaped([1 if at in new else next(rest) for at in range(rank)])
+
+
+def _expand(node: Node, given: list[Value]) -> Value:
+    """Only to known integers, of which one may be the number of images: with two, results grow with its square."""
+    shape, wanted = given[0].shape, given[1].integers
+    if shape is None or wanted is None or given[1].free > 1:
+        raise TypeError("its target shape is unknown")
+    return _shaped(_common([shape, wanted]))
 
 
 def _together(node: Node, given: list[Value]) -> Value:
+    integers = [value.integers for value in given]
+    if all(part is not None for part in integers):
+        values = tuple(number for part in integers if part is not None for number in part)
+        return Value(len(values), (len(values),), values, sum(value.free for value in given))
     axis, shapes = node.numbers.get("axis", (0,))[0], [value.shape for value in given]
     first = shapes[0]
     if first is None or any(shape is None or len(shape) != len(first) for shape in shapes):
@@ -224,6 +285,10 @@ _RULES: dict[str, Callable[[Node, list[Value]], Value]] = {
     "Shape": _shape,
     "Gather": _gather,
     "Concat": _together,
-    **dict.fromkeys(("Slice", "Squeeze", "Unsqueeze"), _fewer),
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Expand": _expand,
+    "Split": _fewer,
 }
 """Operator → shape inference; all others return the shape of their first input."""

@@ -15,10 +15,10 @@ LARGEST = 4 << 20
 """Limit on the bytes of a topology; the largest network here has 0.4 MB."""
 LAYERS = 20_000
 OPERATIONS = frozenset(
-    """Parameter Const Result Convolution GroupConvolution Add Multiply Subtract Divide ReLU PReLU Clamp MaxPool
-    AvgPool ReduceMean MatMul FullyConnected Reshape Squeeze Unsqueeze Transpose Convert ConvertLike FakeQuantize
-    FakeConvert Softmax SoftMax Concat Split VariadicSplit StridedSlice Slice Gather ShapeOf Flatten Identity
-    BatchNormInference Broadcast""".split()
+    """Parameter Const Result Convolution GroupConvolution Add Multiply Subtract Divide ReLU PReLU Clamp Sigmoid Swish
+    HSwish HSigmoid HardSigmoid Gelu Erf Tanh MVN MaxPool AvgPool ReduceMean MatMul FullyConnected Reshape Squeeze
+    Unsqueeze Transpose Convert ConvertLike FakeQuantize FakeConvert Softmax SoftMax Concat Split VariadicSplit
+    StridedSlice Slice Gather ShapeOf Flatten Identity BatchNormInference Broadcast""".split()
 )
 """Allowed operations of networks that take the output of `runtime.preprocess`; Broadcast shapes the biases."""
 OF_PIXELS = frozenset(

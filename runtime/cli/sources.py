@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from stageproof.commands import SOURCES
+from stageproof.runtime.bundle.manifest import DEFAULT_BUNDLE
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.text.hints import quoted
@@ -49,6 +50,12 @@ def local_source(path: Path | None, source: str | None, kind: str, name: str, *,
             f"--from {source} is a URL. Write --from hf:{found_url[1]}, with @REVISION after it if needed."
         )
     return Path(source)
+
+
+def named_or_default(bundle: Path, source: str | None) -> Path:
+    """As `local_source`, for a command whose BUNDLE is `DEFAULT_BUNDLE` where it is left out."""
+    named = None if bundle == Path(DEFAULT_BUNDLE) else bundle
+    return local_source(named, source, "bundle", "BUNDLE") or bundle
 
 
 def prefix_of(source: str) -> str | None:

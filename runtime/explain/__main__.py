@@ -14,11 +14,12 @@ from stageproof.runtime.bundle.manifest import FILE as MANIFEST
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.messages import shown
+from stageproof.runtime.cli.sources import FROM_HELP, local_source
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.explain.explanation import explain_prediction
 from stageproof.runtime.labels import ASSUMED, order_line
 from stageproof.runtime.text.escapes import line
-from stageproof.runtime.text.hints import program
+from stageproof.runtime.text.hints import command, program
 
 logger = logging.getLogger("stageproof.runtime.explain")  # __name__ is __main__ under python -m
 
@@ -37,16 +38,17 @@ Research use only: not a medical device.
 @shown()
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_intermixed_args(argv)  # the bundle is optional, and options may stand between
     out = options.out or Path(f"{options.image.stem}.gradcam.png")
     try:
         if out.exists():
             raise InputError(f"{out} exists. Remove it, or give another --out.")
-        if (options.bundle / MANIFEST).is_file() and (manifest := read_manifest(options.bundle)).labels_from == ASSUMED:
+        bundle = local_source(options.bundle, options.source, "bundle", "BUNDLE")
+        if bundle is None:
+            raise InputError(f"no bundle was given. For example: {command('runtime.explain', 'bundle', options.image)}")
+        if (bundle / MANIFEST).is_file() and (manifest := read_manifest(bundle)).labels_from == ASSUMED:
             logger.info(order_line(manifest.model.labels, ASSUMED))
-        prediction, png = explain_prediction(
-            options.bundle, options.image, options.label, trust_code=options.trust_code
-        )
+        prediction, png = explain_prediction(bundle, options.image, options.label, trust_code=options.trust_code)
         if png is None:
             logger.info(f"{options.image} was rejected: {prediction.reason}. Nothing was written.")
             return 1
@@ -76,8 +78,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help=f"a folder that {program('export')} wrote")
+    made = f"a folder that {program('export')} wrote"
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help=made)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="one slice: any image file, or DICOM")
+    parser.add_argument("--from", dest="source", metavar="SOURCE", help=f"in place of BUNDLE: {FROM_HELP}")
     parser.add_argument("--label", help="the class to explain (default: the most probable one)")
     parser.add_argument("--trust-code", action="store_true", help="load the .pt2 although it contains code")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="picture to write (default: IMAGE.gradcam.png)")

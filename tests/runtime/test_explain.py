@@ -101,7 +101,7 @@ def test_of_the_published_networks_too(architecture: str, expected: str) -> None
 @needs_captum
 @pytest.mark.parametrize(
     ("architecture", "layer"),
-    [("mobilenet_v3_small", "features.1"), ("shufflenet_v2_x0_5", "stage2"), ("squeezenet1_1", "features.7")],
+    [("mobilenet_v3_small", "features.3"), ("squeezenet1_1", "features.7")],
 )
 def test_a_convolutional_network_of_torchvision(architecture: str, layer: str) -> None:
     import torch
@@ -111,7 +111,7 @@ def test_a_convolutional_network_of_torchvision(architecture: str, layer: str) -
     torch.manual_seed(0)
     model = build(architecture, 4).eval()
     pixels = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
-    size = {"features.1": 16, "stage2": 8, "features.7": 7}[layer]
+    size = {"features.3": 8, "features.7": 7}[layer]
     assert_cells(exported(model, pixels), model, architecture, pixels, layer, size)
 
 

@@ -167,6 +167,25 @@ def many(model, onnx) -> None:
         model.graph.node.append(onnx.helper.make_node("Mul", ["column", "row"], [f"square{step}"]))
 
 
+def expanded(*made: tuple[str, list[str], str]) -> Callable:
+    """A bias expanded to a shape that the nodes `made` compute."""
+
+    def change(model, onnx) -> None:
+        for operator, inputs, output in made:
+            numbers = {"axis": 0} if operator in ("Concat", "Gather") else {}
+            model.graph.node.append(onnx.helper.make_node(operator, inputs, [output], **numbers))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1, np.int64), "first"))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.int64), "second"))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 1), np.float32), "one"))
+        model.graph.node.append(onnx.helper.make_node("Expand", ["one", "target"], ["more"]))
+
+    return change
+
+
+COUNT = (("Shape", ["images"], "shape_of"), ("Slice", ["shape_of", "first", "second"], "count"))
+"""The number of images."""
+
+
 def from_nowhere(model, onnx) -> None:
     node("Relu", ["nobody"])(model, onnx)
 
@@ -205,6 +224,14 @@ ONNX = {
     "a training graph": (training, "training graph"),
     "ConstantOfShape": (with_shape([1 << 20, 1 << 12], node("ConstantOfShape", ["shape"])), "'ConstantOfShape'"),
     "Expand": (with_shape([1 << 20, 1 << 12], node("Expand", ["fc.bias", "shape"])), "'Expand'"),
+    "Expand to the square of the number of images": (
+        expanded(*COUNT, ("Concat", ["count", "count"], "target")),
+        "the output size of its operator 'Expand' cannot be inferred",
+    ),
+    "Expand to a shape that is not known": (
+        expanded(("Shape", ["images"], "shape_of"), ("Gather", ["shape_of", "first"], "target")),
+        "the output size of its operator 'Expand' cannot be inferred",
+    ),
     "Tile": (with_shape([1 << 32], node("Tile", ["fc.bias", "shape"])), "'Tile'"),
     "Range": (node("Range", ["a", "b", "c"]), "'Range'"),
     "RandomNormal": (node("RandomNormal", [], shape=[1 << 30]), "'RandomNormal'|beyond the limit"),

@@ -269,6 +269,7 @@ def test_a_run_of_any_classes_is_evaluated_also_on_strangers_without_a_class(cla
     absent, others = classes.names[0], tmp_path / "others"
     small.slices_of(others, classes, 6, first=50, present=classes.names[1:])
     assert main([str(run), "--data", str(others), "--out", str(tmp_path / "out")]) in (0, 1)
+    assert max(map(len, capsys.readouterr().out.partition("\nreport ")[0].splitlines())) <= 80
     facts = read_evaluation(tmp_path / "out")
     assert all(figure["value"] is None for figure in facts["slices"]["classes"][absent].values())
     assert facts["slices"]["counted"] == list(classes.names[1:])

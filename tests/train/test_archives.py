@@ -16,7 +16,7 @@ import pytest
 
 from stageproof.runtime.errors import DatasetError
 from stageproof.train.data.sources import zip_archive
-from stageproof.train.data.sources.source import load_parts, load_samples
+from stageproof.train.data.sources.source import has_no_labels, load_parts, load_samples
 from tests import cohort as of
 from tests.cohort import cohort
 
@@ -197,6 +197,37 @@ def test_one_part_at_a_time_is_trained_on(tmp_path: Path, layout: str) -> None:
     assert training.classes == test.classes == samples.classes
 
 
+@pytest.mark.parametrize("layout", ["shards of two splits", "save_to_disk of a DatasetDict", "train and test folders"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_training_reads_the_training_part_and_counts_the_others(tmp_path: Path, layout: str, zipped: bool) -> None:
+    slices = [one for one in cohort(3) if int(one.patient[-4:]) in (0, 3, 5, 6, 7, 8, 9, 11)]
+    assert [one.label for one in slices if one.label == "MCI"] == ["MCI"] * 2  # of one patient, in the test part
+    write = of.zipped(of.LAYOUTS[layout]) if zipped else of.LAYOUTS[layout]
+    path = write(slices, tmp_path / "a")
+    whole, part = load_parts(path)
+    assert part is not None
+    samples = load_samples(path, training_part=True)
+    rows = np.flatnonzero(part == "train")
+    assert list(samples.names) == [whole.names[row] for row in rows]
+    assert [samples.read(at) for at in range(len(rows))] == [whole.read(row) for row in rows]
+    assert samples.classes == whole.classes  # with MCI, which only the test part has
+    assert set(samples.labels.tolist()) == {0, 2}
+    assert any(f"{len(part) - len(rows)} " in str(one) and "test" in str(one) for one in samples.skipped)
+
+
+def test_a_folder_without_labels_is_none_of_the_layouts(tmp_path: Path) -> None:
+    assert not has_no_labels(of.parquet(cohort(2), tmp_path / "a").parent)
+    assert not has_no_labels(of.saved(cohort(2), tmp_path / "b"))
+    assert not has_no_labels(of.class_folders(cohort(2), tmp_path / "c"))
+    assert not has_no_labels(of.csv(cohort(2), tmp_path / "d").parent)
+    flat = tmp_path / "e"
+    flat.mkdir()
+    (flat / "1.png").write_bytes(PNG)
+    (flat / "ages.csv").write_text("name,age\n1.png,70\n")
+    (flat / ".hidden").mkdir()
+    assert has_no_labels(flat)
+
+
 def test_saved_datasets_that_are_not_whole(tmp_path: Path) -> None:
     root = of.saved(cohort(2), tmp_path / "a")
     state = json.loads((root / "state.json").read_text())
@@ -272,7 +303,10 @@ KINDS = {
 def test_what_is_not_taken_is_named(tmp_path: Path, name: str) -> None:
     content, message = KINDS[name]
     (tmp_path / name).write_bytes(content)
-    for path in (tmp_path / name, tmp_path):
+    (tmp_path / "outer" / "scans").mkdir(parents=True)
+    (tmp_path / "outer" / "scans" / name).write_bytes(content)
+    unclear = message.startswith(("one image", "text", "JSON", "empty", "a file of unknown", "a Git LFS"))
+    for path in (tmp_path / name, tmp_path / "outer" / "scans", *([] if unclear else [tmp_path / "outer"])):
         with pytest.raises(DatasetError, match=message) as caught:
             load_samples(path)
         assert "expected a folder of class folders" in str(caught.value)

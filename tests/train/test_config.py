@@ -51,6 +51,10 @@ def test_every_option_survives_with_another_value_than_its_default(tmp_path):
         "groups": Path("/no"),
         "patient_pattern": "(?P<patient>\\d+)\n",
         "weights": "NO",
+        "head_type": "linear",
+        "channels": 1,
+        "classes": "no, yes",
+        "full.restarts": (2, 4),
         "fold": "2/3",
         "country": "NOR",
         "seed": 10**15,
@@ -86,6 +90,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(tmp_pa
     [
         ("seed: 1\nbatch_sise: 8\n", "run.yaml, line 2: there is no option batch_sise. Did you mean batch_size?"),
         ("full:\n  epoch: 8\n", "line 2: there is no option full.epoch. Did you mean full.epochs?"),
+        ("extended: [{stage: full}]\n", "line 1: there is no option extended"),
+        ("full:\n  restarts: [2, a]\n", "line 2: full.restarts is a list, expected a whole number"),
+        ("full:\n  restarts: 2\n", "line 2: full.restarts is 2, expected a list, such as [2, 4]"),
         ("name: demo\n", "line 1: there is no option name"),
         ("seed: 1\nfull:\n  epochs: 2.0\n", "line 3: full.epochs is 2.0, expected a whole number"),
         ("batch_size: '8'\n", "line 1: batch_size is '8', expected a whole number"),
@@ -112,7 +119,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_recipe(tmp_pa
         ("seed: {\n", "this is not YAML"),
         ("seed: \x00\n", "cannot be read"),
         ("[" * 1500, "cannot be read|contains no options|not YAML"),
-        ("architecture: vgg\n", "architecture is vgg, expected|architecture is vgg, but the recipe demo has resnet50"),
+        ("channels: 2\n", "line 1: channels is 2, expected one of 1, 3"),
+        ("channels: '1'\n", "line 1: channels is '1', expected one of 1, 3"),
+        ("head_type: deep\n", "line 1: head_type is deep, expected one of linear, two-layer"),
     ],
 )
 def test_what_is_not_an_option_is_refused_with_its_line(tmp_path, monkeypatch, text, message):
@@ -139,6 +148,12 @@ def test_a_recipe_in_the_file_and_another_on_the_command_line(tmp_path):
         parse(["--config", str(path), "--recipe", "demo"])
 
 
+def test_an_unknown_recipe_is_refused_with_its_line(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse(["--config", str(written(tmp_path, "seed: 1\nrecipe: resnet9\n"))])
+    assert "run.yaml, line 2: no recipe is called 'resnet9'. Recipes: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "why"), [("missing.yaml", "does not exist"), ("", r"is a folder. .*run\.json")])
 def test_a_file_that_is_not_there(tmp_path, name, why):
     with pytest.raises(InputError, match=why):
@@ -157,6 +172,15 @@ def test_the_record_of_a_run_is_its_configuration(trained_run, tmp_path):
     wrong["recipe"]["full"]["epoch"] = 3
     with pytest.raises(InputError, match=r"there is no option full\.epoch\. Did you mean full\.epochs"):
         parse(["--config", str(written(tmp_path, json.dumps(wrong), "run.json"))])
+
+
+def test_a_record_of_version_0_1_is_a_configuration(tmp_path):
+    """It lacks options that were added later, which have their defaults."""
+    record = json.loads((ROOT / "tests" / "data" / "run-0.1" / "run.json").read_text())
+    record["recipe"]["architecture"] = "resnet50"
+    options = of_file(written(tmp_path, json.dumps(record, indent=1), "run.json"))
+    assert (options.settings.full.epochs, options.settings.image_size, options.device) == (2, 16, "cpu")
+    assert (options.out, options.settings.mixup, options.data_seed) == (None, 0.0, None)
 
 
 def test_a_file_may_repeat_the_options_of_a_run_to_resume_and_nothing_else(tmp_path):

@@ -159,7 +159,7 @@ def test_folds_that_were_told_something_else_are_refused(crossed, people, tmp_pa
     out = copied(crossed, tmp_path)
     shutil.rmtree(out / "fold-2")
     assert main([*TINY, *people, "--full.epochs", "2", "--folds", "2", "--out", str(out)]) == 2
-    assert "fold-1: full is " in capsys.readouterr().err
+    assert "fold-1: full.epochs is 2, was 1" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == ["crossvalidation.html", "crossvalidation.json", "fold-1"]
 
 

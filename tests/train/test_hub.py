@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -220,6 +222,33 @@ def test_another_kind_is_named(hub):
     with pytest.raises(InputError, match=r"it contains no files"):
         fetch("hf:owner/empty", "run")
     assert hub.asked("GET", "/resolve/") == []
+
+
+def commands() -> dict[str, tuple[str, str, list[str]]]:
+    """Command → its module, the kind that it does not take, and its further words."""
+    return {
+        "predict": ("stageproof.runtime.__main__", "run", ["scan.jpg"]),
+        "explain": ("stageproof.runtime.explain.__main__", "run", ["scan.jpg"]),
+        "benchmark": ("stageproof.benchmarks.__main__", "run", []),
+        "bisect": ("stageproof.export.bisect.__main__", "run", []),
+        "export": ("stageproof.export.__main__", "bundle", []),
+        "evaluate": ("stageproof.train.evaluate.__main__", "bundle", []),
+    }
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_that_takes_a_run_or_a_bundle_takes_a_repository(command, hub, capsys):
+    module, other, words = commands()[command]
+    hub.add("owner/run", files_of(RUN))
+    hub.add("owner/bundle", files_of(BUNDLE))
+    main = import_module(module).main
+    assert main(["--from", f"hf:owner/{other}", *words]) == 2
+    assert re.search(rf"hf:owner/{other} at commit \w+ is a {other}, expected a", capsys.readouterr().err)
+    assert main(["--from", "nowhere", *words]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    if command != "predict":
+        assert main([*(["somewhere"] if command != "explain" else ["somewhere", "scan.jpg"]), "--from", "nowhere"]) == 2
+        assert "and --from both name the" in capsys.readouterr().err
 
 
 def test_access(hub, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from stageproof.runtime.guard.ood_guard import fit
 from stageproof.runtime.images.raster import read_image
-from stageproof.runtime.labels import LABELS
+from stageproof.runtime.labels import FOUR_STAGES, LABELS
 from stageproof.train.data.phantom.__main__ import draw_slice
 from stageproof.train.evaluate.__main__ import main
 from stageproof.train.evaluate.populations import populations, warning
@@ -45,7 +45,10 @@ def compared(run: Path, data: Path) -> dict:
     """``populations`` of an evaluation on `data`, without the evaluation."""
     record = read_record(run)
     held = held_out(run, record, data)
-    facts = {"data": {"slices_by_class": class_counts(held.slices.labels), "sizes": []}, "demographics": None}
+    facts = {
+        "data": {"slices_by_class": class_counts(held.slices.labels, FOUR_STAGES), "sizes": []},
+        "demographics": None,
+    }
     found = populations(run, record, held, facts)
     assert found is not None
     assert populations(run, record, replace(held, own=True), facts) is None

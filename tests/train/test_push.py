@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from stageproof.runtime.__main__ import main as predict
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.hub.fetch import fetch
@@ -314,6 +315,15 @@ def test_permission(hub, monkeypatch, capsys):
     assert hub.requests == []
 
 
+def test_offline_nothing_is_uploaded(hub, monkeypatch, capsys):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert main([str(BUNDLE), "owner/b"]) == 1
+    assert "HF_HUB_OFFLINE is set, so no request was sent" in capsys.readouterr().err
+    assert hub.requests == []
+
+
 def test_what_is_not_uploaded(hub, tmp_path, capsys):
     def error(folder: Path, *words: str) -> str:
         assert main([str(folder), "owner/x", *words]) == 2
@@ -346,6 +356,28 @@ def test_what_is_not_uploaded(hub, tmp_path, capsys):
     assert main([str(RUN), "x"]) == 2
     assert "'x' is not the name of a repository" in capsys.readouterr().err
     assert hub.requests == []
+
+
+def test_a_record_that_no_download_would_accept_is_not_uploaded(hub, run, capsys):
+    record = json.loads((run / "run.json").read_text())
+    record["metrics"]["accuracy"] = float("nan")
+    (run / "run.json").write_text(json.dumps(record))
+    assert main([str(run), "owner/r"]) == 2
+    assert "CheckpointError: " in (error := capsys.readouterr().err)
+    assert "run.json has NaN" in error
+    assert hub.requests == []
+
+
+def test_a_signature_goes_with_its_bundle(hub, tmp_path, capsys):
+    pytest.importorskip("cryptography")
+    bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+    shutil.copy(ROOT / "tests" / "data" / "signed" / "model.sig", bundle)
+    assert main([str(bundle), "owner/b"]) == 0
+    hub.add("owner/unsigned", files_of(BUNDLE))
+    words = ["--trusted-key", str(ROOT / "tests" / "data" / "signed" / "key.pub"), str(ROOT / "scan.jpg")]
+    assert predict(["--from", "hf:owner/b", *words]) in (0, 1)
+    assert predict(["--from", "hf:owner/unsigned", *words]) == 2
+    assert "is not signed" in capsys.readouterr().err
 
 
 def test_an_unsealed_folder_of_a_bundle_is_left_out(hub, tmp_path, capsys):

@@ -46,7 +46,7 @@ def test_too_few_people_for_a_third_part_are_refused_with_what_to_do():
         dealt(20)
 
 
-@pytest.mark.parametrize("how", [["--keep", "loss"], ["--keep", "accuracy", "--patience", "1"]], ids="-".join)
+@pytest.mark.parametrize("how", [["--keep", "loss"], ["--keep", "patient_accuracy", "--patience", "1"]], ids="-".join)
 def test_a_run_says_on_whom_it_selected_and_they_are_not_those_it_reports(few_slices, tmp_path, how):
     words = ["--data", str(few_slices), "--recipe", "resnet34-gray", "--image-size", "32", "--fold", "1/5"]
     words += ["--groups", str(few_slices / "groups.csv"), *how, "--full.epochs", "1" if len(how) == 2 else "3"]
@@ -56,6 +56,11 @@ def test_a_run_says_on_whom_it_selected_and_they_are_not_those_it_reports(few_sl
         rows = list(csv.DictReader(file))
     people = {side: {row["patient"] for row in rows if row["side"] == side} for side in ("training", "selection")}
     held = {row["patient"] for row in rows if row["side"] == "validation"}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    if "--patience" in how:  # the first epoch that is no better is the last
+        values = [line["validation_patient_accuracy"] for line in lines]
+        assert all(later > max(values[:at]) for at, later in enumerate(values[:-1]) if at)
+        assert len(values) == 3 or values[-1] <= max(values[:-1])
     assert record["split"]["selected_on"] == "selection"
     assert record["split"]["selection"] == {"slices": 8, "patients": 8}
     assert len(people["selection"]) == 8

@@ -40,6 +40,24 @@ def test_a_file_with_the_published_head_is_taken_whole(tmp_path):
     assert all(torch.equal(published.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["model.", "module.encoder.", "stage_0."])
+def test_a_network_under_any_prefix_is_taken_without_what_belongs_to_its_training(tmp_path, prefix):
+    spec = NetworkSpec.of("shufflenet_v2_x0_5", 4)
+    published = construct(spec).state_dict()
+    counters = {"criterion.weight": torch.ones(4), f"{prefix}total_ops": torch.zeros(1), "n_averaged": torch.ones(())}
+    state = {f"{prefix}{name}": tensor for name, tensor in published.items()}
+    torch.save({"net": {**state, **counters}, "epoch": 3}, tmp_path / "a.pth")
+    model = construct(spec)
+    assert "head included" in initialise(model, str(tmp_path / "a.pth"), spec, FOUR_STAGES)
+    assert all(torch.equal(published[name], tensor) for name, tensor in model.state_dict().items())
+    torch.save({**state, "attention.weight": torch.ones(2)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"has unknown attention\.weight"):
+        initialise(model, str(tmp_path / "a.pth"), spec, FOUR_STAGES)
+    torch.save({**state, **{f"teacher.{name}": tensor for name, tensor in published.items()}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"several state dicts of the network, under .*'teacher\.'"):
+        initialise(model, str(tmp_path / "a.pth"), spec, FOUR_STAGES)
+
+
 def test_of_a_1000_class_file_the_backbone_alone_is_taken(tmp_path):
     imagenet = resnet50()
     torch.save(imagenet.state_dict(), tmp_path / "a.pth")

@@ -15,7 +15,7 @@ from stageproof.runtime.errors import InputError
 from stageproof.runtime.text.hints import program
 from stageproof.train.config.config_file import ConfigFile, read_config
 from stageproof.train.config.extension import EPOCHS, place, raised
-from stageproof.train.config.option_values import all_options, flat, with_values
+from stageproof.train.config.option_values import with_values
 from stageproof.train.config.options import Options
 from stageproof.train.config.saved_options import check_same, finished_options, read_options, resumed
 from stageproof.train.data.identity.patient_pattern import compile_pattern
@@ -80,19 +80,15 @@ def _default(known: argparse.Namespace, file: ConfigFile, first: argparse.Argume
     given = file.values
     name = known.recipe or given.get("recipe") or ("resnet50-two-stage" if known.data or given.get("data") else "demo")
     if name not in RECIPES:
-        first.error(f"no recipe is called {name!r}. Recipes: {', '.join(RECIPES)}.")
+        where = "" if known.recipe else f"{file.where('recipe')}: "
+        first.error(f"{where}no recipe is called {name!r}. Recipes: {', '.join(RECIPES)}.")
     if name != given.get("recipe", name):
         raise InputError(
             f"--recipe {name}: {file.where('recipe')}, names the recipe {given['recipe']}, to which the other values "
             "of the file belong. Leave --recipe out, or remove recipe from the file."
         )
     pretrained = (known.weights or given.get("weights", "none")) != "none"
-    default = Options(settings=RECIPES[name](pretrained), recipe=name, fold=FOLDS.get(name, "1/5"))
-    fixed = flat(default)
-    for key in (key for key, option in all_options().items() if not option.shown and key in given):
-        if given[key] != fixed[key]:
-            raise InputError(f"{file.where(key)}: {key} is {given[key]}, but the recipe {name} has {fixed[key]}.")
-    return default
+    return Options(settings=RECIPES[name](pretrained), recipe=name, fold=FOLDS.get(name, "1/5"))
 
 
 def _restarts(stage: Stage) -> tuple[float, bool, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
@@ -25,7 +25,8 @@ from stageproof.train.runs.record import located
 _LARGEST = 1 << 20
 """Limit on the bytes of a configuration file."""
 _COMMAND_LINE_ONLY = ("config", "show_config", "resume")
-_OF_ONE_RUN = ("out", "json", "name", "extends", "extended", *_COMMAND_LINE_ONLY)
+_NO_OPTIONS = ("name", "extends", "extended")
+_OF_ONE_RUN = ("out", "json", *_NO_OPTIONS, *_COMMAND_LINE_ONLY)
 """Entries in the record of a run that do not apply to another run."""
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in "str int float bool null timestamp value merge".split())
 _NOTHING = ("", "~", "null", "Null", "NULL")
@@ -84,8 +85,8 @@ def _converted(path: Path, entries: Iterable[tuple[str, int, yaml.Node]], of_run
             raise InputError(f"{where}: {key} is given on the command line only. Remove it from the file.")
         if key in lines:
             raise InputError(f"{where}: {key} is given twice, first in line {lines[key]}. Remove one of them.")
-        if key not in known or key == "name":
-            also = nearest(key, known)
+        if key not in known or key in _NO_OPTIONS:
+            also = nearest(key, known.keys() - set(_NO_OPTIONS))
             raise InputError(f"{where}: there is no option {key}.{also} {_advice()}")
         try:
             values[key] = _value(node, known[key].kind)
@@ -134,7 +135,7 @@ def _value(node: yaml.Node, kind: Any) -> Any:
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
     if isinstance(node, yaml.ScalarNode) and node.tag not in _TAGS:
         raise ValueError("no tag")
-    if get_origin(kind) is UnionType:
+    if get_origin(kind) in (Union, UnionType):
         (inner,) = (one for one in get_args(kind) if one is not NoneType)
         return None if plain and node.value in _NOTHING else _value(node, inner)
     if get_origin(kind) is tuple:
@@ -142,9 +143,10 @@ def _value(node: yaml.Node, kind: Any) -> Any:
             raise ValueError("a list, such as [2, 4]")
         return tuple(_value(one, get_args(kind)[0]) for one in node.value)
     if get_origin(kind) is Literal:
-        if not isinstance(node, yaml.ScalarNode) or node.value not in get_args(kind):
-            raise ValueError(f"one of {', '.join(get_args(kind))}")
-        return node.value
+        choices = {str(one): one for one in get_args(kind) if plain or isinstance(one, str)}
+        if not isinstance(node, yaml.ScalarNode) or node.value not in choices:
+            raise ValueError(f"one of {', '.join(map(str, get_args(kind)))}")
+        return choices[node.value]
     if kind in _EXPECTED:
         if plain and kind is bool and node.value in _FLAGS:
             return _FLAGS[node.value]

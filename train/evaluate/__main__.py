@@ -123,7 +123,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(found: Evaluated) -> None:
-
     from stageproof.train.evaluate.warning_messages import is_control
     from stageproof.train.reports.calibration_text import calibration_lines, guarantee
     from stageproof.train.reports.formatting import (

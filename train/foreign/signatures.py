@@ -92,6 +92,8 @@ def read_head(found: Signature, state: Mapping[str, torch.Tensor], prefix: str) 
         name for name in layers if f"{name}bias" not in state or layers[name].ndim != 1 + len(found.features)
     ]:
         return None, f"its head has a layer that is not fully connected: {unlike[0].rstrip('.')}"
+    if unlike := [name for name in layers if tuple(state[f"{name}bias"].shape) != (len(layers[name]),)]:
+        return None, f"its head has a bias of another length than its layer: {unlike[0]}bias"
     own = f"{found.head}." if len(found.features) == 1 else f"{found.head}.1."
     if len(layers) == 1:
         ((name, weight),) = layers.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from stageproof.runtime.errors import CheckpointError
+from stageproof.train.foreign.bookkeeping import bookkeeping
 from stageproof.train.foreign.file_types import is_pickled, is_safetensors, refuse_stranger
 from stageproof.train.foreign.unpickling import classes_in, unpickled
 
@@ -130,6 +131,28 @@ def without_prefix(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     while names and all(len(parts) > common and parts[common] == names[0][common] for parts in names):
         common += 1
     return {name.split(".", common)[-1]: tensor for name, tensor in state.items()}
+
+
+def of_network(state: Mapping[str, torch.Tensor], names: Collection[str], path: Path) -> dict[str, torch.Tensor]:
+    """The tensors under the one prefix under which all `names` are there, without it and without what belongs to the
+    training (`train.foreign.bookkeeping`); all of them, unchanged, if there is no such prefix.
+
+    names: of the network's tensors, without its head. Raises CheckpointError if there are several such prefixes.
+    """
+    wanted = [name for name in names if not name.endswith(_COUNTER)]
+    starts = [name.removesuffix(wanted[0]) for name in state if name.endswith(wanted[0])] if wanted else []
+    prefixes = [one for one in starts if all(f"{one}{name}" in state for name in wanted)]
+    if len(prefixes) > 1:
+        raise CheckpointError(
+            f"{path} contains several state dicts of the network, under {', '.join(map(repr, prefixes))}. Save one "
+            "alone."
+        )
+    if not prefixes:
+        return dict(state)
+    (prefix,) = prefixes
+    found, _ = bookkeeping(name for name in state if name.removeprefix(prefix) not in names)
+    dropped = {name for listed in found.values() for name in listed}
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name not in dropped}
 
 
 def outputs(state: Mapping[str, torch.Tensor]) -> int | None:

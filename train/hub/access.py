@@ -68,7 +68,7 @@ def refusals(repository: Repository) -> Iterator[None]:
         ) from error
     except OfflineModeIsEnabled as error:
         raise HubError(
-            f"{name}: HF_HUB_OFFLINE is set, so the Hub was not asked. Unset it, or give a local path."
+            f"{name}: HF_HUB_OFFLINE is set, so no request was sent. Unset it to use the network."
         ) from error
     except LocalEntryNotFoundError as error:
         raise HubError(f"{name} cannot be read: {_one_line(error)}") from error

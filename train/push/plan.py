@@ -131,7 +131,10 @@ def _of_run(path: Path, with_patients: bool) -> Plan:
             files[name] = path / name
     public = public_record(record, path)
     text = json.dumps(public, indent=2) + "\n"
-    parse(text, str(path / RECORD))  # as strict as the download
+    try:
+        parse(text, str(path / RECORD))  # as strict as the download
+    except BundleError as error:
+        raise CheckpointError(f"{error} Nothing was uploaded, since nobody could download it.") from error
     files[RECORD] = text.encode()
     shown = {name: source for name, source in files.items() if not _of_patients(name)}
     advice = f"Evaluate the run again: {command('train.evaluate', path)}"

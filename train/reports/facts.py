@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 from stageproof.runtime.errors import InputError, TrainingError
@@ -23,7 +24,7 @@ class Facts:
     def __init__(self, name: str, content: dict[str, Any]) -> None:
         self.name, self.content = name, content
 
-    @property
+    @cached_property
     def classes(self) -> LabelSet:
         """The label set. Raises CardError if it is missing or invalid."""
         try:

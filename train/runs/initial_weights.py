@@ -14,7 +14,7 @@ from stageproof.train.foreign.class_order import decide
 from stageproof.train.foreign.imagenet import imagenet_state
 from stageproof.train.foreign.side_files import beside
 from stageproof.train.foreign.stated_order import stated
-from stageproof.train.foreign.weight_files import Weights, last_matrix, outputs, read_weights
+from stageproof.train.foreign.weight_files import Weights, last_matrix, of_network, outputs, read_weights
 from stageproof.train.networks import NetworkSpec, construct
 from stageproof.train.networks.adapt import adapted, is_of_head
 from stageproof.train.runs.directory import load_weights
@@ -25,8 +25,8 @@ _ADVICE = "Train with the --recipe of its network, or leave --weights out."
 def initialise(model: nn.Module, weights: str, network: NetworkSpec, classes: LabelSet | None) -> str:
     """Load `weights` into `model`, which was built from `network`; returns a short description of what was loaded.
 
-    weights: ``none`` (random), ``imagenet`` (torchvision's, downloaded if not cached), or a path to a state dict; weights
-    for three input channels and for another image size are adapted (`train.networks.adapt`).
+    weights: ``none`` (random), ``imagenet`` (torchvision's, downloaded if not cached), or a path to a state dict.
+        Weights for three input channels and for another image size are adapted (`train.networks.adapt`).
     classes: the label set of the model's outputs; None: not known yet, as before the data is read.
 
     Only the backbone is loaded if the head has another shape, or if its classes are known to be others
@@ -38,7 +38,8 @@ def initialise(model: nn.Module, weights: str, network: NetworkSpec, classes: La
         return "random weights"
     path = Path(weights)
     found = Weights(imagenet_state(network.architecture), {}) if weights == "imagenet" else read_weights(path)
-    state, changes = adapted(found.state, model, network)
+    backbone = [name for name in model.state_dict() if not is_of_head(name, model)]
+    state, changes = adapted(of_network(found.state, backbone, path), model, network)
     found = replace(found, state=state)
     own = model.state_dict()
     head = {name for name in state if is_of_head(name, model)}
@@ -51,9 +52,9 @@ def initialise(model: nn.Module, weights: str, network: NetworkSpec, classes: La
         why = f"its classes are {', '.join(order)}"
     else:
         why = "its head has another shape"
-    backbone = {name: tensor for name, tensor in state.items() if name not in head}
+    without = {name: tensor for name, tensor in state.items() if name not in head}
     kept = {name: tensor for name, tensor in own.items() if is_of_head(name, model)}
-    load_weights(model, {**backbone, **kept}, path, _ADVICE)
+    load_weights(model, {**without, **kept}, path, _ADVICE)
     return f"{weights}, backbone only ({why}){changes}"
 
 

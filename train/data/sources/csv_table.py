@@ -34,6 +34,8 @@ def from_table(path: Path) -> Rows:
         )
     if not rows:
         raise DatasetError(f"{path} lists no slice: it has a header and no rows.")
+    if twice := [name for name in names.values() if name is not None and header.count(name) > 1]:
+        raise DatasetError(f"{path} has the column {twice[0]!r} twice. Rename or remove one of them.")
     where, label = str(names["path"]), str(names["label"])
     if others := [name for name in columns("label", header) if name != label]:
         _log.info("%s: labels are read from the column %r, not from %s", path, label, ", ".join(map(repr, others)))

@@ -17,6 +17,7 @@ from stageproof.train.data.class_column import is_class, resolve
 from stageproof.train.data.identity.from_names import names_no_patient
 from stageproof.train.data.identity.participants import class_of_each, participants_file
 from stageproof.train.data.samples import Skipped
+from stageproof.train.data.sources.not_taken import is_of_another_kind, not_taken
 from stageproof.train.data.sources.rows import Part, Rows
 
 _KNOWN = {"groups.csv", "participants.tsv", "participants.json", "dataset_description.json", "README", "README.md"}
@@ -90,6 +91,10 @@ def class_folders(root: Path, classes: LabelSet | None, by_position: bool = True
     try:
         found, labels = resolve(names, f"{root}, class folders", classes, by_position=by_position)
     except DatasetError as error:
+        first = files_below(root).files[:8]
+        known = any(is_class(name, classes) for name in names)
+        if first and not known and all(is_of_another_kind(file) for file in first):
+            raise DatasetError(f"{root}: expected one folder for each class. {not_taken(first[0])}") from error
         advice = "Give the folder that contains the class folders, and move others out."
         raise type(error)(f"{error} {advice}") from error
     taken = labels.tolist()

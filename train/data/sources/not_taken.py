@@ -15,6 +15,7 @@ EXPECTED = (
 _EXPORT = (
     "Write its images as PNG files into one folder for each class, or list them in a CSV of path, label and patient"
 )
+_IMAGE, _UNKNOWN = "one image", "a file of unknown type"
 _UNPACK = "Unpack it, and give the folder"
 _TABLE = "Save the table as CSV in UTF-8, with the columns path, label and patient"
 _STARTS: tuple[tuple[bytes, str, str], ...] = (
@@ -47,6 +48,17 @@ def not_taken(path: Path) -> str:
     return f"{path} is {what}; expected {EXPECTED}. {step}."
 
 
+def is_of_another_kind(path: Path) -> bool:
+    """Whether the file is known by its first bytes, and is neither an image nor text."""
+    try:
+        with open_regular(path) as file:
+            head = file.read(HEAD)
+    except OSError:
+        return False
+    what, _ = _kind(head, path.suffix.lower())
+    return what != _IMAGE and what != _UNKNOWN and _text(head) is None and bool(head)
+
+
 def _kind(head: bytes, suffix: str) -> tuple[str, str]:
     """Description and next step."""
     found = next(((what, step) for start, what, step in _STARTS if head.startswith(start)), None)
@@ -65,10 +77,10 @@ def _kind(head: bytes, suffix: str) -> tuple[str, str]:
     if _is_tfrecord(head):
         return "a TFRecord file", _EXPORT
     if is_dicom(head) or image_format(head) is not None:
-        return "one image", "Give the folder that contains the class folders"
+        return _IMAGE, "Give the folder that contains the class folders"
     if not head:
         return "empty (0 bytes)", "Copy it again"
-    return _text(head) or ("a file of unknown type", _EXPORT)
+    return _text(head) or (_UNKNOWN, _EXPORT)
 
 
 def _volume(what: str) -> tuple[str, str]:

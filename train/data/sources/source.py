@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.images.debris import files_below
+from stageproof.runtime.images.debris import files_below, is_debris
 from stageproof.runtime.labels import LabelSet
 from stageproof.runtime.text.hints import command, quoted
 from stageproof.train.data.class_column import is_class
@@ -106,6 +106,13 @@ def check_trainable(samples: Samples) -> None:
             f"{samples.source} has images of {only} alone; training needs images of two classes or more. Add images of "
             f"{' or '.join(absent)}. (train.audit and train.evaluate accept such data.)"
         )
+
+
+def has_no_labels(folder: Path) -> bool:
+    """Whether `folder` holds files alone that name no classes: no folders, parquet files, saved dataset or table."""
+    files = [path for path in folder.iterdir() if not is_debris(path.name)]
+    listed = is_saved(folder) or any(path.is_dir() or path.suffix.lower() == ".parquet" for path in files)
+    return not listed and not tables_of(folder)
 
 
 def tables_of(data: Path) -> list[Path]:
