@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from stageproof.runtime.errors import BundleError, InputError
@@ -42,6 +43,9 @@ class ModelInfo:
     """How slices are combined into a study's probability; None: their mean, as in version 0.1."""
     head: str | None = None
     """Head of the network, one of `runtime.networks.spec.HEADS`; None: the default of its architecture."""
+
+    positive_recorded: bool = dataclass_field(default=True, compare=False, repr=False)
+    """Whether the description has ``positive``; False in version 0.1."""
 
     @property
     def network(self) -> NetworkSpec:
@@ -86,6 +90,7 @@ class ModelInfo:
             abstain_below=abstain_below,
             study=_study(data, len(labels), where),
             head=_head(data, where),
+            positive_recorded="positive" in data,
         )
 
     @classmethod
@@ -113,7 +118,8 @@ def label_set_in(data: Mapping[str, Any], where: str) -> LabelSet:
     labels = field(data, "labels", list, where)
     order, positive = data.get("clinical_order"), data.get("positive")
     for name, value in (("labels", labels), ("clinical_order", order), ("positive", positive)):
-        if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        absent = value is None and name not in data
+        if not absent and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
             raise BundleError(f"{where}: '{name}' is {value!r}, expected a list of class names. Export again.")
     if order is None:
         order = _usual_order(labels)

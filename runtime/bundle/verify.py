@@ -161,6 +161,8 @@ def contradiction(found: ArtifactMetadata, manifest: Manifest, artifact: Artifac
         inside["labels_from"], outside["labels_from"] = found.labels_from, manifest.labels_from
     if found.guarded and manifest.guard is None:
         inside["guard"], outside["guard"] = "required", "none"
+    if found.model.positive_recorded and not manifest.model.positive_recorded:
+        outside["positive"] = None
     pairs = ((key, inside.get(key), outside.get(key)) for key in {**inside, **outside})  # study, head may be absent
     return next((pair for pair in pairs if pair[1] != pair[2]), None)
 
