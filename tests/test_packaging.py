@@ -30,6 +30,8 @@ def test_every_module_imports():
         for module in pkgutil.walk_packages([str(ROOT / part)], f"stageproof.{part}.")
         if not module.name.endswith("__main__") and ".test_" not in module.name
     ]
+    if importlib.util.find_spec("ray") is None:  # of its own extra, which nothing else installs
+        names.remove("stageproof.serving.archive.engines.ray_actors")
     assert len(names) > 30
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, text=True, capture_output=True)

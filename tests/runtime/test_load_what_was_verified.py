@@ -34,7 +34,7 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def tiny_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network of these bundles, as the backend of `.safetensors` has to know it."""
-    monkeypatch.setitem(networks._SHAPES, tiny.NAME, networks._Shape("conv1", (), (), "", ("fc",)))
+    monkeypatch.setitem(networks._SHAPES, tiny.NAME, networks._Shape("conv1", (), (), ""))
 
 
 @pytest.fixture(scope="module")

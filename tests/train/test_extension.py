@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from stageproof.train.config.options import Extension
 from stageproof.train.config.saved_options import read_options, write_options
 from stageproof.train.engine.loop import _rate
 from stageproof.train.engine.progress import ProgressBar
+from stageproof.train.engine.signals import StopRequest
 from stageproof.train.recipes import Stage
 from stageproof.train.runs.record import read_record
 from stageproof.train.runs.unfinished import partial_folder
@@ -32,17 +31,23 @@ def words(data: Path, out: Path, *more: str) -> list[str]:
 
 
 def interrupt(monkeypatch, arguments: list[str], after: int) -> None:
-    """Train; when the figures of `after` steps are known, the process is asked to stop."""
-    step, count = ProgressBar.step, []
+    """Train; when the figures of `after` steps are known, the run is asked to stop, as SIGTERM does. The signal itself
+    would end a worker of pytest that runs tests outside of its main thread (tests/train/test_resume.py sends it)."""
+    step, enter, count, asked = ProgressBar.step, StopRequest.__enter__, [], []
 
     def stopping(self, figures):
         step(self, figures)
         count.append(1)
         if len(count) == after:
-            os.kill(os.getpid(), signal.SIGTERM)
+            asked[-1].requested = True
+
+    def remembered(self):
+        asked.append(self)
+        return enter(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(ProgressBar, "step", stopping)
+        patch.setattr(StopRequest, "__enter__", remembered)
         assert main(arguments) == 0
 
 

@@ -104,4 +104,6 @@ def settings(run: Facts) -> Table:
 
 
 def _plain(value: Any) -> str:
-    return "no" if value is None or value is False else "yes" if value is True else str(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return "not set" if value is None else "no" if value is False else "yes" if value is True else str(value)
