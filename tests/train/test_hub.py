@@ -406,7 +406,7 @@ def test_a_copy_to_work_on_leaves_the_downloaded_run_as_it_was(hub, tmp_path, sa
 
 def test_the_commit_is_in_the_provenance_of_an_export(hub, monkeypatch):
     from stageproof.export.reference.model import from_run
-    from stageproof.train.models import ARCHITECTURES
+    from stageproof.train.networks import ARCHITECTURES
     from tests import tiny
 
     sha = hub.add("owner/r", files_of(RUN)).branches["main"]
