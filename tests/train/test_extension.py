@@ -31,8 +31,10 @@ def words(data: Path, out: Path, *more: str) -> list[str]:
 
 
 def interrupt(monkeypatch, arguments: list[str], after: int) -> None:
-    """Train; when the figures of `after` steps are known, the run is asked to stop, as SIGTERM does. The signal itself
-    would end a worker of pytest that runs tests outside of its main thread (tests/train/test_resume.py sends it)."""
+    """Train, and request a stop after the figures of `after` steps, as SIGTERM would.
+
+    The signal itself would end a pytest worker that runs tests outside of its main thread; tests/train/test_resume.py
+    sends it to a process of its own."""
     step, enter, count, asked = ProgressBar.step, StopRequest.__enter__, [], []
 
     def stopping(self, figures):

@@ -1,4 +1,4 @@
-"""A network is told from the names and shapes of its tensors; nothing that fits it only in part is taken for it."""
+"""Networks are identified by the names and shapes of their tensors; a partial fit is refused."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _texts(files: dict[str, Path | bytes]) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Name and text of each text file; the text is read when it is asked for."""
+    """Name of each text file, and a function that reads it."""
     for name, source in files.items():
         if name.endswith((".json", ".jsonl", ".md", ".csv", ".html")):
             yield name, lambda source=source: content_of(source).decode("utf-8", "replace")  # type: ignore[misc]
