@@ -98,11 +98,12 @@ def test_killed_at_random_moments(key, tmp_path):
     whole = time.monotonic() - begun
     expected = bytes_of(quiet)
     chance = random.Random(5)
+    longest = max(6 * whole / KILLS, 10.0)  # s; about three runs in all
     kills: dict[str, int] = {}
     finished = 0
     while sum(kills.values()) < KILLS:
         runner = started(command(out, inputs, key, *options), errors)
-        wait = chance.uniform(0, 1.2 * whole / 2)
+        wait = chance.uniform(0, longest)
         try:
             runner.wait(wait)
         except subprocess.TimeoutExpired:
