@@ -1,0 +1,118 @@
+"""A server's process with its descendants: started, paused, measured and ended. Linux only: reads /proc.
+
+Descendants are found by an environment variable that they inherit, because some servers start daemons whose parent is
+not the server.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_MARK = "STAGEPROOF_BENCHMARK"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_END_S = 8.0
+"""Time to end by SIGTERM before SIGKILL."""
+
+
+class ProcessTree:
+    """A command that is running, in a session of its own; a context manager that ends all its processes."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> None:
+        """Start `command` in `folder`; its output goes to `log`. Raises OSError."""
+        self._mark = uuid.uuid4().hex
+        self.log = log
+        with log.open("wb") as file:
+            self._first = subprocess.Popen(
+                command,
+                env={**environment, _MARK: self._mark},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def exit_status(self) -> int | None:
+        """Exit status of the first process; None while it runs."""
+        return self._first.poll()
+
+    def pids(self) -> list[int]:
+        """The processes that are alive."""
+        wanted = f"{_MARK}={self._mark}".encode()
+        found = []
+        for folder in _processes():
+            with suppress(OSError):
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+        return found
+
+    def pss(self) -> int:
+        """Proportional set size of all processes, in bytes: memory that several share counts once in total."""
+        total = 0
+        for pid in self.pids():
+            with suppress(OSError):
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+                total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        return total
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the processes that are alive, user and system."""
+        total = 0
+        for pid in self.pids():
+            with suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+                total += sum(map(int, fields.split()[11:13]))  # utime, stime: fields 14 and 15 of proc_pid_stat(5)
+        return total / _TICKS
+
+    def pause(self) -> None:
+        """Stop all processes, so that they use no CPU while another server is measured."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Continue after `pause`."""
+        self._send(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End all processes."""
+        self.resume()
+        with suppress(ProcessLookupError):
+            self._first.terminate()
+        until = time.monotonic() + _END_S
+        while self.pids() and time.monotonic() < until:
+            self._first.poll()
+            time.sleep(0.05)
+        while self.pids():  # again, in case one forks meanwhile
+            self._send(signal.SIGKILL)
+            self._first.poll()
+            time.sleep(0.02)
+        self._first.wait()
+
+    def last_lines(self, count: int = 3) -> str:
+        """The end of the log, in one line."""
+        text = self.log.read_text(encoding="utf-8", errors="replace").strip() if self.log.exists() else ""
+        return " | ".join(text.splitlines()[-count:])[-600:] or "its log is empty"
+
+    def _send(self, number: signal.Signals) -> None:
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def __enter__(self) -> ProcessTree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _processes() -> Iterator[Path]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            yield folder
