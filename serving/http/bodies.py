@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.requests import Request
@@ -16,10 +16,10 @@ from stageproof.serving.http.errors import Refusal, bad
 
 
 class Budget:
-    """Bytes of all requests that are being received or predicted. For one event loop."""
+    """Bytes of all requests that are being received or predicted. For one event loop. observe: gets their number."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._used = most, 0
+    def __init__(self, most: int, observe: Callable[[int], object] = lambda used: None) -> None:
+        self._most, self._used, self._observe = most, 0, observe
 
     @contextmanager
     def held(self) -> Iterator[Held]:
@@ -29,6 +29,7 @@ class Budget:
             yield share
         finally:
             self._used -= share.bytes
+            self._observe(self._used)
 
     def take(self, count: int) -> None:
         """Raise Refusal (503) if so many more bytes would exceed the budget."""
@@ -40,6 +41,7 @@ class Budget:
                 retry_after=1,
             )
         self._used += count
+        self._observe(self._used)
 
 
 class Held:

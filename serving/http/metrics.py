@@ -57,6 +57,7 @@ class Metrics:
         stage = "Time in the queue (wait, each request), and of decoding, guard and preprocessing, engine (each image)."
         self.stage_seconds = histogram("stage_seconds", stage, _SECONDS, "stage")
         self.queue_images = gauge("queue_images", "Images in the queue.", "livesum")
+        self.held_bytes = gauge("held_bytes", "Bytes of requests that are received or answered.", "livesum")
         self.batch_images = histogram("batch_images", "Images of each batch.", _IMAGES)
         self.predictions = counter("predictions_total", "Images by status and reason code.", "status", "code")
         self.labels = counter("labels_total", "Images with status ok, by label.", "label")

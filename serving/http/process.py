@@ -54,7 +54,8 @@ def serve(
 
 
 async def _serve(options: Options, listener: socket.socket, token: bytes | None, on_ready: Callable[[], None]) -> None:
-    service, budget = Service(options, Metrics()), Budget(options.queue_mb << 20)
+    service = Service(options, Metrics())
+    budget = Budget(options.queue_mb << 20, service.metrics.held_bytes.set)
     server = _Server(_config(options, application(service, budget, token)))
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
