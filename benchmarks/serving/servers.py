@@ -1,6 +1,6 @@
 """The servers that are measured: how each is started, what it is sent, and with which settings.
 
-The program of a peer is in `benchmarks.serving.peers`; its docstring names the documentation that its settings are from.
+The program of a peer is in `benchmarks.serving.peers`; its docstring names the documentation of its settings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stageproof.benchmarks.serving.protocols import (
+from stageproof.benchmarks.serving.client.protocols import (
     Protocol,
     base64_json,
     base64_list,

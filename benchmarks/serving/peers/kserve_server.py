@@ -13,8 +13,11 @@ import asyncio
 import base64
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import kserve
+import kserve.model_server
+from kserve.protocol.rest.server import RESTServer
 
 from .pipeline import HOST, NAME, Pipeline, Settings
 
@@ -37,8 +40,17 @@ class Stages(kserve.Model):
         return kserve.InferResponse(payload.id or "", NAME, [label, probabilities])
 
 
+class _Loopback(RESTServer):
+    """KServe's server listens on all addresses, and has no option for that."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.config.host = HOST
+
+
 if __name__ == "__main__":
     settings = Settings.read()
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # no line for each request, as with the others
+    kserve.model_server.RESTServer = _Loopback
     server = kserve.ModelServer(http_port=settings.port, enable_grpc=False, workers=1, enable_latency_logging=False)
     server.start([Stages(settings)])

@@ -1,4 +1,4 @@
-"""The pipeline that all peers serve: Pillow, NumPy and ONNX Runtime, from encoded images to labels and probabilities."""
+"""The pipeline that all peers serve, from encoded images to probabilities: Pillow, NumPy and ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import aiohttp
 import numpy as np
 
 from stageproof.benchmarks.contenders.poisson_arrivals import arrival_times
-from stageproof.benchmarks.serving.protocols import Request
+from stageproof.benchmarks.serving.client.protocols import Request
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 """A request without a response by then is an error."""
