@@ -131,7 +131,7 @@ def peer(name: str, python: str, model: Mapping[str, object], work: Path) -> Ser
     return Server(
         name,
         described.title,
-        (python, "-m", f"serving_peers.{described.module}"),
+        (python, "-c", f"from serving_peers.{described.module} import serve; serve()"),
         environment,
         port,
         described.protocol,

@@ -33,7 +33,8 @@ class Stages:
         return self.pipeline.answers([base64.b64decode(image) for image in images])
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """Serve until the process is ended, by BentoML's own command."""
     service = "serving_peers.bentoml_server:Stages"
     words = ["-m", "bentoml", "serve", service, "--host", HOST, "--port", str(settings.port)]
     os.execv(sys.executable, [sys.executable, *words])

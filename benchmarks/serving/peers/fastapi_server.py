@@ -41,6 +41,7 @@ def application(settings: Settings) -> FastAPI:
     return app
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """Serve until the process is ended."""
     settings = Settings.read()
     uvicorn.run(application(settings), host=HOST, port=settings.port, access_log=False, log_level="warning")

@@ -48,7 +48,8 @@ class _Loopback(RESTServer):
         self.config.host = HOST
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """Serve until the process is ended."""
     settings = Settings.read()
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # no line for each request, as with the others
     kserve.model_server.RESTServer = _Loopback

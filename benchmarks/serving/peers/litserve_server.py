@@ -44,7 +44,8 @@ class Api(litserve.LitAPI):
         return output
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """Serve until the process is ended."""
     settings = Settings.read()
     api = Api(max_batch_size=settings.batch, batch_timeout=WAIT_S)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)

@@ -34,6 +34,11 @@ class Model(MLModel):
         return InferenceResponse(model_name=self.name, outputs=outputs)
 
 
+def serve() -> None:
+    """Serve until the process is ended."""
+    asyncio.run(_serve(Settings.read()))
+
+
 async def _serve(settings: Settings) -> None:
     server = MLServer(
         ServerSettings(
@@ -50,10 +55,3 @@ async def _serve(settings: Settings) -> None:
         name=NAME, implementation=Model, max_batch_size=settings.batch, max_batch_time=WAIT_S, parameters={}
     )
     await server.start([model])
-
-
-if __name__ == "__main__":
-    # Imported by its name: the worker, a process of its own, unpickles a reference to the model's class.
-    from serving_peers import mlserver_server
-
-    asyncio.run(mlserver_server._serve(Settings.read()))

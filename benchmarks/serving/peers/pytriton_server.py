@@ -15,7 +15,9 @@ from pytriton.triton import Triton, TritonConfig
 from .pipeline import HOST, NAME, Pipeline, Settings
 
 
-def _serve(settings: Settings) -> None:
+def serve() -> None:
+    """Serve until the process is ended."""
+    settings = Settings.read()
     pipeline = Pipeline(settings)
 
     @batch
@@ -40,7 +42,3 @@ def _serve(settings: Settings) -> None:
             strict=False,
         )
         triton.serve()
-
-
-if __name__ == "__main__":
-    _serve(Settings.read())

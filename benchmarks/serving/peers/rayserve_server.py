@@ -13,7 +13,7 @@ import signal
 from typing import Any
 
 import ray
-from ray import serve
+import ray.serve
 from starlette.requests import Request
 
 from .pipeline import HOST, WAIT_S, Pipeline, Settings
@@ -21,14 +21,14 @@ from .pipeline import HOST, WAIT_S, Pipeline, Settings
 settings = Settings.read()
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=8 * settings.batch, ray_actor_options={"num_cpus": 1})
+@ray.serve.deployment(num_replicas=1, max_ongoing_requests=8 * settings.batch, ray_actor_options={"num_cpus": 1})
 class Stages:
     """POST / with the bytes of an image."""
 
     def __init__(self) -> None:
         self.pipeline = Pipeline(settings)
 
-    @serve.batch(max_batch_size=settings.batch, batch_wait_timeout_s=WAIT_S)
+    @ray.serve.batch(max_batch_size=settings.batch, batch_wait_timeout_s=WAIT_S)
     async def answers(self, images: list[bytes]) -> list[dict[str, Any]]:
         """One answer for each image."""
         return await asyncio.to_thread(self.pipeline.answers, images)
@@ -37,16 +37,11 @@ class Stages:
         return await self.answers(await request.body())  # type: ignore[arg-type, return-value]
 
 
-def _serve() -> None:
+def serve() -> None:
+    """Serve until SIGTERM."""
     ray.init(num_cpus=settings.threads, include_dashboard=False, _node_ip_address=HOST, log_to_driver=False)
-    serve.start(http_options=serve.HTTPOptions(host=HOST, port=settings.port))
-    serve.run(Stages.bind(), name="stages", route_prefix="/")
+    ray.serve.start(http_options=ray.serve.HTTPOptions(host=HOST, port=settings.port))
+    ray.serve.run(Stages.bind(), name="stages", route_prefix="/")
     signal.sigwait([signal.SIGTERM, signal.SIGINT])
-    serve.shutdown()
+    ray.serve.shutdown()
     ray.shutdown()
-
-
-if __name__ == "__main__":
-    from serving_peers import rayserve_server  # by its name, so that the replica imports the class, too
-
-    rayserve_server._serve()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from stageproof.benchmarks.compare.statistics import (
     interval_of_times,
     level,
 )
-from stageproof.benchmarks.reports.figures import LEAST_FOR_INTERVAL, Interval, tail
+from stageproof.benchmarks.reports.figures import LEAST_FOR, LEAST_FOR_INTERVAL, Interval, tail
 from stageproof.benchmarks.serving.client.load import LOADS, per_image
 from stageproof.benchmarks.serving.results.record import Cell
 
@@ -61,7 +61,7 @@ def of(cells: Sequence[Cell]) -> Figures:
     """Figures of one server under one load. cells: one for each round."""
     cells = sorted(cells, key=lambda one: one.round)
     latencies = np.array([one for cell in cells for one in cell.latencies_ms])
-    enough = len(latencies) >= LEAST_FOR_INTERVAL
+    enough = len(latencies) >= LEAST_FOR[0.9]  # requests of one batch are slow together: fewer say little
     p99 = tail(latencies, 0.99)
     errors: dict[str, int] = {}
     for cell in cells:
@@ -79,7 +79,7 @@ def of(cells: Sequence[Cell]) -> Figures:
         float(np.median(latencies)) if len(latencies) else None,
         interval_of_times(latencies) if enough else None,
         p99,
-        bootstrap(latencies, lambda values: float(np.quantile(values, 0.99))) if p99 is not None else None,
+        bootstrap(latencies, 0.99) if p99 is not None else None,
         _median([one.offered_per_s for one in cells]),
         _median([one.late_ms for one in cells]),
         float(np.mean([one.client_cpu for one in cells])),
@@ -94,17 +94,17 @@ def milliseconds_per_image(cells: Sequence[Cell]) -> np.ndarray:
     return np.concatenate([np.empty(0), *(per_image(one.ended_s, one.seconds) for one in cells)])
 
 
-def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], float], seed: int = 0) -> Interval:
-    """95 % interval of a statistic of autocorrelated values (N,): moving-block bootstrap (Künsch 1989), percentiles.
+def bootstrap(values: np.ndarray, share: float, seed: int = 0) -> Interval:
+    """95 % interval of the percentile `share` of autocorrelated values (N,): moving-block bootstrap (Künsch 1989).
 
     A block is N^(1/3) values or, if longer, the autocorrelation time: requests of one batch are slow together.
     """
     count = len(values)
     block = min(count, math.ceil(max(count ** (1 / 3), autocorrelation_time(values))))
     random = np.random.default_rng(seed)
-    starts = random.integers(0, count - block + 1, (DRAWS, -(-count // block)))
-    drawn = [statistic(values[(row[:, None] + np.arange(block)).ravel()[:count]]) for row in starts]
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    starts = random.integers(0, count - block + 1, (DRAWS, -(-count // block), 1))
+    drawn = values[(starts + np.arange(block)).reshape(DRAWS, -1)[:, :count]]
+    low, high = np.quantile(np.quantile(drawn, share, axis=1, overwrite_input=True), (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -48,7 +48,7 @@ def lines(record: ServingRecord) -> Iterator[str]:
 
 def markdown(record: ServingRecord) -> str:
     """Machine and settings, the verdicts, a table for each load, and where the service spends its time."""
-    parts = [_machine(record) + ".", _alone(record) + " " + _client(record)]
+    parts = [_machine(record), _alone(record) + " " + _client(record)]
     parts += [*map(str, record.facts["notes"]), _markdown(aims(record))]
     found = figures(record.cells)
     for _, group in groupby(found, key=lambda one: one.load):
@@ -151,7 +151,7 @@ def _machine(record: ServingRecord) -> str:
     said.append(f"onnxruntime {versions.get('onnxruntime', 'unknown')}")
     said += [f"{facts['rounds']} rounds", str(facts["started"]), f"commit {facts.get('commit')}"]
     busy = " This machine was too busy to measure on: do not publish these figures." if machine.get("busy") else ""
-    return ", ".join(said) + busy
+    return ", ".join(said) + "." + busy
 
 
 def _with(value: float | None, within: Interval | None) -> str:

@@ -91,7 +91,7 @@ def _tail(record: ServingRecord) -> Verdict:
     if p99 is None:
         return Verdict(aim, f"{len(latencies)} requests, {LEAST_FOR[0.99]} are needed for a p99", None)
     single = float(np.median(alone))
-    low, high = (one / single for one in bootstrap(latencies, lambda values: float(np.quantile(values, 0.99))))
+    low, high = (one / single for one in bootstrap(latencies, 0.99))
     figure = f"{p99 / single:.2f} ({low:.2f} to {high:.2f}); {number(p99)} ms over {number(single)} ms"
     return _judged(aim, figure, p99 / single, (low, high), TAIL_RATIO)
 
