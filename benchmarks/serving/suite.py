@@ -166,9 +166,9 @@ def _ceiling(images: Sequence[bytes], seconds: float, work: Path) -> list[Cell]:
     """What the load generator reaches with a server that does nothing."""
     port, protocol, cells = free_port(), raw("/"), []
     requests = [protocol.encode(image) for image in images]
-    command = (sys.executable, "-m", "stageproof.benchmarks.serving.client.trivial_server", str(port))
+    code = f"from stageproof.benchmarks.serving.client.trivial_server import serve; serve({port})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with ProcessTree(command, environment, work, work / "trivial.log") as tree:
+    with ProcessTree((sys.executable, "-c", code), environment, work, work / "trivial.log") as tree:
         for load in LOADS:
             if not load.clients:
                 continue

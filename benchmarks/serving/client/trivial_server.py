@@ -1,11 +1,10 @@
 """A server that does nothing: reads a request and sends the same answer. What the load generator reaches with it is the
-load generator's own ceiling. Run as `python -m stageproof.benchmarks.serving.client.trivial_server PORT`."""
+load generator's own ceiling."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from typing import cast
 
 _BODY = b'{"label": "none", "probabilities": [1.0]}'
@@ -35,11 +34,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(_ANSWER)
 
 
-async def serve(port: int) -> None:
+def serve(port: int) -> None:
     """Serve until the process is ended."""
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port)
-    await server.serve_forever()
 
+    async def forever() -> None:
+        await (await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port)).serve_forever()
 
-if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(forever())

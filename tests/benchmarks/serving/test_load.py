@@ -86,7 +86,9 @@ def test_nobody_listens():
 
 def test_arrivals_are_a_poisson_process():
     due = arrival_times(50, 400, seed=3)
-    assert (np.diff(due) > 0).all() and due[0] >= 0 and due[-1] < 400
+    assert (np.diff(due) > 0).all()
+    assert due[0] >= 0
+    assert due[-1] < 400
     assert len(due) == pytest.approx(20_000, rel=0.03)
     gaps = np.diff(due)
     assert gaps.std() == pytest.approx(gaps.mean(), rel=0.03), "exponential: evenly spaced arrivals have no spread"
@@ -129,7 +131,8 @@ def test_loads_have_different_names():
 def test_json_answers(protocol, body):
     assert protocol.decode({}, json.dumps(body).encode()) == ("a", (0.25, 0.75))
     request = protocol.encode(b"\xff\xd8 image")
-    assert request.path.startswith("/") and request.body
+    assert request.path.startswith("/")
+    assert request.body
     with pytest.raises((ValueError, KeyError, TypeError)):
         protocol.decode({}, b'{"error": "no"}')
 
