@@ -19,6 +19,8 @@ _MARK = "STAGEPROOF_BENCHMARK"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _END_S = 8.0
 """Time to end by SIGTERM before SIGKILL."""
+_REST_END_S = 2.0
+"""The same, of processes that are left when the first one has ended."""
 
 
 class ProcessTree:
@@ -83,12 +85,14 @@ class ProcessTree:
     def close(self) -> None:
         """End all processes."""
         self.resume()
-        with suppress(ProcessLookupError):
-            self._first.terminate()
-        until = time.monotonic() + _END_S
+        self._first.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._first.wait(_END_S)
+        self._send(signal.SIGTERM)  # what it started and did not end
+        until = time.monotonic() + _REST_END_S
         while self.pids() and time.monotonic() < until:
             self._first.poll()
-            time.sleep(0.05)
+            time.sleep(0.02)
         while self.pids():  # again, in case one forks meanwhile
             self._send(signal.SIGKILL)
             self._first.poll()
