@@ -97,6 +97,7 @@ def _work(options: Options, listener: socket.socket, token: bytes | None, ready:
 
 
 def _bound(host: str, port: int) -> socket.socket:
+    listener = None
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -106,10 +107,11 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(1)  # so that a second service on this port fails here; uvicorn sets the backlog
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise InputError(
-            f"--host {host} --port {port} cannot be bound ({error.strerror}). Give another port."
+            f"--host {host} --port {port} cannot be bound ({error.strerror}). Give another address or port."
         ) from error
-    listener.set_inheritable(True)
     return listener
 
 

@@ -190,9 +190,13 @@ def test_closing_answers_what_was_accepted_and_refuses_the_rest(batcher, held, i
     futures = [block(one, held, images[0]), *(one.submit([images[at]], FAR) for at in range(5))]
     closing = threading.Thread(target=one.close)
     closing.start()
-    with pytest.raises(Refusal, match="the service is stopping"):
+
+    def submit_until_refused():
         while True:
             futures.append(one.submit([images[0]], FAR))
+
+    with pytest.raises(Refusal, match="the service is stopping"):
+        submit_until_refused()
     held.gate.set()
     closing.join(60)
     assert all(future.done() and not future.exception() for future in futures)

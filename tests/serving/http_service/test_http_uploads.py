@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -105,7 +104,7 @@ def test_a_zip_file_that_declares_less_than_it_has_is_damaged(service):
         (b"", "multipart/form-data", "the form"),
         (b"", "multipart/form-data; boundary=x", "the form has no file"),
         (b"--x\r\nwhat", "multipart/form-data; boundary=x", "the form"),
-        (b'--x\r\nContent-Disposition: form-data\r\n\r\n1\r\n--x--', "multipart/form-data; boundary=x", "the form"),
+        (b"--x\r\nContent-Disposition: form-data\r\n\r\n1\r\n--x--", "multipart/form-data; boundary=x", "the form"),
         (
             b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n',
             "multipart/form-data; boundary=x",
@@ -131,7 +130,7 @@ def test_an_upload_is_not_written_to_disk(service, images):
         found = set()
         for one in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                found.add(os.readlink(one))
+                found.add(str(one.readlink()))
         return {one for one in found if one.startswith("/")}
 
     before = open_files()
