@@ -6,18 +6,17 @@ import argparse
 import logging
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from stageproof.runtime.backends import BACKENDS, DEVICES
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
-from stageproof.runtime.cli.messages import CommandHandler, LineFormatter, shown
+from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.inference.arguments import check_bundle_path
 from stageproof.runtime.text.hints import program
+from stageproof.serving.http.logs import ServiceHandler
 from stageproof.serving.http.options import Options, check_tls, read_token
 
 logger = logging.getLogger("stageproof.serving.http")  # __name__ is __main__ under python -m
@@ -29,24 +28,6 @@ again, which replaces the old one only if it is verified and self-tested.
 Exit status: 0 stopped by a signal, 1 failed, 2 invalid usage or bundle.
 Research use only: not a medical device.
 """
-
-
-class _Formatter(LineFormatter):
-    converter = staticmethod(time.gmtime)
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%SZ')} {super().format(record)}"
-
-
-class ServiceHandler(CommandHandler):
-    """Prints records with the time. A log that cannot be written (full disk, closed pipe) does not end the service."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(_Formatter())
-
-    def handleError(self, record: logging.LogRecord) -> None:  # type: ignore[override]  # noqa: N802
-        """Nothing: requests are answered all the same."""
 
 
 @shown(ServiceHandler)
@@ -77,23 +58,7 @@ def _run(options: Options) -> int:
             return 0
         from stageproof.serving.http.supervisor import supervise
 
-        return supervise(options, listener, token, _work)
-
-
-def _work(options: Options, listener: socket.socket, token: bytes | None, ready: Any) -> None:
-    """Main function of a worker."""
-
-    @shown(ServiceHandler)
-    def run() -> int:
-        from stageproof.serving.http.process import serve
-
-        try:
-            serve(options, listener, token, ready.set)
-        except StageproofError as error:
-            return report_error(error)
-        return 0
-
-    sys.exit(exit_status(run, extra="serve"))
+        return supervise(options, listener, token)
 
 
 def _bound(host: str, port: int) -> socket.socket:

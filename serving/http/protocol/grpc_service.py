@@ -23,6 +23,8 @@ from stageproof.serving.http.service import READY, Service
 
 logger = logging.getLogger(__name__)
 
+MAX_CALLS = 64
+"""Limit on calls at once: gRPC receives a message whole before its bytes are counted."""
 _CONTENTS = {"BYTES": "bytes_contents", "UINT8": "uint_contents"}
 _ROUTE = f"/{SERVICE}/"
 _HEALTH = ("ServerLive", "ServerReady")
@@ -35,7 +37,7 @@ async def start(service: Service, budget: Budget, token: bytes | None, address: 
     """
     given = service.options
     server = grpc.aio.server(
-        maximum_concurrent_rpcs=given.max_connections,
+        maximum_concurrent_rpcs=min(given.max_connections, MAX_CALLS),
         options=[
             ("grpc.max_receive_message_length", given.max_body),
             # Several workers share a port; one alone must notice that another service has it.

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from stageproof.runtime import Predictor
-from stageproof.serving.http.__main__ import ServiceHandler, main
+from stageproof.serving.http.__main__ import main
 from stageproof.serving.http.errors import Refusal
+from stageproof.serving.http.logs import ServiceHandler
 from stageproof.serving.http.metrics import Metrics
 from stageproof.serving.http.options import Options
 from stageproof.serving.http.service import Service
