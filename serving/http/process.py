@@ -43,17 +43,30 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    options: Options, listener: socket.socket, token: bytes | None, on_ready: Callable[[], None] = lambda: None
+    options: Options,
+    listener: socket.socket,
+    token: bytes | None,
+    on_ready: Callable[[], None] = lambda: None,
+    *,
+    accept_when_ready: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, and answer what was accepted by then. SIGHUP loads the bundle again.
 
-    listener: bound socket. on_ready: called once the self-test passed.
+    listener: bound socket. on_ready: called once the self-test passed. accept_when_ready: accept no connection before;
+        other workers do.
     Raises what loading the first bundle raises, StageproofError if the gRPC port is taken.
     """
-    asyncio.run(_serve(options, listener, token, on_ready))
+    asyncio.run(_serve(options, listener, token, on_ready, accept_when_ready=accept_when_ready))
 
 
-async def _serve(options: Options, listener: socket.socket, token: bytes | None, on_ready: Callable[[], None]) -> None:
+async def _serve(
+    options: Options,
+    listener: socket.socket,
+    token: bytes | None,
+    on_ready: Callable[[], None],
+    *,
+    accept_when_ready: bool,
+) -> None:
     service = Service(options, Metrics())
     budget = Budget(options.queue_mb << 20, service.metrics.held_bytes.set)
     server = _Server(_config(options, application(service, budget, token)))
@@ -79,6 +92,8 @@ async def _serve(options: Options, listener: socket.socket, token: bytes | None,
     loop.add_signal_handler(signal.SIGHUP, reload)
     if options.watch_s is not None:
         tasks.add(asyncio.ensure_future(_watch(options.bundle, options.watch_s, service)))
+    if accept_when_ready:
+        await loading
     grpc = None if options.grpc_port is None else await _grpc(options, service, budget, token, stopping)
     await server.serve(sockets=[listener])
     if not stopping.is_set():

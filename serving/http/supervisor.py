@@ -138,7 +138,7 @@ def _worker(options: Options, listener: socket.socket, token: bytes | None, read
         from stageproof.serving.http.process import serve  # imports prometheus_client
 
         try:
-            serve(options, listener, token, ready.set)
+            serve(options, listener, token, ready.set, accept_when_ready=ready.is_set())
         except StageproofError as error:
             return report_error(error)
         return 0
