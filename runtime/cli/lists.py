@@ -21,6 +21,4 @@ def reject_repeated_lists(options: type[Any], argv: Sequence[str] | None) -> Non
     for field in dataclasses.fields(options):
         name = "--" + field.name.replace("_", "-")
         if isinstance(field.default, tuple) and words.count(name) > 1:
-            raise InputError(
-                f"{name} is given {words.count(name)} times, expected once: {name} A B takes several values."
-            )
+            raise InputError(f"{name} is given {words.count(name)} times, expected once with all values: {name} A B")
