@@ -43,7 +43,8 @@ def test_a_reader_that_leaves_early(command: str, helps) -> None:
 )
 def test_no_value_of_a_repeated_list_is_dropped(main, words: list[str], name: str, capsys) -> None:
     assert main(words) == 2
-    assert f"{name} is given 2 times, expected once with all values: {name} A B" in " ".join(capsys.readouterr().err.split())
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"{name} is given 2 times, expected once with all values: {name} A B" in message
 
 
 def test_inputs_of_an_archive_may_be_named_in_several_places() -> None:
