@@ -14,12 +14,12 @@ from pathlib import Path
 import uvicorn
 
 from stageproof.serving.http.app import application
-from stageproof.serving.http.bodies import Budget
-from stageproof.serving.http.connections import connection_class
-from stageproof.serving.http.errors import Refusal
-from stageproof.serving.http.metrics import Metrics
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.metrics import Metrics
+from stageproof.serving.http.inference.service import Service
 from stageproof.serving.http.options import Options
-from stageproof.serving.http.service import Service
+from stageproof.serving.http.transport.bodies import Budget
+from stageproof.serving.http.transport.connections import connection_class
 
 logger = logging.getLogger(__name__)
 

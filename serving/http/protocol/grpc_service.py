@@ -13,13 +13,13 @@ import grpc
 import grpc.aio
 
 from stageproof.runtime.errors import StageproofError
-from stageproof.serving.http.access import check_token
-from stageproof.serving.http.bodies import Budget
-from stageproof.serving.http.errors import Refusal, bad
+from stageproof.serving.http.inference.errors import Refusal, bad
+from stageproof.serving.http.inference.service import READY, Service
 from stageproof.serving.http.protocol import metadata, requests
 from stageproof.serving.http.protocol.messages import METHODS, SERVICE, message
 from stageproof.serving.http.protocol.tensors import OUTPUTS, InputTensor, check_outputs, images_of, outputs_of
-from stageproof.serving.http.service import READY, Service
+from stageproof.serving.http.transport.access import check_token
+from stageproof.serving.http.transport.bodies import Budget
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from stageproof.runtime import InputError
-from stageproof.serving.http.access import Access
-from stageproof.serving.http.metrics import Metrics
+from stageproof.serving.http.inference.metrics import Metrics
 from stageproof.serving.http.options import Options, check_tls, read_token
+from stageproof.serving.http.transport.access import Access
 from tests.records import logged
 from tests.serving.http_service.running import INFER, form, in_base64
 

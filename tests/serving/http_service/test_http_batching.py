@@ -10,9 +10,9 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 
 from stageproof.runtime import BackendError, Predictor
-from stageproof.serving.http.batching import Batcher
-from stageproof.serving.http.errors import Refusal
-from stageproof.serving.http.loaded import Loaded, load
+from stageproof.serving.http.inference.batching import Batcher
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.loaded import Loaded, load
 from tests.serving.conftest import BUNDLE
 from tests.serving.http_service.running import other_bundle, plain
 

@@ -18,11 +18,11 @@ import pytest
 
 from stageproof.runtime import Predictor
 from stageproof.serving.http.__main__ import main
-from stageproof.serving.http.errors import Refusal
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.metrics import Metrics
+from stageproof.serving.http.inference.service import Service
 from stageproof.serving.http.logs import ServiceHandler
-from stageproof.serving.http.metrics import Metrics
 from stageproof.serving.http.options import Options
-from stageproof.serving.http.service import Service
 from tests.runtime import hostile
 from tests.serving.conftest import BUNDLE
 from tests.serving.http_service.conftest import free_port
