@@ -91,7 +91,7 @@ async def _serve(
 
     loop.add_signal_handler(signal.SIGHUP, reload)
     if options.watch_s is not None:
-        tasks.add(asyncio.ensure_future(_watch(options.bundle, options.watch_s, service)))
+        tasks.add(asyncio.ensure_future(watch(options.bundle, options.watch_s, service)))
     if accept_when_ready:
         await loading
     grpc = None if options.grpc_port is None else await _grpc(options, service, budget, token, stopping)
@@ -141,8 +141,8 @@ async def _replace(service: Service) -> None:
         logger.warning("the first bundle is still being loaded; the reload is ignored")
 
 
-async def _watch(bundle: Path, seconds: float, service: Service) -> None:
-    """Replace the bundle whenever its manifest is another file than before, or was written again."""
+async def watch(bundle: Path, seconds: float, service: Service) -> None:
+    """Replace the bundle of `service` whenever its manifest is another file than before, or was written again."""
     known = _stamp(bundle)
     while True:
         await asyncio.sleep(seconds)
