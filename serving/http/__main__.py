@@ -6,18 +6,17 @@ import argparse
 import logging
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from stageproof.runtime.backends import BACKENDS, DEVICES
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
-from stageproof.runtime.cli.messages import CommandHandler, LineFormatter, shown
+from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.inference.arguments import check_bundle_path
-from stageproof.runtime.text.hints import program
+from stageproof.runtime.text.hints import command, program
+from stageproof.serving.http.logs import ServiceHandler
 from stageproof.serving.http.options import Options, check_tls, read_token
 
 logger = logging.getLogger("stageproof.serving.http")  # __name__ is __main__ under python -m
@@ -31,34 +30,18 @@ Research use only: not a medical device.
 """
 
 
-class _Formatter(LineFormatter):
-    converter = staticmethod(time.gmtime)
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%SZ')} {super().format(record)}"
-
-
-class ServiceHandler(CommandHandler):
-    """Prints records with the time. A log that cannot be written (full disk, closed pipe) does not end the service."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(_Formatter())
-
-    def handleError(self, record: logging.LogRecord) -> None:  # type: ignore[override]  # noqa: N802
-        """Nothing: requests are answered all the same."""
-
-
 @shown(ServiceHandler)
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command."""
     parser = _parser()
-    options = Options(**{**vars(given := parser.parse_args(argv)), "allow_hosts": tuple(given.allow_hosts)})
+    given = parser.parse_args(argv)
     try:
         require("serve", "fastapi", "uvicorn", "python_multipart", "prometheus_client")
-        if options.grpc_port is not None:
+        if given.grpc_port is not None:
             require("serve", "grpc", "google.protobuf")
-        return _run(options)
+        if given.bundle is None:
+            parser.error(f"no bundle was given. For example: {command('serving.http', 'bundle', '--port', '8000')}")
+        return _run(Options(**{**vars(given), "allow_hosts": tuple(given.allow_hosts)}))
     except StageproofError as error:
         return report_error(error)
 
@@ -77,26 +60,11 @@ def _run(options: Options) -> int:
             return 0
         from stageproof.serving.http.supervisor import supervise
 
-        return supervise(options, listener, token, _work)
-
-
-def _work(options: Options, listener: socket.socket, token: bytes | None, ready: Any) -> None:
-    """Main function of a worker."""
-
-    @shown(ServiceHandler)
-    def run() -> int:
-        from stageproof.serving.http.process import serve
-
-        try:
-            serve(options, listener, token, ready.set)
-        except StageproofError as error:
-            return report_error(error)
-        return 0
-
-    sys.exit(exit_status(run, extra="serve"))
+        return supervise(options, listener, token)
 
 
 def _bound(host: str, port: int) -> socket.socket:
+    listener = None
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -106,10 +74,11 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(1)  # so that a second service on this port fails here; uvicorn sets the backlog
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise InputError(
-            f"--host {host} --port {port} cannot be bound ({error.strerror}). Give another port."
+            f"--host {host} --port {port} cannot be bound ({error.strerror}). Give another address or port."
         ) from error
-    listener.set_inheritable(True)
     return listener
 
 
@@ -134,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     default = Options(Path())
-    add("bundle", type=Path, metavar="BUNDLE", help=f"bundle folder that {program('export')} wrote")
+    add("bundle", nargs="?", type=Path, metavar="BUNDLE", help=f"bundle folder that {program('export')} wrote")
     add("--name", default=default.name, help=f"name of the model (default: {default.name})")
 
     group = parser.add_argument_group("network")

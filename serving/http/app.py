@@ -17,14 +17,14 @@ from starlette.types import ASGIApp
 import stageproof
 from stageproof.runtime.images.reader import Source
 from stageproof.serving.http import schema
-from stageproof.serving.http.access import Access
-from stageproof.serving.http.batching import Answer
-from stageproof.serving.http.bodies import Budget, Held, body, chunks
-from stageproof.serving.http.errors import Refusal
-from stageproof.serving.http.metrics import CONTENT_TYPE
+from stageproof.serving.http.inference.batching import Answer
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.metrics import CONTENT_TYPE
+from stageproof.serving.http.inference.service import READY, Service
 from stageproof.serving.http.protocol import metadata, requests
-from stageproof.serving.http.service import READY, Service
-from stageproof.serving.http.uploads import is_zip, unzipped, uploads
+from stageproof.serving.http.transport.access import Access
+from stageproof.serving.http.transport.bodies import Budget, Held, body, chunks
+from stageproof.serving.http.transport.uploads import is_zip, unzipped, uploads
 
 PAGE = Path(__file__).parent / "page"
 """Static files of the page at /; the service works without them."""

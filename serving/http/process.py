@@ -14,12 +14,12 @@ from pathlib import Path
 import uvicorn
 
 from stageproof.serving.http.app import application
-from stageproof.serving.http.bodies import Budget
-from stageproof.serving.http.connections import connection_class
-from stageproof.serving.http.errors import Refusal
-from stageproof.serving.http.metrics import Metrics
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.metrics import Metrics
+from stageproof.serving.http.inference.service import Service
 from stageproof.serving.http.options import Options
-from stageproof.serving.http.service import Service
+from stageproof.serving.http.transport.bodies import Budget
+from stageproof.serving.http.transport.connections import connection_class
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +43,30 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    options: Options, listener: socket.socket, token: bytes | None, on_ready: Callable[[], None] = lambda: None
+    options: Options,
+    listener: socket.socket,
+    token: bytes | None,
+    on_ready: Callable[[], None] = lambda: None,
+    *,
+    accept_when_ready: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, and answer what was accepted by then. SIGHUP loads the bundle again.
 
-    listener: bound socket. on_ready: called once the self-test passed.
+    listener: bound socket. on_ready: called once the self-test passed. accept_when_ready: accept no connection before;
+        other workers do.
     Raises what loading the first bundle raises, StageproofError if the gRPC port is taken.
     """
-    asyncio.run(_serve(options, listener, token, on_ready))
+    asyncio.run(_serve(options, listener, token, on_ready, accept_when_ready=accept_when_ready))
 
 
-async def _serve(options: Options, listener: socket.socket, token: bytes | None, on_ready: Callable[[], None]) -> None:
+async def _serve(
+    options: Options,
+    listener: socket.socket,
+    token: bytes | None,
+    on_ready: Callable[[], None],
+    *,
+    accept_when_ready: bool,
+) -> None:
     service = Service(options, Metrics())
     budget = Budget(options.queue_mb << 20, service.metrics.held_bytes.set)
     server = _Server(_config(options, application(service, budget, token)))
@@ -78,7 +91,9 @@ async def _serve(options: Options, listener: socket.socket, token: bytes | None,
 
     loop.add_signal_handler(signal.SIGHUP, reload)
     if options.watch_s is not None:
-        tasks.add(asyncio.ensure_future(_watch(options.bundle, options.watch_s, service)))
+        tasks.add(asyncio.ensure_future(watch(options.bundle, options.watch_s, service)))
+    if accept_when_ready:
+        await loading
     grpc = None if options.grpc_port is None else await _grpc(options, service, budget, token, stopping)
     await server.serve(sockets=[listener])
     if not stopping.is_set():
@@ -126,8 +141,8 @@ async def _replace(service: Service) -> None:
         logger.warning("the first bundle is still being loaded; the reload is ignored")
 
 
-async def _watch(bundle: Path, seconds: float, service: Service) -> None:
-    """Replace the bundle whenever its manifest is another file than before, or was written again."""
+async def watch(bundle: Path, seconds: float, service: Service) -> None:
+    """Replace the bundle of `service` whenever its manifest is another file than before, or was written again."""
     known = _stamp(bundle)
     while True:
         await asyncio.sleep(seconds)

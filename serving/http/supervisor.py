@@ -11,14 +11,17 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
 
+from stageproof.runtime.cli.exit_status import exit_status, report_error
+from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.system.work_folders import work_folder
+from stageproof.serving.http.logs import ServiceHandler
 from stageproof.serving.http.options import Options
 
 logger = logging.getLogger(__name__)
@@ -27,22 +30,16 @@ _CONTEXT = multiprocessing.get_context("spawn")  # an engine does not survive a 
 _LONGEST_PAUSE_S = 30.0
 
 
-def supervise(
-    options: Options,
-    listener: socket.socket,
-    token: bytes | None,
-    work: Callable[[Options, socket.socket, bytes | None, Any], None],
-) -> int:
+def supervise(options: Options, listener: socket.socket, token: bytes | None) -> int:
     """Run `options.workers` processes until SIGTERM or SIGINT; exit status.
 
-    work: main function of a worker; its last argument is an event that it sets once it is ready. It exits with status
-    1 or 2 if it cannot start: before any worker was ready, this ends all of them.
+    A worker that cannot start exits with status 1 or 2; before any worker was ready, this ends all of them.
     """
     if options.grpc_port is not None:
         _check_free(options.host, options.grpc_port)
     with work_folder() as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # before a worker imports prometheus_client
-        return _Supervisor(options, (options, listener, token), work).run()
+        return _Supervisor(options, listener, token).run()
 
 
 def _check_free(host: str, port: int) -> None:
@@ -58,8 +55,8 @@ def _check_free(host: str, port: int) -> None:
 
 
 class _Supervisor:
-    def __init__(self, options: Options, given: tuple[Any, ...], work: Callable[..., None]) -> None:
-        self._options, self._given, self._work = options, given, work
+    def __init__(self, options: Options, listener: socket.socket, token: bytes | None) -> None:
+        self._options, self._given = options, (options, listener, token)
         self._was_ready = _CONTEXT.Event()
         self._workers: dict[int, Any] = {}
         """Number → process."""
@@ -102,7 +99,7 @@ class _Supervisor:
     def _start(self, number: int) -> None:
         self._starts.pop(number, None)
         worker = _CONTEXT.Process(
-            target=_worker, args=(self._work, *self._given, self._was_ready), name=f"stageproof-worker-{number}"
+            target=_worker, args=(*self._given, self._was_ready), name=f"stageproof-worker-{number}"
         )
         worker.start()
         self._workers[number] = worker
@@ -127,10 +124,8 @@ class _Supervisor:
         self._starts[number] = time.monotonic() + pause
 
 
-def _worker(
-    work: Callable[..., None], options: Options, listener: socket.socket, token: bytes | None, ready: Any
-) -> None:
-    """Main function of a worker process, which ends if its parent does."""
+def _worker(options: Options, listener: socket.socket, token: bytes | None, ready: Any) -> None:
+    """Main function of a worker process, which ends if its parent does. ready: event, set after the self-test."""
 
     def follow() -> None:
         parent = multiprocessing.parent_process()
@@ -138,5 +133,15 @@ def _worker(
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
 
+    @shown(ServiceHandler)
+    def run() -> int:
+        from stageproof.serving.http.process import serve  # imports prometheus_client
+
+        try:
+            serve(options, listener, token, ready.set, accept_when_ready=ready.is_set())
+        except StageproofError as error:
+            return report_error(error)
+        return 0
+
     threading.Thread(target=follow, daemon=True).start()
-    work(options, listener, token, ready)
+    sys.exit(exit_status(run, extra="serve"))

@@ -13,16 +13,18 @@ import grpc
 import grpc.aio
 
 from stageproof.runtime.errors import StageproofError
-from stageproof.serving.http.access import check_token
-from stageproof.serving.http.bodies import Budget
-from stageproof.serving.http.errors import Refusal, bad
+from stageproof.serving.http.inference.errors import Refusal, bad
+from stageproof.serving.http.inference.service import READY, Service
 from stageproof.serving.http.protocol import metadata, requests
 from stageproof.serving.http.protocol.messages import METHODS, SERVICE, message
 from stageproof.serving.http.protocol.tensors import OUTPUTS, InputTensor, check_outputs, images_of, outputs_of
-from stageproof.serving.http.service import READY, Service
+from stageproof.serving.http.transport.access import check_token
+from stageproof.serving.http.transport.bodies import Budget
 
 logger = logging.getLogger(__name__)
 
+MAX_CALLS = 64
+"""Limit on calls at once: gRPC receives a message whole before its bytes are counted."""
 _CONTENTS = {"BYTES": "bytes_contents", "UINT8": "uint_contents"}
 _ROUTE = f"/{SERVICE}/"
 _HEALTH = ("ServerLive", "ServerReady")
@@ -35,7 +37,7 @@ async def start(service: Service, budget: Budget, token: bytes | None, address: 
     """
     given = service.options
     server = grpc.aio.server(
-        maximum_concurrent_rpcs=given.max_connections,
+        maximum_concurrent_rpcs=min(given.max_connections, MAX_CALLS),
         options=[
             ("grpc.max_receive_message_length", given.max_body),
             # Several workers share a port; one alone must notice that another service has it.

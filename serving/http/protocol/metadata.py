@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import stageproof
-from stageproof.serving.http.errors import Refusal
-from stageproof.serving.http.loaded import Loaded
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.loaded import Loaded
 from stageproof.serving.http.protocol.tensors import INPUTS, OUTPUTS, shown
 
 VERSION = "1"

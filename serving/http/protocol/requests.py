@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stageproof.runtime.images.reader import Source
-from stageproof.serving.http.batching import Answer
-from stageproof.serving.http.errors import Refusal, bad
+from stageproof.serving.http.inference.batching import Answer
+from stageproof.serving.http.inference.errors import Refusal, bad
 from stageproof.serving.http.protocol.metadata import VERSION
 from stageproof.serving.http.protocol.tensors import (
     OUTPUTS,

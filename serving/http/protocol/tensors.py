@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from stageproof.runtime.images.reader import Source
-from stageproof.serving.http.batching import Answer
-from stageproof.serving.http.errors import bad
+from stageproof.serving.http.inference.batching import Answer
+from stageproof.serving.http.inference.errors import bad
 
 INPUTS: dict[str, tuple[str, list[list[int]]]] = {
     "image": ("BYTES", [[-1]]),

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from stageproof.runtime import InputError
-from stageproof.serving.http.access import Access
-from stageproof.serving.http.metrics import Metrics
+from stageproof.serving.http.inference.metrics import Metrics
 from stageproof.serving.http.options import Options, check_tls, read_token
+from stageproof.serving.http.transport.access import Access
 from tests.records import logged
 from tests.serving.http_service.running import INFER, form, in_base64
 
@@ -35,7 +35,9 @@ def ask(path="/v2", *, token=TOKEN, hosts=("localhost",), **headers):
     async def send(message):
         sent.append(message)
 
-    given = [(name.replace("_", "-").encode(), value.encode()) for name, value in {"host": "localhost", **headers}.items()]
+    given = [
+        (name.replace("_", "-").encode(), value.encode()) for name, value in {"host": "localhost", **headers}.items()
+    ]
     scope = {"type": "http", "method": "GET", "path": path, "headers": given, "client": ("127.0.0.1", 1)}
     app = Access(_inner, Metrics(), token=token, hosts=hosts, open_paths=("/",))
     asyncio.run(app(scope, None, send))
@@ -267,11 +269,11 @@ def test_tls_and_a_token_over_http_and_grpc(certificate, tmp_path):
         context = ssl.create_default_context(cafile=cert)
 
         def status(path, *headers):
-            with socket.create_connection(("127.0.0.1", one.port), timeout=60) as plain:
-                with context.wrap_socket(plain, server_hostname="localhost") as secure:
-                    lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers, "", ""]
-                    secure.sendall("\r\n".join(lines).encode())
-                    return int(secure.recv(100).split()[1])
+            plain = socket.create_connection(("127.0.0.1", one.port), timeout=60)
+            with plain, context.wrap_socket(plain, server_hostname="localhost") as secure:
+                lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers, "", ""]
+                secure.sendall("\r\n".join(lines).encode())
+                return int(secure.recv(100).split()[1])
 
         one.until(lambda: status("/v2/health/ready") == 200, "the self-test")
         assert status("/v2") == 401

@@ -10,9 +10,9 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 
 from stageproof.runtime import BackendError, Predictor
-from stageproof.serving.http.batching import Batcher
-from stageproof.serving.http.errors import Refusal
-from stageproof.serving.http.loaded import Loaded, load
+from stageproof.serving.http.inference.batching import Batcher
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.loaded import Loaded, load
 from tests.serving.conftest import BUNDLE
 from tests.serving.http_service.running import other_bundle, plain
 
@@ -190,9 +190,13 @@ def test_closing_answers_what_was_accepted_and_refuses_the_rest(batcher, held, i
     futures = [block(one, held, images[0]), *(one.submit([images[at]], FAR) for at in range(5))]
     closing = threading.Thread(target=one.close)
     closing.start()
-    with pytest.raises(Refusal, match="the service is stopping"):
+
+    def submit_until_refused():
         while True:
             futures.append(one.submit([images[0]], FAR))
+
+    with pytest.raises(Refusal, match="the service is stopping"):
+        submit_until_refused()
     held.gate.set()
     closing.join(60)
     assert all(future.done() and not future.exception() for future in futures)

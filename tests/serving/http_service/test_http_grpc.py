@@ -92,9 +92,7 @@ def test_health_and_metadata(call, service):
     in_json = service.get("/v2/models/stageproof").json
     assert dict(model.properties) == in_json["properties"]
     for kind in ("inputs", "outputs"):
-        found = [
-            {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in getattr(model, kind)
-        ]
+        found = [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in getattr(model, kind)]
         assert found == in_json[kind]
 
 

@@ -14,10 +14,10 @@ from typing import Any
 from stageproof.runtime.errors import AuditError, InputError, IsolationError, StageproofError
 from stageproof.runtime.images.reader import Source
 from stageproof.runtime.predictor import Predictor
-from stageproof.serving.http.batching import EXPIRED, STOPPED, Answer, Batcher
-from stageproof.serving.http.errors import Refusal
-from stageproof.serving.http.loaded import Loaded, load
-from stageproof.serving.http.metrics import Metrics
+from stageproof.serving.http.inference.batching import EXPIRED, STOPPED, Answer, Batcher
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.loaded import Loaded, load
+from stageproof.serving.http.inference.metrics import Metrics
 from stageproof.serving.http.options import Options
 
 logger = logging.getLogger(__name__)

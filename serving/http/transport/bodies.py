@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from starlette.requests import Request
 
-from stageproof.serving.http.errors import Refusal, bad
+from stageproof.serving.http.inference.errors import Refusal, bad
 
 
 class Budget:

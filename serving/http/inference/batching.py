@@ -20,8 +20,8 @@ from typing import Protocol
 
 from stageproof.runtime.images.reader import Source
 from stageproof.runtime.prediction import Prediction, StudyPrediction
-from stageproof.serving.http.errors import Refusal
-from stageproof.serving.http.loaded import Loaded
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.loaded import Loaded
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from stageproof.runtime.headers.signatures import HEAD
 from stageproof.runtime.images.debris import is_debris
 from stageproof.runtime.images.folders import kind_of_other
-from stageproof.serving.http.errors import Refusal, bad
+from stageproof.serving.http.inference.errors import Refusal, bad
 
 MAX_MEMBERS = 10_000
 """Limit on the entries of a zip file."""

@@ -13,8 +13,8 @@ from collections import Counter, deque
 import prometheus_client as prometheus
 from prometheus_client import multiprocess
 
-from stageproof.serving.http.batching import Answer
-from stageproof.serving.http.loaded import Loaded
+from stageproof.serving.http.inference.batching import Answer
+from stageproof.serving.http.inference.loaded import Loaded
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

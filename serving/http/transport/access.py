@@ -13,8 +13,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stageproof.serving.http.errors import Refusal
-from stageproof.serving.http.metrics import Metrics
+from stageproof.serving.http.inference.errors import Refusal
+from stageproof.serving.http.inference.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
