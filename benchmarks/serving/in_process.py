@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,26 +11,27 @@ from typing import Any
 
 from stageproof.benchmarks.contenders.worker import Contender, Worker
 from stageproof.benchmarks.inference.scenarios import BURST
-from stageproof.benchmarks.serving.client.protocols import Answer
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.predictor import Predictor
 
+Expected = tuple[str, Mapping[str, float]]
+"""(label, probability of each label)."""
 STREAMS = 2
 """Streams of a round."""
 
 
-def expected_answers(bundle: Path, precision: str, images: Sequence[bytes]) -> list[Answer]:
-    """What `Predictor.predict` says of each image. Raises InputError if it rejects one: servers without a guard would
+def expected_answers(bundle: Path, precision: str, images: Sequence[bytes]) -> list[Expected]:
+    """What the Predictor says of each image. Raises InputError if it rejects one: servers without a guard would
     be compared on other work."""
     predictor = Predictor(bundle, backend="onnx", precision=precision)
-    answers = []
+    answers: list[Expected] = []
     for position, prediction in enumerate(predictor.predict_batch(images)):
         if prediction.label is None or prediction.probabilities is None:
             raise InputError(
                 f"image {position} has no label ({prediction.status}: {prediction.reason}); expected images that the "
                 "bundle predicts. Give other images: --data."
             )
-        answers.append((prediction.label, tuple(prediction.probabilities[label] for label in predictor.model.labels)))
+        answers.append((prediction.label, dict(prediction.probabilities)))
     return answers
 
 

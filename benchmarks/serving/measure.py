@@ -15,6 +15,7 @@ import numpy as np
 from stageproof.benchmarks.reports.figures import LEAST_FOR
 from stageproof.benchmarks.serving.client.load import Load, Responses, closed_loop, open_loop
 from stageproof.benchmarks.serving.client.protocols import Answer, Protocol
+from stageproof.benchmarks.serving.in_process import Expected
 from stageproof.benchmarks.serving.peers.pipeline import HOST
 from stageproof.benchmarks.serving.process_tree import ProcessTree
 from stageproof.benchmarks.serving.results.record import Cell
@@ -34,12 +35,12 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class Running:
     """A server that answers; a context manager that ends it."""
 
-    def __init__(self, server: Server, images: Sequence[bytes], expected: Sequence[Answer], work: Path) -> None:
+    def __init__(self, server: Server, images: Sequence[bytes], expected: Sequence[Expected], work: Path) -> None:
         """Start the server, wait until it is ready, and check its answers. Raises BackendError if it cannot be used."""
         self.server = server
         self.base = f"http://{HOST}:{server.port}"
         self._requests = [server.protocol.encode(image) for image in images]
-        self._expected = expected
+        self._expected = [(label, tuple(by_label[one] for one in server.order)) for label, by_label in expected]
         folder = work / f"{server.name}-files"
         folder.mkdir(exist_ok=True)
         begun = time.perf_counter()

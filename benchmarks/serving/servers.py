@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stageproof.benchmarks.serving.client.protocols import (
     Protocol,
@@ -23,6 +24,7 @@ from stageproof.benchmarks.serving.client.protocols import (
     raw,
 )
 from stageproof.benchmarks.serving.peers.pipeline import HOST, NAME
+from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.errors import InputError
 
 OURS = "stageproof"
@@ -100,10 +102,12 @@ class Server:
     port: int
     protocol: Protocol
     settings: str
+    order: tuple[str, ...]
+    """Labels in the order of the probabilities that the server sends."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def peer(name: str, python: str, model: Mapping[str, object], work: Path) -> Server:
+def peer(name: str, python: str, model: Mapping[str, Any], work: Path) -> Server:
     """The peer `name`, run by the interpreter `python`.
 
     model: fields of `peers.pipeline.Settings` without the port. work: existing folder for its files.
@@ -136,12 +140,13 @@ def peer(name: str, python: str, model: Mapping[str, object], work: Path) -> Ser
         port,
         described.protocol,
         described.settings.format(**model),
+        tuple(model["labels"]),
         versions,
     )
 
 
 def ours(bundle: Path, precision: str, threads: int) -> Server:
-    """The service, with the engine that the peers have."""
+    """The service, with the engine that the peers have. It sends probabilities in the clinical order of the classes."""
     port = free_port()
     engine = ("--backend", "onnx", "--precision", precision, "--threads", str(threads))
     return Server(
@@ -152,6 +157,7 @@ def ours(bundle: Path, precision: str, threads: int) -> Server:
         port,
         open_inference(NAME),
         "one worker, onnx as the runtime loads it, guard and isolated decoding on, Open Inference binary",
+        read_manifest(bundle).model.classes.names,
     )
 
 

@@ -31,7 +31,9 @@ class Stages(kserve.Model):
         self.pool = ThreadPoolExecutor(settings.threads)
         self.ready = True
 
-    async def predict(self, payload: kserve.InferRequest, headers=None, response_headers=None) -> kserve.InferResponse:
+    async def predict(
+        self, payload: kserve.InferRequest, headers: Any = None, response_headers: Any = None
+    ) -> kserve.InferResponse:
         """One answer for each image."""
         images = [base64.b64decode(text) for text in payload.inputs[0].data]
         rows = await asyncio.get_running_loop().run_in_executor(self.pool, self.pipeline.probabilities, images)

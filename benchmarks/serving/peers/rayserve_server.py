@@ -13,7 +13,7 @@ import signal
 from typing import Any
 
 import ray
-import ray.serve
+from ray import serve as ray_serve
 from starlette.requests import Request
 
 from .pipeline import HOST, WAIT_S, Pipeline, Settings
@@ -21,27 +21,27 @@ from .pipeline import HOST, WAIT_S, Pipeline, Settings
 settings = Settings.read()
 
 
-@ray.serve.deployment(num_replicas=1, max_ongoing_requests=8 * settings.batch, ray_actor_options={"num_cpus": 1})
+@ray_serve.deployment(num_replicas=1, max_ongoing_requests=8 * settings.batch, ray_actor_options={"num_cpus": 1})
 class Stages:
     """POST / with the bytes of an image."""
 
     def __init__(self) -> None:
         self.pipeline = Pipeline(settings)
 
-    @ray.serve.batch(max_batch_size=settings.batch, batch_wait_timeout_s=WAIT_S)
+    @ray_serve.batch(max_batch_size=settings.batch, batch_wait_timeout_s=WAIT_S)
     async def answers(self, images: list[bytes]) -> list[dict[str, Any]]:
         """One answer for each image."""
         return await asyncio.to_thread(self.pipeline.answers, images)
 
     async def __call__(self, request: Request) -> dict[str, Any]:
-        return await self.answers(await request.body())  # type: ignore[arg-type, return-value]
+        return await self.answers(await request.body())
 
 
 def serve() -> None:
     """Serve until SIGTERM."""
     ray.init(num_cpus=settings.threads, include_dashboard=False, _node_ip_address=HOST, log_to_driver=False)
-    ray.serve.start(http_options=ray.serve.HTTPOptions(host=HOST, port=settings.port))
-    ray.serve.run(Stages.bind(), name="stages", route_prefix="/")
+    ray_serve.start(http_options=ray_serve.HTTPOptions(host=HOST, port=settings.port))
+    ray_serve.run(Stages.bind(), name="stages", route_prefix="/")  # type: ignore[attr-defined]
     signal.sigwait([signal.SIGTERM, signal.SIGINT])
-    ray.serve.shutdown()
+    ray_serve.shutdown()
     ray.shutdown()
