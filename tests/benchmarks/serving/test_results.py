@@ -19,7 +19,7 @@ SINGLE_MS = 20.0
 LOADS = ("1 client", "8 clients", "32 clients", "30 % load", "50 % load", "70 % load")
 
 
-def cell(server="stageproof", load="1 client", round_=0, latency=21.0, per_s=40.0, seconds=20.0, **about) -> Cell:
+def cell(server="stageproof", load="1 client", round_=0, latency=21.0, per_s=40.0, seconds=10.1, **about) -> Cell:
     """A cell whose latencies are spread by 5 % around `latency`."""
     count = round(per_s * seconds)
     random = np.random.default_rng([round_, count])
