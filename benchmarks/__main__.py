@@ -100,8 +100,8 @@ def _serving(arguments: list[str]) -> int:
 
     options = parse(arguments)
     from stageproof.benchmarks.records.schema import write, write_text
-    from stageproof.benchmarks.serving.results.record import parsed, read_record
-    from stageproof.benchmarks.serving.results.tables import lines, markdown
+    from stageproof.benchmarks.serving.analysis.record import parsed, read_record
+    from stageproof.benchmarks.serving.analysis.tables import lines, markdown
 
     if options.report:
         record = read_record(options.report)

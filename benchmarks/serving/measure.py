@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from stageproof.benchmarks.reports.figures import LEAST_FOR
+from stageproof.benchmarks.serving.analysis.record import Cell
 from stageproof.benchmarks.serving.client.load import Load, Responses, closed_loop, open_loop
 from stageproof.benchmarks.serving.client.protocols import Answer, Protocol
 from stageproof.benchmarks.serving.in_process import Expected
 from stageproof.benchmarks.serving.peers.pipeline import HOST
 from stageproof.benchmarks.serving.process_tree import ProcessTree
-from stageproof.benchmarks.serving.results.record import Cell
 from stageproof.benchmarks.serving.servers import OURS, Server
 from stageproof.benchmarks.serving.stage_metrics import between, read_metrics
 from stageproof.runtime.errors import BackendError

@@ -75,7 +75,7 @@ def parse(argv: Sequence[str] | None = None) -> ServingOptions:
         ServingOptions,
         args=argv,
         prog=f"{program('benchmarks')} serving",
-        description="Measure the service beside other servers of the same network, under the same load.",
+        description="Measure the service beside other servers of the same network.",
     )
     least: dict[str, tuple[float | None, float]] = {
         "--images": (options.images, 8),

@@ -25,6 +25,7 @@ import numpy as np
 from stageproof.benchmarks.inference.images import images_for
 from stageproof.benchmarks.machine.circumstances import circumstances, commit
 from stageproof.benchmarks.records.schema import write_text
+from stageproof.benchmarks.serving.analysis.record import Cell, build, cell
 from stageproof.benchmarks.serving.client.load import CAPACITY, LOADS, closed_loop
 from stageproof.benchmarks.serving.client.protocols import raw
 from stageproof.benchmarks.serving.in_process import InProcess, expected_answers
@@ -32,7 +33,6 @@ from stageproof.benchmarks.serving.measure import Running
 from stageproof.benchmarks.serving.options import SERVERS, ServingOptions
 from stageproof.benchmarks.serving.peers.pipeline import HOST
 from stageproof.benchmarks.serving.process_tree import ProcessTree
-from stageproof.benchmarks.serving.results.record import Cell, build, cell
 from stageproof.benchmarks.serving.servers import OURS, Server, free_port, ours, peer
 from stageproof.export.engines.child_process import run_in_child_process
 from stageproof.runtime.bundle.manifest import TENSOR, Manifest
@@ -50,7 +50,7 @@ CEILING = "client alone"
 
 
 def run(options: ServingOptions) -> dict[str, Any]:
-    """The record (`results.record`) of all servers.
+    """The record (`analysis.record`) of all servers.
 
     Raises BundleError for a bundle without an ONNX file that passed its check, InputError for unusable images or a
     --work folder of another run, BackendError if the service itself cannot be measured.

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from stageproof.benchmarks.__main__ import main
+from stageproof.benchmarks.serving.analysis.record import read_record
 from stageproof.benchmarks.serving.client.load import LOADS
 from stageproof.benchmarks.serving.in_process import expected_answers
 from stageproof.benchmarks.serving.measure import WRONG, Running
 from stageproof.benchmarks.serving.options import SERVERS, parse
 from stageproof.benchmarks.serving.process_tree import ProcessTree
-from stageproof.benchmarks.serving.results.record import read_record
 from stageproof.benchmarks.serving.servers import OURS, PEERS, Server, free_port, ours, peer
 from stageproof.benchmarks.serving.stage_metrics import between, parse_metrics
 from stageproof.runtime import BackendError, InputError

@@ -17,8 +17,8 @@ from stageproof.benchmarks.compare.statistics import (
     level,
 )
 from stageproof.benchmarks.reports.figures import LEAST_FOR, LEAST_FOR_INTERVAL, Interval, tail
+from stageproof.benchmarks.serving.analysis.record import Cell
 from stageproof.benchmarks.serving.client.load import LOADS, per_image
-from stageproof.benchmarks.serving.results.record import Cell
 
 DRAWS = 1000
 """Resamples of a bootstrap."""

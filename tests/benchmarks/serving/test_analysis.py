@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from stageproof.benchmarks.records.schema import write
-from stageproof.benchmarks.serving.results.figures import bootstrap, difference, figures, of, ratio
-from stageproof.benchmarks.serving.results.record import Cell, build, parsed, read_record
-from stageproof.benchmarks.serving.results.tables import lines, markdown
-from stageproof.benchmarks.serving.results.verdicts import verdicts
+from stageproof.benchmarks.serving.analysis.figures import bootstrap, difference, figures, of, ratio
+from stageproof.benchmarks.serving.analysis.record import Cell, build, parsed, read_record
+from stageproof.benchmarks.serving.analysis.tables import lines, markdown
+from stageproof.benchmarks.serving.analysis.verdicts import verdicts
 from stageproof.runtime import InputError
 
 SINGLE_MS = 20.0

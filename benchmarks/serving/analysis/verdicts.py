@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stageproof.benchmarks.reports.figures import LEAST_FOR, Interval, number, tail
-from stageproof.benchmarks.serving.results.figures import bootstrap, difference, milliseconds_per_image, of, ratio
-from stageproof.benchmarks.serving.results.record import Cell, ServingRecord
+from stageproof.benchmarks.serving.analysis.figures import bootstrap, difference, milliseconds_per_image, of, ratio
+from stageproof.benchmarks.serving.analysis.record import Cell, ServingRecord
 from stageproof.benchmarks.serving.servers import OURS, PEERS
 
 OVERHEAD_MS = 1.5

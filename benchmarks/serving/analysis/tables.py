@@ -7,9 +7,9 @@ from itertools import groupby
 from textwrap import wrap
 
 from stageproof.benchmarks.reports.figures import LEAST_FOR, Interval, number
-from stageproof.benchmarks.serving.results.figures import Figures, figures
-from stageproof.benchmarks.serving.results.record import ServingRecord
-from stageproof.benchmarks.serving.results.verdicts import verdicts
+from stageproof.benchmarks.serving.analysis.figures import Figures, figures
+from stageproof.benchmarks.serving.analysis.record import ServingRecord
+from stageproof.benchmarks.serving.analysis.verdicts import verdicts
 from stageproof.train.reports.tables import Table
 from stageproof.train.reports.terminal import WIDTH, table
 
