@@ -1,7 +1,7 @@
 """A server's process with its descendants: started, paused, measured and ended. Linux only: reads /proc.
 
 Descendants are found by an environment variable that they inherit, because some servers start daemons whose parent is
-not the server.
+not the server, and by their parents, because others start processes without an environment.
 """
 
 from __future__ import annotations
@@ -49,12 +49,22 @@ class ProcessTree:
     def pids(self) -> list[int]:
         """The processes that are alive."""
         wanted = f"{_MARK}={self._mark}".encode()
-        found = []
+        found: set[int] = set()
+        children: dict[int, list[int]] = {}
         for folder in _processes():
             with suppress(OSError):
+                state, parent = _stat(int(folder.name))[:2]
+                if state == "Z":
+                    continue
+                children.setdefault(int(parent), []).append(int(folder.name))
                 if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-        return found
+                    found.add(int(folder.name))
+        left = list(found)
+        while left:
+            new = set(children.get(left.pop(), ())) - found
+            found |= new
+            left += new
+        return sorted(found)
 
     def pss(self) -> int:
         """Proportional set size of all processes, in bytes: memory that several share counts once in total."""
@@ -70,8 +80,7 @@ class ProcessTree:
         total = 0
         for pid in self.pids():
             with suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
-                total += sum(map(int, fields.split()[11:13]))  # utime, stime: fields 14 and 15 of proc_pid_stat(5)
+                total += sum(map(int, _stat(pid)[11:13]))  # utime, stime
         return total / _TICKS
 
     def pause(self) -> None:
@@ -85,19 +94,29 @@ class ProcessTree:
     def close(self) -> None:
         """End all processes."""
         self.resume()
+        known = {pid: _started(pid) for pid in self.pids()}
         self._first.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._first.wait(_END_S)
-        self._send(signal.SIGTERM)  # what it started and did not end
-        until = time.monotonic() + _REST_END_S
-        while self.pids() and time.monotonic() < until:
-            self._first.poll()
-            time.sleep(0.02)
-        while self.pids():  # again, in case one forks meanwhile
-            self._send(signal.SIGKILL)
-            self._first.poll()
-            time.sleep(0.02)
+        self._end(known, signal.SIGTERM, _REST_END_S)  # what it started and did not end
+        self._end(known, signal.SIGKILL, _END_S)
         self._first.wait()
+
+    def _end(self, known: Mapping[int, str], number: signal.Signals, seconds: float) -> None:
+        """Send a signal to all processes until they have ended, for at most `seconds`.
+
+        known: process → when it started, of those whose parent may have ended, so that `pids` does not find them.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            left = {*self.pids(), *(pid for pid, started in known.items() if started and _started(pid) == started)}
+            self._first.poll()
+            if not left or time.monotonic() > until:
+                return
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(0.05)
 
     def last_lines(self, count: int = 3) -> str:
         """The end of the log, in one line."""
@@ -114,6 +133,20 @@ class ProcessTree:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of proc_pid_stat(5) from the third one on: state, parent, …"""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+
+
+def _started(pid: int) -> str:
+    """When the process started, in clock ticks since boot: with its number, it identifies the process. Empty if it has
+    ended."""
+    with suppress(OSError):
+        fields = _stat(pid)
+        return "" if fields[0] == "Z" else fields[19]
+    return ""
 
 
 def _processes() -> Iterator[Path]:

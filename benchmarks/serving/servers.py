@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import stageproof
 from stageproof.benchmarks.serving.client.protocols import (
     Protocol,
     base64_json,
@@ -30,8 +31,8 @@ from stageproof.runtime.errors import InputError
 OURS = "stageproof"
 BATCHING = "one session with all threads, batches of at most {batch}"
 _PROBE_S = 30
-_ROOT = str(Path(__file__).resolve().parents[3])
-"""Where the package `stageproof` or, in a checkout, its parts are found."""
+_ROOT = str(Path(stageproof.__file__).resolve().parents[1])
+"""The folder in which the package `stageproof` is found: a checkout or site-packages."""
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,19 @@ def test_servers_that_cannot_be_used(fastapi, images, expected, tmp_path):
 
 
 def test_all_processes_end(tmp_path):
-    """Also a daemon, whose parent is not the server."""
-    code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork(): os._exit(0)\ntime.sleep(100)\n"
+    """Also a daemon, whose parent is not the server, and a child without an environment."""
+    code = """
+import os, sys, time
+if os.fork() == 0:
+    os.execve(sys.executable, ["x", "-S", "-c", "import time; time.sleep(100)"], {})
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+time.sleep(100)
+"""
     with ProcessTree((sys.executable, "-S", "-c", code), dict(os.environ), tmp_path, tmp_path / "log") as tree:
-        while len(tree.pids()) < 2:
+        while len(tree.pids()) < 3:
             assert tree.exit_status is None
             time.sleep(0.01)
         pids = tree.pids()
@@ -129,6 +138,7 @@ def test_the_command_of_the_service():
     from stageproof.serving.http.__main__ import _parser
 
     server = ours(BUNDLE, "fp32", 2)
+    assert str(ROOT) in server.environment["PYTHONPATH"].split(os.pathsep)
     assert server.command[1:4] == ("-m", "stageproof", "serve")
     given = _parser().parse_args(server.command[4:])
     assert (given.bundle, given.port, given.backend, given.precision) == (BUNDLE, server.port, "onnx", "fp32")
