@@ -98,6 +98,9 @@ async def _serve(
     await server.serve(sockets=[listener])
     if not stopping.is_set():
         stop()
+    if server.force_exit:
+        logger.warning("ended by a second signal; what was not answered is dropped")
+        return
     if grpc is not None:
         await grpc
     await asyncio.to_thread(service.close)
