@@ -16,6 +16,7 @@ from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.inference.arguments import check_bundle_path
 from stageproof.runtime.text.hints import command, program
+from stageproof.serving.http.hangups import held_back
 from stageproof.serving.http.logs import ServiceHandler
 from stageproof.serving.http.options import Options, check_tls, read_token
 
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             require("serve", "grpc", "google.protobuf")
         if given.bundle is None:
             parser.error(f"no bundle was given. For example: {command('serving.http', 'bundle', '--port', '8000')}")
-        return _run(Options(**{**vars(given), "allow_hosts": tuple(given.allow_hosts)}))
+        with held_back():
+            return _run(Options(**{**vars(given), "allow_hosts": tuple(given.allow_hosts)}))
     except StageproofError as error:
         return report_error(error)
 

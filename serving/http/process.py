@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from stageproof.serving.http.app import application
+from stageproof.serving.http.hangups import let_through
 from stageproof.serving.http.inference.errors import Refusal
 from stageproof.serving.http.inference.metrics import Metrics
 from stageproof.serving.http.inference.service import Service
@@ -90,6 +91,7 @@ async def _serve(
         tasks.add(asyncio.ensure_future(_replace(service)))
 
     loop.add_signal_handler(signal.SIGHUP, reload)
+    let_through()
     if options.watch_s is not None:
         tasks.add(asyncio.ensure_future(watch(options.bundle, options.watch_s, service)))
     if accept_when_ready:
@@ -98,6 +100,9 @@ async def _serve(
     await server.serve(sockets=[listener])
     if not stopping.is_set():
         stop()
+    if server.force_exit:
+        logger.warning("ended by a second signal; what was not answered is dropped")
+        return
     if grpc is not None:
         await grpc
     await asyncio.to_thread(service.close)

@@ -156,11 +156,13 @@ def test_a_broken_bundle_is_refused_and_a_good_one_is_swapped_under_load(tmp_pat
     old, new = answers
     assert [one["label"] for one in answers[old]] != [one["label"] for one in answers[new]]
 
-    with running(tmp_path, bundle=place) as one:
+    with running(tmp_path, bundle=place, until_ready=False) as one:
+        one.process.send_signal(signal.SIGHUP)  # before there is a bundle, or a handler of the signal
+        one.until(lambda: "reload: unchanged" in one.log, "the reload")
         first = one.get("/v2/health/ready").json["bundle_digest"]
         exchange(place, broken)
         one.process.send_signal(signal.SIGHUP)
-        one.until(lambda: one.get("/v2/health/ready").json["last_reload"], "the reload")
+        one.until(lambda: "the new bundle was refused" in one.log, "the reload")
         status = one.get("/v2/health/ready")
         assert (status.status, status.json["bundle_digest"]) == (200, first)
         assert status.json["last_reload"]["outcome"] == "refused"
