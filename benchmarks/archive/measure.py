@@ -75,9 +75,9 @@ def measure(way: Way, small: Sequence[Path], large: Sequence[Path], folder: Path
     wall, cpu = (runs[1][key] - runs[0][key] for key in ("wall", "cpu"))
     more = len(large) - len(small)
     _run(way, listings[1], folder / "out", folder / "log", stop=KILLED_AT * runs[1]["wall"])
-    kept = _rows(folder / "out")
+    kept = kept_rows(folder / "out")
     again = _run(way, listings[1], folder / "out", folder / "log", fresh=False)
-    rows = _rows(folder / "out")
+    rows = kept_rows(folder / "out")
     return Measured(
         way.name,
         more / wall,
@@ -146,7 +146,7 @@ def _run(way: Way, listing: Path, out: Path, log: Path, *, stop: float | None = 
     return {"wall": wall, "memory": memory, "cpu": cpu}
 
 
-def _rows(out: Path) -> Counter[str]:
+def kept_rows(out: Path) -> Counter[str]:
     """How often each input has a row in files that a reader of the folder would take. A line needs all its columns."""
     if (out / "parts").is_dir():
         import pyarrow.parquet as pq
