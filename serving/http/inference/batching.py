@@ -12,14 +12,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
+from stageproof.runtime.errors import ImageError
 from stageproof.runtime.images.reader import Source
 from stageproof.runtime.prediction import Prediction, StudyPrediction
+from stageproof.runtime.predictor import Predictor
 from stageproof.serving.http.inference.errors import Refusal
 from stageproof.serving.http.inference.loaded import Loaded
 
@@ -189,7 +192,7 @@ class Batcher:
         left = deque(batch)
         if not batch[0].study:
             try:
-                results = loaded.predictor.stream(images)
+                results = _predicted(loaded.predictor, images)
                 while left:
                     found = tuple(islice(results, len(left[0].images)))
                     assert len(found) == len(left[0].images), "one prediction per image"
@@ -210,6 +213,14 @@ class Batcher:
     def _finish(self, work: Work, answer: Answer) -> None:
         work.future.set_result(answer)
         self._observer.answered(answer)
+
+
+def _predicted(predictor: Predictor, images: list[Source]) -> Iterator[Prediction]:
+    """As `Predictor.stream`; one image without the threads of a stream, which cost more than a small network takes."""
+    if len(images) == 1:
+        with suppress(ImageError):  # of which a stream makes a rejected prediction
+            return iter([predictor.predict(images[0])])
+    return predictor.stream(images)
 
 
 def _alone(work: Work, loaded: Loaded) -> Answer:

@@ -30,15 +30,24 @@ class Held(Predictor):
         self.seen = []
         self.begun = threading.Semaphore(0)
 
+    def predict(self, image):
+        self._begin([image])
+        if image == POISON:
+            raise BackendError("the engine failed")
+        return super().predict(image)
+
     def stream(self, images, *rest, **options):
         images = list(images)
-        self.begun.release()
-        assert self.gate.wait(60)
-        self.seen += images
+        self._begin(images)
         for at, prediction in enumerate(super().stream(images, *rest, **options)):
             if images[at] == POISON:
                 raise BackendError("the engine failed")
             yield prediction
+
+    def _begin(self, images):
+        self.begun.release()
+        assert self.gate.wait(60)
+        self.seen += images
 
 
 class Seen:
