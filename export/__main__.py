@@ -33,7 +33,7 @@ logger = logging.getLogger("stageproof.export")  # __name__ is __main__ under py
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 every requested artifact is in the bundle, 1 a check failed, 2 invalid input."""
     try:
-        require("export", "tyro", "torch", "torchvision", "safetensors", "scipy")
+        require("export", "tyro", "torch", "torchvision", "safetensors", "scipy", "cyclonedx", "packaging")
     except StageproofError as error:
         return report_error(error)
     from stageproof.export.options import parse
