@@ -134,6 +134,7 @@ def test_a_command_without_its_packages_names_the_extra(command, installed, tmp_
     (tmp_path / "slices.parquet").touch()
     words = {"audit": ["--data", "slices.parquet"], "explain": ["nowhere", "scan.png"], "crossvalidate": ["--out", "x"]}
     words["push"] = ["bundle", "owner/name"]
+    words["sbom"] = ["--out", "x"]
     done = stageproof_of(installed, command, *words.get(command, []), cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
