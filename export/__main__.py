@@ -37,12 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StageproofError as error:
         return report_error(error)
     from stageproof.export.options import parse
+    from stageproof.export.triton.repository import check_repository, write_repository
 
     options = parse(argv)
     try:
         source = local_source(options.source, options.remote, "run", "RUN")
         options = replace(options, source=source, remote=None)
+        if options.triton is not None:
+            check_repository(options.triton, options.out)
         exported = _rebuilt(options) if options.rebuild else _exported(options)
+        if options.triton is not None:
+            logger.info(f"model repository of Triton {write_repository(options.out, options.triton)}")
     except StageproofError as error:
         return report_error(error)
     for outcome in exported.outcomes:
