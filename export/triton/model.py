@@ -75,6 +75,8 @@ class TritonPythonModel:
             raise ValueError(f"the request has {len(given)} inputs; expected exactly one of 'image' and 'pixels'.")
         [(name, values)] = given.items()
         if name == "image":
+            if not values.size:
+                raise ValueError(f"input 'image' has shape {list(values.shape)}; expected [N, 1], N at least 1.")
             return [bytes(value) for value in values.reshape(-1)]
         if values.shape[-1] not in CHANNELS or 0 in values.shape:
             raise ValueError(
