@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from stageproof.export.options import parse
     from stageproof.export.triton.repository import check_repository, write_repository
 
-    options = parse(argv)
     try:
+        options = parse(argv)
         source = local_source(options.source, options.remote, "run", "RUN")
         options = replace(options, source=source, remote=None)
         if options.triton is not None:
