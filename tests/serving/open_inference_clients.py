@@ -1,9 +1,13 @@
 """The clients of Triton against a server of the Open Inference Protocol: what each gets for each request, as JSON.
 
-A program of its own, since the clients pin other packages than the tests do. Standard input: {"http", "grpc", "tail", "json",
-"images", "model", "skip"}: addresses, the sizes that the server has after N in the shape of `image`, how elements of BYTES travel
-in JSON ("base64" or "text"), files in base64, the name of the model, and cases to leave out. Standard output: {client: {case: outcome}}, an
-outcome being {"outputs": {name: {"datatype", "shape", "values"}}, …} or {"error", "message"}.
+A program of its own, since the clients pin other packages than the tests do.
+
+Standard input: an object with ``http`` and ``grpc``, addresses; ``tail``, the sizes that the server has after N in the
+shape of `image`; ``json``, how elements of BYTES travel in JSON (``base64`` or ``text``); ``images``, files in base64;
+``model``, its name; ``skip``, cases to leave out.
+
+Standard output: {client: {case: outcome}}, an outcome being {"outputs": {name: {"datatype", "shape", "values"}}, …} or
+{"error", "message"}.
 """
 
 from __future__ import annotations
@@ -136,7 +140,10 @@ def sync(module: Any, binary: bool, address: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     client = module.InferenceServerClient(address)
     found["health"] = [client.is_server_live(), client.is_server_ready(), client.is_model_ready(MODEL)]
-    found["other model ready"] = client.is_model_ready("other")
+    try:
+        found["other model ready"] = client.is_model_ready("other")
+    except InferenceServerException as error:
+        found["other model ready"] = failure(error)
     given = {} if module is http_client else {"as_json": True}
     found["server"], found["model"] = client.get_server_metadata(**given), client.get_model_metadata(MODEL, **given)
     for name, case in CASES.items():
@@ -149,16 +156,17 @@ def sync(module: Any, binary: bool, address: str) -> dict[str, Any]:
 
 
 async def concurrent(module: Any, base: Any, address: str) -> dict[str, Any]:
-    """All cases at once, and each image forty times among them."""
-    client = module.InferenceServerClient(address)
+    """All cases, and each image sixteen times, 48 requests at any time."""
+    client, places = module.InferenceServerClient(address), asyncio.Semaphore(48)
 
     async def one(case: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return outcome(await client.infer(**tensors(base, case, True)))
-        except InferenceServerException as error:
-            return failure(error)
+        async with places:
+            try:
+                return outcome(await client.infer(**tensors(base, case, True)))
+            except InferenceServerException as error:
+                return failure(error)
 
-    singles = [{"inputs": [image(file)]} for file in IMAGES] * 40
+    singles = [{"inputs": [image(file)]} for file in IMAGES] * 16
     answers = await asyncio.gather(*(one(case) for case in [*CASES.values(), *singles]))
     await client.close()
     return {**dict(zip(CASES, answers, strict=False)), "singles": answers[len(CASES) :]}

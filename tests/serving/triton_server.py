@@ -21,8 +21,8 @@ import pytest
 from tests.serving.conftest import ROOT
 
 PYTHON = "STAGEPROOF_TRITON_PYTHON"
-"""Environment variable: a Python whose environment has nvidia-pytriton, onnxruntime and what runtime needs. Default: the
-one that runs the tests. Triton's own stub wants a Python with a shared libpython of the same version."""
+"""Environment variable: a Python whose environment has nvidia-pytriton, onnxruntime and what runtime needs. Default:
+the one that runs the tests. Triton's own stub wants a Python with a shared libpython of the same version."""
 _FIND = (
     "import importlib.util as u, json, sys; spec = u.find_spec('pytriton'); "
     "print(json.dumps([spec and spec.submodule_search_locations[0], '%d.%d' % sys.version_info[:2]]))"
@@ -39,7 +39,7 @@ class Triton:
 
 
 @cache
-def _installed() -> tuple[Path, str] | None:
+def installed() -> tuple[Path, str] | None:
     """(folder of pytriton, version of its Python); None if it is not installed."""
     python = os.environ.get(PYTHON, sys.executable)
     folder, version = json.loads(subprocess.run([python, "-c", _FIND], capture_output=True, check=True).stdout)
@@ -49,7 +49,7 @@ def _installed() -> tuple[Path, str] | None:
 @contextmanager
 def running(repository: Path, work: Path) -> Iterator[Triton]:
     """The server of the model repository, ready; on free ports of the loopback interface. Skips where it is missing."""
-    found = _installed()
+    found = installed()
     if found is None:
         pytest.skip(f"no tritonserver: install nvidia-pytriton, or name its Python in {PYTHON}")
     package, version = found
