@@ -58,7 +58,7 @@ def running(repository: Path, work: Path) -> Iterator[Triton]:
     shutil.copy(server / "python_backend_stubs" / version / "triton_python_backend_stub", backends / "python")
     for model in repository.iterdir():
         (model / "1" / "python_path.txt").write_text(f"{ROOT}\n{package.parent}\n", encoding="utf-8")
-    http, grpc = _free_port(), _free_port()
+    http, grpc = free_port(), free_port()
     command = [
         *(server / "bin" / "tritonserver", "--model-repository", repository, "--backend-directory", backends),
         *("--http-address", "127.0.0.1", "--http-port", http, "--grpc-address", "127.0.0.1", "--grpc-port", grpc),
@@ -93,7 +93,7 @@ def _until_ready(process: subprocess.Popen, address: str, log: Path) -> None:
     raise AssertionError(log.read_text(errors="replace"))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
