@@ -4,7 +4,7 @@ A program of its own, since the clients pin other packages than the tests do.
 
 Standard input: an object with ``http`` and ``grpc``, addresses; ``tail``, the sizes that the server has after N in the
 shape of `image`; ``json``, how elements of BYTES travel in JSON (``base64`` or ``text``); ``images``, files in base64;
-``model``, its name; ``skip``, cases to leave out.
+``model``, its name; ``skip``, cases to leave out; ``alone``, cases not to send while others wait.
 
 Standard output: {client: {case: outcome}}, an outcome being {"outputs": {name: {"datatype", "shape", "values"}}, …} or
 {"error", "message"}.
@@ -167,9 +167,10 @@ async def concurrent(module: Any, base: Any, address: str) -> dict[str, Any]:
                 return failure(error)
 
     singles = [{"inputs": [image(file)]} for file in IMAGES] * 16
-    answers = await asyncio.gather(*(one(case) for case in [*CASES.values(), *singles]))
+    cases = {name: case for name, case in CASES.items() if name not in GIVEN["alone"]}
+    answers = await asyncio.gather(*(one(case) for case in [*cases.values(), *singles]))
     await client.close()
-    return {**dict(zip(CASES, answers, strict=False)), "singles": answers[len(CASES) :]}
+    return {**dict(zip(cases, answers, strict=False)), "singles": answers[len(cases) :]}
 
 
 def main() -> None:

@@ -49,7 +49,9 @@ def test_the_service_takes_the_options_of_the_file_for_kserve():
         assert container[probe]["httpGet"]["port"] == given.port
     mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
     assert mounts[container["command"][2]]["readOnly"] is True
-    assert {mount["name"] for mount in mounts.values()} == {one["name"] for one in document["spec"]["predictor"]["volumes"]}
+    assert {mount["name"] for mount in mounts.values()} == {
+        one["name"] for one in document["spec"]["predictor"]["volumes"]
+    }
 
 
 @pytest.mark.slow

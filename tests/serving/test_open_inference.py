@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from stageproof.export.triton.repository import write_repository
-from stageproof.runtime import Predictor
+from stageproof.runtime import LABELS, Predictor
 from stageproof.serving.http.protocol.tensors import OUTPUTS
 from tests.serving import triton_server
 from tests.serving.conftest import BUNDLE, ROOT
@@ -56,6 +56,8 @@ TAILS: dict[str, list[int]] = {"triton": [1], "ours": []}
 IN_JSON = {"triton": "text", "ours": "base64"}
 CRASHES = ["empty batch"]
 """The Python backend of tritonserver 2.51 ends with signal 11 for a tensor of BYTES without elements."""
+FAIL_OTHERS = ["too few bytes of image", "too many bytes of image"]
+"""tritonserver 2.51 finds these out in a batch, and fails every request of the batch: also valid ones of others."""
 BROKEN_BY_TRITON = ("too few bytes of pixels", "too many bytes of pixels")
 """Of numbers in JSON that do not fit their shape Triton says 500, an error of its own."""
 
@@ -85,12 +87,12 @@ def server(request) -> str:
 def found(server, images, tmp_path_factory) -> Iterator[dict[str, dict[str, Any]]]:
     """What the clients got from the server."""
     python, work = client_python(), tmp_path_factory.mktemp(server)
-    given = {"model": "stageproof", "tail": TAILS[server], "json": IN_JSON[server], "skip": []}
+    given = {"model": "stageproof", "tail": TAILS[server], "json": IN_JSON[server], "skip": [], "alone": []}
     given["images"] = [base64.b64encode(image).decode() for image in images]
     if server == "triton":
         write_repository(BUNDLE, work / "repository")
         with triton_server.running(work / "repository", work) as one:
-            yield ask(python, {**given, "http": one.http, "grpc": one.grpc, "skip": CRASHES})
+            yield ask(python, {**given, "http": one.http, "grpc": one.grpc, "skip": CRASHES, "alone": FAIL_OTHERS})
     else:
         with running_service(work, "--grpc-port", "0") as one:
             grpc = re.search(r"gRPC on (127.0.0.1:\d+)", one.log)[1]
@@ -125,8 +127,7 @@ def check(outcome: dict[str, Any], expected: list[dict[str, Any]], tail: list[in
     assert outputs["model_digest"]["values"] == [one["model_digest"] for one in expected]
     assert [json.loads(text).keys() for text in outputs["guard"]["values"]] == [one["guard"].keys() for one in expected]
     # In clinical order; a rejected image has zeros.
-    names = Predictor(BUNDLE, backend="onnx", threads=1).model.classes.names
-    rows = [[one["probabilities"].get(name, 0.0) for name in names] for one in expected]
+    rows = [[one["probabilities"].get(name, 0.0) for name in LABELS] for one in expected]
     assert outputs["probabilities"]["values"] == pytest.approx([value for row in rows for value in row], abs=2e-5)
 
 
@@ -157,7 +158,7 @@ def test_every_one_of_many_concurrent_requests_gets_its_own_answer(server, found
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("client", CLIENTS)
 def test_refusals_have_the_same_status(server, found, client, case):
-    if server == "triton" and case in CRASHES:
+    if server == "triton" and case in (*CRASHES, *(FAIL_OTHERS if client.endswith("aio") else ())):
         assert case not in found[client]
         return
     outcome = found[client][case]
