@@ -10,7 +10,7 @@ from stageproof.export.bundle.writer import link
 from stageproof.runtime.artifacts.entries import SIGNATURE
 from stageproof.runtime.bundle.manifest import FILE
 from stageproof.runtime.bundle.verify import verified
-from stageproof.runtime.errors import ExportError
+from stageproof.runtime.errors import ExportError, InputError
 
 NAME = "stageproof"
 """Name of the model in the repository, which is that of its folder."""
@@ -54,16 +54,16 @@ parameters [
 
 
 def check_repository(folder: Path, bundle: Path) -> None:
-    """Raise ExportError if `write_repository` could not write there; called before any work."""
+    """Raise InputError if `write_repository` could not write there; called before any work."""
     if folder.exists() and not folder.is_dir():
-        raise ExportError(f"--triton {folder} is a file. Give the folder of a model repository, or a new one.")
+        raise InputError(f"--triton {folder} is a file. Give the folder of a model repository, or a new one.")
     if folder.resolve().is_relative_to(bundle.resolve()):
-        raise ExportError(
+        raise InputError(
             f"--triton {folder} is inside the bundle {bundle}, whose files are sealed. Give another folder."
         )
     target = folder / NAME
     if target.exists() and not _is_ours(target):
-        raise ExportError(
+        raise InputError(
             f"{target} exists and was not written by --triton. Give another folder, or remove it. Nothing was written."
         )
 
@@ -73,8 +73,8 @@ def write_repository(bundle: Path, folder: Path) -> Path:
 
     Other models of the repository are left as they are. The files of the bundle are hard links where possible.
 
-    Raises ExportError if it cannot be written, or no artifact of the bundle passed the gate in an engine; BundleError
-    if the bundle was changed.
+    Raises InputError as `check_repository`; ExportError if it cannot be written, or no artifact of the bundle passed the
+    gate in an engine; BundleError if the bundle was changed.
     """
     check_repository(folder, bundle)
     manifest = verified(bundle)
