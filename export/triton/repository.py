@@ -73,8 +73,8 @@ def write_repository(bundle: Path, folder: Path) -> Path:
 
     Other models of the repository are left as they are. The files of the bundle are hard links where possible.
 
-    Raises InputError as `check_repository`; ExportError if it cannot be written, or no artifact of the bundle passed the
-    gate in an engine; BundleError if the bundle was changed.
+    Raises InputError as `check_repository`; ExportError if it cannot be written, or no artifact of the bundle passed
+    the gate in an engine; BundleError if the bundle was changed.
     """
     check_repository(folder, bundle)
     manifest = verified(bundle)

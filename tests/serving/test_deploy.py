@@ -71,7 +71,8 @@ def test_the_deployment_for_ray_serve_answers_as_the_predictor(tmp_path):
         command, input="\n".join(file.hex() for file in files), capture_output=True, text=True, env=environment,
         cwd=tmp_path, timeout=600,
     )  # fmt: skip
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("RESULT")] or [done.stderr]
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     answers = json.loads(line.removeprefix("RESULT"))
     predictor = Predictor(BUNDLE, threads=1)
     expected = [one.label for one in predictor.predict_batch(files)]
