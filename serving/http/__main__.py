@@ -15,7 +15,8 @@ from stageproof.runtime.cli.extras import require
 from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.inference.arguments import check_bundle_path
-from stageproof.runtime.text.hints import program
+from stageproof.runtime.text.hints import command, program
+from stageproof.serving.http.hangups import held_back
 from stageproof.serving.http.logs import ServiceHandler
 from stageproof.serving.http.options import Options, check_tls, read_token
 
@@ -34,12 +35,15 @@ Research use only: not a medical device.
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command."""
     parser = _parser()
-    options = Options(**{**vars(given := parser.parse_args(argv)), "allow_hosts": tuple(given.allow_hosts)})
+    given = parser.parse_args(argv)
     try:
         require("serve", "fastapi", "uvicorn", "python_multipart", "prometheus_client")
-        if options.grpc_port is not None:
+        if given.grpc_port is not None:
             require("serve", "grpc", "google.protobuf")
-        return _run(options)
+        if given.bundle is None:
+            parser.error(f"no bundle was given. For example: {command('serving.http', 'bundle', '--port', '8000')}")
+        with held_back():
+            return _run(Options(**{**vars(given), "allow_hosts": tuple(given.allow_hosts)}))
     except StageproofError as error:
         return report_error(error)
 
@@ -101,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     default = Options(Path())
-    add("bundle", type=Path, metavar="BUNDLE", help=f"bundle folder that {program('export')} wrote")
+    add("bundle", nargs="?", type=Path, metavar="BUNDLE", help=f"bundle folder that {program('export')} wrote")
     add("--name", default=default.name, help=f"name of the model (default: {default.name})")
 
     group = parser.add_argument_group("network")

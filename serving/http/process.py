@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from stageproof.serving.http.app import application
+from stageproof.serving.http.hangups import let_through
 from stageproof.serving.http.inference.errors import Refusal
 from stageproof.serving.http.inference.metrics import Metrics
 from stageproof.serving.http.inference.service import Service
@@ -90,14 +91,18 @@ async def _serve(
         tasks.add(asyncio.ensure_future(_replace(service)))
 
     loop.add_signal_handler(signal.SIGHUP, reload)
+    let_through()
     if options.watch_s is not None:
-        tasks.add(asyncio.ensure_future(_watch(options.bundle, options.watch_s, service)))
+        tasks.add(asyncio.ensure_future(watch(options.bundle, options.watch_s, service)))
     if accept_when_ready:
         await loading
     grpc = None if options.grpc_port is None else await _grpc(options, service, budget, token, stopping)
     await server.serve(sockets=[listener])
     if not stopping.is_set():
         stop()
+    if server.force_exit:
+        logger.warning("ended by a second signal; what was not answered is dropped")
+        return
     if grpc is not None:
         await grpc
     await asyncio.to_thread(service.close)
@@ -141,8 +146,8 @@ async def _replace(service: Service) -> None:
         logger.warning("the first bundle is still being loaded; the reload is ignored")
 
 
-async def _watch(bundle: Path, seconds: float, service: Service) -> None:
-    """Replace the bundle whenever its manifest is another file than before, or was written again."""
+async def watch(bundle: Path, seconds: float, service: Service) -> None:
+    """Replace the bundle of `service` whenever its manifest is another file than before, or was written again."""
     known = _stamp(bundle)
     while True:
         await asyncio.sleep(seconds)

@@ -21,6 +21,7 @@ from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.messages import shown
 from stageproof.runtime.errors import InputError, StageproofError
 from stageproof.runtime.system.work_folders import work_folder
+from stageproof.serving.http.hangups import held_back, let_through
 from stageproof.serving.http.logs import ServiceHandler
 from stageproof.serving.http.options import Options
 
@@ -69,6 +70,7 @@ class _Supervisor:
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, lambda *_: self._end())
         signal.signal(signal.SIGHUP, lambda *_: self._send(signal.SIGHUP))
+        let_through()
         for number in range(self._options.workers):
             self._start(number)
         while not self._stop:
@@ -101,7 +103,8 @@ class _Supervisor:
         worker = _CONTEXT.Process(
             target=_worker, args=(*self._given, self._was_ready), name=f"stageproof-worker-{number}"
         )
-        worker.start()
+        with held_back():
+            worker.start()
         self._workers[number] = worker
         logger.info(f"worker {number} started, process {worker.pid}")
 

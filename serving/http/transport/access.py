@@ -80,13 +80,11 @@ class Access:
             self._record(scope, status, time.monotonic() - start, request_id)
 
     def _check_host(self, headers: dict[bytes, bytes]) -> None:
-        if self._hosts is None:
-            return
         host = _name(headers.get(b"host", b""))
-        if host not in self._hosts:
+        if self._hosts is not None and host not in self._hosts:
             raise Refusal(403, "the header Host names another host than this service's. See --allow-host.")
         # Browsers send it: a page of another site must not use the service through its visitor.
-        if b"origin" in headers and _name(headers[b"origin"].rpartition(b"//")[2]) not in {host, *self._hosts}:
+        if b"origin" in headers and _name(headers[b"origin"].rpartition(b"//")[2]) not in {host, *(self._hosts or ())}:
             raise Refusal(403, "the header Origin names another site. See --allow-host.")
 
     def _record(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:

@@ -90,6 +90,11 @@ def test_other_hosts_and_pages_of_other_sites_are_refused(host, origin, status):
     assert ask(token=None, host=host, **more)[0] == status
 
 
+def test_pages_of_other_sites_are_refused_where_all_hosts_are_accepted():
+    for origin, status in (("https://pacs.example", 200), ("https://evil.example", 403)):
+        assert ask(token=None, hosts=None, host="pacs.example", origin=origin)[0] == status
+
+
 def test_an_address_of_ipv6_is_a_host():
     assert ask(token=None, host="[::1]:8000", hosts=("::1",))[0] == 200
 
