@@ -60,6 +60,7 @@ def test_the_wheel_has_one_top_level_package(wheel):
     }
     templates = [
         *(ROOT / "train").rglob("*.j2"),
+        *(ROOT / "export").rglob("*.j2"),
         *(ROOT / "benchmarks").rglob("*.j2"),
         *(ROOT / "train").rglob("*.css"),
     ]
