@@ -20,7 +20,9 @@ import json, sys, urllib.request, urllib.error, warnings
 sys.path.insert(0, sys.argv[1])
 import ray
 from ray import serve
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(
+    address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1"
+)
 import ray_serve
 serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[3])})
 serve.run(ray_serve.application({"bundle": sys.argv[2]}))
