@@ -33,16 +33,21 @@ logger = logging.getLogger("stageproof.export")  # __name__ is __main__ under py
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 every requested artifact is in the bundle, 1 a check failed, 2 invalid input."""
     try:
-        require("export", "tyro", "torch", "torchvision", "safetensors", "scipy")
+        require("export", "tyro", "torch", "torchvision", "safetensors", "scipy", "cyclonedx", "packaging")
     except StageproofError as error:
         return report_error(error)
     from stageproof.export.options import parse
+    from stageproof.export.triton.repository import check_repository, write_repository
 
     try:
         options = parse(argv)
         source = local_source(options.source, options.remote, "run", "RUN")
         options = replace(options, source=source, remote=None)
+        if options.triton is not None:
+            check_repository(options.triton, options.out)
         exported = _rebuilt(options) if options.rebuild else _exported(options)
+        if options.triton is not None:
+            logger.info(f"model repository of Triton {write_repository(options.out, options.triton)}")
     except StageproofError as error:
         return report_error(error)
     for outcome in exported.outcomes:

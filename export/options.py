@@ -92,6 +92,8 @@ class Options:
     Labels, input, architecture and temperature are the bundle's; --to and --precision are ignored."""
     sign: Path | None = None
     """Private elliptic-curve key (PEM) to sign the bundle with. Needs stageproof[sign]."""
+    triton: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Also write the bundle to this model repository of Triton Inference Server, as the model stageproof."""
     trust_code: bool = False
     """Load a TorchScript file as the source, and artifacts with code (.ts, .pt2, .engine) of the existing bundle, for
     --rebuild and for timing.

@@ -39,6 +39,7 @@ from stageproof.export.reference.model import Reference, source_of
 from stageproof.export.reference.order_check import check_order
 from stageproof.export.reference.rebuild_options import assert_agrees
 from stageproof.export.reference.source import load_reference
+from stageproof.export.sbom.bundle import WRITTEN, with_sbom
 from stageproof.runtime import __version__
 from stageproof.runtime.artifacts.entries import LOGS
 from stageproof.runtime.artifacts.verified_bytes import CODE
@@ -216,7 +217,7 @@ def _finish(
         return
     replaced = {file for outcome in good for file in outcome.files}
     card = None if options.rebuild else model_card(reference)  # a rebuild keeps the bundle's card: same model
-    replaced |= set() if card is None else {CARD}
+    replaced |= {*WRITTEN, *([] if card is None else [CARD])}
     artifacts, documents, reports = adopt(options.out, reference.info, folder, replaced, reference.order.origin)
     foreign = set() if options.trust_code else {one.file for one in artifacts if one.format in CODE}
     artifacts += [outcome.artifact for outcome in good if outcome.artifact]
@@ -244,6 +245,7 @@ def _finish(
         documents=tuple(documents),
         labels_from=reference.order.origin,
     )
+    manifest = with_sbom(manifest, folder, reference.run, options.out if options.rebuild else None)
     (folder / FILE).write_text(manifest.to_json(), encoding="utf-8")
 
 

@@ -24,6 +24,9 @@ COMMANDS = {
     "bisect": Command(
         "stageproof.export.bisect.__main__", "export", "find the first layer of an artifact that differs"
     ),
+    "sbom": Command(
+        "stageproof.export.sbom.__main__", "sbom", "write a software bill of materials of this environment"
+    ),
     "predict": Command("stageproof.runtime.__main__", "", "predict images with a bundle"),
     "explain": Command("stageproof.runtime.explain.__main__", "explain", "show a Grad-CAM map over an image"),
     "push": Command("stageproof.train.push.__main__", "hub", "upload a run or a bundle to the Hugging Face Hub"),

@@ -60,6 +60,7 @@ def test_the_wheel_has_one_top_level_package(wheel):
     }
     templates = [
         *(ROOT / "train").rglob("*.j2"),
+        *(ROOT / "export").rglob("*.j2"),
         *(ROOT / "benchmarks").rglob("*.j2"),
         *(ROOT / "train").rglob("*.css"),
     ]
@@ -134,6 +135,7 @@ def test_a_command_without_its_packages_names_the_extra(command, installed, tmp_
     (tmp_path / "slices.parquet").touch()
     words = {"audit": ["--data", "slices.parquet"], "explain": ["nowhere", "scan.png"], "crossvalidate": ["--out", "x"]}
     words["push"] = ["bundle", "owner/name"]
+    words["sbom"] = ["--out", "x"]
     done = stageproof_of(installed, command, *words.get(command, []), cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

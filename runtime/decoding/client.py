@@ -189,8 +189,13 @@ _INHERITED = ("LD_LIBRARY_PATH",)
 
 
 def _python() -> str:
-    """Path of the Python interpreter; in a program that embeds Python, `sys.executable` is that program instead."""
-    for path in (sys.executable, f"{sys.exec_prefix}/bin/python3", f"{sys.base_exec_prefix}/bin/python3"):
+    """Path of the Python interpreter. In a program that embeds Python, `sys.executable` is that program, or the first
+    python3 in PATH, which may be another Python; an interpreter of this one's prefix is preferred to that."""
+    prefixes, executable = (sys.exec_prefix, sys.base_exec_prefix), sys.executable or ""
+    names = (f"python{sys.version_info.major}.{sys.version_info.minor}", "python3")
+    own = [f"{prefix}/bin/{name}" for prefix in prefixes for name in names]
+    inside = any(Path(executable).is_relative_to(prefix) for prefix in prefixes)
+    for path in (executable, *own) if inside else (*own, executable):
         if path and Path(path).name.startswith("python") and os.access(path, os.X_OK):
             return path
     raise IsolationError(

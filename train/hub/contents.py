@@ -68,6 +68,7 @@ RUN_FILES = (
 
 _BUNDLE_FILES = (
     *(MANIFEST, SIGNATURE, "guard.npz", "parity.json", "MODEL_CARD.md", "golden/*", "model.bin", "model.*.bin"),
+    *("sbom.cdx.json", "SOUP.md"),
     *(f"model{middle}{suffix}" for suffix, _ in FORMATS.values() for middle in ("", ".*")),
 )
 UNSEALED = (REJECTED, LOGS)

@@ -118,7 +118,10 @@ class _Rpcs:
         return message("ServerReadyResponse")(ready=self._service.state == READY)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        metadata.check_model(self._name, request.name, request.version)
+        try:
+            metadata.check_model(self._name, request.name, request.version)
+        except Refusal:  # an unknown model is not ready, as Triton answers; clients poll this
+            return message("ModelReadyResponse")(ready=False)
         return message("ModelReadyResponse")(ready=self._service.state == READY)
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -104,7 +104,8 @@ def refused(call, request, name="ModelInfer", **options):
 
 def test_what_is_refused(call, images):
     one = images[:1]
-    assert refused(call, message("ModelReadyRequest")(name="other"), "ModelReady")[0] == "NOT_FOUND"
+    for unknown in ({"name": "other"}, {"name": "stageproof", "version": "2"}):
+        assert not call("ModelReady", message("ModelReadyRequest")(**unknown)).ready, "as Triton answers"
     assert refused(call, infer(one, model_version="2"))[0] == "NOT_FOUND"
     cases = [
         (infer(one, outputs=["stage"]), "there is no output 'stage'"),

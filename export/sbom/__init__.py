@@ -1,0 +1,1 @@
+"""The software bill of materials of a bundle or an environment (CycloneDX), and the SOUP list of a bundle."""
