@@ -41,7 +41,8 @@ def test_scripts_find_every_element_that_they_name():
 def test_the_page_always_says_that_it_is_for_research(service):
     page = service.get("/").body.decode()
     notice = re.search(r'<p class="notice">(.*?)</p>', page)[1]
-    assert "Research use only" in notice and "Not a medical device" in notice
+    assert "Research use only" in notice
+    assert "Not a medical device" in notice
 
 
 def test_settings_are_those_of_the_model_and_the_limits(service, predictor):
@@ -59,9 +60,9 @@ def test_names_in_thresholds_are_those_of_guard_scores(service, images):
 @pytest.mark.slow
 def test_the_token_protects_settings_but_not_the_files(tmp_path):
     secret = tmp_path / "token"
-    secret.write_text("a token of this test\n")
+    secret.write_text("token-of-this-test-only\n")
     secret.chmod(0o600)
     with running(tmp_path, "--token-file", str(secret)) as one:
         assert {one.get(f"/{name}").status for name in ("", *FILES)} == {200}
         assert one.get("/page/settings").status == 401
-        assert one.get("/page/settings", Authorization="Bearer a token of this test").status == 200
+        assert one.get("/page/settings", Authorization="Bearer token-of-this-test-only").status == 200
