@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.runtime import bombs
+from tests.serving.http_service.running import running
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -35,8 +36,11 @@ def browser(tmp_path_factory) -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser, service, viewport=WIDE, **options: Any) -> Iterator[Any]:
-    """The page; at the end, every request must have gone to the service, and no script must have failed."""
+def opened(browser, service, viewport=WIDE, *, refused: bool = False, **options: Any) -> Iterator[Any]:
+    """The page; at the end, every request must have gone to the service, and no script must have failed.
+
+    refused: the service refuses requests, which the console lists.
+    """
     context = browser.new_context(viewport=viewport, **options)
     page = context.new_page()
     origin, requests, errors = f"http://127.0.0.1:{service.port}/", [], []
@@ -44,11 +48,12 @@ def opened(browser, service, viewport=WIDE, **options: Any) -> Iterator[Any]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(origin)
-    page.locator("#model dd").nth(3).wait_for()
+    if not refused:
+        page.locator("#model dd").nth(3).wait_for()
     yield page
     assert requests
     assert [url for url in requests if not url.startswith((origin, f"blob:{origin}", "data:"))] == []
-    assert errors == []
+    assert [one for one in errors if not (refused and one.startswith("Failed to load resource"))] == []
     context.close()
 
 
@@ -165,3 +170,38 @@ def test_a_study_above_the_limit_is_not_sent_in_part(browser, service, images):
         assert page.locator("#unsent li").count() == 41
         assert "accepts 40 images" in page.locator("#unsent li").first.inner_text()
         assert page.locator("#results article").count() == 0
+
+
+def test_what_was_cancelled_is_listed(browser, service, images):
+    with opened(browser, service) as page:
+        page.evaluate("at('files').addEventListener('change', () => at('cancel').click())")
+        page.set_input_files("#files", [given(f"{at}.png", images[at]) for at in range(3)])
+        finished(page)
+        assert page.locator("#results article").count() == 0
+        lines = page.locator("#unsent li").all_inner_texts()
+        assert [line.partition(".png: ")[0] for line in lines] == ["0", "1", "2"]
+        assert all("Cancelled" in line for line in lines)
+
+
+def test_a_token_and_a_service_that_stopped(browser, images, tmp_path):
+    secret = tmp_path / "token"
+    secret.write_text("token-of-this-test-only\n")
+    secret.chmod(0o600)
+    with running(tmp_path, "--token-file", str(secret)) as one, opened(browser, one, refused=True) as page:
+        field = page.locator("#token")
+        field.fill("another-token-than-that")
+        page.keyboard.press("Enter")
+        page.locator("#state", has_text="missing or wrong").wait_for()
+        page.set_input_files("#files", [given("a.png", images[0])])  # waits for the token, then is sent
+        page.locator("#state", has_text="missing or wrong").wait_for()
+        page.locator("#access").wait_for()
+        page.wait_for_timeout(200)
+        field.fill("token-of-this-test-only")
+        page.keyboard.press("Enter")
+        finished(page)
+        assert page.locator("#results h3").all_inner_texts() == ["a.png"]
+        assert page.locator("#access").is_hidden()
+        assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+        one.end()
+        page.set_input_files("#files", [given("b.png", images[0])])
+        page.locator("#unsent li", has_text="b.png: The service cannot be reached").wait_for()

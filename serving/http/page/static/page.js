@@ -185,8 +185,8 @@ for (const name of ["dragover", "dragleave", "drop"]) {
     event.preventDefault();
     at("drop").classList.toggle("over", name === "dragover");
     if (name === "drop" && event.dataTransfer.items.length) {
+      const late = []; // reported once the list of the last run is cleared
       const files = droppedFiles(event.dataTransfer, (...why) => late.push(why));
-      const late = [];
       run(async () => { const found = await files; late.forEach((why) => unsent(...why)); return found; });
     }
   });

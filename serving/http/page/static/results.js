@@ -38,12 +38,19 @@ function bars(probabilities) {
 }
 
 function guardScores(guard, thresholds) {
-  const scores = Object.entries(guard && typeof guard === "object" ? guard : {}).map(([name, value]) => {
-    const limit = thresholds[name];
-    return `${name} ${value.toPrecision(3)}` + (limit === undefined ? "" : ` (limit ${limit.toPrecision(3)})`);
-  });
-  if (scores.length) return element("p", `Guard scores: ${scores.join(", ")}`, "quiet");
-  return element("p", guard === "none" ? "The model has no guard." : "No guard scores.", "quiet");
+  const scores = Object.entries(guard && typeof guard === "object" ? guard : {});
+  if (!scores.length) return element("p", guard === "none" ? "The model has no guard." : "No guard scores.", "quiet");
+  const ratio = ([name, value]) => (thresholds[name] > 0 ? value / thresholds[name] : 0);
+  const worst = scores.reduce((one, other) => (ratio(other) > ratio(one) ? other : one));
+  const details = element("details", undefined, "quiet");
+  details.append(element("summary", `Guard: ${worst[0]} score is highest, ${ratio(worst).toFixed(2)} of its limit`));
+  const list = element("ul");
+  for (const [name, value] of scores) {
+    const limit = thresholds[name] === undefined ? "" : ` (limit ${thresholds[name].toPrecision(3)})`;
+    list.append(element("li", `${name} ${value.toPrecision(3)}${limit}`));
+  }
+  details.append(list);
+  return details;
 }
 
 function thumbnail(file) {
