@@ -192,10 +192,11 @@ def test_a_token_and_a_service_that_stopped(browser, images, tmp_path):
         field.fill("another-token-than-that")
         page.keyboard.press("Enter")
         page.locator("#state", has_text="missing or wrong").wait_for()
-        page.set_input_files("#files", [given("a.png", images[0])])  # waits for the token, then is sent
-        page.locator("#state", has_text="missing or wrong").wait_for()
-        page.locator("#access").wait_for()
-        page.wait_for_timeout(200)
+        for name in ("forgotten.png", "a.png"):  # the last one waits for the token, then is sent
+            with page.expect_response("**/page/settings"):
+                page.set_input_files("#files", [given(name, images[0])])
+            page.locator("#cancel").wait_for(state="hidden")
+        assert "other files were chosen" in page.locator("#unsent li", has_text="forgotten.png").inner_text()
         field.fill("token-of-this-test-only")
         page.keyboard.press("Enter")
         finished(page)
@@ -205,3 +206,12 @@ def test_a_token_and_a_service_that_stopped(browser, images, tmp_path):
         one.end()
         page.set_input_files("#files", [given("b.png", images[0])])
         page.locator("#unsent li", has_text="b.png: The service cannot be reached").wait_for()
+
+
+def test_files_chosen_while_others_are_sent_are_listed(browser, service, images):
+    with opened(browser, service) as page:
+        page.evaluate("at('files').addEventListener('change', () => run(async () => [{ name: 'second.png' }]))")
+        page.set_input_files("#files", [given("first.png", images[0])])
+        finished(page)
+        assert page.locator("#results h3").all_inner_texts() == ["first.png"]
+        assert "Other files were being sent" in page.locator("#unsent li", has_text="second.png").inner_text()

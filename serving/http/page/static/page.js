@@ -129,17 +129,21 @@ async function sendStudy(files, signal, done) {
 }
 
 async function run(collect) {
-  if (running) { say("Files are being sent. Wait, or cancel first."); return; }
+  if (running) {
+    (await collect()).forEach(({ name }) => unsent(name, "Other files were being sent. Choose it again when they are done."));
+    return;
+  }
   const { signal } = (running = new AbortController());
   for (const id of ["unsent", "results", "answer"]) at(id).replaceChildren();
   at("problems").hidden = at("results-title").hidden = true;
   at("cancel").hidden = at("progress").hidden = false;
   at("progress").value = 0;
+  for (const { name } of waiting || []) unsent(name, "Not sent: other files were chosen before the token was entered. Choose it again.");
   waiting = null;
   let files = [];
   try {
     files = await collect();
-    if (!settings) await connect(signal);
+    await connect(signal); // each time: the service may have replaced its bundle
     const study = at("study").checked;
     const good = sendable(files, settings, study, unsent);
     at("progress").max = Math.max(good.length, 1);
@@ -174,8 +178,8 @@ at("access").addEventListener("submit", (event) => {
   event.preventDefault();
   token = at("token").value.trim();
   at("token").value = "";
-  settings = null;
   const files = waiting || [];
+  waiting = null;
   if (files.length) run(async () => files);
   else start();
 });
