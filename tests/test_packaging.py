@@ -63,6 +63,7 @@ def test_the_wheel_has_one_top_level_package(wheel):
         *(ROOT / "export").rglob("*.j2"),
         *(ROOT / "benchmarks").rglob("*.j2"),
         *(ROOT / "train").rglob("*.css"),
+        *(ROOT / "serving/http/page/static").iterdir(),
     ]
     ours |= {path.relative_to(ROOT) for path in templates}
     assert Path("train/reports/base.html.j2") in ours

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 import stageproof
@@ -21,13 +19,11 @@ from stageproof.serving.http.inference.batching import Answer
 from stageproof.serving.http.inference.errors import Refusal
 from stageproof.serving.http.inference.metrics import CONTENT_TYPE
 from stageproof.serving.http.inference.service import READY, Service
+from stageproof.serving.http.page.routes import add_page
 from stageproof.serving.http.protocol import metadata, requests
 from stageproof.serving.http.transport.access import Access
 from stageproof.serving.http.transport.bodies import Budget, Held, body, chunks
 from stageproof.serving.http.transport.uploads import is_zip, unzipped, uploads
-
-PAGE = Path(__file__).parent / "page"
-"""Static files of the page at /; the service works without them."""
 
 
 def application(service: Service, budget: Budget, token: bytes | None) -> ASGIApp:
@@ -38,7 +34,7 @@ def application(service: Service, budget: Budget, token: bytes | None) -> ASGIAp
     _handlers(app)
     _protocol(app, service, budget)
     _uploads(app, service, budget)
-    pages = _page(app)
+    pages = add_page(app, service)
     options = service.options
     return Access(app, service.metrics, token=token, hosts=options.hosts, open_paths=pages, log=options.access_log)
 
@@ -149,14 +145,6 @@ def _uploads(app: FastAPI, service: Service, budget: Budget) -> None:
             names = [file.name for file in files]
         assert found.study is not None
         return JSONResponse({**found.study.to_dict(), "files": names, "skipped": skipped})
-
-
-def _page(app: FastAPI) -> list[str]:
-    """Serve the page at /, if it is installed. Returns its paths, which need no token: they hold no data."""
-    if not (PAGE / "index.html").is_file():
-        return []
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    return ["/", *(f"/{path.relative_to(PAGE).as_posix()}" for path in PAGE.rglob("*") if path.is_file())]
 
 
 async def _wanted(request: Request, answer: Awaitable[Answer]) -> Answer:
