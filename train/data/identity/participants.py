@@ -114,8 +114,8 @@ def class_of_each(paths: Sequence[str], file: Path, classes: LabelSet | None) ->
             if first != row[name]:
                 raise DatasetError(
                     f"{file} has several rows of {row[_ID]} with different classes in {name!r}: {first!r} and "
-                    f"{row[name]!r}. Expected one class for each participant: correct it, or give --data a CSV of path, "
-                    "label and patient."
+                    f"{row[name]!r}. Expected one class for each participant: correct it, or give --data a CSV of "
+                    "path, label and patient."
                 )
         return [of.get(match[1], "") if match else "" for match in found], ClassColumn(name, is_rating_column(name))
     expected = "its usual names are label, diagnosis, dx and cdr"
