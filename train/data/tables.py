@@ -53,8 +53,10 @@ def assert_distinct(header: list[str], used: Iterable[str | None], path: Path) -
 def read_table(path: Path, what: str) -> tuple[list[str], list[dict[str, str]]]:
     """Header and rows of a CSV file, or of a TSV file if it ends with .tsv.
 
-    Cells that are missing at the end of a row are empty. what: what the file is, for the message. Raises DatasetError if it cannot be read, for a row with more cells than
-    the header, as a decimal comma makes, and for a quotation mark that is not closed.
+    Cells that are missing at the end of a row are empty. what: what the file is, for the message.
+
+    Raises DatasetError if it cannot be read, for a row with more cells than the header, as a decimal comma makes, and
+    for a quotation mark that is not closed.
     """
     with _reading(path, what):
         rows = _rows(path)
