@@ -107,7 +107,9 @@ def test_other_numbers_of_channels(channels, message):
 def test_earlier_names_and_layers_compiled_alone():
     old = re.compile(r"(denselayer\d+)\.(norm|conv)([12])\.")
     state = state_of(NetworkSpec.of("densenet121", 3))
-    found = identify(contents({"net." + old.sub(r"\1.\2.\3.", name): tensor for name, tensor in state.items()}), "densenet121")
+    found = identify(
+        contents({"net." + old.sub(r"\1.\2.\3.", name): tensor for name, tensor in state.items()}), "densenet121"
+    )
     assert (found.spec.architecture, found.prefix) == ("densenet121", "net.")
     assert all(found.state[name] is state[name] for name in found.state)
     state = state_of(NetworkSpec.of("resnet18", 3))
