@@ -104,7 +104,7 @@ def _train(
     if processes.leader:
         if checkpoint is not None:
             before = folder if has_checkpoint(folder) or options.extends is None else options.extends
-            check_split(before, data.slices.names, data.sides(), data.source)
+            check_split(before, data.slices.names, data.sides().tolist(), data.source)
         data.write(folder)
         _announce(options, finished_name(folder), data, start, compute, processes)
         parameters = sum(tensor.numel() for tensor in session.model.parameters())

@@ -243,7 +243,7 @@ def _check_same(plan: Plan, request: Request) -> None:
         "--backend": (request.backend, begun["backend"]),
         "--precision": (request.precision, begun["precision"]),
         "--shard-images": (request.shard_images, plan.data["listing"]["shard_images"]),
-        "--shard-mb": (_mib(request.shard_bytes), _mib(plan.data["listing"]["shard_bytes"])),
+        "--shard-mb": (request.shard_bytes and request.shard_bytes >> 20, plan.data["listing"]["shard_bytes"] >> 20),
         "--in": (list(request.inputs) or None, plan.listing.about["inputs"]),
     }
     for option, (now, before) in asked.items():
@@ -259,10 +259,6 @@ def _check_same(plan: Plan, request: Request) -> None:
                 f"{request.out} was begun in {plan.listing.about['folder']}; {relative[0]} is relative to this folder. "
                 "Continue there, or leave out --in."
             )
-
-
-def _mib(size: int | None) -> int | None:
-    return None if size is None else size >> 20
 
 
 def _shown(value: Any) -> str:

@@ -62,7 +62,7 @@ def read_table(path: Path, what: str) -> tuple[list[str], list[dict[str, str]]]:
         rows = _rows(path)
         found = []
         for row in rows:
-            if any(row.pop(None, [])):  # type: ignore[call-overload]
+            if any(row.pop(None, [])):
                 raise DatasetError(
                     f"{path}, line {rows.line_num}: the row has more cells than the header, which has "
                     f"{len(rows.fieldnames or ())}. Quote cells that contain {rows.reader.dialect.delimiter!r}, such "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.errors import CheckpointError, InputError
-from stageproof.runtime.system.work_folders import work_folder
+from stageproof.runtime.system.work_folders import write_together
 from stageproof.runtime.text.hints import command
 from stageproof.train.config.options import Options
 from stageproof.train.config.preconditions import check_training
@@ -80,13 +80,6 @@ def _summarised(runs: Sequence[Path], out: Path) -> dict[str, Any]:
 
     facts = summary(runs, [read_record(run) for run in runs])
     links = [f"{run.name}/{INDEX}" for run in runs if (run / INDEX).is_file()]
-    texts = {FACTS: json.dumps(facts, indent=2, allow_nan=False) + "\n", PAGE: page(facts, links)}
-    try:
-        with work_folder(out, ".summary-") as folder:
-            for name, text in texts.items():
-                (folder / name).write_text(text, encoding="utf-8")
-            for name in texts:
-                (folder / name).replace(out / name)
-    except OSError as error:
-        raise InputError(f"{out / FACTS} cannot be written: {error}. Free disk space and run it again.") from error
+    text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    write_together(out, {FACTS: text, PAGE: page(facts, links)})
     return facts

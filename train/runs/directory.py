@@ -133,7 +133,7 @@ def load_weights(
     load_state(model, state, strict=False)
 
 
-def _assert_floats(name: str, tensor: torch.Tensor, where: Path) -> None:
+def _assert_floats(name: str, tensor: torch.Tensor, where: Path | str) -> None:
     """Raise CheckpointError for a tensor that cannot be copied into a layer as it is meant, such as quantised weights,
     whose scale is elsewhere."""
     if tensor.is_floating_point() and not (tensor.is_quantized or tensor.is_sparse or tensor.is_meta):

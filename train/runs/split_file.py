@@ -30,8 +30,8 @@ def check_split(run: Path, names: Sequence[str], sides: Sequence[str], source: s
         name, side = moved[0]
         raise CheckpointError(
             f"The split of {source} has changed since the run began: {len(moved)} of {len(names)} slices are on "
-            f"another side, such as {name!r}: {before.get(name, 'none')}, now {side}. Restore the patient ids (groups.csv, "
-            "participants.tsv, …), or start another run."
+            f"another side, such as {name!r}: {before.get(name, 'none')}, now {side}. Restore the patient ids "
+            "(groups.csv, participants.tsv, …), or start another run."
         )
 
 

@@ -38,10 +38,10 @@ def from_table(path: Path) -> Rows:
         raise DatasetError(f"{path} lists no slice: it has a header and no rows.")
     assert_distinct(header, names.values(), path)
     where, label = str(names["path"]), str(names["label"])
-    for kind, name in names.items():
-        if others := [one for one in columns(kind, header) if name is not None and one not in names.values()]:
+    for kind, used in names.items():
+        if others := [one for one in columns(kind, header) if used is not None and one not in names.values()]:
             _log.info(
-                "%s: %ss are read from the column %r, not from %s", path, kind, name, ", ".join(map(repr, others))
+                "%s: %ss are read from the column %r, not from %s", path, kind, used, ", ".join(map(repr, others))
             )
     listed = [_with_slashes(path.parent, row[where]) for row in rows]
     files = [path.parent / name for name in listed]
