@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stageproof.export.data.labelled import labelled_samples
+from stageproof.export.data.labelled import classes_of_run, labelled_samples
 from stageproof.export.data.overlap import two_halves, without
 from stageproof.export.data.run_data import run_data, side, with_patients
 from stageproof.export.data.sampling import Drawn, over_people, spread, with_people
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import LabelSet
 from stageproof.train.data.samples import Samples
-from stageproof.train.runs.record import label_set_of, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ def calibration_pool(
     Raises DatasetError if there are fewer than 101, and for images of classes that the model does not have.
     """
     if given is not None:
-        classes = label_set_of(read_record(run), run) if classes is None and run else classes
+        classes = classes_of_run(run) if classes is None and run else classes
         pool = with_people(labelled_samples(given, classes), by_similarity=False)
     elif run is None:
         raise DatasetError(

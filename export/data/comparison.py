@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stageproof.export.data.labelled import labelled_samples
+from stageproof.export.data.labelled import classes_of_run, labelled_samples
 from stageproof.export.data.run_data import run_data, side, unseen_phantoms, with_patients
 from stageproof.export.data.sampling import PATIENTS, Drawn, decoded, joined, with_people
 from stageproof.runtime.errors import DatasetError
@@ -19,7 +19,6 @@ from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import has_no_labels
 from stageproof.train.runs.pseudonyms import public_source
-from stageproof.train.runs.record import label_set_of, read_record
 
 SEED = 7919
 """Seed of phantoms that are in no training set: python -m train numbers its seeds from 0."""
@@ -75,7 +74,7 @@ def comparison(
     Raises DatasetError for unusable images and for images of classes that the model does not have, CheckpointError for
     a damaged run.
     """
-    classes = label_set_of(read_record(run), run) if classes is None and run else classes
+    classes = classes_of_run(run) if classes is None and run else classes
     data = run_data(run, given) if run else None
     if run and data and data.samples is not None and (given is None or data.moved):
         drawn = _held_out(run, data.samples, limit, data.phantoms)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from stageproof.runtime.errors import DatasetError
-from stageproof.runtime.labels import LabelSet
+from stageproof.runtime.errors import BundleError, CheckpointError, DatasetError
+from stageproof.runtime.labels import FOUR_STAGES, LabelSet
+from stageproof.runtime.model_info import label_set_in
 from stageproof.train.data.class_column import UnknownLabelSetError
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
+from stageproof.train.runs.record import RECORD, read_record
+
+
+def classes_of_run(run: Path, record: dict[str, Any] | None = None) -> LabelSet:
+    """The label set that the run recorded; of a record without labels, the four stages.
+
+    record: the content of its run.json, if already read. Raises CheckpointError for an invalid one.
+    """
+    found = read_record(run) if record is None else record
+    try:
+        return label_set_in(found, str(run / RECORD)) if "labels" in found else FOUR_STAGES
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def labelled_samples(path: Path, classes: LabelSet | None) -> Samples:

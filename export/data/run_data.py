@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from stageproof.export.data.labelled import classes_of_run
 from stageproof.export.data.sampling import UNKNOWN, Drawn, spread
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import LabelSet
 from stageproof.train.data.phantom.__main__ import phantom_samples
 from stageproof.train.data.samples import Samples
 from stageproof.train.data.sources.source import load_samples
-from stageproof.train.runs.record import data_path, data_seed, label_set_of, read_record
+from stageproof.train.runs.record import data_path, data_seed, read_record
 from stageproof.train.runs.split_file import read_split, unit_of
 
 PHANTOM_PEOPLE = 24
@@ -50,7 +51,7 @@ def run_data(run: Path, moved: Path | None = None) -> RunData:
     Raises CheckpointError for a damaged record. The result is cached, since the digest reads all data.
     """
     record = read_record(run)
-    digest, path, classes = record["data"]["digest"], data_path(run, record), label_set_of(record, run)
+    digest, path, classes = record["data"]["digest"], data_path(run, record), classes_of_run(run, record)
     if path is None:
         return RunData(_population(data_seed(record), classes), True, digest=digest)
     return _run_data(run, digest, classes, path, _state(path), moved, _state(moved))
@@ -124,7 +125,7 @@ def unseen_phantoms(run: Path, count: int) -> Samples:
     They follow the run's own patients in the generator's sequence, whose earlier patients do not depend on its length.
     """
     record = read_record(run)
-    classes, seed = label_set_of(record, run), data_seed(record)
+    classes, seed = classes_of_run(run, record), data_seed(record)
     people = max(1, -(-count // (len(classes) * 6)))
     return phantom_samples(patients=people, seed=seed, first=PHANTOM_PEOPLE, classes=classes)
 
