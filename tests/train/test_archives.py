@@ -122,6 +122,16 @@ def test_names_that_no_folder_can_have(tmp_path: Path, name: str, message: str) 
         load_samples(archive(tmp_path / "a.zip", **{name: PNG}))
 
 
+def test_a_folder_beside_a_readme_is_the_content(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        for one in cohort(2):
+            made.writestr(f"slices/{one.label}/{one.name}", one.png)
+        made.writestr("README.md", "text")
+    samples, part = load_parts(tmp_path / "a.zip")
+    assert part is None
+    assert len(samples) == len(cohort(2))
+
+
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.zip", **{"CN/ä.png": PNG})
     path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xe4\xff"))

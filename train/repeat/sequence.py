@@ -16,6 +16,7 @@ from stageproof.train.config.options import Options
 from stageproof.train.config.preconditions import check_training
 from stageproof.train.config.saved_options import check_same, finished_options, resumed
 from stageproof.train.runs.record import RECORD, read_record
+from stageproof.train.runs.split_file import check_split, read_split
 from stageproof.train.runs.unfinished import has_checkpoint, partial_folder
 
 logger = logging.getLogger(__name__)
@@ -64,12 +65,22 @@ def planned(options: Options) -> list[tuple[Path, Options | None]]:
 def repeat(
     runs: Sequence[tuple[Path, Options | None]], out: Path, launch: Callable[[Options], Any], leader: bool
 ) -> dict[str, Any] | None:
-    """Train the runs that are not finished; the content of `repeat.json`, also written; None unless `leader`."""
+    """Train the runs that are not finished; the content of `repeat.json`, also written; None unless `leader`.
+
+    Raises CheckpointError after a run whose data, split or recipe differs from that of the runs before.
+    """
+    from stageproof.train.repeat.summary import check_alike
+
     for number, (run, options) in enumerate(runs, 1):
         if options is not None:
             if leader:
                 logger.info(f"run {number} of {len(runs)}: {run}")
             launch(options)
+            if leader:  # after each run, since data that changed in between makes all later ones useless
+                done = [one for one, _ in runs if (one / RECORD).exists()]
+                check_alike(done, [read_record(one) for one in done])
+                sides = {name: side for name, (_, side) in read_split(run).items()}
+                check_split(done[0], list(sides), list(sides.values()), str(run))
     return _summarised([run for run, _ in runs], out) if leader else None
 
 

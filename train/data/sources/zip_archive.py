@@ -28,6 +28,7 @@ MOST_MEMBERS = 1 << 20
 _RATIO, _UNCHECKED = 200, 256 << 20
 """Limit on the ratio of uncompressed to compressed bytes of an archive that has more than `_UNCHECKED` bytes."""
 _PART = 1 << 20
+_DOCUMENTS = {"readme", "license", "licence", "copying", "citation"}
 _ZIP_LIKE = {".xlsx", ".docx", ".pptx", ".npz"}
 _STEP = "Unpack it with a tool that you trust, check its content, and give the folder."
 
@@ -45,8 +46,10 @@ def is_zip(path: Path) -> bool:
 def unpacked(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
     """Context manager: the folder of the archive's content, removed on exit, and what was not extracted.
 
-    A single folder at the top of the archive is the content. Raises DatasetError for members outside the archive,
-    encrypted, nested or damaged archives, names that occur twice, and sizes beyond the limits.
+    A single folder at the top of the archive, also beside a README or a licence, is the content.
+
+    Raises DatasetError for members outside the archive, encrypted, nested or damaged archives, names that occur twice,
+    and sizes beyond the limits.
     """
     with ExitStack() as stack:
         try:
@@ -63,7 +66,7 @@ def unpacked(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
         except OSError as error:
             step = "Free disk space, or set TMPDIR." if error.errno in (errno.ENOSPC, errno.EDQUOT) else _STEP
             raise DatasetError(f"{path} cannot be unpacked: {error.strerror or error}. {step}") from error
-        top = list(root.iterdir())
+        top = [one for one in root.iterdir() if one.stem.lower() not in _DOCUMENTS or one.is_dir()]
         wrapped = len(top) == 1 and top[0].is_dir() and not is_class(top[0].name, None)
         yield top[0] if wrapped else root, skipped
 
