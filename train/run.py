@@ -43,6 +43,7 @@ from stageproof.train.runs.checkpoints import read_checkpoint
 from stageproof.train.runs.directory import WEIGHTS, new_run, save_weights
 from stageproof.train.runs.initial_weights import check_start
 from stageproof.train.runs.record import now, write_record
+from stageproof.train.runs.split_file import check_split
 from stageproof.train.runs.unfinished import RUNS, finished_name, has_checkpoint, partial_folder
 
 logger = logging.getLogger(__name__)
@@ -98,11 +99,13 @@ def _train(
             f"--keep patient_accuracy needs known patients: {data.who.sentence()}. Choose another --keep, such as loss."
         )
     spec = _input_spec(options, data)
-    if processes.leader:
-        data.write(folder)
     session = Session(options.settings, compute, processes, spec, data, folder if processes.leader else None, progress)
     start = session.initialise(options.weights, options.seed, checkpoint)
     if processes.leader:
+        if checkpoint is not None:
+            before = folder if has_checkpoint(folder) or options.extends is None else options.extends
+            check_split(before, data.slices.names, data.sides().tolist(), data.source)
+        data.write(folder)
         _announce(options, finished_name(folder), data, start, compute, processes)
         parameters = sum(tensor.numel() for tensor in session.model.parameters())
         network = session.network
@@ -119,20 +122,31 @@ def _train(
             compile_model=options.compile,
             tensorboard=options.tensorboard,
         )
-    record = {
+    record = _record(options, session, start, logits, labels)
+    if meter:
+        record["energy"] = meter.stop()
+    if processes.leader:
+        _write(session, record, logits, labels, folder)
+    return record
+
+
+def _record(options: Options, session: Session, start: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """The content of `run.json`, without energy and the digest of the weights."""
+    data = session.data
+    return {
         "created": now(),
         "architecture": session.network.architecture,
         "head": session.network.head,
         "labels": list(data.classes.names),
         **data.classes.to_dict(),
-        "input": spec.to_dict(),
+        "input": session.spec.to_dict(),
         "temperature": 1.0,
         "recipe": asdict(options.settings),
         "options": _plain(options),
         "start": start,
-        "arithmetic": compute.arithmetic,
-        "device": compute.device.type,
-        "devices": processes.size,
+        "arithmetic": session.compute.arithmetic,
+        "device": session.compute.device.type,
+        "devices": session.processes.size,
         "data": data.facts(),
         "split": {
             "by": options.split,
@@ -150,11 +164,6 @@ def _train(
         "extended": [asdict(one) for one in options.extended],
         "versions": _versions(),
     }
-    if meter:
-        record["energy"] = meter.stop()
-    if processes.leader:
-        _write(session, record, logits, labels, folder)
-    return record
 
 
 def _selection(options: Options, data: Prepared) -> dict[str, Any]:

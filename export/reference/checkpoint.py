@@ -158,6 +158,9 @@ def _network_facts(network: Identified, named: str | None) -> list[Fact]:
         found.append(Fact("activation", "ReLU", f"{ASSUMED}: it has no tensors"))
     found.append(Fact("classes", str(spec.classes), FROM_TENSORS))
     found.append(Fact("channels", str(spec.channels), FROM_TENSORS))
+    saved = {str(tensor.dtype).removeprefix("torch.") for tensor in network.state.values()}
+    if saved != {"float32"}:
+        found.append(Fact("precision", f"saved as {' and '.join(sorted(saved))}, loaded as float32", FROM_TENSORS))
     if network.key or network.prefix:
         found.append(Fact("state dict", network.where, FROM_FILE))
     found += [Fact("left out", f"{len(names)} tensors: {what}", FROM_FILE) for what, names in network.dropped.items()]

@@ -4,6 +4,8 @@ run by ONNX Runtime or torch."""
 from __future__ import annotations
 
 import warnings
+import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from stageproof.runtime.errors import BundleError, CheckpointError, InputError
 from stageproof.runtime.preprocess import InputSpec
 from stageproof.runtime.serialization.digests import sha256_file
 from stageproof.train.foreign.class_order import ClassOrder
+
+_LARGEST_TEXT = 1_000_000
+"""Maximum size in bytes of an extra file that is read."""
 
 
 def from_file(path: Path, described: Described) -> Reference:
@@ -48,7 +53,8 @@ def from_onnx(path: Path, described: Described) -> Reference:
     facts = [Fact("format", f"ONNX, opset {model.opset}", FROM_FILE), Fact("channels", str(model.channels), FROM_FILE)]
     if model.softmax_removed:
         facts.append(Fact("left out", "the final Softmax, so that the output is logits", FROM_FILE))
-    return _reference(path, described, model, ONNX, own, model.channels, (height, width), facts)
+    stated = {one.key: one.value for one in model.proto.metadata_props}
+    return _reference(path, described, model, ONNX, own, model.channels, (height, width), facts, stated)
 
 
 def from_torchscript(path: Path, described: Described) -> Reference:
@@ -72,7 +78,19 @@ def from_torchscript(path: Path, described: Described) -> Reference:
         Fact("format", "TorchScript", FROM_FILE),
         Fact("channels", str(channels), FROM_FILE if own else FROM_OPTION if wanted else "by running it"),
     ]
-    return _reference(path, described, model, TORCHSCRIPT, own, channels, (None, None), facts)
+    return _reference(path, described, model, TORCHSCRIPT, own, channels, (None, None), facts, _extra_files(path))
+
+
+def _extra_files(path: Path) -> dict[str, str]:
+    """Name without suffix → text of the extra files of torch.jit.save, in which programs write the classes."""
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            name = entry.filename.partition("/extra/")[2]
+            if name and entry.file_size <= _LARGEST_TEXT:
+                with suppress(UnicodeDecodeError):  # not text
+                    found[Path(name).stem] = archive.read(entry).decode("utf-8-sig")
+    return found
 
 
 def _reference(
@@ -84,7 +102,9 @@ def _reference(
     channels: int,
     fixed: tuple[int | None, int | None],
     facts: list[Fact],
+    stated: dict[str, str],
 ) -> Reference:
+    """stated: the metadata of the file, in which a class order is looked for."""
     digest = sha256_file(path)
     if own is not None:
         spec, order = own.model.input, _order_of(own, path)
@@ -95,7 +115,7 @@ def _reference(
     else:
         size, size_from = _size(path, fixed, described.image_size)
         spec, normalised_from = input_spec(str(path), channels, size, described.mean, described.std)
-        order = class_order(path, {}, _classes(path, model, spec), described)
+        order = class_order(path, stated, _classes(path, model, spec), described)
         facts += [*inferred.class_facts(order), *inferred.input_facts(spec, size_from, normalised_from)]
         info = ModelInfo(kind, digest, order.labels, order.classes, spec)
     provenance = {"checkpoint": f"{kind}-{digest[:12]}", inferred.KEY: inferred.record(facts)}

@@ -25,6 +25,8 @@ class Files:
     """Number of excluded hidden and metadata files, including those in excluded folders."""
     links: list[Path]
     """Links that were not followed: broken, or to a folder whose files are already in `files`."""
+    unreadable: list[Path]
+    """Folders that cannot be read, whose files are not in `files`."""
 
 
 def is_debris(name: str) -> bool:
@@ -42,16 +44,17 @@ def is_left_behind(name: str) -> bool:
 def files_below(root: Path) -> Files:
     """The files in `root` at any depth, without hidden and metadata files. Follows links to folders, each folder once.
 
-    `root` itself may have any name. An unreadable folder counts as empty.
+    `root` itself may have any name.
     """
     files: list[Path] = []
     debris, ignored = 0, []
+    unreadable: list[Path] = []
     seen: set[tuple[int, int]] = set()
     waiting = [root]
     while waiting:
         links: list[Path] = []
         for start in waiting:
-            found, left_out = _walk(start, seen, links)
+            found, left_out = _walk(start, seen, links, unreadable)
             files += found
             debris += left_out
         # Real folders first, so that files reachable both ways are listed by their real path.
@@ -64,14 +67,15 @@ def files_below(root: Path) -> Files:
             else:
                 queued.add(key)
                 waiting.append(link)
-    return Files(sorted(files), debris, sorted(ignored))
+    return Files(sorted(files), debris, sorted(ignored), sorted(unreadable))
 
 
-def _walk(start: Path, seen: set[tuple[int, int]], links: list[Path]) -> tuple[list[Path], int]:
-    """Files below `start`, and the number of excluded files. Adds links to `links`, and real folders to `seen`."""
+def _walk(start: Path, seen: set[tuple[int, int]], links: list[Path], unreadable: list[Path]) -> tuple[list[Path], int]:
+    """Files below `start`, and the number of excluded files. Adds links to `links`, real folders to `seen`, and those
+    that cannot be read to `unreadable`."""
     files: list[Path] = []
     debris = 0
-    for folder, folders, names in os.walk(start):
+    for folder, folders, names in os.walk(start, onerror=lambda error: unreadable.append(Path(error.filename))):
         here = Path(folder)
         key = _key(here)
         if key is None or key in seen:

@@ -54,6 +54,8 @@ def images_in(folder: str | os.PathLike[str]) -> Images:
     skipped = Counter({"hidden or left behind by a system": found.debris} if found.debris else {})
     if found.links:
         skipped["broken links, or links to folders already read"] = len(found.links)
+    if found.unreadable:
+        skipped["folders that cannot be read"] = len(found.unreadable)
     images = []
     for file in found.files:
         other = _other(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ _DECORATION = re.compile(r"^(final)?(.+?)(jpe?g|png|images?)?$")
 
 def plain(name: str) -> str:
     """The name in lower case, without spaces, punctuation and underscores: equal for spellings of one name."""
-    return re.sub(r"[\W_]+", "", name.casefold())
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", name).casefold())
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ def canonical_label(name: str) -> str | None:
 
 
 def rating(value: str) -> str | None:
-    """The class of the CDR scale for a number, such as ``0.5`` or ``CDR 0.5``; None for anything else."""
-    match = re.fullmatch(r"\s*(?:cdr[\s_=:-]*)?(\d*\.?\d+|\d+\.)\s*", value.casefold())
+    """The class of the CDR scale for a number, such as ``0.5``, ``0,5`` or ``CDR 0.5``; None for anything else."""
+    match = re.fullmatch(r"\s*(?:cdr[\s_=:-]*)?(\d*[.,]?\d+|\d+\.)\s*", value.casefold())
     if match is None:
         return None
-    name = f"CDR {float(match[1]):g}"
+    name = f"CDR {float(match[1].replace(',', '.')):g}"
     return name if name in _CDR.names else None

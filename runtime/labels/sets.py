@@ -38,12 +38,15 @@ class LabelSet:
 
     def find(self, name: str) -> str | None:
         """The canonical name in this set for any known spelling of it; None if there is none, or more than one."""
+        name = _composed(name)
         for same in (str.strip, lambda one: one.strip().casefold(), _joined):
-            found = [one for one in self.names if same(one) == same(name)]
+            found = [one for one in self.names if same(_composed(one)) == same(name)]
             if len(found) == 1:
                 return found[0]
         scale = self._scale
-        known = None if scale is None else _spelt(scale, name)
+        if scale is None:
+            return None
+        known = _spelt(scale, name) or _rated(scale, name)
         return known if known in self.names else None
 
     @cached_property
@@ -102,7 +105,7 @@ def label_set(names: Sequence[str], positive: Sequence[str] = ()) -> LabelSet:
     Raises InputError for fewer than 2 or more than 20 classes, names that are equal, empty or unprintable, an order
     that contradicts the scale, and positive classes that are none or all of them.
     """
-    given = tuple(name.strip() for name in names)
+    given = tuple(_composed(name).strip() for name in names)
     if not 2 <= len(given) <= LARGEST:
         raise InputError(f"{len(given)} classes ({', '.join(given[:8])}), expected 2 to {LARGEST}.")
     for name in given:
@@ -158,6 +161,23 @@ def named_or_listed(classes: str, positive: str = "") -> LabelSet:
     return label_set(listed, [part.strip() for part in positive.split(",") if part.strip()])
 
 
+def _composed(name: str) -> str:
+    """The name in Unicode's normalisation form C: macOS writes the names of folders decomposed."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _rated(scale: Scale, name: str) -> str | None:
+    """The class of the scale with the Clinical Dementia Rating in `name`, such as CDR 0.5; None for a number alone,
+    which may be a position."""
+    rated = None if _is_bare(name) else rating(name)
+    classes = {f"CDR {cdr:g}": one for one, cdr in (scale.cdr or {}).items()}
+    return classes.get(rated or "")
+
+
+def _is_bare(name: str) -> bool:
+    return name.strip()[:1].isdigit() or name.strip()[:1] == "."
+
+
 def _joined(name: str) -> str:
     """The name in lower case, without separators between words. Other punctuation counts: A+ and A- are two classes,
     and so are 2.0 and 20."""
@@ -172,7 +192,7 @@ def _positive(scale: Scale, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _scale_of(names: Collection[str]) -> Scale | None:
     """The first scale that knows all names. Bare numbers may be codes; a 0.5 among them shows that they are ratings."""
-    bare = [name for name in names if name.strip()[:1].isdigit() or name.strip()[:1] == "."]
+    bare = [name for name in names if _is_bare(name)]
     if not names or (bare and not any(rating(name) == "CDR 0.5" for name in names)):
         return None
     return next((scale for scale in SCALES if all(_spelt(scale, name) for name in names)), None)

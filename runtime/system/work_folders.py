@@ -11,9 +11,11 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from stageproof.runtime.errors import InputError
 
 try:
     import fcntl
@@ -42,6 +44,21 @@ def work_folder(parent: Path | None = None, prefix: str = PREFIX) -> Iterator[Pa
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         release(holder)
+
+
+def write_together(parent: Path, texts: Mapping[str, str]) -> None:
+    """Write files, name → text, to `parent`; none is replaced before all are written. Raises InputError if they cannot
+    be."""
+    try:
+        with work_folder(parent, f".{Path(next(iter(texts))).stem}-") as folder:
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            for name in texts:
+                (folder / name).replace(parent / name)
+    except OSError as error:
+        raise InputError(
+            f"{parent / next(iter(texts))} cannot be written: {error}. Free disk space, and run it again."
+        ) from error
 
 
 def hold(folder: Path) -> int | None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stageproof.serving.archive")  # __name__ is __main__ under python -m
 
 _EPILOG = """\
-Inputs: folders, files, quoted patterns, tar and zip files, URLs, and .csv or
-.parquet lists of paths. Rows are written to OUT/parts, one parquet file per
+Inputs: folders, files, quoted patterns, tar and zip files, URLs, and .csv,
+.tsv or .parquet lists of paths. Rows are written to OUT/parts, one parquet file per
 shard, whole or not at all. After an interruption, the same command continues.
 OUT/private has the names of the inputs: share OUT/parts without it.
 
@@ -99,7 +99,7 @@ def _score(options: argparse.Namespace) -> tuple[Plan, int]:
             workers=options.workers,
             threads=options.threads,
             shard_images=options.shard_images,
-            shard_bytes=options.shard_mb << 20,
+            shard_bytes=None if options.shard_mb is None else options.shard_mb << 20,
             key=options.key,
             backend=options.backend,
             precision=options.precision,
@@ -167,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--address", metavar="HOST:PORT", help="of a Ray cluster (default: start Ray on this machine)")
     add("--workers", type=int, metavar="N", help="number of workers (default: CPUs divided by threads)")
     add("--threads", type=int, metavar="N", help="CPU threads of a worker (default: 1, or CPUs divided by --workers)")
-    add("--shard-images", type=int, default=2000, metavar="N", help="most inputs of a shard (default: 2000)")
-    add("--shard-mb", type=int, default=256, metavar="N", help="most MiB of a shard's inputs (default: 256)")
+    add("--shard-images", type=int, metavar="N", help="most inputs of a shard (default: 2000)")
+    add("--shard-mb", type=int, metavar="N", help="most MiB of a shard's inputs (default: 256)")
     add("--key", type=Path, metavar="FILE", help="key of the digests of names (default: a new one in OUT/private)")
     add("--backend", choices=list(BACKENDS), metavar="NAME", help=f"one of {', '.join(BACKENDS)}, without fallback")
     add("--precision", metavar="NAME", help="precision, without fallback, such as fp32")

@@ -29,6 +29,8 @@ from stageproof.serving.archive.worker import Job, describe
 
 logger = logging.getLogger(__name__)
 
+SHARD_IMAGES, SHARD_BYTES = 2000, 256 << 20
+
 
 @dataclass(frozen=True)
 class Request:
@@ -43,8 +45,9 @@ class Request:
     workers: int | None = None
     threads: int | None = None
     """Of each worker; None: the CPUs divided by the workers, or those that the output was begun with."""
-    shard_images: int = 2000
-    shard_bytes: int = 256 << 20
+    shard_images: int | None = None
+    """Most inputs of a shard; None: 2000, or those that the output was begun with. `shard_bytes`: 256 MiB."""
+    shard_bytes: int | None = None
     key: Path | None = None
     backend: str | None = None
     precision: str | None = None
@@ -174,13 +177,9 @@ def _planned(request: Request, job: Job, made: Engine) -> Plan:
     entries = listing.listed(request.inputs, skipped, outside=os.path.abspath(request.out))  # noqa: PTH100
     path = listing_path(request.out)
     about = {"folder": str(Path.cwd()), "inputs": list(request.inputs)}
+    shard_images, shard_bytes = request.shard_images or SHARD_IMAGES, request.shard_bytes or SHARD_BYTES
     written = listing_file.write(
-        path,
-        entries,
-        secret=job.secret,
-        shard_images=request.shard_images,
-        shard_bytes=request.shard_bytes,
-        about=about,
+        path, entries, secret=job.secret, shard_images=shard_images, shard_bytes=shard_bytes, about=about
     )
     if skipped.kinds:
         kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.kinds.most_common())
@@ -198,8 +197,8 @@ def _planned(request: Request, job: Job, made: Engine) -> Plan:
                 "inputs": written.inputs,
                 "bytes": written.bytes,
                 "shards": written.shards,
-                "shard_images": request.shard_images,
-                "shard_bytes": request.shard_bytes,
+                "shard_images": shard_images,
+                "shard_bytes": shard_bytes,
                 "skipped": dict(skipped.kinds.most_common()),
             },
         },
@@ -243,6 +242,8 @@ def _check_same(plan: Plan, request: Request) -> None:
         "--threads": (request.threads, plan.data["options"]["threads"]),
         "--backend": (request.backend, begun["backend"]),
         "--precision": (request.precision, begun["precision"]),
+        "--shard-images": (request.shard_images, plan.data["listing"]["shard_images"]),
+        "--shard-mb": (request.shard_bytes and request.shard_bytes >> 20, plan.data["listing"]["shard_bytes"] >> 20),
         "--in": (list(request.inputs) or None, plan.listing.about["inputs"]),
     }
     for option, (now, before) in asked.items():

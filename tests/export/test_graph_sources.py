@@ -25,6 +25,7 @@ from stageproof.export.reference.graph_source import makeable
 from stageproof.export.reference.source import load_reference
 from stageproof.runtime.bundle.manifest import read_manifest
 from stageproof.runtime.errors import CheckpointError, InputError, StageproofError, TrustError
+from stageproof.runtime.labels import LABELS
 from stageproof.runtime.predictor import Predictor
 from tests import tiny
 
@@ -282,3 +283,27 @@ def test_int8_is_made_from_it_and_gated(kind, slices, tmp_path):
     result = pipeline.export(options)
     assert [outcome.status for outcome in result.outcomes] == ["passed", "passed"], result.outcomes
     assert {artifact.precision for artifact in read_manifest(out).artifacts} == {"int8"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [json.dumps(LABELS), str(dict(enumerate(LABELS))), json.dumps({"classes": LABELS, "epoch": 3})],
+    ids=["list", "printed", "nested"],
+)
+@pytest.mark.parametrize("kind", ["onnx", "ts"])
+def test_the_order_that_a_graph_states_is_used_and_not_assumed(
+    network: nn.Module, tmp_path: Path, kind: str, text: str
+) -> None:
+    path, key = tmp_path / f"model.{kind}", "config" if "epoch" in text else "names"
+    if kind == "ts":
+        write_script(network, path, _extra_files={f"{key}.json": text, "picture.bin": b"\xff\xfe"})
+    else:
+        write_onnx(network, path)
+        proto = onnx.load(path)
+        proto.metadata_props.add(key=key, value=text)
+        onnx.save(proto, path)
+    found = load(path, image_size=tiny.SIZE, trust_code=True)
+    assert (found.order.origin, found.info.labels) == ("checkpoint", tuple(LABELS))
+    other = sorted(LABELS, reverse=True)
+    with pytest.raises(InputError, match="Contradictory class orders"):
+        load(path, image_size=tiny.SIZE, trust_code=True, labels=tuple(other))

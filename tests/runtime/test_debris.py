@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from stageproof.runtime.images.debris import files_below, is_debris
+from stageproof.runtime.images.folders import images_in
 
 
 def plant(root: Path, *names: str) -> None:
@@ -38,6 +41,20 @@ def test_every_kind_is_left_out_and_counted(tmp_path: Path) -> None:
     assert found.files == [tmp_path / "a/1.2.3", tmp_path / "a/c.png", tmp_path / "b.png"]
     assert found.debris == 8
     assert found.links == []
+
+
+def test_a_folder_that_cannot_be_read_is_counted(tmp_path: Path, monkeypatch) -> None:
+    plant(tmp_path, "a/b.png", "closed/c.png")
+    scandir = os.scandir
+
+    def refused(path):  # tests may run as root, for whom every folder can be read
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert files_below(tmp_path).unreadable == [tmp_path / "closed"]
+    assert images_in(tmp_path).skipped == {"folders that cannot be read": 1}
 
 
 def test_a_hidden_root_is_read(tmp_path: Path) -> None:

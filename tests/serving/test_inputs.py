@@ -218,6 +218,45 @@ def test_an_input_that_is_listed_twice_is_refused(twice, tmp_path):
     written(tmp_path / "list", [Entry("/b", member="x"), Entry("/b", member="y"), Entry("/b/c")])
 
 
+def test_two_members_of_one_name_are_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for content in (PNG, PNG + b"2"):
+            member = tarfile.TarInfo("x.png")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    entries, _ = listing(tmp_path / "a.tar")
+    with pytest.raises(InputError, match=r"a\.tar!x\.png is listed more than once; expected every input once"):
+        written(tmp_path / "list", entries)
+
+
+def test_a_zip_file_with_a_name_that_is_not_utf8(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("ä.png", PNG)
+    (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes().replace("ä".encode(), b"\xe4\xff"))
+    with pytest.raises(InputError, match=r"a\.zip cannot be listed: .*Copy it again"):
+        listing(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.tsv", "path\tpatient\n0.png\t7\nb/1.png\t8\n"),
+        ("list.csv", "\ufeffpath;patient\r\n0.png;7\r\nb/1.png;8\r\n"),
+        ("list.csv", "path,patient\n0.png ,7 \nb\\1.png, 8\n"),
+    ],
+)
+def test_lists_as_spreadsheets_and_windows_write_them(tmp_path, name, text):
+    (tmp_path / "b").mkdir()
+    for file in ("0.png", "b/1.png"):
+        (tmp_path / file).write_bytes(PNG)
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    entries, _ = listing(tmp_path / name)
+    assert [(one.path.removeprefix(f"{tmp_path}/"), one.patient) for one in entries] == [
+        ("0.png", "7"),
+        ("b/1.png", "8"),
+    ]
+
+
 def test_the_digest_is_keyed_and_covers_names_patients_and_shards(tmp_path):
     entries = [Entry("/a"), Entry("/b", patient="7"), Entry("/c"), Entry("/d")]
     variants = [

@@ -158,6 +158,8 @@ def test_a_file_beside_the_parts_is_named(scored):
         ({"backend": "openvino"}, "was begun with --backend onnx, not openvino"),
         ({"precision": "fp16"}, "was begun with --precision fp32, not fp16"),
         ({"threads": 2}, "was begun with --threads 1, not 2"),
+        ({"shard_images": 8}, "was begun with --shard-images 7, not 8"),
+        ({"shard_bytes": 1 << 20}, "was begun with --shard-mb 256, not 1"),
         ({"inputs": ["elsewhere"]}, "was begun with --in .*, not elsewhere"),
     ],
 )

@@ -108,6 +108,37 @@ def test_encrypted_and_doubled_members(tmp_path: Path) -> None:
         load_samples(tmp_path / "b.zip")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CN//OAS1_0000_MR1_0.png", "has 'CN//OAS1_0000_MR1_0.png' twice"),
+        ("CN/./OAS1_0000_MR1_0.png", "has 'CN/./OAS1_0000_MR1_0.png' twice"),
+        ("CN", "has 'CN' both as a file and as a folder"),
+        (f"CN/{'a' * 300}.png", r"cannot be unpacked: File name too long\. Unpack it with a tool"),
+    ],
+)
+def test_names_that_no_folder_can_have(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load_samples(archive(tmp_path / "a.zip", **{name: PNG}))
+
+
+def test_a_folder_beside_a_readme_is_the_content(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        for one in cohort(2):
+            made.writestr(f"slices/{one.label}/{one.name}", one.png)
+        made.writestr("README.md", "text")
+    samples, part = load_parts(tmp_path / "a.zip")
+    assert part is None
+    assert len(samples) == len(cohort(2))
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.zip", **{"CN/ä.png": PNG})
+    path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xe4\xff"))
+    with pytest.raises(DatasetError, match=r"a\.zip cannot be read as a zip archive: .*Copy it again, or unpack it"):
+        load_samples(path)
+
+
 def test_damaged_archives(tmp_path: Path) -> None:
     whole = archive(tmp_path / "a.zip").read_bytes()
     (tmp_path / "b.zip").write_bytes(whole[: len(whole) // 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,20 @@ def test_other_numbers_of_channels(channels, message):
     state["conv1.weight"] = torch.empty(64, channels, 7, 7, device="meta")
     with pytest.raises(CheckpointError, match=message):
         identify(contents(state))
+
+
+def test_earlier_names_and_layers_compiled_alone():
+    old = re.compile(r"(denselayer\d+)\.(norm|conv)([12])\.")
+    state = state_of(NetworkSpec.of("densenet121", 3))
+    found = identify(
+        contents({"net." + old.sub(r"\1.\2.\3.", name): tensor for name, tensor in state.items()}), "densenet121"
+    )
+    assert (found.spec.architecture, found.prefix) == ("densenet121", "net.")
+    assert all(found.state[name] is state[name] for name in found.state)
+    state = state_of(NetworkSpec.of("resnet18", 3))
+    compiled = {name.replace("layer1.", "layer1._orig_mod."): tensor for name, tensor in state.items()}
+    found = identify(contents(compiled), "resnet18")
+    assert found.state["layer1.0.conv1.weight"] is state["layer1.0.conv1.weight"]
 
 
 def test_positions_of_an_image_that_is_not_square():

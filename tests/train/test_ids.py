@@ -230,9 +230,9 @@ def test_a_table_of_path_label_patient_session(tmp_path, separator):
     [
         ("path,patient\n0.png,1\n", "has no column label; its header is path, patient"),
         ("path,label\n", "lists no slice"),
-        ("path,label,label\n0.png,NonDemented,MildDemented\n", "has the column 'label' twice"),
+        ("path,label,label\n0.png,NonDemented,MildDemented\n", "has 2 columns of one name, 'label' and 'label'"),
         ("path,label\n0.png,NonDemented\ngone.png,NonDemented\n", r"1 of 2 files do not exist, such as 'gone\.png'"),
-        ("path,label\n0.png,NonDemented\n0.png,NonDemented\n", r"1 files twice, such as '0\.png'"),
+        ("path,label\n0.png,NonDemented\n0.png,NonDemented\n", r"lists the file '0\.png' twice\. Expected one row"),
         ("path,label\n0.png,2\n", "column 'label': the labels are the numbers 2, and nothing gives their order"),
         ("path,label,patient\n0.png,NonDemented,\n1.png,NonDemented,7\n", "row 2: the column 'patient' is empty"),
         ("path,label,patient\n0.png,NonDemented,7\n1.png,NonDemented,7\n", "has the same patient for all"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from stageproof.train.__main__ import main
 from stageproof.train.config.command_line import parse
 from stageproof.train.metrics.between_runs import over_runs
 from stageproof.train.recipes import same_recipe
-from stageproof.train.repeat.sequence import planned
+from stageproof.train.repeat.sequence import planned, repeat
 from stageproof.train.repeat.summary import lines, summary
 from stageproof.train.runs.record import read_record
 from stageproof.train.runs.unfinished import has_checkpoint, partial_folder
@@ -102,6 +103,25 @@ def test_what_is_there_is_not_overwritten_nor_mixed(repeated, few_slices, tmp_pa
 def test_seeds_outside_are_named(repeated, few_slices, said):
     planned(parse(arguments(few_slices, repeated, "--seed", "4", "--data-seed", "3", "--repeat", "2", "--resume")))
     assert said == [f"WARNING: seed-3 in {repeated} have seeds outside of this --repeat and are not summarised."]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"), [("run.json", '"digest": "', '"digest": "0'), ("split.csv", ",training", ",validation")]
+)
+def test_data_that_changes_between_runs_stops_before_the_next(repeated, tmp_path, file, old, new):
+    launched = []
+
+    def launch(run: Path) -> None:
+        shutil.copytree(repeated / "seed-3", run)
+        if launched:
+            text = (run / file).read_text(encoding="utf-8")
+            (run / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+        launched.append(run.name)
+
+    runs = [(tmp_path / f"seed-{seed}", tmp_path / f"seed-{seed}") for seed in (3, 4, 5)]
+    with pytest.raises(CheckpointError, match=r"other data, another split|has changed since the run began"):
+        repeat(runs, tmp_path, launch, True)
+    assert launched == ["seed-3", "seed-4"]
 
 
 def test_runs_of_other_data_are_not_summarised_together(repeated):

@@ -211,6 +211,17 @@ def test_data_that_changed_is_noticed(killed, few_slices, tmp_path, capsys):
     assert "has changed since the run began: its digest is " in capsys.readouterr().err
 
 
+def test_patients_that_changed_are_noticed(killed, capsys):
+    """The same slices, but other patient ids: trained slices would become validation slices."""
+    split = partial_folder(killed) / "split.csv"
+    text = split.read_text(encoding="utf-8")
+    assert ",training" in text
+    split.write_text(text.replace(",training", ",validation", 1), encoding="utf-8")
+    assert main(["--resume", "--out", str(killed)]) == 2
+    assert "has changed since the run began: 1 of " in capsys.readouterr().err
+    split.write_text(text, encoding="utf-8")
+
+
 def test_another_recipe_is_not_mixed_in(killed):
     with pytest.raises(InputError, match=r"--resume: batch_size is 4, was 8\. Leave these options out"):
         parse(["--resume", "--out", str(killed), "--batch-size", "4"])

@@ -6,18 +6,21 @@ import hashlib
 import io
 import pickle
 import re
+import warnings
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import DenseNet121_Weights, VisionTransformer, get_model, resnet50
 
 from stageproof.runtime.errors import CheckpointError
 from stageproof.runtime.labels import FOUR_STAGES, LABELS, label_set
-from stageproof.train.foreign.imagenet import current_names, url
+from stageproof.train.foreign.imagenet import current_names, url, without_auxiliary
 from stageproof.train.networks import NetworkSpec, build, construct, head_of
 from stageproof.train.networks.adapt import adapted
+from stageproof.train.runs.directory import load_weights
 from stageproof.train.runs.initial_weights import initialise
 
 NETWORK = NetworkSpec.of("resnet50", 4)
@@ -215,7 +218,7 @@ def test_torchvisions_loader_and_ours_give_the_same_network(published, monkeypat
 
 def test_auxiliary_classifiers_and_older_names_of_torchvision():
     names = ("aux1.fc1.weight", "AuxLogits.fc.bias", "encoder.layers.encoder_layer_0.mlp.linear_1.weight", "fc.weight")
-    assert list(current_names(dict.fromkeys(names, torch.ones(1)))) == [
+    assert list(current_names(without_auxiliary(dict.fromkeys(names, torch.ones(1))))) == [
         "encoder.layers.encoder_layer_0.mlp.0.weight",
         "fc.weight",
     ]
@@ -260,3 +263,26 @@ def test_the_head_of_other_classes_is_left_out(tmp_path):
     said = initialise(model, str(tmp_path / "a.pth"), network, label_set(names))
     assert said.endswith("head included, outputs reordered to clinical order")
     assert torch.equal(model.fc.weight, published.fc.weight[[order[name] for name in names]])
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda one: one.to(torch.int8), "int8"),
+        (lambda one: one.to(torch.complex64), "complex64"),
+        (lambda one: one.to_sparse(), "sparse_coo, float32"),
+        (lambda one: one.to("meta"), "no values"),
+        (lambda one: torch.quantize_per_tensor(one, 0.1, 0, torch.qint8), "qint8"),
+    ],
+)
+def test_weights_that_are_no_dense_floats_are_refused(change, kind):
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    state = dict(model.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantised tensors are deprecated
+        state["0.weight"] = change(state["0.weight"])
+    with pytest.raises(CheckpointError, match=f"0.weight is a tensor of {kind}, expected dense floating-point"):
+        load_weights(model, state, Path("model.pth"))
+    state["0.weight"] = torch.zeros(2, 3).half()
+    load_weights(model, state, Path("model.pth"))
+    assert model[0].weight.dtype == torch.float32

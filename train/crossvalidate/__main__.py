@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stageproof.runtime.cli.exit_status import exit_status, report_error
 from stageproof.runtime.cli.extras import require
 from stageproof.runtime.errors import InputError, StageproofError
-from stageproof.runtime.system.work_folders import work_folder
+from stageproof.runtime.system.work_folders import write_together
 from stageproof.runtime.text.hints import program
 from stageproof.train.config.preconditions import PACKAGES, check_training
 from stageproof.train.terminal.messages import shown
@@ -110,15 +110,8 @@ def _evaluate(runs: Sequence[Path], out: Path) -> dict[str, Any]:
         logger.info(described(run, record))
     facts = pool(runs)
     links = [f"{run.name}/{INDEX}" for run in runs if (run / INDEX).is_file()]
-    texts = {FACTS: json.dumps(facts, indent=2, allow_nan=False) + "\n", PAGE: page(facts, records, links)}
-    try:
-        with work_folder(out, ".figures-") as folder:
-            for name, text in texts.items():
-                (folder / name).write_text(text, encoding="utf-8")
-            for name in texts:
-                (folder / name).replace(out / name)
-    except OSError as error:
-        raise InputError(f"{out / FACTS} cannot be written: {error}. Free disk space and run it again.") from error
+    text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    write_together(out, {FACTS: text, PAGE: page(facts, records, links)})
     return facts
 
 

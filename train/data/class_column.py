@@ -58,11 +58,15 @@ def resolve(
             "remove these slices."
         )
     found = dict.fromkeys(texts)
-    asked = {text: (rating(text) or text) if ratings else text for text in found}
+    numbers = all(map(_number, found))
+    rated = ratings or (numbers and any(rating(text) == "CDR 0.5" for text in found))
+    asked = {text: (rating(text) or text) if rated else text for text in found}
     if classes is None:
         classes = _recognised(list(dict.fromkeys(asked.values())), [label_text(one) for one in declared], where)
     known = {text: classes.find(name) for text, name in asked.items()}
     if None in known.values():
+        if ratings and numbers:
+            raise _not_rated(known, classes, where)
         known = dict(_by_position(known, classes, where, by_position))
     elif not ratings and any(text.isdecimal() and text != "0" and text not in classes.names for text in found):
         _check_ratings(list(found), classes, where)
@@ -93,9 +97,10 @@ def is_class(name: str, classes: LabelSet | None) -> bool:
     return classes.find(name) is not None or (name.isdecimal() and int(name) < len(classes))
 
 
-def are_classes(values: Iterable[Any]) -> bool:
-    """Whether every label is the name of a class of some built-in set, as in a column named group."""
-    return all(recognise([text]) is not None for text in {label_text(value) for value in values})
+def name_classes(values: Iterable[Any]) -> bool:
+    """Whether some value is the name of a class of a built-in set, as in a column named group: these are no patients,
+    also if others, such as Converted in OASIS-2, are in no set."""
+    return any(recognise([text]) is not None for text in {label_text(value) for value in values})
 
 
 def built_in_sets() -> str:
@@ -152,6 +157,16 @@ def _by_position(known: dict[str, str | None], classes: LabelSet, where: str, by
     return {text: classes.names[int(text)] for text in known}
 
 
+def _not_rated(known: dict[str, str | None], classes: LabelSet, where: str) -> DatasetError:
+    """The error for ratings of none of the classes: they are not positions."""
+    unknown = ", ".join([text for text, name in known.items() if name is None][:_SHOWN])
+    return DatasetError(
+        f"{where}: the numbers are Clinical Dementia Ratings, and none of the classes {', '.join(classes.names)} is "
+        f"defined by {unknown}. Write the labels as names; or rename the column to label if its numbers are positions "
+        "in these classes, from 0."
+    )
+
+
 def _check_ratings(found: list[str], classes: LabelSet, where: str) -> None:
     """Raise DatasetError if numbers are ratings by name, but may be positions as well."""
     if not any(rating(text) == "CDR 0.5" for text in found):
@@ -162,4 +177,4 @@ def _check_ratings(found: list[str], classes: LabelSet, where: str) -> None:
 
 
 def _number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) is not None
+    return re.fullmatch(r"[+-]?(\d+[.,]?\d*|[.,]\d+)", text) is not None

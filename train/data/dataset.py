@@ -86,6 +86,14 @@ class Prepared:
             "copies": int(self.similarity.moved.sum()) if self.similarity else None,
         }
 
+    def sides(self) -> np.ndarray:
+        """(N,) str: the side of each slice in the split, as in `split.csv`."""
+        side = np.full(len(self.slices), "training", dtype=object)
+        side[self.split.validation] = "validation"
+        side[self.split.selection] = "selection"
+        side[self.split.left_out] = "left out"
+        return side
+
     def write(self, folder: Path) -> None:
         """Write `split.csv` (name, label, patient and side of every slice) and `unreadable.json` to `folder`.
 
@@ -93,10 +101,7 @@ class Prepared:
         """
         unit = self.who.unit
         column = "group" if unit == "groups" else "patient"
-        side = np.full(len(self.slices), "training", dtype=object)
-        side[self.split.validation] = "validation"
-        side[self.split.selection] = "selection"
-        side[self.split.left_out] = "left out"
+        side = self.sides()
         classes = self.classes.names
         with (folder / "split.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

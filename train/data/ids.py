@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from stageproof.runtime.errors import DatasetError
 
 WORDS = {
     "file": "a groups file",
@@ -75,3 +78,17 @@ def session_numbers(subjects: Sequence[Hashable], sessions: Sequence[str | None]
     if not any(sessions):
         return None
     return numbered(list(zip(subjects, sessions, strict=True)))
+
+
+def check_spelling(subjects: Sequence[str], where: str) -> None:
+    """Raise DatasetError if two ids are one number in two spellings, such as 001 and 1, or 7 and 7.0, as spreadsheets
+    write them: one patient would be split in two. where: the source, for the message."""
+    spelt: dict[str, str] = {}
+    for subject in dict.fromkeys(subjects):
+        number = re.fullmatch(r"(?:sub-)?0*(\d+)(?:\.0+)?", subject)
+        first = spelt.setdefault(number[1] if number else subject, subject)
+        if first != subject:
+            raise DatasetError(
+                f"{where}: {first!r} and {subject!r} are one number in two spellings, and may be one patient. Spell "
+                "the id of a patient the same in every row; if they are two patients, rename one."
+            )

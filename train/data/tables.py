@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from stageproof.runtime.errors import DatasetError
@@ -32,21 +34,65 @@ def column(kind: str, header: list[str]) -> str | None:
 
 def columns(kind: str, header: list[str]) -> list[str]:
     """All columns of `header` of this `kind`, in the order of `COLUMNS`."""
-    spelt = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in reversed(header)}
+    spelt = {_plain(name): name for name in reversed(header)}
     return [spelt[name] for name in COLUMNS[kind] if name in spelt]
+
+
+def assert_distinct(header: list[str], used: Iterable[str | None], path: Path) -> None:
+    """Raise DatasetError if another column of `header` has the name of one in `used` (None: no column), also in another
+    spelling, such as Label and label: it is unknown which one is meant."""
+    for name in used:
+        same = [one for one in header if name is not None and _plain(one) == _plain(name)]
+        if len(same) > 1:
+            raise DatasetError(
+                f"{path} has {len(same)} columns of one name, {' and '.join(map(repr, same))}. Rename or remove all "
+                "but one."
+            )
 
 
 def read_table(path: Path, what: str) -> tuple[list[str], list[dict[str, str]]]:
     """Header and rows of a CSV file, or of a TSV file if it ends with .tsv.
 
-    what: what the file is, for the message. Raises DatasetError if it cannot be read.
+    Cells that are missing at the end of a row are empty. what: what the file is, for the message.
+
+    Raises DatasetError if it cannot be read, for a row with more cells than the header, as a decimal comma makes, and
+    for a quotation mark that is not closed.
     """
-    try:
-        text = read_text(path, LARGEST_TABLE, "utf-8-sig")  # spreadsheets write a byte-order mark
-        first = text.partition("\n")[0]
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        found = [{name: (value or "").strip() for name, value in row.items() if name is not None} for row in rows]
+    with _reading(path, what):
+        rows = _rows(path)
+        found = []
+        for row in rows:
+            if any(row.pop(None, [])):
+                raise DatasetError(
+                    f"{path}, line {rows.line_num}: the row has more cells than the header, which has "
+                    f"{len(rows.fieldnames or ())}. Quote cells that contain {rows.reader.dialect.delimiter!r}, such "
+                    "as numbers with a decimal comma."
+                )
+            found.append({name: (value or "").strip() for name, value in row.items()})
         return list(rows.fieldnames or ()), found
+
+
+def read_header(path: Path, what: str) -> list[str]:
+    """The header of a table. Raises DatasetError as `read_table`, but for the header alone."""
+    with _reading(path, what):
+        return list(_rows(path).fieldnames or ())
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _rows(path: Path) -> csv.DictReader[str]:
+    text = read_text(path, LARGEST_TABLE, "utf-8-sig")  # spreadsheets write a byte-order mark
+    first = text.partition("\n")[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read as {what}: {error}. Save it as CSV in UTF-8.") from error
+        reason = "a quotation mark is not closed" if str(error) == "unexpected end of data" else error
+        raise DatasetError(f"{path} cannot be read as {what}: {reason}. Save it as CSV in UTF-8.") from error

@@ -15,6 +15,7 @@ from stageproof.runtime.errors import CheckpointError, InputError
 from stageproof.runtime.labels import LARGEST
 from stageproof.runtime.networks.spec import NetworkSpec
 from stageproof.train.foreign.bookkeeping import bookkeeping
+from stageproof.train.foreign.imagenet import current_names
 from stageproof.train.foreign.signatures import (
     COUNTER,
     POSITIONS,
@@ -85,11 +86,12 @@ def identify(
     contradicts the file.
     """
     entries = _chosen(contents, key)
-    attempts = []
-    for name, state in entries.items():
-        signatures = candidates(state) if architecture is None else [signature(architecture)]
-        attempts += [one for found in signatures for one in _attempts(found, state, name)]
+    attempts = _all_attempts(entries, architecture)
     fitting = [one for one in attempts if not one.differences]
+    if not fitting:
+        current = {name: current_names(state) for name, state in entries.items()}
+        if again := [one for one in _all_attempts(current, architecture) if not one.differences]:
+            entries, fitting = current, again
     if key:
         fitting = [one for one in fitting if one.key == key or one.prefix.rstrip(".") == key.rstrip(".")] or fitting
     if not fitting:
@@ -124,6 +126,14 @@ def _chosen(contents: Contents, key: str | None) -> dict[str, dict[str, torch.Te
         f"--checkpoint-key is {key!r}, but {contents.path} has no such entry or prefix. It has: "
         f"{', '.join(there[:12])}."
     )
+
+
+def _all_attempts(entries: Mapping[str, Mapping[str, torch.Tensor]], architecture: str | None) -> list[_Attempt]:
+    attempts = []
+    for name, state in entries.items():
+        signatures = candidates(state) if architecture is None else [signature(architecture)]
+        attempts += [one for found in signatures for one in _attempts(found, state, name)]
+    return attempts
 
 
 def _attempts(found: Signature, state: Mapping[str, torch.Tensor], key: str) -> list[_Attempt]:

@@ -22,8 +22,10 @@ _RENAMED = (
     (r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2"),
     (r"mlp\.linear_1\.", "mlp.0."),
     (r"mlp\.linear_2\.", "mlp.3."),
+    (r"(?<=\.)_orig_mod\.", ""),
 )
-"""Layers of DenseNet and ViT, as earlier torchvision versions named them and published files still do."""
+"""Layers of DenseNet and ViT, as earlier torchvision versions named them and published files still do; and what
+torch.compile adds."""
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Auxiliary classifiers of GoogLeNet and Inception, which are not built here."""
 
@@ -78,17 +80,22 @@ def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of invalid pickles, which are reported as an error below
-            return current_names(torch.load(io.BytesIO(content), "cpu", weights_only=True))
+            state = torch.load(io.BytesIO(content), "cpu", weights_only=True)
+        return current_names(without_auxiliary(state))
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}. Delete it.") from error
 
 
+def without_auxiliary(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a torchvision file without those of auxiliary classifiers."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(_AUXILIARY)}
+
+
 def current_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a torchvision file under the names of today's torchvision, without auxiliary classifiers."""
+    """The tensors of a network of torchvision under the names of today's torchvision, and without what torch.compile
+    adds to the names of layers compiled alone."""
     named = {}
     for name, tensor in state.items():
-        if name.startswith(_AUXILIARY):
-            continue
         for old, new in _RENAMED:
             name = re.sub(old, new, name)
         named[name] = tensor

@@ -6,11 +6,13 @@ a hint: it is not used as the class order, but no other order is then assumed.
 
 from __future__ import annotations
 
+import ast
 import json
 import numbers
 import operator
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -77,13 +79,13 @@ def _entries(content: Mapping[str, Any], file: str, inside: str, depth: int) -> 
 
 
 def _plain(value: Any) -> Any:
-    """The parsed value of JSON text; any other value unchanged."""
+    """The parsed value of JSON text, or of a list or dictionary as Python prints it; any other value unchanged."""
     if not isinstance(value, str) or not value.strip().startswith(("[", "{", '"')):
         return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return parse(value.strip())
+    return value
 
 
 def _names(value: Any, kind: str, where: str) -> tuple[str, ...]:

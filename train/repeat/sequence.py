@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime.errors import CheckpointError, InputError
-from stageproof.runtime.system.work_folders import work_folder
+from stageproof.runtime.system.work_folders import write_together
 from stageproof.runtime.text.hints import command
 from stageproof.train.config.options import Options
 from stageproof.train.config.preconditions import check_training
 from stageproof.train.config.saved_options import check_same, finished_options, resumed
 from stageproof.train.runs.record import RECORD, read_record
+from stageproof.train.runs.split_file import check_split, read_split
 from stageproof.train.runs.unfinished import has_checkpoint, partial_folder
 
 logger = logging.getLogger(__name__)
@@ -64,12 +65,22 @@ def planned(options: Options) -> list[tuple[Path, Options | None]]:
 def repeat(
     runs: Sequence[tuple[Path, Options | None]], out: Path, launch: Callable[[Options], Any], leader: bool
 ) -> dict[str, Any] | None:
-    """Train the runs that are not finished; the content of `repeat.json`, also written; None unless `leader`."""
+    """Train the runs that are not finished; the content of `repeat.json`, also written; None unless `leader`.
+
+    Raises CheckpointError after a run whose data, split or recipe differs from that of the runs before.
+    """
+    from stageproof.train.repeat.summary import check_alike
+
     for number, (run, options) in enumerate(runs, 1):
         if options is not None:
             if leader:
                 logger.info(f"run {number} of {len(runs)}: {run}")
             launch(options)
+            if leader:  # after each run, since data that changed in between makes all later ones useless
+                done = [one for one, _ in runs if (one / RECORD).exists()]
+                check_alike(done, [read_record(one) for one in done])
+                sides = {name: side for name, (_, side) in read_split(run).items()}
+                check_split(done[0], list(sides), list(sides.values()), str(run))
     return _summarised([run for run, _ in runs], out) if leader else None
 
 
@@ -80,13 +91,6 @@ def _summarised(runs: Sequence[Path], out: Path) -> dict[str, Any]:
 
     facts = summary(runs, [read_record(run) for run in runs])
     links = [f"{run.name}/{INDEX}" for run in runs if (run / INDEX).is_file()]
-    texts = {FACTS: json.dumps(facts, indent=2, allow_nan=False) + "\n", PAGE: page(facts, links)}
-    try:
-        with work_folder(out, ".summary-") as folder:
-            for name, text in texts.items():
-                (folder / name).write_text(text, encoding="utf-8")
-            for name in texts:
-                (folder / name).replace(out / name)
-    except OSError as error:
-        raise InputError(f"{out / FACTS} cannot be written: {error}. Free disk space and run it again.") from error
+    text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    write_together(out, {FACTS: text, PAGE: page(facts, links)})
     return facts

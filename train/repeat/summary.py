@@ -30,11 +30,8 @@ EXCLUDES = (
 )
 
 
-def summary(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The content of `repeat.json`. records: content of `run.json` of each run.
-
-    Raises CheckpointError if the runs differ in data, split or recipe.
-    """
+def check_alike(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> None:
+    """Raise CheckpointError if the runs differ in data, split or recipe. records: as for `summary`."""
     first = records[0]
     for run, record in zip(runs, records, strict=True):
         same = [record["data"]["digest"] == first["data"]["digest"], same_recipe(record["recipe"], first["recipe"])]
@@ -44,6 +41,15 @@ def summary(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> dict[str
                 f"{run} has other data, another split or another recipe than {runs[0]}. Restore the data, or repeat "
                 "all runs with another --out."
             )
+
+
+def summary(runs: Sequence[Path], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The content of `repeat.json`. records: content of `run.json` of each run.
+
+    Raises CheckpointError as `check_alike`.
+    """
+    check_alike(runs, records)
+    first = records[0]
     metrics = first["metrics"]
     names = [name for name in METRICS if name in metrics]
     return {

@@ -108,8 +108,8 @@ def load_weights(
 ) -> None:
     """Load `state` into `model`.
 
-    Raises CheckpointError for missing, unknown, differently shaped or non-finite tensors; the message lists the first
-    three of each kind. advice: its last sentence.
+    Raises CheckpointError for missing, unknown, differently shaped or non-finite tensors, and for those without dense
+    floating-point values; the message lists the first three of each kind. advice: its last sentence.
     """
     own = model.state_dict()
     # Files of old PyTorch versions lack num_batches_tracked of BatchNorm, which inference does not use.
@@ -124,7 +124,23 @@ def load_weights(
         parts = (("lacks", missing), ("has unknown", extra), ("has other shapes:", shapes))
         what = "; it ".join(f"{verb} {', '.join(names[:3])} ({len(names)} in all)" for verb, names in parts if names)
         raise CheckpointError(f"{where} does not fit {type(model).__name__}: it {what}. {advice}")
+    for name, tensor in state.items():
+        if own[name].is_floating_point():
+            _assert_floats(name, tensor, where)
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(f"{where}: {broken[0]} contains values that are not finite: training diverged.")
     load_state(model, state, strict=False)
+
+
+def _assert_floats(name: str, tensor: torch.Tensor, where: Path | str) -> None:
+    """Raise CheckpointError for a tensor that cannot be copied into a layer as it is meant, such as quantised weights,
+    whose scale is elsewhere."""
+    if tensor.is_floating_point() and not (tensor.is_quantized or tensor.is_sparse or tensor.is_meta):
+        return
+    layout = "" if tensor.layout == torch.strided else f"{tensor.layout}, "
+    kind = "no values" if tensor.is_meta else f"{layout}{tensor.dtype}".replace("torch.", "")
+    raise CheckpointError(
+        f"{where}: {name} is a tensor of {kind}, expected dense floating-point values, such as float32. Save the "
+        "weights before quantisation or conversion."
+    )

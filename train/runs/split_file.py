@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from stageproof.runtime.errors import CheckpointError
@@ -18,6 +19,20 @@ def read_split(run: Path) -> dict[str, tuple[str, str]]:
     """Slice name → patient (or group; "" if unknown) and side. Raises CheckpointError for an unreadable file."""
     rows, column = _rows(run)
     return {row["name"]: (row[column], row["side"]) for row in rows}
+
+
+def check_split(run: Path, names: Sequence[str], sides: Sequence[str], source: str) -> None:
+    """Raise CheckpointError unless each slice is on the side that it has in the split of `run`, which is continued.
+
+    Other patient ids give another split of the same slices. names, sides: (N,). source: the data, for the message."""
+    before = {name: side for name, (_, side) in read_split(run).items()}
+    if moved := [(name, side) for name, side in zip(names, sides, strict=True) if before.get(name) != side]:
+        name, side = moved[0]
+        raise CheckpointError(
+            f"The split of {source} has changed since the run began: {len(moved)} of {len(names)} slices are on "
+            f"another side, such as {name!r}: {before.get(name, 'none')}, now {side}. Restore the patient ids "
+            "(groups.csv, participants.tsv, …), or start another run."
+        )
 
 
 def unit_of(run: Path) -> str:

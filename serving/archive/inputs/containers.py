@@ -36,7 +36,7 @@ def members(path: str, file: BinaryIO, modified: int | None, skipped: Skipped) -
     listed = _zip_members if path.lower().endswith(".zip") else _tar_members
     try:
         yield from listed(path, file, modified, skipped)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be listed: {error}. Copy it again, or remove it from the inputs.") from error
 
 

@@ -1,4 +1,4 @@
-"""Lists of inputs: a CSV or parquet file with a column of paths and, if known, one of patient ids."""
+"""Lists of inputs: a CSV, TSV or parquet file with a column of paths and, if known, one of patient ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from stageproof.runtime.errors import InputError
 from stageproof.serving.archive.inputs.entry import is_url
 
-SUFFIXES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".parquet")
 PATHS = ("path", "file", "file_name", "filename", "image", "image_path")
 PATIENTS = ("patient", "patient_id", "subject", "subject_id")
 
@@ -22,15 +22,27 @@ def rows(table: str) -> Iterator[tuple[str, str | None]]:
     found = _parquet(table) if table.lower().endswith(".parquet") else _csv(table)
     folder = Path(table).parent
     for number, (path, patient) in enumerate(found, 1):
-        if not path:
+        if not path.strip():
             raise InputError(f"{table}, row {number} has no path. Remove the row, or complete it.")
-        yield path if is_url(path) else str(folder / path), patient or None
+        yield path if is_url(path) else _file(folder, path), patient or None
+
+
+def _file(folder: Path, path: str) -> str:
+    """The path of a row; if there is such a file only then, without spaces around it and with ``/`` for the backslashes
+    of Windows."""
+    other = path.strip().replace("\\", "/")
+    if other != path and not (folder / path).exists() and (folder / other).exists():
+        path = other
+    return str(folder / path)
 
 
 def _csv(table: str) -> Iterator[tuple[str, str]]:
     try:
         with Path(table).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            lines = csv.reader(file, strict=True)
+            first = file.readline()
+            file.seek(0)
+            delimiter = "\t" if table.lower().endswith(".tsv") else max(",;\t", key=first.count)
+            lines = csv.reader(file, delimiter=delimiter, strict=True)
             names = next(lines, [])
             at, patient_at = _columns(table, names)
             for number, row in enumerate(lines, 1):
@@ -38,7 +50,7 @@ def _csv(table: str) -> Iterator[tuple[str, str]]:
                     continue
                 if len(row) != len(names):
                     raise InputError(f"{table}, row {number} has {len(row)} cells, expected {len(names)}. Correct it.")
-                yield row[at], "" if patient_at is None else row[patient_at]
+                yield row[at], "" if patient_at is None else row[patient_at].strip()
     except (OSError, csv.Error) as error:
         raise InputError(f"{table} cannot be read as CSV: {error}. Export it again.") from error
 
@@ -70,7 +82,7 @@ def _id(value: object) -> str:
     """A patient id as text; ``7.0``, which pandas makes of 7 beside an empty cell, is 7."""
     if value is None or value != value:  # NaN
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def _columns(table: str, names: Sequence[str]) -> tuple[int, int | None]:

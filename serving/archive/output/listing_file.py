@@ -161,9 +161,10 @@ def _table(shard: list[Entry], first: int) -> pa.Table:
 
 
 def _hash(entry: Entry, folder: str) -> int:
-    """64 bits of the digest of what is read; two spellings of one path are the same."""
+    """64 bits of the digest of the name; two spellings of one path are the same, and so are two members of one name,
+    which would have the same ``input_id``."""
     path = entry.path if is_url(entry.path) else os.path.normpath(local(entry.path, folder))
-    key = os.fsencode(path) + b"\0" + os.fsencode(entry.member or "") + b"\0" + str(entry.offset).encode()
+    key = os.fsencode(path) + b"\0" + os.fsencode(entry.member or "")
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
 
@@ -178,10 +179,11 @@ def _assert_distinct(listing: Path, hashes: array.array[int], folder: str) -> No
             for one in _entries(file.read_row_group(group)):
                 if _hash(one, folder) in twice:
                     path = one.path if is_url(one.path) else os.path.normpath(local(one.path, folder))
-                    key = f"{path}!{one.member}!{one.offset}"
+                    key = f"{path}\0{one.member or ''}"
                     if key in seen:
+                        more = f", as are {len(twice) - 1} others" if len(twice) > 1 else ""
                         raise InputError(
-                            f"{one.name} is listed more than once, as are {len(twice) - 1} others: every input has "
-                            "exactly one row. Remove the path, or the row of the list, that repeats it."
+                            f"{line(one.name)} is listed more than once{more}; expected every input once, since it has "
+                            "one row. Remove what repeats it: a path, a row of a list, or a member of a container."
                         )
                     seen.add(key)

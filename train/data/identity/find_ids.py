@@ -31,7 +31,7 @@ def with_ids(samples: Samples, data: Path, patient_pattern: str | None) -> Sampl
         return replace(samples, ids=from_pattern(paths, patient_pattern, samples.source))
     if samples.ids is not None:
         return samples
-    notes: list[str] = []
+    notes = list(samples.notes)
     own = data / GROUPS
     if data.is_dir() and own.is_file():
         try:

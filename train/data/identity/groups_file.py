@@ -15,9 +15,10 @@ import numpy as np
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.text.escapes import cell, from_cell
 from stageproof.runtime.text.hints import program
-from stageproof.train.data.ids import Ids, numbered, session_numbers
+from stageproof.train.data.class_column import name_classes
+from stageproof.train.data.ids import Ids, check_spelling, numbered, session_numbers
 from stageproof.train.data.samples import Samples
-from stageproof.train.data.tables import column, read_table
+from stageproof.train.data.tables import assert_distinct, column, read_table
 
 COLUMNS = ("file", "group")
 VERDICTS = ("patients", "groups", "undecided")
@@ -77,6 +78,9 @@ def read_ids(samples: Samples, path: Path) -> Ids:
     subjects = [rows[name][0] for name in samples.names]
     if len(set(subjects)) < 2:
         raise DatasetError(f"{path} has the same group for every file. Expected one group for each patient.")
+    if name_classes(subjects):
+        raise DatasetError(f"{path} has names of classes as groups. Expected one group for each patient.")
+    check_spelling(subjects, str(path))
     sessions = session_numbers(subjects, [rows[name][1] for name in samples.names])
     verdicts = [rows[name][2] for name in samples.names]
     undecided = np.array([one == "undecided" for one in verdicts])
@@ -95,6 +99,7 @@ def _read(path: Path) -> dict[str, tuple[str, str, str]]:
             f"{path} has no column {' and no '.join(missing)}; its header is {found}. Expected the columns file and "
             "group (or patient)."
         )
+    assert_distinct(header, (file, group, session), path)
     groups: dict[str, tuple[str, str, str]] = {}
     for number, row in enumerate(rows, 2):
         name, one = row[file], row[group]

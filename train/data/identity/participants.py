@@ -6,18 +6,19 @@ Brain Imaging Data Structure 1.10, "Participants file": the column participant_i
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import LabelSet
 from stageproof.train.data.class_column import is_class, is_rating_column, resolve
-from stageproof.train.data.ids import Ids, numbered, session_numbers
+from stageproof.train.data.ids import Ids, check_spelling, numbered, session_numbers
 from stageproof.train.data.tables import columns, read_table
 
 NAME = "participants.tsv"
 _ID = "participant_id"
+_SUBJECT = re.compile(r"(?<![A-Za-z0-9])sub-([A-Za-z0-9]+)")
 _SESSION = re.compile(r"(?<![A-Za-z0-9])ses-([A-Za-z0-9]+)")
 
 
@@ -33,9 +34,11 @@ def from_participants(paths: Sequence[str], file: Path) -> tuple[Ids | None, str
     paths: (N,) with ``/`` between folders, relative to the data. An id must be a whole word of the path, with or
     without ``sub-``; the longest match is used. Raises DatasetError for a file without participant_id.
     """
-    known = {row[_ID].removeprefix("sub-") for row in _read(file)[1]}
-    pattern = participant_pattern(known)
-    matches = [pattern.findall(path) for path in paths]
+    ids = [row[_ID] for row in _read(file)[1]]
+    check_spelling(ids, str(file))
+    known = {one.removeprefix("sub-") for one in ids}
+    find = participant_finder(known)
+    matches = [find(path) for path in paths]
     missed = [path for path, found in zip(paths, matches, strict=True) if not found]
     if missed:
         return None, (
@@ -54,10 +57,14 @@ def from_participants(paths: Sequence[str], file: Path) -> tuple[Ids | None, str
     return Ids("participants", origin, numbered(subjects), session_numbers(subjects, sessions)), ""
 
 
-def participant_pattern(known: Collection[str]) -> re.Pattern[str]:
-    """Finds the `known` ids as whole words of a path, with or without ``sub-``; longer ones first."""
-    longest = sorted(known, key=len, reverse=True)
-    return re.compile(r"(?<![A-Za-z0-9])(?:sub-)?(" + "|".join(map(re.escape, longest)) + r")(?![A-Za-z0-9])")
+def participant_finder(known: Collection[str]) -> Callable[[str], list[str]]:
+    """A function from a path to the `known` ids that are whole words of it, longer ones first. In a path with ``sub-``
+    only those after it count: other words may be equal to an id, such as the slice number 1 to the participant 1."""
+    words = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
+    after_sub, anywhere = (
+        re.compile(rf"(?<![A-Za-z0-9]){start}({words})(?![A-Za-z0-9])") for start in ("sub-", "(?:sub-)?")
+    )
+    return lambda path: (after_sub if _SUBJECT.search(path) else anywhere).findall(path)
 
 
 def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -83,10 +90,11 @@ def class_of_each(paths: Sequence[str], file: Path, classes: LabelSet | None) ->
     """The label of the participant in each path, empty for a path without one; and the column of the labels.
 
     It is the first column of the usual names, else of any name, in which every participant of `paths` has a class.
-    Raises DatasetError for a file without participant_id, or without such a column.
+    Raises DatasetError for a file without participant_id, or without such a column, or if a participant has several
+    classes in it.
     """
     header, rows = _read(file)
-    found = [re.search(r"(?<![A-Za-z0-9])sub-([A-Za-z0-9]+)", path) for path in paths]
+    found = [_SUBJECT.search(path) for path in paths]
     named = {match[1] for match in found if match}
     people = [row for row in rows if row[_ID].removeprefix("sub-") in named]
     usual = columns("label", header)
@@ -100,7 +108,15 @@ def class_of_each(paths: Sequence[str], file: Path, classes: LabelSet | None) ->
         except DatasetError as error:
             reasons += [str(error)] if name in usual else []
             continue
-        of = {row[_ID].removeprefix("sub-"): row[name] for row in people}
+        of: dict[str, str] = {}
+        for row in people:
+            first = of.setdefault(row[_ID].removeprefix("sub-"), row[name])
+            if first != row[name]:
+                raise DatasetError(
+                    f"{file} has several rows of {row[_ID]} with different classes in {name!r}: {first!r} and "
+                    f"{row[name]!r}. Expected one class for each participant: correct it, or give --data a CSV of "
+                    "path, label and patient."
+                )
         return [of.get(match[1], "") if match else "" for match in found], ClassColumn(name, is_rating_column(name))
     expected = "its usual names are label, diagnosis, dx and cdr"
     raise DatasetError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.train.data.identity.participants import NAME, participant_pattern, participants_file
+from stageproof.train.data.identity.participants import NAME, participant_finder, participants_file
 from stageproof.train.data.sources.hugging_face import rows_beside_images
 from stageproof.train.data.sources.source import opened, tables_of
 from stageproof.train.data.tables import column, read_table
@@ -117,6 +117,6 @@ def _of_participants(file: Path, names: Sequence[str]) -> Traits | None:
     known.pop("", None)
     if not known:
         return None
-    pattern = participant_pattern(known)
-    found = [set(pattern.findall(name)) for name in names]
+    find = participant_finder(known)
+    found = [set(find(name)) for name in names]
     return _traits([known[next(iter(one))] if len(one) == 1 else None for one in found], header, NAME)

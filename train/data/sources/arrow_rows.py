@@ -7,6 +7,7 @@ another order are not mixed.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from typing import Any
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import recognise
 from stageproof.runtime.labels.scales import plain
-from stageproof.train.data.class_column import are_classes, is_rating_column, label_text
+from stageproof.train.data.class_column import is_rating_column, label_text, name_classes
+from stageproof.train.data.ids import check_spelling
 from stageproof.train.data.sources.rows import Rows
-from stageproof.train.data.tables import column
+from stageproof.train.data.tables import assert_distinct, column, columns
+
+_log = logging.getLogger(__name__)
 
 
 def table_rows(tables: Sequence[tuple[Any, Path]], where: Path) -> Rows:
@@ -46,10 +50,9 @@ def table_rows(tables: Sequence[tuple[Any, Path]], where: Path) -> Rows:
             else ([None] * len(rows))
         )
     paths = [str((row or {}).get("path") or "") for row in images]
-    if subjects is not None and any(one in (None, "") or isinstance(one, (list, dict)) for one in subjects):
-        subjects = None
-    elif subjects and are_classes(subjects):
-        subjects = None  # a column named group, as in OASIS
+    if others := [one for one in columns("label", table.column_names) if one != label]:
+        _log.info("%s: labels are read from the column %r, not from %s", where, label, ", ".join(map(repr, others)))
+    subjects, note = _usable(subjects, patient, where)
     return Rows(
         images=[(row or {}).get("bytes") or b"" for row in images],
         values=values,
@@ -60,6 +63,7 @@ def table_rows(tables: Sequence[tuple[Any, Path]], where: Path) -> Rows:
         declared=declared,
         ratings=is_rating_column(label),
         subjects=subjects,
+        notes=(note,) if note else (),
         sessions=sessions,
         ids_from=f"column {patient!r} of {where.name}" + (f", sessions from {session!r}" if any(sessions) else ""),
     )
@@ -77,6 +81,7 @@ def _columns(table: Any, file: Path) -> tuple[str, str]:
     ]
     image = "image" if "image" in table.column_names else structs[0] if len(structs) == 1 else None
     label = column("label", table.column_names)
+    assert_distinct(table.column_names, (label, column("patient", table.column_names)), file)
     if image is None or label is None:
         raise DatasetError(
             f"{file} has the columns {', '.join(table.column_names)}; expected 'image' (struct of bytes and path) and "
@@ -87,6 +92,26 @@ def _columns(table: Any, file: Path) -> tuple[str, str]:
 
 def _column(table: Any, name: str, before: list[Any] | None) -> list[Any] | None:
     return None if before is None or not name else before + table.column(name).to_pylist()
+
+
+def _usable(subjects: list[Any] | None, patient: str, where: Path) -> tuple[list[str] | None, str]:
+    """The ids in the column `patient` as text, None if they are none; and a note on why they are not used."""
+    if not patient:
+        return None, ""
+    column = f"column {patient!r} of {where.name}"
+    if subjects is None:
+        return None, f"{column}: not every file has it, not used"
+    if any(isinstance(one, (list, dict)) for one in subjects):
+        return None, f"{column}: it has no plain values, not used"
+    texts = [label_text(one) for one in subjects]
+    if empty := texts.count(""):
+        return None, "" if empty == len(texts) else f"{column}: empty in {empty} of {len(texts)} rows, not used"
+    if name_classes(texts):  # a column named group, as in OASIS
+        return None, f"{column}: it has names of classes, not used"
+    if len(set(texts)) < 2:
+        return None, f"{column}: the same for all slices, not used"
+    check_spelling(texts, f"{where}, column {patient!r}")
+    return texts, ""
 
 
 def _values(table: Any, label: str, classes: list[str] | None, file: Path) -> list[Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from stageproof.runtime.errors import DatasetError
-from stageproof.train.data.class_column import are_classes, is_rating_column
+from stageproof.train.data.class_column import is_rating_column, name_classes
+from stageproof.train.data.ids import check_spelling
 from stageproof.train.data.sources.rows import Rows
-from stageproof.train.data.tables import column, columns, read_table
+from stageproof.train.data.tables import assert_distinct, column, columns, read_header, read_table
 
 SUFFIXES = {".csv", ".tsv"}
 _log = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ def from_table(path: Path) -> Rows:
     rows = [row for row in rows if any(row.values())]  # spreadsheets write empty rows at the end
     names = {kind: column(kind, header) for kind in ("path", "label", "patient", "session")}
     for name in columns("patient", header):
-        if rows and are_classes(row[name] for row in rows):  # a column named group, as in OASIS
+        if rows and name_classes(row[name] for row in rows):  # a column named group, as in OASIS
             others = [one for one in columns("patient", header) if one != name]
             names |= {"patient": next(iter(others), None), "label": names["label"] or name}
     missing = [kind for kind in ("path", "label") if names[kind] is None]
@@ -34,11 +36,13 @@ def from_table(path: Path) -> Rows:
         )
     if not rows:
         raise DatasetError(f"{path} lists no slice: it has a header and no rows.")
-    if twice := [name for name in names.values() if name is not None and header.count(name) > 1]:
-        raise DatasetError(f"{path} has the column {twice[0]!r} twice. Rename or remove one of them.")
+    assert_distinct(header, names.values(), path)
     where, label = str(names["path"]), str(names["label"])
-    if others := [name for name in columns("label", header) if name != label]:
-        _log.info("%s: labels are read from the column %r, not from %s", path, label, ", ".join(map(repr, others)))
+    for kind, used in names.items():
+        if others := [one for one in columns(kind, header) if used is not None and one not in names.values()]:
+            _log.info(
+                "%s: %ss are read from the column %r, not from %s", path, kind, used, ", ".join(map(repr, others))
+            )
     listed = [_with_slashes(path.parent, row[where]) for row in rows]
     files = [path.parent / name for name in listed]
     _check_files(path, listed, files)
@@ -57,7 +61,7 @@ def from_table(path: Path) -> Rows:
 
 def lists_slices(path: Path) -> bool:
     """Whether the table has columns of paths and labels."""
-    header, _ = read_table(path, "a list of slices")
+    header = read_header(path, "a list of slices")
     return column("path", header) is not None and column("label", header) is not None
 
 
@@ -69,10 +73,11 @@ def _with_slashes(folder: Path, name: str) -> str:
 
 
 def _check_files(path: Path, named: list[str], files: list[Path]) -> None:
-    if twice := len(named) - len(set(named)):
-        seen: set[str] = set()
-        again = next(name for name in named if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise DatasetError(f"{path} lists {twice} files twice, such as {again!r}. Expected one row for each slice.")
+    rows: dict[str, int] = {}
+    for at, (name, file) in enumerate(zip(named, files, strict=True)):
+        if (first := rows.setdefault(os.path.normpath(file), at)) != at:  # also ./a.png, and absolute paths
+            also = "" if named[first] == name else f", also as {named[first]!r}"
+            raise DatasetError(f"{path} lists the file {name!r} twice{also}. Expected one row for each slice.")
     gone = [name for name, file in zip(named, files, strict=True) if not name or not file.is_file()]
     if gone:
         raise DatasetError(
@@ -100,4 +105,5 @@ def _subjects(
         raise DatasetError(
             f"{path} has the same patient for all slices in {patient!r}. Expected one id for each patient."
         )
+    check_spelling(subjects, f"{path}, column {patient!r}")
     return subjects, f"column {patient!r} of {path.name}" + (f", sessions from {session!r}" if session else "")

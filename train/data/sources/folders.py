@@ -131,6 +131,7 @@ def _rows(
     skipped = [Skipped(DEBRIS, found.debris, "")] if found.debris else []
     for reason, files in (
         ("broken links, or links to a folder that was read already", [name(link) for link in found.links]),
+        ("folders that cannot be read", [name(folder) for folder in found.unreadable]),
         ("files outside the class folders", beside),
         ("DICOM files without an image, such as DICOMDIR", [name(file) for file in bare]),
     ):

@@ -36,6 +36,8 @@ class Rows:
     sessions: Sequence[str | None] | None = None
     ids_from: str = ""
     """Description of the columns of `subjects` and `sessions`."""
+    notes: tuple[str, ...] = ()
+    """Ids that were found but not used, with the reason."""
     skipped: tuple[Skipped, ...] = ()
 
 
@@ -74,6 +76,7 @@ def samples_of(source: str, parts: Sequence[Part], classes: LabelSet | None, by_
         ids=_ids(rows),
         paths=None if plain else [path for one in rows for path in (one.names if one.paths is None else one.paths)],
         skipped=together([one.skipped for one in rows]),
+        notes=tuple(dict.fromkeys(note for one in rows for note in one.notes)),
         classes=found,
     )
 

@@ -5,12 +5,13 @@ Links are not extracted; hidden files and those of macOS and Windows are left ou
 
 from __future__ import annotations
 
+import errno
 import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.images.debris import is_debris
@@ -27,6 +28,7 @@ MOST_MEMBERS = 1 << 20
 _RATIO, _UNCHECKED = 200, 256 << 20
 """Limit on the ratio of uncompressed to compressed bytes of an archive that has more than `_UNCHECKED` bytes."""
 _PART = 1 << 20
+_DOCUMENTS = {"readme", "license", "licence", "copying", "citation"}
 _ZIP_LIKE = {".xlsx", ".docx", ".pptx", ".npz"}
 _STEP = "Unpack it with a tool that you trust, check its content, and give the folder."
 
@@ -44,8 +46,10 @@ def is_zip(path: Path) -> bool:
 def unpacked(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
     """Context manager: the folder of the archive's content, removed on exit, and what was not extracted.
 
-    A single folder at the top of the archive is the content. Raises DatasetError for members outside the archive,
-    encrypted, nested or damaged archives, names that occur twice, and sizes beyond the limits.
+    A single folder at the top of the archive, also beside a README or a licence, is the content.
+
+    Raises DatasetError for members outside the archive, encrypted, nested or damaged archives, names that occur twice,
+    and sizes beyond the limits.
     """
     with ExitStack() as stack:
         try:
@@ -55,13 +59,14 @@ def unpacked(path: Path) -> Iterator[tuple[Path, tuple[Skipped, ...]]]:
                 members, skipped = _members(archive, path)
                 for name, member in members.items():
                     _extract(archive, member, root / name, path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
             raise DatasetError(
                 f"{path} cannot be read as a zip archive: {error}. Copy it again, or unpack it."
             ) from error
         except OSError as error:
-            raise DatasetError(f"{path} cannot be unpacked: {error}. Free disk space, or set TMPDIR.") from error
-        top = list(root.iterdir())
+            step = "Free disk space, or set TMPDIR." if error.errno in (errno.ENOSPC, errno.EDQUOT) else _STEP
+            raise DatasetError(f"{path} cannot be unpacked: {error.strerror or error}. {step}") from error
+        top = [one for one in root.iterdir() if one.stem.lower() not in _DOCUMENTS or one.is_dir()]
         wrapped = len(top) == 1 and top[0].is_dir() and not is_class(top[0].name, None)
         yield top[0] if wrapped else root, skipped
 
@@ -74,12 +79,18 @@ def _members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, zipfile.Zi
     debris, links = 0, []
     for member in every:
         name = member.filename.replace("\\", "/")
-        parts = name.split("/")
-        if name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in member.orig_filename:
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if (
+            name.startswith("/")
+            or ".." in parts
+            or any(":" in part for part in parts[:1])
+            or "\0" in member.orig_filename
+        ):
             raise DatasetError(f"{path} has a member outside the archive, {member.filename!r}. {_STEP}")
         if name.endswith("/"):
             continue
-        if any(is_debris(part) for part in parts if part not in ("", ".")):
+        name = "/".join(parts)  # AD//a.png and ./AD/a.png are AD/a.png
+        if any(map(is_debris, parts)):
             debris += 1
             continue
         if stat.S_ISLNK(member.external_attr >> 16):
@@ -90,6 +101,9 @@ def _members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, zipfile.Zi
         if name in members:
             raise DatasetError(f"{path} has {member.filename!r} twice. {_STEP}")
         members[name] = member
+    folders = {str(parent) for name in members for parent in PurePosixPath(name).parents}
+    if both := sorted(folders & members.keys()):
+        raise DatasetError(f"{path} has {both[0]!r} both as a file and as a folder. {_STEP}")
     _check_kinds(list(members), path)
     skipped = [Skipped(DEBRIS, debris, "")] if debris else []
     skipped += [Skipped("links in the archive", len(links), links[0])] if links else []
