@@ -169,7 +169,7 @@ class _Tissue:
         where = np.stack([(axis + _REACH) / _GRID for axis in (x, y, z)])
         outside = map_coordinates(self._distance, where, order=1, mode="nearest", prefilter=False)
         neck = np.maximum(np.hypot(x, y + 12.0) - _NECK, z + 40.0)
-        signal = _MUSCLE * _within(neck)
+        signal: NDArray = _MUSCLE * _within(neck)
         for radius, tissue in ((_SCALP, _FAT), (_SKULL, _BONE), (_CSF, CSF)):
             signal += _within(outside - radius) * (tissue - signal)
         tissue, share = self.brain(x, y, z)

@@ -132,12 +132,12 @@ def _dataset(kind: str, name: str, instance: str) -> Dataset:
     require("volume", "pydicom")
     import_without("pydicom", "requests")
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = kind
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = UID(kind)
     uid = generate_uid(entropy_srcs=["stageproof instance", instance])
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = uid
     made.StudyInstanceUID = generate_uid(entropy_srcs=["stageproof study", name])

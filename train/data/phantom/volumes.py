@@ -28,7 +28,7 @@ def write_volumes(folder: Path, count: int, classes: LabelSet, seed: int, layout
         raise InputError(f"--volumes is {count}; expected 1 or more.")
     if not 0.5 <= spacing <= 4.0:
         raise InputError(f"--spacing is {spacing} mm; expected 0.5 to 4.")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for number in range(count):
         label = number % len(classes)
         subject = f"sub-{number + 1:03d}"
