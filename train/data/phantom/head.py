@@ -172,8 +172,8 @@ class _Tissue:
         signal: NDArray = _MUSCLE * _within(neck)
         for radius, tissue in ((_SCALP, _FAT), (_SKULL, _BONE), (_CSF, CSF)):
             signal += _within(outside - radius) * (tissue - signal)
-        tissue, share = self.brain(x, y, z)
-        return signal + share * (tissue - signal), share
+        inner, share = self.brain(x, y, z)
+        return signal + share * (inner - signal), share
 
     def _distances(self) -> NDArray[np.float32]:
         """mm from the brain, 0 inside, on a grid of `_GRID` mm that covers -`_REACH` to `_REACH` mm on each axis."""
