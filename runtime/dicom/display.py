@@ -121,7 +121,8 @@ class _Monochrome:
     def modality_values(self, stored: NDArray[Any]) -> NDArray[np.float32]:
         """The values after the modality transform, with padding at the lowest of the others. stored: (H, W)."""
         padding = self._padding(stored)
-        values = self._modality(stored)[0].astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # a rescale beyond float32 gives infinities
+            values = self._modality(stored)[0].astype(np.float32)
         if padding is not None:
             values[padding] = values[~padding].min() if not padding.all() else 0.0
         return values

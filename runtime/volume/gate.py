@@ -73,7 +73,7 @@ def check_content(volume: Volume) -> None:
         raise VolumeError("no_signal", "the volume has values that are not finite numbers. Export it again.")
     strides = tuple(max(round(_STEP_MM / step), 1) for step in volume.spacing)
     coarse = volume.voxels[:: strides[0], :: strides[1], :: strides[2]]
-    low, high = np.percentile(coarse, (2.0, 98.0))
+    low, high = np.percentile(coarse.astype(np.float64), (2.0, 98.0))  # differences may exceed float32
     if high <= low:
         raise VolumeError("no_signal", "the volume has the same value nearly everywhere. Export it again.")
     for name, found, needed in zip(("width", "length", "height"), volume.extent, SMALLEST_EXTENT, strict=True):

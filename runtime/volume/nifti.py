@@ -97,9 +97,10 @@ def nifti_voxels(data: bytes, layout: NiftiLayout, where: str) -> NDArray[np.flo
     if len(content) < end:
         raise VolumeError("unreadable", f"{where} is truncated: {len(content)} of {end} bytes. Copy it again.")
     values = np.frombuffer(content, layout.dtype, count, layout.offset).reshape(layout.shape, order="F")
-    voxels = values.astype(np.float32)
-    if layout.slope is not None and (layout.slope != 1.0 or layout.intercept):
-        voxels = voxels * np.float32(layout.slope) + np.float32(layout.intercept or 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by `gate.check_content`
+        voxels = values.astype(np.float32)
+        if layout.slope is not None and (layout.slope != 1.0 or layout.intercept):
+            voxels = voxels * np.float32(layout.slope) + np.float32(layout.intercept or 0.0)
     return voxels
 
 

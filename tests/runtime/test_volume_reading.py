@@ -357,6 +357,19 @@ def test_importing_the_module_imports_no_optional_package():
     assert run.stdout.strip() == "[]"
 
 
+def test_values_beyond_single_precision_are_refused_without_a_warning(tmp_path):
+    path = tmp_path / "sub-1_T1w.nii"
+    path.write_bytes(altered(112, "<ff", 1e37, 0.0))
+    with pytest.raises(VolumeError, match="not finite"):
+        read_volume(path, age=70)
+    huge = tmp_path / "huge.dcm"
+    made = dicom_enhanced(head())
+    made.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence[0].RescaleSlope = "1e37"
+    huge.write_bytes(dicom_bytes(made))
+    with pytest.raises(VolumeError, match="not finite"):
+        read_volume(huge)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dicom", "nifti"])
 def test_a_damaged_header_is_never_another_exception(tmp_path, kind):
