@@ -1,7 +1,9 @@
-"""`python -m benchmarks`: measures a bundle and alternative programs; `… train`: measures the training loop."""
+"""`python -m benchmarks`: measures a bundle and alternative programs; `… train`: measures the training loop; `…
+serving`: measures the service beside other servers."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a measurement or the check of --compare (--fail-on) failed, 2 invalid input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _train(arguments[1:]) if arguments[:1] == ["train"] else _inference(arguments)
+        named = {"train": _train, "serving": _serving}.get(arguments[0] if arguments else "")
+        return named(arguments[1:]) if named else _inference(arguments)
     except StageproofError as error:
         return report_error(error)
 
@@ -88,6 +91,32 @@ def _train(arguments: list[str]) -> int:
             print(line)
         print()
     print(f"\n{options.rounds} rounds, {facts['cpus']} CPUs, load average {facts['load_average']}")
+    return 0
+
+
+def _serving(arguments: list[str]) -> int:
+    require("benchmarks", "tyro", "scipy", "aiohttp")
+    from stageproof.benchmarks.serving.options import parse
+
+    options = parse(arguments)
+    from stageproof.benchmarks.records.schema import write, write_text
+    from stageproof.benchmarks.serving.analysis.record import parsed, read_record
+    from stageproof.benchmarks.serving.analysis.tables import lines, markdown
+
+    if options.report:
+        record = read_record(options.report)
+    else:
+        from stageproof.benchmarks.serving.suite import run
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended, too
+        measured = run(options)
+        if options.out:
+            write(measured, options.out)
+        record = parsed(measured, "this run")
+    if options.markdown:
+        write_text(markdown(record), options.markdown)
+    for line in lines(record):
+        print(line)
     return 0
 
 

@@ -22,7 +22,7 @@ MODULES = sorted(
     if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
 )
 """Every module that `python -m` runs."""
-PARTS = ["benchmarks train", "runtime.audit verify", "runtime.audit key"]
+PARTS = ["benchmarks serving", "benchmarks train", "runtime.audit verify", "runtime.audit key"]
 """Commands of a command that have options of their own."""
 RECIPES = [f"train --recipe {name}" for name in ("demo", "resnet50-two-stage", "resnet34-gray")]
 

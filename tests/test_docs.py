@@ -127,7 +127,7 @@ def shown() -> list[tuple[str, str, list[str]]]:
                 elif words[0] == "stageproof" and words[1:2] and not words[1].startswith("-"):
                     ours, words = by_name[words[1]], words[2:]
                 if ours is not None:
-                    part = [words[0]] if words and words[0] in ("train", "verify", "key") else []
+                    part = [words[0]] if words and words[0] in ("serving", "train", "verify", "key") else []
                     options = [word.partition("=")[0] for word in words if word.startswith("--")]
                     found.append((name(page), " ".join([ours, *part]), options))
     return found

@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 
 
+def arrival_times(rate: float, seconds: float, seed: int = 0) -> np.ndarray:
+    """(N,) float64, ascending: the times in [0, seconds) of a Poisson process of `rate` arrivals per second."""
+    rng = np.random.default_rng(seed)
+    due = np.cumsum(rng.exponential(1 / rate, max(1, round(2 * rate * seconds))))
+    return due[due < seconds]
+
+
 def serve(
     answer: Callable[[Sequence[int]], Sequence[bool]], rate: float, seconds: float, *, batch: int, seed: int = 0
 ) -> dict[str, Any]:
@@ -20,9 +27,7 @@ def serve(
     batch: maximum batch size. A batch consists of the requests waiting when the previous one ends; it never waits for
         more.
     """
-    rng = np.random.default_rng(seed)
-    due = np.cumsum(rng.exponential(1 / rate, max(1, round(2 * rate * seconds))))
-    due = due[due < seconds]
+    due = arrival_times(rate, seconds, seed)
     latencies, lost, batches = np.zeros(len(due)), 0, 0
     position = 0
     begun = time.perf_counter()

@@ -1,0 +1,1 @@
+"""The load generator: requests of each protocol, closed and open loops, and a server that does nothing."""
