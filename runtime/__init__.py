@@ -35,6 +35,7 @@ from stageproof.runtime.errors import (
     StageproofError,
     TrainingError,
     TrustError,
+    VolumeError,
 )
 from stageproof.runtime.images.raster import read_image
 from stageproof.runtime.inference.self_test import SelfTest
@@ -69,6 +70,7 @@ __all__ = [
     "Timings",
     "TrainingError",
     "TrustError",
+    "VolumeError",
     "canonical_label",
     "preprocess",
     "read_image",

@@ -2,7 +2,8 @@
 
     StageproofError
     ├── InputError            invalid image, array or argument
-    │   └── ImageError        ... the source is not readable as a single image
+    │   ├── ImageError        ... the source is not readable as a single image
+    │   └── VolumeError       ... the source is not one T1-weighted series of a head that volumes accept
     ├── BundleError           missing, modified or malformed bundle or artifact
     │   └── TrustError        ... untrusted code, or signature or digest that differs from the required one
     ├── DependencyError       optional package of a command not installed
@@ -38,6 +39,20 @@ class InputError(StageproofError, ValueError):
 
 class ImageError(InputError):
     """The source cannot be read as a single image."""
+
+
+class VolumeError(InputError):
+    """A series of images is refused as a volume.
+
+    `status` names the reason in one word for programs, such as ``slice_gap`` (`runtime.volume.statuses`).
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[VolumeError], tuple[str, str]]:
+        return type(self), (self.status, str(self))
 
 
 def without_traceback(error: ImageError) -> ImageError:

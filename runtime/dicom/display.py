@@ -48,6 +48,17 @@ def display_frames(dataset: Any, count: int, where: str) -> Iterator[Shown]:
         yield _shown(stored, dataset, index, photometric, where)
 
 
+def modality_frames(dataset: Any, count: int, where: str) -> Iterator[NDArray[np.float32]]:
+    """(H, W) of each frame: the values after the modality transform, before any window; padding has the lowest value.
+
+    dataset: as for `display_frames`, with grey pixels that are not inverted. Does not catch pydicom's exceptions.
+    """
+    big_endian = not dataset.file_meta.TransferSyntaxUID.is_little_endian
+    for index, frame in enumerate(_stored(dataset, count, {"correct_unused_bits": False})):
+        pipeline = _Monochrome(_described(dataset, index), where, big_endian=big_endian)
+        yield pipeline.modality_values(aligned(frame, dataset, where))
+
+
 def _stored(dataset: Any, count: int, options: dict[str, Any]) -> Iterator[NDArray[Any]]:
     """Each frame, decoded sequentially: `pixel_array` would search for each frame from the start of the data."""
     from pydicom.pixels import iter_pixels, pixel_array
@@ -106,6 +117,15 @@ class _Monochrome:
             grey[padding] = 0  # padding is outside the scanned region: black background
             self._done.append("padding black")
         return Shown(Image.frombytes("L", grey.shape[::-1], grey.tobytes()), tuple(self._done), tuple(self._notes))
+
+    def modality_values(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """The values after the modality transform, with padding at the lowest of the others. stored: (H, W)."""
+        padding = self._padding(stored)
+        with np.errstate(over="ignore", invalid="ignore"):  # a rescale beyond float32 gives infinities
+            values = self._modality(stored)[0].astype(np.float32)
+        if padding is not None:
+            values[padding] = values[~padding].min() if not padding.all() else 0.0
+        return values
 
     def _padding(self, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Mask of padding: one value, or the range between it and the limit, in any order (PS3.3 C.7.5.1.1.2)."""

@@ -8,22 +8,27 @@ pydicom also receives only these elements, so that its warnings and logs cannot 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from stageproof.runtime.dicom.codecs import INSTALL, check_codec
-from stageproof.runtime.dicom.display import display_frames
+from stageproof.runtime.dicom.display import display_frames, modality_frames
 from stageproof.runtime.dicom.elements import parse
 from stageproof.runtime.dicom.stored_values import check_native_length, check_pixel_module, whole
 from stageproof.runtime.errors import ImageError
 from stageproof.runtime.headers.limits import ALL_FRAMES, MAX_FRAMES, MAX_PIXELS, TooLargeError
 from stageproof.runtime.system.offline_import import import_without
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -71,18 +76,39 @@ def read_dicom(data: bytes, where: str, most: int | None = None, max_pixels: int
     max_pixels: limit on the pixels of a frame; all frames together may have `ALL_FRAMES` times as many values.
     Raises ImageError if it has no pixels, cannot be decoded here (naming the codec), or exceeds a limit.
     """
-    try:
-        # pydicom imports requests, if installed, for its test data; importing requests opens a socket (IPv6 probe).
-        import_without("pydicom", "requests")
-    except ImportError as error:
-        raise ImageError(f"{where} is a DICOM file, which needs the package pydicom: {INSTALL}") from error
-    try:
+    with _decoding(data, where):
         dataset = parse(data, *_wanted()).dataset()
         _vet(dataset, where)
         count = _check_pixels(dataset, where, most, max_pixels)
         shown = list(display_frames(dataset, count, where))
         frames = tuple(one.image for one in shown)
         return DicomImage(frames, shown[0].transforms, (*_warnings(dataset), *shown[0].notes))
+
+
+def read_values(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+    """(F, H, W): the values of all frames of a MONOCHROME2 file after the modality transform, before any window.
+
+    Arguments and errors as `read_dicom`; ImageError for other photometric interpretations too.
+    """
+    with _decoding(data, where):
+        dataset = parse(data, *_wanted()).dataset()
+        _vet(dataset, where)
+        count = _check_pixels(dataset, where, None, max_pixels)
+        if str(dataset.PhotometricInterpretation) != "MONOCHROME2":
+            raise ImageError(f"{where} has another PhotometricInterpretation than MONOCHROME2. Export it again.")
+        return np.stack(list(modality_frames(dataset, count, where)))
+
+
+@contextlib.contextmanager
+def _decoding(data: bytes, where: str) -> Iterator[None]:
+    """Import pydicom, and convert what fails in the body to an ImageError."""
+    try:
+        # pydicom imports requests, if installed, for its test data; importing requests opens a socket (IPv6 probe).
+        import_without("pydicom", "requests")
+    except ImportError as error:
+        raise ImageError(f"{where} is a DICOM file, which needs the package pydicom: {INSTALL}") from error
+    try:
+        yield
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001  not chained: pydicom's message may quote the file

@@ -107,13 +107,18 @@ def stage_of(label: int, classes: int) -> float:
 
 
 def _check(*, stage: float, patient: int, level: float, size: int, seed: int) -> None:
-    names = FOUR_STAGES.names
-    if not 0 <= stage <= len(names) - 1:
-        raise InputError(f"stage is {stage}; expected 0-{len(names) - 1}, an index in {', '.join(names)}.")
+    check_person(stage=stage, patient=patient, seed=seed)
     if not 0.0 <= level <= 1.0:
         raise InputError(f"level is {level}; expected 0 (hippocampi) to 1 (above the ventricles).")
     if size < 32:
         raise InputError(f"size is {size}; a phantom slice needs 32 pixels a side or more.")
+
+
+def check_person(*, stage: float, patient: int, seed: int) -> None:
+    """Raise InputError unless these arguments name a phantom person and an atrophy."""
+    names = FOUR_STAGES.names
+    if not 0 <= stage <= len(names) - 1:
+        raise InputError(f"stage is {stage}; expected 0-{len(names) - 1}, an index in {', '.join(names)}.")
     for name, value in (("patient", patient), ("seed", seed)):
         if value < 0:
             raise InputError(f"{name} is {value}; expected 0 or more.")

@@ -1,0 +1,1 @@
+"""From a series of MR images, DICOM or NIfTI, to an oriented volume."""
