@@ -19,9 +19,11 @@ from stageproof.train.__main__ import main
 from stageproof.train.distributed.batchnorm import SharedBatchNorm, share_batchnorm
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.runs.unfinished import partial_folder
+from tests.train.small_networks import SMALLEST
 
 REPOSITORY = Path(__file__).parents[2]
-TINY = ["--image-size", "32", "--batch-size", "8", "--head.epochs", "1", "--full.epochs", "1", "--precision", "fp32"]
+TINY = [*SMALLEST, "--image-size", "32", "--batch-size", "8", "--precision", "fp32"]
+TINY += ["--head.epochs", "1", "--full.epochs", "1"]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -39,10 +39,10 @@ def test_it_evaluates_exports_and_predicts(run, tmp_path, scan):
     from stageproof.export.__main__ import main as export
     from stageproof.train.evaluate.__main__ import main as evaluate
 
-    assert evaluate([str(run), "--out", str(tmp_path / "evaluation")]) == 0
+    assert evaluate([str(run), "--resamples", "200", "--out", str(tmp_path / "evaluation")]) == 0
     temperature = json.loads((run / "run.json").read_text())["temperature"]
     assert temperature != json.loads((OLD / "run.json").read_text())["temperature"] == 1
     assert from_run(run).info.temperature == temperature
-    assert export([str(run), "--to", "onnx", "--out", str(tmp_path / "bundle"), "--parity-images", "128"]) == 0
+    assert export([str(run), "--to", "onnx", "--out", str(tmp_path / "bundle"), "--parity-images", "64"]) == 0
     predictor = Predictor(tmp_path / "bundle", backend="onnx", guard=False)
     assert predictor.predict(scan).probabilities
