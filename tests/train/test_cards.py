@@ -211,6 +211,7 @@ def test_a_figure_that_is_no_number_is_refused(sources, path, value):
         model_card(record, replaced(facts, path, value))
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_run_without_its_figures_gets_no_card_and_stays_as_it_is(sources, tmp_path, capsys):
     run = Path(shutil.copytree(sources[0], tmp_path / "run", copy_function=os.link))
     record = json.loads((run / "run.json").read_text())

@@ -19,6 +19,8 @@ from stageproof.train.data.phantom.__main__ import draw_slice
 from stageproof.train.runs.record import read_record
 from tests.train.small_networks import SMALLEST
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 TINY = [*SMALLEST, "--image-size", "32", "--head.epochs", "0", "--full.epochs", "1", "--precision", "fp32"]
 
 

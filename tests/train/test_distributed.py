@@ -69,15 +69,14 @@ def single(few_slices, tmp_path_factory) -> Path:
     return out
 
 
-def test_devices_2_on_the_cpu_writes_one_run(few_slices, single, tmp_path):
-    done = run(
-        *("-m", "train", "--data", str(few_slices), *TINY, "--device", "cpu", "--devices", "2", "--json"),
-        *("--out", str(tmp_path / "runs" / "a")),
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1  # one process prints
-    assert done.stderr.count("full 1/1") == 1
-    assert "Warning" not in done.stderr
+def test_devices_2_on_the_cpu_writes_one_run(few_slices, single, tmp_path, capfd):
+    words = ["--data", str(few_slices), *TINY, "--device", "cpu", "--devices", "2", "--json"]
+    status = main([*words, "--out", str(tmp_path / "runs" / "a")])
+    said = capfd.readouterr()
+    assert status == 0, said.err
+    assert len(said.out.splitlines()) == 1  # one process prints
+    assert said.err.count("full 1/1") == 1
+    assert "Warning" not in said.err
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
     record = json.loads((tmp_path / "runs" / "a" / "run.json").read_text())
     assert record["devices"] == 2

@@ -23,6 +23,8 @@ from stageproof.train.runs.record import read_record
 from stageproof.train.runs.selection import on_evaluated, selection_sentence
 from tests.train.small_networks import SMALLEST
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 
 def dealt(people: int, seed: int = 0, folds: int = 5, slices: int = 4):
     groups = np.repeat(np.arange(people), slices)

@@ -22,6 +22,8 @@ from stageproof.train.metrics.classification import stages
 from stageproof.train.runs.record import read_record
 from tests.train.small_networks import SMALLEST
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 
 def test_labels_are_permuted_among_all_patients():
     rng = np.random.default_rng(0)
