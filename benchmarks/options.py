@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from stageproof.runtime.cli.lists import reject_repeated_lists
 from stageproof.runtime.errors import InputError
 from stageproof.runtime.predictor import DEFAULT_BUNDLE
 from stageproof.runtime.text.hints import program
@@ -107,6 +108,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
 
     Raises InputError for numbers out of range, files that cannot be written, and options that exclude each other.
     """
+    reject_repeated_lists(Options, argv)
     options: Options = tyro.cli(
         Options,
         args=argv,

@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report_error(error)
     from stageproof.export.options import parse
 
-    options = parse(argv)
     try:
+        options = parse(argv)
         source = local_source(options.source, options.remote, "run", "RUN")
         options = replace(options, source=source, remote=None)
         exported = _rebuilt(options) if options.rebuild else _exported(options)

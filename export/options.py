@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from stageproof.runtime.cli.lists import reject_repeated_lists
 from stageproof.runtime.predictor import DEFAULT_BUNDLE
 from stageproof.runtime.text.hints import program
 
@@ -101,6 +102,7 @@ class Options:
 
 def parse(argv: Sequence[str] | None = None) -> Options:
     """The options parsed from `argv`. Exits with status 2 on a usage error."""
+    reject_repeated_lists(Options, argv)
     return tyro.cli(
         Options,
         args=argv,

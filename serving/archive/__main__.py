@@ -151,7 +151,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("bundle", nargs="?", type=Path, metavar="BUNDLE", help=f"bundle folder that {program('export')} wrote")
-    add("--in", dest="inputs", nargs="+", metavar="PATH", help="inputs; left out: those that OUT was begun with")
+    add(
+        "--in",
+        dest="inputs",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="inputs; left out: those that OUT was begun with",
+    )
     add("--out", type=Path, metavar="OUT", help="folder of the results; continued if it was begun before")
     add("--verify", type=Path, metavar="OUT", help="check that every listed input has exactly one row")
     add("--reread", action="store_true", help="with --verify: also compare the inputs with what was scored")
