@@ -29,6 +29,7 @@ COMMANDS = {
     "push": Command("stageproof.train.push.__main__", "hub", "upload a run or a bundle to the Hugging Face Hub"),
     "log": Command("stageproof.runtime.audit.__main__", "", "verify an audit log of predictions, or create its key"),
     "score": Command("stageproof.serving.archive.__main__", "archive", "score an archive of images into parquet files"),
+    "serve": Command("stageproof.serving.http.__main__", "serve", "serve a bundle over HTTP and gRPC"),
     "completion": Command("stageproof.completion", "", "print a completion script for bash or zsh"),
     "benchmark": Command("stageproof.benchmarks.__main__", "benchmarks", "measure latency and throughput of a bundle"),
 }

@@ -18,6 +18,7 @@ from stageproof.benchmarks.contenders.worker import Contender
 from stageproof.benchmarks.peers.context import SLOW_TO_PREPARE, PeerContext
 from stageproof.benchmarks.peers.peer import Peer, mode_of, standard_preprocessing
 from stageproof.runtime.preprocess import InputSpec
+from stageproof.runtime.system.offline_import import import_onnxruntime
 
 _PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "TensorrtExecutionProvider")}
 
@@ -26,7 +27,7 @@ def contenders(context: PeerContext) -> tuple[list[Contender], list[str]]:
     """The contenders: each `.onnx` of the bundle in each available execution provider of the device."""
     if find_spec("onnxruntime") is None:
         return [], ["plain ONNX Runtime was not measured: it needs onnxruntime."]
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     found, notes = [], []
     providers = [name for name in _PROVIDERS[context.device] if name in onnxruntime.get_available_providers()]
@@ -82,7 +83,7 @@ def load(
     file: Path, provider: str, spec: InputSpec, threads: int, source: Path | None, calibration: tuple[bytes, ...]
 ) -> Peer:
     """The peer with a session for `file`, which is quantised from `source` if given and `file` does not exist."""
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     preprocess = standard_preprocessing(spec)
     if source is not None and not file.exists():
@@ -101,6 +102,7 @@ def load(
 
 
 def _quantize(source: Path, file: Path, images: list[np.ndarray]) -> None:
+    import_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
     from onnxruntime.quantization.shape_inference import quant_pre_process

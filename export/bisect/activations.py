@@ -13,7 +13,7 @@ import numpy as np
 
 from stageproof.export.graphs.metadata import KEY, channel_scales
 from stageproof.runtime.errors import InputError
-from stageproof.runtime.system.offline_import import import_without
+from stageproof.runtime.system.offline_import import import_onnxruntime, import_without
 
 _ONNX_LAYERS = ("Conv", "Gemm", "MatMul")
 _OPENVINO_LAYERS = ("Convolution", "MatMul")
@@ -40,7 +40,8 @@ def activations(path: Path, images: np.ndarray) -> dict[str, Activation]:
 
 def _from_onnx(path: Path, images: np.ndarray) -> dict[str, Activation]:
     import onnx
-    import onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     model = onnx.load(path)
     graph = model.graph

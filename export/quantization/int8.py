@@ -24,6 +24,7 @@ from stageproof.export.quantization.qdq_edit import (
     with_relus_rounded_once,
     with_unsigned_activations,
 )
+from stageproof.runtime.system.offline_import import import_onnxruntime
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -44,6 +45,8 @@ def quantized(inputs: Inputs) -> tuple[ModelProto, dict[str, Any]]:
 def insert_qdq(inputs: Inputs) -> tuple[ModelProto, ModelProto]:
     """(equalised float32 graph, the same with weights and activations of the layers of `choose_layers` in int8)."""
     import onnx
+
+    import_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stageproof.runtime.system.offline_import import import_onnxruntime
+
 if TYPE_CHECKING:
     from onnx import ModelProto
 
@@ -19,9 +21,9 @@ def run_batches(
     model: ModelProto, names: list[str] | None, images: np.ndarray, threads: int, precision: str
 ) -> list[list[np.ndarray]]:
     """The outputs `names` (None: all) of the graph on the CPU, for each batch of 16 of the (N, C, H, W) images."""
-    import onnxruntime
-
     from stageproof.runtime.backends.onnx import WRONG_OPTIMIZERS
+
+    onnxruntime = import_onnxruntime()
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads

@@ -12,6 +12,7 @@ from torch import nn
 from stageproof.runtime.artifacts.onnx_file import examine
 from stageproof.runtime.artifacts.onnx_sizes import assert_bounded
 from stageproof.runtime.errors import BackendUnavailable, CheckpointError
+from stageproof.runtime.system.offline_import import import_onnxruntime
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -189,7 +190,7 @@ def _described(value: Any) -> str:
 
 def _session(model: ModelProto, path: Path) -> Any:
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as error:
         raise BackendUnavailable(
             "An ONNX file is run by ONNX Runtime, which is not installed: pip install 'stageproof[onnx]'."

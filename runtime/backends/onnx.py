@@ -9,6 +9,7 @@ import numpy as np
 from stageproof.runtime.artifacts.metadata import METADATA_KEYS
 from stageproof.runtime.artifacts.verified_bytes import ModelFile
 from stageproof.runtime.errors import BackendError, BackendUnavailable
+from stageproof.runtime.system.offline_import import import_onnxruntime
 
 NAME = "onnx"
 FORMATS = ("onnx",)
@@ -47,7 +48,7 @@ def load(model: ModelFile, *, precision: str, device: str, threads: int, concurr
     Raises BackendUnavailable if some operation is not supported there; by default, ONNX Runtime would fall back to the
     CPU.
     """
-    import onnxruntime
+    onnxruntime = import_onnxruntime()
 
     engine = f"onnxruntime {onnxruntime.__version__}"
     provider = _PROVIDERS[device]

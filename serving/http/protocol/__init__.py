@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, version 2: requests and responses in JSON, with binary tensors, and in gRPC."""

@@ -1,0 +1,1 @@
+"""What arrives over HTTP before it is understood: connections, access, bodies and uploads, within limits."""
