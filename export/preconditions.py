@@ -216,6 +216,11 @@ def _phantoms(run: Path) -> bool:
     return data_path(run, read_record(run)) is None
 
 
+def _has_data(run: Path) -> bool:
+    """Whether the run was trained on images other than phantoms, which are still there."""
+    return not _phantoms(run) and run_data(run).samples is not None
+
+
 def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> None:
     """Raise DatasetError if int8 or fp8 is requested and there are too few calibration images, or none."""
     if not any(set(CALIBRATED) & set(precisions) for precisions in wanted.values()):
@@ -231,7 +236,8 @@ def check_calibrated(options: Options, wanted: Mapping[str, Sequence[str]]) -> N
             calibration_pool(None, None)  # raises the error that says so
         if run is None and _unknown_classes(classes, options.calibration_data, options.parity_data):
             return
-        real = options.parity_data is not None or (run is not None and not _phantoms(run))
+        # Calibration images are compared with real ones: no user's image is a phantom, which take long to draw.
+        real = options.parity_data is not None or (run is not None and _has_data(run))
         limit = limit_of(options, (one for listed in wanted.values() for one in listed))
         found = comparison(run, limit, options.parity_data, classes=classes, by_similarity=False) if real else None
         calibration_samples(

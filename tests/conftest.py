@@ -57,11 +57,6 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], int]], Path]:
     return folder
 
 
-def command(module: str, *words: str) -> int:
-    """Exit status of `python -m module words` in a process of its own."""
-    return subprocess.run([sys.executable, "-m", module, *words], cwd=ROOT, check=False).returncode
-
-
 @pytest.fixture(scope="session")
 def wheel(once) -> Path:
     """A folder into which the wheel of this checkout is installed, without what it needs."""
@@ -129,6 +124,7 @@ def trained_run(once, phantoms) -> Path:
 
         from stageproof.export.data.comparison import preprocessed
         from stageproof.runtime.preprocess import InputSpec
+        from stageproof.train.__main__ import main
         from stageproof.train.networks import build
 
         torch.manual_seed(0)
@@ -143,7 +139,7 @@ def trained_run(once, phantoms) -> Path:
         start = run.with_name("start.pth")
         torch.save(model.state_dict(), start)
         options = ["--weights", str(start), "--image-size", "32", "--head.epochs", "3", "--full.epochs", "0"]
-        return command("train", *options, "--out", str(run))
+        return main([*options, "--out", str(run)])
 
     return once("tiny", make)
 
@@ -151,8 +147,10 @@ def trained_run(once, phantoms) -> Path:
 @pytest.fixture(scope="session")
 def bundle(trained_run, once) -> Path:
     """The bundle that `python -m export --to onnx torchscript` makes of `trained_run`. Do not change it: copy it."""
+    from stageproof.export.__main__ import main
+
     options = [str(trained_run), "--to", "onnx", "torchscript", "--parity-images", "128"]
-    return once("bundle", lambda folder: command("export", *options, "--out", str(folder)))
+    return once("bundle", lambda folder: main([*options, "--out", str(folder)]))
 
 
 @pytest.fixture(scope="session")

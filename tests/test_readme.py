@@ -29,9 +29,9 @@ SHARED = {"python -m train": "runs/tiny", "python -m export --to onnx": "bundle"
 """Command → what it writes. The fixtures `trained_run` and `bundle` have run these in processes, with short options."""
 SHORTER = {
     "python -m train.evaluate": "--resamples 200",
-    "python -m benchmarks --quick": "--samples 12 --only onnx",
+    "python -m benchmarks --quick": "--samples 12 --only 'onnx fp32' --no-peers",
     "pytest benchmarks --benchmark-json out.json": (
-        "--benchmark-max-time 0.1 --benchmark-min-rounds 2 -k 'not stream and not isolation'"
+        "--benchmark-max-time 0.1 --benchmark-min-rounds 2 -k 'latency or throughput or help'"
     ),
 }
 """Command → options that make it short."""

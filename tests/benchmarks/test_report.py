@@ -132,7 +132,17 @@ def charts_of(rows) -> list[str]:
     return list(dict.fromkeys(one.row.scenario for one in rows))
 
 
-@pytest.mark.parametrize("name", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+RECORDS = sorted(RESULTS.glob("*.json"))
+IN_CHARTS = [
+    pytest.param(
+        path, id=path.stem, marks=[pytest.mark.slow] * (path != max(RECORDS, key=lambda one: one.stat().st_size))
+    )
+    for path in RECORDS
+]
+"""The longest record is drawn in every run of the tests, the others in slow ones."""
+
+
+@pytest.mark.parametrize("name", IN_CHARTS)
 def test_no_label_covers_another_or_is_cut_off_in_the_charts_of_real_records(name):
     record = read_record(name)
     assert "[-" not in page(record), "no interval of a time goes below 0"

@@ -65,19 +65,9 @@ def test_a_quick_run_keeps_every_sample(measured, bundle):
 
 
 def test_samples_are_shared_among_processes(measured):
-    options = (
-        "--quick",
-        "--no-peers",
-        "--only",
-        "onnx fp32",
-        "--processes",
-        "2",
-        "--scenario",
-        "single_stream",
-        "engine",
-    )
+    options = ("--quick", "--no-peers", "--only", "onnx fp32", "--processes", "2", "--scenario", "engine")
     record, _, err = measured(*options)
-    assert {row["scenario"] for row in record["rows"]} == {"single_stream", "engine"}
+    assert {row["scenario"] for row in record["rows"]} == {"engine"}
     for row in record["rows"]:
         assert len(row["processes"]) == 2
         assert sum(row["processes"]) == len(row["samples_ms"])

@@ -54,6 +54,26 @@ def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
         close_session()
 
 
+_PICTURES: dict[tuple, dict[str, bytes]] = {}
+
+
+@pytest.fixture
+def drawn_once(monkeypatch) -> None:
+    """Evaluations with the same kinds of pictures share them in this process: matplotlib takes most of the time of an
+    evaluation. For tests of figures, warnings, cards and files; `evaluated` has pictures of its own."""
+    from stageproof.train.evaluate import save
+
+    real = save.pictures
+
+    def pictures(facts, slices, people, shuffled):
+        kinds = (slices.classes.names, people is None, shuffled is None, frozenset(slices.labels.tolist()))
+        if kinds not in _PICTURES:
+            _PICTURES[kinds] = real(facts, slices, people, shuffled)
+        return _PICTURES[kinds]
+
+    monkeypatch.setattr(save, "pictures", pictures)
+
+
 @pytest.fixture(scope="session")
 def few_slices(tmp_path_factory) -> Path:
     """Class folders of 4 × 10 phantom slices of 32 × 32, each of another person, as their groups.csv says."""

@@ -18,7 +18,7 @@ from stageproof.train.audit.page import _HEADS
 from stageproof.train.data.phantom.__main__ import main as write_phantoms
 from tests.pages import read_page
 
-SLICES = 16
+SLICES = 12
 """Of each of 24 people."""
 
 

@@ -17,8 +17,11 @@ from stageproof.runtime.labels import LABELS
 from stageproof.train.__main__ import main
 from stageproof.train.data.phantom.__main__ import draw_slice
 from stageproof.train.runs.record import read_record
+from tests.train.small_networks import SMALLEST
 
-TINY = ["--image-size", "32", "--head.epochs", "0", "--full.epochs", "1", "--precision", "fp32"]
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
+TINY = [*SMALLEST, "--image-size", "32", "--head.epochs", "0", "--full.epochs", "1", "--precision", "fp32"]
 
 
 def write_slices(root: Path, counts: dict[str, int]) -> Path:

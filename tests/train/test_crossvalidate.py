@@ -26,10 +26,12 @@ from stageproof.train.runs.record import read_record
 from stageproof.train.test_set.held_out import held_out
 from stageproof.train.test_set.predictions import predict_slices
 from tests.pages import read_page
+from tests.train.small_networks import SMALLEST
 
 TINY = [
     "--recipe",
     "resnet34-gray",
+    *SMALLEST,
     "--image-size",
     "32",
     "--full.epochs",

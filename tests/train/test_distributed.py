@@ -19,9 +19,11 @@ from stageproof.train.__main__ import main
 from stageproof.train.distributed.batchnorm import SharedBatchNorm, share_batchnorm
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.runs.unfinished import partial_folder
+from tests.train.small_networks import SMALLEST
 
 REPOSITORY = Path(__file__).parents[2]
-TINY = ["--image-size", "32", "--batch-size", "8", "--head.epochs", "1", "--full.epochs", "1", "--precision", "fp32"]
+TINY = [*SMALLEST, "--image-size", "32", "--batch-size", "8", "--precision", "fp32"]
+TINY += ["--head.epochs", "1", "--full.epochs", "1"]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -67,15 +69,14 @@ def single(few_slices, tmp_path_factory) -> Path:
     return out
 
 
-def test_devices_2_on_the_cpu_writes_one_run(few_slices, single, tmp_path):
-    done = run(
-        *("-m", "train", "--data", str(few_slices), *TINY, "--device", "cpu", "--devices", "2", "--json"),
-        *("--out", str(tmp_path / "runs" / "a")),
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1  # one process prints
-    assert done.stderr.count("full 1/1") == 1
-    assert "Warning" not in done.stderr
+def test_devices_2_on_the_cpu_writes_one_run(few_slices, single, tmp_path, capfd):
+    words = ["--data", str(few_slices), *TINY, "--device", "cpu", "--devices", "2", "--json"]
+    status = main([*words, "--out", str(tmp_path / "runs" / "a")])
+    said = capfd.readouterr()
+    assert status == 0, said.err
+    assert len(said.out.splitlines()) == 1  # one process prints
+    assert said.err.count("full 1/1") == 1
+    assert "Warning" not in said.err
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
     record = json.loads((tmp_path / "runs" / "a" / "run.json").read_text())
     assert record["devices"] == 2

@@ -143,6 +143,7 @@ def test_the_run_has_an_index_of_what_is_there(evaluated):
         assert (evaluated / link).is_file()
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_the_figures_fit_80_columns(small_run, tmp_path, capsys):
     assert main([str(copied(small_run, tmp_path)), "--resamples", "200"]) == 0
     said = capsys.readouterr().out.partition("\nreport ")[0]
@@ -150,6 +151,7 @@ def test_the_figures_fit_80_columns(small_run, tmp_path, capsys):
     assert "calibration error" in said
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_evaluating_again_gives_the_same_and_replaces_it(evaluated, facts, tmp_path, capsys):
     run = copied(evaluated, tmp_path)
     stray = run / "evaluation" / "old.txt"
@@ -170,6 +172,7 @@ def test_a_folder_that_is_no_evaluation_is_left_alone(evaluated, tmp_path, capsy
     assert contents(evaluated) == before
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_a_full_disk_leaves_the_run_as_it_was(small_run, tmp_path, monkeypatch, capsys):
     run = copied(small_run, tmp_path)
     before = contents(run)

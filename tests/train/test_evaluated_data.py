@@ -17,6 +17,8 @@ from stageproof.train.runs.record import read_record
 from stageproof.train.test_set.held_out import held_out
 from tests.train.copied_runs import contents, copied, dealt, rewritten, slices_of
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 
 def test_data_that_changed_since_the_run_is_refused(small_run, tmp_path, capsys):
     run, data = copied(small_run, tmp_path), tmp_path / "slices"

@@ -22,8 +22,10 @@ from stageproof.train.recipes import Stage
 from stageproof.train.runs.record import read_record
 from stageproof.train.runs.unfinished import partial_folder
 from tests.train.copied_runs import contents, copied, rewritten
+from tests.train.small_networks import SMALLEST
 
-COMMON = ["--recipe", "resnet34-gray", "--image-size", "32", "--precision", "fp32", "--device", "cpu", "--fold", "1/5"]
+COMMON = ["--recipe", "resnet34-gray", *SMALLEST, "--image-size", "32", "--precision", "fp32", "--device", "cpu"]
+COMMON += ["--fold", "1/5"]
 
 
 def words(data: Path, out: Path, *more: str) -> list[str]:

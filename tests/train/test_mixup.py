@@ -14,6 +14,7 @@ from stageproof.train.data.batches import Batches
 from stageproof.train.distributed.process_group import ProcessGroup
 from stageproof.train.engine.loop import Objective
 from stageproof.train.recipes import Stage
+from tests.train.small_networks import SMALLEST
 from tests.train.test_loop import Record, same, slices, small, train
 
 ALPHA = 0.4
@@ -107,7 +108,7 @@ def test_it_learns_in_full_and_in_mixed_precision(amp):
 
 def test_a_run_with_mixup_trains_the_head_through_the_backbone(few_slices, tmp_path, capsys):
     words = ["--data", str(few_slices), "--image-size", "32", "--precision", "fp32", "--device", "cpu"]
-    words += ["--recipe", "resnet34-gray", "--fold", "1/5", "--head.epochs", "1", "--full.epochs", "0"]
+    words += ["--recipe", "resnet34-gray", *SMALLEST, "--fold", "1/5", "--head.epochs", "1", "--full.epochs", "0"]
     words += ["--mixup", "0.2", "--imbalance", "weights", "--label-smoothing", "0.1"]
     assert main([*words, "--out", str(tmp_path / "a")]) == 0
     assert "caching the features" not in capsys.readouterr().err

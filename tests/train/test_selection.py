@@ -21,6 +21,9 @@ from stageproof.train.evaluate.__main__ import main as evaluate_main
 from stageproof.train.recipes import Stage
 from stageproof.train.runs.record import read_record
 from stageproof.train.runs.selection import on_evaluated, selection_sentence
+from tests.train.small_networks import SMALLEST
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 
 def dealt(people: int, seed: int = 0, folds: int = 5, slices: int = 4):
@@ -48,7 +51,7 @@ def test_too_few_people_for_a_third_part_are_refused_with_what_to_do():
 
 @pytest.mark.parametrize("how", [["--keep", "loss"], ["--keep", "patient_accuracy", "--patience", "1"]], ids="-".join)
 def test_a_run_says_on_whom_it_selected_and_they_are_not_those_it_reports(few_slices, tmp_path, how):
-    words = ["--data", str(few_slices), "--recipe", "resnet34-gray", "--image-size", "32", "--fold", "1/5"]
+    words = ["--data", str(few_slices), "--recipe", "resnet34-gray", *SMALLEST, "--image-size", "32", "--fold", "1/5"]
     words += ["--groups", str(few_slices / "groups.csv"), *how, "--full.epochs", "1" if len(how) == 2 else "3"]
     assert main([*words, "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "run")]) == 0
     record = read_record(tmp_path / "run")
@@ -68,7 +71,7 @@ def test_a_run_says_on_whom_it_selected_and_they_are_not_those_it_reports(few_sl
     assert record["metrics"]["slices"] == len(held) == 8
     assert "selected on 8 slices of 8 patients that are in neither" in selection_sentence(record)
     assert not on_evaluated(record, own=True)
-    assert evaluate_main([str(tmp_path / "run")]) == 0
+    assert evaluate_main([str(tmp_path / "run"), "--resamples", "200"]) == 0
     facts = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
     assert facts["data"]["slices"] == 8
     assert not facts["selected_on_evaluated"]

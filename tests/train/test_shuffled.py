@@ -20,6 +20,9 @@ from stageproof.train.data.splits import shuffled_labels
 from stageproof.train.evaluate.__main__ import main as evaluate
 from stageproof.train.metrics.classification import stages
 from stageproof.train.runs.record import read_record
+from tests.train.small_networks import SMALLEST
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 
 def test_labels_are_permuted_among_all_patients():
@@ -43,7 +46,19 @@ def control(small_run, tmp_path_factory) -> Path:
     names = [f"{file.parent.name}/{file.name}" for file in sorted(data.rglob("*.png"))]
     (root / "ids.csv").write_text("file,group\n" + "".join(f"{name},{name.partition('/')[2][:4]}\n" for name in names))
     words = ["--data", str(data), "--groups", str(root / "ids.csv"), "--recipe", "resnet34-gray", "--image-size", "32"]
-    words += ["--full.epochs", "1", "--precision", "fp32", "--device", "cpu", "--fold", "1/2", "--shuffle-labels", "3"]
+    words += [
+        *SMALLEST,
+        "--full.epochs",
+        "1",
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+        "--fold",
+        "1/2",
+        "--shuffle-labels",
+        "3",
+    ]
     assert train([*words, "--out", str(root / "run")]) == 0
     return root / "run"
 
