@@ -86,3 +86,19 @@ def test_names_in_charts_differ_also_where_they_begin_alike():
         assert max(map(len, names)) <= 18
     assert chart_names(FOUR_STAGES) == ["Non", "VeryMild", "Mild", "Moderate"]
     assert chart_names(label_set(["Mild", "MildDemented", "X"])) == ["1: Mild", "2: Mild", "3: X"]
+
+
+@pytest.mark.parametrize("missing", ["all", "the first"])
+def test_the_legend_names_slices_and_patients_whose_figures_are_not_estimable(missing, drawn):
+    classes = label_set(["CN", "AD"])
+    figures = Summary(answers_of(classes)).decisions()
+    rows = evaluation._rows(classes)
+    none = {"value": None, "low": None, "high": None}
+    rows = [
+        (name, pick if missing == "the first" and at else lambda level: none) for at, (name, pick) in enumerate(rows)
+    ]
+    facts = {"slices": figures, "patients": figures}
+    evaluation._drawn((4.9, 1 + 0.38 * len(rows)), lambda axes: evaluation.draw_figures(axes, facts, rows))
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["slices", "patients"]
+    assert "not estimable" in {text.get_text() for text in axes.texts}

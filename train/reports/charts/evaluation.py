@@ -82,16 +82,17 @@ def _recall_of(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 def draw_figures(axes: Axes, facts: dict[str, Any], rows: Sequence[Row]) -> None:
     """Each main metric with its interval, of slices and of patients, one below another. rows: of `_rows`."""
     levels = _levels(facts)
+    for name, colour, _ in levels:  # also if none of its figures is estimable
+        axes.plot([], [], "o", color=colour, markersize=5, label=name)
     for row, (_, pick) in enumerate(rows):
-        for offset, (name, colour, level) in zip((-0.16, 0.16), levels, strict=False):
+        for offset, (_, colour, level) in zip((-0.16, 0.16), levels, strict=False):
             figure, height = pick(level), len(rows) - row - offset
-            label = name if row == 0 else None
             if figure["value"] is None:
                 axes.text(0.01, height, "not estimable", color=colour, fontsize=7, va="center")
                 continue
             if figure["low"] is not None:
                 axes.plot([figure["low"], figure["high"]], [height, height], color=colour, linewidth=2)
-            axes.plot(figure["value"], height, "o", color=colour, markersize=5, label=label)
+            axes.plot(figure["value"], height, "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows), 0, -1), [name for name, _ in rows])
     axes.set_ylim(0.4, len(rows) + 0.6)
     lows = [pick(level)["low"] for _, pick in rows for _, _, level in levels]
