@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 
@@ -54,6 +55,27 @@ def test_the_service_takes_the_options_of_the_file_for_kserve():
     assert {mount["name"] for mount in mounts.values()} == {
         one["name"] for one in document["spec"]["predictor"]["volumes"]
     }
+
+
+def test_the_service_takes_the_options_of_the_unit():
+    lines = (DEPLOY / "stageproof.service").read_text(encoding="utf-8").splitlines()
+    unit = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    words = unit["ExecStart"].split()
+    assert words[1] == "serve"
+    given = _parser().parse_args(words[2:])
+    assert given.host == "127.0.0.1"  # as IPAddressAllow
+    assert int(unit["TimeoutStopSec"]) > given.drain_s
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze: it is a part of systemd")
+def test_systemd_reads_the_unit_and_rates_it_as_protected(tmp_path):
+    text = (DEPLOY / "stageproof.service").read_text(encoding="utf-8")
+    (tmp_path / "stageproof.service").write_text(text.replace("/opt/stageproof/bin/stageproof", sys.executable))
+    for words in (["verify"], ["security", "--offline=true", "--threshold=20"]):
+        done = subprocess.run(
+            ["systemd-analyze", *words, str(tmp_path / "stageproof.service")], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
