@@ -32,6 +32,11 @@ def test_every_module_imports():
     ]
     if importlib.util.find_spec("ray") is None:  # of its own extra, which nothing else installs
         names.remove("stageproof.serving.archive.engines.ray_actors")
+    others = {"rayserve": "ray"}  # servers that are measured import their own packages
+    for name in [name for name in names if ".serving.peers." in name and name.endswith("_server")]:
+        package = name.rpartition(".")[2].removesuffix("_server")
+        if importlib.util.find_spec(others.get(package, package)) is None:
+            names.remove(name)
     assert len(names) > 30
     code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, text=True, capture_output=True)

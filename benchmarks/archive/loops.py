@@ -1,12 +1,11 @@
-"""Loops that score a list of images, as their users would write them. Run as a process:
+"""Loops that score a list of images, as their users would write them. `benchmarks.archive.measure` runs them.
 
-    python -m benchmarks.archive.loops {stream,ray-data,dask} BUNDLE LIST OUT WORKERS
-
-LIST has one path per line. Each keeps what its library keeps if it is killed, and starts over if it is started again.
+Each keeps what its library keeps if it is killed, and starts over if it is started again.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import functools
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stageproof.runtime import Predictor
+from stageproof.runtime.cli.exit_status import exit_status
 
 COLUMNS = ("path", "status", "label", "probability")
 
@@ -78,11 +78,17 @@ def _rows(predictor: Predictor, paths: list[str]) -> Iterator[tuple[str, str, st
 
 def main() -> int:
     """Exit status: 0."""
-    name, bundle, listing, out, workers = sys.argv[1:]
-    Path(out).mkdir(parents=True, exist_ok=True)
-    LOOPS[name](bundle, Path(listing).read_text().splitlines(), Path(out), int(workers))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.archive.loops", description="Score a list of images.")
+    parser.add_argument("loop", choices=LOOPS)
+    parser.add_argument("bundle")
+    parser.add_argument("list", type=Path, help="file with one path per line")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("workers", type=int)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    LOOPS[given.loop](given.bundle, given.list.read_text().splitlines(), given.out, given.workers)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(main, extra="benchmarks"))

@@ -24,8 +24,9 @@ logger = logging.getLogger("stageproof.serving.archive")  # __name__ is __main__
 
 _EPILOG = """\
 Inputs: folders, files, quoted patterns, tar and zip files, URLs, and .csv,
-.tsv or .parquet lists of paths. Rows are written to OUT/parts, one parquet file per
-shard, whole or not at all. After an interruption, the same command continues.
+.tsv or .parquet lists of paths. Rows are written to OUT/parts, one parquet
+file per shard, whole or not at all. After an interruption, the same command
+continues.
 OUT/private has the names of the inputs: share OUT/parts without it.
 
 Exit status: 0 every input has a row, 1 not, 2 invalid usage or input.
