@@ -24,6 +24,10 @@ DRAWS = 1000
 """Resamples of a bootstrap."""
 
 
+WIDEST = 10.0
+"""Ratio of the ends of an interval above which it is left out."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """One server under one load, over all rounds. Times in milliseconds."""
@@ -69,6 +73,8 @@ def of(cells: Sequence[Cell]) -> Figures:
             errors[what] = errors.get(what, 0) + count
     times = milliseconds_per_image(cells)
     within = interval_of_times(times) if len(times) >= LEAST_FOR_INTERVAL else None
+    if within and within[1] > WIDEST * within[0]:
+        within = None  # of few or strongly correlated groups: its ends say nothing
     return Figures(
         cells[0].server,
         cells[0].load,

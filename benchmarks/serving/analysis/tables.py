@@ -7,7 +7,7 @@ from itertools import groupby
 from textwrap import wrap
 
 from stageproof.benchmarks.reports.figures import LEAST_FOR, Interval, number
-from stageproof.benchmarks.serving.analysis.figures import Figures, figures
+from stageproof.benchmarks.serving.analysis.figures import WIDEST, Figures, figures
 from stageproof.benchmarks.serving.analysis.record import ServingRecord
 from stageproof.benchmarks.serving.analysis.verdicts import verdicts
 from stageproof.train.reports.tables import Table
@@ -53,7 +53,10 @@ def markdown(record: ServingRecord) -> str:
     found = figures(record.cells)
     for _, group in groupby(found, key=lambda one: one.load):
         parts.append(_markdown(load_table(record, list(group))))
-    parts.append(f"A p99 is shown from {LEAST_FOR[0.99]} requests. In brackets: 95 % intervals.")
+    parts.append(
+        f"A p99 is shown from {LEAST_FOR[0.99]} requests. In brackets: 95 % intervals; none where few requests leave a "
+        f"factor of more than {WIDEST:g} between its ends."
+    )
     parts += [_markdown(stages(found)), _markdown(settings(record))]
     return "\n\n".join(parts) + "\n"
 
