@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _CONTEXT = multiprocessing.get_context("spawn")  # an engine does not survive a fork
 _LONGEST_PAUSE_S = 30.0
+_LASTING_S = 60.0
+"""A worker that ran longer did not die of its start: the pauses begin anew."""
 
 
 def supervise(options: Options, listener: socket.socket, token: bytes | None) -> int:
@@ -50,6 +52,7 @@ def _check_free(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the service before this one
             probe.bind((host, port))
     except OSError as error:
         raise StageproofError(f"--grpc-port {port} of {host} cannot be bound ({error.strerror}).") from error
@@ -62,6 +65,7 @@ class _Supervisor:
         self._workers: dict[int, Any] = {}
         """Number → process."""
         self._starts: dict[int, float] = {}
+        self._begun: dict[int, float] = {}
         self._failures: dict[int, int] = {}
         self._stop = False
         self._status = 0
@@ -100,6 +104,7 @@ class _Supervisor:
 
     def _start(self, number: int) -> None:
         self._starts.pop(number, None)
+        self._begun[number] = time.monotonic()
         worker = _CONTEXT.Process(
             target=_worker, args=(*self._given, self._was_ready), name=f"stageproof-worker-{number}"
         )
@@ -118,6 +123,8 @@ class _Supervisor:
         if worker.exitcode > 0 and not self._was_ready.is_set():
             self._status, self._stop = worker.exitcode, True
             return
+        if time.monotonic() - self._begun[number] > _LASTING_S:
+            self._failures.pop(number, None)
         failures = self._failures[number] = self._failures.get(number, 0) + 1
         pause = min(_LONGEST_PAUSE_S, 0.1 * 2 ** min(failures - 1, 10))
         logger.error(

@@ -128,7 +128,18 @@ class Batcher:
             self._waiting += len(images)
             self._observer.queue(self._waiting)
             self._changed.notify()
+        work.future.add_done_callback(lambda done: self._forget(work) if done.cancelled() else None)
         return work.future
+
+    def _forget(self, work: Work) -> None:
+        """Free the place and the images of a request that nobody waits for."""
+        with self._changed:
+            left = [one for one in self._queue if one is not work]
+            if len(left) < len(self._queue):
+                self._queue = deque(left)
+                self._waiting -= len(work.images)
+                self._observer.queue(self._waiting)
+                self._observer.dropped(_why(work))
 
     def close(self) -> None:
         """Refuse new requests, answer those in the queue, and end the threads."""
@@ -174,7 +185,7 @@ class Batcher:
 
     def _is_wanted(self, work: Work) -> bool:
         if not work.future.set_running_or_notify_cancel():
-            self._observer.dropped("disconnected")
+            self._observer.dropped(_why(work))
             return False
         now = time.monotonic()
         if now > work.deadline:
@@ -213,6 +224,11 @@ class Batcher:
     def _finish(self, work: Work, answer: Answer) -> None:
         work.future.set_result(answer)
         self._observer.answered(answer)
+
+
+def _why(work: Work) -> str:
+    """Why a request was cancelled. Its timer may fire some milliseconds early."""
+    return "expired" if time.monotonic() > work.deadline - 0.02 else "disconnected"
 
 
 def _predicted(predictor: Predictor, images: list[Source]) -> Iterator[Prediction]:

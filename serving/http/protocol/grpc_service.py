@@ -11,13 +11,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from stageproof.runtime.errors import StageproofError
 from stageproof.serving.http.inference.errors import Refusal, bad
 from stageproof.serving.http.inference.service import READY, Service
 from stageproof.serving.http.protocol import metadata, requests
 from stageproof.serving.http.protocol.messages import METHODS, SERVICE, message
-from stageproof.serving.http.protocol.tensors import OUTPUTS, InputTensor, check_outputs, images_of, outputs_of
+from stageproof.serving.http.protocol.tensors import OUTPUTS, InputTensor, check_outputs, images_of, outputs_of, shown
 from stageproof.serving.http.transport.access import check_token
 from stageproof.serving.http.transport.bodies import Budget
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CALLS = 64
 """Limit on calls at once: gRPC receives a message whole before its bytes are counted."""
+MAX_TYPED = 8 << 20
+"""Limit on the elements of typed contents, each of which becomes an object."""
 _CONTENTS = {"BYTES": "bytes_contents", "UINT8": "uint_contents"}
 _ROUTE = f"/{SERVICE}/"
 _HEALTH = ("ServerLive", "ServerReady")
@@ -45,11 +48,10 @@ async def start(service: Service, budget: Budget, token: bytes | None, address: 
             ("grpc.max_metadata_size", 64 << 10),
         ],
     )
-    rpcs = _Rpcs(service, budget)
+    rpcs = _Rpcs(service)
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            _guarded(getattr(rpcs, name), name, service, token),
-            request_deserializer=message(f"{name}Request").FromString,
+            _guarded(getattr(rpcs, name), name, service, budget, token),
             response_serializer=message(f"{name}Response").SerializeToString,
         )
         for name in METHODS
@@ -71,17 +73,27 @@ def _credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
 
 
 def _guarded(
-    call: Callable[[Any, Any], Awaitable[Any]], name: str, service: Service, token: bytes | None
-) -> Callable[[Any, Any], Awaitable[Any]]:
-    """The method with token, metrics, access log, and refusals as statuses of gRPC."""
+    call: Callable[[Any, Any], Awaitable[Any]], name: str, service: Service, budget: Budget, token: bytes | None
+) -> Callable[[bytes, Any], Awaitable[Any]]:
+    """The method with token, budget of bytes, metrics, access log, and refusals as statuses of gRPC.
 
-    async def run(request: Any, context: grpc.aio.ServicerContext) -> Any:
+    A message is parsed after its token and its size were checked.
+    """
+    parse = message(f"{name}Request").FromString
+
+    async def run(sent: bytes, context: grpc.aio.ServicerContext) -> Any:
         start, status = time.monotonic(), "CANCELLED"
         try:
             if name not in _HEALTH:
-                sent = dict(context.invocation_metadata() or ())
-                check_token(token, str(sent.get("authorization", "")).encode("latin-1", "replace"))
-            answer = await call(request, context)
+                given = dict(context.invocation_metadata() or ())
+                check_token(token, str(given.get("authorization", "")).encode("latin-1", "replace"))
+            with budget.held() as held:
+                held.at_least(len(sent))
+                try:
+                    request = parse(sent)
+                except DecodeError:
+                    raise bad(f"the message is no {name}Request of the Open Inference Protocol.") from None
+                answer = await call(request, context)
             status = "OK"
         except Refusal as refusal:
             status = refusal.grpc
@@ -107,8 +119,8 @@ def _guarded(
 class _Rpcs:
     """The methods of the service."""
 
-    def __init__(self, service: Service, budget: Budget) -> None:
-        self._service, self._budget = service, budget
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._name = service.options.name
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -133,27 +145,25 @@ class _Rpcs:
 
     async def ModelInfer(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
         metadata.check_model(self._name, request.model_name, request.model_version)
-        with self._budget.held() as held:
-            held.at_least(request.ByteSize())
-            parameters = _plain(request.parameters)
-            requests.check_parameters(parameters, "the request")
-            images = images_of(_tensors(request), self._service.options.max_images)
-            for output in request.outputs:
-                requests.check_parameters(output.parameters, "an output")
-            names = [output.name for output in request.outputs] or list(OUTPUTS)
-            check_outputs(names)
-            waits = [requests.timeout_of(parameters), context.time_remaining()]
-            stated = [seconds for seconds in waits if seconds is not None]
-            deadline = self._service.deadline(min(stated) if stated else None)
-            answer = await self._service.answer(images, deadline)
-            response = message("ModelInferResponse")(
-                model_name=self._name, model_version=metadata.VERSION, id=request.id
-            )
-            response.parameters["bundle_digest"].string_param = answer.loaded.bundle_digest
-            for tensor in outputs_of(answer, names):
-                response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-                response.raw_output_contents.append(tensor.raw())
-            return response
+        parameters = _plain(request.parameters)
+        requests.check_parameters(parameters, "the request")
+        images = images_of(_tensors(request), self._service.options.max_images)
+        if len(request.outputs) > len(OUTPUTS):
+            raise bad(f"the request names {len(request.outputs)} outputs; there are {len(OUTPUTS)}.")
+        for output in request.outputs:
+            requests.check_parameters(output.parameters, "an output")
+        names = [output.name for output in request.outputs] or list(OUTPUTS)
+        check_outputs(names)
+        waits = [requests.timeout_of(parameters), context.time_remaining()]
+        stated = [seconds for seconds in waits if seconds is not None]
+        deadline = self._service.deadline(min(stated) if stated else None)
+        answer = await self._service.answer(images, deadline)
+        response = message("ModelInferResponse")(model_name=self._name, model_version=metadata.VERSION, id=request.id)
+        response.parameters["bundle_digest"].string_param = answer.loaded.bundle_digest
+        for tensor in outputs_of(answer, names):
+            response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+            response.raw_output_contents.append(tensor.raw())
+        return response
 
 
 def _plain(parameters: Any) -> dict[str, Any]:
@@ -164,16 +174,19 @@ def _plain(parameters: Any) -> dict[str, Any]:
 
 def _tensors(request: Any) -> list[InputTensor]:
     """The inputs, from `raw_input_contents` or from their own contents. Raises Refusal (400)."""
-    raw = list(request.raw_input_contents)
+    if len(request.inputs) != 1:
+        raise bad(f"the request has {len(request.inputs)} inputs; expected exactly one of 'image' and 'pixels'.")
+    raw = list(request.raw_input_contents[:2])
     if raw and len(raw) != len(request.inputs):
-        raise bad(f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; expected one for each.")
+        count = len(request.raw_input_contents)
+        raise bad(f"raw_input_contents has {count} entries for {len(request.inputs)} inputs; expected one for each.")
     found = []
     for at, tensor in enumerate(request.inputs):
-        requests.check_parameters(tensor.parameters, f"input {tensor.name!r}")
+        requests.check_parameters(tensor.parameters, f"input {shown(tensor.name)}")
         given: dict[str, Any]
         if raw:
             if tensor.contents.ListFields():
-                raise bad(f"input {tensor.name!r} has contents, and the request raw_input_contents; expected one.")
+                raise bad(f"input {shown(tensor.name)} has contents, and the request raw_input_contents; expected one.")
             given = {"raw": raw[at]}
         else:
             given = {"elements": _elements(tensor)}
@@ -186,8 +199,10 @@ def _elements(tensor: Any) -> list[Any]:
     for field, values in tensor.contents.ListFields():
         if field.name != expected:
             raise bad(
-                f"input {tensor.name!r} of datatype {tensor.datatype!r} has {field.name}; expected "
+                f"input {shown(tensor.name)} of datatype {tensor.datatype!r} has {field.name}; expected "
                 f"{expected or 'none'}."
             )
+        if len(values) > MAX_TYPED:
+            raise Refusal(413, f"the input has more than {MAX_TYPED} numbers in {expected}. Send raw_input_contents.")
         return list(values)
     return []

@@ -18,9 +18,11 @@ from stageproof.runtime.images.folders import kind_of_other
 from stageproof.serving.http.inference.errors import Refusal, bad
 
 MAX_MEMBERS = 10_000
-"""Limit on the entries of a zip file."""
+"""Limit on the entries of all zip files of a request."""
 _ENTRY = b"PK\x01\x02"
 """Start of each entry of the central directory."""
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Compressions of which `zipfile` unpacks no more than it is asked for. It unpacks bzip2 and LZMA whole."""
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -77,6 +79,9 @@ def unzipped(files: list[Upload], most: int, most_bytes: int) -> tuple[list[Uplo
     found: list[Upload] = []
     skipped: dict[str, int] = {}
     left = most_bytes
+    entries = sum(file.content.count(_ENTRY) for file in files if is_zip(file))
+    if entries > MAX_MEMBERS:  # before lists of entries take memory
+        raise bad(f"the zip file has {entries} entries; expected at most {MAX_MEMBERS}, of all zip files together.")
     for file in files:
         inside = [file]
         if is_zip(file):
@@ -93,13 +98,13 @@ def unzipped(files: list[Upload], most: int, most_bytes: int) -> tuple[list[Uplo
 
 def _members(file: Upload, most: int, left: int, skipped: dict[str, int]) -> list[Upload]:
     found: list[Upload] = []
-    if (entries_in := file.content.count(_ENTRY)) > MAX_MEMBERS:  # before the list of entries takes memory
-        raise bad(f"the zip file has {entries_in} entries; expected at most {MAX_MEMBERS}.")
     try:
         with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
             for entry in archive.infolist():
                 if entry.is_dir():
                     continue
+                if entry.compress_type not in _BOUNDED:
+                    raise bad("the zip file uses another compression than deflate. Make it again with deflate.")
                 if entry.flag_bits & 1:
                     raise bad("the zip file is encrypted. Send it decrypted.")
                 if any(is_debris(part) for part in PurePosixPath(entry.filename).parts):

@@ -194,6 +194,22 @@ def test_a_cancelled_request_is_not_predicted(batcher, held, images):
     assert one._observer.lost == {"disconnected": 1}
 
 
+@pytest.mark.parametrize(("seconds", "why"), [(FAR, "disconnected"), (0.0, "expired")])
+def test_a_cancelled_request_leaves_its_place_at_once(batcher, held, images, seconds, why):
+    one = batcher(max_images=2)
+    first = block(one, held, images[0])
+    gone = one.submit([images[5], images[6]], time.monotonic() + seconds)
+    with pytest.raises(Refusal, match="the queue has 2 images"):
+        one.submit([images[1]], FAR)
+    assert gone.cancel()
+    good = one.submit([images[1], images[2]], FAR)
+    assert one._observer.lost == {"full": 1, why: 1}
+    held.gate.set()
+    assert len(good.result(60).predictions) == 2
+    assert first.done()
+    assert held.seen == [images[0], images[1], images[2]]
+
+
 def test_closing_answers_what_was_accepted_and_refuses_the_rest(batcher, held, images):
     one = batcher(max_images=1 << 30)
     futures = [block(one, held, images[0]), *(one.submit([images[at]], FAR) for at in range(5))]

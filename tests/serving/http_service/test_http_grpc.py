@@ -102,6 +102,15 @@ def refused(call, request, name="ModelInfer", **options):
     return error.value.code().name, error.value.details()
 
 
+def test_a_message_that_is_none_is_refused(service):
+    with grpc.insecure_channel(f"127.0.0.1:{service.grpc_port}") as channel:
+        for name in METHODS:
+            with pytest.raises(grpc.RpcError) as error:
+                channel.unary_unary(f"/{SERVICE}/{name}")(b"\xff\xff", timeout=60)
+            assert error.value.code().name == "INVALID_ARGUMENT"
+            assert f"the message is no {name}Request" in error.value.details()
+
+
 def test_what_is_refused(call, images):
     one = images[:1]
     for unknown in ({"name": "other"}, {"name": "stageproof", "version": "2"}):
@@ -118,6 +127,9 @@ def test_what_is_refused(call, images):
     two = infer(one)
     two.raw_input_contents.append(b"")
     cases.append((two, "raw_input_contents has 2 entries for 1 inputs"))
+    several = infer(one)
+    several.inputs.add(name="pixels", datatype="UINT8", shape=[1, 2, 2])
+    cases += [(several, "has 2 inputs"), (infer(one, outputs=["label"] * 7), "names 7 outputs; there are 6")]
     other = infer(one, raw=False)
     other.inputs[0].contents.Clear()
     other.inputs[0].contents.int_contents.append(1)

@@ -59,6 +59,14 @@ def encrypted() -> bytes:
     return bytes(content)
 
 
+def packed(compression: int) -> bytes:
+    """An image that unpacks to 2 MB, of few bytes: `zipfile` would unpack it whole, however much is asked for."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("a.png", bombs.png(40, 40, zeros=5000) + bytes(2 << 20))
+    return buffer.getvalue()
+
+
 def damaged() -> bytes:
     content = bytearray(zipped({"a.png": bombs.png(40, 40, zeros=5000) * 3}))
     content[60:70] = b"\xff" * 10
@@ -71,6 +79,8 @@ ZIPS = {
     "bomb in a bomb": (lambda: zipped({"a.zip": zipped({"a.png": b""})}), 400, "has no image"),
     "too many images": (lambda: zipped({f"{at}.png": b"" for at in range(41)}), 400, "more images than the 40"),
     "too many entries": (lambda: zipped({f"{at}.txt": b"" for at in range(10_001)}), 400, "10001 entries"),
+    "bzip2": (lambda: packed(zipfile.ZIP_BZIP2), 400, "another compression than deflate"),
+    "lzma": (lambda: packed(zipfile.ZIP_LZMA), 400, "another compression than deflate"),
     "encrypted": (encrypted, 400, "is encrypted"),
     "damaged": (damaged, 400, "the zip file"),
     "cut": (lambda: zipped({"a.png": b"x" * 99})[:-30], 400, "cannot be read"),
