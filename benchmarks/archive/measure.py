@@ -141,6 +141,8 @@ def _run(way: Way, listing: Path, out: Path, log: Path, *, stop: float | None = 
             memory, cpu = max(memory, tree.pss()), max(cpu, tree.cpu_seconds())
             time.sleep(_SAMPLED_S)
         wall = time.monotonic() - begun
+        if stop is not None and status is not None:
+            raise RuntimeError(f"{way.name} ended before it was killed")
         if status:
             raise RuntimeError(f"{way.name} ended with {status}: {tree.last_lines()}")
     return {"wall": wall, "memory": memory, "cpu": cpu}

@@ -38,7 +38,8 @@ class ServingOptions:
     rounds: int = 3
     """Number of rounds; each measures every server under every load."""
     seconds: float = 3.0
-    """Duration of a load in a round; loads that need more requests take up to 2.5 times as long."""
+    """Duration of a load in a round; loads that need more requests take up to 2.5 times as long, and half load
+    of the service up to 10 times."""
     stream_images: int = 256
     """Images of each stream that throughput is compared with; two in a round."""
     threads: int | None = None

@@ -80,7 +80,7 @@ class ProcessTree:
         total = 0
         for pid in self.pids():
             with suppress(OSError):
-                total += sum(map(int, _stat(pid)[11:13]))  # utime, stime
+                total += sum(map(int, _stat(pid)[11:15]))  # utime, stime
         return total / _TICKS
 
     def pause(self) -> None:

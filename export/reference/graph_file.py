@@ -88,8 +88,8 @@ def _extra_files(path: Path) -> dict[str, str]:
         for entry in archive.infolist():
             name = entry.filename.partition("/extra/")[2]
             if name and entry.file_size <= _LARGEST_TEXT:
-                with suppress(UnicodeDecodeError):  # not text
-                    found[Path(name).stem] = archive.read(entry).decode("utf-8-sig")
+                with suppress(UnicodeDecodeError, zipfile.BadZipFile), archive.open(entry) as file:  # not text
+                    found[Path(name).stem] = file.read(_LARGEST_TEXT).decode("utf-8-sig")
     return found
 
 

@@ -14,6 +14,7 @@ from stageproof.runtime.headers.limits import MAX_FILE_BYTES
 from stageproof.runtime.images.debris import files_below, is_debris
 from stageproof.runtime.images.source_bytes import encoded
 from stageproof.runtime.system.regular_files import open_regular
+from stageproof.runtime.system.zips import BOUNDED
 
 MAX_FILES = 20_000
 """Limit on the files of a source; a study of MR has hundreds to a few thousand."""
@@ -37,14 +38,21 @@ def source_files(source: Any) -> list[SourceFile]:
     """The files of `source` in the order of their names: a folder at any depth, a zip archive, a file, or an iterable
     of paths of files and folders. Hidden files and those of operating systems are left out.
 
-    Raises VolumeError (``unreadable``) for a missing or unreadable source, and above `MAX_FILES` or `MAX_TOTAL_BYTES`.
+    Raises VolumeError (``unreadable``) for a missing or unreadable source, above `MAX_FILES`, and for a zip
+    archive above `MAX_TOTAL_BYTES`.
     """
     paths = [source] if isinstance(source, (str, os.PathLike)) else list(_iterable(source))
     files: list[SourceFile] = []
     for one in paths:
         path = Path(os.fsdecode(one))
         if path.is_dir():
-            files += [_on_disk(below) for below in files_below(path).files]
+            found = files_below(path)
+            if lost := [*found.unreadable, *(one for one in found.links if not Path(one).exists())]:
+                # The slices of a lost end make no gap.
+                raise VolumeError(
+                    "unreadable", f"{str(lost[0])!r} cannot be read, and may have slices of the series. Check it."
+                )
+            files += [_on_disk(below) for below in found.files]
         elif not path.exists():
             raise VolumeError("unreadable", f"no such file or folder: {str(path)!r}. Check the path.")
         elif _is_zip(path):
@@ -95,6 +103,8 @@ def _in_zip(path: Path) -> list[SourceFile]:
         )
     if any(one.flag_bits & 1 for one in members):
         raise VolumeError("unreadable", f"{str(path)!r} is encrypted. Unpack it, and pass the folder.")
+    if any(one.compress_type not in BOUNDED for one in members):
+        raise VolumeError("unreadable", f"{str(path)!r} is packed by another method than deflate. Make it again.")
     return [SourceFile(f"{path}: {one.filename}", _member(path, one)) for one in members]
 
 

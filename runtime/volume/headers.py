@@ -187,11 +187,12 @@ def _geometry(found: _Elements, index: int, shape: tuple[int, int]) -> FrameGeom
 
 
 def _facts(found: _Elements) -> SeriesFacts:
-    described = dict.fromkeys((found.text("SeriesDescription"), found.text("ProtocolName")))
+    # Some scanners give all series of an examination one protocol name.
+    described = found.text("SeriesDescription") or found.text("ProtocolName")
     echo = found.number("EchoTime")
     return SeriesFacts(
         modality=found.text("Modality") or None,
-        description=" / ".join(text for text in described if text),
+        description=described,
         age=age_years(found.text("PatientAge")),
         image_type=found.codes("ImageType"),
         acquisition=found.text("MRAcquisitionType") or None,

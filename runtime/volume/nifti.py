@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +110,10 @@ def sidecar_facts(path: Path | None, name: str) -> SeriesFacts:
 
     Raises ImageError for a sidecar that is not a JSON object.
     """
-    stem = next((name[: -len(end)] for end in reversed(SUFFIXES) if name.lower().endswith(end)), name)
+    own = path.name if path is not None else name.rpartition(": ")[2].rpartition("/")[2]
+    stem = next((own[: -len(end)] for end in reversed(SUFFIXES) if own.lower().endswith(end)), own)
     suffix = stem.rsplit("_", 1)[-1] if "_" in stem else ""
-    beside = None if path is None else path.with_name(Path(stem).name + ".json")
+    beside = None if path is None else path.with_name(stem + ".json")
     found: dict[str, Any] = {}
     if beside is not None and beside.is_file():
         try:
@@ -120,14 +122,15 @@ def sidecar_facts(path: Path | None, name: str) -> SeriesFacts:
             raise ImageError(f"{str(beside)!r} is not readable as JSON ({type(error).__name__}).") from None
         if not isinstance(found, dict):
             raise ImageError(f"{str(beside)!r} is not a JSON object, as a BIDS sidecar is.")
-    described = (_word(found.get("SeriesDescription")), _word(found.get("ProtocolName")), suffix)
+    described = (_word(found.get("SeriesDescription")) or _word(found.get("ProtocolName")), suffix)
     return SeriesFacts(
         modality=_word(found.get("Modality")) or "MR",
         description=" / ".join(dict.fromkeys(text for text in described if text)),
         age=None,
         image_type=_words(found.get("ImageType")),
         acquisition=_word(found.get("MRAcquisitionType")) or None,
-        sequence=_words(found.get("ScanningSequence")),
+        # dcm2niix joins codes: GR_IR, or GR\\IR.
+        sequence=tuple(code for word in _words(found.get("ScanningSequence")) for code in re.split(r"[\\_]", word)),
         repetition_time=_milliseconds(found.get("RepetitionTime")),
         echo_time=_milliseconds(found.get("EchoTime")),
         inversion_time=_milliseconds(found.get("InversionTime")),

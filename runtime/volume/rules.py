@@ -26,7 +26,7 @@ _OTHER_NAMES = {
 }
 _LOCALIZER_NAMES = {"localizer", "localiser", "scout", "survey", "loc", "3plane"}
 _MAPS = {"P", "PHASE", "PHASE MAP", "ADC", "FA", "T1 MAP", "T2 MAP", "R1", "R2", "PROJECTION IMAGE", "VELOCITY"}
-_CONTRAST_AGENT = {"gd", "gad", "gado", "post", "postcontrast", "ce", "km", "mdc"}
+_CONTRAST_AGENT = {"contrast", "gadolinium", "kontrast", "gd", "gad", "gado", "post", "postcontrast", "ce", "km", "mdc"}
 
 
 @dataclass(frozen=True)

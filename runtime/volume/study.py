@@ -87,6 +87,10 @@ class Study:
         return lines + [f"skipped: {words}" for words in self.skipped]
 
 
+_MAX_FRAMES = 100_000
+"""Limit on the images of a study: the geometry of each is in memory before any pixel is read."""
+
+
 def open_study(source: Any, *, assume_t1: bool = False) -> Study:
     """The series in `source`: a folder, zip archive or file, or an iterable of paths. Reads headers, and no pixels.
 
@@ -99,6 +103,7 @@ def open_study(source: Any, *, assume_t1: bool = False) -> Study:
     candidates: list[Candidate] = []
     skipped: Counter[str] = Counter()
     damaged: list[str] = []
+    frames = 0
     for file in source_files(source):
         try:
             data = file.read()
@@ -108,6 +113,9 @@ def open_study(source: Any, *, assume_t1: bool = False) -> Study:
                     skipped["DICOM without an image"] += 1
                 else:
                     headers.append((file, header))
+                    frames += len(header.frames)
+                    if frames > _MAX_FRAMES:
+                        raise VolumeError("unreadable", f"more than {_MAX_FRAMES} images; pass one study.")
             elif is_nifti(data[:HEAD]):
                 candidates.append(_nifti_candidate(file, data, assume_t1=assume_t1))
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
 import sys
 import zipfile
@@ -14,6 +15,7 @@ import pytest
 from stageproof.runtime.errors import ImageError, InputError, VolumeError
 from stageproof.runtime.volume import files
 from stageproof.runtime.volume.headers import age_years, read_header
+from stageproof.runtime.volume.nifti import sidecar_facts
 from stageproof.runtime.volume.reader import read_volume
 from stageproof.runtime.volume.stacking import stack
 from stageproof.runtime.volume.study import open_study, volume_of
@@ -391,3 +393,32 @@ def test_a_damaged_header_is_never_another_exception(tmp_path, kind):
         except InputError:
             refused += 1
     assert refused > 30
+
+
+def test_only_the_name_of_a_nifti_file_itself_counts(tmp_path):
+    for folder, name, expected in (("study_t1", "scan", ""), ("t2_flair", "sub-1_T1w", "T1w")):
+        path = tmp_path / folder / f"{name}.nii.gz"
+        assert sidecar_facts(path, str(path)).description == expected
+    assert sidecar_facts(None, f"{tmp_path}/x_t1.zip: a_b/scan.nii").description == ""
+
+
+@pytest.mark.parametrize("written", ["GR_IR", "GR\\IR", ["GR", "IR"]])
+def test_the_codes_of_a_sidecar_as_converters_write_them(tmp_path, written):
+    (tmp_path / "scan.json").write_text(json.dumps({"ScanningSequence": written, "ProtocolName": "brain"}))
+    facts = sidecar_facts(tmp_path / "scan.nii", "scan.nii")
+    assert facts.sequence == ("GR", "IR")
+    assert facts.description == "brain"
+
+
+def test_a_lost_file_of_a_series_is_refused(tmp_path):
+    (tmp_path / "001.dcm").symlink_to(tmp_path / "gone")
+    with pytest.raises(VolumeError, match="cannot be read, and may have slices of the series"):
+        files.source_files(tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_that_would_unpack_without_limit(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("001.dcm", bytes(1 << 20))
+    with pytest.raises(VolumeError, match="packed by another method than deflate"):
+        files.source_files(tmp_path / "a.zip")

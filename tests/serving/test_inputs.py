@@ -279,3 +279,11 @@ def test_a_copied_archive_has_the_same_listing(tree, tmp_path):
     later, _ = listing(tree / "b")
     assert later != entries
     assert written(tmp_path / "1", later).digest == written(tmp_path / "2", entries).digest
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_members_that_would_unpack_without_limit(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.png", PNG + bytes(1 << 20))
+    with pytest.raises(InputError, match=r"is packed by another method than deflate \('a\.png'\)"):
+        listing(tmp_path / "a.zip")

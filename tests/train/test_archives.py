@@ -347,3 +347,11 @@ def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.zip")
     with pytest.raises(DatasetError, match="cannot be read: it is a FIFO"):
         load_samples(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_would_unpack_without_limit(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "data.zip", "w", method) as archive:
+        archive.writestr("CN/a.png", bytes(1 << 20))
+    with pytest.raises(DatasetError, match=r"is packed by another method than deflate \('CN/a\.png'\)"):
+        load_samples(tmp_path / "data.zip")

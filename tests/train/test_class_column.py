@@ -12,7 +12,7 @@ import pytest
 from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.labels import BUILT_IN, LabelSet, label_set
 from stageproof.train.audit.__main__ import main as audit
-from stageproof.train.data.class_column import resolve
+from stageproof.train.data.class_column import name_classes, resolve
 from stageproof.train.data.identity.from_names import from_names
 from stageproof.train.data.sources.source import load_parts, load_samples
 from stageproof.train.data.tables import COLUMNS
@@ -263,3 +263,16 @@ def test_the_documentation_lists_the_sets_and_the_columns() -> None:
     columns = re.search(r"label columns that are looked for are (.*), in this order", page)
     assert columns is not None
     assert [one for one in COLUMNS["label"] if "cd" not in one or one == "cdr"] == re.findall(r"`(\w+)`", columns[1])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["Demented", "Nondemented", "Converted"], True),  # OASIS-2
+        (["AD", "CN"], True),
+        (["KL", "MB", "AD", "NC"], False),  # initials
+        (["", "p1"], False),
+    ],
+)
+def test_names_of_classes_are_no_patients_but_initials_may_be_one(values: list[str], expected: bool) -> None:
+    assert name_classes(values) is expected

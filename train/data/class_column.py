@@ -98,9 +98,12 @@ def is_class(name: str, classes: LabelSet | None) -> bool:
 
 
 def name_classes(values: Iterable[Any]) -> bool:
-    """Whether some value is the name of a class of a built-in set, as in a column named group: these are no patients,
-    also if others, such as Converted in OASIS-2, are in no set."""
-    return any(recognise([text]) is not None for text in {label_text(value) for value in values})
+    """Whether most of the values are names of classes, as in a column named group: these are no patients.
+
+    Not all: OASIS-2 has Converted beside Demented and Nondemented. Not a few: AD may be somebody's initials.
+    """
+    texts = {label_text(value) for value in values} - {""}
+    return 2 * sum(recognise([text]) is not None for text in texts) > len(texts)
 
 
 def built_in_sets() -> str:

@@ -91,6 +91,9 @@ class _Run:
             error = type(failure).__name__
             await asyncio.sleep(_PAUSE_S)
         ended = time.perf_counter()
+        sent = (now if since is None else since) - self.begun
+        if error and 0 <= sent < self.found.seconds <= ended - self.begun:
+            self.found.errors[error] += 1  # such as a time-out, which lasts longer than the measurement
         if not 0 <= ended - self.begun < self.found.seconds:
             return
         if since is not None:

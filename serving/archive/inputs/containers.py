@@ -13,6 +13,7 @@ from stageproof.runtime.headers.limits import MAX_FILE_BYTES
 from stageproof.runtime.headers.signatures import HEAD
 from stageproof.runtime.images.debris import is_debris
 from stageproof.runtime.images.folders import kind_of_other
+from stageproof.runtime.system.zips import BOUNDED
 from stageproof.serving.archive.inputs.entry import Entry, Skipped
 from stageproof.serving.archive.inputs.folders import DEBRIS
 
@@ -66,6 +67,8 @@ def _zip_members(path: str, file: BinaryIO, modified: int | None, skipped: Skipp
 
             if one.flag_bits & 1:
                 raise InputError(f"{path} has encrypted members, such as {one.filename!r}. Decrypt it.")
+            if one.compress_type not in BOUNDED:
+                raise InputError(f"{path} is packed by another method than deflate ({one.filename!r}). Make it again.")
             if _is_image(one.filename, head, skipped):
                 yield Entry(path, one.filename, None, one.file_size, modified)
 

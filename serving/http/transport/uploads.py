@@ -15,14 +15,13 @@ from starlette.requests import Request
 from stageproof.runtime.headers.signatures import HEAD
 from stageproof.runtime.images.debris import is_debris
 from stageproof.runtime.images.folders import kind_of_other
+from stageproof.runtime.system.zips import BOUNDED
 from stageproof.serving.http.inference.errors import Refusal, bad
 
 MAX_MEMBERS = 10_000
 """Limit on the entries of all zip files of a request."""
 _ENTRY = b"PK\x01\x02"
 """Start of each entry of the central directory."""
-_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Compressions of which `zipfile` unpacks no more than it is asked for. It unpacks bzip2 and LZMA whole."""
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -103,7 +102,7 @@ def _members(file: Upload, most: int, left: int, skipped: dict[str, int]) -> lis
             for entry in archive.infolist():
                 if entry.is_dir():
                     continue
-                if entry.compress_type not in _BOUNDED:
+                if entry.compress_type not in BOUNDED:
                     raise bad("the zip file uses another compression than deflate. Make it again with deflate.")
                 if entry.flag_bits & 1:
                     raise bad("the zip file is encrypted. Send it decrypted.")

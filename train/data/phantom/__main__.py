@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--format", choices=("png", "jpeg"), default="png", help="file format (default: %(default)s)")
     options = parser.parse_args(argv)
+    if options.montage and options.volumes is not None:
+        parser.error("--montage shows slices: give it without --volumes")
     try:
         classes = named_or_listed(options.classes)
         if options.montage:

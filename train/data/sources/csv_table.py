@@ -26,6 +26,7 @@ def from_table(path: Path) -> Rows:
     names = {kind: column(kind, header) for kind in ("path", "label", "patient", "session")}
     for name in columns("patient", header):
         if rows and name_classes(row[name] for row in rows):  # a column named group, as in OASIS
+            _log.warning(f"{path}: the column {name!r} has names of classes, and is not used for patients.")
             others = [one for one in columns("patient", header) if one != name]
             names |= {"patient": next(iter(others), None), "label": names["label"] or name}
     missing = [kind for kind in ("path", "label") if names[kind] is None]

@@ -17,6 +17,7 @@ from stageproof.runtime.errors import DatasetError
 from stageproof.runtime.images.debris import is_debris
 from stageproof.runtime.system.regular_files import open_regular
 from stageproof.runtime.system.work_folders import work_folder
+from stageproof.runtime.system.zips import BOUNDED
 from stageproof.train.data.class_column import is_class
 from stageproof.train.data.samples import Skipped
 from stageproof.train.data.sources.folders import DEBRIS
@@ -98,6 +99,8 @@ def _members(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, zipfile.Zi
             continue
         if member.flag_bits & 1:
             raise DatasetError(f"{path} is encrypted ({member.filename!r}). Unpack it, and give the folder.")
+        if member.compress_type not in BOUNDED:
+            raise DatasetError(f"{path} is packed by another method than deflate ({member.filename!r}). {_STEP}")
         if name in members:
             raise DatasetError(f"{path} has {member.filename!r} twice. {_STEP}")
         members[name] = member
