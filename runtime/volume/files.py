@@ -19,7 +19,7 @@ from stageproof.runtime.system.zips import BOUNDED
 MAX_FILES = 20_000
 """Limit on the files of a source; a study of MR has hundreds to a few thousand."""
 MAX_TOTAL_BYTES = 4 << 30
-"""Limit on the bytes of all files of a source, decompressed."""
+"""Limit on the bytes of all members of a zip archive, decompressed."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def encrypted() -> bytes:
 
 
 def packed(compression: int) -> bytes:
-    """An image that unpacks to 2 MB, of few bytes: `zipfile` would unpack it whole, however much is asked for."""
+    """A zip file of few bytes with an image of 2 MB. `zipfile` unpacks such a member whole, however little is read."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         archive.writestr("a.png", bombs.png(40, 40, zeros=5000) + bytes(2 << 20))
